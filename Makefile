@@ -1,0 +1,53 @@
+# Every check and every chore of the project, one target each. `make` alone lists them.
+#
+# Needs Python 3.11 or later, make and git; everything else is installed into .venv from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.9
+MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench
+SOURCES := packages tools tests
+# What the members depend on, resolved for every platform and Python at once.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
+	--no-emit-package credit-client --no-emit-package credit-bench \
+	pyproject.toml --group dev
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- environment
+
+$(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml) Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Make .venv with everything that is needed, from requirements.lock.
+
+.PHONY: lock
+lock: ## Resolve the dependencies anew into requirements.lock.
+	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION); }
+	@$(COMPILE) --upgrade --output-file requirements.lock
+
+.PHONY: check-lock
+check-lock: install ## Fail when requirements.lock does not satisfy the pyproject files, or names a host.
+	@cp requirements.lock $(VENV)/requirements.lock
+	@$(COMPILE) --output-file $(VENV)/requirements.lock
+	@diff -u requirements.lock $(VENV)/requirements.lock || { echo "requirements.lock is stale: run 'make lock'" >&2; exit 1; }
+	@! grep -nE '://|index-url|find-links' requirements.lock
+
+# ---- run
+
+.PHONY: serve
+serve: install ## Start the server with its embedded mongod; data in .credit-data. Ctrl-C stops it.
+	@exec $(BIN)/credit-server serve
