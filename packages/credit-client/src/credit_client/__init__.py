@@ -1,0 +1,64 @@
+"""The typed SDK of the credit service.
+
+async with CreditClient("localhost:50051") as credits:
+    receipt = await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
+"""
+
+from credit_models import (
+    Balance,
+    CreditTransaction,
+    ErrorReason,
+    Purchase,
+    Receipt,
+    TransactionType,
+    UserCredits,
+)
+from credit_models.constraints import Violation
+
+from credit_client.client import CreditClient
+from credit_client.errors import (
+    AccessDenied,
+    AppTotalOverflow,
+    BalanceOverflow,
+    ClientClosed,
+    CreditError,
+    DeadlineExceeded,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    InternalError,
+    InvalidField,
+    Overloaded,
+    ProtocolMismatch,
+    StoreUnavailable,
+    Unavailable,
+    UnknownRefusal,
+)
+from credit_client.settings import ClientSettings
+
+__all__ = [
+    "AccessDenied",
+    "AppTotalOverflow",
+    "Balance",
+    "BalanceOverflow",
+    "ClientClosed",
+    "ClientSettings",
+    "CreditClient",
+    "CreditError",
+    "CreditTransaction",
+    "DeadlineExceeded",
+    "ErrorReason",
+    "IdempotencyKeyReused",
+    "InsufficientCredits",
+    "InternalError",
+    "InvalidField",
+    "Overloaded",
+    "ProtocolMismatch",
+    "Purchase",
+    "Receipt",
+    "StoreUnavailable",
+    "TransactionType",
+    "Unavailable",
+    "UnknownRefusal",
+    "UserCredits",
+    "Violation",
+]

@@ -1,0 +1,1 @@
+"""The credit ledger's server: gRPC on asyncio, group commit on MongoDB."""

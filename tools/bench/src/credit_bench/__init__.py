@@ -1,0 +1,1 @@
+"""Measures the credit service side by side with what one would write instead."""

@@ -175,8 +175,8 @@ class AppId(betterproto2.Message):
     Names an app and, where set, one of its users.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(1, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
     )
     """
     The app.
@@ -199,15 +199,15 @@ class Balance(betterproto2.Message):
     How many credits are held in an app.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(1, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
     )
     """
     The app.
     """
 
-    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     The number of credits.
@@ -223,29 +223,29 @@ class CreditRequest(betterproto2.Message):
     Asks for credits to be added.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(1, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
     )
     """
     Who gets the credits.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     In which app.
     """
 
-    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(3, betterproto2.TYPE_UINT32)
+    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
     )
     """
     How many.
     """
 
-    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(4, betterproto2.TYPE_UINT32)
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
     )
     """
     Who asks for it: the identity of the acting person or service.
@@ -277,39 +277,36 @@ class CreditTransaction(betterproto2.Message):
     Identifies the transaction among all transactions. Opaque.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     The user whose balance changed.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(3, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
     )
     """
     The app in which it changed.
     """
 
-    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(4, betterproto2.TYPE_UINT32)
+    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
     )
     """
     How many credits were added or used; `type` says which.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
     When the server decided on the transaction, UTC, in milliseconds' precision.
     """
 
-    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(6, betterproto2.TYPE_UINT32)
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT32
     )
     """
     Who asked for the change.
@@ -322,15 +319,15 @@ class CreditTransaction(betterproto2.Message):
     Whether the credits were added or used.
     """
 
-    balance_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(8, betterproto2.TYPE_UINT32)
+    balance_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        8, betterproto2.TYPE_UINT32
     )
     """
     The user's balance in the app after this transaction.
     """
 
-    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
-        betterproto2.field(9, betterproto2.TYPE_UINT64)
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        9, betterproto2.TYPE_UINT64
     )
     """
     Counts the user's transactions over all apps: 1, 2, 3 and so on, without a gap.
@@ -351,9 +348,7 @@ class CreditTransaction(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "credit.v1", "CreditTransaction", CreditTransaction
-)
+default_message_pool.register_message("credit.v1", "CreditTransaction", CreditTransaction)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -381,15 +376,15 @@ class Purchase(betterproto2.Message):
     Identifies the purchase among all purchases. Opaque.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     The user who bought.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(3, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
     )
     """
     The app whose credits were spent.
@@ -409,25 +404,22 @@ class Purchase(betterproto2.Message):
     The report's name for people to read.
     """
 
-    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(6, betterproto2.TYPE_UINT32)
+    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT32
     )
     """
     The price in credits.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
-        7,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
     When the server decided on the purchase, UTC, in milliseconds' precision.
     """
 
-    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(8, betterproto2.TYPE_UINT32)
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        8, betterproto2.TYPE_UINT32
     )
     """
     Who asked for the purchase.
@@ -450,15 +442,15 @@ class PurchaseRequest(betterproto2.Message):
     Asks for a report to be bought with credits.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(1, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
     )
     """
     Who buys.
     """
 
-    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     With the credits of which app.
@@ -478,15 +470,15 @@ class PurchaseRequest(betterproto2.Message):
     The report's name for people to read.
     """
 
-    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(5, betterproto2.TYPE_UINT32)
+    credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        5, betterproto2.TYPE_UINT32
     )
     """
     The price in credits.
     """
 
-    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(6, betterproto2.TYPE_UINT32)
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT32
     )
     """
     Who asks for it: the identity of the acting person or service.
@@ -525,15 +517,15 @@ class Receipt(betterproto2.Message):
     The `id` of the `Purchase` that the request made. Empty for `AddCredits`.
     """
 
-    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(3, betterproto2.TYPE_UINT32)
+    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
     )
     """
     The user's balance in the app right after that transaction.
     """
 
-    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
-        betterproto2.field(4, betterproto2.TYPE_UINT64)
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT64
     )
     """
     The `sequence` of that transaction.
@@ -561,56 +553,48 @@ class UserCredits(betterproto2.Message):
     Identifies the record. Opaque; empty for a user that never had credits.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(2, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
     )
     """
     The user.
     """
 
-    balances: "list[Balance]" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    balances: "list[Balance]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     One entry for each app in which the user ever had credits, by ascending `app_id`.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
     When the user first had credits. Unset for a user that never had any.
     """
 
     updated_at: "datetime.datetime | None" = betterproto2.field(
-        5,
-        betterproto2.TYPE_MESSAGE,
-        unwrap=lambda: __google__protobuf__.Timestamp,
-        optional=True,
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
     When the user's latest transaction was decided. Unset for a user that never had any.
     """
 
-    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(6, betterproto2.TYPE_UINT32)
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT32
     )
     """
     Who asked for the user's first transaction. 0 for a user that never had any.
     """
 
-    updated_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(7, betterproto2.TYPE_UINT32)
+    updated_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        7, betterproto2.TYPE_UINT32
     )
     """
     Who asked for the user's latest transaction. 0 for a user that never had any.
     """
 
-    revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
-        betterproto2.field(8, betterproto2.TYPE_UINT64)
+    revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        8, betterproto2.TYPE_UINT64
     )
     """
     Grows by at least 1 whenever a balance changes, and equals the latest transaction's
@@ -627,8 +611,8 @@ class UserId(betterproto2.Message):
     Names a user.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
-        betterproto2.field(1, betterproto2.TYPE_UINT32)
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
     )
     """
     The user.
@@ -842,9 +826,7 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield Purchase()
 
-    async def list_user_transactions(
-        self, message: "UserId"
-    ) -> "AsyncIterator[CreditTransaction]":
+    async def list_user_transactions(self, message: "UserId") -> "AsyncIterator[CreditTransaction]":
         """
         Streams all transactions of a user, oldest first, by ascending `sequence` without a gap.
         """
@@ -876,9 +858,7 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_user_credits(request)
         await stream.send_message(response)
 
-    async def __rpc_get_app_balance(
-        self, stream: "grpclib.server.Stream[AppId, Balance]"
-    ) -> None:
+    async def __rpc_get_app_balance(self, stream: "grpclib.server.Stream[AppId, Balance]") -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.get_app_balance(request)

@@ -1,0 +1,226 @@
+"""The one way of every call: check, deadline, attempts, waits, and the error in the end."""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+from credit_client.errors import ClientClosed, DeadlineExceeded
+from credit_client.refusal import error_of, retry_after_seconds
+from credit_client.request import RequestT, build
+from credit_client.retry import Backoff, RetryBudget, is_retryable
+from credit_client.scope import Scope
+from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
+from credit_client.transport import Answer, AttemptFailed, Method, ReplyT, Transport
+
+Values = Mapping[str, int | str | None]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Call:
+    """One call with all its attempts."""
+
+    timeout_seconds: float
+    deadline: float  # by the caller's clock, in seconds
+    request_id: str
+    failure: AttemptFailed | None = None  # the latest
+    attempts: int = 0
+
+
+class Caller:
+    """Makes the calls of one open client.
+
+    An attempt has all the time that its call has left. A failure that may pass is repeated after a
+    wait, with the same request id and the same request (so also the same idempotency key), while
+    attempts, time and the retry budget last; otherwise the latest failure becomes the call's error.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: ClientSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._transport = transport
+        self._timeout_seconds = settings.timeout_seconds
+        self._attempts_max = settings.retry_attempts_max
+        self._backoff = Backoff(
+            initial_seconds=settings.retry_backoff_initial_seconds,
+            max_seconds=settings.retry_backoff_max_seconds,
+        )
+        self._budget = RetryBudget(
+            tokens_max=settings.retry_budget_tokens, ratio=settings.retry_budget_ratio
+        )
+        self._clock = clock
+        self._sleep = sleep
+        self._draw = draw
+        self._scopes: set[Scope] = set()
+
+    async def unary(
+        self,
+        method: Method[RequestT, ReplyT],
+        values: Values,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> tuple[Answer[ReplyT], str]:
+        """Makes a call with one answer.
+
+        Args:
+            method: Which call.
+            values: The fields of its request.
+            timeout_seconds: The time for all attempts together; None for the client's.
+
+        Returns:
+            The answer, and the id of the request that got it.
+
+        Raises:
+            CreditError: The call did not succeed.
+            TypeError: A value has the wrong type.
+            ValueError: The timeout is not above 0 and at most a day.
+        """
+        request = build(method.request_type, values)
+        call = self._begin(timeout_seconds)
+        with self._closable() as scope, scope:
+            while True:
+                try:
+                    async with asyncio.timeout(self._time_left(call)):
+                        answer = await self._transport.unary(
+                            method,
+                            request,
+                            request_id=call.request_id,
+                            timeout_seconds=self._time_left(call),
+                        )
+                except TimeoutError:
+                    raise _too_late(call) from call.failure
+                except AttemptFailed as failure:
+                    await self._wait_or_raise(call, failure)
+                else:
+                    self._budget.succeeded()
+                    return answer, call.request_id
+
+    def stream(
+        self,
+        method: Method[RequestT, ReplyT],
+        values: Values,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[ReplyT, None]:
+        """Makes a call with many answers, and holds no more than one of them.
+
+        The call is repeated only until the first message has come: the contract has no cursor from
+        which to go on, and a message given twice would be worse than an error.
+
+        Args:
+            method: Which call.
+            values: The fields of its request.
+            timeout_seconds: The time for the first message, with all attempts, and again for each
+                next one; None for the client's. The whole may take as long as its reader takes.
+
+        Raises:
+            CreditError: The request is refused here; the generator raises what comes later.
+            TypeError: A value has the wrong type.
+            ValueError: The timeout is not above 0 and at most a day.
+        """
+        request = build(method.request_type, values)
+        self._begin(timeout_seconds)
+        return self._messages(method, request, timeout_seconds)
+
+    def close(self) -> None:
+        """Ends every call that is under way with `ClientClosed`."""
+        for scope in list(self._scopes):
+            scope.cancel(ClientClosed("the client was closed during the call"))
+
+    async def _messages(
+        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_seconds: float | None
+    ) -> AsyncGenerator[ReplyT, None]:
+        call = self._begin(timeout_seconds)
+        with self._closable() as scope:
+            with scope:
+                messages, message = await self._first(call, method, request)
+            async with aclosing(messages):
+                while message is not None:
+                    yield message
+                    call.deadline = self._clock() + call.timeout_seconds
+                    with scope:
+                        message = await self._next(call, messages)
+
+    async def _first(
+        self, call: _Call, method: Method[RequestT, ReplyT], request: RequestT
+    ) -> tuple[AsyncGenerator[ReplyT, None], ReplyT | None]:
+        while True:
+            messages = self._transport.stream(method, request, request_id=call.request_id)
+            try:
+                async with asyncio.timeout(self._time_left(call)):
+                    message = await anext(messages, None)
+            except TimeoutError:
+                raise _too_late(call) from call.failure
+            except AttemptFailed as failure:
+                await self._wait_or_raise(call, failure)
+            else:
+                self._budget.succeeded()
+                return messages, message
+
+    async def _next(self, call: _Call, messages: AsyncGenerator[ReplyT, None]) -> ReplyT | None:
+        try:
+            async with asyncio.timeout(self._time_left(call)):
+                return await anext(messages, None)
+        except TimeoutError:
+            raise _too_late(call) from None
+        except AttemptFailed as failure:
+            raise error_of(failure, request_id=call.request_id) from failure
+
+    def _begin(self, timeout_seconds: float | None) -> _Call:
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
+            raise ValueError(
+                f"timeout_seconds must be above 0, at most {TIMEOUT_SECONDS_MAX:g}, not {seconds}"
+            )
+        return _Call(
+            timeout_seconds=seconds,
+            deadline=self._clock() + seconds,
+            request_id=uuid.uuid4().hex,
+        )
+
+    @contextmanager
+    def _closable(self) -> Iterator[Scope]:
+        scope = Scope()
+        self._scopes.add(scope)
+        try:
+            yield scope
+        finally:
+            self._scopes.discard(scope)
+
+    def _time_left(self, call: _Call) -> float:
+        return max(0.0, call.deadline - self._clock())
+
+    async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
+        call.failure = failure
+        call.attempts += 1
+        # The order matters: every failure that may pass is charged to the budget.
+        repeat = (
+            is_retryable(failure.status)
+            and self._budget.failed()
+            and call.attempts < self._attempts_max
+        )
+        wait_seconds = self._backoff.wait_seconds(
+            attempts=call.attempts,
+            minimum_seconds=retry_after_seconds(failure),
+            draw=self._draw,
+        )
+        # A wait past the deadline would only hide what went wrong behind DEADLINE_EXCEEDED.
+        if not repeat or wait_seconds >= self._time_left(call):
+            raise error_of(failure, request_id=call.request_id) from failure
+        await self._sleep(wait_seconds)
+
+
+def _too_late(call: _Call) -> DeadlineExceeded:
+    message = f"no answer within {call.timeout_seconds:g} s"
+    if call.failure is not None:
+        message += f"; the attempt before the last: {call.failure.message}"
+    return DeadlineExceeded(message, request_id=call.request_id)

@@ -1,0 +1,272 @@
+"""The client of the credit service: one method for each thing that an app does with credits."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
+
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    Empty,
+    Purchase,
+    PurchaseRequest,
+    Receipt,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import WireError, decode
+from credit_models.constraints import Violation
+from grpclib.const import Status
+
+from credit_client.call import Caller, Values
+from credit_client.errors import ClientClosed, InvalidField, ProtocolMismatch
+from credit_client.grpc_transport import connect
+from credit_client.request import RequestT, describe
+from credit_client.settings import ClientSettings
+from credit_client.target import Target
+from credit_client.transport import Method, Transport
+
+_SERVICE = "/credit.v1.CreditService"
+_ADD = Method(path=f"{_SERVICE}/AddCredits", request_type=CreditRequest, reply_type=Empty)
+_USE = Method(path=f"{_SERVICE}/UseCredits", request_type=PurchaseRequest, reply_type=Empty)
+_USER_CREDITS = Method(
+    path=f"{_SERVICE}/GetUserCredits", request_type=UserId, reply_type=UserCredits
+)
+_BALANCE = Method(path=f"{_SERVICE}/GetAppBalance", request_type=AppId, reply_type=Balance)
+_PURCHASES = Method(path=f"{_SERVICE}/ListUserPurchases", request_type=UserId, reply_type=Purchase)
+_TRANSACTIONS = Method(
+    path=f"{_SERVICE}/ListUserTransactions", request_type=UserId, reply_type=CreditTransaction
+)
+
+
+class CreditClient:
+    """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
+
+    A client may be shared by all tasks of an event loop, and lives best as long as its app: it
+    keeps connections, reopens them after a loss, and repeats what failed in passing. Every write
+    has an idempotency key, so that a repetition never counts twice.
+
+    All methods raise `CreditError`s (`credit_client.errors` has the tree), `TypeError` where an
+    argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
+    a day. Ids, `credits` and `created_by` are 1 to 4294967295.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        settings: ClientSettings | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Makes a client. Nothing is connected yet.
+
+        Args:
+            target: `host:port`, `[::1]:port` or a host name; None for that of the settings.
+            timeout_seconds: The time of a whole call; None for that of the settings.
+            settings: The rest; None reads the `CREDIT_*` environment variables.
+            transport: Takes the place of connections to `target`. For tests.
+
+        Raises:
+            ValueError: A setting has a value that it cannot have.
+        """
+        given = {"target": target, "timeout_seconds": timeout_seconds}
+        base = {} if settings is None else settings.model_dump()
+        changed = {name: value for name, value in given.items() if value is not None}
+        self._settings = ClientSettings(**(base | changed))
+        self._own_transport = transport
+        self._transport: Transport | None = None
+        self._caller: Caller | None = None
+
+    async def __aenter__(self) -> Self:
+        """Opens the client.
+
+        Raises:
+            RuntimeError: It is open already.
+        """
+        if self._caller is not None:
+            raise RuntimeError("the client is open already: share it, or make another one")
+        self._transport = self._own_transport or connect(
+            Target.parse(self._settings.target), channels=self._settings.channels
+        )
+        self._caller = Caller(self._transport, self._settings)
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the client and its connections; calls under way end with `ClientClosed`."""
+        caller, transport = self._caller, self._transport
+        self._caller = self._transport = None
+        if caller is not None and transport is not None:
+            caller.close()
+            # Lets the calls that have just ended tell the server so, before the connections go.
+            await asyncio.sleep(0)
+            await transport.close()
+
+    async def add(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Receipt:
+        """Adds credits to a user's balance in an app.
+
+        Args:
+            user_id: Who gets the credits.
+            app_id: In which app.
+            credits: How many.
+            created_by: The identity of the acting person or service.
+            idempotency_key: 1 to 128 characters that name this addition among all writes for the
+                user: calls with the same key count once, for ever. None makes a new one, which
+                covers the SDK's own repetitions but not yours.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            InvalidField: An argument is out of its range.
+            IdempotencyKeyReused: The key was used for another request.
+            BalanceOverflow: The balance would pass 4294967295.
+            Unavailable: The server could not be reached, or is in trouble. See also `CreditError`.
+        """
+        return await self._write(
+            _ADD,
+            {
+                "user_id": user_id,
+                "app_id": app_id,
+                "credits": credits,
+                "created_by": created_by,
+                "idempotency_key": _key(idempotency_key),
+            },
+            timeout_seconds,
+        )
+
+    async def use(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        report_id: str,
+        report_name: str,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Receipt:
+        """Buys a report with a user's credits in an app: takes them and records the purchase.
+
+        Args:
+            user_id: Who buys.
+            app_id: With the credits of which app.
+            report_id: The report, as the app names it: 1 to 128 characters.
+            report_name: Its name for people to read: 1 to 256 characters.
+            credits: The price.
+            created_by: The identity of the acting person or service.
+            idempotency_key: As for `add`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            InvalidField: An argument is out of its range.
+            IdempotencyKeyReused: The key was used for another request.
+            InsufficientCredits: The user holds fewer credits in the app than the price.
+            Unavailable: The server could not be reached, or is in trouble. See also `CreditError`.
+        """
+        return await self._write(
+            _USE,
+            {
+                "user_id": user_id,
+                "app_id": app_id,
+                "report_id": report_id,
+                "report_name": report_name,
+                "credits": credits,
+                "created_by": created_by,
+                "idempotency_key": _key(idempotency_key),
+            },
+            timeout_seconds,
+        )
+
+    async def user_credits(
+        self, user_id: int, *, timeout_seconds: float | None = None
+    ) -> UserCredits:
+        """Shows a user's balances in all apps; who never had credits has an empty list of them."""
+        answer, _ = await self._open_caller.unary(
+            _USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply
+
+    async def balance(
+        self, app_id: int, user_id: int | None = None, *, timeout_seconds: float | None = None
+    ) -> int:
+        """Shows a user's balance in an app or, without `user_id`, the sum over all its users.
+
+        Raises:
+            AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+        """
+        answer, _ = await self._open_caller.unary(
+            _BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply.balance
+
+    def purchases(
+        self, user_id: int, *, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[Purchase, None]:
+        """Gives all purchases of a user, oldest first, as they arrive: `async for … in …`.
+
+        Leaving the loop early ends the call. Holds a few messages at a time, however long the
+        history is.
+
+        Args:
+            user_id: Whose.
+            timeout_seconds: The time to wait for each next message; None for the client's.
+        """
+        return self._open_caller.stream(
+            _PURCHASES, {"user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+
+    def transactions(
+        self, user_id: int, *, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[CreditTransaction, None]:
+        """Gives all transactions of a user, oldest first; otherwise as `purchases`."""
+        return self._open_caller.stream(
+            _TRANSACTIONS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+
+    @property
+    def _open_caller(self) -> Caller:
+        if self._caller is None:
+            raise ClientClosed("the client is not open: use it inside 'async with CreditClient(…)'")
+        return self._caller
+
+    async def _write(
+        self, method: Method[RequestT, Empty], values: Values, timeout_seconds: float | None
+    ) -> Receipt:
+        answer, request_id = await self._open_caller.unary(
+            method, values, timeout_seconds=timeout_seconds
+        )
+        try:
+            if answer.receipt is not None:
+                return decode(Receipt, answer.receipt)
+            problem = "there is no receipt"
+        except WireError as error:
+            problem = f"the receipt cannot be read: {error}"
+        raise ProtocolMismatch(
+            f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
+        )
+
+
+def _key(given: str | None) -> str:
+    if given == "":
+        # The contract lets it be empty, for a write that cannot be repeated; here all are.
+        violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
+        raise InvalidField(describe([violation]), violations=[violation])
+    return uuid.uuid4().hex if given is None else given

@@ -1,0 +1,119 @@
+"""One HTTP/2 connection to the server: grpclib's, with its holes closed.
+
+What grpclib 0.4.9 does otherwise: an unknown frame type, or an informational response, kills the
+connection; an empty DATA frame counts as the end of the stream; a call that waits for a free stream
+or for the socket's buffer waits for ever once the connection is gone; an error of the parser that
+is not h2's own reaches the event loop.
+
+A GOAWAY still ends every call on the connection, also those that the server would finish: h2 takes
+no frame after it. Such calls are repeated on a new connection, writes under their key.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from grpclib.client import Channel, Handler
+from grpclib.protocol import EventsProcessor, H2Protocol, Stream
+from h2.events import DataReceived, Event
+
+_log = logging.getLogger(__name__)
+
+_SILENCE_SECONDS_MAX = 5.0
+_CLOSE_SECONDS_MAX = 1.0
+
+
+class _Processor(EventsProcessor):
+    def process(self, event: Event) -> None:
+        # RFC 9113 section 5.5: what is unknown is ignored. grpclib deletes `processors` on closing.
+        if type(event) in getattr(self, "processors", ()):
+            super().process(event)
+
+    def process_data_received(self, event: DataReceived) -> None:
+        if event.flow_controlled_length:
+            super().process_data_received(event)
+
+    def register(self, stream: Stream) -> Callable[[], None]:
+        release = super().register(stream)
+        if self.connection.is_closing():
+            stream.__terminated__("Connection lost")
+        return release
+
+    def close(self, reason: str = "Connection closed") -> None:
+        super().close(reason)
+        self.connection.write_ready.set()
+        self.connection.stream_close_waiter.set()
+
+
+class ClientProtocol(H2Protocol):
+    """A connection that knows when it last heard from the server, and when it is gone.
+
+    Attributes:
+        received_at: The event loop's time of the latest bytes, in seconds.
+        lost: Done once the socket is closed.
+    """
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop: the socket is open."""
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self.transport = cast(asyncio.Transport, transport)
+        self.received_at = loop.time()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.processor = _Processor(self.handler, self.connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop: the server has sent something."""
+        if self.connection.is_closing():
+            return
+        self.received_at = asyncio.get_running_loop().time()
+        try:
+            super().data_received(data)
+        except Exception:  # noqa: BLE001 - whatever it is, it ends this connection alone
+            _log.debug("the server's bytes cannot be understood", exc_info=True)
+            self.processor.close("Protocol error")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop: the socket is closed."""
+        super().connection_lost(exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+class ClientChannel(Channel):
+    """A connection that is opened by the first call, and again by the first call after its loss."""
+
+    _protocol: ClientProtocol | None
+
+    def _protocol_factory(self) -> H2Protocol:
+        return ClientProtocol(Handler(), self._config, self._h2_config)
+
+    def drop_if_silent_since(self, started_at: float) -> None:
+        """Ends a connection from which nothing has come for long, though somebody waited.
+
+        A server's machine that vanished leaves a connection that looks alive for a quarter of an
+        hour (the kernel's retransmissions); without this, every call until then would time out.
+
+        Args:
+            started_at: Since when somebody waits for an answer: the event loop's time, in seconds.
+        """
+        if self._protocol is None:
+            return
+        silent_since = max(started_at, self._protocol.received_at)
+        if asyncio.get_running_loop().time() - silent_since >= _SILENCE_SECONDS_MAX:
+            self._protocol.processor.close("Nothing was heard from the server")
+
+    async def aclose(self) -> None:
+        """Closes the connection and waits until the socket is closed."""
+        protocol = self._protocol
+        self.close()
+        if protocol is None:
+            return
+        await asyncio.wait([protocol.lost], timeout=_CLOSE_SECONDS_MAX)
+        if not protocol.lost.done():
+            # The socket's buffer cannot be sent: nobody reads at the other end.
+            protocol.transport.abort()
+            await protocol.lost

@@ -1,0 +1,245 @@
+"""Everything that a call of the SDK raises, and whose fault each error is.
+
+    CreditError
+    ├── InvalidField            yours: mend the request
+    ├── IdempotencyKeyReused    yours: take a new key for a new request
+    ├── InsufficientCredits     the user's: the same call succeeds once credits have been added
+    ├── BalanceOverflow         the request's: the balance has no room for so many credits
+    ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
+    ├── AccessDenied            yours, or your administrator's
+    ├── UnknownRefusal          unknown: the server is newer than this SDK
+    ├── Unavailable             the network's or the server's: repeat
+    │   ├── Overloaded          the server's: repeat later
+    │   └── StoreUnavailable    the server's: repeat later
+    ├── DeadlineExceeded        unknown: repeat, with more time
+    ├── ClientClosed            yours: the client was not open, or was closed during the call
+    ├── InternalError           the server's: report it, with the request id
+    └── ProtocolMismatch        the server's, or something between's: the answer is none
+
+When one of these arrives, the SDK has already repeated what is worth repeating. Whoever repeats a
+write once more must send the same idempotency key, for the write may have happened.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from credit_models import ErrorReason
+from credit_models.constraints import Violation
+from grpclib.const import Status
+
+_ErrorT = TypeVar("_ErrorT", bound="CreditError")
+
+
+class CreditError(Exception):
+    """A call that did not succeed. The base of all errors; they can be pickled and copied.
+
+    Attributes:
+        message: What happened, in a sentence.
+        status: The gRPC status.
+        reason: The contract's reason; None where there is none that this SDK knows.
+        request_id: Names the call in the server's logs; None where nothing was sent.
+    """
+
+    status: Status = Status.UNKNOWN
+    reason: ErrorReason | None = None
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # `Exception` would call the constructor with the message alone, and lose the keywords.
+        # `Any`: an instance's attributes have no common type.
+        return _restore, (type(self), self.message), self.__dict__
+
+
+def _restore(error_type: type[_ErrorT], message: str) -> _ErrorT:
+    return error_type.__new__(error_type, message)
+
+
+class InvalidField(CreditError):
+    """The request breaks a constraint of the contract. Sent again unchanged, it fails again.
+
+    Usually nothing was sent: the SDK checks every request with the server's own rules.
+
+    Attributes:
+        violations: Every broken field at once, each with what the field takes.
+    """
+
+    status = Status.INVALID_ARGUMENT
+    reason = ErrorReason.INVALID_FIELD
+
+    def __init__(
+        self, message: str, *, violations: Sequence[Violation] = (), request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.violations = tuple(violations)
+
+
+class IdempotencyKeyReused(CreditError):
+    """The user's idempotency key was used before, for another request. Take a new key.
+
+    Attributes:
+        fields: The fields that differ from that request; "call" stands for another call.
+    """
+
+    status = Status.ALREADY_EXISTS
+    reason = ErrorReason.IDEMPOTENCY_KEY_REUSED
+
+    def __init__(
+        self, message: str, *, fields: Sequence[str] = (), request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.fields = tuple(fields)
+
+
+class InsufficientCredits(CreditError):
+    """The user holds fewer credits in the app than the purchase costs. Nothing was taken.
+
+    Attributes:
+        available: The balance, in credits.
+        required: The price, in credits.
+        shortfall: `required - available`, 1 or more.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.INSUFFICIENT_CREDITS
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        available: int,
+        required: int,
+        shortfall: int,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.available = available
+        self.required = required
+        self.shortfall = shortfall
+
+
+class BalanceOverflow(CreditError):
+    """Adding the credits would take the balance past 4294967295. Nothing was added.
+
+    Attributes:
+        balance: The balance, in credits.
+        credits: What was to be added.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.BALANCE_OVERFLOW
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        balance: int,
+        credits: int,  # noqa: A002 - the contract's word
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.balance = balance
+        self.credits = credits
+
+
+class AppTotalOverflow(CreditError):
+    """The sum over all users of the app is past 4294967295; single balances are not affected.
+
+    Attributes:
+        total: The sum, in credits.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.APP_TOTAL_OVERFLOW
+
+    def __init__(self, message: str, *, total: int, request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.total = total
+
+
+class _StatusError(CreditError):
+    """An error that several statuses lead to."""
+
+    def __init__(self, message: str, *, status: Status, request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.status = status
+
+
+class AccessDenied(_StatusError):
+    """The server does not know who calls, or does not let the caller do this.
+
+    Repeating helps only after somebody has changed the identity or its rights.
+    """
+
+
+class UnknownRefusal(_StatusError):
+    """The server refuses for a reason that this SDK does not know. Update the SDK.
+
+    Attributes:
+        reason_name: The reason's name as the server sent it, or None where it sent none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: Status,
+        reason_name: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id)
+        self.reason_name = reason_name
+
+
+class Unavailable(CreditError):
+    """The server could not be reached, or the connection was lost. Repeating may help.
+
+    A write may or may not have happened: repeat it with the same idempotency key.
+    """
+
+    status = Status.UNAVAILABLE
+
+
+class Overloaded(Unavailable):
+    """More writes are waiting than the server queues. This one did not happen; repeat it later."""
+
+    reason = ErrorReason.OVERLOADED
+
+
+class StoreUnavailable(Unavailable):
+    """The server cannot reach its store. Repeat later, a write with the same idempotency key."""
+
+    reason = ErrorReason.STORE_UNAVAILABLE
+
+
+class DeadlineExceeded(CreditError):
+    """The call's time ran out. Repeating may help, a write with the same idempotency key."""
+
+    status = Status.DEADLINE_EXCEEDED
+
+
+class ClientClosed(CreditError):
+    """The client is not open: it was never entered, or was closed during the call.
+
+    A write that was under way may or may not have happened.
+    """
+
+    status = Status.CANCELLED
+
+
+class InternalError(_StatusError):
+    """The server failed in a way that its contract does not foresee. Report the request id.
+
+    A write may or may not have happened.
+    """
+
+
+class ProtocolMismatch(_StatusError):
+    """The answer breaks the contract: it cannot be decoded, or something promised is missing.
+
+    The server is of another version, or something on the way is no gRPC server. A write may or may
+    not have happened.
+    """

@@ -1,0 +1,93 @@
+"""Which failures are worth repeating, after which wait, and how often in all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from grpclib.const import Status
+
+
+def is_retryable(status: Status) -> bool:
+    """Whether the same call, sent again unchanged, may succeed without anybody doing anything.
+
+    UNAVAILABLE alone, as the gRPC status documents advise; lost connections have that status too.
+    Repeating is safe because every write carries an idempotency key. An attempt has all the time
+    that the call has left, so that DEADLINE_EXCEEDED means that the caller's time is used up, or
+    that the server gives the call less than the caller does; neither gets better by repeating.
+    """
+    match status:
+        case Status.UNAVAILABLE:
+            return True
+        case (
+            Status.OK
+            | Status.CANCELLED
+            | Status.UNKNOWN
+            | Status.INVALID_ARGUMENT
+            | Status.DEADLINE_EXCEEDED
+            | Status.NOT_FOUND
+            | Status.ALREADY_EXISTS
+            | Status.PERMISSION_DENIED
+            | Status.RESOURCE_EXHAUSTED
+            | Status.FAILED_PRECONDITION
+            | Status.ABORTED
+            | Status.OUT_OF_RANGE
+            | Status.UNIMPLEMENTED
+            | Status.INTERNAL
+            | Status.DATA_LOSS
+            | Status.UNAUTHENTICATED
+        ):
+            return False
+        case _:
+            assert_never(status)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backoff:
+    """Exponential waits with full jitter: callers that failed together do not come back together.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ compares the kinds of
+    jitter; full jitter costs the server least.
+    """
+
+    initial_seconds: float
+    max_seconds: float
+
+    def wait_seconds(
+        self, *, attempts: int, minimum_seconds: float, draw: Callable[[], float]
+    ) -> float:
+        """The wait after so many failed attempts.
+
+        Args:
+            attempts: The attempts so far, 1 or more.
+            minimum_seconds: What the server asked for in its `RetryInfo`. The jitter comes on top,
+                or all who were sent away together would return together.
+            draw: Draws from 0 to 1.
+        """
+        ceiling = min(self.max_seconds, self.initial_seconds * 2.0 ** min(attempts - 1, 1000))
+        return minimum_seconds + draw() * ceiling
+
+
+class RetryBudget:
+    """Allows repetitions only while most calls succeed, for all calls of a client together.
+
+    The token bucket of gRPC's retry throttling:
+    https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
+    """
+
+    def __init__(self, *, tokens_max: float, ratio: float) -> None:
+        self._tokens_max = tokens_max
+        self._ratio = ratio
+        self._tokens = tokens_max
+
+    def succeeded(self) -> None:
+        """Gives back a part of a token."""
+        self._tokens = min(self._tokens_max, self._tokens + self._ratio)
+
+    def failed(self) -> bool:
+        """Takes a token for a failure that could be repeated.
+
+        Returns:
+            Whether it may be repeated: more than half of the tokens are left.
+        """
+        self._tokens = max(0.0, self._tokens - 1.0)
+        return self._tokens > self._tokens_max / 2.0

@@ -1,0 +1,53 @@
+"""A stretch of awaiting that somebody else can end with an error."""
+
+import asyncio
+from types import TracebackType
+
+
+class Scope:
+    """Makes `with scope:` raise the error that `cancel` was called with, there and then.
+
+    grpclib has such a class, `grpclib.utils.Wrapper`. It cancels the task and does not take the
+    cancellation back, which afterwards breaks every `asyncio.timeout` and `TaskGroup` around the
+    call, and it hides a real cancellation that comes at the same moment. This one follows
+    `asyncio.timeout` in both. It may be entered many times, though not twice at once, and from
+    different tasks.
+    """
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._cancelled = False
+
+    def __enter__(self) -> None:
+        if self._error is not None:
+            raise self._error
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a scope must be entered inside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if task is None or not self._cancelled:
+            return
+        self._cancelled = False
+        ours_alone = task.uncancel() <= self._cancelling
+        if ours_alone and isinstance(error, asyncio.CancelledError) and self._error is not None:
+            raise self._error from None
+
+    def cancel(self, error: Exception) -> None:
+        """Ends the scope: whoever is inside, or enters it later, gets the first such error."""
+        if self._error is not None:
+            return
+        self._error = error
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()

@@ -1,0 +1,55 @@
+"""The settings of a client: arguments first, then `CREDIT_*` variables, then defaults."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from credit_client.target import Target
+
+TIMEOUT_SECONDS_MAX = 86_400.0
+
+_Seconds = Annotated[float, Field(gt=0, le=TIMEOUT_SECONDS_MAX, allow_inf_nan=False)]
+
+
+class ClientSettings(BaseSettings):
+    """How a client reaches its server and how it repeats calls.
+
+    Attributes:
+        target: Where the server listens: `host:port`, `[::1]:port` or a host name.
+        timeout_seconds: The time of a whole call, with all its attempts and the waits between them.
+            Of a history: the time until each next message.
+        retry_attempts_max: How often a call is sent at most, the first time included.
+        retry_backoff_initial_seconds: The longest wait before the second attempt; it doubles with
+            each attempt. The wait itself is random, from 0 to that.
+        retry_backoff_max_seconds: Where the doubling ends.
+        retry_budget_tokens: A failed attempt takes one token; below half of them nothing is
+            repeated, so that a server in trouble is not buried under repetitions.
+        retry_budget_ratio: The tokens that a successful call gives back.
+        channels: The number of connections that calls are spread over.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_", frozen=True, extra="ignore")
+
+    target: str = "localhost:50051"
+    timeout_seconds: _Seconds = 10.0
+    retry_attempts_max: Annotated[int, Field(ge=1, le=100)] = 8
+    retry_backoff_initial_seconds: _Seconds = 0.05
+    retry_backoff_max_seconds: _Seconds = 2.0
+    retry_budget_tokens: Annotated[float, Field(gt=0, le=1000)] = 100.0
+    retry_budget_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    channels: Annotated[int, Field(ge=1, le=64)] = 2
+
+    @field_validator("target")
+    @classmethod
+    def _target_is_an_address(cls, value: str) -> str:
+        Target.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _backoff_grows(self) -> Self:
+        if self.retry_backoff_max_seconds < self.retry_backoff_initial_seconds:
+            raise ValueError(
+                "retry_backoff_max_seconds must not be below retry_backoff_initial_seconds"
+            )
+        return self

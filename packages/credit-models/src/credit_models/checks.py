@@ -1,0 +1,100 @@
+"""The check of one field, put together from its constraint."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+# Any, in this file: a value has the type of its field.
+# Gives None when the value is allowed, else what the field takes, without any content of strings.
+Check = Callable[[Any], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """The bounds of one field, None where there is none; see `credit.options.v1.Constraint`."""
+
+    minimum: int | None = None  # inclusive
+    maximum: int | None = None  # inclusive
+    length_min: int | None = None  # Unicode code points, inclusive
+    length_max: int | None = None  # Unicode code points, inclusive
+    pattern: str | None = None  # what RE2 and Python's `re` have in common; for the whole string
+    required: bool = False
+
+
+def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
+    """Puts the check of one field together.
+
+    Args:
+        constraint: What the field may hold.
+        zero: The zero value of the field's type.
+        explicit: Whether the field's presence is explicit; it is then None when it is not set.
+    """
+    bounds = _bounds_check(constraint)
+    required = "must be set" if constraint.required else None
+
+    def check_explicit(value: Any) -> str | None:
+        return required if value is None else bounds(value)
+
+    def check_implicit(value: Any) -> str | None:
+        # The bounds say more than "must be set", so they come first.
+        return bounds(value) or (required if value == zero else None)
+
+    if explicit:
+        return check_explicit
+    return check_implicit if constraint.required else bounds
+
+
+def _bounds_check(constraint: Constraint) -> Check:
+    if constraint.minimum is not None or constraint.maximum is not None:
+        return _integer_check(constraint.minimum, constraint.maximum)
+    length = _length_check(constraint.length_min, constraint.length_max)
+    if constraint.pattern is None:
+        return length
+    pattern = _pattern_check(constraint.pattern)
+    return lambda value: length(value) or pattern(value)
+
+
+def _integer_check(minimum: int | None, maximum: int | None) -> Check:
+    # Where there is no bound, those of all of protobuf's integers.
+    least = -(2**63) if minimum is None else minimum
+    greatest = 2**64 - 1 if maximum is None else maximum
+    takes = _range(minimum, maximum, "")
+
+    def check(value: int) -> str | None:
+        return None if least <= value <= greatest else f"must be {takes}, got {value}"
+
+    return check
+
+
+def _length_check(length_min: int | None, length_max: int | None) -> Check:
+    if length_min is None and length_max is None:
+        return lambda _value: None
+    least = length_min or 0
+    # A message of protobuf is below 2 GiB.
+    greatest = 2**31 if length_max is None else length_max
+    takes = _range(length_min, length_max, " characters")
+
+    def check(value: str) -> str | None:
+        length = len(value)
+        return None if least <= length <= greatest else f"must be {takes}, got {length}"
+
+    return check
+
+
+def _range(least: int | None, greatest: int | None, unit: str) -> str:
+    if least is None:
+        return f"at most {greatest}{unit}"
+    if greatest is None:
+        return f"at least {least}{unit}"
+    return f"{least} to {greatest}{unit}"
+
+
+def _pattern_check(pattern: str) -> Check:
+    # ASCII, as RE2's \d, \s and \w are.
+    expression = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str | None:
+        return None if expression.fullmatch(value) else f"must match the pattern {pattern}"
+
+    return check

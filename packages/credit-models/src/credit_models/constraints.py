@@ -1,0 +1,143 @@
+"""What the contract lets a message's fields hold, checked for all fields at once.
+
+The rules are the `credit.options.v1.constraint` options of the image and nothing else. The checks
+of each message type are put together once; a valid field costs a call and a comparison.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import betterproto2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from credit_models._generated.message_pool import default_message_pool
+from credit_models.checks import Check, Constraint, field_check
+from credit_models.fields import map_value
+from credit_models.image import POOL, full_names, option
+from credit_models.wrapped import WRAPPINGS
+
+__all__ = ["Constraint", "Violation", "constraints_of", "violations"]
+
+_OPTION = "credit.options.v1.constraint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One field that breaks its constraint.
+
+    `field` is the contract's name of the field, with a path where it is nested, such as
+    `balances[0].app_id`. `description` says what it takes and holds no content of strings.
+    """
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Nested:
+    name: str
+    full_name: str  # the nested message's
+    is_repeated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    constraints: Mapping[str, Constraint]
+    checks: tuple[tuple[str, Check], ...]
+    nested: tuple[_Nested, ...]
+
+
+def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
+    """Names every broken field of a message, those of nested messages included.
+
+    Args:
+        message: A message of the contract.
+
+    Returns:
+        The broken fields in the contract's order, nested ones last; none when all are valid.
+
+    Raises:
+        KeyError: The message is not of the contract.
+    """
+    return tuple(_violations(_RULES[_FULL_NAMES[type(message)]], message, ""))
+
+
+def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Constraint]:
+    """Gives the constraints of a message's own fields.
+
+    Args:
+        message_type: A message of the contract.
+
+    Returns:
+        Constraints by field name; fields that take any value of their type are left out.
+
+    Raises:
+        KeyError: The class is not of the contract.
+    """
+    return _RULES[_FULL_NAMES[message_type]].constraints
+
+
+def _violations(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
+    for name, check in rules.checks:
+        description = check(getattr(message, name))
+        if description is not None:
+            yield Violation(field=path + name, description=description)
+    for nested in rules.nested:
+        below = _RULES[nested.full_name]
+        value = getattr(message, nested.name)
+        if nested.is_repeated:
+            for position, item in enumerate(value):
+                yield from _violations(below, item, f"{path}{nested.name}[{position}].")
+        elif value is not None:
+            yield from _violations(below, value, f"{path}{nested.name}.")
+
+
+def _constraint(field: FieldDescriptor) -> Constraint | None:
+    found = option(field, _OPTION)
+    if found is None:
+        return None
+    if field.is_repeated:
+        raise TypeError(f"{field.full_name}: only single fields can have a constraint")
+
+    def bound(name: str) -> Any:  # Any: an integer or a string, as the option says
+        return getattr(found, name) if found.HasField(name) else None
+
+    return Constraint(
+        minimum=bound("minimum"),
+        maximum=bound("maximum"),
+        length_min=bound("length_min"),
+        length_max=bound("length_max"),
+        pattern=bound("pattern"),
+        required=found.required,
+    )
+
+
+def _check(field: FieldDescriptor, constraint: Constraint) -> Check:
+    zero = None if field.has_presence else field.default_value
+    return field_check(constraint, zero=zero, explicit=field.has_presence)
+
+
+def _nested(field: FieldDescriptor) -> _Nested | None:
+    message = field.message_type
+    if message is None or message.full_name in WRAPPINGS:
+        return None
+    if map_value(field) is not None:
+        raise TypeError(f"{field.full_name}: the constraints below a map would not be checked")
+    return _Nested(name=field.name, full_name=message.full_name, is_repeated=field.is_repeated)
+
+
+def _rules(descriptor: Descriptor) -> _Rules:
+    parsed = ((field, _constraint(field)) for field in descriptor.fields)
+    constrained = [(field, constraint) for field, constraint in parsed if constraint is not None]
+    nested = (_nested(field) for field in descriptor.fields)
+    return _Rules(
+        constraints=MappingProxyType({field.name: constraint for field, constraint in constrained}),
+        checks=tuple((field.name, _check(field, constraint)) for field, constraint in constrained),
+        nested=tuple(below for below in nested if below is not None),
+    )
+
+
+_FULL_NAMES = full_names(default_message_pool)
+_RULES = {name: _rules(POOL.FindMessageTypeByName(name)) for name in _FULL_NAMES.values()}

@@ -1,0 +1,208 @@
+"""How one field moves between a betterproto2 dataclass and Google's message.
+
+A field has an element (a scalar or a message) and a shape around it (single, repeated or map). For
+each pair there is one reader and one writer, put together once when a schema is loaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import betterproto2
+from google.protobuf.descriptor import FieldDescriptor
+
+from credit_models.wrapped import float32
+
+# Any, in this file: Google's classes are made at run time, and values have their fields' types.
+Convert = Callable[[Any], Any]
+Read = Callable[[Any], Any]  # Google's message -> the field's Python value
+Write = Callable[[Any, Any], None]  # the field's Python value, Google's message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scalar:
+    """An element that is a number, a string, bytes or an enum. None: taken as it is."""
+
+    read: Convert | None = None
+    write: Convert | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composite:
+    """An element that is a message."""
+
+    read: Convert  # Google's message -> the value
+    write: Write  # the value, Google's empty message
+
+
+Element = Scalar | Composite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldConverter:
+    """One field's two directions."""
+
+    name: str  # the dataclass's
+    read: Read
+    write: Write
+    # Whether both directions just copy the value under the same name, so that a caller may do
+    # that for many fields at once.
+    is_copy: bool
+
+
+def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
+    """Gives the value field of a map's entry, or None where the field is no map.
+
+    In descriptors, a map is a repeated message of a kind of its own.
+    """
+    entry = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return None
+    return entry.fields_by_name["value"]
+
+
+def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) -> Scalar:
+    """Gives the element of a field that holds no messages.
+
+    Args:
+        field: The field, or the value field of a map's entry.
+        enum_type: The class of its values where the field is an enum.
+    """
+    if enum_type is not None:
+        return Scalar(read=_enum_reader(enum_type))
+    if field.type == FieldDescriptor.TYPE_FLOAT:
+        return Scalar(write=float32)
+    return Scalar()
+
+
+def _enum_reader(enum_type: type[betterproto2.Enum]) -> Convert:
+    # A dictionary is faster than the enum's call. Unknown numbers are not kept in it: a peer may
+    # send as many different ones as it likes.
+    members = {member.value: member for member in enum_type}
+
+    def read(number: int) -> betterproto2.Enum:
+        member = members.get(number)
+        return enum_type(number) if member is None else member
+
+    return read
+
+
+def field_converter(field: FieldDescriptor, name: str, element: Element) -> FieldConverter:
+    """Puts a field's reader and writer together.
+
+    Args:
+        field: The field.
+        name: Its name in the dataclass, which differs where Python keeps the name for itself.
+        element: What the field holds, or the values where it is a map.
+    """
+    is_copy = False
+    if map_value(field) is not None:
+        read = _map_reader(field.name, element.read)
+        write = _map_writer(field.name, element)
+    elif field.is_repeated:
+        read = _list_reader(field.name, element.read)
+        write = _list_writer(field.name, element)
+    else:
+        read = _single_reader(field, element.read)
+        write = _single_writer(field, element)
+        is_copy = element == Scalar() and not field.has_presence and field.name == name
+    return FieldConverter(name=name, read=read, write=write, is_copy=is_copy)
+
+
+def _single_reader(field: FieldDescriptor, convert: Convert | None) -> Read:
+    name = field.name
+
+    def read_always(source: Any) -> Any:
+        value = getattr(source, name)
+        return value if convert is None else convert(value)
+
+    def read_present(source: Any) -> Any:
+        return read_always(source) if source.HasField(name) else None
+
+    return read_present if field.has_presence else read_always
+
+
+def _list_reader(name: str, convert: Convert | None) -> Read:
+    def read(source: Any) -> list[Any]:
+        values = getattr(source, name)
+        return list(values) if convert is None else [convert(value) for value in values]
+
+    return read
+
+
+def _map_reader(name: str, convert: Convert | None) -> Read:
+    def read(source: Any) -> dict[Any, Any]:
+        items = getattr(source, name).items()
+        return dict(items) if convert is None else {key: convert(value) for key, value in items}
+
+    return read
+
+
+def _single_writer(field: FieldDescriptor, element: Element) -> Write:
+    write = (
+        _message_writer(field.name, element)
+        if isinstance(element, Composite)
+        else _scalar_writer(field.name, element)
+    )
+
+    def write_present(value: Any, target: Any) -> None:
+        if value is not None:
+            write(value, target)
+
+    return write_present if field.has_presence else write
+
+
+def _scalar_writer(name: str, element: Scalar) -> Write:
+    convert = element.write
+
+    def write(value: Any, target: Any) -> None:
+        setattr(target, name, value if convert is None else convert(value))
+
+    return write
+
+
+def _message_writer(name: str, element: Composite) -> Write:
+    def write(value: Any, target: Any) -> None:
+        child = getattr(target, name)
+        child.SetInParent()  # an empty message is set, too
+        element.write(value, child)
+
+    return write
+
+
+def _list_writer(name: str, element: Element) -> Write:
+    if isinstance(element, Composite):
+
+        def write_messages(values: Any, target: Any) -> None:
+            container = getattr(target, name)
+            for value in values:
+                element.write(value, container.add())
+
+        return write_messages
+
+    convert = element.write
+
+    def write_scalars(values: Any, target: Any) -> None:
+        getattr(target, name).extend(values if convert is None else map(convert, values))
+
+    return write_scalars
+
+
+def _map_writer(name: str, element: Element) -> Write:
+    if isinstance(element, Composite):
+
+        def write_messages(values: Any, target: Any) -> None:
+            container = getattr(target, name)
+            for key, value in values.items():
+                element.write(value, container[key])
+
+        return write_messages
+
+    convert = element.write
+
+    def write_scalars(values: Any, target: Any) -> None:
+        container = getattr(target, name)
+        for key, value in values.items():
+            container[key] = value if convert is None else convert(value)
+
+    return write_scalars

@@ -1,0 +1,118 @@
+"""Google's well-known messages that betterproto2 shows as plain Python values.
+
+Ranges are those of `google/protobuf/timestamp.proto` and `duration.proto`. Python counts
+microseconds: what is finer is cut off towards zero on reading, as Google's own `ToDatetime` and
+`ToTimedelta` do.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from credit_models.errors import WireError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP_SECONDS_MIN = -62_135_596_800  # 0001-01-01T00:00:00Z
+_TIMESTAMP_SECONDS_MAX = 253_402_300_799  # 9999-12-31T23:59:59Z
+_DURATION_SECONDS_MAX = 315_576_000_000  # about 10,000 years, in both directions
+_NANOSECONDS_PER_SECOND = 1_000_000_000
+_MICROSECOND = timedelta(microseconds=1)
+
+
+# Any: Google's classes are made at run time, and a value's type depends on the field's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapping:
+    """How one well-known message turns into a Python value and back."""
+
+    read: Callable[[Any], Any]  # Google's message -> the value
+    write: Callable[[Any, Any], None]  # the value, Google's empty message
+
+
+def float32(value: float) -> float:
+    """Lets a value pass that a `float` field can hold.
+
+    Args:
+        value: Any number; not a number and the infinities are held as they are.
+
+    Returns:
+        The same value; rounding is left to protobuf.
+
+    Raises:
+        OverflowError: The value is finite and beyond the range of 32 bits, where protobuf would
+            silently write infinity.
+    """
+    struct.pack("<f", value)
+    return value
+
+
+def _read_timestamp(source: Any) -> datetime:
+    seconds, nanos = source.seconds, source.nanos
+    if not (
+        _TIMESTAMP_SECONDS_MIN <= seconds <= _TIMESTAMP_SECONDS_MAX
+        and 0 <= nanos < _NANOSECONDS_PER_SECOND
+    ):
+        raise WireError("A google.protobuf.Timestamp is outside the years 0001 to 9999.")
+    return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def _write_timestamp(value: datetime, target: Any) -> None:
+    if value.utcoffset() is None:
+        raise ValueError("datetime without a time zone")
+    # Subtracted, not moved to UTC first: that fails close to the years 1 and 9999.
+    offset = value - _EPOCH
+    seconds = offset.days * 86_400 + offset.seconds
+    if not _TIMESTAMP_SECONDS_MIN <= seconds <= _TIMESTAMP_SECONDS_MAX:
+        raise ValueError("datetime outside the years 1 to 9999 in UTC")
+    target.seconds = seconds
+    target.nanos = offset.microseconds * 1000
+
+
+def _read_duration(source: Any) -> timedelta:
+    seconds, nanos = source.seconds, source.nanos
+    signs_agree = seconds == 0 or nanos == 0 or (seconds < 0) == (nanos < 0)
+    in_range = abs(seconds) <= _DURATION_SECONDS_MAX and abs(nanos) < _NANOSECONDS_PER_SECOND
+    if not (signs_agree and in_range):
+        raise WireError("A google.protobuf.Duration is outside its range or has mixed signs.")
+    microseconds = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
+    return timedelta(seconds=seconds, microseconds=microseconds)
+
+
+def _write_duration(value: timedelta, target: Any) -> None:
+    seconds, microseconds = divmod(abs(value) // _MICROSECOND, 1_000_000)
+    if seconds > _DURATION_SECONDS_MAX:
+        raise ValueError("timedelta beyond 10,000 years")
+    sign = -1 if value < timedelta(0) else 1
+    target.seconds = sign * seconds
+    target.nanos = sign * microseconds * 1000
+
+
+def _read_value(source: Any) -> Any:
+    return source.value
+
+
+def _write_value(value: Any, target: Any) -> None:
+    target.value = value
+
+
+def _write_float32(value: float, target: Any) -> None:
+    target.value = float32(value)
+
+
+_PLAIN = Wrapping(read=_read_value, write=_write_value)
+
+# By the message's full name; the same set as the compiler's.
+WRAPPINGS: Mapping[str, Wrapping] = {
+    "google.protobuf.Timestamp": Wrapping(read=_read_timestamp, write=_write_timestamp),
+    "google.protobuf.Duration": Wrapping(read=_read_duration, write=_write_duration),
+    "google.protobuf.FloatValue": Wrapping(read=_read_value, write=_write_float32),
+    "google.protobuf.DoubleValue": _PLAIN,
+    "google.protobuf.Int32Value": _PLAIN,
+    "google.protobuf.Int64Value": _PLAIN,
+    "google.protobuf.UInt32Value": _PLAIN,
+    "google.protobuf.UInt64Value": _PLAIN,
+    "google.protobuf.BoolValue": _PLAIN,
+    "google.protobuf.StringValue": _PLAIN,
+    "google.protobuf.BytesValue": _PLAIN,
+}

@@ -1,0 +1,113 @@
+"""The way in for writes: spreads them over lanes and bounds how many wait."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from types import TracebackType
+
+from credit_server.commit.errors import Overloaded, Stopping
+from credit_server.commit.lane import Entry, Lane, LaneLimits
+from credit_server.ledger import Command, Receipt, Refusal
+from credit_server.store.port import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommitLimits:
+    """The committer's limits.
+
+    Attributes:
+        lanes: How many batches may be in flight at once.
+        waiting_max: How many writes may wait, over all lanes.
+        batch_max: The most writes in one batch.
+        retry_seconds: For how long a batch is tried again.
+        backoff_initial_seconds: The longest pause before the first repetition of a batch.
+        backoff_max_seconds: The longest pause at all.
+        cache_max: How many accounts, and how many keys, are remembered, over all lanes.
+    """
+
+    lanes: int = 4
+    waiting_max: int = 4096
+    batch_max: int = 256
+    retry_seconds: float = 10.0
+    backoff_initial_seconds: float = 0.005
+    backoff_max_seconds: float = 0.5
+    cache_max: int = 100_000
+
+
+def utc_now() -> datetime:
+    """Return the time in UTC, in whole milliseconds: the precision of the store."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Committer:
+    """Takes in writes and answers each when its result is certain. Use it with `async with`."""
+
+    def __init__(
+        self,
+        store: Store,
+        limits: CommitLimits | None = None,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        random: Random | None = None,
+    ) -> None:
+        """Prepare the lanes.
+
+        Args:
+            store: Where to commit.
+            limits: All have defaults.
+            now: The clock: UTC, in whole milliseconds.
+            random: For jitter and for the choice of slots; not for secrets.
+        """
+        self._limits = limits or CommitLimits()
+        lane_limits = LaneLimits(
+            batch_max=self._limits.batch_max,
+            retry_seconds=self._limits.retry_seconds,
+            backoff_initial_seconds=self._limits.backoff_initial_seconds,
+            backoff_max_seconds=self._limits.backoff_max_seconds,
+            cache_max=self._limits.cache_max // self._limits.lanes,
+        )
+        random = random or Random()  # noqa: S311 - jitter needs no secrecy
+        self._lanes = [
+            Lane(store, lane_limits, now=now, random=random) for _ in range(self._limits.lanes)
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def submit(self, command: Command) -> Receipt | Refusal:
+        """Have a command decided and committed.
+
+        If the caller is cancelled while the command waits, it is dropped; once its batch is under
+        way, the batch goes on undisturbed.
+
+        Raises:
+            Overloaded: Too many writes are waiting.
+            Stopping: The server is shutting down.
+            ResultUnknown: The store did not settle the command in time.
+        """
+        if self._stopping:
+            raise Stopping("the server is shutting down")
+        if sum(map(len, self._lanes)) >= self._limits.waiting_max:
+            raise Overloaded(f"{self._limits.waiting_max} writes are waiting already")
+        answer: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
+        # Users are numbers that somebody counts up: the remainder spreads them evenly.
+        self._lanes[command.user_id % len(self._lanes)].offer(Entry(command, answer))
+        return await answer
+
+    async def __aenter__(self) -> "Committer":
+        self._tasks = [asyncio.create_task(lane.run()) for lane in self._lanes]
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take in nothing more, settle all that waits, and stop."""
+        self._stopping = True
+        for lane in self._lanes:
+            lane.stop()
+        await asyncio.gather(*self._tasks)

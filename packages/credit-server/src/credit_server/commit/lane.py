@@ -1,0 +1,286 @@
+"""One lane: takes in the writes of its users and commits them batch by batch.
+
+A lane has one batch in flight. While it commits, the next one fills: batches grow with the load
+and cost a lone caller no waiting. Lanes never share a user, so that they do not conflict.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+
+from credit_server.commit.cache import Cache
+from credit_server.commit.errors import ResultUnknown
+from credit_server.commit.plan import Known, Plan, plan
+from credit_server.ledger import (
+    Accepted,
+    Account,
+    Command,
+    Outcome,
+    Receipt,
+    Refusal,
+    Replayed,
+    Transaction,
+)
+from credit_server.store.port import (
+    Changes,
+    CommitUnknown,
+    Conflict,
+    Store,
+    StoreUnavailable,
+    Unit,
+    UserKey,
+)
+
+log = logging.getLogger(__name__)
+
+_SLOTS = 256
+"""Among how many slots of an app's total a lane picks its own. Lanes of all servers that pick the
+same one conflict, so it is many times the usual number of lanes; a read sums this many at most."""
+
+_CONFLICTS_BEFORE_SPLIT = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaneLimits:
+    """A lane's limits.
+
+    Attributes:
+        batch_max: The most commands in one batch.
+        retry_seconds: For how long a batch is tried again before its callers are told that its
+            result is unknown.
+        backoff_initial_seconds: The longest pause before the first repetition; doubled each time.
+        backoff_max_seconds: The longest pause at all.
+        cache_max: How many accounts, and how many keys, are remembered.
+    """
+
+    batch_max: int
+    retry_seconds: float
+    backoff_initial_seconds: float
+    backoff_max_seconds: float
+    cache_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command that waits, and where its answer goes."""
+
+    command: Command
+    answer: "asyncio.Future[Receipt | Refusal]"
+
+
+class Lane:
+    """Commits the writes of some users."""
+
+    def __init__(
+        self, store: Store, limits: LaneLimits, *, now: Callable[[], datetime], random: Random
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._now = now
+        self._random = random
+        self._slot = random.randrange(_SLOTS)
+        self._waiting: deque[Entry] = deque()
+        self._arrived = asyncio.Event()
+        self._stopping = False
+        # Both are what this lane committed itself, so they are durable; accounts may be stale
+        # where another server writes too, and each write compares their revision.
+        self._accounts: Cache[int, Account] = Cache(limits.cache_max)
+        self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
+
+    def offer(self, entry: Entry) -> None:
+        """Queue a command for the next batch."""
+        self._waiting.append(entry)
+        self._arrived.set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def stop(self) -> None:
+        """Have `run` return once everything that waits is settled."""
+        self._stopping = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Commit batch after batch until stopped."""
+        while self._waiting or not self._stopping:
+            await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._settle(batch)
+
+    def _take(self) -> list[Entry]:
+        """Take the next batch off the queue. Whoever no longer waits for an answer is left out."""
+        batch: list[Entry] = []
+        while self._waiting and len(batch) < self._limits.batch_max:
+            entry = self._waiting.popleft()
+            if not entry.answer.done():
+                batch.append(entry)
+        if not self._waiting and not self._stopping:
+            self._arrived.clear()
+        return batch
+
+    async def _settle(self, batch: Sequence[Entry], *, careful: bool = False) -> None:
+        """Try a batch until its result is certain, and answer its callers."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._limits.retry_seconds
+        uncertain = False
+        conflicts = 0
+        attempt = 0
+        while True:
+            try:
+                outcomes = await self._attempt([entry.command for entry in batch], careful=careful)
+            except Conflict as error:
+                conflicts += 1
+                self._slot = self._random.randrange(_SLOTS)
+                if conflicts > _CONFLICTS_BEFORE_SPLIT and len(batch) > 1:
+                    await self._split(batch)
+                    return
+                reason: Exception = error
+            except CommitUnknown as error:
+                uncertain = True
+                reason = error
+            except StoreUnavailable as error:
+                reason = error
+                if not uncertain:
+                    self._fail(batch, reason)
+                    return
+            except Exception as error:
+                if len(batch) > 1:  # find the command that provokes it; the others are sound
+                    await self._split(batch)
+                    return
+                log.exception("a command could not be decided or written")
+                self._forget(batch)
+                _refuse(batch, error)
+                return
+            else:
+                _answer(batch, outcomes)
+                return
+            self._forget(batch)
+            careful = True
+            if loop.time() >= give_up_at:
+                self._fail(batch, reason)
+                return
+            attempt += 1
+            await asyncio.sleep(self._pause(attempt))
+
+    async def _split(self, batch: Sequence[Entry]) -> None:
+        self._forget(batch)
+        middle = len(batch) // 2
+        await self._settle(batch[:middle], careful=True)
+        await self._settle(batch[middle:], careful=True)
+
+    async def _attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:
+        """Load, decide and write one batch within one unit of work.
+
+        Optimism pays: at first remembered accounts are trusted and keys are not looked up, since
+        the store's unique indexes and the comparison of revisions refuse what is wrong about it.
+        Only a refusal rests on nothing that is written, and so is never decided that way.
+        """
+        known = self._remembered(commands)
+        async with self._store.begin() as unit:
+            accounts = await self._load(unit, commands, fresh=careful)
+            if careful:
+                await self._look_up(unit, commands, known)
+            batch = plan(commands, accounts, known, self._now())
+            if batch.rests_on_balances and not careful:
+                accounts = await self._load(unit, commands, fresh=True)
+                await self._look_up(unit, commands, known)
+                batch = plan(commands, accounts, known, self._now())
+            if batch.transactions:
+                await unit.write(self._changes(batch, accounts))
+            # An answer that rests on what was read needs the commit as well: only then is it
+            # certain that a majority has what was read.
+            if careful or batch.transactions or batch.rests_on_balances:
+                await unit.commit()
+        self._remember(batch)
+        return batch.outcomes
+
+    async def _load(
+        self, unit: Unit, commands: Sequence[Command], *, fresh: bool
+    ) -> dict[int, Account]:
+        users = {command.user_id for command in commands}
+        accounts: dict[int, Account] = {}
+        if not fresh:
+            for user_id in users:
+                remembered = self._accounts.get(user_id)
+                if remembered is not None:
+                    accounts[user_id] = remembered
+        missing = users - accounts.keys()
+        if missing:
+            accounts.update(await unit.accounts(missing))
+        for user_id in users - accounts.keys():
+            accounts[user_id] = Account.empty(user_id)
+        return accounts
+
+    async def _look_up(self, unit: Unit, commands: Sequence[Command], known: Known) -> None:
+        unknown = [command for command in commands if known.find(command) is None]
+        keys = {(command.user_id, command.key) for command in unknown if command.key}
+        # The ids tell whether an attempt of our own with an unknown result took effect.
+        ids = {command.transaction_id for command in unknown}
+        known.add(await unit.transactions(keys, ids))
+
+    def _remembered(self, commands: Sequence[Command]) -> Known:
+        known = Known()
+        for command in commands:
+            if command.key:
+                entry = self._answered.get((command.user_id, command.key))
+                if entry is not None:
+                    known.add([entry])
+        return known
+
+    def _remember(self, batch: Plan) -> None:
+        for user_id, account in batch.accounts.items():
+            self._accounts.put(user_id, account)
+        for entry in batch.transactions:
+            if entry.key:
+                self._answered.put((entry.user_id, entry.key), entry)
+
+    def _forget(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            self._accounts.drop(entry.command.user_id)
+
+    def _changes(self, batch: Plan, accounts: dict[int, Account]) -> Changes:
+        return Changes(
+            accounts=[
+                (accounts[user_id].revision, account) for user_id, account in batch.accounts.items()
+            ],
+            transactions=batch.transactions,
+            purchases=batch.purchases,
+            totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
+            slot=self._slot,
+        )
+
+    def _fail(self, batch: Sequence[Entry], reason: Exception) -> None:
+        log.warning("the store did not settle a batch of %d: %s", len(batch), reason)
+        self._forget(batch)
+        _refuse(batch, ResultUnknown("the store did not settle the write in time"))
+
+    def _pause(self, attempt: int) -> float:
+        """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
+        longest = self._limits.backoff_initial_seconds * 2.0 ** (attempt - 1)
+        return self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
+
+
+def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+    for entry, outcome in zip(batch, outcomes, strict=True):
+        if entry.answer.done():  # the caller has gone; the command took effect all the same
+            continue
+        match outcome:
+            case Accepted(transaction=transaction):
+                entry.answer.set_result(Receipt(transaction=transaction, replayed=False))
+            case Replayed(transaction=transaction):
+                # An earlier attempt at this very command is no replay.
+                replayed = transaction.id != entry.command.transaction_id
+                entry.answer.set_result(Receipt(transaction=transaction, replayed=replayed))
+            case refusal:
+                entry.answer.set_result(refusal)
+
+
+def _refuse(batch: Sequence[Entry], error: Exception) -> None:
+    for entry in batch:
+        if not entry.answer.done():
+            entry.answer.set_exception(error)

@@ -1,0 +1,286 @@
+"""The embedded `mongod`: started with the server, watched while it serves, stopped at its end."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from credit_server.embedded.data_directory import DataDirectory, DirectoryLock
+from credit_server.embedded.diagnosis import Cause, Diagnosis
+from credit_server.embedded.errors import MongodFailed
+from credit_server.embedded.executable import find_mongod
+from credit_server.embedded.orphan import end_orphan
+from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess
+from credit_server.store.replica_set import REPLICA_SET, ensure_primary
+
+_ATTEMPTS = 5
+
+# With less, the storage engine cannot make its journal (100 MB a file) and waits for ever.
+_FREE_BYTES_MIN = 128 * 1024 * 1024
+
+
+class EmbeddedMongod:
+    """A private one-node replica set on a free loopback port.
+
+    Use it as `async with EmbeddedMongod(data_dir=...) as mongod`, or call `start` and `stop`. When
+    `mongod` dies by itself, `wait_exited` tells, and `restart` starts it again at the same address.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        executable: Path | None = None,
+        start_timeout_seconds: float = 60,
+        stop_timeout_seconds: float = 30,
+        cache_gigabytes: float = 0.25,
+        on_exit: Callable[[str], None] | None = None,
+    ) -> None:
+        """Describes a `mongod` without starting it.
+
+        Args:
+            data_dir: Where the data live; made, with mode 0700, when missing.
+            executable: The program to run; None for what `find_mongod` finds.
+            start_timeout_seconds: How long it may take to become primary. Recovering after a power
+                cut replays the journal, which takes seconds.
+            stop_timeout_seconds: How long it may take to shut down before it is killed.
+            cache_gigabytes: The storage engine's cache, at least 0.25.
+            on_exit: Called with a sentence when `mongod` ends without having been asked to.
+        """
+        self._directory = DataDirectory.at(data_dir)
+        self._executable = executable
+        self._start_timeout_seconds = start_timeout_seconds
+        self._stop_timeout_seconds = stop_timeout_seconds
+        self._cache_gigabytes = cache_gigabytes
+        self._on_exit = on_exit
+        self._lock: DirectoryLock | None = None
+        self._port: int | None = None
+        self._process: MongodProcess | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._exited: asyncio.Future[str] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process number of the running `mongod`.
+
+        Raises:
+            RuntimeError: None is running.
+        """
+        if self._process is None:
+            raise RuntimeError("the embedded mongod is not running")
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        """The loopback port; a restart keeps it.
+
+        Raises:
+            RuntimeError: It has not been started.
+        """
+        if self._port is None:
+            raise RuntimeError("the embedded mongod has not been started")
+        return self._port
+
+    @property
+    def uri(self) -> str:
+        """The MongoDB URI for clients on this machine.
+
+        Raises:
+            RuntimeError: It has not been started.
+        """
+        return f"mongodb://{HOST}:{self.port}/?replicaSet={REPLICA_SET}"
+
+    async def start(self) -> str:
+        """Starts `mongod` and waits until it is a writable primary.
+
+        Returns:
+            The URI.
+
+        Raises:
+            MongodNotFound: There is no `mongod` on this machine.
+            DataDirectoryInUse: Another server, or another MongoDB, holds the data directory.
+            MongodFailed: `mongod` ended, or was not primary in time.
+            RuntimeError: It is started already.
+        """
+        if self._lock is not None:
+            raise RuntimeError("the embedded mongod is started already")
+        settings = self._settings()
+        self._directory.create()
+        self._lock = self._directory.lock()
+        try:
+            await self._start_on_a_free_port(settings)
+        except BaseException:
+            await self.stop()
+            raise
+        return self.uri
+
+    async def restart(self) -> str:
+        """Ends `mongod` if it still runs, and starts it again on the same port.
+
+        Clients reconnect by themselves. After a failure it can be called again, or `stop`.
+
+        Returns:
+            The URI, which is the same as before.
+
+        Raises:
+            DataDirectoryInUse: Another MongoDB has taken the database.
+            MongodFailed: `mongod` ended, was not primary in time, or its port was taken.
+            RuntimeError: It has not been started, or was stopped.
+        """
+        if self._lock is None:
+            raise RuntimeError("the embedded mongod has not been started")
+        await self._end()
+        await self._start_on(self.port, self._settings())
+        return self.uri
+
+    async def stop(self) -> None:
+        """Shuts `mongod` down, kills it after the timeout, and gives the data directory up.
+
+        Does nothing when it is not running.
+        """
+        await self._end()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def wait_exited(self) -> str:
+        """Waits until `mongod` ends without having been asked to; for ever, if it is stopped.
+
+        Returns:
+            A sentence that says what happened. It stays the same until `restart`.
+
+        Raises:
+            RuntimeError: It has not been started.
+        """
+        if self._exited is None:
+            raise RuntimeError("the embedded mongod has not been started")
+        return await asyncio.shield(self._exited)
+
+    def _settings(self) -> LaunchSettings:
+        return LaunchSettings(
+            executable=self._executable or find_mongod(),
+            directory=self._directory,
+            cache_gigabytes=self._cache_gigabytes,
+        )
+
+    async def _start_on_a_free_port(self, settings: LaunchSettings) -> None:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(_AnotherWasFaster):
+                return await self._start_on(free_port(), settings)
+        return await self._start_on(free_port(), settings)
+
+    async def _start_on(self, port: int, settings: LaunchSettings) -> None:
+        await end_orphan(self._directory, timeout_seconds=self._stop_timeout_seconds)
+        process = await MongodProcess.launch(settings, port)
+        try:
+            serves = await self._becomes_primary(process, port)
+        except TimeoutError as error:
+            diagnosis = process.diagnosis()
+            await process.kill()
+            late = f" within {self._start_timeout_seconds:g} s ({error})"
+            raise MongodFailed(self._failure(diagnosis, late)) from error
+        except BaseException:
+            await process.kill()
+            raise
+        if not serves:
+            diagnosis = process.diagnosis()
+            kind = MongodFailed if diagnosis.cause is Cause.OTHER else _AnotherWasFaster
+            raise kind(self._failure(diagnosis))
+        self._serve(process, port)
+
+    async def _becomes_primary(self, process: MongodProcess, port: int) -> bool:
+        """Waits until the process serves, or ends and never will.
+
+        Raises:
+            TimeoutError: It does neither in time.
+        """
+        exit_ = asyncio.create_task(process.wait())
+        primary = asyncio.create_task(
+            ensure_primary(
+                HOST,
+                port,
+                timeout_seconds=self._start_timeout_seconds,
+                database_path=self._directory.database,
+            )
+        )
+        try:
+            await asyncio.wait({exit_, primary}, return_when=asyncio.FIRST_COMPLETED)
+            if exit_.done():
+                return False
+            await primary
+            return True
+        finally:
+            await _cancel(exit_)
+            await _cancel(primary)
+
+    def _serve(self, process: MongodProcess, port: int) -> None:
+        self._process = process
+        self._port = port
+        self._exited = asyncio.get_running_loop().create_future()
+        self._watcher = asyncio.create_task(self._watch(process, self._exited))
+
+    async def _watch(self, process: MongodProcess, exited: asyncio.Future[str]) -> None:
+        await process.wait()
+        sentence = (
+            f"The embedded mongod (process {process.pid}) ended while it was serving. "
+            f"{process.diagnosis().sentence}"
+        )
+        exited.set_result(sentence)
+        if self._on_exit is not None:
+            self._on_exit(sentence)
+
+    async def _end(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await _cancel(watcher)
+        if self._process is not None:
+            await self._process.end(timeout_seconds=self._stop_timeout_seconds)
+            self._process = None
+
+    def _failure(self, diagnosis: Diagnosis, detail: str = "") -> str:
+        free_bytes = shutil.disk_usage(self._directory.root).free
+        space = (
+            f" Only {free_bytes // 1_000_000} MB are free on its disk: free some more."
+            if free_bytes < _FREE_BYTES_MIN
+            else ""
+        )
+        return (
+            f"The embedded mongod did not start{detail}; its log is {self._directory.log}.{space} "
+            f"{diagnosis.sentence}"
+        )
+
+
+class _AnotherWasFaster(MongodFailed):
+    """Somebody took the port, or the database, after it was found free: worth another attempt."""
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits for its end; what it came to, if anything, matters no more."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,39 @@
+"""The rules of money, as pure functions: no I/O, no clock, no random, no floats."""
+
+from credit_server.ledger.account import UINT32_MAX, Account
+from credit_server.ledger.command import Add, Command, Use
+from credit_server.ledger.decide import decide
+from credit_server.ledger.history import Kind, Purchase, Transaction
+from credit_server.ledger.invariant import InvariantViolated, invariant
+from credit_server.ledger.outcome import (
+    Accepted,
+    BalanceOverflow,
+    InsufficientCredits,
+    KeyReused,
+    Outcome,
+    Receipt,
+    Refusal,
+    Replayed,
+)
+
+__all__ = [
+    "UINT32_MAX",
+    "Accepted",
+    "Account",
+    "Add",
+    "BalanceOverflow",
+    "Command",
+    "InsufficientCredits",
+    "InvariantViolated",
+    "KeyReused",
+    "Kind",
+    "Outcome",
+    "Purchase",
+    "Receipt",
+    "Refusal",
+    "Replayed",
+    "Transaction",
+    "Use",
+    "decide",
+    "invariant",
+]

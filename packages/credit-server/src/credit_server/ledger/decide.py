@@ -1,0 +1,127 @@
+"""Decides one command: the account and the history in, an outcome out."""
+
+from datetime import datetime
+from typing import assert_never
+
+from credit_server.ledger.account import UINT32_MAX, Account
+from credit_server.ledger.command import Add, Command, Use
+from credit_server.ledger.history import Kind, Purchase, Transaction
+from credit_server.ledger.invariant import invariant
+from credit_server.ledger.outcome import (
+    Accepted,
+    BalanceOverflow,
+    InsufficientCredits,
+    KeyReused,
+    Outcome,
+    Replayed,
+)
+
+
+def decide(
+    account: Account, command: Command, earlier: Transaction | None, now: datetime
+) -> Outcome:
+    """Decide what comes of a command.
+
+    Refusals follow the precedence of the contract's `errors` option: a reused key first, then the
+    balance.
+
+    Args:
+        account: The user's account as it is.
+        command: What is asked, valid by the contract's constraints.
+        earlier: The user's transaction with the command's key, or with the command's own
+            transaction id; None if there is none.
+        now: The time, UTC, in whole milliseconds.
+
+    Returns:
+        All effects, or the earlier transaction, or the one reason for refusing.
+
+    Raises:
+        InvariantViolated: The command is not for this account, or is not valid.
+    """
+    invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
+    invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
+    if earlier is not None:
+        fields = _differences(command, earlier)
+        return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
+    balance = account.balance(command.app_id)
+    match command:
+        case Add():
+            balance_after = balance + command.credits
+            if balance_after > UINT32_MAX:
+                return BalanceOverflow(balance=balance, credits=command.credits)
+        case Use():
+            balance_after = balance - command.credits
+            if balance_after < 0:
+                return InsufficientCredits(available=balance, required=command.credits)
+        case _:
+            assert_never(command)
+
+    # From here on success is certain: what follows only writes down the effects.
+    return _effects(account, command, balance_after, now)
+
+
+def _effects(account: Account, command: Command, balance_after: int, now: datetime) -> Accepted:
+    invariant(0 <= balance_after <= UINT32_MAX, "a balance stays in 0 to 2**32 - 1")
+    # Clocks of several servers differ and may be set back; a user's history does not run backwards.
+    created_at = now if account.updated_at is None else max(now, account.updated_at)
+    sequence = account.revision + 1
+    first = account.created_at is None
+    purchase = _purchase(command, sequence, created_at) if isinstance(command, Use) else None
+    return Accepted(
+        account=Account(
+            user_id=account.user_id,
+            id=account.id,
+            balances={**account.balances, command.app_id: balance_after},
+            revision=sequence,
+            created_at=created_at if first else account.created_at,
+            updated_at=created_at,
+            created_by=command.created_by if first else account.created_by,
+            updated_by=command.created_by,
+        ),
+        transaction=Transaction(
+            id=command.transaction_id,
+            user_id=command.user_id,
+            app_id=command.app_id,
+            kind=Kind.ADD if purchase is None else Kind.USE,
+            credits=command.credits,
+            balance_after=balance_after,
+            sequence=sequence,
+            created_at=created_at,
+            created_by=command.created_by,
+            key=command.key,
+            purchase_id="" if purchase is None else purchase.id,
+            report_id="" if purchase is None else purchase.report_id,
+            report_name="" if purchase is None else purchase.report_name,
+        ),
+        purchase=purchase,
+    )
+
+
+def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
+    return Purchase(
+        id=command.purchase_id,
+        user_id=command.user_id,
+        app_id=command.app_id,
+        report_id=command.report_id,
+        report_name=command.report_name,
+        credits=command.credits,
+        created_at=created_at,
+        created_by=command.created_by,
+        transaction_id=command.transaction_id,
+        sequence=sequence,
+    )
+
+
+def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
+    """Name the fields in which a request differs from the one that made a transaction.
+
+    The user and the key are the same by the look-up; `created_by` counts, since who acts is part
+    of what is asked.
+    """
+    kind = Kind.ADD if isinstance(command, Add) else Kind.USE
+    if kind is not earlier.kind:
+        return ("call",)
+    compared = ["app_id", "credits", "created_by"]
+    if isinstance(command, Use):
+        compared = ["app_id", "report_id", "report_name", "credits", "created_by"]
+    return tuple(name for name in compared if getattr(command, name) != getattr(earlier, name))

@@ -1,0 +1,92 @@
+"""What can come of a command. Refusals are expected: values, not exceptions."""
+
+from dataclasses import dataclass
+
+from credit_server.ledger.account import Account
+from credit_server.ledger.history import Purchase, Transaction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The command takes effect: these are all its effects.
+
+    Attributes:
+        account: The account as it is afterwards.
+        transaction: The new entry in the history.
+        purchase: The new purchase; None for an ADD.
+    """
+
+    account: Account
+    transaction: Transaction
+    purchase: Purchase | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """The command took effect earlier; it has no effect now.
+
+    Attributes:
+        transaction: The entry that it made then.
+    """
+
+    transaction: Transaction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyReused:
+    """The user's idempotency key came before, with another request.
+
+    Attributes:
+        fields: The names of the request's fields that differ, in the contract's order; `call`
+            stands for another call.
+    """
+
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InsufficientCredits:
+    """The user holds less than the purchase costs.
+
+    Attributes:
+        available: The balance.
+        required: The price, greater than the balance.
+    """
+
+    available: int
+    required: int
+
+    @property
+    def shortfall(self) -> int:
+        """How many credits are missing, at least 1."""
+        return self.required - self.available
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BalanceOverflow:
+    """The balance would pass 2**32 - 1.
+
+    Attributes:
+        balance: What it is.
+        credits: What was to be added.
+    """
+
+    balance: int
+    credits: int
+
+
+Refusal = KeyReused | InsufficientCredits | BalanceOverflow
+Outcome = Accepted | Replayed | Refusal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What the client is told of a command that took effect, now or earlier.
+
+    Attributes:
+        transaction: The entry that the command made.
+        replayed: Whether it was made for an earlier call with the same key.
+    """
+
+    transaction: Transaction
+    replayed: bool

@@ -1,0 +1,119 @@
+"""The command `credit-server`: serve and migrate."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+
+from credit_server import app, log
+from credit_server.embedded import EmbeddedError
+from credit_server.errors import StartError
+from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.store.port import StoreError
+
+_USAGE = """\
+usage: credit-server COMMAND [OPTIONS]
+
+  serve     Serve the credit ledger until Ctrl-C or SIGTERM.
+  migrate   Make the database's collections, validators and indexes, or bring them up to date.
+
+Every option of a command can be set as a variable CREDIT_* too; see COMMAND --help.
+"""
+
+_Settings = TypeVar("_Settings", bound=BaseSettings)
+
+EXIT_MISUSE = 2
+EXIT_FAILED = 1
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Returns:
+        0 if all went well, 1 if the server could not start or go on, 2 for misuse.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, end="")  # noqa: T201 - a command speaks on standard output
+        return 0 if arguments else EXIT_MISUSE
+    if arguments[0] == "--version":
+        print(version("credit-server"))  # noqa: T201
+        return 0
+    command, *options = arguments
+    if command == "serve":
+        return _run(ServerSettings, command, options, _serve)
+    if command == "migrate":
+        return _run(StoreSettings, command, options, _migrate)
+    return _complain(f"there is no command '{command}'\n\n{_USAGE}", EXIT_MISUSE)
+
+
+def _serve(settings: ServerSettings) -> Coroutine[Any, Any, None]:
+    log.configure(settings.log_format, settings.log_level)
+    return app.serve(settings)
+
+
+async def _migrate(settings: StoreSettings) -> None:
+    number = await app.migrate(settings)
+    print(f"the database '{settings.mongodb_database}' has schema version {number}")  # noqa: T201
+
+
+def _run(
+    model: type[_Settings],
+    command: str,
+    options: list[str],
+    body: Callable[[_Settings], Coroutine[Any, Any, None]],
+) -> int:
+    try:
+        settings = _parse(model, command, options)
+    except (ValidationError, SettingsError) as error:
+        return _complain(_explain(error), EXIT_MISUSE)
+    try:
+        _event_loop_run(body(settings))
+    except (StartError, StoreError, EmbeddedError) as error:
+        return _complain(str(error), EXIT_FAILED)
+    return 0
+
+
+def _parse(model: type[_Settings], command: str, options: list[str]) -> _Settings:
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        model, cli_prog_name=f"credit-server {command}", cli_parse_args=options
+    )
+    return model(_cli_settings_source=source)
+
+
+def _event_loop_run(coroutine: Coroutine[Any, Any, None]) -> None:
+    if sys.platform == "win32":
+        asyncio.run(coroutine)
+    else:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+
+        uvloop.run(coroutine)
+
+
+def _explain(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = "_".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        where = f"--{name.replace('_', '-')} (CREDIT_{name.upper()}): " if name else ""
+        lines.append(f"{where}{message}")
+    return "\n".join(lines)
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"credit-server: {sentence}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
+
+import itertools
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.store.port import Changes, Conflict, Unit, UserKey
+
+
+@dataclass(kw_only=True, slots=True)
+class _Tables:
+    """What is committed. Entries are immutable, so a shallow copy is a snapshot."""
+
+    accounts: dict[int, Account] = field(default_factory=dict)
+    transactions: dict[str, Transaction] = field(default_factory=dict)
+    sequences: dict[tuple[int, int], str] = field(default_factory=dict)
+    keys: dict[UserKey, str] = field(default_factory=dict)
+    purchases: dict[str, Purchase] = field(default_factory=dict)
+    totals: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """Keeps everything in this process. Not durable."""
+
+    def __init__(self, *, page_size: int = 1000) -> None:
+        self._tables = _Tables()
+        self._ids = itertools.count(1)
+        self._page_size = page_size
+
+    def new_id(self) -> str:
+        """Make an id: see the port."""
+        return f"{next(self._ids):024x}"
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        """Begin a unit of work: see the port."""
+        yield _MemoryUnit(self)
+
+    async def account(self, user_id: int) -> Account | None:
+        """Return a user's account: see the port."""
+        return self._tables.accounts.get(user_id)
+
+    async def app_total(self, app_id: int) -> int:
+        """Return the sum of all balances in an app: see the port."""
+        return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)
+
+    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        """Iterate over pages of transactions: see the port."""
+        entries = [
+            entry for entry in self._tables.transactions.values() if entry.user_id == user_id
+        ]
+        entries.sort(key=lambda entry: entry.sequence)
+        for start in range(0, len(entries), self._page_size):
+            yield entries[start : start + self._page_size]
+
+    async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+        """Iterate over pages of purchases: see the port."""
+        entries = [entry for entry in self._tables.purchases.values() if entry.user_id == user_id]
+        entries.sort(key=lambda entry: entry.sequence)
+        for start in range(0, len(entries), self._page_size):
+            yield entries[start : start + self._page_size]
+
+    async def ping(self) -> None:
+        """Return at once: memory is always there."""
+
+
+class _MemoryUnit:
+    """Reads what was committed when it began; checks for conflicts when it writes and commits."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        tables = store._tables  # noqa: SLF001 - the unit is the store's own other half
+        self._snapshot = replace(
+            tables,
+            accounts=dict(tables.accounts),
+            transactions=dict(tables.transactions),
+            keys=dict(tables.keys),
+        )
+        self._changes: list[Changes] = []
+
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
+        known = self._snapshot.accounts
+        return {user_id: known[user_id] for user_id in user_ids if user_id in known}
+
+    async def transactions(
+        self, keys: Collection[UserKey], ids: Collection[str]
+    ) -> list[Transaction]:
+        found = {self._snapshot.keys[key] for key in keys if key in self._snapshot.keys}
+        found.update(id_ for id_ in ids if id_ in self._snapshot.transactions)
+        return [self._snapshot.transactions[id_] for id_ in found]
+
+    async def write(self, changes: Changes) -> None:
+        self._check(changes)
+        self._changes.append(changes)
+
+    async def commit(self) -> None:
+        for changes in self._changes:
+            self._check(changes)
+        for changes in self._changes:
+            self._apply(changes)
+
+    def _check(self, changes: Changes) -> None:
+        tables = self._store._tables  # noqa: SLF001
+        for revision, account in changes.accounts:
+            current = tables.accounts.get(account.user_id)
+            if (0 if current is None else current.revision) != revision:
+                raise Conflict(f"the account of user {account.user_id} has changed")
+        for entry in changes.transactions:
+            taken = (
+                entry.id in tables.transactions
+                or (entry.user_id, entry.sequence) in tables.sequences
+                or (entry.key and (entry.user_id, entry.key) in tables.keys)
+            )
+            if taken:
+                raise Conflict(f"a unique value of transaction {entry.id} is taken")
+
+    def _apply(self, changes: Changes) -> None:
+        tables = self._store._tables  # noqa: SLF001
+        for _, account in changes.accounts:
+            id_ = account.id or self._store.new_id()
+            tables.accounts[account.user_id] = replace(account, id=id_)
+        for entry in changes.transactions:
+            tables.transactions[entry.id] = entry
+            tables.sequences[entry.user_id, entry.sequence] = entry.id
+            if entry.key:
+                tables.keys[entry.user_id, entry.key] = entry.id
+        for purchase in changes.purchases:
+            tables.purchases[purchase.id] = purchase
+        for app_id, delta in changes.totals.items():
+            slot = (app_id, changes.slot)
+            tables.totals[slot] = tables.totals.get(slot, 0) + delta

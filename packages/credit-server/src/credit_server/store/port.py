@@ -1,0 +1,118 @@
+"""The store's port: what the service needs of a store, and how a store may fail."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from credit_server.ledger import Account, Purchase, Transaction
+
+UserKey = tuple[int, str]
+"""(user_id, idempotency_key): a key belongs to a user."""
+
+
+class StoreError(Exception):
+    """A store did not do what it was asked. The subclasses say what is known of the effects."""
+
+
+class Conflict(StoreError):
+    """Another writer was faster. Nothing was written: load again and try again."""
+
+
+class CommitUnknown(StoreError):
+    """The commit may or may not have happened: look for the transactions' ids before a retry."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached. Nothing was written by this unit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """All that one unit of work writes.
+
+    Attributes:
+        accounts: The accounts as they are afterwards, each with the revision that it had before;
+            0 says that the account is new.
+        transactions: New entries in the history.
+        purchases: New purchases.
+        totals: By how much the total of each app changes; may be negative.
+        slot: The slot of the totals that the writer uses. Writers that run side by side take
+            different slots, so that they do not meet on a document.
+    """
+
+    accounts: Sequence[tuple[int, Account]]
+    transactions: Sequence[Transaction]
+    purchases: Sequence[Purchase]
+    totals: Mapping[int, int]
+    slot: int
+
+
+class Unit(Protocol):
+    """One unit of work: reads of one snapshot and writes that happen together or not at all."""
+
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
+        """Return the accounts of those users that have one."""
+        ...
+
+    async def transactions(
+        self, keys: Collection[UserKey], ids: Collection[str]
+    ) -> list[Transaction]:
+        """Return the transactions that have one of the keys or one of the ids."""
+        ...
+
+    async def write(self, changes: Changes) -> None:
+        """Write, so that it takes effect with the commit.
+
+        Raises:
+            Conflict: An account's revision is no longer what it was, or an id, a sequence or a
+                key is taken.
+            StoreUnavailable: The store cannot be reached.
+        """
+        ...
+
+    async def commit(self) -> None:
+        """Make all that was read and written certain, on a majority of the store's nodes.
+
+        Raises:
+            Conflict: Nothing was written.
+            CommitUnknown: It could not be learnt whether the commit happened.
+            StoreUnavailable: Nothing was written; the store cannot be reached.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Accounts and history. Every read sees what was acknowledged before it began."""
+
+    def new_id(self) -> str:
+        """Make an id that no other process makes: 24 hexadecimal digits."""
+        ...
+
+    def begin(self) -> AbstractAsyncContextManager[Unit]:
+        """Begin a unit of work. Leaving the context without a commit gives everything up."""
+        ...
+
+    async def account(self, user_id: int) -> Account | None:
+        """Return a user's account, or None if the user never had credits."""
+        ...
+
+    async def app_total(self, app_id: int) -> int:
+        """Return the sum of all users' balances in an app, at least 0."""
+        ...
+
+    def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        """Iterate over pages of a user's transactions, by ascending sequence."""
+        ...
+
+    def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+        """Iterate over pages of a user's purchases, by ascending sequence."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store can take writes.
+
+        Raises:
+            StoreUnavailable: It cannot.
+        """
+        ...

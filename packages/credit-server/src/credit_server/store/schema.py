@@ -1,0 +1,216 @@
+"""The collections with their validators and indexes: made by `migrate`, checked by `verify`."""
+
+import types
+import typing
+from datetime import datetime
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from bson.objectid import ObjectId
+from motor.motor_asyncio import AsyncIOMotorDatabase
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pymongo import ASCENDING, IndexModel
+from pymongo.errors import CollectionInvalid
+
+from credit_server.store.documents import (
+    AccountDocument,
+    AppTotalDocument,
+    Document,
+    PurchaseDocument,
+    SchemaVersionDocument,
+    TransactionDocument,
+)
+
+SCHEMA_VERSION = 1
+"""Counts the changes of collections, validators and indexes."""
+
+USER_CREDITS = "user_credits"
+CREDIT_TRANSACTIONS = "credit_transactions"
+PURCHASES = "purchases"
+APP_TOTALS = "app_totals"
+VERSION = "schema_version"
+
+Database = AsyncIOMotorDatabase[dict[str, Any]]  # documents are checked where they are parsed
+
+_DOCUMENTS: dict[str, type[Document]] = {
+    USER_CREDITS: AccountDocument,
+    CREDIT_TRANSACTIONS: TransactionDocument,
+    PURCHASES: PurchaseDocument,
+    APP_TOTALS: AppTotalDocument,
+    VERSION: SchemaVersionDocument,
+}
+
+_INDEXES: dict[str, list[IndexModel]] = {
+    USER_CREDITS: [IndexModel([("user_id", ASCENDING)], name="user_id", unique=True)],
+    CREDIT_TRANSACTIONS: [
+        IndexModel(
+            [("user_id", ASCENDING), ("sequence", ASCENDING)], name="user_id_sequence", unique=True
+        ),
+        IndexModel(
+            [("user_id", ASCENDING), ("idempotency_key", ASCENDING)],
+            name="user_id_idempotency_key",
+            unique=True,
+            # Calls without a key have none to be unique, and need no entry.
+            partialFilterExpression={"idempotency_key": {"$exists": True}},
+        ),
+    ],
+    PURCHASES: [
+        IndexModel(
+            [("user_id", ASCENDING), ("sequence", ASCENDING)], name="user_id_sequence", unique=True
+        )
+    ],
+    APP_TOTALS: [
+        IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
+    ],
+    VERSION: [],
+}
+
+_BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId"}
+
+
+async def migrate(database: Database) -> int:
+    """Make or bring up to date everything that `verify` asks for. Safe to repeat.
+
+    Args:
+        database: Where.
+
+    Returns:
+        The version that the database has now.
+
+    Raises:
+        SchemaTooNew: A later release of the server has migrated the database.
+    """
+    version = await _version(database)
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNew(database.name, version)
+    for name, document in _DOCUMENTS.items():
+        validator = validator_of(document)
+        try:
+            await database.create_collection(name, validator=validator)
+        except CollectionInvalid:  # it is there already
+            await database.command("collMod", name, validator=validator)
+        if _INDEXES[name]:
+            await database[name].create_indexes(_INDEXES[name])
+    stored = SchemaVersionDocument(version=SCHEMA_VERSION).to_bson()
+    await database[VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
+    return SCHEMA_VERSION
+
+
+async def verify(database: Database) -> list[str]:
+    """Compare the database with what the server relies on.
+
+    Returns:
+        One sentence for each difference; empty when there is none.
+    """
+    version = await _version(database)
+    if version == 0:
+        return ["the database has no schema yet"]
+    drift = []
+    if version != SCHEMA_VERSION:
+        drift.append(f"the schema has version {version}, this server needs {SCHEMA_VERSION}")
+    cursor = await database.list_collections()
+    found = {entry["name"]: entry.get("options", {}) async for entry in cursor}
+    for name, document in _DOCUMENTS.items():
+        if name not in found:
+            drift.append(f"the collection {name} is missing")
+            continue
+        if found[name].get("validator") != validator_of(document):
+            drift.append(f"the validator of {name} differs")
+        if found[name].get("validationAction", "error") != "error":
+            drift.append(f"the validator of {name} does not refuse bad documents")
+        drift.extend(await _index_drift(database, name))
+    return drift
+
+
+async def _index_drift(database: Database, name: str) -> list[str]:
+    present = await database[name].index_information()
+    drift = []
+    for index in _INDEXES[name]:
+        wanted = index.document
+        have = present.get(wanted["name"])
+        if have is None:
+            drift.append(f"the index {wanted['name']} of {name} is missing")
+        elif (
+            dict(have["key"]) != dict(wanted["key"])
+            or have.get("unique", False) != wanted["unique"]
+            or have.get("partialFilterExpression") != wanted.get("partialFilterExpression")
+        ):
+            drift.append(f"the index {wanted['name']} of {name} differs")
+    return drift
+
+
+async def _version(database: Database) -> int:
+    stored = await database[VERSION].find_one({"_id": "credit"})
+    return 0 if stored is None else SchemaVersionDocument.model_validate(stored).version
+
+
+class SchemaTooNew(Exception):
+    """The database was migrated by a later release; this one would not understand it."""
+
+    def __init__(self, database: str, version: int) -> None:
+        super().__init__(
+            f"The database '{database}' has schema version {version}, and this server knows"
+            f" {SCHEMA_VERSION} at most: run a later release of credit-server."
+        )
+
+
+def validator_of(document: type[BaseModel]) -> dict[str, Any]:
+    """Make a collection's validator from the model of its documents.
+
+    See https://www.mongodb.com/docs/manual/core/schema-validation/.
+    """
+    return {"$jsonSchema": _object(document)}
+
+
+def _object(document: type[BaseModel]) -> dict[str, Any]:
+    # The store gives every document an _id, so that it may be None in a model and is never absent.
+    fields = {field.alias or name: field for name, field in document.model_fields.items()}
+    schema: dict[str, Any] = {
+        "bsonType": "object",
+        "additionalProperties": False,
+        "required": sorted(
+            name for name, field in fields.items() if name == "_id" or not _is_optional(field)
+        ),
+        "properties": {
+            name: _value(field.annotation, field.metadata) for name, field in fields.items()
+        },
+    }
+    return schema
+
+
+def _is_optional(field: FieldInfo) -> bool:
+    return type(None) in get_args(field.annotation)
+
+
+def _value(
+    annotation: Any, metadata: list[Any]
+) -> dict[str, Any]:  # Any: what pydantic keeps there
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        (annotation,) = (arm for arm in get_args(annotation) if arm is not type(None))
+        return _value(annotation, metadata)
+    if origin is typing.Annotated:
+        annotation, *more = get_args(annotation)
+        inner = [item for entry in more for item in getattr(entry, "metadata", [entry])]
+        return _value(annotation, metadata + inner)
+    if origin is Literal:
+        return {"enum": list(get_args(annotation))}
+    if origin is list:
+        return {"bsonType": "array", "items": _value(get_args(annotation)[0], [])}
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _object(annotation)
+    schema: dict[str, Any] = {"bsonType": _BSON_TYPES[annotation]}
+    for bound in metadata:
+        match bound:
+            case Ge(ge):
+                schema["minimum"] = ge
+            case Le(le):
+                schema["maximum"] = le
+            case MinLen(min_length):
+                schema["minLength"] = min_length
+            case MaxLen(max_length):
+                schema["maxLength"] = max_length
+            case _:  # a serializer: nothing to do with what may be stored
+                pass
+    return schema

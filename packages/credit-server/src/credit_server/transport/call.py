@@ -1,0 +1,157 @@
+"""One call on the wire: grpclib's stream, made strict about what comes in.
+
+What grpclib answers with UNKNOWN, or not at all, gets the status that gRPC's documents give:
+https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md beside it.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import Any, TypeVar, cast
+
+from credit_models.codec import WireError
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError
+from grpclib.metadata import (
+    _MetadataLike,
+    encode_bin_value,
+    encode_grpc_message,
+    encode_metadata,
+)
+from grpclib.server import Stream
+
+_FRAME = struct.Struct(">BI")  # compressed flag, length of the message
+
+Received = TypeVar("Received")
+Sent = TypeVar("Sent")
+
+
+class Call(Stream[Received, Sent]):
+    """A call with limits on what it takes in.
+
+    Attributes:
+        request_id: Names the call in the log and in the answer's metadata `x-request-id`.
+        compression: What the client says its messages are compressed with.
+        message_bytes_max: The longest message that is taken in.
+        trailers: Metadata to be sent with the status.
+        status: What the call was answered with; None before that.
+    """
+
+    request_id: str
+    compression: str
+    message_bytes_max: int
+    trailers: dict[str, str | bytes]
+    status: Status | None
+
+    async def recv_message(self) -> Received | None:
+        """Receive the next message, or None after the last one.
+
+        Raises:
+            GRPCError: The message is too long, compressed, truncated or not decodable.
+        """
+        prefix = await self._recv(_FRAME.size)
+        if not prefix:
+            return None
+        flag, length = _FRAME.unpack(prefix)
+        if flag:
+            self._refuse_compressed(flag)
+        if length > self.message_bytes_max:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"the message has {length} bytes, {self.message_bytes_max} are the most",
+            )
+        data = await self._recv(length)
+        if len(data) != length:
+            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+        try:
+            return cast(Received, self._codec.decode(data, self._recv_type))
+        except WireError as error:
+            raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
+
+    async def recv_request(self) -> Received:
+        """Receive the only message of a unary request.
+
+        Raises:
+            GRPCError: There is none, or more than one, or it is not sound.
+        """
+        message = await self.recv_message()
+        if message is None:
+            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
+        if await self._recv(1):
+            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+        return message
+
+    async def send_messages(self, messages: Iterable[Sent]) -> None:
+        """Send several messages in as few frames as they fit in."""
+        if not self._send_initial_metadata_done:
+            await self.send_initial_metadata()
+        data = bytearray()
+        for message in messages:
+            encoded = self._codec.encode(message, self._send_type)
+            data += _FRAME.pack(0, len(encoded)) + encoded
+        if data:
+            await self._stream.send_data(bytes(data))
+            self._send_message_done = True
+
+    async def send_initial_metadata(self, *, metadata: _MetadataLike | None = None) -> None:
+        """Send the headers that begin an answer."""
+        if self._send_initial_metadata_done:
+            raise ProtocolError("initial metadata was already sent")
+        await self._stream.send_headers([*self._headers(), *encode_metadata(metadata or {})])
+        self._send_initial_metadata_done = True
+
+    async def send_trailing_metadata(
+        self,
+        *,
+        status: Status = Status.OK,
+        status_message: str | None = None,
+        status_details: Any = None,  # grpclib's signature: what its details codec takes
+        metadata: _MetadataLike | None = None,
+    ) -> None:
+        """Send the status, and what the service left in `trailers`.
+
+        Before any message has been sent it is a trailers-only answer.
+        """
+        if self._send_trailing_metadata_done:
+            raise ProtocolError("trailing metadata was already sent")
+        headers = [] if self._send_initial_metadata_done else self._headers()
+        headers.append(("grpc-status", str(status.value)))
+        if status_message is not None:
+            headers.append(("grpc-message", encode_grpc_message(status_message)))
+        if status_details is not None and self._status_details_codec is not None:
+            details = self._status_details_codec.encode(status, status_message, status_details)
+            headers.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
+        headers.extend(encode_metadata({**dict(metadata or ()), **self.trailers}))
+        await self._stream.send_headers(headers, end_stream=True)
+        self.status = status
+        self._send_trailing_metadata_done = True
+        if status is not Status.OK and self._stream.closable:
+            # The client is still sending: tell it to stop.
+            self._stream.reset_nowait()
+
+    def _headers(self) -> list[tuple[str, str]]:
+        return [
+            (":status", "200"),
+            ("content-type", self._content_type),
+            ("grpc-accept-encoding", "identity"),
+            ("x-request-id", self.request_id),
+        ]
+
+    async def _recv(self, size: int) -> bytes:
+        try:
+            return await self._stream.recv_data(size)
+        except AssertionError:  # how grpclib's buffer says that the stream ended before
+            raise GRPCError(
+                Status.INTERNAL, "the request ended in the middle of a message"
+            ) from None
+
+    def _refuse_compressed(self, flag: int) -> None:
+        if flag != 1:
+            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
+        if self.compression in ("", "identity"):
+            raise GRPCError(
+                Status.INTERNAL, "a message is flagged as compressed and grpc-encoding is missing"
+            )
+        # Every answer's grpc-accept-encoding tells the client what to use instead.
+        raise GRPCError(
+            Status.UNIMPLEMENTED, "compressed messages are not supported: send identity"
+        )

@@ -1,0 +1,114 @@
+"""Translates between the contract's messages and the ledger's values."""
+
+from typing import assert_never
+
+from credit_models import (
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    PurchaseRequest,
+    TransactionType,
+    UserCredits,
+)
+from credit_models import Purchase as PurchaseMessage
+from credit_models import Receipt as ReceiptMessage
+
+from credit_server.ledger import Account, Add, Kind, Purchase, Receipt, Transaction, Use
+
+
+def add_from_message(request: CreditRequest, transaction_id: str) -> Add:
+    """Translate what `AddCredits` takes."""
+    return Add(
+        user_id=request.user_id,
+        app_id=request.app_id,
+        credits=request.credits,
+        created_by=request.created_by,
+        key=request.idempotency_key,
+        transaction_id=transaction_id,
+    )
+
+
+def use_from_message(request: PurchaseRequest, transaction_id: str, purchase_id: str) -> Use:
+    """Translate what `UseCredits` takes."""
+    return Use(
+        user_id=request.user_id,
+        app_id=request.app_id,
+        report_id=request.report_id,
+        report_name=request.report_name,
+        credits=request.credits,
+        created_by=request.created_by,
+        key=request.idempotency_key,
+        transaction_id=transaction_id,
+        purchase_id=purchase_id,
+    )
+
+
+def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
+    """Translate what a successful write tells."""
+    entry = receipt.transaction
+    return ReceiptMessage(
+        transaction_id=entry.id,
+        purchase_id=entry.purchase_id,
+        balance=entry.balance_after,
+        sequence=entry.sequence,
+        replayed=receipt.replayed,
+    )
+
+
+def account_to_message(account: Account) -> UserCredits:
+    """Translate what a user holds."""
+    return UserCredits(
+        id=account.id,
+        user_id=account.user_id,
+        balances=[
+            Balance(app_id=app_id, balance=balance)
+            for app_id, balance in sorted(account.balances.items())
+        ],
+        created_at=account.created_at,
+        updated_at=account.updated_at,
+        created_by=account.created_by,
+        updated_by=account.updated_by,
+        revision=account.revision,
+    )
+
+
+def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
+    """Translate a purchase."""
+    return PurchaseMessage(
+        id=purchase.id,
+        user_id=purchase.user_id,
+        app_id=purchase.app_id,
+        report_id=purchase.report_id,
+        report_name=purchase.report_name,
+        credits=purchase.credits,
+        created_at=purchase.created_at,
+        created_by=purchase.created_by,
+        transaction_id=purchase.transaction_id,
+    )
+
+
+def transaction_to_message(entry: Transaction) -> CreditTransaction:
+    """Translate an entry of the history."""
+    return CreditTransaction(
+        id=entry.id,
+        user_id=entry.user_id,
+        app_id=entry.app_id,
+        credits=entry.credits,
+        created_at=entry.created_at,
+        created_by=entry.created_by,
+        type=_type(entry.kind),
+        balance_after=entry.balance_after,
+        sequence=entry.sequence,
+        purchase_id=entry.purchase_id,
+        idempotency_key=entry.key,
+    )
+
+
+def _type(kind: Kind) -> TransactionType:
+    match kind:
+        case Kind.ADD:
+            return TransactionType.ADD
+        case Kind.USE:
+            return TransactionType.USE
+        case _:
+            assert_never(kind)

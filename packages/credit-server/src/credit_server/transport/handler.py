@@ -1,0 +1,237 @@
+"""Serves the calls of one connection: from the headers of a request to its status and log line."""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from credit_models.codec import WireCodec
+from credit_models.status import StatusDetailsCodec
+from grpclib import const
+from grpclib.const import Status
+from grpclib.events import _DispatchServerEvents
+from grpclib.exceptions import GRPCError
+from grpclib.metadata import Deadline, decode_timeout
+from grpclib.protocol import Stream as H2Stream
+from grpclib.server import Handler
+from h2.exceptions import ProtocolError as H2ProtocolError
+
+from credit_server.transport.call import Call
+
+log = structlog.get_logger("credit_server.calls")
+
+Headers = list[tuple[str, str]]
+
+# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: at most 8 digits and a unit.
+_TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
+
+
+class Gate:
+    """Says whether calls are taken in, and counts those that run. Shared by all connections."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self) -> None:
+        """Count a call that begins."""
+        self._running += 1
+        self._idle.clear()
+
+    def leave(self, _: "asyncio.Task[None]") -> None:
+        """Count a call that has ended."""
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no call runs."""
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallLimits:
+    """Limits on single calls.
+
+    Attributes:
+        message_bytes_max: The longest message that is taken in.
+    """
+
+    message_bytes_max: int
+
+
+class CallHandler(Handler):
+    """Serves the calls of one connection. Replaces grpclib's own request handler."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, const.Handler],
+        dispatch: _DispatchServerEvents,
+        gate: Gate,
+        limits: CallLimits,
+    ) -> None:
+        super().__init__(dict(methods), WireCodec(), StatusDetailsCodec(), dispatch)
+        self._gate = gate
+        self._limits = limits
+
+    def accept(
+        self, stream: H2Stream, headers: Headers, release_stream: Callable[[], None]
+    ) -> None:
+        """Begin to serve a call."""
+        self.__gc_step__()
+        fields = dict(headers)
+        # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
+        counted = not fields.get(":path", "").startswith("/grpc.")
+        if counted:
+            self._gate.enter()
+        task = self.loop.create_task(self._serve(stream, fields, release_stream))
+        if counted:
+            task.add_done_callback(self._gate.leave)
+        self._tasks[stream] = task
+
+    async def _serve(
+        self, stream: H2Stream, fields: Mapping[str, str], release_stream: Callable[[], None]
+    ) -> None:
+        """Serve one call and log it; nothing but a cancellation comes out of it."""
+        started = time.perf_counter()
+        call = self._call(stream, fields)
+        error: BaseException | None = None
+        try:
+            await self._answer(call, fields)
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            # A client that does not read would keep the answer, and the stop, waiting.
+            if self._gate.stopping and stream.closable and stream.connection.write_ready.is_set():
+                await call.send_trailing_metadata(
+                    status=Status.UNAVAILABLE, status_message="the server is shutting down"
+                )
+            raise
+        except (H2ProtocolError, ConnectionError) as gone:
+            error = gone  # the client has gone or given up the call: nobody waits for an answer
+        except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
+            error = bug
+        finally:
+            release_stream()
+            _log_call(fields.get(":path", ""), call, time.perf_counter() - started, error)
+
+    def _call(self, stream: H2Stream, fields: Mapping[str, str]) -> "Call[object, object]":
+        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
+        call: Call[object, object] = Call(
+            stream,
+            fields.get(":path", ""),
+            method.cardinality,
+            method.request_type,
+            method.reply_type,
+            codec=self.codec,
+            status_details_codec=self.status_details_codec,
+            dispatch=self.dispatch,
+            user_agent=fields.get("user-agent"),
+        )
+        request_id = fields.get("x-request-id", "")
+        call.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        call.compression = fields.get("grpc-encoding", "")
+        call.message_bytes_max = self._limits.message_bytes_max
+        call.trailers = {}
+        call.status = None
+        return call
+
+    async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
+        rejection = _rejection(fields)
+        if rejection is not None:
+            await call._stream.send_headers(rejection, end_stream=True)  # noqa: SLF001 - not gRPC
+            return
+        try:
+            method = self.mapping.get(fields[":path"])
+            if method is None:
+                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+            if self._gate.stopping:
+                raise GRPCError(Status.UNAVAILABLE, "the server is shutting down")
+            call.deadline = _deadline(fields)
+            await _within(call.deadline, method, call)
+        except GRPCError as error:
+            await call.send_trailing_metadata(
+                status=error.status, status_message=error.message, status_details=error.details
+            )
+        except (asyncio.CancelledError, H2ProtocolError, ConnectionError):
+            raise
+        except Exception:
+            # The reason is in the log under the request's id, and nowhere else.
+            await call.send_trailing_metadata(
+                status=Status.INTERNAL, status_message="internal error"
+            )
+            raise
+        else:
+            if call.status is None:
+                await call.send_trailing_metadata()
+
+
+_NO_METHOD = const.Handler(lambda _: None, const.Cardinality.UNARY_UNARY, object, object)
+
+
+async def _within(
+    deadline: Deadline | None, method: const.Handler, call: "Call[object, object]"
+) -> None:
+    if deadline is None:
+        await method.func(call)
+        return
+    try:
+        async with asyncio.timeout(deadline.time_remaining()) as limit:
+            if deadline.time_remaining() <= 0:  # it must not begin what nobody waits for
+                raise TimeoutError
+            await method.func(call)
+    except TimeoutError:
+        if limit.expired() or deadline.time_remaining() <= 0:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, "the deadline has passed") from None
+        raise
+
+
+def _deadline(fields: Mapping[str, str]) -> Deadline | None:
+    timeout = fields.get("grpc-timeout")
+    if timeout is None:
+        return None
+    if not _TIMEOUT.fullmatch(timeout):
+        raise GRPCError(
+            Status.INVALID_ARGUMENT, "grpc-timeout is not 1 to 8 digits and one of H M S m u n"
+        )
+    return Deadline.from_timeout(decode_timeout(timeout))
+
+
+def _rejection(fields: Mapping[str, str]) -> Headers | None:
+    """Return the HTTP answer to a request that is not gRPC, or None if it is.
+
+    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md.
+    """
+    if fields.get(":method") != "POST":
+        return [(":status", "405"), ("allow", "POST")]
+    if fields.get("content-type") not in _CONTENT_TYPES:
+        return [(":status", "415")]
+    if fields.get("te") != "trailers":
+        return [(":status", "400")]
+    return None
+
+
+def _log_call(
+    path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
+) -> None:
+    status = "GONE" if call.status is None else call.status.name
+    if isinstance(error, asyncio.CancelledError):
+        status = "CANCELLED"
+    peer = call.peer.addr()
+    fields = {
+        "method": path,
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+        "request_id": call.request_id,
+        "peer": None if peer is None else f"{peer[0]}:{peer[1]}",
+    }
+    if isinstance(error, Exception) and not isinstance(error, H2ProtocolError | ConnectionError):
+        log.error("call", **fields, exc_info=error)
+    else:
+        log.info("call", **fields)

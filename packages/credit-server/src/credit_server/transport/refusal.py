@@ -1,0 +1,118 @@
+"""Translates refusals into statuses with google.rpc details, as the contract's options say."""
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from credit_models import ErrorReason
+from credit_models.constraints import Violation
+from credit_models.reasons import DOMAIN, RULES, reason_name
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.exceptions import GRPCError
+
+from credit_server.commit import CommitError, Overloaded, ResultUnknown, Stopping
+from credit_server.ledger import BalanceOverflow, InsufficientCredits, KeyReused, Refusal
+from credit_server.store.port import StoreError
+
+_RETRY_OVERLOADED_SECONDS = 0.1
+"""About a few batches: the queue has moved by then."""
+_RETRY_STORE_SECONDS = 1.0
+"""A replica set takes some seconds to elect a primary."""
+
+
+def invalid(violations: Sequence[Violation]) -> GRPCError:
+    """Refuse a request for all the fields that break a constraint."""
+    named = "; ".join(f"{broken.field} {broken.description}" for broken in violations)
+    details = BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field=broken.field, description=broken.description)
+            for broken in violations
+        ]
+    )
+    return _error(ErrorReason.INVALID_FIELD, named, {}, details)
+
+
+def refused(refusal: Refusal) -> GRPCError:
+    """Translate what the ledger refused."""
+    match refusal:
+        case KeyReused(fields=fields):
+            return _error(
+                ErrorReason.IDEMPOTENCY_KEY_REUSED,
+                f"the idempotency key was used for another request: {', '.join(fields)} differ",
+                {"fields": ",".join(fields)},
+            )
+        case InsufficientCredits(available=available, required=required):
+            return _error(
+                ErrorReason.INSUFFICIENT_CREDITS,
+                f"the user holds {available} credits and {required} are required",
+                {
+                    "available": str(available),
+                    "required": str(required),
+                    "shortfall": str(refusal.shortfall),
+                },
+            )
+        case BalanceOverflow(balance=balance, credits=added):
+            return _error(
+                ErrorReason.BALANCE_OVERFLOW,
+                f"the balance is {balance} and {added} more would take it past 4294967295",
+                {"balance": str(balance), "credits": str(added)},
+            )
+        case _:
+            assert_never(refusal)
+
+
+def total_overflow(total: int) -> GRPCError:
+    """Refuse to show a sum that does not fit."""
+    return _error(
+        ErrorReason.APP_TOTAL_OVERFLOW,
+        f"the balances of the app's users add up to {total}, past 4294967295",
+        {"total": str(total)},
+    )
+
+
+def unavailable(error: CommitError | StoreError) -> GRPCError:
+    """Translate why a write was not settled, or a read not answered."""
+    match error:
+        case Overloaded():
+            return _error(
+                ErrorReason.OVERLOADED,
+                "more writes are waiting than the server queues; nothing happened",
+                {},
+                _retry_in(_RETRY_OVERLOADED_SECONDS),
+            )
+        case Stopping():
+            return _error(
+                ErrorReason.OVERLOADED,
+                "the server is shutting down; nothing happened",
+                {},
+                _retry_in(_RETRY_STORE_SECONDS),
+            )
+        case ResultUnknown():
+            return _error(
+                ErrorReason.STORE_UNAVAILABLE,
+                "the store did not settle the write in time; it may have happened:"
+                " send it again with the same idempotency key",
+                {},
+                _retry_in(_RETRY_STORE_SECONDS),
+            )
+        case _:
+            return _error(
+                ErrorReason.STORE_UNAVAILABLE,
+                "the store cannot be reached",
+                {},
+                _retry_in(_RETRY_STORE_SECONDS),
+            )
+
+
+def _error(
+    reason: ErrorReason, sentence: str, metadata: Mapping[str, str], *details: Message
+) -> GRPCError:
+    info = ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
+    return GRPCError(RULES[reason].status, sentence, [info, *details])
+
+
+def _retry_in(seconds: float) -> RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    return RetryInfo(retry_delay=delay)

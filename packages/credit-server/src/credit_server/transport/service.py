@@ -1,0 +1,136 @@
+"""The six calls of the contract: validate, hand to the ledger, translate the answer."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import betterproto2
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    CreditServiceBase,
+    CreditTransaction,
+    Empty,
+    PurchaseRequest,
+    UserCredits,
+    UserId,
+)
+from credit_models import Purchase as PurchaseMessage
+from credit_models.codec import encode
+from credit_models.constraints import violations
+from grpclib import const
+
+from credit_server.commit import CommitError, Committer
+from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
+from credit_server.store.port import Store, StoreError
+from credit_server.transport import convert, refusal
+from credit_server.transport.call import Call
+
+RECEIPT_METADATA = "credit-receipt-bin"
+
+_Request = TypeVar("_Request", bound=betterproto2.Message)
+_Entry = TypeVar("_Entry")
+_Message = TypeVar("_Message")
+
+
+class CreditService(CreditServiceBase):
+    """Serves the contract on a committer for writes and a store for reads."""
+
+    def __init__(self, committer: Committer, store: Store) -> None:
+        self._committer = committer
+        self._store = store
+
+    def __mapping__(self) -> dict[str, const.Handler]:
+        """Map the contract's paths to handlers that have the call, not only its message.
+
+        A call of the contract without a handler here is a KeyError when the server is made.
+        """
+        # Any: each handler takes a call of its own types, which grpclib's Handler does not know.
+        handlers: dict[str, Callable[[Call[Any, Any]], Coroutine[Any, Any, None]]] = {
+            "AddCredits": self._add_credits,
+            "UseCredits": self._use_credits,
+            "GetUserCredits": self._get_user_credits,
+            "GetAppBalance": self._get_app_balance,
+            "ListUserPurchases": self._list_user_purchases,
+            "ListUserTransactions": self._list_user_transactions,
+        }
+        return {
+            path: handler._replace(func=handlers[path.rpartition("/")[2]])
+            for path, handler in super().__mapping__().items()
+        }
+
+    async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
+        request = await _valid_request(call)
+        await self._write(call, convert.add_from_message(request, self._store.new_id()))
+
+    async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
+        request = await _valid_request(call)
+        command = convert.use_from_message(request, self._store.new_id(), self._store.new_id())
+        await self._write(call, command)
+
+    async def _write(self, call: Call[_Request, Empty], command: Command) -> None:
+        try:
+            result = await self._committer.submit(command)
+        except CommitError as error:
+            raise refusal.unavailable(error) from error
+        if not isinstance(result, Receipt):
+            raise refusal.refused(result)
+        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
+        await call.send_message(Empty())
+
+    async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
+        request = await _valid_request(call)
+        try:
+            account = await self._store.account(request.user_id)
+        except StoreError as error:
+            raise refusal.unavailable(error) from error
+        await call.send_message(
+            convert.account_to_message(account or Account.empty(request.user_id))
+        )
+
+    async def _get_app_balance(self, call: Call[AppId, Balance]) -> None:
+        request = await _valid_request(call)
+        try:
+            if request.user_id is None:
+                balance = await self._store.app_total(request.app_id)
+            else:
+                account = await self._store.account(request.user_id)
+                balance = 0 if account is None else account.balance(request.app_id)
+        except StoreError as error:
+            raise refusal.unavailable(error) from error
+        if balance > UINT32_MAX:
+            raise refusal.total_overflow(balance)
+        await call.send_message(Balance(app_id=request.app_id, balance=balance))
+
+    async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
+        request = await _valid_request(call)
+        pages = self._store.list_purchases(request.user_id)
+        await _stream(call, pages, convert.purchase_to_message)
+
+    async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
+        request = await _valid_request(call)
+        pages = self._store.list_transactions(request.user_id)
+        await _stream(call, pages, convert.transaction_to_message)
+
+
+async def _valid_request(call: Call[_Request, _Message]) -> _Request:
+    request = await call.recv_request()
+    broken = violations(request)
+    if broken:
+        raise refusal.invalid(broken)
+    return request
+
+
+async def _stream(
+    call: Call[_Request, _Message],
+    pages: AsyncIterator[Sequence[_Entry]],
+    translate: Callable[[_Entry], _Message],
+) -> None:
+    """Send page after page; the next one is read when the client has taken the last."""
+    try:
+        async for page in pages:
+            await call.send_messages(translate(entry) for entry in page)
+    except StoreError as error:
+        raise refusal.unavailable(error) from error
+    if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
+        await call.send_initial_metadata()

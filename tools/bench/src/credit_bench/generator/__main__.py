@@ -1,0 +1,79 @@
+"""Runs the load generator as a process of its own and prints a sample as one line of JSON."""
+
+import argparse
+import sys
+from itertools import cycle
+
+import uvloop
+from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
+
+from credit_bench.cell import Users
+from credit_bench.contract import contract
+from credit_bench.generator.load import Call, Load, drain
+from credit_bench.generator.workload import Request, openings, requests
+from credit_bench.sample import Sample
+
+# Callers of a real service come through several connections; one would also be bound by the
+# number of streams that a server allows on it.
+_CHANNELS = 4
+_CALL_TIMEOUT_SECONDS = 60.0
+_OPENING_CALLERS = 128
+
+
+async def _run(arguments: argparse.Namespace) -> Sample:
+    channels = [
+        aio.insecure_channel(
+            arguments.target,
+            # grpcio otherwise shares one connection between channels to the same target.
+            options=(("grpc.use_local_subchannel_pool", 1),),
+        )
+        for _ in range(_CHANNELS)
+    ]
+    try:
+        call = _call(channels)
+        if arguments.open_accounts:
+            return await drain(call, openings(contract(), arguments.users), _OPENING_CALLERS)
+        callers = [
+            requests(
+                contract(),
+                Users.HOT if arguments.hot else Users.RANDOM,
+                arguments.users,
+                f"{arguments.seed}/{caller}",
+            )
+            for caller in range(arguments.callers)
+        ]
+        load = Load(
+            call, callers, warm_up_seconds=arguments.warm_up_seconds, seconds=arguments.seconds
+        )
+        return await load.run()
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+def _call(channels: list[aio.Channel]) -> Call:
+    stubs = cycle([contract().services.CreditServiceStub(channel) for channel in channels])
+
+    async def call(request: Request) -> object:
+        method = getattr(next(stubs), request.method)
+        return await method(request.message, timeout=_CALL_TIMEOUT_SECONDS)
+
+    return call
+
+
+def main() -> None:
+    """Generate load as the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m credit_bench.generator", description=__doc__)
+    parser.add_argument("--target", required=True, help="host:port of the server")
+    parser.add_argument("--users", type=int, required=True, help="how many users there are")
+    parser.add_argument("--open-accounts", action="store_true", help="give all users credits")
+    parser.add_argument("--hot", action="store_true", help="all calls are about one user")
+    parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=4.0, help="the length of the window")
+    parser.add_argument("--warm-up-seconds", type=float, default=0.5)
+    parser.add_argument("--seed", default="0")
+    sys.stdout.write(uvloop.run(_run(parser.parse_args())).to_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The peer's ledger: one MongoDB transaction per entry.
+
+The usual case takes as few statements as it can: one conditional update of the account, the
+inserts, the commit. Whether a key is known is learnt from its unique index instead of a look-up
+beforehand. Only what the update did not match is looked at more closely.
+"""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReturnDocument, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from credit_bench.peer.entry import (
+    UINT32_MAX,
+    BalanceOverflow,
+    Entry,
+    InsufficientCredits,
+    KeyReused,
+    Kind,
+    Posted,
+)
+
+Document = dict[str, Any]  # as the driver gives it; only this ledger writes the collections
+
+_SNAPSHOT = ReadConcern("snapshot")
+_MAJORITY = WriteConcern("majority")
+# Two first transactions of a user can meet; the second try finds the account.
+_TRIES = 3
+
+
+class Ledger:
+    """Accounts, transactions and purchases in one database, in the same shape as the service's.
+
+    Args:
+        client: Connected to a replica set; closed by whoever opened it.
+        database: The database's name.
+    """
+
+    def __init__(self, client: AsyncMongoClient[Document], database: str) -> None:
+        self._client = client
+        # Reads outside a transaction, too, see only what a majority holds.
+        self._database = client.get_database(
+            database, read_concern=ReadConcern("majority"), write_concern=_MAJORITY
+        )
+        self._accounts = self._database["user_credits"]
+        self._transactions = self._database["credit_transactions"]
+        self._purchases = self._database["purchases"]
+
+    async def prepare(self) -> None:
+        """Make the indexes, and with them the collections. Safe to repeat."""
+        sequence = IndexModel([("user_id", ASCENDING), ("sequence", ASCENDING)], unique=True)
+        key = IndexModel(
+            [("user_id", ASCENDING), ("idempotency_key", ASCENDING)],
+            unique=True,
+            partialFilterExpression={"idempotency_key": {"$exists": True}},
+        )
+        await self._accounts.create_indexes([IndexModel([("user_id", ASCENDING)], unique=True)])
+        await self._transactions.create_indexes([sequence, key])
+        await self._purchases.create_indexes([sequence])
+
+    async def post(self, entry: Entry) -> Posted:
+        """Make an entry, or find that it was made before.
+
+        Raises:
+            KeyReused: The key came before, with another request.
+            InsufficientCredits: The user holds less than the purchase costs.
+            BalanceOverflow: The balance would pass 2**32 - 1.
+            pymongo.errors.PyMongoError: The database did not do it in time.
+        """
+        for remaining in reversed(range(_TRIES)):
+            try:
+                async with self._client.start_session() as session:
+                    return await session.with_transaction(
+                        partial(self._apply, entry),
+                        read_concern=_SNAPSHOT,
+                        write_concern=_MAJORITY,
+                    )
+            except DuplicateKeyError:
+                earlier = await self._earlier(entry)
+                if earlier is not None:
+                    return earlier
+                if not remaining:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def balance(self, app_id: int, user_id: int) -> int:
+        """Return a user's balance in an app; 0 where there never was one."""
+        account = await self._accounts.find_one({"user_id": user_id})
+        return (None if account is None else _balance(account, app_id)) or 0
+
+    async def total(self, app_id: int) -> int:
+        """Return the sum of all users' balances in an app."""
+        cursor = await self._accounts.aggregate(
+            [
+                {"$unwind": "$balances"},
+                {"$match": {"balances.app_id": app_id}},
+                {"$group": {"_id": None, "total": {"$sum": "$balances.balance"}}},
+            ]
+        )
+        return sum([int(row["total"]) async for row in cursor])
+
+    async def _apply(self, entry: Entry, session: AsyncClientSession) -> Posted:
+        now = datetime.now(UTC)
+        account = await self._move(entry, now, session)
+        if account is None:
+            known = await self._accounts.find_one({"user_id": entry.user_id}, session=session)
+            balance = None if known is None else _balance(known, entry.app_id)
+            if entry.kind is Kind.USE or balance is not None:
+                return await self._refuse(entry, balance or 0, session)
+            account = await self._open(entry, now, session)
+        return await self._record(entry, account, now, session)
+
+    async def _move(
+        self, entry: Entry, now: datetime, session: AsyncClientSession
+    ) -> Document | None:
+        """Change the balance in one statement, where there is one and the rules allow it."""
+        if entry.kind is Kind.ADD:
+            change, allowed = entry.credits, {"$lte": UINT32_MAX - entry.credits}
+        else:
+            change, allowed = -entry.credits, {"$gte": entry.credits}
+        return await self._accounts.find_one_and_update(
+            {
+                "user_id": entry.user_id,
+                "balances": {"$elemMatch": {"app_id": entry.app_id, "balance": allowed}},
+            },
+            {
+                "$inc": {"balances.$.balance": change, "revision": 1},
+                "$set": {"updated_at": now, "updated_by": entry.created_by},
+            },
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+
+    async def _open(self, entry: Entry, now: datetime, session: AsyncClientSession) -> Document:
+        """Give the user a first balance in the app and, for a new user, the account."""
+        account = await self._accounts.find_one_and_update(
+            {"user_id": entry.user_id},
+            {
+                "$push": {"balances": {"app_id": entry.app_id, "balance": entry.credits}},
+                "$inc": {"revision": 1},
+                "$set": {"updated_at": now, "updated_by": entry.created_by},
+                "$setOnInsert": {"created_at": now, "created_by": entry.created_by},
+            },
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if account is None:
+            raise AssertionError("unreachable: an upsert finds or makes the document")
+        return account
+
+    async def _record(
+        self, entry: Entry, account: Document, now: datetime, session: AsyncClientSession
+    ) -> Posted:
+        balance = _balance(account, entry.app_id)
+        if balance is None:
+            raise AssertionError("unreachable: the account was just changed in this app")
+        common = {
+            "user_id": entry.user_id,
+            "app_id": entry.app_id,
+            "credits": entry.credits,
+            "created_at": now,
+            "created_by": entry.created_by,
+            "sequence": account["revision"],
+        }
+        transaction = {
+            **common,
+            "_id": ObjectId(),
+            "type": entry.kind.value,
+            "balance_after": balance,
+        }
+        if entry.idempotency_key:
+            transaction["idempotency_key"] = entry.idempotency_key
+        if entry.kind is Kind.USE:
+            report = {"report_id": entry.report_id, "report_name": entry.report_name}
+            purchase = {
+                **common,
+                **report,
+                "_id": ObjectId(),
+                "transaction_id": transaction["_id"],
+            }
+            transaction |= {"purchase_id": purchase["_id"], "fingerprint": report}
+            await self._purchases.insert_one(purchase, session=session)
+        await self._transactions.insert_one(transaction, session=session)
+        return _posted(transaction, replayed=False)
+
+    async def _refuse(self, entry: Entry, balance: int, session: AsyncClientSession) -> Posted:
+        """Refuse, unless the entry was made before: then its first answer holds."""
+        earlier = await self._earlier(entry, session)
+        if earlier is not None:
+            return earlier
+        if entry.kind is Kind.USE:
+            raise InsufficientCredits(f"{balance} credits are held, {entry.credits} are needed")
+        raise BalanceOverflow(f"{entry.credits} credits do not fit on a balance of {balance}")
+
+    async def _earlier(
+        self, entry: Entry, session: AsyncClientSession | None = None
+    ) -> Posted | None:
+        if not entry.idempotency_key:
+            return None
+        found = await self._transactions.find_one(
+            {"user_id": entry.user_id, "idempotency_key": entry.idempotency_key}, session=session
+        )
+        if found is None:
+            return None
+        if _asked(entry) != _made(found):
+            raise KeyReused("the idempotency key was used for another request")
+        return _posted(found, replayed=True)
+
+
+def _asked(entry: Entry) -> tuple[str | int, ...]:
+    return (
+        entry.kind.value,
+        entry.app_id,
+        entry.credits,
+        entry.created_by,
+        entry.report_id,
+        entry.report_name,
+    )
+
+
+def _made(transaction: Document) -> tuple[str | int, ...]:
+    report = transaction.get("fingerprint", {"report_id": "", "report_name": ""})
+    return (
+        transaction["type"],
+        transaction["app_id"],
+        transaction["credits"],
+        transaction["created_by"],
+        report["report_id"],
+        report["report_name"],
+    )
+
+
+def _balance(account: Document, app_id: int) -> int | None:
+    for entry in account["balances"]:
+        if entry["app_id"] == app_id:
+            return int(entry["balance"])
+    return None
+
+
+def _posted(transaction: Document, *, replayed: bool) -> Posted:
+    purchase_id = transaction.get("purchase_id")
+    return Posted(
+        transaction_id=str(transaction["_id"]),
+        purchase_id="" if purchase_id is None else str(purchase_id),
+        balance=transaction["balance_after"],
+        sequence=transaction["sequence"],
+        replayed=replayed,
+    )

@@ -1,0 +1,116 @@
+"""The report: a table for people and a JSON document for machines."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from credit_bench.audit import Audit
+from credit_bench.options import Options
+from credit_bench.run import Result
+from credit_bench.summary import Figures, Ratio, Row
+from credit_bench.system import System
+
+_ABSENT = "-"
+
+
+def table(rows: Sequence[Row], options: Options) -> Table:
+    """Make the table of all cells."""
+    made = Table(
+        caption=(
+            f"Medians of {options.repetitions} x {options.seconds:g} s; {options.users} users;"
+            f" {os.cpu_count()} cores; seed {options.seed}"
+        )
+    )
+    made.add_column("\nusers")
+    made.add_column("\ncallers", justify="right")
+    for system in System:
+        made.add_column(f"{system}\nop/s", justify="right")
+        made.add_column("\np50 / p99 ms", justify="right")
+    made.add_column("ratio of op/s\n(least to greatest)", justify="right")
+    for row in rows:
+        made.add_row(
+            row.cell.users,
+            str(row.cell.callers),
+            *_figures(row.ours),
+            *_figures(row.peer),
+            _ratio(row.ratio),
+        )
+    return made
+
+
+def verdicts(result: Result) -> list[str]:
+    """Say in sentences what the audits found, and whether anything spoils the figures."""
+    sentences = [_verdict(system, audit) for system, audit in result.audits.items()]
+    if not result.clean:
+        sentences.append("NOT CLEAN: calls failed or an audit did; do not quote these figures.")
+    shares = [measurement.sample.generator_cpu_share for measurement in result.measurements]
+    sentences.append(f"The load generator used {max(shares):.0%} of a core at most.")
+    return sentences
+
+
+def document(result: Result, rows: Sequence[Row], options: Options) -> str:
+    """Write everything that was measured as JSON."""
+    content: Mapping[str, Any] = {  # JSON
+        "options": asdict(
+            replace(options, mongodb_uri=None)  # it may hold a password
+        ),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        "clean": result.clean,
+        "rows": [asdict(row) for row in rows],
+        "measurements": [asdict(measurement) for measurement in result.measurements],
+        "audits": {
+            system: {**asdict(audit), "passed": audit.passed}
+            for system, audit in result.audits.items()
+        },
+    }
+    return json.dumps(content, indent=2, default=str) + "\n"
+
+
+def show(result: Result, rows: Sequence[Row], options: Options, console: Console) -> None:
+    """Print the table and the verdicts."""
+    console.print(table(rows, options))
+    for sentence in verdicts(result):
+        console.print(sentence, highlight=False)
+
+
+def _verdict(system: System, audit: Audit) -> str:
+    if audit.passed:
+        finding = "every balance is the sum of its history, and nothing acknowledged is lost"
+    else:
+        finding = f"AUDIT FAILED, {audit.mismatches} balances are not the sum of their history"
+    return (
+        f"{system}: {finding} ({audit.transactions} transactions, {audit.purchases} purchases,"
+        f" {audit.acknowledged} acknowledged, {audit.failed} failed)."
+    )
+
+
+def _figures(figures: Figures | None) -> tuple[str, str]:
+    if figures is None:
+        return _ABSENT, _ABSENT
+    rate = f"{figures.operations_per_second:.0f}"
+    if figures.errors:
+        rate += f" ({figures.errors} errors)"
+    return rate, f"{_milliseconds(figures.p50_ms)} / {_milliseconds(figures.p99_ms)}"
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return _ABSENT
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return _ABSENT
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.greatest:.2f})"

@@ -1,0 +1,137 @@
+"""One run: every server started, every cell measured on them in turn, every database audited."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pymongo import AsyncMongoClient
+
+from credit_bench.audit import Audit, audit
+from credit_bench.cell import Cell, Users, cells
+from credit_bench.child import module, output
+from credit_bench.mongodb import replica_set
+from credit_bench.options import Options
+from credit_bench.sample import Sample
+from credit_bench.summary import Measurement
+from credit_bench.system import Server, System, serving
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        measurements: In the order in which they were made.
+        audits: What each server's database holds afterwards.
+    """
+
+    measurements: Sequence[Measurement]
+    audits: dict[System, Audit]
+
+    @property
+    def clean(self) -> bool:
+        """Whether no call failed and every audit passed."""
+        failed = any(measurement.sample.failed for measurement in self.measurements)
+        return not failed and all(
+            audit.passed and audit.failed == 0 for audit in self.audits.values()
+        )
+
+
+async def run(options: Options, progress: Progress) -> Result:
+    """Measure as the options say. Everything that is started is stopped on every way out.
+
+    Args:
+        options: What is measured, and for how long.
+        progress: Is told what is going on, in a line each time.
+
+    Raises:
+        ChildFailed: A server or the load generator failed.
+        credit_server.embedded.EmbeddedError: No mongod could be started.
+    """
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="credit-bench-")))
+        uri = await stack.enter_async_context(replica_set(options.mongodb_uri, folder))
+        servers = []
+        for system in options.systems:
+            database = await stack.enter_async_context(_database(uri, system))
+            server = await stack.enter_async_context(serving(system, uri, database, folder))
+            servers.append(server)
+        opened = {}
+        for server in servers:
+            progress(f"{server.system}: open {options.users} accounts")
+            opened[server.system] = await _generate(
+                server, options, "--open-accounts", "--seed", "0"
+            )
+        measurements = [entry async for entry in _measure(servers, options, progress)]
+        audits = {}
+        for server in servers:
+            samples = [entry.sample for entry in measurements if entry.system is server.system]
+            samples.append(opened[server.system])
+            audits[server.system] = await audit(
+                uri,
+                server.database,
+                acknowledged=sum(sample.acknowledged for sample in samples),
+                failed=sum(sample.failed for sample in samples),
+            )
+        return Result(measurements=measurements, audits=audits)
+
+
+async def _measure(
+    servers: Sequence[Server], options: Options, progress: Progress
+) -> AsyncIterator[Measurement]:
+    """Measure cell by cell, the servers right after each other: what disturbs one disturbs both."""
+    for repetition in range(1, options.repetitions + 1):
+        for cell in cells(options.callers):
+            for server in servers:
+                sample = await _generate(server, options, *_arguments(cell, repetition, options))
+                progress(
+                    f"{repetition}/{options.repetitions} {cell.name}: {server.system}"
+                    f" {sample.operations_per_second:.0f} op/s, {sample.failed} errors"
+                )
+                yield Measurement(
+                    system=server.system, cell=cell, repetition=repetition, sample=sample
+                )
+
+
+def _arguments(cell: Cell, repetition: int, options: Options) -> list[str]:
+    arguments = [
+        f"--callers={cell.callers}",
+        f"--seconds={options.seconds}",
+        f"--warm-up-seconds={options.warm_up_seconds}",
+        # Without the server's name: both get the same row of requests.
+        f"--seed={options.seed}/{repetition}/{cell.name}",
+    ]
+    if cell.users is Users.HOT:
+        arguments.append("--hot")
+    return arguments
+
+
+async def _generate(server: Server, options: Options, *arguments: str) -> Sample:
+    return Sample.from_json(
+        await output(
+            module(
+                "credit_bench.generator",
+                f"--target={server.target}",
+                f"--users={options.users}",
+                *arguments,
+            )
+        )
+    )
+
+
+@asynccontextmanager
+async def _database(uri: str, system: System) -> AsyncIterator[str]:
+    """Name a database that is not there yet, and drop it at the end."""
+    name = f"credit_bench_{system}_{secrets.token_hex(4)}"
+    try:
+        yield name
+    finally:
+        client: AsyncMongoClient[dict[str, Any]]  # no document is read through it
+        async with AsyncMongoClient(uri) as client:
+            await client.drop_database(name)

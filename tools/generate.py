@@ -1,0 +1,162 @@
+"""Builds all generated code and data anew, or checks that what is committed is fresh.
+
+Run as `.venv/bin/python tools/generate.py [--check]`. Everything is first built in a folder of its
+own, from copies of the contract and of buf's settings: the plugin formats its output with ruff,
+which takes its settings from the working directory, and a change of the workspace's lint rules must
+not change generated code. Needs no network.
+"""
+
+import argparse
+import difflib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = Path("packages/credit-models/src/credit_models/_generated")
+IMAGE = GENERATED / "image.binpb"
+INPUTS = ("buf.yaml", "buf.gen.yaml", "contracts")
+# What ruff formats generated code with, whatever the workspace or the user have set.
+RUFF_SETTINGS = 'line-length = 100\ntarget-version = "py311"\n'
+DIFFERENCES_SHOWN_MAX = 60
+
+
+def run_buf(arguments: list[str], folder: Path) -> None:
+    """Runs this environment's buf in a folder, with its plugin and ruff found first.
+
+    Args:
+        arguments: What follows `buf` on the command line.
+        folder: The working directory.
+
+    Raises:
+        SystemExit: buf failed; what it said is part of the message.
+    """
+    # Not resolved: a virtual environment's python is a link to one outside it.
+    executables = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{executables}{os.pathsep}{os.environ.get('PATH', '')}"}
+    finished = subprocess.run(  # noqa: S603 - our own buf with our own arguments
+        [str(executables / "buf"), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        sys.exit(f"buf {' '.join(arguments)} failed:\n{finished.stdout}{finished.stderr}")
+
+
+def build(folder: Path) -> Path:
+    """Builds everything generated inside a folder.
+
+    Args:
+        folder: An empty folder.
+
+    Returns:
+        The folder that holds what belongs into `GENERATED`.
+    """
+    for name in INPUTS:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "ruff.toml").write_text(RUFF_SETTINGS, encoding="utf-8")
+    run_buf(["generate"], folder)
+    # A plain FileDescriptorSet, imports included: buf's own additions would travel with reflection.
+    image_flags = ["--exclude-source-info", "--as-file-descriptor-set", "--output", str(IMAGE)]
+    run_buf(["build", *image_flags], folder)
+    return folder / GENERATED
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Reads all files below a folder, without Python's caches.
+
+    Args:
+        folder: The folder; one that does not exist has no files.
+
+    Returns:
+        The files' bytes by their path relative to the folder.
+    """
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def differences(committed: dict[str, bytes], fresh: dict[str, bytes]) -> list[str]:
+    """Compares what is committed with a fresh build.
+
+    Args:
+        committed: Files by path, as they are.
+        fresh: Files by path, as they should be.
+
+    Returns:
+        Lines for people to read; none when both are the same.
+    """
+    lines: list[str] = []
+    for name in sorted(committed.keys() | fresh.keys()):
+        before, after = committed.get(name), fresh.get(name)
+        if before == after:
+            continue
+        if before is None or after is None:
+            lines.append(f"{name}: {'missing' if before is None else 'should not be there'}")
+        elif name.endswith(".binpb"):
+            lines.append(f"{name}: differs ({len(before)} bytes, should be {len(after)})")
+        else:
+            old, new = before.decode().splitlines(), after.decode().splitlines()
+            lines += difflib.unified_diff(
+                old, new, f"committed/{name}", f"fresh/{name}", "", "", 1, ""
+            )
+    return lines
+
+
+def check(fresh: Path) -> None:
+    """Fails when what is committed is not what the contract gives.
+
+    Args:
+        fresh: The folder of the fresh build.
+
+    Raises:
+        SystemExit: They differ; the message shows where, and what to run.
+    """
+    lines = differences(contents(ROOT / GENERATED), contents(fresh))
+    if not lines:
+        return
+    hidden = len(lines) - DIFFERENCES_SHOWN_MAX
+    shown = lines[:DIFFERENCES_SHOWN_MAX] + ([f"... and {hidden} lines more"] if hidden > 0 else [])
+    summary = "\n".join(shown)
+    sys.exit(f"{GENERATED} is not what the contract gives:\n{summary}\nRun: make generate")
+
+
+def replace(fresh: Path) -> None:
+    """Puts a fresh build in the place of what is there.
+
+    Args:
+        fresh: The folder of the fresh build.
+    """
+    shutil.rmtree(ROOT / GENERATED, ignore_errors=True)
+    shutil.copytree(fresh, ROOT / GENERATED)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail when what is committed is stale"
+    )
+    checking = parser.parse_args().check
+    with tempfile.TemporaryDirectory(prefix="generate-") as folder:
+        fresh = build(Path(folder))
+        if checking:
+            check(fresh)
+        else:
+            replace(fresh)
+
+
+if __name__ == "__main__":
+    main()
