@@ -51,3 +51,54 @@ check-lock: install ## Fail when requirements.lock does not satisfy the pyprojec
 .PHONY: serve
 serve: install ## Start the server with its embedded mongod; data in .credit-data. Ctrl-C stops it.
 	@exec $(BIN)/credit-server serve
+
+# ---- contract
+
+RELEASED := $(sort $(wildcard contracts/released/*.binpb))
+
+.PHONY: generate
+generate: install ## Rebuild everything that is generated from the contract.
+	@$(BIN)/python tools/generate.py
+
+.PHONY: contract
+contract: install ## Check the contract: format, lint, nothing broken, generated code fresh.
+	@$(BIN)/buf format --diff --exit-code contracts
+	@$(BIN)/buf lint
+	@for image in $(RELEASED); do $(BIN)/buf breaking contracts --against $$image || exit 1; done
+	@if git rev-parse --verify --quiet main >/dev/null && git cat-file -e main:contracts 2>/dev/null; \
+		then $(BIN)/buf breaking contracts --against '.git#branch=main,subdir=contracts'; fi
+	@$(BIN)/python tools/generate.py --check
+
+# ---- checks
+
+.PHONY: lint
+lint: install ## Check format, style, types and the direction of imports.
+	@$(BIN)/ruff format --check --quiet $(SOURCES)
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/mypy --no-error-summary $(SOURCES)
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: install ## Format the code and the contract, and mend what can be mended.
+	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
+	@$(BIN)/ruff format --quiet $(SOURCES)
+	@$(BIN)/buf format -w contracts
+
+.PHONY: pytest
+pytest: install ## Run all tests, on a real mongod where it matters.
+	@$(BIN)/pytest
+
+.PHONY: wheels
+wheels: install ## Build the wheels into dist/ and install each into an empty environment.
+	@$(BIN)/python tools/check_wheels.py
+
+.PHONY: test
+test: check-lock lint contract pytest wheels ## Do everything that CI does.
+
+.PHONY: bench
+bench: install ## Measure against a plain peer, side by side on one mongod.
+	@$(BIN)/credit-bench
+
+.PHONY: clean
+clean: ## Remove the environment, caches and wheels; data stays.
+	@rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

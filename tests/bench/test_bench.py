@@ -139,8 +139,8 @@ def test_the_report_shows_figures_ratio_and_seed() -> None:
     )
     text = shown(result)
     assert result.clean
-    assert "2.00 (2.00 to 2.00)" in text
-    assert "5.0 / 15.0" in text
+    assert "2.00 (2.00..2.00)" in text
+    assert "5.0/15.0" in text
     assert "seed 7" in text
     assert "nothing acknowledged is lost" in text
     assert "NOT CLEAN" not in text

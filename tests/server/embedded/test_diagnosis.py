@@ -24,7 +24,7 @@ def _entry(severity: str, message: str, error: object) -> str:
 
 def test_a_missing_libcurl_is_named_with_its_packages() -> None:
     diagnosis = diagnose(return_code=127, output=_LOADER.format("libcurl.so.4"), log="")
-    for part in ("libcurl.so.4", "apt install libcurl4 ", "dnf install libcurl "):
+    for part in ("libcurl.so.4", "`apt install libcurl4`", "`dnf install libcurl`"):
         assert part in diagnosis.sentence
 
 

@@ -9,13 +9,19 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from credit_server.embedded import DataDirectoryInUse, EmbeddedMongod, MongodFailed, mongod
 from credit_server.store.replica_set import ensure_primary
 from pymongo import AsyncMongoClient
 
-Client = AsyncMongoClient[dict[str, int]]
+# A start takes a second; a hang is to be found out long before the suite's own limit.
+pytestmark = pytest.mark.timeout(60)
+
+# `Any`: what the driver decodes has no narrower type.
+Client = AsyncMongoClient[dict[str, Any]]
 
 _SERVER_PROGRAM = Path(__file__).with_name("server_program.py")
 
@@ -33,9 +39,12 @@ async def crashing(tmp_path: Path) -> AsyncIterator[EmbeddedMongod]:
         yield mongod
 
 
+def _connect(uri: str) -> Client:
+    return AsyncMongoClient(uri)
+
+
 async def _values(uri: str) -> list[int]:
-    client: Client
-    async with AsyncMongoClient(uri) as client:
+    async with _connect(uri) as client:
         return [document["value"] async for document in client.test.written.find()]
 
 
@@ -61,8 +70,7 @@ def _is_alive(pid: int) -> bool:
 
 
 async def test_it_takes_transactions(running: EmbeddedMongod) -> None:
-    client: Client
-    async with AsyncMongoClient(running.uri) as client, client.start_session() as session:
+    async with _connect(running.uri) as client, client.start_session() as session:
         async with await session.start_transaction():
             await client.test.transactions.insert_one({"value": 1}, session=session)
         assert await client.test.transactions.count_documents({}) == 1
@@ -71,9 +79,12 @@ async def test_it_takes_transactions(running: EmbeddedMongod) -> None:
 async def test_it_listens_on_one_loopback_address_and_on_no_socket_file(
     running: EmbeddedMongod,
 ) -> None:
-    with socket.socket() as neighbour:
-        assert neighbour.connect_ex(("127.0.0.2", running.port)) != 0
-    assert not Path(f"/tmp/mongodb-{running.port}.sock").exists()
+    for family, path in (
+        (socket.AF_INET, ("127.0.0.2", running.port)),
+        (socket.AF_UNIX, f"/tmp/mongodb-{running.port}.sock"),
+    ):
+        with socket.socket(family) as neighbour:
+            assert neighbour.connect_ex(path) != 0
 
 
 async def test_ctrl_c_at_a_terminal_does_not_reach_it(running: EmbeddedMongod) -> None:
@@ -101,8 +112,7 @@ async def test_a_mongod_of_another_directory_is_not_reconfigured(
 
 async def test_data_outlive_a_restart_on_another_port(tmp_path: Path) -> None:
     first = EmbeddedMongod(data_dir=tmp_path)
-    client: Client
-    async with first, AsyncMongoClient(first.uri) as client:
+    async with first, _connect(first.uri) as client:
         await client.test.written.insert_one({"value": 7})
         pid = first.pid
     assert not _is_alive(pid)
@@ -126,10 +136,9 @@ async def test_a_port_that_is_taken_after_it_was_chosen_costs_one_more_attempt(
 
 async def test_its_death_is_told_and_a_restart_keeps_address_and_data(tmp_path: Path) -> None:
     told: list[str] = []
-    client: Client
     async with (
         EmbeddedMongod(data_dir=tmp_path, on_exit=told.append) as embedded,
-        AsyncMongoClient(embedded.uri) as client,
+        _connect(embedded.uri) as client,
     ):
         uri = embedded.uri
         await client.test.written.insert_one({"value": 7})
@@ -139,9 +148,11 @@ async def test_its_death_is_told_and_a_restart_keeps_address_and_data(tmp_path: 
         assert "ended while it was serving. It was killed (SIGKILL)" in sentence
         assert (tmp_path / "mongo" / "mongod.lock").read_text() == f"{embedded.pid}\n"
 
-        with socket.create_server(("127.0.0.1", embedded.port)):
-            with pytest.raises(MongodFailed, match="port was taken"):
-                await embedded.restart()
+        with (
+            socket.create_server(("127.0.0.1", embedded.port)),
+            pytest.raises(MongodFailed, match="port was taken"),
+        ):
+            await embedded.restart()
 
         assert await embedded.restart() == uri
         assert await client.test.written.count_documents({"value": 7}) == 1
@@ -158,7 +169,7 @@ async def test_one_that_does_not_shut_down_is_killed(crashing: EmbeddedMongod) -
 
 async def test_it_leaves_nothing_behind_under_uvloop(tmp_path: Path) -> None:
     server, mongod_pid, watchdog_pid = await _start_server(tmp_path)
-    _, errors = await server.communicate()
+    _, errors = await server.communicate(b"")
     assert (server.returncode, errors) == (0, b"")
     assert not _is_alive(mongod_pid)
     assert not _is_alive(watchdog_pid)
@@ -199,6 +210,15 @@ async def test_a_program_that_ends_at_once_is_quoted_and_the_directory_given_up(
         assert "no such option" in str(caught.value)
         assert "earlier run" not in str(caught.value)
         assert str(tmp_path / "mongod.log") in str(caught.value)
+
+
+async def test_little_space_on_the_disk_is_pointed_out(
+    tmp_path: Path, fake_mongod: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearly_full = SimpleNamespace(free=20_000_000)
+    monkeypatch.setattr(mongod.shutil, "disk_usage", lambda _path: nearly_full)
+    with pytest.raises(MongodFailed, match="Only 20 MB are free"):
+        await EmbeddedMongod(data_dir=tmp_path, executable=fake_mongod("exit 3")).start()
 
 
 async def test_a_missing_library_is_explained(

@@ -6,22 +6,12 @@ from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
-from credit_models import (
-    AppId,
-    Balance,
-    CreditRequest,
-    CreditTransaction,
-    Empty,
-    Purchase,
-    PurchaseRequest,
-    Receipt,
-    UserCredits,
-    UserId,
-)
+from credit_models import CreditTransaction, Empty, Purchase, Receipt, UserCredits
 from credit_models.codec import WireError, decode
 from credit_models.constraints import Violation
 from grpclib.const import Status
 
+from credit_client import methods
 from credit_client.call import Caller, Values
 from credit_client.errors import ClientClosed, InvalidField, ProtocolMismatch
 from credit_client.grpc_transport import connect
@@ -29,18 +19,6 @@ from credit_client.request import RequestT, describe
 from credit_client.settings import ClientSettings
 from credit_client.target import Target
 from credit_client.transport import Method, Transport
-
-_SERVICE = "/credit.v1.CreditService"
-_ADD = Method(path=f"{_SERVICE}/AddCredits", request_type=CreditRequest, reply_type=Empty)
-_USE = Method(path=f"{_SERVICE}/UseCredits", request_type=PurchaseRequest, reply_type=Empty)
-_USER_CREDITS = Method(
-    path=f"{_SERVICE}/GetUserCredits", request_type=UserId, reply_type=UserCredits
-)
-_BALANCE = Method(path=f"{_SERVICE}/GetAppBalance", request_type=AppId, reply_type=Balance)
-_PURCHASES = Method(path=f"{_SERVICE}/ListUserPurchases", request_type=UserId, reply_type=Purchase)
-_TRANSACTIONS = Method(
-    path=f"{_SERVICE}/ListUserTransactions", request_type=UserId, reply_type=CreditTransaction
-)
 
 
 class CreditClient:
@@ -81,6 +59,11 @@ class CreditClient:
         self._own_transport = transport
         self._transport: Transport | None = None
         self._caller: Caller | None = None
+
+    @property
+    def settings(self) -> ClientSettings:
+        """What the client was made with."""
+        return self._settings
 
     async def __aenter__(self) -> Self:
         """Opens the client.
@@ -140,7 +123,7 @@ class CreditClient:
             Unavailable: The server could not be reached, or is in trouble. See also `CreditError`.
         """
         return await self._write(
-            _ADD,
+            methods.ADD,
             {
                 "user_id": user_id,
                 "app_id": app_id,
@@ -182,7 +165,7 @@ class CreditClient:
             Unavailable: The server could not be reached, or is in trouble. See also `CreditError`.
         """
         return await self._write(
-            _USE,
+            methods.USE,
             {
                 "user_id": user_id,
                 "app_id": app_id,
@@ -200,7 +183,7 @@ class CreditClient:
     ) -> UserCredits:
         """Shows a user's balances in all apps; who never had credits has an empty list of them."""
         answer, _ = await self._open_caller.unary(
-            _USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
         )
         return answer.reply
 
@@ -213,7 +196,7 @@ class CreditClient:
             AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
         """
         answer, _ = await self._open_caller.unary(
-            _BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
         )
         return answer.reply.balance
 
@@ -230,7 +213,7 @@ class CreditClient:
             timeout_seconds: The time to wait for each next message; None for the client's.
         """
         return self._open_caller.stream(
-            _PURCHASES, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.PURCHASES, {"user_id": user_id}, timeout_seconds=timeout_seconds
         )
 
     def transactions(
@@ -238,7 +221,7 @@ class CreditClient:
     ) -> AsyncGenerator[CreditTransaction, None]:
         """Gives all transactions of a user, oldest first; otherwise as `purchases`."""
         return self._open_caller.stream(
-            _TRANSACTIONS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.TRANSACTIONS, {"user_id": user_id}, timeout_seconds=timeout_seconds
         )
 
     @property

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 
 from credit_client.connection import ClientChannel
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
@@ -33,7 +33,8 @@ def connect(target: Target, *, channels: int) -> "GrpcTransport":
                 target.host, target.port, codec=CODEC, status_details_codec=STATUS_DETAILS_CODEC
             )
             for _ in range(channels)
-        ]
+        ],
+        name=str(target),
     )
 
 
@@ -44,7 +45,8 @@ class GrpcTransport:
     not closed here.
     """
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, channels: Sequence[Channel], *, name: str) -> None:
+        self._name = name
         self._under_way = dict.fromkeys(channels, 0)
         self._turns = itertools.count()
 
@@ -114,7 +116,7 @@ class GrpcTransport:
             failure.request_id = stream.echoed_request_id
             raise
         except Exception as error:
-            raise _failure(error, channel, stream.echoed_request_id) from error
+            raise self._failure(error, channel, stream.echoed_request_id) from error
         finally:
             self._under_way[channel] -= 1
 
@@ -124,30 +126,34 @@ class GrpcTransport:
         in_turn = channels[first:] + channels[:first]
         return min(in_turn, key=self._under_way.__getitem__)
 
-
-def _failure(error: Exception, channel: Channel, request_id: str | None) -> AttemptFailed:
-    """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
-    match error:
-        case GRPCError():
-            return AttemptFailed(
-                error.status,
-                error.message or f"the server answered {error.status.name} without a message",
-                details=error.details or (),
-                request_id=request_id,
-            )
-        case StreamTerminatedError() | ProtocolError():
-            if isinstance(error, ProtocolError):
-                # Nothing more can be said on this connection: h2 is in a state of error, or has
-                # used up the 2^30 calls that a connection takes.
-                channel.close()
-            return AttemptFailed(
-                Status.UNAVAILABLE, f"the connection was lost: {error}", request_id=request_id
-            )
-        case OSError():
-            return AttemptFailed(Status.UNAVAILABLE, f"cannot connect: {error}")
-        case _:
-            return AnswerBroken(
-                Status.INTERNAL,
-                f"the answer cannot be understood: {error or type(error).__name__}",
-                request_id=request_id,
-            )
+    def _failure(self, error: Exception, channel: Channel, request_id: str | None) -> AttemptFailed:
+        """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
+        match error:
+            case GRPCError():
+                return AttemptFailed(
+                    error.status,
+                    error.message or f"the server answered {error.status.name} without a message",
+                    details=error.details or (),
+                    request_id=request_id,
+                )
+            case StreamTerminatedError() | ProtocolError():
+                if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
+                    # Nothing more can be said on this connection: h2 is in a state of error, or has
+                    # used up the 2^30 calls that a connection takes.
+                    channel.close()
+                return AttemptFailed(
+                    Status.UNAVAILABLE,
+                    f"the connection to {self._name} was lost: {error}",
+                    request_id=request_id,
+                )
+            case OSError():
+                return AttemptFailed(
+                    Status.UNAVAILABLE,
+                    f"cannot connect to {self._name}: {error.strerror or error}",
+                )
+            case _:
+                return AnswerBroken(
+                    Status.INTERNAL,
+                    f"the answer cannot be understood: {error or type(error).__name__}",
+                    request_id=request_id,
+                )

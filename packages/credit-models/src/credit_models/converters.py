@@ -113,7 +113,8 @@ class Converters:
     """The codec of one schema: everything that protobuf's syntax "proto3" offers.
 
     Enums are open: an unknown number becomes a nameless member. Unknown fields are dropped.
-    Nesting ends where upb's does, at 100 levels. A datetime must have a time zone.
+    Reading ends at upb's limit of 100 nested messages, writing at Python's own limit of recursion.
+    A datetime must have a time zone.
 
     Args:
         descriptors: The pool that holds the schema.

@@ -4,7 +4,7 @@ They travel in the trailing metadata `grpc-status-details-bin`.
 """
 
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 

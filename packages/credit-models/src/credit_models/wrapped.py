@@ -58,9 +58,8 @@ def _read_timestamp(source: Any) -> datetime:
 
 
 def _write_timestamp(value: datetime, target: Any) -> None:
-    if value.utcoffset() is None:
-        raise ValueError("datetime without a time zone")
-    # Subtracted, not moved to UTC first: that fails close to the years 1 and 9999.
+    # Subtracted, not moved to UTC first: that fails close to the years 1 and 9999. A datetime
+    # without a time zone cannot be subtracted, and is refused with that.
     offset = value - _EPOCH
     seconds = offset.days * 86_400 + offset.seconds
     if not _TIMESTAMP_SECONDS_MIN <= seconds <= _TIMESTAMP_SECONDS_MAX:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,17 +23,19 @@ _ABSENT = "-"
 def table(rows: Sequence[Row], options: Options) -> Table:
     """Make the table of all cells."""
     made = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
         caption=(
             f"Medians of {options.repetitions} x {options.seconds:g} s; {options.users} users;"
             f" {os.cpu_count()} cores; seed {options.seed}"
-        )
+        ),
     )
     made.add_column("\nusers")
-    made.add_column("\ncallers", justify="right")
+    made.add_column("\ncallers", justify="right", no_wrap=True)
     for system in System:
         made.add_column(f"{system}\nop/s", justify="right")
-        made.add_column("\np50 / p99 ms", justify="right")
-    made.add_column("ratio of op/s\n(least to greatest)", justify="right")
+        made.add_column("\np50/p99 ms", justify="right", no_wrap=True)
+    made.add_column("ours/peer\n(least..greatest)", justify="right", no_wrap=True)
     for row in rows:
         made.add_row(
             row.cell.users,
@@ -101,7 +104,7 @@ def _figures(figures: Figures | None) -> tuple[str, str]:
     rate = f"{figures.operations_per_second:.0f}"
     if figures.errors:
         rate += f" ({figures.errors} errors)"
-    return rate, f"{_milliseconds(figures.p50_ms)} / {_milliseconds(figures.p99_ms)}"
+    return rate, f"{_milliseconds(figures.p50_ms)}/{_milliseconds(figures.p99_ms)}"
 
 
 def _milliseconds(value: float | None) -> str:
@@ -113,4 +116,8 @@ def _milliseconds(value: float | None) -> str:
 def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return _ABSENT
-    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.greatest:.2f})"
+    return f"{_times(ratio.median)} ({_times(ratio.least)}..{_times(ratio.greatest)})"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

@@ -19,7 +19,7 @@ from credit_server.store.replica_set import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
 
-# With less, the storage engine cannot make its journal (100 MB a file) and waits for ever.
+# The storage engine writes its journal in files of 100 MB, and a new database has some beside it.
 _FREE_BYTES_MIN = 128 * 1024 * 1024
 
 
@@ -256,7 +256,7 @@ class EmbeddedMongod:
     def _failure(self, diagnosis: Diagnosis, detail: str = "") -> str:
         free_bytes = shutil.disk_usage(self._directory.root).free
         space = (
-            f" Only {free_bytes // 1_000_000} MB are free on its disk: free some more."
+            f" Only {free_bytes // 1_000_000} MB are free on its disk."
             if free_bytes < _FREE_BYTES_MIN
             else ""
         )

@@ -104,6 +104,7 @@ class MongodProcess:
             )
         except BaseException:
             process.kill()
+            await process.wait()
             raise
         return cls(process=process, watchdog=watchdog, directory=directory, log_start=log_start)
 

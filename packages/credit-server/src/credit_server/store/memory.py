@@ -119,7 +119,8 @@ class _MemoryUnit:
     def _apply(self, changes: Changes) -> None:
         tables = self._store._tables  # noqa: SLF001
         for _, account in changes.accounts:
-            id_ = account.id or self._store.new_id()
+            current = tables.accounts.get(account.user_id)
+            id_ = self._store.new_id() if current is None else current.id
             tables.accounts[account.user_id] = replace(account, id=id_)
         for entry in changes.transactions:
             tables.transactions[entry.id] = entry

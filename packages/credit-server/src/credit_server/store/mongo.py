@@ -4,6 +4,7 @@ Motor is imported in this package alone: its successor is PyMongo's own `AsyncMo
 the change should touch these files only.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from pymongo.errors import (
     DuplicateKeyError,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -80,6 +82,8 @@ class MongoStore:
             StoreMisconfigured: The connection string is not valid.
         """
         milliseconds = int(timeout_seconds * 1000)
+        if not uri.startswith(("mongodb://", "mongodb+srv://")):
+            raise StoreMisconfigured("CREDIT_MONGODB_URI is not valid: it begins with mongodb://")
         try:
             self._client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
                 uri,
@@ -101,6 +105,7 @@ class MongoStore:
                 read_preference=ReadPreference.PRIMARY,
             )
         except PyMongoError as error:
+            self._client.close()
             raise StoreMisconfigured(f"CREDIT_MONGODB_DATABASE is not valid: {error}") from error
         self._page_size = page_size
         self._accounts: _Documents = self._database[schema.USER_CREDITS]
@@ -330,9 +335,20 @@ class _MongoUnit:
                     raise translated from error
                 # Whatever else went wrong, nobody has said that the commit did not happen.
                 if attempt == _COMMIT_ATTEMPTS:
+                    await self._kill()
                     raise CommitUnknown(str(error)) from error
             else:
                 return
+
+    async def _kill(self) -> None:
+        """Have mongod give up the transaction if it has not committed it.
+
+        It belongs to the session and not to the broken connection: left alone it would hold its
+        documents, and conflict with every repetition, for transactionLifetimeLimitSeconds (60).
+        See https://www.mongodb.com/docs/manual/reference/command/killSessions/.
+        """
+        with contextlib.suppress(PyMongoError):  # mongod may be away, and the transaction with it
+            await self._session.client.admin.command("killSessions", [self._session.session_id])
 
 
 @contextmanager
@@ -355,6 +371,8 @@ def _translate(error: PyMongoError) -> StoreError | None:
     """
     if error.has_error_label("UnknownTransactionCommitResult"):
         return CommitUnknown(str(error))
+    if isinstance(error, ServerSelectionTimeoutError):  # labelled as transient, and is not
+        return StoreUnavailable(str(error))
     if error.has_error_label("TransientTransactionError"):
         return Conflict(str(error))
     if isinstance(error, DuplicateKeyError):

@@ -11,7 +11,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import OperationFailure
 
 from credit_server.store.documents import (
     AccountDocument,
@@ -66,6 +66,10 @@ _INDEXES: dict[str, list[IndexModel]] = {
     VERSION: [],
 }
 
+_VALIDATION = {"validationLevel": "strict", "validationAction": "error"}
+
+_NAMESPACE_EXISTS = 48
+
 _BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId"}
 
 
@@ -85,11 +89,13 @@ async def migrate(database: Database) -> int:
     if version > SCHEMA_VERSION:
         raise SchemaTooNew(database.name, version)
     for name, document in _DOCUMENTS.items():
-        validator = validator_of(document)
+        options = {"validator": validator_of(document), **_VALIDATION}
         try:
-            await database.create_collection(name, validator=validator)
-        except CollectionInvalid:  # it is there already
-            await database.command("collMod", name, validator=validator)
+            await database.command({"create": name, **options})
+        except OperationFailure as error:
+            if error.code != _NAMESPACE_EXISTS:
+                raise
+            await database.command({"collMod": name, **options})
         if _INDEXES[name]:
             await database[name].create_indexes(_INDEXES[name])
     stored = SchemaVersionDocument(version=SCHEMA_VERSION).to_bson()
@@ -117,7 +123,7 @@ async def verify(database: Database) -> list[str]:
             continue
         if found[name].get("validator") != validator_of(document):
             drift.append(f"the validator of {name} differs")
-        if found[name].get("validationAction", "error") != "error":
+        if any(found[name].get(option, value) != value for option, value in _VALIDATION.items()):
             drift.append(f"the validator of {name} does not refuse bad documents")
         drift.extend(await _index_drift(database, name))
     return drift

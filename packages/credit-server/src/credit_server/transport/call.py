@@ -33,52 +33,42 @@ class Call(Stream[Received, Sent]):
         compression: What the client says its messages are compressed with.
         message_bytes_max: The longest message that is taken in.
         trailers: Metadata to be sent with the status.
-        status: What the call was answered with; None before that.
+        outcome: The name of the status that the call was answered with; empty before that.
     """
 
     request_id: str
     compression: str
     message_bytes_max: int
     trailers: dict[str, str | bytes]
-    status: Status | None
+    outcome: str
+
+    @property
+    def open(self) -> bool:
+        """Whether an answer would still reach anybody."""
+        return self._stream.closable
 
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.
 
         Raises:
-            GRPCError: The message is too long, compressed, truncated or not decodable.
+            GRPCError: The message is too long, compressed, truncated or not decodable; or the call
+                takes exactly one, and none or more came.
         """
-        prefix = await self._recv(_FRAME.size)
-        if not prefix:
-            return None
-        flag, length = _FRAME.unpack(prefix)
-        if flag:
-            self._refuse_compressed(flag)
-        if length > self.message_bytes_max:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED,
-                f"the message has {length} bytes, {self.message_bytes_max} are the most",
-            )
-        data = await self._recv(length)
-        if len(data) != length:
-            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
-        try:
-            return cast(Received, self._codec.decode(data, self._recv_type))
-        except WireError as error:
-            raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
+        message = await self._recv_next()
+        if not self._cardinality.client_streaming:
+            if message is None:
+                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
+            if await self._recv(1):
+                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+        return message
 
     async def recv_request(self) -> Received:
-        """Receive the only message of a unary request.
+        """Receive the only message of a call that takes one.
 
         Raises:
             GRPCError: There is none, or more than one, or it is not sound.
         """
-        message = await self.recv_message()
-        if message is None:
-            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
-        if await self._recv(1):
-            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
-        return message
+        return cast(Received, await self.recv_message())
 
     async def send_messages(self, messages: Iterable[Sent]) -> None:
         """Send several messages in as few frames as they fit in."""
@@ -122,10 +112,20 @@ class Call(Stream[Received, Sent]):
             headers.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
         headers.extend(encode_metadata({**dict(metadata or ()), **self.trailers}))
         await self._stream.send_headers(headers, end_stream=True)
-        self.status = status
+        self.outcome = status.name
         self._send_trailing_metadata_done = True
-        if status is not Status.OK and self._stream.closable:
-            # The client is still sending: tell it to stop.
+        if status is not Status.OK:
+            self._stop_client()
+
+    async def reject(self, headers: list[tuple[str, str]]) -> None:
+        """Answer a request that is not gRPC in plain HTTP."""
+        await self._stream.send_headers(headers, end_stream=True)
+        self.outcome = f"HTTP {dict(headers)[':status']}"
+        self._stop_client()
+
+    def _stop_client(self) -> None:
+        """Tell a client that is still sending to stop."""
+        if self._stream.closable:
             self._stream.reset_nowait()
 
     def _headers(self) -> list[tuple[str, str]]:
@@ -135,6 +135,26 @@ class Call(Stream[Received, Sent]):
             ("grpc-accept-encoding", "identity"),
             ("x-request-id", self.request_id),
         ]
+
+    async def _recv_next(self) -> Received | None:
+        prefix = await self._recv(_FRAME.size)
+        if not prefix:
+            return None
+        flag, length = _FRAME.unpack(prefix)
+        if flag:
+            self._refuse_compressed(flag)
+        if length > self.message_bytes_max:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"the message has {length} bytes, {self.message_bytes_max} are the most",
+            )
+        data = await self._recv(length)
+        if len(data) != length:
+            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+        try:
+            return cast(Received, self._codec.decode(data, self._recv_type))
+        except WireError as error:
+            raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
 
     async def _recv(self, size: int) -> bytes:
         try:

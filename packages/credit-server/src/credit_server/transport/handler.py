@@ -91,14 +91,24 @@ class CallHandler(Handler):
         counted = not fields.get(":path", "").startswith("/grpc.")
         if counted:
             self._gate.enter()
-        task = self.loop.create_task(self._serve(stream, fields, release_stream))
+        task = self.loop.create_task(self._serve(stream, fields))
+        # Not in the task: one that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(lambda _: release_stream())
         if counted:
             task.add_done_callback(self._gate.leave)
         self._tasks[stream] = task
 
-    async def _serve(
-        self, stream: H2Stream, fields: Mapping[str, str], release_stream: Callable[[], None]
-    ) -> None:
+    def cancel(self, stream: H2Stream) -> None:
+        """End a call that its client has reset, or that outlives the server's grace.
+
+        Both may come to the same call, where grpclib's own would raise.
+        """
+        task = self._tasks.pop(stream, None)
+        if task is not None:
+            task.cancel()
+            self._cancelled.add(task)
+
+    async def _serve(self, stream: H2Stream, fields: Mapping[str, str]) -> None:
         """Serve one call and log it; nothing but a cancellation comes out of it."""
         started = time.perf_counter()
         call = self._call(stream, fields)
@@ -108,17 +118,14 @@ class CallHandler(Handler):
         except asyncio.CancelledError as cancelled:
             error = cancelled
             # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and stream.closable and stream.connection.write_ready.is_set():
+            if self._gate.stopping and call.open and stream.connection.write_ready.is_set():
                 await call.send_trailing_metadata(
                     status=Status.UNAVAILABLE, status_message="the server is shutting down"
                 )
             raise
-        except (H2ProtocolError, ConnectionError) as gone:
-            error = gone  # the client has gone or given up the call: nobody waits for an answer
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             error = bug
         finally:
-            release_stream()
             _log_call(fields.get(":path", ""), call, time.perf_counter() - started, error)
 
     def _call(self, stream: H2Stream, fields: Mapping[str, str]) -> "Call[object, object]":
@@ -139,13 +146,13 @@ class CallHandler(Handler):
         call.compression = fields.get("grpc-encoding", "")
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
-        call.status = None
+        call.outcome = ""
         return call
 
     async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
         rejection = _rejection(fields)
         if rejection is not None:
-            await call._stream.send_headers(rejection, end_stream=True)  # noqa: SLF001 - not gRPC
+            await call.reject(rejection)
             return
         try:
             method = self.mapping.get(fields[":path"])
@@ -159,16 +166,15 @@ class CallHandler(Handler):
             await call.send_trailing_metadata(
                 status=error.status, status_message=error.message, status_details=error.details
             )
-        except (asyncio.CancelledError, H2ProtocolError, ConnectionError):
-            raise
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
-            await call.send_trailing_metadata(
-                status=Status.INTERNAL, status_message="internal error"
-            )
+            if call.open:
+                await call.send_trailing_metadata(
+                    status=Status.INTERNAL, status_message="internal error"
+                )
             raise
         else:
-            if call.status is None:
+            if not call.outcome:
                 await call.send_trailing_metadata()
 
 
@@ -220,18 +226,18 @@ def _rejection(fields: Mapping[str, str]) -> Headers | None:
 def _log_call(
     path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
 ) -> None:
-    status = "GONE" if call.status is None else call.status.name
-    if isinstance(error, asyncio.CancelledError):
-        status = "CANCELLED"
+    outcome = "CANCELLED" if isinstance(error, asyncio.CancelledError) else call.outcome
     peer = call.peer.addr()
     fields = {
         "method": path,
-        "status": status,
+        "status": outcome or "GONE",
         "milliseconds": round(seconds * 1000, 3),
         "request_id": call.request_id,
         "peer": None if peer is None else f"{peer[0]}:{peer[1]}",
     }
-    if isinstance(error, Exception) and not isinstance(error, H2ProtocolError | ConnectionError):
+    # Writing to a client that has gone, or has given up the call, is no fault of anybody's.
+    gone = isinstance(error, H2ProtocolError) and not outcome
+    if isinstance(error, Exception) and not gone:
         log.error("call", **fields, exc_info=error)
     else:
         log.info("call", **fields)

@@ -32,7 +32,8 @@ class GrpcServer(Server):
         self._protocols: set[_Protocol] = set()
         self._h2_config = H2Configuration(
             client_side=False,
-            header_encoding="utf-8",
+            # Every byte has a meaning in it: a client's odd header must not end its neighbours' calls.
+            header_encoding="latin-1",
             validate_inbound_headers=True,
             validate_outbound_headers=False,
             normalize_inbound_headers=False,
@@ -60,9 +61,10 @@ class GrpcServer(Server):
                 await self._gate.wait_idle()
         except TimeoutError:
             log.warning("calls were still running after %s s and are ended", grace_seconds)
-        for protocol in list(self._protocols):
+        protocols = list(self._protocols)
+        for protocol in protocols:
             protocol.end_calls()
-        await self._gate.wait_idle()
+        await asyncio.gather(*(protocol.handler.wait_closed() for protocol in protocols))
         for protocol in list(self._protocols):
             protocol.say_goodbye()
         self.close()

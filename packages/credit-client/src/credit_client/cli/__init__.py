@@ -1,0 +1,17 @@
+"""The `credit` command. What it needs beyond the SDK is the extra `cli`."""
+
+import sys
+
+_EXTRA = {"rich", "typer"}
+
+
+def main() -> None:
+    """Runs the command on the arguments of the process, and exits with one of `exits.Exit`."""
+    try:
+        from credit_client.cli.commands import run  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write("credit needs its extra: pip install 'credit-client[cli]'\n")
+        sys.exit(2)
+    run()

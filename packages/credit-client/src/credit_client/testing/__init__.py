@@ -1,0 +1,45 @@
+"""A credit service in memory, for the tests of apps that use the SDK.
+
+    async with fake_credits() as credits:
+        await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
+
+The client is the real one and speaks the real protocol; only the sockets and the database are left
+out. `FakeCreditService` is for tests that look at the service, or make it fail.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from grpclib.testing import ChannelFor
+
+from credit_client.client import CreditClient
+from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
+from credit_client.grpc_transport import GrpcTransport
+from credit_client.settings import ClientSettings
+from credit_client.testing.ledger import FakeLedger
+from credit_client.testing.service import FakeCreditService
+
+__all__ = ["FakeCreditService", "FakeLedger", "fake_credits"]
+
+
+@asynccontextmanager
+async def fake_credits(
+    service: FakeCreditService | None = None, *, settings: ClientSettings | None = None
+) -> AsyncIterator[CreditClient]:
+    """Opens a client of a service that lives in this process and starts empty.
+
+    Args:
+        service: The service; None makes a new one.
+        settings: Those of the client; None for the usual ones. The target is not used.
+    """
+    async with (
+        ChannelFor(
+            [service or FakeCreditService()],
+            codec=CODEC,
+            status_details_codec=STATUS_DETAILS_CODEC,
+        ) as channel,
+        CreditClient(
+            settings=settings, transport=GrpcTransport([channel], name="the fake service")
+        ) as client,
+    ):
+        yield client

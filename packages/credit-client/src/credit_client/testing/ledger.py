@@ -1,0 +1,234 @@
+"""The ledger's rules on dictionaries: what the service does, without its database."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from credit_models import (
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    ErrorReason,
+    Purchase,
+    PurchaseRequest,
+    Receipt,
+    TransactionType,
+    UserCredits,
+)
+from credit_models.constraints import Violation
+
+UINT32_MAX = 2**32 - 1
+
+_Write = CreditRequest | PurchaseRequest
+
+
+class Refused(Exception):
+    """The contract's answer to a request that it does not let through.
+
+    Attributes:
+        reason: Which refusal.
+        metadata: What the contract says comes with it.
+        violations: The broken fields, for INVALID_FIELD.
+    """
+
+    def __init__(
+        self,
+        reason: ErrorReason,
+        message: str,
+        *,
+        metadata: Mapping[str, object] | None = None,
+        violations: Sequence[Violation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = {key: str(value) for key, value in (metadata or {}).items()}
+        self.violations = tuple(violations)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Account:
+    balances: dict[int, int] = field(default_factory=dict)
+    transactions: list[CreditTransaction] = field(default_factory=list)
+    purchases: list[Purchase] = field(default_factory=list)
+    answers: dict[str, tuple[_Write, Receipt]] = field(default_factory=dict)
+
+
+def _now() -> dt.datetime:
+    now = dt.datetime.now(dt.UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class FakeLedger:
+    """All accounts. Requests must be valid; nothing is awaited, so that no two ever meet."""
+
+    def __init__(self, clock: Callable[[], dt.datetime] = _now) -> None:
+        self._clock = clock
+        self._accounts: defaultdict[int, _Account] = defaultdict(_Account)
+
+    def add(self, request: CreditRequest) -> Receipt:
+        """Adds credits.
+
+        Raises:
+            Refused: The key is used, or the balance would be too large.
+        """
+        account = self._accounts[request.user_id]
+        replayed = _replayed(account, request)
+        if replayed is not None:
+            return replayed
+        balance = account.balances.get(request.app_id, 0)
+        if balance + request.credits > UINT32_MAX:
+            raise Refused(
+                ErrorReason.BALANCE_OVERFLOW,
+                f"the balance is {balance}; {request.credits} more do not fit",
+                metadata={"balance": balance, "credits": request.credits},
+            )
+        return self._apply(account, request, TransactionType.ADD, balance + request.credits)
+
+    def use(self, request: PurchaseRequest) -> Receipt:
+        """Takes credits and records the purchase.
+
+        Raises:
+            Refused: The key is used, or there are too few credits.
+        """
+        account = self._accounts[request.user_id]
+        replayed = _replayed(account, request)
+        if replayed is not None:
+            return replayed
+        balance = account.balances.get(request.app_id, 0)
+        if balance < request.credits:
+            shortfall = request.credits - balance
+            raise Refused(
+                ErrorReason.INSUFFICIENT_CREDITS,
+                f"{request.credits} credits are needed and {balance} are there",
+                metadata={
+                    "available": balance,
+                    "required": request.credits,
+                    "shortfall": shortfall,
+                },
+            )
+        receipt = self._apply(account, request, TransactionType.USE, balance - request.credits)
+        account.purchases.append(
+            Purchase(
+                id=receipt.purchase_id,
+                user_id=request.user_id,
+                app_id=request.app_id,
+                report_id=request.report_id,
+                report_name=request.report_name,
+                credits=request.credits,
+                created_at=account.transactions[-1].created_at,
+                created_by=request.created_by,
+                transaction_id=receipt.transaction_id,
+            )
+        )
+        return receipt
+
+    def user_credits(self, user_id: int) -> UserCredits:
+        """Gives a user's balances in all apps."""
+        account = self._accounts.get(user_id)
+        if account is None or not account.transactions:
+            return UserCredits(user_id=user_id)
+        first, last = account.transactions[0], account.transactions[-1]
+        return UserCredits(
+            id=_id(user_id, 0),
+            user_id=user_id,
+            balances=[
+                Balance(app_id=app_id, balance=balance)
+                for app_id, balance in sorted(account.balances.items())
+            ],
+            created_at=first.created_at,
+            updated_at=last.created_at,
+            created_by=first.created_by,
+            updated_by=last.created_by,
+            revision=last.sequence,
+        )
+
+    def balance(self, app_id: int, user_id: int | None) -> int:
+        """Gives a user's balance in an app, or the sum over all users.
+
+        Raises:
+            Refused: The sum is too large for the answer.
+        """
+        accounts = self._accounts.values() if user_id is None else [self._account(user_id)]
+        total = sum(account.balances.get(app_id, 0) for account in accounts)
+        if total > UINT32_MAX:
+            raise Refused(
+                ErrorReason.APP_TOTAL_OVERFLOW,
+                f"the sum over all users is {total}",
+                metadata={"total": total},
+            )
+        return total
+
+    def purchases(self, user_id: int) -> tuple[Purchase, ...]:
+        """Gives a user's purchases, oldest first."""
+        return tuple(self._account(user_id).purchases)
+
+    def transactions(self, user_id: int) -> tuple[CreditTransaction, ...]:
+        """Gives a user's transactions, oldest first."""
+        return tuple(self._account(user_id).transactions)
+
+    def _account(self, user_id: int) -> _Account:
+        return self._accounts.get(user_id) or _Account()
+
+    def _apply(
+        self, account: _Account, request: _Write, kind: TransactionType, balance: int
+    ) -> Receipt:
+        # From here on the write is certain: it has been allowed, and nothing below can fail.
+        sequence = len(account.transactions) + 1
+        transaction_id = _id(request.user_id, sequence)
+        purchase_id = f"p{transaction_id}" if kind is TransactionType.USE else ""
+        account.balances[request.app_id] = balance
+        account.transactions.append(
+            CreditTransaction(
+                id=transaction_id,
+                user_id=request.user_id,
+                app_id=request.app_id,
+                credits=request.credits,
+                created_at=self._clock(),
+                created_by=request.created_by,
+                type=kind,
+                balance_after=balance,
+                sequence=sequence,
+                purchase_id=purchase_id,
+                idempotency_key=request.idempotency_key,
+            )
+        )
+        receipt = Receipt(
+            transaction_id=transaction_id,
+            purchase_id=purchase_id,
+            balance=balance,
+            sequence=sequence,
+        )
+        if request.idempotency_key:
+            account.answers[request.idempotency_key] = (request, receipt)
+        return receipt
+
+
+def _replayed(account: _Account, request: _Write) -> Receipt | None:
+    known = account.answers.get(request.idempotency_key)
+    if known is None:
+        return None
+    earlier, receipt = known
+    different = _different_fields(earlier, request)
+    if different:
+        raise Refused(
+            ErrorReason.IDEMPOTENCY_KEY_REUSED,
+            f"the key was used for another request: {', '.join(different)} differ",
+            metadata={"fields": ",".join(different)},
+        )
+    return replace(receipt, replayed=True)
+
+
+def _different_fields(earlier: _Write, request: _Write) -> list[str]:
+    if type(earlier) is not type(request):
+        return ["call"]
+    return [
+        field.name
+        for field in fields(request)
+        if getattr(earlier, field.name) != getattr(request, field.name)
+    ]
+
+
+def _id(user_id: int, sequence: int) -> str:
+    return f"{user_id:08x}{sequence:016x}"

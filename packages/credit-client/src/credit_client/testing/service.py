@@ -1,0 +1,158 @@
+"""The fake service's face to gRPC: the contract's calls, refusals and metadata on a fake ledger."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    Empty,
+    ErrorReason,
+    PurchaseRequest,
+    Receipt,
+    UserId,
+)
+from credit_models.codec import encode
+from credit_models.constraints import violations
+from credit_models.reasons import DOMAIN, RULES, reason_name
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from credit_client import methods
+from credit_client.grpc_stream import REQUEST_ID
+from credit_client.grpc_transport import RECEIPT
+from credit_client.request import describe
+from credit_client.testing.ledger import FakeLedger, Refused
+from credit_client.transport import Method, ReplyT
+
+_RequestT = TypeVar("_RequestT", CreditRequest, PurchaseRequest, UserId, AppId)
+
+_SentT = TypeVar("_SentT")
+
+_RETRY_AFTER = Duration(nanos=1_000_000)
+
+
+class FakeCreditService:
+    """A service for `fake_credits`, or for grpclib's `Server` with the codecs of `credit_models`.
+
+    Attributes:
+        ledger: All that the service knows.
+    """
+
+    def __init__(self, ledger: FakeLedger | None = None) -> None:
+        self.ledger = ledger or FakeLedger()
+        self._failures: deque[ErrorReason] = deque()
+
+    def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
+        """Makes the next attempts fail before anything happens; the SDK repeats them by itself.
+
+        Args:
+            reason: OVERLOADED or STORE_UNAVAILABLE.
+            times: How many attempts, after those that are to fail already.
+
+        Raises:
+            ValueError: The reason is not one that comes and goes by itself.
+        """
+        if reason not in RULES or not RULES[reason].retryable:
+            raise ValueError(f"{reason!r} depends on the request and cannot be made to happen")
+        self._failures.extend([reason] * times)
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """The calls, as grpclib asks for them."""
+        ledger = self.ledger
+        return dict(
+            [
+                self._write(methods.ADD, ledger.add),
+                self._write(methods.USE, ledger.use),
+                self._read(methods.USER_CREDITS, lambda asked: ledger.user_credits(asked.user_id)),
+                self._read(methods.BALANCE, self._balance),
+                self._list(methods.PURCHASES, lambda asked: ledger.purchases(asked.user_id)),
+                self._list(methods.TRANSACTIONS, lambda asked: ledger.transactions(asked.user_id)),
+            ]
+        )
+
+    def _balance(self, asked: AppId) -> Balance:
+        return Balance(
+            app_id=asked.app_id, balance=self.ledger.balance(asked.app_id, asked.user_id)
+        )
+
+    def _write(
+        self, method: Method[_RequestT, Empty], work: Callable[[_RequestT], Receipt]
+    ) -> tuple[str, Handler]:
+        return self._call(
+            method,
+            Cardinality.UNARY_UNARY,
+            lambda request: ([Empty()], {RECEIPT: encode(work(request))}),
+        )
+
+    def _read(
+        self, method: Method[_RequestT, ReplyT], work: Callable[[_RequestT], ReplyT]
+    ) -> tuple[str, Handler]:
+        return self._call(method, Cardinality.UNARY_UNARY, lambda request: ([work(request)], {}))
+
+    def _list(
+        self, method: Method[_RequestT, ReplyT], work: Callable[[_RequestT], Iterable[ReplyT]]
+    ) -> tuple[str, Handler]:
+        return self._call(method, Cardinality.UNARY_STREAM, lambda request: (work(request), {}))
+
+    def _call(
+        self,
+        method: Method[_RequestT, ReplyT],
+        cardinality: Cardinality,
+        work: Callable[[_RequestT], tuple[Iterable[ReplyT], dict[str, str | bytes]]],
+    ) -> tuple[str, Handler]:
+        async def handle(stream: Stream[_RequestT, ReplyT]) -> None:
+            request = await stream.recv_message()
+            if request is None:
+                return
+            echo = _echo(stream)
+            try:
+                self._admit(request)
+                replies, trailers = work(request)
+            except Refused as refused:
+                await _refuse(stream, refused, echo)
+                return
+            await stream.send_initial_metadata(metadata=echo)
+            for reply in replies:
+                await stream.send_message(reply)
+            await stream.send_trailing_metadata(metadata=echo | trailers)
+
+        return method.path, Handler(handle, cardinality, method.request_type, method.reply_type)
+
+    def _admit(self, request: _RequestT) -> None:
+        broken = violations(request)
+        if broken:
+            raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
+        if self._failures:
+            raise Refused(self._failures.popleft(), "the fake service was told to fail")
+
+
+def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:
+    sent = None if stream.metadata is None else stream.metadata.get(REQUEST_ID)
+    return {} if sent is None else {REQUEST_ID: sent}
+
+
+async def _refuse(
+    stream: Stream[_SentT, ReplyT], refused: Refused, metadata: Mapping[str, str | bytes]
+) -> None:
+    rule = RULES[refused.reason]
+    accompanying = {
+        "BadRequest": BadRequest(
+            field_violations=[
+                BadRequest.FieldViolation(field=one.field, description=one.description)
+                for one in refused.violations
+            ]
+        ),
+        "RetryInfo": RetryInfo(retry_delay=_RETRY_AFTER),
+    }
+    info = ErrorInfo(reason=reason_name(refused.reason), domain=DOMAIN, metadata=refused.metadata)
+    await stream.send_trailing_metadata(
+        status=rule.status,
+        status_message=refused.message,
+        status_details=[info, *(accompanying[name] for name in rule.details)],
+        metadata=metadata,
+    )

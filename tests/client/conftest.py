@@ -1,0 +1,227 @@
+"""What the client's tests share: a scripted transport, and servers on loopback sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
+from credit_client.settings import ClientSettings
+from credit_client.testing import FakeCreditService
+from credit_client.transport import Answer, AttemptFailed
+from credit_models import Empty, Receipt
+from credit_models.codec import encode
+from grpclib.server import Server
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, StreamEnded
+from h2.settings import SettingCodes
+
+RECEIPT = Receipt(transaction_id="t1", balance=120, sequence=1)
+WRITTEN = Answer(reply=Empty(), receipt=encode(RECEIPT))
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ClientSettings.model_fields:
+        monkeypatch.delenv(f"CREDIT_{name.upper()}", raising=False)
+    return
+
+
+@dataclass(kw_only=True)
+class Sent:
+    """One attempt as the transport got it."""
+
+    path: str
+    request: object
+    request_id: str
+    timeout_seconds: float | None
+
+
+Outcome = Answer[object] | AttemptFailed | list[object] | asyncio.Event
+
+
+@dataclass(kw_only=True)
+class ScriptedTransport:
+    """Gives the outcomes in their order, the last one for ever. An `Event` is set, then nothing comes.
+
+    A list is a stream; an `AttemptFailed` in it ends it.
+    """
+
+    outcomes: list[Outcome]
+    sent: list[Sent] = field(default_factory=list)
+    closed_streams: int = 0
+
+    def _next(self) -> Outcome:
+        return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+
+    async def unary(self, method, request, *, request_id, timeout_seconds):  # type: ignore[no-untyped-def]
+        self.sent.append(
+            Sent(
+                path=method.path,
+                request=request,
+                request_id=request_id,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+        match self._next():
+            case asyncio.Event() as reached:
+                reached.set()
+                await asyncio.Event().wait()
+            case AttemptFailed() as failure:
+                raise failure
+            case outcome:
+                return outcome
+
+    async def stream(self, method, request, *, request_id) -> AsyncGenerator[object, None]:  # type: ignore[no-untyped-def]
+        self.sent.append(
+            Sent(path=method.path, request=request, request_id=request_id, timeout_seconds=None)
+        )
+        outcome = self._next()
+        try:
+            for message in outcome if isinstance(outcome, list) else [outcome]:
+                if isinstance(message, AttemptFailed):
+                    raise message
+                if isinstance(message, asyncio.Event):
+                    message.set()
+                    await asyncio.Event().wait()
+                yield message
+        finally:
+            self.closed_streams += 1
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted() -> Callable[..., ScriptedTransport]:
+    return lambda *outcomes: ScriptedTransport(outcomes=list(outcomes))
+
+
+@pytest.fixture
+def written() -> Answer[Empty]:
+    return WRITTEN
+
+
+def _listening_socket(port: int = 0) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+@pytest.fixture
+def fake_server() -> Callable[..., AbstractAsyncContextManager[int]]:
+    """Serves a `FakeCreditService` on a loopback socket; gives the port."""
+
+    @asynccontextmanager
+    async def serve(service: FakeCreditService, port: int = 0) -> AsyncIterator[int]:
+        server = Server([service], codec=CODEC, status_details_codec=STATUS_DETAILS_CODEC)
+        sock = _listening_socket(port)
+        await server.start(sock=sock)
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    return serve
+
+
+class RawConnection(asyncio.Protocol):
+    """The server's end of one HTTP/2 connection, which does what a script says."""
+
+    def __init__(self, server: "RawServer") -> None:
+        self.server = server
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="ascii"))
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.server.connections.append(self)
+        if self.server.first_bytes is not None:
+            transport.write(self.server.first_bytes)
+            return
+        self.h2.initiate_connection()
+        if self.server.streams_max is not None:
+            self.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self.server.streams_max})
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(None)
+
+    def flush(self) -> None:
+        self.transport.write(self.h2.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        if self.server.first_bytes is not None:
+            return
+        for event in self.h2.receive_data(data):
+            self.server.events.put_nowait(event)
+            if isinstance(event, DataReceived):
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if isinstance(event, StreamEnded):
+                script = self.server.scripts
+                (script.pop(0) if len(script) > 1 else script[0])(self, event.stream_id)
+        if not self.transport.is_closing():
+            self.flush()
+
+    def headers(self, stream_id: int, *extra: tuple[str, str], end: bool = False) -> None:
+        self.h2.send_headers(
+            stream_id,
+            [(":status", "200"), ("content-type", "application/grpc"), *extra],
+            end_stream=end,
+        )
+
+    def message(self, stream_id: int, data: bytes = b"", *, flag: int = 0) -> None:
+        self.h2.send_data(stream_id, bytes([flag]) + len(data).to_bytes(4, "big") + data)
+
+    def trailers(self, stream_id: int, *extra: tuple[str, str], status: int = 0) -> None:
+        self.h2.send_headers(stream_id, [("grpc-status", str(status)), *extra], end_stream=True)
+
+
+Script = Callable[[RawConnection, int], None]
+
+
+@dataclass(kw_only=True)
+class RawServer:
+    """An HTTP/2 server whose every answer is scripted; the last script serves all later calls."""
+
+    scripts: list[Script]
+    port: int = 0
+    streams_max: int | None = None
+    first_bytes: bytes | None = None
+    connections: list[RawConnection] = field(default_factory=list)
+    events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
+
+    async def event(self, kind: type[Event]) -> Event:
+        """Waits for the next event of a kind."""
+        while True:
+            event = await self.events.get()
+            if isinstance(event, kind):
+                return event
+
+
+@pytest.fixture
+def raw_server() -> Callable[..., AbstractAsyncContextManager[RawServer]]:
+    @asynccontextmanager
+    async def serve(*scripts: Script, **options: object) -> AsyncIterator[RawServer]:
+        raw = RawServer(scripts=list(scripts), **options)  # type: ignore[arg-type]
+        sock = _listening_socket()
+        raw.port = sock.getsockname()[1]
+        server = await asyncio.get_running_loop().create_server(
+            lambda: RawConnection(raw), sock=sock
+        )
+        try:
+            yield raw
+        finally:
+            server.close()
+            for connection in raw.connections:
+                connection.transport.abort()
+            await asyncio.gather(*(connection.lost for connection in raw.connections))
+            await server.wait_closed()
+
+    return serve

@@ -1,0 +1,58 @@
+"""The errors: complete, and able to travel between processes."""
+
+import copy
+import pickle
+
+import pytest
+from credit_client import errors
+from credit_client.errors import CreditError
+from credit_models import ErrorReason
+from credit_models.constraints import Violation
+from credit_models.reasons import RULES
+from grpclib.const import Status
+
+SAMPLES: list[CreditError] = [
+    errors.InvalidField("m", violations=[Violation(field="f", description="d")], request_id="r"),
+    errors.IdempotencyKeyReused("m", fields=["credits", "app_id"], request_id="r"),
+    errors.InsufficientCredits("m", available=1, required=3, shortfall=2, request_id="r"),
+    errors.BalanceOverflow("m", balance=4, credits=5),
+    errors.AppTotalOverflow("m", total=2**32),
+    errors.AccessDenied("m", status=Status.PERMISSION_DENIED),
+    errors.UnknownRefusal("m", status=Status.ABORTED, reason_name="NEW", request_id="r"),
+    errors.Unavailable("m"),
+    errors.Overloaded("m"),
+    errors.StoreUnavailable("m"),
+    errors.DeadlineExceeded("m"),
+    errors.ClientClosed("m"),
+    errors.InternalError("m", status=Status.INTERNAL),
+    errors.ProtocolMismatch("m", status=Status.OK, request_id="r"),
+]
+
+
+def _all_subclasses(kind: type[CreditError]) -> set[type[CreditError]]:
+    return {kind}.union(*map(_all_subclasses, kind.__subclasses__()))
+
+
+def test_every_error_has_a_sample() -> None:
+    public = {kind for kind in _all_subclasses(CreditError) if not kind.__name__.startswith("_")}
+    assert public == {type(sample) for sample in SAMPLES} | {CreditError}
+
+
+def test_every_error_is_in_the_tree_at_the_top_of_its_file() -> None:
+    assert errors.__doc__ is not None
+    drawn = {word for word in errors.__doc__.split() if hasattr(errors, word)}
+    assert drawn >= {type(sample).__name__ for sample in SAMPLES}
+
+
+@pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_and_copying(error: CreditError) -> None:
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is type(error)
+        assert twin.__dict__ == error.__dict__
+        assert (str(twin), twin.status, twin.reason) == (str(error), error.status, error.reason)
+
+
+@pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
+def test_every_reason_of_the_contract_has_an_error_with_its_status(reason: ErrorReason) -> None:
+    (kind,) = {type(sample) for sample in SAMPLES if sample.reason is reason}
+    assert kind.status is RULES[reason].status

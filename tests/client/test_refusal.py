@@ -1,0 +1,113 @@
+"""Failed attempts and the errors that they become."""
+
+import pytest
+from credit_client import errors
+from credit_client.refusal import error_of, retry_after_seconds
+from credit_client.retry import is_retryable
+from credit_client.transport import AnswerBroken, AttemptFailed
+from credit_models import ErrorReason
+from credit_models.constraints import Violation
+from credit_models.reasons import DOMAIN, RULES, reason_name
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.const import Status
+
+
+def _refused(reason: ErrorReason, *more: object, **metadata: str) -> AttemptFailed:
+    info = ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
+    return AttemptFailed(RULES[reason].status, "why", details=[info, *more], request_id="theirs")
+
+
+@pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
+def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> None:
+    metadata = dict.fromkeys(RULES[reason].metadata, "5")
+    error = error_of(_refused(reason, **metadata), request_id="ours")
+    assert type(error) is not errors.CreditError
+    assert (error.reason, error.status) == (reason, RULES[reason].status)
+    assert (error.message, error.request_id) == ("why", "theirs")
+
+
+@pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
+def test_what_the_contract_calls_retryable_is_repeated(reason: ErrorReason) -> None:
+    assert is_retryable(RULES[reason].status) == RULES[reason].retryable
+
+
+@pytest.mark.parametrize(
+    "reason", [reason for reason in RULES if RULES[reason].metadata], ids=lambda reason: reason.name
+)
+def test_a_reason_without_its_metadata_is_a_protocol_mismatch(reason: ErrorReason) -> None:
+    error = error_of(_refused(reason), request_id="ours")
+    assert isinstance(error, errors.ProtocolMismatch)
+    assert "why" in error.message
+
+
+def test_numbers_fields_and_violations_arrive_typed() -> None:
+    few = error_of(
+        _refused(ErrorReason.INSUFFICIENT_CREDITS, available="1", required="300", shortfall="299"),
+        request_id="",
+    )
+    assert isinstance(few, errors.InsufficientCredits)
+    assert (few.available, few.required, few.shortfall) == (1, 300, 299)
+    reused = error_of(
+        _refused(ErrorReason.IDEMPOTENCY_KEY_REUSED, fields="credits,app_id"), request_id=""
+    )
+    assert isinstance(reused, errors.IdempotencyKeyReused)
+    assert reused.fields == ("credits", "app_id")
+    bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="f", description="d")])
+    invalid = error_of(_refused(ErrorReason.INVALID_FIELD, bad), request_id="")
+    assert isinstance(invalid, errors.InvalidField)
+    assert invalid.violations == (Violation(field="f", description="d"),)
+
+
+@pytest.mark.parametrize("status", list(Status), ids=lambda status: status.name)
+def test_without_a_reason_the_status_decides(status: Status) -> None:
+    expected = {
+        Status.INVALID_ARGUMENT: errors.InvalidField,
+        Status.UNAVAILABLE: errors.Unavailable,
+        Status.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+        Status.UNAUTHENTICATED: errors.AccessDenied,
+        Status.PERMISSION_DENIED: errors.AccessDenied,
+        Status.UNIMPLEMENTED: errors.ProtocolMismatch,
+        Status.OK: errors.ProtocolMismatch,
+        **dict.fromkeys(
+            [
+                Status.NOT_FOUND,
+                Status.ALREADY_EXISTS,
+                Status.RESOURCE_EXHAUSTED,
+                Status.FAILED_PRECONDITION,
+                Status.OUT_OF_RANGE,
+            ],
+            errors.UnknownRefusal,
+        ),
+    }
+    error = error_of(AttemptFailed(status, "why"), request_id="ours")
+    assert type(error) is expected.get(status, errors.InternalError)
+    assert (error.status, error.request_id) == (status, "ours")
+
+
+def test_a_reason_of_a_newer_server_is_named() -> None:
+    info = ErrorInfo(reason="MOON_IS_FULL", domain=DOMAIN)
+    failure = AttemptFailed(Status.FAILED_PRECONDITION, "why", details=[info])
+    error = error_of(failure, request_id="ours")
+    assert isinstance(error, errors.UnknownRefusal)
+    assert error.reason_name == "MOON_IS_FULL"
+
+
+def test_a_reason_of_somebody_else_is_not_taken_for_ours() -> None:
+    info = ErrorInfo(reason="OVERLOADED", domain="proxy.example")
+    error = error_of(AttemptFailed(Status.UNAVAILABLE, "why", details=[info]), request_id="ours")
+    assert type(error) is errors.Unavailable
+
+
+def test_a_broken_answer_is_a_protocol_mismatch() -> None:
+    error = error_of(AnswerBroken(Status.INTERNAL, "why"), request_id="ours")
+    assert isinstance(error, errors.ProtocolMismatch)
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [(Duration(seconds=2, nanos=500_000_000), 2.5), (Duration(seconds=-3), 0.0), (None, 0.0)],
+)
+def test_the_wait_that_the_server_asks_for_is_read(delay: Duration | None, seconds: float) -> None:
+    details = [] if delay is None else [RetryInfo(retry_delay=delay)]
+    assert retry_after_seconds(AttemptFailed(Status.UNAVAILABLE, "", details=details)) == seconds

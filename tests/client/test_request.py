@@ -1,0 +1,50 @@
+"""Requests are checked before they are sent, with the server's own rules."""
+
+import pytest
+from credit_client import InvalidField
+from credit_client.request import build
+from credit_models import AppId, CreditRequest, PurchaseRequest
+from credit_models.constraints import violations
+
+VALID = {"user_id": 7, "app_id": 1, "credits": 2**32 - 1, "created_by": 1, "idempotency_key": "k"}
+
+
+def test_a_valid_request_is_made() -> None:
+    assert build(CreditRequest, VALID) == CreditRequest(**VALID)
+
+
+def test_an_unset_optional_field_stays_unset() -> None:
+    assert build(AppId, {"app_id": 1, "user_id": None}).user_id is None
+
+
+def test_all_broken_fields_are_named_at_once_as_the_server_names_them() -> None:
+    values = {
+        "user_id": 0,
+        "app_id": 0,
+        "report_id": "",
+        "report_name": "n" * 257,
+        "credits": 0,
+        "created_by": 0,
+        "idempotency_key": "k" * 129,
+    }
+    with pytest.raises(InvalidField) as caught:
+        build(PurchaseRequest, values)
+    assert caught.value.violations == violations(PurchaseRequest(**values))
+    assert {one.field for one in caught.value.violations} == set(values)
+
+
+@pytest.mark.parametrize("value", [-1, 2**32, 2**64])
+def test_a_number_that_does_not_fit_the_wire_is_an_invalid_field_too(value: int) -> None:
+    with pytest.raises(InvalidField, match=f"credits must be 1 to 4294967295, got {value}"):
+        build(CreditRequest, VALID | {"credits": value})
+
+
+@pytest.mark.parametrize("value", ["7", 7.0, True, b"7"])
+def test_a_value_of_another_type_is_not_converted(value: object) -> None:
+    with pytest.raises(TypeError, match="credits must be int, not"):
+        build(CreditRequest, VALID | {"credits": value})
+
+
+def test_a_string_without_utf8_bytes_is_refused() -> None:
+    with pytest.raises(InvalidField, match="idempotency_key must be valid Unicode text"):
+        build(CreditRequest, VALID | {"idempotency_key": "\ud800"})

@@ -1,0 +1,59 @@
+"""Scopes end somebody's waiting without harming the task."""
+
+import asyncio
+
+import pytest
+from credit_client.scope import Scope
+
+
+class Ended(Exception):
+    pass
+
+
+async def _wait_in(scope: Scope, entered: asyncio.Event) -> None:
+    with scope:
+        entered.set()
+        await asyncio.Event().wait()
+
+
+async def test_who_is_inside_gets_the_error() -> None:
+    scope, entered = Scope(), asyncio.Event()
+    task = asyncio.create_task(_wait_in(scope, entered))
+    await entered.wait()
+    scope.cancel(Ended())
+    with pytest.raises(Ended):
+        await task
+    assert task.cancelling() == 0
+
+
+async def test_who_comes_later_gets_the_first_error() -> None:
+    scope = Scope()
+    scope.cancel(Ended("first"))
+    scope.cancel(Ended("second"))
+    with pytest.raises(Ended, match="first"), scope:
+        pass
+
+
+async def test_a_real_cancellation_at_the_same_moment_wins() -> None:
+    scope, entered = Scope(), asyncio.Event()
+    task = asyncio.create_task(_wait_in(scope, entered))
+    await entered.wait()
+    scope.cancel(Ended())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_timeout_around_still_works_afterwards() -> None:
+    scope = Scope()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            asyncio.get_running_loop().call_soon(scope.cancel, Ended())
+            with pytest.raises(Ended), scope:
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+
+async def test_an_error_of_the_body_passes() -> None:
+    with pytest.raises(KeyError), Scope():
+        raise KeyError

@@ -1,0 +1,50 @@
+"""Server addresses: which forms are read, and what is said about the others."""
+
+import pytest
+from credit_client.target import Target
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("localhost:50051", "localhost", 50051),
+        ("localhost", "localhost", 50051),
+        ("credit.internal.example:1", "credit.internal.example", 1),
+        ("credit_server:65535", "credit_server", 65535),
+        ("10.0.0.1:80", "10.0.0.1", 80),
+        ("[::1]:7", "::1", 7),
+        ("[::1]", "::1", 50051),
+    ],
+)
+def test_an_address_is_read(text: str, host: str, port: int) -> None:
+    target = Target.parse(text)
+    assert (target.host, target.port) == (host, port)
+    assert Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":50051",
+        "::1",
+        "::1:50051",
+        "[::1",
+        "[localhost]:1",
+        "http://localhost:50051",
+        "localhost:",
+        "localhost:0",
+        "localhost:65536",
+        "localhost:port",
+        "localhost:٣",
+        "a b:1",
+        "-a:1",
+        "a..b:1",
+        "a" * 64 + ":1",
+        ".".join(["a" * 60] * 5) + ":1",
+        "localhost:1\n",
+    ],
+)
+def test_another_text_is_refused_with_the_forms_that_are_taken(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write host:port, \[IPv6 address\]:port"):
+        Target.parse(text)

@@ -1,0 +1,148 @@
+"""The codec of the contract: the module's functions, and grpclib's codec on them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import betterproto2
+import credit_models
+import pytest
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    Empty,
+    Purchase,
+    PurchaseRequest,
+    Receipt,
+    TransactionType,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import WireCodec, WireError, decode, encode
+from credit_models.image import message_class
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Value
+
+NOW = datetime(2024, 6, 1, 12, 30, 15, 123_000, tzinfo=UTC)
+GREATEST = 2**32 - 1
+MESSAGES: list[betterproto2.Message] = [
+    Empty(),
+    UserId(user_id=GREATEST),
+    AppId(app_id=1),
+    AppId(app_id=1, user_id=0),
+    Balance(app_id=1, balance=GREATEST),
+    CreditRequest(user_id=1, app_id=2, credits=3, created_by=4, idempotency_key="ключ"),
+    PurchaseRequest(
+        user_id=1,
+        app_id=2,
+        report_id="r",
+        report_name="R",
+        credits=3,
+        created_by=4,
+        idempotency_key="k",
+    ),
+    Purchase(
+        id="p",
+        user_id=1,
+        app_id=2,
+        report_id="r",
+        report_name="R",
+        credits=3,
+        created_at=NOW,
+        created_by=4,
+        transaction_id="t",
+    ),
+    CreditTransaction(
+        id="t",
+        user_id=1,
+        app_id=2,
+        credits=3,
+        created_at=NOW,
+        created_by=4,
+        type=TransactionType.USE,
+        balance_after=5,
+        sequence=2**64 - 1,
+        purchase_id="p",
+        idempotency_key="k",
+    ),
+    UserCredits(
+        id="u",
+        user_id=1,
+        balances=[Balance(app_id=1, balance=2), Balance(app_id=3)],
+        created_at=NOW,
+        updated_at=NOW,
+        created_by=4,
+        updated_by=5,
+        revision=6,
+    ),
+    Receipt(transaction_id="t", purchase_id="p", balance=1, sequence=2, replayed=True),
+]
+
+
+def name(message: betterproto2.Message) -> str:
+    return type(message).__name__
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=name)
+def test_bytes_are_googles_and_betterproto2s_own(message: betterproto2.Message) -> None:
+    written = encode(message)
+    assert written == bytes(message)
+    google = message_class(f"credit.v1.{name(message)}").FromString(written)
+    assert google.SerializeToString() == written
+    assert decode(type(message), written) == message
+
+
+def test_every_message_of_the_contract_has_an_example_here() -> None:
+    messages = {
+        exported
+        for exported in vars(credit_models).values()
+        if isinstance(exported, type) and issubclass(exported, betterproto2.Message)
+    }
+    assert {type(message) for message in MESSAGES} == messages
+
+
+def test_unset_is_not_zero_where_presence_is_explicit() -> None:
+    assert decode(AppId, encode(AppId(app_id=1))).user_id is None
+    assert decode(AppId, encode(AppId(app_id=1, user_id=0))).user_id == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x08", b"\x2a\x05abc", b"\x2a\x02\xff\xff", b"\x00\x01", b"\x0f"],
+    ids=["cut off", "length past the end", "bad UTF-8", "field 0", "wire type 7"],
+)
+def test_malformed_bytes_are_refused_without_repeating_them(data: bytes) -> None:
+    with pytest.raises(WireError) as refused:
+        decode(CreditRequest, data)
+    assert str(refused.value) == "The bytes are not a valid credit.v1.CreditRequest."
+
+
+def test_a_value_out_of_range_is_refused_and_never_wraps() -> None:
+    message = CreditRequest(user_id=1)
+    message.credits = 2**32
+    with pytest.raises(WireError, match=r"^credit\.v1\.CreditRequest\.credits has a value"):
+        encode(message)
+
+
+def test_the_codec_is_protobufs() -> None:
+    assert WireCodec().__content_subtype__ == "proto"
+
+
+@pytest.mark.parametrize(
+    "message", [UserId(user_id=7), Value(string_value="x")], ids=["ours", "Google's"]
+)
+def test_the_codec_takes_our_messages_and_googles(message: Any) -> None:
+    codec = WireCodec()
+    assert codec.decode(codec.encode(message, type(message)), type(message)) == message
+
+
+@pytest.mark.parametrize("message_type", [UserId, Value], ids=["ours", "Google's"])
+def test_the_codec_refuses_malformed_bytes(message_type: type[Message]) -> None:
+    with pytest.raises(WireError, match=r"^The bytes are not a valid (credit|google)\."):
+        WireCodec().decode(b"\x08", message_type)
+
+
+def test_the_codec_refuses_an_answer_of_another_type() -> None:
+    with pytest.raises(TypeError, match="Empty is not Balance"):
+        WireCodec().encode(Empty(), Balance)

@@ -1,0 +1,111 @@
+"""Messages are checked against the contract's constraints, all fields at once."""
+
+from datetime import UTC, datetime
+
+import pytest
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    Empty,
+    PurchaseRequest,
+    TransactionType,
+    UserCredits,
+    UserId,
+)
+from credit_models._generated.message_pool import default_message_pool
+from credit_models.constraints import Constraint, Violation, constraints_of, violations
+
+UINT32_MAX = 2**32 - 1
+IDENTIFIER = f"must be 1 to {UINT32_MAX}, got 0"
+
+
+def broken(message: object) -> dict[str, str]:
+    return {found.field: found.description for found in violations(message)}  # type: ignore[arg-type]
+
+
+def test_a_valid_request_breaks_nothing() -> None:
+    greatest = PurchaseRequest(
+        user_id=UINT32_MAX,
+        app_id=UINT32_MAX,
+        report_id="r" * 128,
+        report_name="😀" * 256,
+        credits=UINT32_MAX,
+        created_by=UINT32_MAX,
+        idempotency_key="k" * 128,
+    )
+    least = PurchaseRequest(
+        user_id=1, app_id=1, report_id="r", report_name="n", credits=1, created_by=1
+    )
+    assert violations(greatest) == violations(least) == ()
+
+
+def test_every_broken_field_is_named_at_once_in_the_contracts_order() -> None:
+    request = PurchaseRequest(report_id="r" * 129, idempotency_key="secret" * 50)
+    assert violations(request) == (
+        Violation(field="user_id", description=IDENTIFIER),
+        Violation(field="app_id", description=IDENTIFIER),
+        Violation(field="report_id", description="must be 1 to 128 characters, got 129"),
+        Violation(field="report_name", description="must be 1 to 256 characters, got 0"),
+        Violation(field="credits", description=IDENTIFIER),
+        Violation(field="created_by", description=IDENTIFIER),
+        Violation(field="idempotency_key", description="must be at most 128 characters, got 300"),
+    )
+
+
+def test_mending_one_field_after_the_other_leaves_the_rest_broken() -> None:
+    request = CreditRequest(idempotency_key="k" * 129)
+    fields = ["user_id", "app_id", "credits", "created_by"]
+    for position, field in enumerate(fields):
+        assert list(broken(request)) == [*fields[position:], "idempotency_key"]
+        setattr(request, field, 1)
+    request.idempotency_key = "k"
+    assert broken(request) == {}
+
+
+def test_an_optional_user_is_checked_only_when_it_is_named() -> None:
+    assert broken(AppId(app_id=1)) == {}
+    assert broken(AppId(app_id=1, user_id=0)) == {"user_id": IDENTIFIER}
+
+
+def test_required_fields_must_be_set() -> None:
+    transaction = CreditTransaction(
+        id="t", user_id=1, app_id=1, credits=1, created_by=1, sequence=1
+    )
+    assert broken(transaction) == {"created_at": "must be set", "type": "must be set"}
+    transaction.created_at = datetime(2024, 1, 1, tzinfo=UTC)
+    transaction.type = TransactionType.ADD
+    assert broken(transaction) == {}
+
+
+def test_nested_messages_are_named_by_their_path() -> None:
+    holdings = UserCredits(balances=[Balance(app_id=1), Balance(), Balance(app_id=3)])
+    assert broken(holdings) == {"user_id": IDENTIFIER, "balances[1].app_id": IDENTIFIER}
+
+
+@pytest.mark.parametrize("message_type", list(default_message_pool.url_to_type.values()))
+def test_every_message_of_the_contract_can_be_checked(message_type: type) -> None:
+    constrained = constraints_of(message_type)
+    assert set(constrained) <= set(message_type.__dataclass_fields__)  # type: ignore[attr-defined]
+    assert set(broken(message_type())) <= set(constrained)
+
+
+def test_the_parsed_constraints_are_those_of_the_contract() -> None:
+    identifier = Constraint(minimum=1, maximum=UINT32_MAX)
+    assert constraints_of(UserId) == {"user_id": identifier}
+    assert constraints_of(PurchaseRequest) == {
+        "user_id": identifier,
+        "app_id": identifier,
+        "report_id": Constraint(length_min=1, length_max=128, required=True),
+        "report_name": Constraint(length_min=1, length_max=256, required=True),
+        "credits": identifier,
+        "created_by": identifier,
+        "idempotency_key": Constraint(length_max=128),
+    }
+    assert constraints_of(Empty) == {}
+
+
+def test_the_parsed_constraints_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        constraints_of(UserId)["user_id"] = Constraint()  # type: ignore[index]

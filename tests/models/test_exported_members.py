@@ -1,0 +1,38 @@
+"""The public surface of the package, frozen: changing it means changing this test."""
+
+import credit_models
+
+
+def test_the_package_exports_the_contract() -> None:
+    assert credit_models.__all__ == [
+        "AppId",
+        "Balance",
+        "CreditRequest",
+        "CreditServiceBase",
+        "CreditServiceStub",
+        "CreditTransaction",
+        "Empty",
+        "ErrorReason",
+        "Purchase",
+        "PurchaseRequest",
+        "Receipt",
+        "TransactionType",
+        "UserCredits",
+        "UserId",
+    ]
+
+
+def test_everything_that_is_exported_exists_and_nothing_is_left_out() -> None:
+    from credit_models._generated.credit import v1
+
+    assert all(hasattr(credit_models, name) for name in credit_models.__all__)
+    assert list(v1.__all__) == credit_models.__all__
+
+
+def test_the_modules_export_what_they_promise() -> None:
+    from credit_models import codec, constraints, reasons, status
+
+    assert codec.__all__ == ["WireCodec", "WireError", "decode", "encode"]
+    assert constraints.__all__ == ["Constraint", "Violation", "constraints_of", "violations"]
+    assert reasons.__all__ == ["DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
+    assert status.__all__ == ["StatusDetailsCodec"]

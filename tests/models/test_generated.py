@@ -1,0 +1,71 @@
+"""What is committed as generated is what the contract gives."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_code_is_fresh() -> None:
+    # With an empty PATH, as the script has to find buf, its plugin and ruff by itself.
+    finished = subprocess.run(
+        [sys.executable, SCRIPT, "--check"],
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_difference_is_shown_with_its_file_and_lines(generate: ModuleType) -> None:
+    lines = generate.differences({"a.py": b"x = 1\ny = 2\n"}, {"a.py": b"x = 1\ny = 3\n"})
+    assert lines == [
+        "--- committed/a.py",
+        "+++ fresh/a.py",
+        "@@ -1,2 +1,2 @@",
+        " x = 1",
+        "-y = 2",
+        "+y = 3",
+    ]
+
+
+def test_missing_and_left_over_files_are_differences(generate: ModuleType) -> None:
+    lines = generate.differences({"old.py": b""}, {"new.py": b""})
+    assert lines == ["new.py: missing", "old.py: should not be there"]
+
+
+def test_an_image_is_compared_by_its_bytes(generate: ModuleType) -> None:
+    lines = generate.differences({"image.binpb": b"\xff"}, {"image.binpb": b"\xfe\x00"})
+    assert lines == ["image.binpb: differs (1 bytes, should be 2)"]
+
+
+def test_a_stale_tree_fails_and_says_what_to_run(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, root = tmp_path / "fresh", tmp_path / "root"
+    fresh.mkdir()
+    (fresh / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(generate, "ROOT", root)
+    with pytest.raises(SystemExit, match=r"a\.py: missing\nRun: make generate"):
+        generate.check(fresh)
+    generate.replace(fresh)
+    generate.check(fresh)
+    (root / generate.GENERATED / "left_over.py").write_text("")
+    generate.replace(fresh)
+    generate.check(fresh)

@@ -1,0 +1,77 @@
+"""The image is the contract, in a pool of its own."""
+
+import subprocess
+import sys
+
+import pytest
+from credit_models.image import FILE_DESCRIPTOR_SET, POOL, full_names, message_class, option
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+
+def test_each_file_comes_after_those_that_it_imports() -> None:
+    seen: set[str] = set()
+    for file in FILE_DESCRIPTOR_SET.file:
+        assert seen.issuperset(file.dependency)
+        seen.add(file.name)
+    assert {
+        "credit/v1/credit.proto",
+        "credit/v1/error_reason.proto",
+        "credit/options/v1/options.proto",
+    } <= seen
+
+
+def test_the_image_has_no_comments_and_nothing_of_bufs_own() -> None:
+    for file in FILE_DESCRIPTOR_SET.file:
+        assert not file.HasField("source_code_info")
+        stripped = FileDescriptorProto.FromString(file.SerializeToString())
+        stripped.DiscardUnknownFields()
+        if not file.package.startswith("credit"):  # ours have options, which Google's class lacks
+            assert stripped == file
+
+
+# Registers another file of the contract's name, as a user's own protoc output would.
+OTHER_CONTRACT = """
+import credit_models.codec, credit_models.reasons, credit_models.constraints
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import Default
+other = FileDescriptorProto(name="credit/v1/credit.proto", package="credit.v1")
+other.message_type.add(name="UserId")
+Default().AddSerializedFile(other.SerializeToString())
+"""
+
+
+def test_googles_own_pool_is_left_to_the_user() -> None:
+    # In a process of its own: the default pool is the whole process's and forgets nothing.
+    subprocess.run([sys.executable, "-c", OTHER_CONTRACT], check=True)
+
+
+def test_a_message_class_is_made_once() -> None:
+    assert message_class("credit.v1.UserId") is message_class("credit.v1.UserId")
+
+
+def test_an_unknown_message_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        message_class("credit.v1.Nonsense")
+
+
+def test_options_are_read_from_fields_methods_and_enum_values() -> None:
+    user_id = POOL.FindMessageTypeByName("credit.v1.UserId").fields_by_name["user_id"]
+    assert option(user_id, "credit.options.v1.constraint").maximum == 2**32 - 1
+    method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
+    assert list(option(method, "credit.v1.errors")) == [1, 7]
+    value = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values_by_number[6]
+    assert option(value, "credit.options.v1.error").retryable
+
+
+def test_an_option_that_is_not_set_is_none() -> None:
+    balance = POOL.FindMessageTypeByName("credit.v1.Balance").fields_by_name["balance"]
+    assert option(balance, "credit.options.v1.constraint") is None
+    unspecified = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values_by_number[0]
+    assert option(unspecified, "credit.options.v1.error") is None
+
+
+def test_generated_classes_have_the_contracts_names() -> None:
+    from credit_models import UserId
+    from credit_models._generated.message_pool import default_message_pool
+
+    assert full_names(default_message_pool)[UserId] == "credit.v1.UserId"

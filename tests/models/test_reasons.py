@@ -1,0 +1,75 @@
+"""The reasons and how they travel are those of the contract."""
+
+import pytest
+from credit_models import CreditServiceBase, ErrorReason
+from credit_models.reasons import DOMAIN, RULES, ReasonRule, method_reasons, reason_name
+from google.rpc import error_details_pb2
+from grpclib.const import Status
+
+WRITE = "/credit.v1.CreditService/UseCredits"
+
+
+def test_every_reason_but_the_zero_value_has_a_rule() -> None:
+    assert list(RULES) == [reason for reason in ErrorReason if reason != ErrorReason.UNSPECIFIED]
+    assert all(rule.reason == reason for reason, rule in RULES.items())
+
+
+def test_a_rule_holds_what_the_contract_says() -> None:
+    assert RULES[ErrorReason.INSUFFICIENT_CREDITS] == ReasonRule(
+        reason=ErrorReason.INSUFFICIENT_CREDITS,
+        status=Status.FAILED_PRECONDITION,
+        metadata=("available", "required", "shortfall"),
+        details=(),
+        retryable=False,
+    )
+    assert RULES[ErrorReason.OVERLOADED] == ReasonRule(
+        reason=ErrorReason.OVERLOADED,
+        status=Status.UNAVAILABLE,
+        metadata=(),
+        details=("RetryInfo",),
+        retryable=True,
+    )
+
+
+def test_details_are_messages_of_google_rpc() -> None:
+    for rule in RULES.values():
+        for detail in rule.details:
+            assert detail in error_details_pb2.DESCRIPTOR.message_types_by_name
+
+
+def test_only_what_may_be_retried_tells_when() -> None:
+    for rule in RULES.values():
+        assert (
+            rule.retryable == ("RetryInfo" in rule.details) == (rule.status is Status.UNAVAILABLE)
+        )
+
+
+def test_names_are_without_the_prefix() -> None:
+    assert reason_name(ErrorReason.BALANCE_OVERFLOW) == "BALANCE_OVERFLOW"
+    assert [reason_name(reason) for reason in ErrorReason] == [
+        reason.name for reason in ErrorReason
+    ]
+
+
+def test_an_unknown_reason_has_no_name() -> None:
+    with pytest.raises(KeyError):
+        reason_name(ErrorReason(999))
+
+
+def test_every_method_has_its_reasons_in_the_order_of_precedence() -> None:
+    assert set(method_reasons()) == set(CreditServiceBase().__mapping__())
+    assert method_reasons()[WRITE] == (
+        ErrorReason.INVALID_FIELD,
+        ErrorReason.IDEMPOTENCY_KEY_REUSED,
+        ErrorReason.INSUFFICIENT_CREDITS,
+        ErrorReason.OVERLOADED,
+        ErrorReason.STORE_UNAVAILABLE,
+    )
+
+
+def test_every_reason_can_be_met() -> None:
+    assert {reason for reasons in method_reasons().values() for reason in reasons} == set(RULES)
+
+
+def test_the_domain_is_the_contracts_package() -> None:
+    assert DOMAIN == "credit.v1"

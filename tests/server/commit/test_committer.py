@@ -1,0 +1,372 @@
+"""Group commit on a store that fails on demand: nothing is lost, nothing is done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import pytest
+from credit_server.commit import CommitLimits, Committer, Overloaded, ResultUnknown, Stopping
+from credit_server.ledger import (
+    Account,
+    Add,
+    Command,
+    InsufficientCredits,
+    InvariantViolated,
+    KeyReused,
+    Receipt,
+    Transaction,
+    Use,
+)
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import (
+    Changes,
+    CommitUnknown,
+    Conflict,
+    StoreUnavailable,
+    Unit,
+    UserKey,
+)
+
+LIMITS = CommitLimits(
+    lanes=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
+)
+
+
+@dataclass
+class Script:
+    """What goes wrong with which commit: `before` prevents it, `after` hides that it happened."""
+
+    before: list[Exception | None] = field(default_factory=list)
+    after: list[Exception | None] = field(default_factory=list)
+    write: list[Exception | None] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    looked_up: list[int] = field(default_factory=list)
+    commits: int = 0
+    hold: asyncio.Event | None = None
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ScriptedStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.script = Script()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        async with super().begin() as unit:
+            yield ScriptedUnit(unit, self.script)
+
+
+class ScriptedUnit:
+    def __init__(self, unit: Unit, script: Script) -> None:
+        self._unit = unit
+        self._script = script
+
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
+        return await self._unit.accounts(user_ids)
+
+    async def transactions(
+        self, keys: Collection[UserKey], ids: Collection[str]
+    ) -> list[Transaction]:
+        self._script.looked_up.append(len(keys))
+        return await self._unit.transactions(keys, ids)
+
+    async def write(self, changes: Changes) -> None:
+        self._script.batches.append(len(changes.transactions))
+        if self._script.hold is not None:
+            self._script.held.set()
+            await self._script.hold.wait()
+        _raise_next(self._script.write)
+        await self._unit.write(changes)
+
+    async def commit(self) -> None:
+        _raise_next(self._script.before)
+        await self._unit.commit()
+        self._script.commits += 1
+        _raise_next(self._script.after)
+
+
+def _raise_next(errors: list[Exception | None]) -> None:
+    if errors:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+
+def add(store: MemoryStore, credits_: int = 1, *, user: int = 1, key: str = "") -> Add:
+    return Add(
+        user_id=user,
+        app_id=1,
+        credits=credits_,
+        created_by=1,
+        key=key,
+        transaction_id=store.new_id(),
+    )
+
+
+def use(store: MemoryStore, credits_: int, *, user: int = 1, key: str = "") -> Use:
+    return Use(
+        user_id=user,
+        app_id=1,
+        report_id="r",
+        report_name="n",
+        credits=credits_,
+        created_by=1,
+        key=key,
+        transaction_id=store.new_id(),
+        purchase_id=store.new_id(),
+    )
+
+
+async def history(store: MemoryStore, user: int = 1) -> list[Transaction]:
+    return [entry async for page in store.list_transactions(user) for entry in page]
+
+
+@pytest.fixture
+def store() -> ScriptedStore:
+    return ScriptedStore()
+
+
+async def test_an_accepted_command_is_answered_with_its_receipt(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        command = add(store, 5)
+        receipt = await committer.submit(command)
+    assert isinstance(receipt, Receipt)
+    assert receipt.transaction.id == command.transaction_id
+    assert not receipt.replayed
+    assert await history(store) == [receipt.transaction]
+
+
+async def test_concurrent_writes_share_a_transaction(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        await asyncio.gather(*(committer.submit(add(store)) for _ in range(100)))
+    assert store.script.batches == [100]
+    assert [entry.sequence for entry in await history(store)] == list(range(1, 101))
+
+
+async def test_a_batch_is_never_larger_than_allowed(store: ScriptedStore) -> None:
+    async with Committer(store, replace(LIMITS, batch_max=40)) as committer:
+        await asyncio.gather(*(committer.submit(add(store)) for _ in range(100)))
+    assert store.script.batches == [40, 40, 20]
+
+
+async def test_a_key_that_comes_again_is_answered_from_memory(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        first = await committer.submit(add(store, 5, key="k"))
+        again = await committer.submit(add(store, 5, key="k"))
+        other = await committer.submit(add(store, 6, key="k"))
+    assert isinstance(first, Receipt)
+    assert again == Receipt(transaction=first.transaction, replayed=True)
+    assert other == KeyReused(fields=("credits",))
+    assert store.script.commits == 1
+
+
+async def test_a_key_from_another_process_is_found_in_the_store(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        first = await committer.submit(add(store, 5, key="k"))
+    async with Committer(store, LIMITS) as another:
+        again = await another.submit(add(store, 5, key="k"))
+    assert isinstance(first, Receipt)
+    assert again == Receipt(transaction=first.transaction, replayed=True)
+    assert len(await history(store)) == 1
+    assert store.script.commits == 2  # a replayed OK is certain only when a majority has it
+
+
+async def test_a_replay_is_found_although_the_balance_would_refuse_it(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        await committer.submit(add(store, 5))
+        first = await committer.submit(use(store, 5, key="k"))
+    async with Committer(store, LIMITS) as another:
+        again = await another.submit(use(store, 5, key="k"))
+    assert isinstance(first, Receipt)
+    assert again == Receipt(transaction=first.transaction, replayed=True)
+
+
+async def test_a_refusal_never_rests_on_a_remembered_balance(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as here, Committer(store, LIMITS) as there:
+        await here.submit(add(store, 1))
+        await there.submit(add(store, 99))  # `here` remembers a balance of 1
+        receipt = await here.submit(use(store, 100))
+    assert isinstance(receipt, Receipt)
+    assert receipt.transaction.balance_after == 0
+
+
+async def test_a_success_never_rests_on_a_remembered_balance(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as here, Committer(store, LIMITS) as there:
+        await here.submit(add(store, 100))
+        await there.submit(use(store, 100))  # `here` remembers a balance of 100
+        refusal = await here.submit(use(store, 100))
+    assert refusal == InsufficientCredits(available=0, required=100)
+
+
+async def test_a_conflict_is_tried_again(store: ScriptedStore) -> None:
+    store.script.before = [Conflict("busy"), Conflict("busy")]
+    async with Committer(store, LIMITS) as committer:
+        receipts = await asyncio.gather(
+            *(committer.submit(add(store, key=str(n))) for n in range(9))
+        )
+    assert all(isinstance(receipt, Receipt) and not receipt.replayed for receipt in receipts)
+    assert store.script.batches == [9, 9, 9]
+    assert len(await history(store)) == 9
+
+
+async def test_repeated_conflicts_halve_the_batch(store: ScriptedStore) -> None:
+    store.script.write = [Conflict("busy")] * 3
+    async with Committer(store, LIMITS) as committer:
+        await asyncio.gather(*(committer.submit(add(store)) for _ in range(8)))
+    assert store.script.batches == [8, 8, 8, 4, 4]
+    assert [entry.sequence for entry in await history(store)] == list(range(1, 9))
+
+
+async def test_an_unknown_commit_that_happened_is_recognised_and_no_replay(
+    store: ScriptedStore,
+) -> None:
+    store.script.after = [CommitUnknown("the connection broke")]
+    async with Committer(store, LIMITS) as committer:
+        commands: list[Command] = [add(store), add(store, key="k"), use(store, 1)]
+        receipts = await asyncio.gather(*map(committer.submit, commands))
+    assert [receipt.replayed for receipt in receipts if isinstance(receipt, Receipt)] == [False] * 3
+    assert [entry.id for entry in await history(store)] == [
+        command.transaction_id for command in commands
+    ]
+
+
+async def test_an_unknown_commit_that_did_not_happen_is_done_again(store: ScriptedStore) -> None:
+    store.script.before = [CommitUnknown("the connection broke")]
+    async with Committer(store, LIMITS) as committer:
+        receipt = await committer.submit(add(store, 5))
+    assert isinstance(receipt, Receipt)
+    assert await history(store) == [receipt.transaction]
+
+
+async def test_a_commit_that_stays_unknown_is_not_reported_as_failed(store: ScriptedStore) -> None:
+    store.script.after = [CommitUnknown("no word")]
+    store.script.before = [None, *([StoreUnavailable("away")] * 10_000)]
+    async with Committer(store, replace(LIMITS, retry_seconds=0.05)) as committer:
+        with pytest.raises(ResultUnknown):
+            await committer.submit(add(store, 5, key="k"))
+        store.script.before = []
+        again = await committer.submit(add(store, 5, key="k"))
+    assert isinstance(again, Receipt)
+    assert again.replayed
+    assert len(await history(store)) == 1
+
+
+async def test_an_unreachable_store_is_reported_at_once(store: ScriptedStore) -> None:
+    store.script.before = [StoreUnavailable("away")]
+    async with Committer(store, LIMITS) as committer:
+        with pytest.raises(ResultUnknown):
+            await committer.submit(add(store))
+        assert isinstance(await committer.submit(add(store)), Receipt)
+
+
+async def test_one_bad_command_does_not_take_its_batch_with_it(store: ScriptedStore) -> None:
+    bad = replace(add(store), credits=0)
+    async with Committer(store, LIMITS) as committer:
+        results = await asyncio.gather(
+            committer.submit(add(store)),
+            committer.submit(bad),
+            committer.submit(add(store)),
+            return_exceptions=True,
+        )
+        assert isinstance(await committer.submit(add(store)), Receipt)
+    assert [type(result) for result in results] == [Receipt, InvariantViolated, Receipt]
+    assert [entry.sequence for entry in await history(store)] == [1, 2, 3]
+
+
+async def test_more_than_may_wait_is_refused_and_nothing_of_it_happens(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    async with Committer(store, replace(LIMITS, waiting_max=3, lanes=1)) as committer:
+        first = asyncio.create_task(committer.submit(add(store)))
+        await store.script.held.wait()
+        waiting = [asyncio.create_task(committer.submit(add(store))) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await committer.submit(add(store))
+        store.script.hold.set()
+        await asyncio.gather(first, *waiting)
+    assert len(await history(store)) == 4
+
+
+async def test_a_caller_that_leaves_while_waiting_leaves_nothing_behind(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    async with Committer(store, LIMITS) as committer:
+        first = asyncio.create_task(committer.submit(add(store)))
+        await store.script.held.wait()
+        waiting = asyncio.create_task(committer.submit(add(store)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        store.script.hold.set()
+        await first
+    assert len(await history(store)) == 1
+
+
+async def test_a_caller_that_leaves_does_not_disturb_its_batch(store: ScriptedStore) -> None:
+    store.script.hold = asyncio.Event()
+    async with Committer(store, LIMITS) as committer:
+        leaving = asyncio.create_task(committer.submit(add(store, 5, key="k")))
+        staying = asyncio.create_task(committer.submit(add(store, 7)))
+        await store.script.held.wait()
+        leaving.cancel()
+        store.script.hold.set()
+        assert isinstance(await staying, Receipt)
+        again = await committer.submit(add(store, 5, key="k"))
+    assert isinstance(again, Receipt)
+    assert again.replayed
+    assert [entry.credits for entry in await history(store)] == [5, 7]
+
+
+async def test_stopping_settles_what_waits_and_takes_in_nothing_more(store: ScriptedStore) -> None:
+    store.script.hold = asyncio.Event()
+    committer = Committer(store, LIMITS)
+    async with committer:
+        tasks = [asyncio.create_task(committer.submit(add(store, user=n))) for n in range(1, 6)]
+        await store.script.held.wait()
+        store.script.hold.set()
+    assert all(isinstance(result, Receipt) for result in await asyncio.gather(*tasks))
+    with pytest.raises(Stopping):
+        await committer.submit(add(store))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_nothing_is_lost_or_doubled_by_any_mixture_of_failures(
+    store: ScriptedStore, seed: int
+) -> None:
+    random = Random(seed)
+    failures: list[type[Exception]] = [Conflict, CommitUnknown, StoreUnavailable]
+    for errors in (store.script.before, store.script.after, store.script.write):
+        for _ in range(60):
+            kinds = failures if errors is not store.script.after else [CommitUnknown]
+            errors.append(random.choice(kinds)("scripted") if random.random() < 0.3 else None)
+
+    async def caller(number: int) -> Receipt:
+        key = f"key-{number % 25}"  # each key is sent by two callers at once
+        credits_, user = 1 + number % 25, 1 + number % 5
+        while True:
+            try:
+                result = await committer.submit(add(store, credits_, user=user, key=key))
+            except ResultUnknown:
+                continue
+            assert isinstance(result, Receipt)
+            return result
+
+    async with Committer(store, replace(LIMITS, batch_max=7), random=random) as committer:
+        receipts = await asyncio.gather(*map(caller, range(50)))
+    assert sum(not receipt.replayed for receipt in receipts) <= 25
+    for user in range(1, 6):
+        entries = await history(store, user)
+        assert [entry.sequence for entry in entries] == list(range(1, 6))
+        assert len({entry.key for entry in entries}) == 5
+        account = await store.account(user)
+        assert account is not None
+        assert account.balance(1) == sum(entry.credits for entry in entries)
+    assert await store.app_total(1) == sum(range(1, 26))
+    assert {receipt.transaction.id for receipt in receipts} == {
+        entry.id for user in range(1, 6) for entry in await history(store, user)
+    }

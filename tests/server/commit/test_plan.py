@@ -1,0 +1,140 @@
+"""A batch is decided in the order of arrival, as if its commands had come one by one."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from credit_server.commit.plan import Known, plan
+from credit_server.ledger import (
+    Accepted,
+    Account,
+    Add,
+    Command,
+    InsufficientCredits,
+    KeyReused,
+    Replayed,
+    Transaction,
+    Use,
+)
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def add(credits_: int, *, user: int = 1, app: int = 1, key: str = "", id_: str = "t") -> Add:
+    return Add(
+        user_id=user, app_id=app, credits=credits_, created_by=1, key=key, transaction_id=id_
+    )
+
+
+def use(credits_: int, *, user: int = 1, app: int = 1, key: str = "", id_: str = "t") -> Use:
+    return Use(
+        user_id=user,
+        app_id=app,
+        report_id="r",
+        report_name="n",
+        credits=credits_,
+        created_by=1,
+        key=key,
+        transaction_id=id_,
+        purchase_id=f"p-{id_}",
+    )
+
+
+def empty(*users: int) -> dict[int, Account]:
+    return {user: Account.empty(user) for user in users}
+
+
+def committed(command: Command) -> Transaction:
+    (outcome,) = plan([command], empty(command.user_id), Known(), NOW).outcomes
+    assert isinstance(outcome, Accepted)
+    return outcome.transaction
+
+
+def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
+    batch = plan([add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), Known(), NOW)
+    assert [type(outcome) for outcome in batch.outcomes] == [
+        Accepted,
+        Accepted,
+        InsufficientCredits,
+    ]
+    assert [entry.sequence for entry in batch.transactions] == [1, 2]
+    assert batch.accounts[1].balance(1) == 0
+
+
+def test_the_same_key_twice_has_one_leader_and_the_rest_share_its_outcome() -> None:
+    batch = plan(
+        [add(5, key="k", id_="a"), add(5, key="k", id_="b"), add(6, key="k", id_="c")],
+        empty(1),
+        Known(),
+        NOW,
+    )
+    first, second, third = batch.outcomes
+    assert isinstance(first, Accepted)
+    assert second == Replayed(transaction=first.transaction)
+    assert third == KeyReused(fields=("credits",))
+    assert len(batch.transactions) == 1
+
+
+def test_a_refused_leader_leaves_the_key_free() -> None:
+    batch = plan(
+        [use(5, key="k", id_="a"), add(5, id_="b"), use(5, key="k", id_="c")],
+        empty(1),
+        Known(),
+        NOW,
+    )
+    assert [type(outcome) for outcome in batch.outcomes] == [
+        InsufficientCredits,
+        Accepted,
+        Accepted,
+    ]
+
+
+def test_a_key_belongs_to_its_user() -> None:
+    batch = plan(
+        [add(5, user=1, key="k", id_="a"), add(5, user=2, key="k", id_="b")],
+        empty(1, 2),
+        Known(),
+        NOW,
+    )
+    assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
+
+
+def test_what_is_in_the_history_is_not_done_again() -> None:
+    known = Known()
+    known.add([committed(add(5, key="k", id_="a"))])
+    (outcome,) = plan([add(5, key="k", id_="b")], empty(1), known, NOW).outcomes
+    assert isinstance(outcome, Replayed)
+
+
+def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
+    known = Known()
+    known.add([committed(add(5, id_="a"))])
+    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), known, NOW)
+    assert [type(outcome) for outcome in batch.outcomes] == [Replayed, Accepted]
+
+
+def test_commands_without_a_key_are_all_new() -> None:
+    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), Known(), NOW)
+    assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
+
+
+def test_totals_are_the_sum_per_app_over_all_users() -> None:
+    batch = plan(
+        [
+            add(5, user=1, app=1, id_="a"),
+            add(7, user=2, app=1, id_="b"),
+            use(2, user=1, app=1, id_="c"),
+            add(1, user=1, app=2, id_="d"),
+        ],
+        empty(1, 2),
+        Known(),
+        NOW,
+    )
+    assert batch.totals == {1: 10, 2: 1}
+
+
+def test_only_a_refusal_for_the_balance_rests_on_balances() -> None:
+    known = Known()
+    known.add([committed(add(5, key="k", id_="a"))])
+    decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
+    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), known, NOW).rests_on_balances
+    assert plan([replace(use(9), transaction_id="e")], empty(1), known, NOW).rests_on_balances

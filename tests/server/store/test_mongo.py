@@ -1,0 +1,199 @@
+"""How the MongoDB store tells its failures apart, provoked in a real mongod by failCommand.
+
+See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from credit_server.commit import CommitLimits, Committer
+from credit_server.ledger import Add, Receipt
+from credit_server.store.mongo import MongoStore, StoreMisconfigured
+from credit_server.store.port import Changes, CommitUnknown, Conflict, StoreUnavailable
+from pymongo import MongoClient
+
+NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, slot=0)
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    await mongo.migrate()
+    yield mongo
+    mongo.close()
+
+
+@asynccontextmanager
+async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIterator[None]:
+    """Have mongod fail a command of the server's client, so many times."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.admin.command(
+            "configureFailPoint",
+            "failCommand",
+            mode={"times": times},
+            data={"failCommands": [command], "appName": "credit-server", **data},
+        )
+        try:
+            yield
+        finally:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+async def commit(store: MongoStore) -> None:
+    async with store.begin() as unit:
+        await unit.write(NOTHING)
+        await unit.commit()
+
+
+async def test_a_write_conflict_is_a_conflict(store: MongoStore, mongod_uri: str) -> None:
+    async with failing(mongod_uri, "update", times=1, errorCode=112):
+        with pytest.raises(Conflict):
+            await commit(store)
+    assert await store.app_total(1) == 0
+
+
+async def test_a_connection_that_breaks_before_the_commit_is_a_conflict(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(mongod_uri, "update", times=1, closeConnection=True):
+        with pytest.raises(Conflict):
+            await commit(store)
+    assert await store.app_total(1) == 0
+
+
+async def test_a_commit_whose_answer_is_lost_once_is_asked_for_again(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(mongod_uri, "commitTransaction", times=1, closeConnection=True):
+        await commit(store)
+    assert await store.app_total(1) == 5
+
+
+async def test_a_commit_whose_answer_is_always_lost_is_unknown(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(mongod_uri, "commitTransaction", times=100, closeConnection=True):
+        with pytest.raises(CommitUnknown):
+            await commit(store)
+
+
+async def test_a_commit_that_times_out_on_the_majority_is_unknown(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    error = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication"}
+    async with failing(mongod_uri, "commitTransaction", times=100, writeConcernError=error):
+        with pytest.raises(CommitUnknown):
+            await commit(store)
+
+
+async def test_a_commit_that_fails_for_another_reason_is_unknown_too(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(mongod_uri, "commitTransaction", times=100, errorCode=8000):
+        with pytest.raises(CommitUnknown):
+            await commit(store)
+
+
+async def test_a_transaction_that_mongod_gave_up_is_a_conflict(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(
+        mongod_uri,
+        "commitTransaction",
+        times=1,
+        errorCode=251,  # NoSuchTransaction
+        errorLabels=["TransientTransactionError"],
+    ):
+        with pytest.raises(Conflict):
+            await commit(store)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_the_committer_settles_an_unknown_commit_exactly_once(
+    store: MongoStore, mongod_uri: str, committed: bool
+) -> None:
+    data: dict[str, Any] = (
+        {"writeConcernError": {"code": 64, "errmsg": "waiting for replication"}}
+        if committed
+        else {"closeConnection": True}
+    )
+    limits = CommitLimits(lanes=1, backoff_max_seconds=0.01)
+    command = Add(
+        user_id=1, app_id=1, credits=5, created_by=1, key="", transaction_id=store.new_id()
+    )
+    # As often as one attempt of the committer asks: each of its commits is repeated by the driver.
+    async with (
+        failing(mongod_uri, "commitTransaction", times=6, **data),
+        Committer(store, limits) as committer,
+    ):
+        receipt = await committer.submit(command)
+    assert isinstance(receipt, Receipt)
+    assert not receipt.replayed
+    entries = [entry async for page in store.list_transactions(1) for entry in page]
+    assert [entry.id for entry in entries] == [command.transaction_id]
+    assert await store.app_total(1) == 5
+
+
+async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: str) -> None:
+    stores = [MongoStore(mongod_uri, database=database) for _ in range(2)]
+    await stores[0].migrate()
+    limits = CommitLimits(lanes=1, batch_max=5)
+    async with Committer(stores[0], limits) as here, Committer(stores[1], limits) as there:
+
+        async def add(committer: Committer, number: int) -> None:
+            receipt = await committer.submit(
+                Add(
+                    user_id=1,
+                    app_id=1,
+                    credits=1,
+                    created_by=1,
+                    key=f"key-{number // 2}",  # each key is sent to both
+                    transaction_id=stores[0].new_id(),
+                )
+            )
+            assert isinstance(receipt, Receipt)
+
+        await asyncio.gather(*(add((here, there)[number % 2], number) for number in range(80)))
+    entries = [entry async for page in stores[0].list_transactions(1) for entry in page]
+    assert [entry.sequence for entry in entries] == list(range(1, 41))
+    assert {entry.key for entry in entries} == {f"key-{number}" for number in range(40)}
+    assert await stores[1].app_total(1) == 40
+    for store in stores:
+        store.close()
+
+
+async def test_an_unreachable_store_is_unavailable() -> None:
+    # Port 9 is the discard service: nothing of ours listens there.
+    store = MongoStore(
+        "mongodb://127.0.0.1:9/?replicaSet=none", database="credit", timeout_seconds=0.2
+    )
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    with pytest.raises(StoreUnavailable):
+        await store.account(1)
+    with pytest.raises(StoreUnavailable):
+        await commit(store)
+    store.close()
+
+
+@pytest.mark.parametrize("uri", ["nonsense", "mongodb://", "mongodb://host:port"])
+def test_a_connection_string_that_is_not_valid_is_named(uri: str) -> None:
+    with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_URI is not valid"):
+        MongoStore(uri, database="credit")
+
+
+def test_a_database_name_that_is_not_valid_is_named(mongod_uri: str) -> None:
+    with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_DATABASE is not valid"):
+        MongoStore(mongod_uri, database="no spaces")
+
+
+async def test_a_database_without_a_schema_is_named(mongod_uri: str, database: str) -> None:
+    store = MongoStore(mongod_uri, database=database)
+    with pytest.raises(StoreMisconfigured, match="credit-server migrate"):
+        await store.verify_schema()
+    store.close()

@@ -1,0 +1,128 @@
+"""The schema is made by `migrate`, held by validators, and its drift is named."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from credit_server.store import schema
+from credit_server.store.documents import BalanceDocument, TransactionDocument
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import WriteError
+
+
+@pytest.fixture
+async def db(mongod_uri: str, database: str) -> AsyncIterator[schema.Database]:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri, tz_aware=True)
+    yield client[database]
+    client.close()
+
+
+@pytest.fixture
+async def migrated(db: schema.Database) -> schema.Database:
+    await schema.migrate(db)
+    return db
+
+
+async def test_a_new_database_has_no_schema(db: schema.Database) -> None:
+    assert await schema.verify(db) == ["the database has no schema yet"]
+
+
+async def test_a_migrated_database_has_no_drift(migrated: schema.Database) -> None:
+    assert await schema.verify(migrated) == []
+
+
+async def test_migrating_again_changes_nothing(migrated: schema.Database) -> None:
+    assert await schema.migrate(migrated) == schema.SCHEMA_VERSION
+    assert await schema.verify(migrated) == []
+
+
+async def test_a_later_schema_is_not_touched(migrated: schema.Database) -> None:
+    await migrated[schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
+    assert await schema.verify(migrated) == ["the schema has version 99, this server needs 1"]
+    with pytest.raises(schema.SchemaTooNew, match="run a later release"):
+        await schema.migrate(migrated)
+
+
+async def test_a_missing_collection_is_drift(migrated: schema.Database) -> None:
+    await migrated.drop_collection(schema.PURCHASES)
+    assert await schema.verify(migrated) == ["the collection purchases is missing"]
+
+
+async def test_a_missing_index_is_drift_that_migrate_mends(migrated: schema.Database) -> None:
+    await migrated[schema.USER_CREDITS].drop_index("user_id")
+    assert await schema.verify(migrated) == ["the index user_id of user_credits is missing"]
+    await schema.migrate(migrated)
+    assert await schema.verify(migrated) == []
+
+
+async def test_an_index_that_is_not_unique_is_drift(migrated: schema.Database) -> None:
+    await migrated[schema.USER_CREDITS].drop_index("user_id")
+    await migrated[schema.USER_CREDITS].create_index("user_id", name="user_id")
+    assert await schema.verify(migrated) == ["the index user_id of user_credits differs"]
+
+
+async def test_a_loosened_validator_is_drift_that_migrate_mends(migrated: schema.Database) -> None:
+    await migrated.command("collMod", schema.PURCHASES, validator={})
+    await migrated.command("collMod", schema.APP_TOTALS, validationAction="warn")
+    assert await schema.verify(migrated) == [
+        "the validator of purchases differs",
+        "the validator of app_totals does not refuse bad documents",
+    ]
+    await schema.migrate(migrated)
+    assert await schema.verify(migrated) == []
+
+
+GOOD: dict[str, Any] = {
+    "user_id": Int64(1),
+    "balances": [{"app_id": Int64(1), "balance": Int64(0)}],
+    "created_by": Int64(1),
+    "updated_by": Int64(1),
+    "revision": Int64(1),
+}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"user_id": Int64(0)},
+        {"user_id": Int64(2**32)},
+        {"user_id": 1},  # an int32
+        {"user_id": 1.5},
+        {"balances": [{"app_id": Int64(1), "balance": Int64(-1)}]},
+        {"balances": [{"app_id": Int64(1), "balance": Int64(2**32)}]},
+        {"balances": [{"app_id": Int64(1)}]},
+        {"revision": Int64(0)},
+        {"created_at": "yesterday"},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+async def test_the_database_itself_refuses_what_must_never_be(
+    migrated: schema.Database, bad: dict[str, Any]
+) -> None:
+    at = ObjectId().generation_time
+    good = {**GOOD, "created_at": at, "updated_at": at}
+    with pytest.raises(WriteError, match="Document failed validation"):
+        await migrated[schema.USER_CREDITS].insert_one({**good, **bad})
+    await migrated[schema.USER_CREDITS].insert_one(good)
+
+
+def test_the_validator_says_what_the_model_says() -> None:
+    assert schema.validator_of(BalanceDocument)["$jsonSchema"] == {
+        "bsonType": "object",
+        "additionalProperties": False,
+        "required": ["app_id", "balance"],
+        "properties": {
+            "app_id": {"bsonType": "long", "minimum": 1, "maximum": 2**32 - 1},
+            "balance": {"bsonType": "long", "minimum": 0, "maximum": 2**32 - 1},
+        },
+    }
+    properties = schema.validator_of(TransactionDocument)["$jsonSchema"]["properties"]
+    assert properties["type"] == {"enum": ["add", "use"]}
+    assert properties["idempotency_key"] == {
+        "bsonType": "string",
+        "minLength": 1,
+        "maxLength": 128,
+    }

@@ -1,0 +1,291 @@
+"""One suite for every store behind the port: MongoDB and its memory twin."""
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
+from credit_server.store.memory import MemoryStore
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import Changes, Conflict, Store
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "mongo"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore(page_size=3)
+        return
+    uri: str = request.getfixturevalue("mongod_uri")
+    mongo = MongoStore(uri, database=request.getfixturevalue("database"), page_size=3)
+    await mongo.migrate()
+    yield mongo
+    mongo.close()
+
+
+def account(user: int = 7, *, balance: int = 10, revision: int = 1) -> Account:
+    return Account(
+        user_id=user,
+        balances={1: balance},
+        revision=revision,
+        created_at=NOW,
+        updated_at=NOW + timedelta(seconds=revision % 100),
+        created_by=3,
+        updated_by=4,
+    )
+
+
+def entry(store: Store, *, user: int = 7, sequence: int = 1, key: str = "") -> Transaction:
+    return Transaction(
+        id=store.new_id(),
+        user_id=user,
+        app_id=1,
+        kind=Kind.ADD,
+        credits=10,
+        balance_after=10,
+        sequence=sequence,
+        created_at=NOW,
+        created_by=3,
+        key=key,
+    )
+
+
+def purchase_of(store: Store, paid: Transaction) -> tuple[Transaction, Purchase]:
+    purchase = Purchase(
+        id=store.new_id(),
+        user_id=paid.user_id,
+        app_id=paid.app_id,
+        report_id="r-\x00-1",
+        report_name="Jahresbericht \N{SNOWMAN}",
+        credits=paid.credits,
+        created_at=paid.created_at,
+        created_by=paid.created_by,
+        transaction_id=paid.id,
+        sequence=paid.sequence,
+    )
+    used = replace(
+        paid,
+        kind=Kind.USE,
+        purchase_id=purchase.id,
+        report_id=purchase.report_id,
+        report_name=purchase.report_name,
+    )
+    return used, purchase
+
+
+def changes(
+    accounts: Sequence[tuple[int, Account]] = (),
+    transactions: Sequence[Transaction] = (),
+    purchases: Sequence[Purchase] = (),
+    totals: dict[int, int] | None = None,
+    slot: int = 0,
+) -> Changes:
+    return Changes(
+        accounts=accounts,
+        transactions=transactions,
+        purchases=purchases,
+        totals=totals or {},
+        slot=slot,
+    )
+
+
+async def write(store: Store, what: Changes) -> None:
+    async with store.begin() as unit:
+        await unit.write(what)
+        await unit.commit()
+
+
+async def transactions_of(store: Store, user: int = 7) -> list[Transaction]:
+    return [found async for page in store.list_transactions(user) for found in page]
+
+
+async def purchases_of(store: Store, user: int = 7) -> list[Purchase]:
+    return [found async for page in store.list_purchases(user) for found in page]
+
+
+async def test_ids_are_24_hexadecimal_digits_and_differ(store: Store) -> None:
+    ids = {store.new_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(id_) == 24 and int(id_, 16) >= 0 for id_ in ids)
+
+
+async def test_what_was_committed_is_read_back_as_it_was(store: Store) -> None:
+    used, purchase = purchase_of(store, entry(store, key="k"))
+    await write(store, changes([(0, account())], [used], [purchase], {1: 10}))
+    found = await store.account(7)
+    assert found is not None
+    assert found.id
+    assert replace(found, id="") == account()
+    assert await transactions_of(store) == [used]
+    assert await purchases_of(store) == [purchase]
+    assert await store.app_total(1) == 10
+
+
+async def test_the_greatest_values_are_kept(store: Store) -> None:
+    greatest = replace(
+        account(UINT32_MAX, balance=UINT32_MAX, revision=2**40),
+        created_by=UINT32_MAX,
+        updated_by=UINT32_MAX,
+    )
+    await write(store, changes([(0, greatest)], totals={UINT32_MAX: 2**40}))
+    found = await store.account(UINT32_MAX)
+    assert found is not None
+    assert replace(found, id="") == greatest
+    assert await store.app_total(UINT32_MAX) == 2**40
+
+
+async def test_who_never_had_credits_has_nothing(store: Store) -> None:
+    assert await store.account(7) is None
+    assert await store.app_total(1) == 0
+    assert await transactions_of(store) == []
+    assert await purchases_of(store) == []
+
+
+async def test_without_a_commit_nothing_is_written(store: Store) -> None:
+    async with store.begin() as unit:
+        await unit.write(changes([(0, account())], [entry(store)], totals={1: 10}))
+    assert await store.account(7) is None
+    assert await transactions_of(store) == []
+    assert await store.app_total(1) == 0
+
+
+async def test_a_unit_reads_the_accounts_that_exist(store: Store) -> None:
+    await write(store, changes([(0, account(7)), (0, account(8, balance=5))]))
+    async with store.begin() as unit:
+        found = await unit.accounts([7, 8, 9])
+        await unit.commit()
+    assert {user: value.balance(1) for user, value in found.items()} == {7: 10, 8: 5}
+
+
+async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
+    with_key, without, other = (
+        entry(store, key="k"),
+        entry(store, sequence=2),
+        entry(store, user=8, key="k"),
+    )
+    await write(store, changes(transactions=[with_key, without, other]))
+    async with store.begin() as unit:
+        by_key = await unit.transactions([(7, "k"), (7, "absent"), (9, "k")], [])
+        by_id = await unit.transactions([], [without.id, store.new_id()])
+        both = await unit.transactions([(7, "k")], [with_key.id])
+        nothing = await unit.transactions([], [])
+        await unit.commit()
+    assert (by_key, by_id, both, nothing) == ([with_key], [without], [with_key], [])
+
+
+async def test_a_unit_reads_one_snapshot(store: Store) -> None:
+    await write(store, changes([(0, account())]))
+    async with store.begin() as unit:
+        before = await unit.accounts([7])
+        await write(store, changes([(1, account(balance=20, revision=2))]))
+        again = await unit.accounts([7])
+    assert before == again
+
+
+async def test_an_account_that_has_changed_is_a_conflict(store: Store) -> None:
+    await write(store, changes([(0, account())]))
+    with pytest.raises(Conflict):
+        await write(store, changes([(5, account(revision=6))], totals={1: 1}))
+    assert await store.app_total(1) == 0
+
+
+async def test_an_account_that_is_there_already_is_a_conflict(store: Store) -> None:
+    await write(store, changes([(0, account())]))
+    with pytest.raises(Conflict):
+        await write(store, changes([(0, account(balance=99))]))
+    found = await store.account(7)
+    assert found is not None
+    assert found.balance(1) == 10
+
+
+async def test_two_units_that_write_one_account_do_not_both_commit(store: Store) -> None:
+    await write(store, changes([(0, account())]))
+    async with store.begin() as first, store.begin() as second:
+        await first.accounts([7])
+        await second.accounts([7])
+        await first.write(changes([(1, account(balance=11, revision=2))]))
+        # MongoDB refuses the second write, the twin its commit.
+        second_written = await succeeds(
+            second.write(changes([(1, account(balance=12, revision=2))]))
+        )
+        assert await succeeds(first.commit())
+        assert not (second_written and await succeeds(second.commit()))
+    found = await store.account(7)
+    assert found is not None
+    assert found.balance(1) == 11
+
+
+async def succeeds(step: Awaitable[None]) -> bool:
+    try:
+        await step
+    except Conflict:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("taken", ["id", "sequence", "key"])
+async def test_a_unique_value_that_is_taken_is_a_conflict(store: Store, taken: str) -> None:
+    first = entry(store, key="k")
+    await write(store, changes(transactions=[first]))
+    second = entry(store, sequence=2, key="other")
+    match taken:
+        case "id":
+            second = replace(second, id=first.id)
+        case "sequence":
+            second = replace(second, sequence=1)
+        case _:
+            second = replace(second, key="k")
+    with pytest.raises(Conflict):
+        await write(store, changes(transactions=[second]))
+    assert await transactions_of(store) == [first]
+
+
+async def test_any_number_of_transactions_have_no_key(store: Store) -> None:
+    await write(store, changes(transactions=[entry(store), entry(store, sequence=2)]))
+    assert len(await transactions_of(store)) == 2
+
+
+async def test_lists_come_in_pages_by_sequence_and_only_of_their_user(store: Store) -> None:
+    entries = [entry(store, sequence=number) for number in range(1, 8)]
+    pairs = [purchase_of(store, paid) for paid in entries]
+    await write(
+        store,
+        changes(
+            transactions=[used for used, _ in reversed(pairs)] + [entry(store, user=8)],
+            purchases=[purchase for _, purchase in reversed(pairs)],
+        ),
+    )
+    pages = [len(page) async for page in store.list_transactions(7)]
+    assert pages == [3, 3, 1]
+    assert await transactions_of(store) == [used for used, _ in pairs]
+    assert await purchases_of(store) == [purchase for _, purchase in pairs]
+
+
+async def test_a_history_of_whole_pages_ends(store: Store) -> None:
+    await write(store, changes(transactions=[entry(store, sequence=n) for n in range(1, 7)]))
+    assert [len(page) async for page in store.list_transactions(7)] == [3, 3]
+
+
+async def test_totals_add_up_over_slots_and_may_be_negative_in_one(store: Store) -> None:
+    await write(store, changes(totals={1: 100, 2: 5}, slot=1))
+    await write(store, changes(totals={1: -30}, slot=2))
+    await write(store, changes(totals={1: 1}, slot=1))
+    assert await store.app_total(1) == 71
+    assert await store.app_total(2) == 5
+
+
+async def test_an_account_is_updated_in_place_and_keeps_its_id(store: Store) -> None:
+    await write(store, changes([(0, account())]))
+    first = await store.account(7)
+    await write(store, changes([(1, account(balance=20, revision=2))]))
+    second = await store.account(7)
+    assert first is not None
+    assert second is not None
+    assert second.id == first.id
+    assert (second.balance(1), second.revision) == (20, 2)
+
+
+async def test_a_store_that_is_there_answers_a_ping(store: Store) -> None:
+    await store.ping()
