@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pymongo import AsyncMongoClient
+
 from tests.e2e.mongod_process import running_mongod
 from tests.e2e.server_process import ServerProcess, running_server
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed
 from credit_models import Empty, Receipt
 from credit_models.codec import encode
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -24,10 +25,9 @@ WRITTEN = Answer(reply=Empty(), receipt=encode(RECEIPT))
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ClientSettings.model_fields:
         monkeypatch.delenv(f"CREDIT_{name.upper()}", raising=False)
-    return
 
 
 @dataclass(kw_only=True)
@@ -45,14 +45,15 @@ Outcome = Answer[object] | AttemptFailed | list[object] | asyncio.Event
 
 @dataclass(kw_only=True)
 class ScriptedTransport:
-    """Gives the outcomes in their order, the last one for ever. An `Event` is set, then nothing comes.
+    """Gives the outcomes in their order, the last one for ever.
 
-    A list is a stream; an `AttemptFailed` in it ends it.
+    A list is a stream; an `AttemptFailed` in it ends it. An `Event` is set, and then nothing comes.
     """
 
     outcomes: list[Outcome]
     sent: list[Sent] = field(default_factory=list)
     closed_streams: int = 0
+    stream_closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _next(self) -> Outcome:
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
@@ -74,6 +75,7 @@ class ScriptedTransport:
                 raise failure
             case outcome:
                 return outcome
+        return None
 
     async def stream(self, method, request, *, request_id) -> AsyncGenerator[object, None]:  # type: ignore[no-untyped-def]
         self.sent.append(
@@ -90,6 +92,7 @@ class ScriptedTransport:
                 yield message
         finally:
             self.closed_streams += 1
+            self.stream_closed.set()
 
     async def close(self) -> None:
         pass
@@ -112,13 +115,30 @@ def _listening_socket(port: int = 0) -> socket.socket:
     return sock
 
 
+class _GrpcServer(Server):
+    """grpclib's server, whose `close` goes on serving the connections that it has."""
+
+    def __init__(self, service: FakeCreditService) -> None:
+        super().__init__([service], codec=CODEC, status_details_codec=STATUS_DETAILS_CODEC)
+        self._protocols: list[H2Protocol] = []
+
+    def _protocol_factory(self) -> H2Protocol:
+        self._protocols.append(super()._protocol_factory())
+        return self._protocols[-1]
+
+    def close(self) -> None:
+        super().close()
+        for protocol in self._protocols:
+            protocol.processor.close()
+
+
 @pytest.fixture
 def fake_server() -> Callable[..., AbstractAsyncContextManager[int]]:
     """Serves a `FakeCreditService` on a loopback socket; gives the port."""
 
     @asynccontextmanager
     async def serve(service: FakeCreditService, port: int = 0) -> AsyncIterator[int]:
-        server = Server([service], codec=CODEC, status_details_codec=STATUS_DETAILS_CODEC)
+        server = _GrpcServer(service)
         sock = _listening_socket(port)
         await server.start(sock=sock)
         try:

@@ -23,7 +23,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
 
-VALUES = {"user_id": 7, "app_id": 1, "credits": 5, "created_by": 1, "idempotency_key": "k"}
+VALUES: dict[str, int | str | None] = {
+    "user_id": 7,
+    "app_id": 1,
+    "credits": 5,
+    "created_by": 1,
+    "idempotency_key": "k",
+}
 LOST = AttemptFailed(Status.UNAVAILABLE, "the connection was lost")
 PURCHASES = [Purchase(id="1"), Purchase(id="2"), Purchase(id="3")]
 
@@ -45,7 +51,7 @@ class MadeUpTime:
         self.waits.append(seconds)
         self.now += seconds
 
-    def caller(self, transport: Any, *, drawn: float = 1.0, **settings: object) -> Caller:
+    def caller(self, transport: Any, *, drawn: float = 1.0, **settings: Any) -> Caller:
         return Caller(
             transport,
             ClientSettings(**settings),
@@ -279,8 +285,7 @@ async def test_leaving_a_loop_early_closes_the_stream(scripted: Scripted, time: 
     transport = scripted(PURCHASES)
     async for _ in time.caller(transport).stream(methods.PURCHASES, {"user_id": 7}):
         break
-    await asyncio.sleep(0)
-    assert transport.closed_streams == 1
+    await transport.stream_closed.wait()
 
 
 async def test_the_reader_of_a_stream_may_take_its_time(

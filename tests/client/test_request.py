@@ -1,12 +1,21 @@
 """Requests are checked before they are sent, with the server's own rules."""
 
+from typing import Any
+
 import pytest
 from credit_client import InvalidField
 from credit_client.request import build
 from credit_models import AppId, CreditRequest, PurchaseRequest
 from credit_models.constraints import violations
 
-VALID = {"user_id": 7, "app_id": 1, "credits": 2**32 - 1, "created_by": 1, "idempotency_key": "k"}
+# Any: the fields of a request have no common type.
+VALID: dict[str, Any] = {
+    "user_id": 7,
+    "app_id": 1,
+    "credits": 2**32 - 1,
+    "created_by": 1,
+    "idempotency_key": "k",
+}
 
 
 def test_a_valid_request_is_made() -> None:
@@ -18,7 +27,7 @@ def test_an_unset_optional_field_stays_unset() -> None:
 
 
 def test_all_broken_fields_are_named_at_once_as_the_server_names_them() -> None:
-    values = {
+    values: dict[str, Any] = {
         "user_id": 0,
         "app_id": 0,
         "report_id": "",

@@ -46,12 +46,16 @@ async def test_a_real_cancellation_at_the_same_moment_wins() -> None:
 
 async def test_a_timeout_around_still_works_afterwards() -> None:
     scope = Scope()
-    with pytest.raises(TimeoutError):
+
+    async def ended_and_then_too_slow() -> None:
         async with asyncio.timeout(0.01):
             asyncio.get_running_loop().call_soon(scope.cancel, Ended())
             with pytest.raises(Ended), scope:
                 await asyncio.Event().wait()
             await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await ended_and_then_too_slow()
 
 
 async def test_an_error_of_the_body_passes() -> None:

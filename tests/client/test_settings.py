@@ -1,5 +1,7 @@
 """Settings: where they come from and what they may be."""
 
+from typing import Any
+
 import pytest
 from credit_client import ClientSettings, CreditClient
 from pydantic import ValidationError
@@ -40,7 +42,7 @@ def test_an_argument_comes_before_settings_and_these_before_the_environment(
         ("channels", 0),
     ],
 )
-def test_a_value_out_of_range_is_refused(name: str, value: object) -> None:
+def test_a_value_out_of_range_is_refused(name: str, value: Any) -> None:  # Any: of several types
     with pytest.raises(ValidationError, match=name):
         ClientSettings(**{name: value})
 

@@ -43,24 +43,7 @@ class MongodProcess:
 
     async def start(self) -> None:
         """Start it; it takes writes when this returns."""
-        self._database.mkdir(exist_ok=True)
-        set_name = () if self._standalone else ("--replSet", REPLICA_SET, "--oplogSize", "64")
-        self._process = subprocess.Popen(
-            [
-                str(find_mongod()),
-                *("--bind_ip", HOST, "--port", str(self.port), "--nounixsocket"),
-                *("--dbpath", str(self._database), "--logpath", str(self._log), "--logappend"),
-                *("--quiet", "--wiredTigerCacheSizeGB", "0.25"),
-                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-                *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
-                *set_name,
-                *self._options,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._launch()
         if not self._standalone:
             await ensure_primary(
                 HOST,
@@ -83,6 +66,26 @@ class MongodProcess:
         process.send_signal(signal.SIGCONT)  # one that a test has stopped would not end
         await asyncio.to_thread(process.wait)
 
+    def _launch(self) -> None:
+        self._database.mkdir(exist_ok=True)
+        set_name = () if self._standalone else ("--replSet", REPLICA_SET, "--oplogSize", "64")
+        self._process = subprocess.Popen(
+            [
+                str(find_mongod()),
+                *("--bind_ip", HOST, "--port", str(self.port), "--nounixsocket"),
+                *("--dbpath", str(self._database), "--logpath", str(self._log), "--logappend"),
+                *("--quiet", "--wiredTigerCacheSizeGB", "0.25"),
+                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
+                *set_name,
+                *self._options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
 
 @asynccontextmanager
 async def running_mongod(
@@ -103,7 +106,7 @@ def embedded_mongod_pid(data_dir: Path) -> int:
 
 
 async def kill_embedded_mongod(data_dir: Path) -> None:
-    """Kill the mongod of a server, as a machine short of memory would, and wait until it is gone."""
+    """Kill the mongod of a server, as a machine short of memory would, and wait for its end."""
     pid = embedded_mongod_pid(data_dir)
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)

@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from credit_server.app import migrate
+from credit_server.settings import StoreSettings
+from pydantic import SecretStr
 
 COMMAND = [sys.executable, "-m", "credit_server.main"]
 
@@ -63,20 +67,20 @@ class ServerProcess:
         with self._arrived:
             return [json.loads(line) for line in self._lines]
 
-    async def logged(self, matches: Callable[[LogLine], bool]) -> LogLine:
-        """Wait until it has logged a line that matches, and return the first one.
+    async def logged(self, matches: Callable[[LogLine], bool], *, times: int = 1) -> LogLine:
+        """Wait until it has logged so many lines that match, and return the last of them.
 
         Raises:
-            LookupError: It has ended without such a line.
+            LookupError: It has ended without them.
         """
-        return await asyncio.to_thread(self._wait_for, matches)
+        return await asyncio.to_thread(self._wait_for, matches, times)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit status; minus a signal's number if that killed it."""
+        """Wait for its end and return its exit status; minus the signal's number if killed."""
         status = await asyncio.to_thread(self._process.wait)
         await asyncio.to_thread(self._reader.join)
         return status
@@ -124,13 +128,14 @@ class ServerProcess:
             self._ended = True
             self._arrived.notify_all()
 
-    def _wait_for(self, matches: Callable[[LogLine], bool]) -> LogLine:
+    def _wait_for(self, matches: Callable[[LogLine], bool], times: int) -> LogLine:
         seen = 0
         with self._arrived:
             while True:
                 for line in self._lines[seen:]:
                     fields: LogLine = json.loads(line)
-                    if matches(fields):
+                    times -= matches(fields)
+                    if times == 0:
                         return fields
                 seen = len(self._lines)
                 if self._ended:
@@ -146,23 +151,13 @@ async def running_server(
 
     Args:
         folder: Its working directory, in which its standard error is kept too.
-        options: Its command line; `--port 0` comes before them.
+        options: Its command line; the port is a free one unless they name it.
         environment: Variables beside those of this process.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
     """
-    number = len(list(folder.glob("credit-server-*.log")))
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env=_environment(environment),
-        start_new_session=True,
-    )
-    server = ServerProcess(process, folder / f"credit-server-{number}.log")
+    server = _launch(folder, options, environment)
     try:
         await server.read_banner()
         yield server
@@ -201,6 +196,29 @@ async def run_credit_server(
         timeout=_PATIENCE_SECONDS,
     )
     return Ended(status=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+async def migrated(uri: str, database: str) -> list[str]:
+    """Migrate a database and return the options that let a server use it."""
+    await migrate(StoreSettings(mongodb_uri=SecretStr(uri), mongodb_database=database))
+    return ["--mongodb-uri", uri, "--mongodb-database", database]
+
+
+def _launch(
+    folder: Path, options: Sequence[str], environment: Mapping[str, str] | None
+) -> ServerProcess:
+    number = len(list(folder.glob("credit-server-*.log")))
+    port = () if "--port" in options else ("--port", "0")
+    process = subprocess.Popen(
+        [*COMMAND, "serve", *port, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=_environment(environment),
+        start_new_session=True,
+    )
+    return ServerProcess(process, folder / f"credit-server-{number}.log")
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:

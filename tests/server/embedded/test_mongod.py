@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -216,7 +217,7 @@ async def test_little_space_on_the_disk_is_pointed_out(
     tmp_path: Path, fake_mongod: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nearly_full = SimpleNamespace(free=20_000_000)
-    monkeypatch.setattr(mongod.shutil, "disk_usage", lambda _path: nearly_full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: nearly_full)
     with pytest.raises(MongodFailed, match="Only 20 MB are free"):
         await EmbeddedMongod(data_dir=tmp_path, executable=fake_mongod("exit 3")).start()
 

@@ -42,6 +42,8 @@ async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIt
             yield
         finally:
             client.admin.command("configureFailPoint", "failCommand", mode="off")
+            # What was made to fail is still open in mongod, and would hold up the next test.
+            client.admin.command("killAllSessions", [])
 
 
 async def commit(store: MongoStore) -> None:

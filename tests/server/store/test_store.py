@@ -14,12 +14,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 
 @pytest.fixture(params=["memory", "mongo"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+async def store(
+    request: pytest.FixtureRequest, mongod_uri: str, database: str
+) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore(page_size=3)
         return
-    uri: str = request.getfixturevalue("mongod_uri")
-    mongo = MongoStore(uri, database=request.getfixturevalue("database"), page_size=3)
+    mongo = MongoStore(mongod_uri, database=database, page_size=3)
     await mongo.migrate()
     yield mongo
     mongo.close()

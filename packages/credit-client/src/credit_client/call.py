@@ -85,7 +85,7 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        call = self._begin(timeout_seconds)
+        call = self._begin(self._seconds(timeout_seconds))
         with self._closable() as scope, scope:
             while True:
                 try:
@@ -128,8 +128,7 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        self._begin(timeout_seconds)
-        return self._messages(method, request, timeout_seconds)
+        return self._messages(method, request, self._seconds(timeout_seconds))
 
     def close(self) -> None:
         """Ends every call that is under way with `ClientClosed`."""
@@ -137,7 +136,7 @@ class Caller:
             scope.cancel(ClientClosed("the client was closed during the call"))
 
     async def _messages(
-        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_seconds: float | None
+        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_seconds: float
     ) -> AsyncGenerator[ReplyT, None]:
         call = self._begin(timeout_seconds)
         with self._closable() as scope:
@@ -175,15 +174,18 @@ class Caller:
         except AttemptFailed as failure:
             raise error_of(failure, request_id=call.request_id) from failure
 
-    def _begin(self, timeout_seconds: float | None) -> _Call:
+    def _seconds(self, timeout_seconds: float | None) -> float:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
             raise ValueError(
                 f"timeout_seconds must be above 0, at most {TIMEOUT_SECONDS_MAX:g}, not {seconds}"
             )
+        return seconds
+
+    def _begin(self, timeout_seconds: float) -> _Call:
         return _Call(
-            timeout_seconds=seconds,
-            deadline=self._clock() + seconds,
+            timeout_seconds=timeout_seconds,
+            deadline=self._clock() + timeout_seconds,
             request_id=uuid.uuid4().hex,
         )
 

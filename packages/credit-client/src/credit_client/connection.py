@@ -12,16 +12,33 @@ no frame after it. Such calls are repeated on a new connection, writes under the
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 from grpclib.client import Channel, Handler
+from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import EventsProcessor, H2Protocol, Stream
 from h2.events import DataReceived, Event
 
 _log = logging.getLogger(__name__)
 
+# RFC 9113 section 3.4: a server begins with a SETTINGS frame. h2 takes the words of another
+# protocol for the head of a frame of megabytes, and waits for the rest of it.
+_FRAME_TYPE_AT = 3
+_SETTINGS = b"\x04"
+
 _SILENCE_SECONDS_MAX = 5.0
 _CLOSE_SECONDS_MAX = 1.0
+
+
+class _Never(asyncio.Event):
+    """What a call would wait for on a connection that is gone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+
+    async def wait(self) -> Literal[True]:
+        raise StreamTerminatedError(self._reason)
 
 
 class _Processor(EventsProcessor):
@@ -42,8 +59,10 @@ class _Processor(EventsProcessor):
 
     def close(self, reason: str = "Connection closed") -> None:
         super().close(reason)
-        self.connection.write_ready.set()
-        self.connection.stream_close_waiter.set()
+        waited_for = self.connection.write_ready, self.connection.stream_close_waiter
+        self.connection.write_ready = self.connection.stream_close_waiter = _Never(reason)
+        for event in waited_for:
+            event.set()
 
 
 class ClientProtocol(H2Protocol):
@@ -55,6 +74,7 @@ class ClientProtocol(H2Protocol):
     """
 
     transport: asyncio.Transport
+    _beginning = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: the socket is open."""
@@ -70,6 +90,11 @@ class ClientProtocol(H2Protocol):
         if self.connection.is_closing():
             return
         self.received_at = asyncio.get_running_loop().time()
+        if len(self._beginning) <= _FRAME_TYPE_AT:
+            self._beginning += data[: _FRAME_TYPE_AT + 1]
+            if self._beginning[_FRAME_TYPE_AT:] not in {b"", _SETTINGS}:
+                self.processor.close("The other side does not speak HTTP/2")
+                return
         try:
             super().data_received(data)
         except Exception:  # noqa: BLE001 - whatever it is, it ends this connection alone

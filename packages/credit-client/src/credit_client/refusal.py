@@ -69,7 +69,8 @@ def retry_after_seconds(failure: AttemptFailed) -> float:
 def _by_reason(
     reason: ErrorReason, failure: AttemptFailed, info: ErrorInfo, *, request_id: str
 ) -> CreditError:
-    message, metadata = failure.message, info.metadata
+    # A plain dict, because protobuf's own maps answer "" where a key is missing.
+    message, metadata = failure.message, dict(info.metadata)
     match reason:
         case ErrorReason.INVALID_FIELD:
             return InvalidField(

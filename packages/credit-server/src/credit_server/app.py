@@ -43,7 +43,9 @@ class OpenStore:
 
 
 @asynccontextmanager
-async def open_store(settings: StoreSettings) -> AsyncIterator[OpenStore]:
+async def open_store(
+    settings: StoreSettings, *, page_size: int = 1000, units_max: int = 1
+) -> AsyncIterator[OpenStore]:
     """Open the store that the settings name, or an embedded one.
 
     An embedded one gets its collections made; another must have been migrated.
@@ -59,22 +61,18 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[OpenStore]:
             uri = mongod.uri
         else:
             uri = settings.mongodb_uri.get_secret_value()
-        store = connect(settings, uri)
+        store = MongoStore(
+            uri,
+            database=settings.mongodb_database,
+            timeout_seconds=settings.store_timeout_seconds,
+            page_size=page_size,
+            units_max=units_max,
+        )
         stack.callback(store.close)
         await store.check_topology()
         if mongod is not None:
             await store.migrate()
         yield OpenStore(store=store, mongod=mongod)
-
-
-def connect(settings: StoreSettings, uri: str, *, page_size: int = 1000) -> MongoStore:
-    """Make a store on a database; the first operation connects."""
-    return MongoStore(
-        uri,
-        database=settings.mongodb_database,
-        timeout_seconds=settings.store_timeout_seconds,
-        page_size=page_size,
-    )
 
 
 async def migrate(settings: StoreSettings) -> int:
@@ -92,7 +90,9 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
     """
     stopped = _on_signals()
-    async with open_store(settings) as opened:
+    async with open_store(
+        settings, page_size=settings.list_page_size, units_max=settings.commit_lanes
+    ) as opened:
         store = opened.store
         await store.verify_schema()
         status = ServiceStatus()

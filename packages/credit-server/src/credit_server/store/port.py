@@ -62,20 +62,15 @@ class Unit(Protocol):
         ...
 
     async def write(self, changes: Changes) -> None:
-        """Write, so that it takes effect with the commit.
-
-        Raises:
-            Conflict: An account's revision is no longer what it was, or an id, a sequence or a
-                key is taken.
-            StoreUnavailable: The store cannot be reached.
-        """
+        """Write, so that it takes effect with the commit; a store may raise what that raises."""
         ...
 
     async def commit(self) -> None:
         """Make all that was read and written certain, on a majority of the store's nodes.
 
         Raises:
-            Conflict: Nothing was written.
+            Conflict: An account's revision is no longer what it was, or an id, a sequence or a
+                key is taken, or another unit was faster. Nothing was written.
             CommitUnknown: It could not be learnt whether the commit happened.
             StoreUnavailable: Nothing was written; the store cannot be reached.
         """

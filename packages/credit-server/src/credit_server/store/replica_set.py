@@ -76,7 +76,7 @@ async def _until_listening(host: str, port: int) -> None:
 async def _step(client: _Client, address: str, database_path: Path) -> bool:
     """Brings the node one step further; True once it is primary."""
     options = await client.admin.command("getCmdLineOpts")
-    if options["parsed"]["storage"]["dbPath"] != str(database_path):
+    if options["parsed"].get("storage", {}).get("dbPath") != str(database_path):
         return False
     hello = await client.admin.command("hello")
     if hello["isWritablePrimary"]:

@@ -226,17 +226,17 @@ def _rejection(fields: Mapping[str, str]) -> Headers | None:
 def _log_call(
     path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
 ) -> None:
-    outcome = "CANCELLED" if isinstance(error, asyncio.CancelledError) else call.outcome
+    unanswered = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "GONE"
     peer = call.peer.addr()
     fields = {
         "method": path,
-        "status": outcome or "GONE",
+        "status": call.outcome or unanswered,
         "milliseconds": round(seconds * 1000, 3),
         "request_id": call.request_id,
         "peer": None if peer is None else f"{peer[0]}:{peer[1]}",
     }
     # Writing to a client that has gone, or has given up the call, is no fault of anybody's.
-    gone = isinstance(error, H2ProtocolError) and not outcome
+    gone = isinstance(error, H2ProtocolError) and not call.outcome
     if isinstance(error, Exception) and not gone:
         log.error("call", **fields, exc_info=error)
     else:

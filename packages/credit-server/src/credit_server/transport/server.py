@@ -10,6 +10,7 @@ from grpclib.server import Server
 from h2.config import H2Configuration
 from h2.events import DataReceived
 from h2.events import Event as H2Event
+from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
 
@@ -32,7 +33,7 @@ class GrpcServer(Server):
         self._protocols: set[_Protocol] = set()
         self._h2_config = H2Configuration(
             client_side=False,
-            # Every byte has a meaning in it: a client's odd header must not end its neighbours' calls.
+            # Any byte is a letter in it: one odd header does not end a connection's other calls.
             header_encoding="latin-1",
             validate_inbound_headers=True,
             validate_outbound_headers=False,
@@ -99,7 +100,15 @@ class _Protocol(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            super().data_received(data)
+            events = self.connection.feed(data)
+            self.connection.flush()
+            for event in events:
+                self.processor.process(event)
+            self.connection.flush()
+        except H2ProtocolError as error:
+            log.debug("a connection is closed: %s", error)
+            self.connection.flush()  # h2 has made a GOAWAY that says what was wrong
+            self.processor.close("protocol error")
         except Exception as error:  # noqa: BLE001 - whatever a peer sends must end here
             log.warning("a connection is closed: %s", type(error).__name__)
             self.say_goodbye()
@@ -119,6 +128,9 @@ class _Protocol(H2Protocol):
         if not connection.is_closing():
             connection._connection.close_connection()  # noqa: SLF001 - grpclib has no call for it
             connection.flush()
+            if not connection.write_ready.is_set():
+                # The client does not read: its connection would stay open for as long as it likes.
+                connection._transport.abort()  # noqa: SLF001
             self.processor.close("the server closed the connection")
 
 

@@ -1,7 +1,10 @@
 """gRPC's own services beside the contract's: health and reflection (v1 and v1alpha)."""
 
+from typing import Any
+
 from credit_models.image import FILE_DESCRIPTOR_SET
 from google.protobuf import duration_pb2
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
 from grpclib._typing import IServable
@@ -23,8 +26,33 @@ def standard_services(service: CreditService, status: ServiceStatus) -> list[ISe
         status: Whether it serves; the server keeps it current. It is also the overall health.
     """
     health = Health({service: [status], OVERALL: [status]})
-    services: list[IServable] = ServerReflection.extend([service, health], pool=_pool())
+    services: list[IServable] = ServerReflection.extend([service, health], pool=_Symbols(_pool()))
     return services
+
+
+class _Symbols:
+    """A pool that finds methods as well, which the reflection protocol counts as symbols.
+
+    Not a subclass: protobuf's C implementation makes a plain pool of it.
+    """
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    # Any: the descriptors of whatever is looked for.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - protobuf's
+        """Find the file that defines a symbol.
+
+        Raises:
+            KeyError: There is none.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _pool() -> DescriptorPool:

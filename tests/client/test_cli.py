@@ -1,0 +1,227 @@
+"""The `credit` command: what it prints, and the exit codes that scripts build on."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from credit_client.cli.commands import app
+from credit_client.testing import FakeCreditService
+from credit_models import CreditRequest, ErrorReason
+from typer.testing import CliRunner, Result
+
+COMMAND = str(Path(sys.executable).with_name("credit"))
+ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
+USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
+
+
+class Served:
+    """A fake service in a thread of its own, because the command has an event loop of its own."""
+
+    def __init__(self, serve: Callable[..., AbstractAsyncContextManager[int]]) -> None:
+        self.service = FakeCreditService()
+        self._serve = serve
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._ready = threading.Event()
+        self.port = 0
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._run()])
+
+    async def _run(self) -> None:
+        async with self._serve(self.service) as self.port:
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> "Served":
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def served(
+    fake_server: Callable[..., AbstractAsyncContextManager[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Served]:
+    with Served(fake_server) as served:
+        monkeypatch.setenv("CREDIT_TARGET", f"127.0.0.1:{served.port}")
+        monkeypatch.setenv("CREDIT_RETRY_BACKOFF_INITIAL_SECONDS", "0.001")
+        monkeypatch.setenv("CREDIT_RETRY_ATTEMPTS_MAX", "3")
+        yield served
+
+
+def credit(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_writes_and_reads_give_one_json_document_each(served: Served) -> None:
+    added = json.loads(credit(*ADD).stdout)
+    assert (added["balance"], added["sequence"], added["replayed"]) == (120, 1, False)
+    assert json.loads(credit(*USE).stdout)["balance"] == 115
+    assert json.loads(credit("balance", "--app", "1").stdout) == {"app_id": 1, "balance": 115}
+    of_user = {"app_id": 1, "user_id": 7, "balance": 115}
+    assert json.loads(credit("balance", "--app", "1", "--user", "7").stdout) == of_user
+    held = json.loads(credit("balance", "--user", "7").stdout)
+    assert held["balances"] == [{"app_id": 1, "balance": 115}]
+    assert held["updated_at"].endswith("Z")
+
+
+def test_lists_give_a_json_line_for_each_entry(served: Served) -> None:
+    credit(*ADD)
+    credit(*USE)
+    entries = [
+        json.loads(line) for line in credit("transactions", "--user", "7").stdout.split("\n")[:-1]
+    ]
+    assert [(entry["type"], entry["balance_after"]) for entry in entries] == [
+        ("ADD", 120),
+        ("USE", 115),
+    ]
+    (purchase,) = credit("purchases", "--user", "7").stdout.splitlines()
+    assert json.loads(purchase)["report_name"] == "Report"
+
+
+def test_tables_have_aligned_columns(served: Served) -> None:
+    credit(*ADD)
+    credit(*USE)
+    head, first, second = credit("transactions", "--user", "7", "-o", "table").stdout.splitlines()
+    end = head.index("CREDITS") + len("CREDITS")
+    assert (first[:end].split()[-1], second[:end].split()[-1]) == ("120", "5")
+    head, only = credit("balance", "--user", "7", "-o", "table").stdout.splitlines()
+    assert (head.split(), only.split()) == (["APP", "ID", "BALANCE"], ["1", "115"])
+    single = credit("balance", "--app", "1", "-o", "table").stdout
+    assert single == "app_id   1\nbalance  115\n"
+
+
+def test_names_cannot_steer_the_terminal(served: Served) -> None:
+    credit(*ADD)
+    credit(*USE[:7], "--name", "\x1b[2Jcleared\nline", "--report", "r1", "--credits", "5")
+    _, row = credit("purchases", "--user", "7", "-o", "table").stdout.splitlines()
+    assert row.endswith(r"\x1b[2Jcleared\nline")
+
+
+def _refused(result: Result, code: int, words: str) -> None:
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
+    _refused(credit(*USE), 3, "5 credits are needed and 0 are there")
+    _refused(credit(*ADD[:-1], "0"), 2, "credits must be 1 to 4294967295, got 0")
+    assert credit(*ADD, "--key", "k").exit_code == 0
+    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "created_by")
+    _refused(credit(*ADD[:-1], "4294967295"), 5, "do not fit")
+    served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
+    _refused(credit("balance", "--app", "1"), 6, "(request ")
+
+
+def test_a_write_that_may_have_happened_says_how_to_repeat_it(served: Served) -> None:
+    served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
+    _refused(credit(*ADD, "--key", "my-key"), 6, "repeat it with --key my-key")
+
+
+def test_nobody_listening_has_its_exit_code(served: Served, unused_tcp_port: int) -> None:
+    result = credit("balance", "--app", "1", "--target", f"127.0.0.1:{unused_tcp_port}")
+    _refused(result, 6, "cannot connect to 127.0.0.1")
+
+
+def test_no_answer_in_time_has_its_exit_code() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = credit("balance", "--app", "1", "--target", target, "--timeout", "0.05")
+    _refused(result, 7, "no answer within 0.05 s")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["balance"], "--app"),
+        (["add", "--user", "x"], "Invalid value"),
+        (["unknown"], "No such command"),
+        (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
+        (["balance", "--app", "1", "--timeout", "0"], "greater than 0"),
+    ],
+)
+def test_misuse_has_its_exit_code(arguments: list[str], words: str) -> None:
+    result = credit(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def _history(served: Served, length: int) -> None:
+    request = CreditRequest(user_id=7, app_id=1, credits=1, created_by=1)
+    for _ in range(length):
+        served.service.ledger.add(request)
+
+
+def test_a_closed_pipe_ends_a_history_quietly(served: Served) -> None:
+    _history(served, 3000)
+    with subprocess.Popen(
+        [COMMAND, "transactions", "--user", "7"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["sequence"] == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_the_installed_command_prints_a_table_at_a_terminal(served: Served) -> None:
+    _history(served, 2)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "transactions", "--user", "7"], stdout=theirs, stderr=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    screen = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert "SEQUENCE" in screen
+    assert len(screen.splitlines()) == 3
+
+
+def test_an_interrupt_has_its_exit_code() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with subprocess.Popen(
+            [COMMAND, "balance", "--app", "1", "--target", f"127.0.0.1:{port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate()
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; from credit_client.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr == "credit needs its extra: pip install 'credit-client[cli]'\n"

@@ -1,0 +1,131 @@
+"""The client as an app uses it, over the whole protocol in memory."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from credit_client import (
+    AppTotalOverflow,
+    BalanceOverflow,
+    ClientClosed,
+    CreditClient,
+    ErrorReason,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    InvalidField,
+    StoreUnavailable,
+    TransactionType,
+)
+from credit_client.settings import ClientSettings
+from credit_client.testing import FakeCreditService, fake_credits
+
+# Any: the arguments of a call have no common type.
+ADDITION: dict[str, Any] = {"user_id": 7, "app_id": 1, "credits": 120, "created_by": 1}
+PURCHASE: dict[str, Any] = {**ADDITION, "report_id": "r", "report_name": "Report №1", "credits": 20}
+
+
+async def test_writes_give_receipts_and_reads_show_what_they_did() -> None:
+    async with fake_credits() as credits_:
+        added = await credits_.add(**ADDITION)
+        used = await credits_.use(**PURCHASE)
+        assert (added.balance, added.sequence, added.replayed) == (120, 1, False)
+        assert (used.balance, used.sequence, bool(used.purchase_id)) == (100, 2, True)
+        assert await credits_.balance(1) == await credits_.balance(1, 7) == 100
+        assert await credits_.balance(2, 7) == 0
+        (balance,) = (await credits_.user_credits(7)).balances
+        assert (balance.app_id, balance.balance) == (1, 100)
+        history = [entry async for entry in credits_.transactions(7)]
+        assert [entry.type for entry in history] == [TransactionType.ADD, TransactionType.USE]
+        assert [entry.balance_after for entry in history] == [120, 100]
+        (purchase,) = [entry async for entry in credits_.purchases(7)]
+        assert (purchase.id, purchase.transaction_id) == (used.purchase_id, used.transaction_id)
+        assert purchase.report_name == "Report №1"
+
+
+async def test_a_user_without_history_has_nothing() -> None:
+    async with fake_credits() as credits_:
+        held = await credits_.user_credits(9)
+        assert (held.user_id, held.balances, held.revision) == (9, [], 0)
+        assert [entry async for entry in credits_.transactions(9)] == []
+
+
+async def test_every_write_without_a_key_gets_a_new_one() -> None:
+    async with fake_credits() as credits_:
+        await credits_.add(**ADDITION)
+        await credits_.add(**ADDITION)
+        keys = [entry.idempotency_key async for entry in credits_.transactions(7)]
+    assert len(set(keys)) == 2
+    assert all(len(key) == 32 for key in keys)
+
+
+async def test_a_key_makes_a_write_count_once() -> None:
+    async with fake_credits() as credits_:
+        first = await credits_.add(**ADDITION, idempotency_key="k")
+        second = await credits_.add(**ADDITION, idempotency_key="k")
+        assert (second.replayed, second.transaction_id) == (True, first.transaction_id)
+        with pytest.raises(IdempotencyKeyReused) as caught:
+            await credits_.add(**ADDITION | {"credits": 1, "app_id": 2}, idempotency_key="k")
+        assert caught.value.fields == ("app_id", "credits")
+
+
+async def test_an_empty_key_is_refused_because_the_write_could_not_be_repeated() -> None:
+    async with fake_credits() as credits_:
+        with pytest.raises(InvalidField, match="idempotency_key must be 1 to 128 characters"):
+            await credits_.add(**ADDITION, idempotency_key="")
+
+
+async def test_the_ledger_s_refusals_arrive_with_their_numbers() -> None:
+    async with fake_credits() as credits_:
+        await credits_.add(**ADDITION | {"credits": 2**32 - 1})
+        with pytest.raises(BalanceOverflow) as overflow:
+            await credits_.add(**ADDITION)
+        assert (overflow.value.balance, overflow.value.credits) == (2**32 - 1, 120)
+        await credits_.add(**ADDITION | {"user_id": 8, "credits": 1})
+        with pytest.raises(AppTotalOverflow) as total:
+            await credits_.balance(1)
+        assert total.value.total == 2**32
+        with pytest.raises(InsufficientCredits) as few:
+            await credits_.use(**PURCHASE | {"user_id": 8})
+        assert (few.value.available, few.value.required, few.value.shortfall) == (1, 20, 19)
+        assert few.value.request_id is not None
+
+
+async def test_trouble_that_passes_is_not_seen_and_trouble_that_stays_is() -> None:
+    service = FakeCreditService()
+    settings = ClientSettings(retry_backoff_initial_seconds=0.001, retry_attempts_max=3)
+    async with fake_credits(service, settings=settings) as credits_:
+        service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=2)
+        await credits_.add(**ADDITION)
+        service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
+        with pytest.raises(StoreUnavailable):
+            await credits_.add(**ADDITION)
+        assert await credits_.balance(1) == 120
+
+
+async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
+    client = CreditClient()
+    with pytest.raises(ClientClosed, match="use it inside 'async with"):
+        await client.add(**ADDITION)
+    with pytest.raises(ClientClosed):
+        client.purchases(7)
+    async with client:
+        pass
+    with pytest.raises(ClientClosed):
+        await client.balance(1)
+
+
+async def test_a_client_is_opened_once_at_a_time_and_may_be_opened_again() -> None:
+    async with CreditClient() as client:
+        with pytest.raises(RuntimeError, match="open already"):
+            await client.__aenter__()
+    async with client:
+        pass
+
+
+async def test_a_history_can_be_closed_by_hand() -> None:
+    async with fake_credits() as credits_:
+        await credits_.add(**ADDITION)
+        await credits_.add(**ADDITION)
+        async with contextlib.aclosing(credits_.transactions(7)) as history:
+            assert (await anext(history)).sequence == 1
+        assert [entry async for entry in history] == []

@@ -1,0 +1,109 @@
+"""The fake service obeys the contract's table of refusals, in its order of precedence."""
+
+import pytest
+from credit_client.testing import FakeCreditService, FakeLedger
+from credit_client.testing.ledger import Refused
+from credit_models import CreditRequest, ErrorReason, PurchaseRequest, UserCredits
+from credit_models.constraints import violations
+from hypothesis import given
+from hypothesis import strategies as st
+
+UINT32_MAX = 2**32 - 1
+ADDITION = CreditRequest(user_id=7, app_id=1, credits=10, created_by=1)
+
+
+def _purchase(credits_: int, key: str = "", app_id: int = 1) -> PurchaseRequest:
+    return PurchaseRequest(
+        user_id=7,
+        app_id=app_id,
+        report_id="r",
+        report_name="n",
+        credits=credits_,
+        created_by=1,
+        idempotency_key=key,
+    )
+
+
+def test_a_reused_key_comes_before_too_few_credits_and_these_before_success() -> None:
+    ledger = FakeLedger()
+    ledger.add(CreditRequest(user_id=7, app_id=1, credits=10, created_by=1, idempotency_key="k"))
+    with pytest.raises(Refused) as reused:
+        ledger.use(_purchase(11, key="k"))
+    assert reused.value.reason is ErrorReason.IDEMPOTENCY_KEY_REUSED
+    assert reused.value.metadata == {"fields": "call"}
+    with pytest.raises(Refused) as few:
+        ledger.use(_purchase(11, key="other"))
+    assert few.value.reason is ErrorReason.INSUFFICIENT_CREDITS
+    assert ledger.use(_purchase(10, key="other")).balance == 0
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    ledger = FakeLedger()
+    with pytest.raises(Refused):
+        ledger.use(_purchase(10, key="k"))
+    ledger.add(ADDITION)
+    assert ledger.use(_purchase(10, key="k")).replayed is False
+    assert ledger.use(_purchase(10, key="k")).replayed is True
+
+
+def test_a_key_belongs_to_a_user() -> None:
+    ledger = FakeLedger()
+    for user_id in (7, 8):
+        receipt = ledger.add(
+            CreditRequest(user_id=user_id, app_id=1, credits=10, created_by=1, idempotency_key="k")
+        )
+        assert receipt.replayed is False
+
+
+def test_a_balance_holds_just_a_uint32() -> None:
+    ledger = FakeLedger()
+    ledger.add(CreditRequest(user_id=7, app_id=1, credits=UINT32_MAX, created_by=1))
+    with pytest.raises(Refused) as overflow:
+        ledger.add(CreditRequest(user_id=7, app_id=1, credits=1, created_by=1))
+    assert overflow.value.reason is ErrorReason.BALANCE_OVERFLOW
+    assert ledger.use(_purchase(UINT32_MAX)).balance == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(), st.sampled_from([1, 2]), st.sampled_from([1, 2, 3, 2**31, UINT32_MAX])
+        ),
+        max_size=30,
+    )
+)
+def test_history_adds_up_to_the_balances_and_every_message_is_valid(
+    writes: list[tuple[bool, int, int]],
+) -> None:
+    ledger = FakeLedger()
+    expected: dict[int, int] = {}
+    for adds, app_id, amount in writes:
+        request = CreditRequest(user_id=7, app_id=app_id, credits=amount, created_by=1)
+        try:
+            if adds:
+                ledger.add(request)
+            else:
+                ledger.use(_purchase(amount, app_id=app_id))
+        except Refused:
+            continue
+        expected[app_id] = expected.get(app_id, 0) + (amount if adds else -amount)
+    held = ledger.user_credits(7)
+    assert {one.app_id: one.balance for one in held.balances} == expected
+    history = ledger.transactions(7)
+    assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
+    assert held.revision == len(history)
+    for message in (*history, *ledger.purchases(7), held):
+        assert violations(message) == ()
+
+
+def test_reading_leaves_no_trace() -> None:
+    ledger = FakeLedger()
+    assert ledger.balance(1, 7) == 0
+    assert ledger.transactions(7) == ledger.purchases(7) == ()
+    assert ledger.user_credits(7) == UserCredits(user_id=7)
+
+
+@pytest.mark.parametrize("reason", [ErrorReason.INVALID_FIELD, ErrorReason.UNSPECIFIED])
+def test_only_trouble_that_passes_can_be_made_to_happen(reason: ErrorReason) -> None:
+    with pytest.raises(ValueError, match="cannot be made to happen"):
+        FakeCreditService().fail_next(reason)

@@ -1,0 +1,181 @@
+"""The audit: does what the ledger shows add up, and does it agree with what callers were told?"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from credit_client import (
+    AppTotalOverflow,
+    CreditClient,
+    CreditTransaction,
+    Purchase,
+    TransactionType,
+    UserCredits,
+)
+
+from tests.e2e.workload import Journal, Operation, Sending
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Books:
+    """Everything that the service shows of some users and apps."""
+
+    held: dict[int, UserCredits]
+    transactions: dict[int, list[CreditTransaction]]
+    purchases: dict[int, list[Purchase]]
+    totals: dict[int, int]
+
+
+async def read_books(client: CreditClient, users: Iterable[int], apps: Iterable[int]) -> Books:
+    """Read all that the service shows of some users and apps."""
+    return Books(
+        held={user: await client.user_credits(user) for user in users},
+        transactions={user: [entry async for entry in client.transactions(user)] for user in users},
+        purchases={user: [entry async for entry in client.purchases(user)] for user in users},
+        totals={app: await _total(client, app) for app in apps},
+    )
+
+
+async def _total(client: CreditClient, app: int) -> int:
+    try:
+        return await client.balance(app)
+    except AppTotalOverflow as error:
+        return error.total
+
+
+def audit(
+    books: Books, operations: Sequence[Operation], journal: Journal, *, calm: bool
+) -> list[str]:
+    """Look for what must never be.
+
+    Args:
+        books: What the service shows in the end.
+        operations: Everything that was sent.
+        journal: What was answered.
+        calm: Nothing was killed, so that no answer got lost, save where a caller had cancelled.
+
+    Returns:
+        One sentence for each finding; none when all is well.
+    """
+    return [
+        *journal.complaints,
+        *(finding for user in books.held for finding in _history_findings(books, user)),
+        *(finding for user in books.held for finding in _purchase_findings(books, user)),
+        *_total_findings(books),
+        *_effect_findings(books, operations, journal),
+        *_receipt_findings(books, journal),
+        *_replay_findings(operations, journal, calm=calm),
+    ]
+
+
+def _history_findings(books: Books, user: int) -> Iterator[str]:
+    """The history has no gap, no balance below 0, and adds up to what the user holds."""
+    balances: dict[int, int] = {}
+    entries = books.transactions[user]
+    for place, entry in enumerate(entries, start=1):
+        if entry.sequence != place:
+            yield f"user {user}: entry {place} has the sequence {entry.sequence}"
+        sign = 1 if entry.type is TransactionType.ADD else -1
+        balance = balances.get(entry.app_id, 0) + sign * entry.credits
+        balances[entry.app_id] = balance
+        if not 0 <= balance < 2**32:
+            yield f"user {user}: the balance was {balance} after entry {place}"
+        if balance != entry.balance_after:
+            yield f"user {user}: entry {place} says {entry.balance_after} instead of {balance}"
+    held = books.held[user]
+    if {entry.app_id: entry.balance for entry in held.balances} != balances:
+        yield f"user {user}: holds {held.balances}, and the history adds up to {balances}"
+    if held.revision != len(entries):
+        yield f"user {user}: revision {held.revision} after {len(entries)} entries"
+
+
+def _purchase_findings(books: Books, user: int) -> Iterator[str]:
+    """Purchases and USE transactions match one to one, and in order."""
+    paid = [
+        (entry.purchase_id, entry.id, entry.app_id, entry.credits, entry.created_by)
+        for entry in books.transactions[user]
+        if entry.type is TransactionType.USE
+    ]
+    bought = [
+        (entry.id, entry.transaction_id, entry.app_id, entry.credits, entry.created_by)
+        for entry in books.purchases[user]
+    ]
+    if paid != bought:
+        differing = Counter(paid) - Counter(bought), Counter(bought) - Counter(paid)
+        yield f"user {user}: purchases and payments differ: {differing}"
+
+
+def _total_findings(books: Books) -> Iterator[str]:
+    for app, total in books.totals.items():
+        balances = (
+            entry.balance
+            for held in books.held.values()
+            for entry in held.balances
+            if entry.app_id == app
+        )
+        if total != (expected := sum(balances)):
+            yield f"app {app}: the total is {total}, the users hold {expected}"
+
+
+def _effect_findings(
+    books: Books, operations: Sequence[Operation], journal: Journal
+) -> Iterator[str]:
+    """Every entry is what an operation asked for, and no operation has two."""
+    sent = {operation.key: operation for operation in operations}
+    effects: Counter[str] = Counter()
+    for user, entries in books.transactions.items():
+        for entry in entries:
+            effects[entry.idempotency_key] += 1
+            operation = sent.get(entry.idempotency_key)
+            if operation is None:
+                yield f"user {user}: nobody has asked for {entry}"
+            elif _asked(operation) != _done(entry):
+                yield f"user {user}: {entry} is not what was asked for: {operation}"
+    yield from (f"{key} has happened {count} times" for key, count in effects.items() if count > 1)
+    for operation in operations:
+        if operation.sending is Sending.ONCE and operation.key in journal.refused & effects.keys():
+            yield f"{operation} was refused and has happened"
+
+
+def _asked(operation: Operation) -> tuple[object, ...]:
+    kind = TransactionType.USE if operation.buys else TransactionType.ADD
+    return (
+        operation.user_id,
+        operation.app_id,
+        operation.credits,
+        operation.created_by,
+        kind,
+    )
+
+
+def _done(entry: CreditTransaction) -> tuple[object, ...]:
+    return (entry.user_id, entry.app_id, entry.credits, entry.created_by, entry.type)
+
+
+def _receipt_findings(books: Books, journal: Journal) -> Iterator[str]:
+    """Every receipt is of one entry of the history, and agrees with it."""
+    entries = {entry.id: entry for of_user in books.transactions.values() for entry in of_user}
+    for key, receipts in journal.receipts.items():
+        for receipt in receipts:
+            entry = entries.get(receipt.transaction_id)
+            if entry is None:
+                yield f"{key}: acknowledged and lost: {receipt}"
+            elif (key, receipt.balance, receipt.sequence, receipt.purchase_id) != (
+                entry.idempotency_key,
+                entry.balance_after,
+                entry.sequence,
+                entry.purchase_id,
+            ):
+                yield f"{key}: {receipt} is not of {entry}"
+
+
+def _replay_findings(
+    operations: Sequence[Operation], journal: Journal, *, calm: bool
+) -> Iterator[str]:
+    """One answer at most says that the operation is new; exactly one if no answer got lost."""
+    for operation in operations:
+        receipts = journal.receipts.get(operation.key, [])
+        first = sum(not receipt.replayed for receipt in receipts)
+        lossless = calm and operation.sending is not Sending.CANCELLED_AND_AGAIN
+        if first > 1 or (first == 0 and receipts and lossless):
+            yield f"{operation} was acknowledged as new {first} times"

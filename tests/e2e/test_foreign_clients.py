@@ -1,0 +1,379 @@
+"""Clients that share no code with this project understand the server: buf curl and grpcio."""
+
+import base64
+import gzip
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import credit_models
+import grpc  # type: ignore[import-untyped]  # grpcio ships no types
+import pytest
+from credit_models.codec import decode, encode
+from google.protobuf import descriptor_pool
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_tools import protoc  # type: ignore[import-untyped]  # neither does grpcio-tools
+from grpclib.health.v1 import health_pb2
+from pymongo import AsyncMongoClient
+
+from tests.e2e.http2_call import http2_call
+from tests.e2e.server_process import ServerProcess, migrated, running_server
+
+CONTRACTS = Path(__file__).parents[2] / "contracts"
+BUF = Path(sys.executable).with_name("buf")
+SERVICE = "credit.v1.CreditService"
+RECEIPT = "credit-receipt-bin"
+FIVE_BROKEN_FIELDS = ["user_id", "app_id", "credits", "created_by", "idempotency_key"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stubs:
+    """What google's compiler makes of the contract. The modules are made at run time: untyped."""
+
+    messages: Any
+    service: Any
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    database = "test_foreign_clients"
+    options = await migrated(mongod_uri, database)
+    async with running_server(tmp_path_factory.mktemp("foreign"), *options) as process:
+        yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def stubs(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stubs]:
+    folder = tmp_path_factory.mktemp("stubs")
+    sources = sorted(
+        str(path.relative_to(CONTRACTS)) for path in CONTRACTS.glob("credit/**/*.proto")
+    )
+    well_known = resources.files("grpc_tools") / "_proto"
+    includes = [f"-I{CONTRACTS}", f"-I{well_known}"]
+    outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    assert protoc.main(["protoc", *includes, *outputs, *sources]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        messages = importlib.import_module("credit.v1.credit_pb2")
+        service = importlib.import_module("credit.v1.credit_pb2_grpc")
+        with grpc.insecure_channel(server.address) as channel:
+            yield Stubs(messages=messages, service=service.CreditServiceStub(channel))
+
+
+@pytest.fixture
+def channel(server: ServerProcess) -> Iterator[Any]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+class TestBufCurl:
+    def test_it_makes_all_six_calls(self, server: ServerProcess) -> None:
+        grant = {"user_id": 101, "app_id": 11, "credits": 120, "created_by": 1}
+        buy = {**grant, "credits": 20, "report_id": "r-1", "report_name": "Report"}
+        assert _curl(server, "AddCredits", grant) == [{}]
+        assert _curl(server, "UseCredits", buy) == [{}]
+        (held,) = _curl(server, "GetUserCredits", {"user_id": 101})
+        assert (held["balances"], held["revision"]) == ([{"appId": 11, "balance": 100}], "2")
+        assert _curl(server, "GetAppBalance", {"app_id": 11}) == [{"appId": 11, "balance": 100}]
+        (purchase,) = _curl(server, "ListUserPurchases", {"user_id": 101})
+        added, used = _curl(server, "ListUserTransactions", {"user_id": 101})
+        assert (added["sequence"], used["sequence"]) == ("1", "2")
+        assert (added["type"], used["type"]) == ("TRANSACTION_TYPE_ADD", "TRANSACTION_TYPE_USE")
+        assert purchase["transactionId"] == used["id"]
+        assert purchase["id"] == used["purchaseId"]
+
+    def test_a_refusal_has_its_status_and_readable_details(self, server: ServerProcess) -> None:
+        done = _buf_curl(server, "AddCredits", {"user_id": 1}, "--schema", str(CONTRACTS))
+        assert done.returncode == 8 * grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        error = json.loads(done.stderr)
+        assert error["code"] == "invalid_argument"
+        details = {entry["type"]: entry["value"] for entry in error["details"]}
+        bad_request = BadRequest.FromString(_base64(details["google.rpc.BadRequest"]))
+        broken = [violation.field for violation in bad_request.field_violations]
+        assert broken == ["app_id", "credits", "created_by"]
+        assert ErrorInfo.FromString(_base64(details["google.rpc.ErrorInfo"])) == ErrorInfo(
+            reason="INVALID_FIELD", domain="credit.v1"
+        )
+
+    def test_reflection_lists_every_method(self, server: ServerProcess) -> None:
+        done = _buf_curl(server, "", None, "--list-methods")
+        calls = credit_models.CreditServiceBase().__mapping__()
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [
+            *sorted(path.removeprefix("/") for path in calls),
+            "grpc.health.v1.Health/Check",
+            "grpc.health.v1.Health/Watch",
+        ]
+
+    def test_reflection_is_enough_to_make_a_call(self, server: ServerProcess) -> None:
+        done = _buf_curl(server, "GetAppBalance", {"app_id": 404})
+        assert json.loads(done.stdout) == {"appId": 404}
+
+    def test_health_is_served_for_the_service_and_over_all(self, server: ServerProcess) -> None:
+        for service in ("", SERVICE):
+            url = f"http://{server.address}/grpc.health.v1.Health/Check"
+            done = _run_buf_curl(url, {"service": service})
+            assert json.loads(done.stdout) == {"status": "SERVING"}
+
+
+class TestGrpcio:
+    def test_it_makes_all_six_calls(self, stubs: Stubs) -> None:
+        messages, service = stubs.messages, stubs.service
+        grant = messages.CreditRequest(user_id=201, app_id=21, credits=120, created_by=1)
+        buy = _purchase(stubs, user_id=201, app_id=21, credits=20)
+        assert service.AddCredits(grant) == messages.Empty()
+        assert service.UseCredits(buy) == messages.Empty()
+        held = service.GetUserCredits(messages.UserId(user_id=201))
+        assert list(held.balances) == [messages.Balance(app_id=21, balance=100)]
+        assert service.GetAppBalance(messages.AppId(app_id=21)).balance == 100
+        (purchase,) = service.ListUserPurchases(messages.UserId(user_id=201))
+        added, used = service.ListUserTransactions(messages.UserId(user_id=201))
+        assert [added.sequence, used.sequence, held.revision] == [1, 2, 2]
+        assert [added.type, used.type] == [
+            messages.TRANSACTION_TYPE_ADD,
+            messages.TRANSACTION_TYPE_USE,
+        ]
+        assert (purchase.transaction_id, purchase.id) == (used.id, used.purchase_id)
+        assert added.created_at.ToMilliseconds() <= purchase.created_at.ToMilliseconds()
+
+    def test_a_write_brings_its_receipt_in_the_trailing_metadata(self, stubs: Stubs) -> None:
+        request = stubs.messages.CreditRequest(
+            user_id=202, app_id=22, credits=5, created_by=1, idempotency_key="k"
+        )
+        first = _receipt(stubs, *stubs.service.AddCredits.with_call(request))
+        again = _receipt(stubs, *stubs.service.AddCredits.with_call(request))
+        assert (first.balance, first.sequence, first.replayed) == (5, 1, False)
+        first.replayed = True
+        assert again == first
+
+    def test_its_classes_and_ours_live_in_one_process_and_agree(self, stubs: Stubs) -> None:
+        theirs = stubs.messages.Receipt(transaction_id="t", balance=7, sequence=2, replayed=True)
+        assert theirs.DESCRIPTOR.file.pool is descriptor_pool.Default()
+        ours = decode(credit_models.Receipt, theirs.SerializeToString())
+        assert ours == credit_models.Receipt(
+            transaction_id="t", balance=7, sequence=2, replayed=True
+        )
+        assert stubs.messages.Receipt.FromString(encode(ours)) == theirs
+
+    def test_all_broken_fields_are_named_at_once(self, stubs: Stubs) -> None:
+        request = stubs.messages.CreditRequest(idempotency_key="k" * 129)
+        error = _refused(stubs.service.AddCredits, request)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        info, bad_request = _details(error)
+        assert info == ErrorInfo(reason="INVALID_FIELD", domain="credit.v1")
+        assert isinstance(bad_request, BadRequest)
+        assert [broken.field for broken in bad_request.field_violations] == FIVE_BROKEN_FIELDS
+        assert all(broken.description for broken in bad_request.field_violations)
+
+    def test_too_few_credits_are_refused_with_the_numbers(self, stubs: Stubs) -> None:
+        error = _refused(stubs.service.UseCredits, _purchase(stubs, user_id=203, credits=20))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert _details(error) == [
+            ErrorInfo(
+                reason="INSUFFICIENT_CREDITS",
+                domain="credit.v1",
+                metadata={"available": "0", "required": "20", "shortfall": "20"},
+            )
+        ]
+
+    def test_a_balance_past_uint32_is_refused_with_the_numbers(self, stubs: Stubs) -> None:
+        most = 2**32 - 1
+        request = stubs.messages.CreditRequest(user_id=204, app_id=24, credits=most, created_by=1)
+        stubs.service.AddCredits(request)
+        error = _refused(stubs.service.AddCredits, request)
+        assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert _details(error) == [
+            ErrorInfo(
+                reason="BALANCE_OVERFLOW",
+                domain="credit.v1",
+                metadata={"balance": str(most), "credits": str(most)},
+            )
+        ]
+
+    def test_a_key_with_another_request_is_refused_with_the_fields(self, stubs: Stubs) -> None:
+        request = stubs.messages.CreditRequest(
+            user_id=205, app_id=25, credits=5, created_by=1, idempotency_key="k"
+        )
+        stubs.service.AddCredits(request)
+        request.credits = 6
+        error = _refused(stubs.service.AddCredits, request)
+        assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert _details(error) == [
+            ErrorInfo(
+                reason="IDEMPOTENCY_KEY_REUSED",
+                domain="credit.v1",
+                metadata={"fields": "credits"},
+            )
+        ]
+
+    async def test_the_request_id_comes_back_with_answers_and_refusals(
+        self, stubs: Stubs, server: ServerProcess
+    ) -> None:
+        sent = ("x-request-id", "order-4711")
+        request = stubs.messages.AppId(app_id=26)
+        _, call = stubs.service.GetAppBalance.with_call(request, metadata=[sent])
+        assert sent in call.initial_metadata()
+        error = _refused(stubs.service.GetAppBalance, stubs.messages.AppId(), metadata=[sent])
+        assert sent in error.trailing_metadata()  # a refusal is one block of headers
+        refused = await server.logged(lambda line: line.get("request_id") == sent[1], times=2)
+        assert refused["status"] == "INVALID_ARGUMENT"
+
+    async def test_a_stream_can_be_cancelled(self, stubs: Stubs, server: ServerProcess) -> None:
+        user = stubs.messages.UserId(user_id=206)
+        request = stubs.messages.CreditRequest(user_id=206, app_id=27, credits=1, created_by=1)
+        pending = [stubs.service.AddCredits.future(request) for _ in range(20)]
+        for call in pending:
+            call.result()
+        stream = stubs.service.ListUserTransactions(user, metadata=[("x-request-id", "cancelled")])
+        assert next(stream).sequence == 1
+        stream.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        assert caught.value.code() is grpc.StatusCode.CANCELLED
+        await server.logged(lambda line: line.get("request_id") == "cancelled")
+        assert stubs.service.GetUserCredits(user).revision == 20
+
+    async def test_a_watch_that_is_cancelled_ends_in_the_server_too(
+        self, channel: Any, server: ServerProcess
+    ) -> None:
+        watch = _health(channel, "Watch")
+        updates = watch(health_pb2.HealthCheckRequest(), metadata=[("x-request-id", "watched")])
+        assert next(updates).status == health_pb2.HealthCheckResponse.SERVING
+        updates.cancel()
+        line = await server.logged(lambda line: line.get("request_id") == "watched")
+        assert (line["method"], line["status"]) == ("/grpc.health.v1.Health/Watch", "CANCELLED")
+
+    def test_the_health_of_an_unknown_service_is_not_found(self, channel: Any) -> None:
+        check = _health(channel, "Check")
+        known = health_pb2.HealthCheckRequest(service=SERVICE)
+        assert check(known).status == health_pb2.HealthCheckResponse.SERVING
+        error = _refused(check, health_pb2.HealthCheckRequest(service="credit.v2.Unheard"))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+
+    def test_a_deadline_that_has_passed_is_told(self, stubs: Stubs) -> None:
+        error = _refused(stubs.service.GetAppBalance, stubs.messages.AppId(app_id=1), timeout=1e-9)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def test_a_compressed_request_is_refused(self, stubs: Stubs) -> None:
+        request = stubs.messages.CreditRequest(
+            user_id=207, app_id=28, credits=1, created_by=1, idempotency_key="k" * 128
+        )
+        error = _refused(stubs.service.AddCredits, request, compression=grpc.Compression.Gzip)
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=28)).balance == 0
+
+    def test_a_call_that_does_not_exist_is_unimplemented(self, channel: Any) -> None:
+        error = _refused(channel.unary_unary(f"/{SERVICE}/StealCredits"), b"")
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestBareHttp2:
+    def test_the_refusal_of_a_compressed_message_says_what_to_use_instead(
+        self, server: ServerProcess
+    ) -> None:
+        packed = gzip.compress(encode(credit_models.AppId(app_id=1)))
+        answer = http2_call(
+            server.address,
+            f"/{SERVICE}/GetAppBalance",
+            packed,
+            compressed=True,
+            grpc_encoding="gzip",
+        )
+        assert answer.headers["grpc-status"] == str(grpc.StatusCode.UNIMPLEMENTED.value[0])
+        assert answer.headers["grpc-accept-encoding"] == "identity"
+
+    def test_the_server_itself_keeps_the_deadline(self, server: ServerProcess) -> None:
+        message = encode(credit_models.AppId(app_id=1))
+        path = f"/{SERVICE}/GetAppBalance"
+        answer = http2_call(server.address, path, message, grpc_timeout="1n")
+        assert answer.headers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+
+    def test_an_answer_is_headers_message_and_trailers(self, server: ServerProcess) -> None:
+        message = encode(credit_models.AppId(app_id=404))
+        answer = http2_call(server.address, f"/{SERVICE}/GetAppBalance", message)
+        assert answer.headers[":status"] == "200"
+        assert answer.headers["content-type"] == "application/grpc+proto"
+        assert answer.data == b"\0\0\0\0\3" + encode(credit_models.Balance(app_id=404))
+        assert answer.trailers == {"grpc-status": "0"}
+
+
+def _curl(server: ServerProcess, call: str, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make a call with `buf curl` and return its answers."""
+    done = _buf_curl(server, call, request, "--schema", str(CONTRACTS))
+    assert done.returncode == 0, done.stderr
+    decoder, text, answers = json.JSONDecoder(), done.stdout.strip(), []
+    while text:
+        answer, end = decoder.raw_decode(text)
+        answers.append(answer)
+        text = text[end:].lstrip()
+    return answers
+
+
+def _buf_curl(
+    server: ServerProcess, call: str, request: dict[str, Any] | None, *options: str
+) -> subprocess.CompletedProcess[str]:
+    url = f"http://{server.address}" + (f"/{SERVICE}/{call}" if call else "")
+    return _run_buf_curl(url, request, *options)
+
+
+def _run_buf_curl(
+    url: str, request: dict[str, Any] | None, *options: str
+) -> subprocess.CompletedProcess[str]:
+    data = () if request is None else ("--data", json.dumps(request))
+    return subprocess.run(
+        [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *options, *data, url],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4))
+
+
+def _purchase(stubs: Stubs, **fields: int) -> Any:
+    described = {"report_id": "r-1", "report_name": "Report", "app_id": 1, "created_by": 1}
+    return stubs.messages.PurchaseRequest(**described | fields)
+
+
+def _receipt(stubs: Stubs, _: Any, call: Any) -> Any:
+    return stubs.messages.Receipt.FromString(dict(call.trailing_metadata())[RECEIPT])
+
+
+def _refused(method: Any, request: Any, **options: Any) -> Any:
+    with pytest.raises(grpc.RpcError) as caught:
+        method(request, **options)
+    return caught.value
+
+
+def _details(error: Any) -> list[ErrorInfo | BadRequest]:
+    """The details of a refusal, after checking that they repeat its status and message."""
+    status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    details = []
+    for packed in status.details:
+        kind = {"ErrorInfo": ErrorInfo, "BadRequest": BadRequest}[packed.TypeName().split(".")[-1]]
+        details.append(kind.FromString(packed.value))
+    return details
+
+
+def _health(channel: Any, call: str) -> Any:
+    make = channel.unary_stream if call == "Watch" else channel.unary_unary
+    return make(
+        f"/grpc.health.v1.Health/{call}",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )

@@ -1,0 +1,104 @@
+"""Whatever callers do and whatever is killed, the books add up and nothing acknowledged is lost."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import SystemRandom
+
+import pytest
+from credit_client import CreditClient
+
+from tests.conftest import StartServer
+from tests.e2e.audit import audit, read_books
+from tests.e2e.mongod_process import kill_embedded_mongod
+from tests.e2e.workload import APPS, USERS, Sending, Workload, operations
+
+SEED_VARIABLE = "TEST_SEED"
+OPERATIONS = 10_000
+OPERATIONS_WITH_KILLS = 1_500
+QUIET = ("--log-level", "warning")  # one line a call would be megabytes
+
+
+@pytest.fixture
+def seed() -> int:
+    """What the operations are made from: a new one for each run, or the one to replay."""
+    given = os.environ.get(SEED_VARIABLE)
+    seed = SystemRandom().randrange(2**32) if given is None else int(given)
+    print(f"replay with {SEED_VARIABLE}={seed}")  # noqa: T201 - pytest shows it with a failure
+    return seed
+
+
+async def test_ten_thousand_operations_with_duplicates_and_resends(
+    seed: int, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*QUIET, *store_options)
+    async with CreditClient(server.address) as client:
+        workload = Workload(client, operations(seed, OPERATIONS))
+        await workload.run()
+        assert await _findings(client, workload, calm=True) == []
+    _assert_every_kind_was_met(workload)
+
+
+async def test_the_server_is_killed_under_load(
+    seed: int, tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*QUIET)
+    address = server.address
+    async with CreditClient(address) as client, _working(client, seed) as workload:
+        assert workload.serving is not None
+        for milestone in (300, 700):
+            await workload.journal.acknowledged(milestone)
+            workload.serving.clear()
+            assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+            server = await credit_server_process(*QUIET, "--port", str(server.port))
+            assert server.address == address
+            workload.serving.set()
+
+
+async def test_the_embedded_mongod_is_killed_under_load(
+    seed: int, tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process()
+    async with CreditClient(server.address) as client, _working(client, seed) as workload:
+        assert workload.serving is not None
+        for kills, milestone in enumerate((300, 700), start=1):
+            await workload.journal.acknowledged(milestone)
+            workload.serving.clear()
+            await kill_embedded_mongod(tmp_path / ".credit-data")
+            await server.logged(
+                lambda line: line["event"] == "the embedded mongod is back", times=kills
+            )
+            workload.serving.set()
+
+
+@asynccontextmanager
+async def _working(client: CreditClient, seed: int) -> AsyncIterator[Workload]:
+    """Run operations while the context does its worst; afterwards, finish them and audit."""
+    workload = Workload(client, operations(seed, OPERATIONS_WITH_KILLS))
+    workload.serving = asyncio.Event()
+    workload.serving.set()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(workload.run())
+        yield workload
+    assert await _findings(client, workload, calm=False) == []
+
+
+async def _findings(client: CreditClient, workload: Workload, *, calm: bool) -> list[str]:
+    books = await read_books(client, USERS, APPS)
+    return audit(books, workload.operations, workload.journal, calm=calm)
+
+
+def _assert_every_kind_was_met(workload: Workload) -> None:
+    """A workload in which nothing is refused or replayed would prove little."""
+    journal = workload.journal
+    replayed = {
+        operation.sending
+        for operation in workload.operations
+        if any(receipt.replayed for receipt in journal.receipts.get(operation.key, []))
+    }
+    assert {Sending.TWICE_AT_ONCE, Sending.AND_AGAIN, Sending.CANCELLED_AND_AGAIN} <= replayed
+    assert len(journal.receipts) > OPERATIONS / 3
+    assert len(journal.refused) > OPERATIONS / 100

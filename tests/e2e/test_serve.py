@@ -1,0 +1,265 @@
+"""`credit-server serve`: how it starts, what it says, what stops it from starting, how it ends."""
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
+from credit_server.embedded.mongod import free_port
+
+from tests.conftest import StartServer
+from tests.e2e.failpoint import blocked_commits
+from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
+from tests.e2e.server_process import Ended, run_credit_server
+
+USER, APP = 7, 1
+CALLERS = 16
+
+
+async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process("--data-dir", "ledger")
+    assert server.banner.splitlines() == [
+        f"credit-server listens on 127.0.0.1:{server.port} (no TLS, no identities)",
+        f"  store  embedded mongod, data in {tmp_path / 'ledger'}",
+        "  stop   Ctrl-C or SIGTERM",
+        f"  try    {server.banner.partition('  try    ')[2].rstrip()}",
+    ]
+    assert server.address in server.banner.splitlines()[3]
+
+
+async def test_the_line_to_try_works_as_it_is_printed(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    command, *arguments = shlex.split(server.banner.partition("  try    ")[2])
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name(command),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    async with CreditClient(server.address) as client:
+        assert await client.balance(1, 7) == 120
+
+
+async def test_a_database_of_ones_own_is_named_without_its_password(
+    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    hosts, _, query = mongod_uri.removeprefix("mongodb://").partition("/")
+    server = await credit_server_process(*store_options)
+    assert query
+    assert f"  store  MongoDB {hosts}, database {database}\n" in server.banner
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
+    tmp_path: Path, credit_server_process: StartServer, number: signal.Signals
+) -> None:
+    server = await credit_server_process()
+    receipt = await _add(server.address)
+    mongod = embedded_mongod_pid(tmp_path / ".credit-data")
+    assert await server.stop(number) == 0
+    assert not is_alive(mongod)
+    again = await credit_server_process()
+    async with CreditClient(again.address) as client:
+        (entry,) = [entry async for entry in client.transactions(USER)]
+        assert (entry.id, entry.balance_after) == (receipt.transaction_id, receipt.balance)
+        assert await client.balance(APP, USER) == receipt.balance
+
+
+async def test_a_killed_server_leaves_no_mongod_behind(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process()
+    mongod = os.pidfd_open(embedded_mongod_pid(tmp_path / ".credit-data"))
+    assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+    await gone(mongod)
+
+
+async def test_a_port_in_use_is_named(tmp_path: Path, store_options: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ended = await run_credit_server(tmp_path, "serve", "--port", port, *store_options)
+    _assert_refused(ended, 1, f"Cannot listen on 127.0.0.1 port {port}", "--port")
+
+
+async def test_a_second_server_on_the_same_data_is_refused(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    first = await credit_server_process()
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0")
+    _assert_refused(
+        ended, 1, str(tmp_path / ".credit-data"), f"process {first.pid}", "CREDIT_DATA_DIR"
+    )
+    assert (await _add(first.address)).sequence == 1
+
+
+async def test_a_standalone_mongod_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    async with running_mongod(tmp_path, standalone=True) as mongod:
+        ended = await run_credit_server(
+            tmp_path, "serve", "--port", "0", "--mongodb-uri", mongod.uri
+        )
+    _assert_refused(ended, 1, "standalone", "--replSet")
+
+
+async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
+    tmp_path: Path, mongod_uri: str, database: str, credit_server_process: StartServer
+) -> None:
+    options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
+    _assert_refused(ended, 1, f"'{database}'", "credit-server migrate")
+    for _ in range(2):
+        ended = await run_credit_server(tmp_path, "migrate", *options)
+        assert (ended.status, ended.errors) == (0, "")
+        assert database in ended.output
+    server = await credit_server_process(*options)
+    assert (await _add(server.address)).sequence == 1
+
+
+async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    uri = f"mongodb://127.0.0.1:{free_port()}/?replicaSet=nowhere"
+    ended = await run_credit_server(
+        tmp_path, "serve", "--port", "0", "--mongodb-uri", uri, "--store-timeout-seconds", "0.5"
+    )
+    _assert_refused(ended, 1, "MongoDB", uri.partition("//")[2].partition("/")[0])
+
+
+async def test_a_connection_string_that_is_none_is_told(tmp_path: Path) -> None:
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", "--mongodb-uri", "nonsense")
+    _assert_refused(ended, 1, "CREDIT_MONGODB_URI")
+
+
+async def test_an_address_that_others_can_reach_needs_the_word_insecure(
+    tmp_path: Path, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    ended = await run_credit_server(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0")
+    _assert_refused(ended, 2, "0.0.0.0", "--insecure")
+    server = await credit_server_process("--host", "0.0.0.0", "--insecure", *store_options)
+    assert (await _add(f"127.0.0.1:{server.port}")).sequence == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["serve", "--port", "70000"], "--port (CREDIT_PORT)"),
+        (["serve", "--port", "many"], "--port (CREDIT_PORT)"),
+        (["serve", "--commit-lanes", "0"], "--commit-lanes (CREDIT_COMMIT_LANES)"),
+        (["serve", "--colour", "red"], "--colour"),
+        (["sevre"], "'sevre'"),
+        ([], "usage: credit-server COMMAND"),
+    ],
+)
+async def test_misuse_is_told_in_a_sentence(
+    tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    ended = await run_credit_server(tmp_path, *arguments)
+    assert ended.status == 2
+    assert named in ended.output + ended.errors
+    assert "Traceback" not in ended.errors
+
+
+async def test_a_setting_may_come_from_the_environment(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options, CREDIT_HOST="::1")
+    assert server.address == f"[::1]:{server.port}"
+    assert (await _add(server.address)).sequence == 1
+
+
+async def test_every_call_is_one_line_of_json(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    async with CreditClient(server.address) as client:
+        await client.add(user_id=USER, app_id=APP, credits=5, created_by=1)
+        assert await client.balance(APP) == 5
+        assert [entry.credits async for entry in client.transactions(USER)] == [5]
+    assert await server.stop() == 0
+    calls = [line for line in server.log if line["event"] == "call"]
+    assert [(line["method"], line["status"]) for line in calls] == [
+        ("/credit.v1.CreditService/AddCredits", "OK"),
+        ("/credit.v1.CreditService/GetAppBalance", "OK"),
+        ("/credit.v1.CreditService/ListUserTransactions", "OK"),
+    ]
+    assert len({line["request_id"] for line in calls}) == len(calls)
+    assert all(line["milliseconds"] > 0 for line in calls)
+
+
+async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_is_sent_away(
+    mongod_uri: str, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    once = ClientSettings(target=server.address, retry_attempts_max=1, channels=1)
+    async with CreditClient(settings=once) as client:
+        async with blocked_commits(mongod_uri) as blocked:
+            running = asyncio.create_task(
+                client.add(user_id=USER, app_id=APP, credits=5, created_by=1)
+            )
+            await blocked.met()
+            server.send(signal.SIGTERM)
+            await server.logged(lambda line: line["event"] == "stopping")
+            with pytest.raises(Unavailable, match="shutting down"):
+                await client.balance(APP)
+            assert not running.done()
+        assert (await running).balance == 5
+    assert await server.wait() == 0
+
+
+async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    settings = ClientSettings(target=server.address, retry_attempts_max=1)
+    receipts: list[Receipt] = []
+    under_load = asyncio.Event()
+
+    async def call(client: CreditClient, user: int) -> None:
+        while True:
+            try:
+                receipt = await client.add(user_id=user, app_id=APP, credits=1, created_by=1)
+            except Unavailable:
+                return
+            receipts.append(receipt)
+            if len(receipts) >= 10 * CALLERS:
+                under_load.set()
+
+    async with CreditClient(settings=settings) as client, asyncio.TaskGroup() as callers:
+        for user in range(1, CALLERS + 1):
+            callers.create_task(call(client, user))
+        await under_load.wait()
+        assert await server.stop(signal.SIGTERM) == 0
+    assert {line["status"] for line in server.log if line["event"] == "call"} <= {
+        "OK",
+        "UNAVAILABLE",
+    }
+    again = await credit_server_process(*store_options)
+    async with CreditClient(again.address) as client:
+        kept = {
+            entry.id for user in range(1, CALLERS + 1) async for entry in client.transactions(user)
+        }
+        assert {receipt.transaction_id for receipt in receipts} <= kept
+        assert await client.balance(APP) == len(kept)
+
+
+def _assert_refused(ended: Ended, status: int, *named: str) -> None:
+    """It ended with the status, and said in plain words why, and nothing else."""
+    assert ended.status == status, ended
+    assert ended.output == ""
+    assert ended.errors.startswith("credit-server: ") or status == 2
+    assert "Traceback" not in ended.errors
+    for word in named:
+        assert word in ended.errors
+
+
+async def _add(address: str) -> Receipt:
+    async with CreditClient(address) as client:
+        return await client.add(user_id=USER, app_id=APP, credits=120, created_by=1)

@@ -1,0 +1,114 @@
+"""The whole server in this process on a free port, and stores that misbehave in one way each."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from credit_models import UserCredits, UserId
+from credit_server.commit import CommitLimits, Committer
+from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Store, Unit
+from credit_server.transport.handler import CallLimits
+from credit_server.transport.server import GrpcServer
+from credit_server.transport.service import CreditService
+from credit_server.transport.standard import standard_services
+from grpclib.health.check import ServiceStatus
+
+from tests.server.transport.wire import Wire
+
+MESSAGE_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Serving:
+    """A server that serves."""
+
+    server: GrpcServer
+    status: ServiceStatus
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    async def wait_quiet(self) -> None:
+        """Waits until no call of the contract runs."""
+        await self.server._gate.wait_idle()
+
+    def running_calls(self) -> int:
+        """Counts what the server holds for calls, on all its connections."""
+        return sum(
+            len(protocol.processor.streams) + (not protocol.handler.check_closed())
+            for protocol in self.server._protocols
+        )
+
+
+@asynccontextmanager
+async def serving(
+    store: Store | None = None, *, limits: CommitLimits | None = None
+) -> AsyncIterator[Serving]:
+    """Starts a server, and stops it in the end if the test has not."""
+    store = store or MemoryStore()
+    async with Committer(store, limits) as committer:
+        status = ServiceStatus()
+        status.set(True)
+        server = GrpcServer(
+            standard_services(CreditService(committer, store), status),
+            limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+        )
+        await server.start("127.0.0.1", 0)
+        try:
+            yield Serving(server=server, status=status)
+        finally:
+            if not server._gate.stopping:
+                await server.stop(grace_seconds=0)
+
+
+async def is_served(wire: Wire) -> None:
+    """Fails unless a call of this connection works."""
+    answer = await wire.call("GetUserCredits", UserId(user_id=4_000_000_000))
+    assert answer.message(UserCredits).user_id == 4_000_000_000
+
+
+class HeldStore(MemoryStore):
+    """Does nothing until it is released, and says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.released = asyncio.Event()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        self.entered.set()
+        await self.released.wait()
+        async with super().begin() as unit:
+            yield unit
+
+
+class FailingStore(MemoryStore):
+    """Raises one exception, whatever it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        raise self._error
+        yield  # makes it a generator
+
+    async def account(self, user_id: int) -> Account | None:
+        raise self._error
+
+    async def app_total(self, app_id: int) -> int:
+        raise self._error
+
+    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        raise self._error
+        yield []
+
+    async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+        raise self._error
+        yield []

@@ -1,0 +1,251 @@
+"""From a request's headers to its status and its log line."""
+
+import asyncio
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
+from credit_models.codec import encode
+from credit_models.reasons import method_reasons
+from grpclib.const import Status
+
+from tests.server.transport.serving import FailingStore, HeldStore, Serving, is_served, serving
+from tests.server.transport.wire import SERVICE, Headers, Wire, call_headers, framed
+
+PATH = SERVICE + "GetUserCredits"
+SOUND = framed(encode(UserId(user_id=7)))
+ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+
+Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
+
+
+def _without(name: str) -> Headers:
+    return [header for header in call_headers(PATH) if header[0] != name]
+
+
+def _with(name: str, value: str | bytes) -> Headers:
+    return [(key, value if key == name else old) for key, old in call_headers(PATH)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1" * 400 + "S", "1" * 9 + "S", "-1S", "1", "", "S", "1s", "1.5S", "0x1S", "1S,1S", "\u0661S"],
+    ids=lambda value: value[:12] or "empty",
+)
+async def test_a_malformed_timeout_is_an_invalid_argument(
+    wire: Wire, neighbour: Wire, value: str
+) -> None:
+    answer = await wire.request(call_headers(PATH, ("grpc-timeout", value)), SOUND)
+    assert answer.status is Status.INVALID_ARGUMENT
+    assert "grpc-timeout" in answer.sentence
+    await is_served(wire)
+
+
+@pytest.mark.parametrize("value", ["99999999H", "1H", "59M", "60S", "99999m", "99999999u"])
+async def test_a_sound_timeout_leaves_a_quick_call_alone(wire: Wire, value: str) -> None:
+    answer = await wire.request(call_headers(PATH, ("grpc-timeout", value)), SOUND)
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+
+
+@pytest.mark.parametrize("value", ["0S", "0n", "00000000H"])
+async def test_a_call_without_any_time_left_is_not_begun(
+    wire: Wire, neighbour: Wire, value: str
+) -> None:
+    answer = await wire.call("AddCredits", ADD, ("grpc-timeout", value))
+    assert answer.status is Status.DEADLINE_EXCEEDED
+    holdings = await wire.call("GetUserCredits", UserId(user_id=7))
+    assert holdings.message(UserCredits) == UserCredits(user_id=7)
+
+
+async def test_a_deadline_that_passes_in_the_store_does_not_disturb_the_batch() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        patient_add = CreditRequest(user_id=7, app_id=1, credits=100, created_by=9)
+        _, hasty = wire.begin(
+            call_headers(SERVICE + "AddCredits", ("grpc-timeout", "20m")), framed(encode(ADD))
+        )
+        await store.entered.wait()
+        _, patient = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(patient_add)))
+        assert (await wire.ended(hasty)).status is Status.DEADLINE_EXCEEDED
+
+        store.released.set()
+        assert (await wire.ended(patient)).message(Empty) == Empty()
+        listed = await wire.call("ListUserTransactions", UserId(user_id=7))
+        assert [entry.credits for entry in listed.messages(CreditTransaction)] == [5, 100]
+
+
+async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        _, running = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        queued = await wire.call("AddCredits", ADD, ("grpc-timeout", "20m"))
+        assert queued.status is Status.DEADLINE_EXCEEDED
+
+        store.released.set()
+        assert (await wire.ended(running)).message(Empty) == Empty()
+        listed = await wire.call("ListUserTransactions", UserId(user_id=7))
+        assert len(listed.messages(CreditTransaction)) == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/x", SERVICE, SERVICE + "addCredits", PATH + "/", "/é"])
+async def test_an_unknown_path_is_unimplemented(wire: Wire, neighbour: Wire, path: str) -> None:
+    answer = await wire.request(call_headers(path), SOUND)
+    assert answer.status is Status.UNIMPLEMENTED
+    await is_served(wire)
+
+
+@pytest.mark.parametrize(
+    ("headers", "http_status"),
+    [
+        pytest.param(_with(":method", "GET"), "405", id="GET"),
+        pytest.param(_with(":method", "post"), "405", id="post in lower case"),
+        pytest.param([(":method", "CONNECT"), (":authority", "a")], "405", id="CONNECT"),
+        pytest.param(_without("content-type"), "415", id="no content-type"),
+        pytest.param(_with("content-type", "application/json"), "415", id="JSON"),
+        pytest.param(_with("content-type", "application/grpc+json"), "415", id="gRPC with JSON"),
+        pytest.param(_with("content-type", "application/grpc-web"), "415", id="gRPC-Web"),
+        pytest.param(_without("te"), "400", id="no te"),
+    ],
+)
+@pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
+async def test_what_is_not_grpc_is_answered_in_http(
+    wire: Wire, neighbour: Wire, headers: Headers, http_status: str, end: bool
+) -> None:
+    answer = await wire.request(headers, SOUND, end=end)
+    assert (answer.headers[":status"], answer.status) == (http_status, None)
+    assert (answer.reset is None) is end  # who is still sending is told to stop
+    await is_served(wire)
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto"])
+async def test_both_content_types_of_protobuf_are_taken(wire: Wire, content_type: str) -> None:
+    answer = await wire.request(_with("content-type", content_type), SOUND)
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+
+
+@pytest.mark.parametrize("value", ["!", "A", "====", "", "AAA,AA", "é", b"\xff\xfe"])
+async def test_bad_binary_metadata_is_no_harm(
+    wire: Wire, neighbour: Wire, value: str | bytes
+) -> None:
+    answer = await wire.request(call_headers(PATH, ("trace-bin", value)), SOUND)
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+
+
+async def test_a_header_that_is_not_utf8_is_no_harm_to_the_connections_calls(
+    wire: Wire, neighbour: Wire
+) -> None:
+    answer = await wire.request(call_headers(PATH, ("x-name", b"caf\xe9 \xc3\x28")), SOUND)
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+    await is_served(wire)
+
+
+@pytest.mark.parametrize("request_id", ["a", "A-b_c.9", "x" * 128])
+async def test_a_wellformed_request_id_is_echoed(
+    wire: Wire, request_id: str, logged: Logged
+) -> None:
+    answer = await wire.call("GetUserCredits", UserId(user_id=7), ("x-request-id", request_id))
+    assert answer.headers["x-request-id"] == request_id
+    assert logged[-1]["request_id"] == request_id
+
+
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "é", "a\tb", "a/b", b"\xff"])
+async def test_any_other_request_id_is_replaced(wire: Wire, request_id: str | bytes) -> None:
+    answer = await wire.call("GetUserCredits", UserId(user_id=7), ("x-request-id", request_id))
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+async def test_a_call_without_a_request_id_gets_one_of_its_own(wire: Wire) -> None:
+    answers = [await wire.call("GetUserCredits", UserId(user_id=7)) for _ in range(2)]
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 2
+
+
+async def test_a_refusal_has_the_request_id_too(wire: Wire) -> None:
+    answer = await wire.call("GetUserCredits", UserId(), ("x-request-id", "mine"))
+    assert answer.status is Status.INVALID_ARGUMENT
+    assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_each_call_is_logged_in_one_line(wire: Wire, served: Serving, logged: Logged) -> None:
+    await wire.call("AddCredits", ADD, ("x-request-id", "one"))
+    await wire.call("GetUserCredits", UserId(), ("x-request-id", "two"))
+    await wire.request(_with("content-type", "text/html"))
+    await served.wait_quiet()
+    assert [(line["method"], line["status"]) for line in logged] == [
+        (SERVICE + "AddCredits", "OK"),
+        (PATH, "INVALID_ARGUMENT"),
+        (PATH, "HTTP 415"),
+    ]
+    for line in logged:
+        assert (line["event"], line["log_level"]) == ("call", "info")
+        assert line.keys() == {
+            "event",
+            "log_level",
+            "method",
+            "status",
+            "milliseconds",
+            "request_id",
+            "peer",
+        }
+        assert 0 <= line["milliseconds"] < 60_000
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", line["peer"])
+
+
+async def test_nothing_of_a_request_is_logged_but_its_headers(wire: Wire, logged: Logged) -> None:
+    request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9, idempotency_key="my-key")
+    await wire.call("AddCredits", request)
+    assert "my-key" not in str(logged)
+
+
+@pytest.mark.parametrize("path", method_reasons())
+async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
+    path: str, logged: Logged
+) -> None:
+    async with serving(FailingStore(ZeroDivisionError("why"))) as served:
+        async with Wire.connect(served.port) as wire:
+            sound = {
+                "AddCredits": framed(encode(ADD)),
+                "UseCredits": framed(
+                    bytes.fromhex("080710011a017222015228053009")
+                ),  # user 7, app 1, report "r" named "R", 5 credits, by 9
+                "GetAppBalance": framed(b"\x08\x01"),
+            }.get(path.rpartition("/")[2], SOUND)
+            answer = await wire.request(call_headers(path, ("x-request-id", "mine")), sound)
+            assert answer.status is Status.INTERNAL
+        await served.wait_quiet()
+    (line,) = [line for line in logged if line["event"] == "call"]
+    assert (line["log_level"], line["status"], line["request_id"]) == ("error", "INTERNAL", "mine")
+    assert isinstance(line["exc_info"], ZeroDivisionError)
+    assert line["exc_info"].__traceback__ is not None
+
+
+async def test_a_call_that_its_client_gives_up_is_logged_as_cancelled(logged: Logged) -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await served.wait_quiet()
+        store.released.set()
+    assert [(line["status"], line["log_level"]) for line in logged] == [("CANCELLED", "info")]
+
+
+async def test_a_fault_of_a_call_whose_client_has_gone_is_logged_all_the_same(
+    logged: Logged,
+) -> None:
+    class LateFailure(FailingStore):
+        async def account(self, user_id: int) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                raise ZeroDivisionError
+
+    async with serving(LateFailure(ZeroDivisionError())) as served:
+        async with Wire.connect(served.port) as wire:
+            wire.begin(call_headers(PATH), SOUND)
+            await wire.pong()
+        await served.wait_quiet()
+    assert isinstance(logged[0]["exc_info"], ZeroDivisionError)

@@ -1,0 +1,291 @@
+"""Every reason of the contract, provoked on every call that declares it, travels as it says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import betterproto2
+import pytest
+from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequest, UserId
+from credit_models.reasons import DOMAIN, RULES, method_reasons, reason_name
+from credit_server.commit import CommitError, CommitLimits, Overloaded, ResultUnknown, Stopping
+from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
+from credit_server.transport import refusal
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.const import Status
+
+from tests.server.transport.serving import FailingStore, HeldStore, is_served, serving
+from tests.server.transport.wire import Answer, Wire, call_headers, framed
+
+UINT32_MAX = 2**32 - 1
+EVERY_CASE = [
+    pytest.param(path.rpartition("/")[2], reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
+    for path, reasons in method_reasons().items()
+    for reason in reasons
+]
+
+
+def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Message:
+    """Makes a sound request of user 7 in app 1."""
+    match method:
+        case "AddCredits":
+            return CreditRequest(
+                user_id=7, app_id=1, credits=amount, created_by=9, idempotency_key=key
+            )
+        case "UseCredits":
+            return PurchaseRequest(
+                user_id=7,
+                app_id=1,
+                report_id="r",
+                report_name="Report",
+                credits=amount,
+                created_by=9,
+                idempotency_key=key,
+            )
+        case "GetAppBalance":
+            return AppId(app_id=1)
+        case _:
+            return UserId(user_id=7)
+
+
+@asynccontextmanager
+async def _wire(error: Exception | None = None) -> AsyncIterator[Wire]:
+    store = None if error is None else FailingStore(error)
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        yield wire
+
+
+async def _invalid_field(method: str) -> Answer:
+    async with _wire() as wire:
+        return await wire.call(method, type(_request(method))())
+
+
+async def _key_reused(method: str) -> Answer:
+    async with _wire() as wire:
+        await wire.call("AddCredits", _request("AddCredits", key="k"))
+        return await wire.call(method, _request(method, amount=51, key="k"))
+
+
+async def _insufficient_credits(method: str) -> Answer:
+    async with _wire() as wire:
+        await wire.call("AddCredits", _request("AddCredits", amount=20))
+        return await wire.call(method, _request(method, amount=50))
+
+
+async def _balance_overflow(method: str) -> Answer:
+    async with _wire() as wire:
+        await wire.call("AddCredits", _request("AddCredits", amount=UINT32_MAX - 1))
+        return await wire.call(method, _request(method, amount=2))
+
+
+async def _total_overflow(method: str) -> Answer:
+    async with _wire() as wire:
+        for user in (7, 8):
+            request = CreditRequest(user_id=user, app_id=1, credits=UINT32_MAX, created_by=9)
+            await wire.call("AddCredits", request)
+        return await wire.call(method, _request(method))
+
+
+async def _overloaded(method: str) -> Answer:
+    store = HeldStore()
+    limits = CommitLimits(lanes=1, waiting_max=1)
+    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+        first = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
+        await store.entered.wait()
+        second = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
+        await asyncio.sleep(0)  # it has been sent, and so is read before the next one
+        answer = await wire.call(method, _request(method))
+        store.released.set()
+        for waiting in (first, second):
+            assert (await waiting).message(Empty) == Empty()
+        return answer
+
+
+async def _store_unavailable(method: str) -> Answer:
+    async with _wire(StoreUnavailable("mongodb://user:secret@host is away")) as wire:
+        return await wire.call(method, _request(method))
+
+
+PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
+    ErrorReason.INVALID_FIELD: _invalid_field,
+    ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
+    ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
+    ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
+    ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
+    ErrorReason.OVERLOADED: _overloaded,
+    ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
+}
+
+
+def _info(answer: Answer) -> ErrorInfo:
+    info = answer.details[0]
+    assert isinstance(info, ErrorInfo)
+    return info
+
+
+def test_every_reason_of_the_contract_is_provoked_here() -> None:
+    assert PROVOCATIONS.keys() == RULES.keys()
+    assert set(RULES) == {reason for reasons in method_reasons().values() for reason in reasons}
+
+
+@pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
+async def test_a_reason_travels_as_the_contract_says(method: str, reason: ErrorReason) -> None:
+    answer = await PROVOCATIONS[reason](method)
+    rule = RULES[reason]
+    info = _info(answer)
+    assert answer.status is rule.status
+    assert (info.reason, info.domain) == (reason_name(reason), DOMAIN)
+    assert set(info.metadata) == set(rule.metadata)
+    names = [detail.DESCRIPTOR.full_name for detail in answer.details]
+    assert names == ["google.rpc.ErrorInfo", *(f"google.rpc.{name}" for name in rule.details)]
+
+
+@pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
+async def test_a_refusal_says_why_in_words_and_has_no_receipt(
+    method: str, reason: ErrorReason
+) -> None:
+    answer = await PROVOCATIONS[reason](method)
+    assert answer.sentence
+    assert "secret" not in str(answer.metadata)
+    assert "credit-receipt-bin" not in answer.metadata
+    assert not answer.data
+
+
+async def test_a_retryable_reason_says_after_which_time() -> None:
+    for provoke in (_overloaded, _store_unavailable):
+        retry = (await provoke("AddCredits")).details[1]
+        assert isinstance(retry, RetryInfo)
+        assert 0 < retry.retry_delay.ToMilliseconds() <= 10_000
+
+
+async def test_insufficient_credits_are_told_in_numbers() -> None:
+    metadata = _info(await _insufficient_credits("UseCredits")).metadata
+    assert metadata == {"available": "20", "required": "50", "shortfall": "30"}
+
+
+async def test_an_overflow_is_told_in_numbers() -> None:
+    metadata = _info(await _balance_overflow("AddCredits")).metadata
+    assert metadata == {"balance": str(UINT32_MAX - 1), "credits": "2"}
+
+
+async def test_a_total_that_does_not_fit_is_told_in_numbers() -> None:
+    metadata = _info(await _total_overflow("GetAppBalance")).metadata
+    assert metadata == {"total": str(2 * UINT32_MAX)}
+
+
+async def test_a_reused_key_names_the_fields_that_differ() -> None:
+    async with _wire() as wire:
+        request = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="k")
+        await wire.call("AddCredits", request)
+        request.app_id, request.created_by = 2, 10
+        answer = await wire.call("AddCredits", request)
+        assert _info(answer).metadata == {"fields": "app_id,created_by"}
+
+
+async def test_a_key_of_another_call_is_told_as_such() -> None:
+    assert _info(await _key_reused("UseCredits")).metadata == {"fields": "call"}
+
+
+async def test_every_broken_field_is_named_at_once() -> None:
+    request = PurchaseRequest(report_name="x" * 257, idempotency_key="k" * 129)
+    async with _wire() as wire:
+        answer = await wire.call("UseCredits", request)
+    broken = answer.details[1]
+    assert isinstance(broken, BadRequest)
+    fields = {entry.field: entry.description for entry in broken.field_violations}
+    assert list(fields) == [
+        "user_id",
+        "app_id",
+        "report_id",
+        "report_name",
+        "credits",
+        "created_by",
+        "idempotency_key",
+    ]
+    assert fields["user_id"] == "must be 1 to 4294967295, got 0"
+    assert fields["report_name"] == "must be 1 to 256 characters, got 257"
+    assert all(f"{name} {text}" in answer.sentence for name, text in fields.items())
+
+
+async def test_an_explicit_user_of_zero_is_refused_and_none_is_not() -> None:
+    async with _wire() as wire:
+        refused = await wire.call("GetAppBalance", AppId(app_id=1, user_id=0))
+        assert refused.status is Status.INVALID_ARGUMENT
+        assert (await wire.call("GetAppBalance", AppId(app_id=1))).status is Status.OK
+
+
+async def test_what_takes_precedence_is_told_first() -> None:
+    """Walks the contract's table: all is wrong at first, and each step mends one thing."""
+    request = PurchaseRequest(
+        user_id=7, app_id=1, report_id="r", report_name="Report", credits=0, idempotency_key="k"
+    )
+    path = "/credit.v1.CreditService/UseCredits"
+    async with _wire() as wire:
+        await wire.call("AddCredits", _request("AddCredits", amount=50, key="k"))
+
+        malformed = framed(b"\xff")
+        answer = await wire.request(call_headers(path, ("grpc-timeout", "soon")), malformed)
+        assert (answer.status, answer.details) == (Status.INVALID_ARGUMENT, [])
+        answer = await wire.request(call_headers(path), malformed)
+        assert answer.status is Status.INTERNAL
+        assert _info(await wire.call("UseCredits", request)).reason == "INVALID_FIELD"
+        request.credits, request.created_by = 51, 9
+        assert _info(await wire.call("UseCredits", request)).reason == "IDEMPOTENCY_KEY_REUSED"
+        request.idempotency_key = "another"
+        assert _info(await wire.call("UseCredits", request)).reason == "INSUFFICIENT_CREDITS"
+        request.credits = 50
+        assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
+
+
+async def test_a_refused_key_may_succeed_later() -> None:
+    async with _wire() as wire:
+        request = _request("UseCredits", key="k")
+        assert (await wire.call("UseCredits", request)).status is Status.FAILED_PRECONDITION
+        await wire.call("AddCredits", _request("AddCredits"))
+        assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
+
+
+async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        await _store_unavailable("AddCredits")
+        await is_served(wire)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Overloaded(), ErrorReason.OVERLOADED),
+        (Stopping(), ErrorReason.OVERLOADED),
+        (ResultUnknown(), ErrorReason.STORE_UNAVAILABLE),
+        (StoreUnavailable(), ErrorReason.STORE_UNAVAILABLE),
+        (CommitUnknown(), ErrorReason.STORE_UNAVAILABLE),
+    ],
+)
+def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
+    error: CommitError | StoreError, reason: ErrorReason
+) -> None:
+    translated = refusal.unavailable(error)
+    assert translated.details is not None
+    assert translated.details[0].reason == reason_name(reason)
+    assert ("nothing happened" in str(translated.message)) is (reason is ErrorReason.OVERLOADED)
+
+
+@pytest.mark.parametrize("method", [path.rpartition("/")[2] for path in method_reasons()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("internals at /var/lib"),
+        ConnectionResetError("internals at /var/lib"),
+        TimeoutError("internals at /var/lib"),
+        KeyError("internals at /var/lib"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_fault_of_the_servers_own_is_an_internal_error_and_no_more(
+    method: str, error: Exception
+) -> None:
+    async with _wire(error) as wire:
+        answer = await wire.call(method, _request(method), ("grpc-timeout", "1H"))
+        assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
+        assert "internals" not in str(answer.metadata)
+        assert answer.details == []

@@ -1,0 +1,200 @@
+"""The graceful stop: what runs is answered, what is new is refused, and nobody holds it up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+from credit_models import CreditRequest, Empty, UserId
+from credit_models.codec import encode
+from credit_server.store.memory import MemoryStore
+from grpclib.const import Status
+from h2.errors import ErrorCodes
+
+from tests.server.transport.serving import HeldStore, Serving, is_served, serving
+from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
+
+ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+USER = framed(encode(UserId(user_id=7)))
+LONG_SECONDS = 3600.0
+Scenario = Callable[[], Awaitable[None]]
+
+
+async def on_asyncio(scenario: Scenario) -> None:
+    await scenario()
+
+
+async def on_uvloop(scenario: Scenario) -> None:
+    async def run() -> None:
+        await scenario()
+
+    # A loop of its own in a thread of its own: this thread's belongs to the test session.
+    await asyncio.to_thread(uvloop.run, run())
+
+
+on_both_loops = pytest.mark.parametrize("on_loop", [on_asyncio, on_uvloop])
+OnLoop = Callable[[Scenario], Awaitable[None]]
+
+
+def _begin_add(wire: Wire) -> Answer:
+    return wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))[1]
+
+
+async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None]":
+    """Begins to stop; returns once the server takes in nothing more."""
+    task = asyncio.create_task(served.server.stop(grace_seconds=grace_seconds))
+    while not served.server._gate.stopping:
+        await asyncio.sleep(0)
+    return task
+
+
+@on_both_loops
+async def test_a_running_call_finishes_and_is_answered(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        store = HeldStore()
+        async with serving(store) as served, Wire.connect(served.port) as wire:
+            running = _begin_add(wire)
+            await store.entered.wait()
+            stopping = await _stopping(served, LONG_SECONDS)
+            await wire.pong()
+            assert not running.ended.is_set()
+
+            store.released.set()
+            assert (await wire.ended(running)).message(Empty) == Empty()
+            await stopping
+            await wire.closed.wait()
+            assert wire.goaway is ErrorCodes.NO_ERROR
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_new_call_on_an_old_connection_is_unavailable(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        store = HeldStore()
+        async with serving(store) as served, Wire.connect(served.port) as wire:
+            running = _begin_add(wire)
+            await store.entered.wait()
+            stopping = await _stopping(served, LONG_SECONDS)
+            for method in ("AddCredits", "GetUserCredits"):
+                message = ADD if method == "AddCredits" else UserId(user_id=7)
+                answer = await wire.call(method, message)
+                assert answer.status is Status.UNAVAILABLE
+                assert "shutting down" in answer.sentence
+            store.released.set()
+            assert (await wire.ended(running)).message(Empty) == Empty()
+            await stopping
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_call_that_outlives_the_grace_is_unavailable(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        store = HeldStore()
+        async with serving(store) as served, Wire.connect(served.port) as wire:
+            running = _begin_add(wire)
+            await store.entered.wait()
+            await served.server.stop(grace_seconds=0.01)
+            answer = await wire.ended(running)
+            assert answer.status is Status.UNAVAILABLE
+            await wire.closed.wait()
+            assert wire.goaway is ErrorCodes.NO_ERROR
+            store.released.set()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_health_watch_does_not_hold_it_up_and_is_told(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
+            while not watch.data:
+                watch.changed.clear()
+                await watch.changed.wait()
+            await served.server.stop(grace_seconds=LONG_SECONDS)
+            assert (await wire.ended(watch)).status is Status.UNAVAILABLE
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_an_idle_connection_is_told_and_closed(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            await is_served(wire)
+            await served.server.stop(grace_seconds=LONG_SECONDS)
+            await wire.closed.wait()
+            assert wire.goaway is ErrorCodes.NO_ERROR
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_stopped_server_listens_no_more(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            port = served.port
+            await served.server.stop(grace_seconds=0)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_closed_window_does_not_hold_it_up(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port, window=0) as wire:
+            _, stalled = wire.begin(call_headers(SERVICE + "GetUserCredits"), USER)
+            await wire.pong()
+            await served.server.stop(grace_seconds=0.01)
+            assert (await wire.ended(stalled)).status is Status.UNAVAILABLE
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving(MemoryStore()) as served, Wire.connect(served.port) as writer:
+            for answer in [_begin_add(writer) for _ in range(300)]:
+                await writer.ended(answer)
+            reader, deaf = await asyncio.open_connection("127.0.0.1", served.port)
+            reader._limit = 1  # type: ignore[attr-defined] # one byte, and it reads no more
+            await _fill_up(served, deaf)
+            await served.server.stop(grace_seconds=0.01)
+            deaf.transport.abort()
+            while served.server._protocols:
+                await asyncio.sleep(0)
+
+    await on_loop(scenario)
+
+
+async def _fill_up(served: Serving, deaf: asyncio.StreamWriter) -> None:
+    """Asks for lists with wide windows until the server can write no more to that client."""
+    script = Wire.script(
+        [(call_headers(SERVICE + "ListUserTransactions"), USER)] * 400, window=2**31 - 1
+    )
+    deaf.write(script)
+    while all(protocol.connection.write_ready.is_set() for protocol in served.server._protocols):
+        await asyncio.sleep(0)
+
+
+@on_both_loops
+async def test_a_call_reset_during_the_grace_does_not_break_it(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        store = HeldStore()
+        async with serving(store) as served, Wire.connect(served.port) as wire:
+            stream_id, _ = wire.begin(
+                call_headers(SERVICE + "AddCredits"), framed(encode(ADD))
+            )
+            await store.entered.wait()
+            stopping = await _stopping(served, LONG_SECONDS)
+            wire.h2.reset_stream(stream_id)
+            wire.flush()
+            await stopping
+            store.released.set()
+
+    await on_loop(scenario)

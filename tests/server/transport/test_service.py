@@ -1,0 +1,196 @@
+"""The six calls, as a client sees them on the wire."""
+
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    CreditTransaction,
+    Empty,
+    Purchase,
+    PurchaseRequest,
+    Receipt,
+    TransactionType,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import decode
+from credit_server.store.memory import MemoryStore
+from grpclib.const import Status
+
+from tests.server.transport.serving import serving
+from tests.server.transport.wire import Answer, Wire
+
+UINT32_MAX = 2**32 - 1
+
+
+def _add(amount: int = 120, *, user: int = 7, app: int = 1, key: str = "") -> CreditRequest:
+    return CreditRequest(
+        user_id=user, app_id=app, credits=amount, created_by=9, idempotency_key=key
+    )
+
+
+def _use(amount: int = 30, *, report: str = "r-1", key: str = "") -> PurchaseRequest:
+    return PurchaseRequest(
+        user_id=7,
+        app_id=1,
+        report_id=report,
+        report_name="Äpfel & Birnen 🍐",
+        credits=amount,
+        created_by=9,
+        idempotency_key=key,
+    )
+
+
+def _receipt(answer: Answer) -> Receipt:
+    assert answer.message(Empty) == Empty()
+    return decode(Receipt, answer.binary("credit-receipt-bin"))
+
+
+async def test_added_credits_are_told_in_the_receipt(wire: Wire) -> None:
+    receipt = _receipt(await wire.call("AddCredits", _add()))
+    assert receipt.transaction_id
+    assert (receipt.purchase_id, receipt.balance) == ("", 120)
+    assert (receipt.sequence, receipt.replayed) == (1, False)
+
+
+async def test_the_receipt_travels_in_the_trailers(wire: Wire) -> None:
+    answer = await wire.call("AddCredits", _add())
+    assert "credit-receipt-bin" in answer.trailers
+    assert "credit-receipt-bin" not in answer.headers
+    assert answer.headers["content-type"] == "application/grpc+proto"
+
+
+async def test_a_purchase_is_told_in_the_receipt(wire: Wire) -> None:
+    await wire.call("AddCredits", _add())
+    receipt = _receipt(await wire.call("UseCredits", _use()))
+    assert receipt.purchase_id
+    assert receipt.purchase_id != receipt.transaction_id
+    assert (receipt.balance, receipt.sequence, receipt.replayed) == (90, 2, False)
+
+
+async def test_the_same_key_gets_the_first_answer_again(wire: Wire) -> None:
+    first = _receipt(await wire.call("AddCredits", _add(key="k")))
+    await wire.call("AddCredits", _add(5))
+    again = _receipt(await wire.call("AddCredits", _add(key="k")))
+    assert (first.replayed, again.replayed) == (False, True)
+    first.replayed = True
+    assert again == first
+    total = (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance)
+    assert total.balance == 125
+
+
+async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
+    await wire.call("AddCredits", _add())
+    first = _receipt(await wire.call("UseCredits", _use(key="k")))
+    again = _receipt(await wire.call("UseCredits", _use(key="k")))
+    assert again.replayed
+    assert (again.transaction_id, again.purchase_id) == (first.transaction_id, first.purchase_id)
+    assert len((await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase)) == 1
+
+
+async def test_calls_without_a_key_are_all_new(wire: Wire) -> None:
+    receipts = [_receipt(await wire.call("AddCredits", _add())) for _ in range(3)]
+    assert [receipt.balance for receipt in receipts] == [120, 240, 360]
+    assert len({receipt.transaction_id for receipt in receipts}) == 3
+
+
+async def test_a_users_balances_come_by_ascending_app(wire: Wire) -> None:
+    for app in (3, 1, 2):
+        await wire.call("AddCredits", _add(10 * app, app=app))
+    holdings = (await wire.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
+    assert holdings.balances == [Balance(app_id=app, balance=10 * app) for app in (1, 2, 3)]
+    assert (holdings.user_id, holdings.revision) == (7, 3)
+    assert (holdings.created_by, holdings.updated_by) == (9, 9)
+    assert holdings.id
+    assert holdings.created_at is not None
+    assert holdings.updated_at is not None
+    assert holdings.created_at <= holdings.updated_at
+
+
+async def test_an_unknown_user_holds_nothing(wire: Wire) -> None:
+    holdings = (await wire.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
+    assert holdings == UserCredits(user_id=7)
+
+
+async def test_an_unknown_app_holds_nothing(wire: Wire) -> None:
+    balance = (await wire.call("GetAppBalance", AppId(app_id=5))).message(Balance)
+    assert balance == Balance(app_id=5, balance=0)
+
+
+async def test_an_unknown_user_has_a_balance_of_nothing(wire: Wire) -> None:
+    balance = (await wire.call("GetAppBalance", AppId(app_id=5, user_id=8))).message(Balance)
+    assert balance == Balance(app_id=5, balance=0)
+
+
+async def test_an_apps_balance_is_the_sum_over_its_users(wire: Wire) -> None:
+    await wire.call("AddCredits", _add(100, user=7))
+    await wire.call("AddCredits", _add(20, user=8))
+    await wire.call("AddCredits", _add(3, user=8, app=2))
+    assert (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance).balance == 120
+
+
+async def test_an_apps_balance_of_one_user_is_that_users_own(wire: Wire) -> None:
+    await wire.call("AddCredits", _add(100, user=7))
+    await wire.call("AddCredits", _add(20, user=8))
+    answer = await wire.call("GetAppBalance", AppId(app_id=1, user_id=8))
+    assert answer.message(Balance) == Balance(app_id=1, balance=20)
+
+
+async def test_the_greatest_sum_is_shown_and_one_more_is_not(wire: Wire) -> None:
+    await wire.call("AddCredits", _add(UINT32_MAX - 1, user=7))
+    await wire.call("AddCredits", _add(1, user=8))
+    assert (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance) == Balance(
+        app_id=1, balance=UINT32_MAX
+    )
+    await wire.call("AddCredits", _add(1, user=8))
+    answer = await wire.call("GetAppBalance", AppId(app_id=1))
+    assert answer.status is Status.OUT_OF_RANGE
+    single = await wire.call("GetAppBalance", AppId(app_id=1, user_id=7))
+    assert single.message(Balance).balance == UINT32_MAX - 1
+
+
+async def test_transactions_come_oldest_first_over_all_pages() -> None:
+    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+        await wire.call("AddCredits", _add(100, key="k"))
+        for _ in range(4):
+            await wire.call("UseCredits", _use(10))
+        answer = await wire.call("ListUserTransactions", UserId(user_id=7))
+    entries = answer.messages(CreditTransaction)
+    assert answer.status is Status.OK
+    assert [entry.sequence for entry in entries] == [1, 2, 3, 4, 5]
+    assert [entry.balance_after for entry in entries] == [100, 90, 80, 70, 60]
+    assert [entry.type for entry in entries] == [TransactionType.ADD] + [TransactionType.USE] * 4
+    assert [entry.idempotency_key for entry in entries] == ["k", "", "", "", ""]
+    assert [bool(entry.purchase_id) for entry in entries] == [False, True, True, True, True]
+
+
+async def test_purchases_come_oldest_first_over_all_pages() -> None:
+    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+        await wire.call("AddCredits", _add(100))
+        reports = [f"r-{number}" for number in (3, 1, 2)]
+        receipts = [
+            _receipt(await wire.call("UseCredits", _use(10, report=report))) for report in reports
+        ]
+        answer = await wire.call("ListUserPurchases", UserId(user_id=7))
+    purchases = answer.messages(Purchase)
+    assert answer.status is Status.OK
+    assert [purchase.report_id for purchase in purchases] == reports
+    assert [purchase.id for purchase in purchases] == [receipt.purchase_id for receipt in receipts]
+    assert [purchase.transaction_id for purchase in purchases] == [
+        receipt.transaction_id for receipt in receipts
+    ]
+    assert {purchase.report_name for purchase in purchases} == {"Äpfel & Birnen 🍐"}
+
+
+async def test_an_empty_list_has_headers_and_ends_well(wire: Wire) -> None:
+    for method in ("ListUserPurchases", "ListUserTransactions"):
+        answer = await wire.call(method, UserId(user_id=7))
+        assert answer.headers[":status"] == "200"
+        assert "grpc-status" not in answer.headers
+        assert (answer.trailers["grpc-status"], bytes(answer.data)) == ("0", b"")
+
+
+async def test_other_users_entries_are_not_listed(wire: Wire) -> None:
+    await wire.call("AddCredits", _add(user=8))
+    answer = await wire.call("ListUserTransactions", UserId(user_id=7))
+    assert answer.messages(CreditTransaction) == []

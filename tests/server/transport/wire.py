@@ -1,0 +1,249 @@
+"""A raw HTTP/2 client: sends what no gRPC client would send, and keeps all that comes back."""
+
+import asyncio
+import base64
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import betterproto2
+from credit_models.codec import WireCodec, encode
+from credit_models.status import StatusDetailsCodec
+from google.protobuf.message import Message
+from grpclib.const import Status
+from grpclib.metadata import decode_grpc_message
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from h2.settings import SettingCodes
+
+SERVICE = "/credit.v1.CreditService/"
+Headers = Sequence[tuple[str | bytes, str | bytes]]
+
+_FRAME = struct.Struct(">BI")
+_ReplyT = TypeVar("_ReplyT", bound=betterproto2.Message | Message)
+
+
+def framed(data: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
+    """Puts gRPC's prefix before a message; a wrong one where asked."""
+    return _FRAME.pack(flag, len(data) if length is None else length) + data
+
+
+def message_bytes(message: betterproto2.Message | Message) -> bytes:
+    """Writes a message of the contract, or one of Google's."""
+    return message.SerializeToString() if isinstance(message, Message) else encode(message)
+
+
+def call_headers(path: str, *more: tuple[str | bytes, str | bytes]) -> Headers:
+    """Lists the headers of a sound call, and more after them."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "127.0.0.1"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    ]
+
+
+@dataclass(kw_only=True, slots=True)
+class Answer:
+    """What has come back for one call so far."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    data: bytearray = field(default_factory=bytearray)
+    trailers: dict[str, str] = field(default_factory=dict)
+    reset: ErrorCodes | int | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Headers and trailers together."""
+        return {**self.headers, **self.trailers}
+
+    @property
+    def status(self) -> Status | None:
+        """The gRPC status; None where there is none."""
+        number = self.metadata.get("grpc-status")
+        return None if number is None else Status(int(number))
+
+    @property
+    def sentence(self) -> str:
+        """What the status says in words."""
+        return decode_grpc_message(self.metadata.get("grpc-message", ""))
+
+    @property
+    def details(self) -> list[Message]:
+        """The messages of `google.rpc` that accompany the status."""
+        data = self.binary("grpc-status-details-bin")
+        return StatusDetailsCodec().decode(self.status or Status.OK, None, data)
+
+    def binary(self, key: str) -> bytes:
+        """Decodes a `-bin` trailer; empty where it is missing."""
+        value = self.metadata.get(key, "")
+        return base64.b64decode(value + "=" * (-len(value) % 4))
+
+    def messages(self, reply_type: type[_ReplyT]) -> list[_ReplyT]:
+        """Decodes all whole messages."""
+        found, data = [], bytes(self.data)
+        while data:
+            flag, length = _FRAME.unpack(data[: _FRAME.size])
+            assert not flag
+            found.append(WireCodec().decode(data[_FRAME.size : _FRAME.size + length], reply_type))
+            data = data[_FRAME.size + length :]
+        return found
+
+    def message(self, reply_type: type[_ReplyT]) -> _ReplyT:
+        """Decodes the only message of a call that succeeded."""
+        assert self.status is Status.OK, f"{self.status}: {self.sentence}"
+        (message,) = self.messages(reply_type)
+        return message
+
+
+class Wire:
+    """One connection. `h2` may be used as well to send frames; `flush` writes them."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.h2 = H2Connection(
+            H2Configuration(
+                client_side=True,
+                header_encoding="utf-8",
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.closed = asyncio.Event()
+        self.goaway: ErrorCodes | int | None = None
+        self._reader = reader
+        self._writer = writer
+        self._answers: dict[int, Answer] = {}
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, port: int, *, window: int = 65535) -> AsyncIterator["Wire"]:
+        """Connects to a loopback port.
+
+        Args:
+            port: The port.
+            window: How many bytes of an answer the server may send before it has to wait.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        wire = cls(reader, writer)
+        wire.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
+        wire.h2.initiate_connection()
+        wire.flush()
+        try:
+            yield wire
+        finally:
+            await wire.disconnect()
+
+    def flush(self) -> None:
+        """Writes the frames that `h2` has ready."""
+        self._writer.write(self.h2.data_to_send())
+
+    def write(self, data: bytes) -> None:
+        """Writes bytes as they are."""
+        self._writer.write(data)
+
+    def begin(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> tuple[int, Answer]:
+        """Begins a call; returns its stream's number and where its answer gathers."""
+        stream_id = self.h2.get_next_available_stream_id()
+        answer = self._answers[stream_id] = Answer()
+        self.h2.send_headers(stream_id, headers, end_stream=end and not data)
+        if data:
+            self.send(stream_id, data, end=end)
+        self.flush()
+        return stream_id, answer
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
+        """Sends more of a request, in one DATA frame."""
+        self.h2.send_data(stream_id, data, end_stream=end)
+        self.flush()
+
+    async def ended(self, answer: Answer) -> Answer:
+        """Waits for the end of an answer."""
+        await answer.ended.wait()
+        return answer
+
+    async def request(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> Answer:
+        """Makes a call of any headers and bytes, to its end."""
+        return await self.ended(self.begin(headers, data, end=end)[1])
+
+    async def call(
+        self,
+        path: str,
+        message: betterproto2.Message | Message,
+        *more: tuple[str | bytes, str | bytes],
+    ) -> Answer:
+        """Makes a sound call, to its end. A method of the contract needs no service's name."""
+        full_path = path if path.startswith("/") else SERVICE + path
+        return await self.request(call_headers(full_path, *more), framed(message_bytes(message)))
+
+    async def pong(self) -> None:
+        """Waits until the server has read all that was sent before: it answers a PING in order."""
+        self._ponged = asyncio.Event()
+        self.h2.ping(b"in order")
+        self.flush()
+        await self._ponged.wait()
+
+    async def disconnect(self) -> None:
+        """Closes the connection without a word."""
+        self._writer.close()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(65536):
+                for event in self.h2.receive_data(data):
+                    self._take(event)
+                self.flush()
+        except ConnectionError:
+            pass
+        finally:
+            self.closed.set()
+            for answer in self._answers.values():
+                answer.changed.set()
+                answer.ended.set()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, ConnectionTerminated):
+            self.goaway = event.error_code
+        elif type(event).__name__ == "PingAckReceived":
+            self._ponged.set()
+        answer = self._answers.get(getattr(event, "stream_id", None) or 0)
+        if answer is None:
+            return
+        match event:
+            case ResponseReceived():
+                answer.headers.update(_text(event.headers))
+            case TrailersReceived():
+                answer.trailers.update(_text(event.headers))
+            case DataReceived():
+                answer.data += event.data
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case StreamEnded():
+                answer.ended.set()
+            case StreamReset():
+                answer.reset = event.error_code
+                answer.ended.set()
+        answer.changed.set()
+
+
+# h2 gives text, as the connection's header encoding asks; its types allow for bytes.
+def _text(headers: Sequence[tuple[str | bytes, str | bytes]]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in headers}
