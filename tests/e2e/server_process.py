@@ -36,6 +36,7 @@ class ServerProcess:
         pid: Its process number.
         banner: What it has said on standard output.
         address: Its host:port.
+        folder: Its working directory.
         stderr: The file that has its standard error.
     """
 
@@ -45,6 +46,7 @@ class ServerProcess:
         self._lines: list[bytes] = []
         self._ended = False
         self.pid = process.pid
+        self.folder = stderr.parent
         self.stderr = stderr
         self.banner = ""
         assert process.stderr is not None
@@ -84,6 +86,10 @@ class ServerProcess:
         status = await asyncio.to_thread(self._process.wait)
         await asyncio.to_thread(self._reader.join)
         return status
+
+    def wait_standing_still(self) -> int:
+        """Wait as `wait` does, while the event loop stands still, as that of a busy client."""
+        return self._process.wait()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit status."""

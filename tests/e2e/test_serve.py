@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,31 @@ from credit_server.embedded.mongod import free_port
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
-from tests.e2e.server_process import Ended, run_credit_server
+from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
 
-USER, APP = 7, 1
+USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16
 
 
+@pytest.fixture(scope="module")
+async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
+    """A server as `make serve` starts it, save for the port."""
+    async with running_server(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
+
+
 async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
-    tmp_path: Path, credit_server_process: StartServer
+    embedded: ServerProcess,
 ) -> None:
-    server = await credit_server_process("--data-dir", "ledger")
-    assert server.banner.splitlines() == [
-        f"credit-server listens on 127.0.0.1:{server.port} (no TLS, no identities)",
-        f"  store  embedded mongod, data in {tmp_path / 'ledger'}",
-        "  stop   Ctrl-C or SIGTERM",
-        f"  try    {server.banner.partition('  try    ')[2].rstrip()}",
-    ]
-    assert server.address in server.banner.splitlines()[3]
+    first, store, stop, line_to_try = embedded.banner.splitlines()
+    assert first == f"credit-server listens on 127.0.0.1:{embedded.port} (no TLS, no identities)"
+    assert store == f"  store  embedded mongod, data in {embedded.folder / '.credit-data'}"
+    assert stop == "  stop   Ctrl-C or SIGTERM"
+    assert embedded.address in line_to_try
 
 
-async def test_the_line_to_try_works_as_it_is_printed(
-    store_options: list[str], credit_server_process: StartServer
-) -> None:
-    server = await credit_server_process(*store_options)
-    command, *arguments = shlex.split(server.banner.partition("  try    ")[2])
+async def test_the_line_to_try_works_as_it_is_printed(embedded: ServerProcess) -> None:
+    command, *arguments = shlex.split(embedded.banner.partition("  try    ")[2])
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name(command),
         *arguments,
@@ -47,33 +49,32 @@ async def test_the_line_to_try_works_as_it_is_printed(
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    async with CreditClient(server.address) as client:
-        assert await client.balance(1, 7) == 120
 
 
-async def test_a_database_of_ones_own_is_named_without_its_password(
-    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
-) -> None:
-    hosts, _, query = mongod_uri.removeprefix("mongodb://").partition("/")
-    server = await credit_server_process(*store_options)
-    assert query
-    assert f"  store  MongoDB {hosts}, database {database}\n" in server.banner
+async def test_a_second_server_on_the_same_data_is_refused(embedded: ServerProcess) -> None:
+    ended = await run_credit_server(embedded.folder, "serve", "--port", "0")
+    directory = str(embedded.folder / ".credit-data")
+    _assert_refused(ended, 1, directory, f"process {embedded.pid}", "CREDIT_DATA_DIR")
+    assert (await _add(embedded.address)).balance >= CREDITS
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
-    tmp_path: Path, credit_server_process: StartServer, number: signal.Signals
+    tmp_path: Path, credit_server_process: StartServer
 ) -> None:
-    server = await credit_server_process()
+    data_dir = tmp_path / "ledger"
+    server = await credit_server_process("--data-dir", str(data_dir))
     receipt = await _add(server.address)
-    mongod = embedded_mongod_pid(tmp_path / ".credit-data")
-    assert await server.stop(number) == 0
+    mongod = embedded_mongod_pid(data_dir)
+    assert await server.stop(signal.SIGINT) == 0
     assert not is_alive(mongod)
-    again = await credit_server_process()
+    again = await credit_server_process("--data-dir", str(data_dir))
     async with CreditClient(again.address) as client:
         (entry,) = [entry async for entry in client.transactions(USER)]
         assert (entry.id, entry.balance_after) == (receipt.transaction_id, receipt.balance)
         assert await client.balance(APP, USER) == receipt.balance
+    mongod = embedded_mongod_pid(data_dir)
+    assert await again.stop(signal.SIGTERM) == 0
+    assert not is_alive(mongod)
 
 
 async def test_a_killed_server_leaves_no_mongod_behind(
@@ -92,17 +93,6 @@ async def test_a_port_in_use_is_named(tmp_path: Path, store_options: list[str]) 
     _assert_refused(ended, 1, f"Cannot listen on 127.0.0.1 port {port}", "--port")
 
 
-async def test_a_second_server_on_the_same_data_is_refused(
-    tmp_path: Path, credit_server_process: StartServer
-) -> None:
-    first = await credit_server_process()
-    ended = await run_credit_server(tmp_path, "serve", "--port", "0")
-    _assert_refused(
-        ended, 1, str(tmp_path / ".credit-data"), f"process {first.pid}", "CREDIT_DATA_DIR"
-    )
-    assert (await _add(first.address)).sequence == 1
-
-
 async def test_a_standalone_mongod_is_refused_with_the_remedy(tmp_path: Path) -> None:
     async with running_mongod(tmp_path, standalone=True) as mongod:
         ended = await run_credit_server(
@@ -117,20 +107,22 @@ async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
     options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
     ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
     _assert_refused(ended, 1, f"'{database}'", "credit-server migrate")
-    for _ in range(2):
-        ended = await run_credit_server(tmp_path, "migrate", *options)
-        assert (ended.status, ended.errors) == (0, "")
-        assert database in ended.output
+    ended = await run_credit_server(tmp_path, "migrate", *options)
+    assert (ended.status, ended.errors) == (0, "")
+    assert database in ended.output
     server = await credit_server_process(*options)
     assert (await _add(server.address)).sequence == 1
 
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    uri = f"mongodb://127.0.0.1:{free_port()}/?replicaSet=nowhere"
+    address = f"127.0.0.1:{free_port()}"
+    uri = f"mongodb://somebody:secret@{address}/?replicaSet=nowhere"
     ended = await run_credit_server(
         tmp_path, "serve", "--port", "0", "--mongodb-uri", uri, "--store-timeout-seconds", "0.5"
     )
-    _assert_refused(ended, 1, "MongoDB", uri.partition("//")[2].partition("/")[0])
+    _assert_refused(ended, 1, "MongoDB", address)
+    assert "secret" not in ended.errors
+    assert "<" not in ended.errors, "the driver's description of its state is no sentence"
 
 
 async def test_a_connection_string_that_is_none_is_told(tmp_path: Path) -> None:
@@ -151,11 +143,8 @@ async def test_an_address_that_others_can_reach_needs_the_word_insecure(
     ("arguments", "named"),
     [
         (["serve", "--port", "70000"], "--port (CREDIT_PORT)"),
-        (["serve", "--port", "many"], "--port (CREDIT_PORT)"),
-        (["serve", "--commit-lanes", "0"], "--commit-lanes (CREDIT_COMMIT_LANES)"),
         (["serve", "--colour", "red"], "--colour"),
         (["sevre"], "'sevre'"),
-        ([], "usage: credit-server COMMAND"),
     ],
 )
 async def test_misuse_is_told_in_a_sentence(
@@ -167,11 +156,16 @@ async def test_misuse_is_told_in_a_sentence(
     assert "Traceback" not in ended.errors
 
 
-async def test_a_setting_may_come_from_the_environment(
-    store_options: list[str], credit_server_process: StartServer
+async def test_settings_may_come_from_the_environment(
+    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
-    server = await credit_server_process(*store_options, CREDIT_HOST="::1")
+    assert store_options
+    server = await credit_server_process(
+        CREDIT_HOST="::1", CREDIT_MONGODB_URI=mongod_uri, CREDIT_MONGODB_DATABASE=database
+    )
+    hosts = mongod_uri.removeprefix("mongodb://").partition("/")[0]
     assert server.address == f"[::1]:{server.port}"
+    assert f"  store  MongoDB {hosts}, database {database}\n" in server.banner
     assert (await _add(server.address)).sequence == 1
 
 
@@ -212,6 +206,19 @@ async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_is_sent_awa
             assert not running.done()
         assert (await running).balance == 5
     assert await server.wait() == 0
+
+
+async def test_the_last_answer_is_not_lost_on_a_client_that_reads_it_with_the_goodbye(
+    mongod_uri: str, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    once = ClientSettings(target=server.address, retry_attempts_max=1)
+    async with CreditClient(settings=once) as client, blocked_commits(mongod_uri) as blocked:
+        running = asyncio.create_task(client.add(user_id=USER, app_id=APP, credits=5, created_by=1))
+        await blocked.met()
+        server.send(signal.SIGTERM)
+        assert server.wait_standing_still() == 0
+        assert (await running).balance == 5
 
 
 async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
@@ -262,4 +269,4 @@ def _assert_refused(ended: Ended, status: int, *named: str) -> None:
 
 async def _add(address: str) -> Receipt:
     async with CreditClient(address) as client:
-        return await client.add(user_id=USER, app_id=APP, credits=120, created_by=1)
+        return await client.add(user_id=USER, app_id=APP, credits=CREDITS, created_by=1)

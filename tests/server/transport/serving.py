@@ -1,7 +1,7 @@
 """The whole server in this process on a free port, and stores that misbehave in one way each."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -63,6 +63,12 @@ async def serving(
         finally:
             if not server._gate.stopping:
                 await server.stop(grace_seconds=0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what nothing signals, one turn of the loop after the other."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
 
 
 async def is_served(wire: Wire) -> None:

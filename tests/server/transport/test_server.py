@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import struct
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
 
-from tests.server.transport.serving import HeldStore, Serving, is_served, serving
+from tests.server.transport.loops import OnLoop, on_both_loops
+from tests.server.transport.serving import HeldStore, Serving, is_served, serving, until
 from tests.server.transport.wire import SERVICE, Headers, Wire, call_headers, framed
 
 PATH = SERVICE + "GetUserCredits"
@@ -160,7 +162,6 @@ async def test_a_call_that_is_reset_before_it_begins_leaves_nothing_behind(
     await is_served(wire)
     await served.wait_quiet()
     assert served.running_calls() == 0
-    await served.server.stop(grace_seconds=0)
 
 
 async def test_a_reset_while_the_request_is_read_cancels_the_call(
@@ -186,23 +187,30 @@ async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, neighbour: Wi
     await is_served(wire)
 
 
-async def test_a_disconnected_client_leaves_nothing_behind(served: Serving, neighbour: Wire) -> None:
-    async with Wire.connect(served.port) as wire:
-        for path in (PATH, "/grpc.health.v1.Health/Watch"):
-            wire.begin(call_headers(path), SOUND[:3], end=False)
-        await wire.pong()
-    await served.wait_quiet()
-    while len(served.server._protocols) > 1:
-        await asyncio.sleep(0)
-    assert served.running_calls() == 0
+@on_both_loops
+async def test_a_disconnected_client_leaves_nothing_behind(
+    on_loop: OnLoop, logged: list[MutableMapping[str, Any]]
+) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as neighbour:
+            async with Wire.connect(served.port) as wire:
+                for path in (PATH, "/grpc.health.v1.Health/Watch"):
+                    wire.begin(call_headers(path), SOUND[:3], end=False)
+                await wire.pong()
+            await until(lambda: len(served.server._protocols) == 1)
+            await served.wait_quiet()
+            await is_served(neighbour)
+            assert served.running_calls() == 0
+
+    await on_loop(scenario)
+    assert [line["status"] for line in logged] == ["CANCELLED", "CANCELLED", "OK"]
 
 
 async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> None:
     for _ in range(25):
         async with Wire.connect(served.port) as wire:
             await is_served(wire)
-    while served.server._protocols:
-        await asyncio.sleep(0)
+    await until(lambda: not served.server._protocols)
     served.server.__gc_collect__()
     gc.collect()
     assert not served.server._handlers
@@ -222,9 +230,7 @@ async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
         await _history(writer, 60)
     async with Wire.connect(served.port, window=1000) as reader:
         _, answer = reader.begin(call_headers(SERVICE + "ListUserTransactions"), SOUND)
-        while not answer.data:
-            answer.changed.clear()
-            await answer.changed.wait()
+        await answer.begun()
     await served.wait_quiet()
     await is_served(neighbour)
 
@@ -247,6 +253,17 @@ async def test_a_reader_with_a_closed_window_holds_up_nobody(
         assert len(answer.messages(CreditTransaction)) == 60
 
 
+async def test_a_single_answer_waits_for_its_window(served: Serving, neighbour: Wire) -> None:
+    async with Wire.connect(served.port, window=3) as reader:
+        stream_id, answer = reader.begin(call_headers(PATH), SOUND)
+        await answer.begun()
+        assert len(answer.data) == 3
+        reader.h2.increment_flow_control_window(2**20, stream_id)
+        reader.flush()
+        await reader.ended(answer)
+        assert answer.message(UserCredits) == UserCredits(user_id=7)
+
+
 async def test_a_stalled_answer_ends_with_its_deadline(served: Serving, neighbour: Wire) -> None:
     async with Wire.connect(served.port, window=0) as reader:
         headers = call_headers(PATH, ("grpc-timeout", "20m"))
@@ -254,9 +271,3 @@ async def test_a_stalled_answer_ends_with_its_deadline(served: Serving, neighbou
         assert answer.status is not None
         assert answer.status.name == "DEADLINE_EXCEEDED"
         assert served.running_calls() == 0
-
-
-def test_an_empty_data_frame_has_no_flow_control_length() -> None:
-    """What the server tells an empty frame by, where a padded one must be acknowledged."""
-    event = DataReceived(stream_id=1, data=b"", flow_controlled_length=0)
-    assert not event.flow_controlled_length

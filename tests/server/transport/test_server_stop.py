@@ -1,39 +1,27 @@
 """The graceful stop: what runs is answered, what is new is refused, and nobody holds it up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
-import uvloop
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
+from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
+from credit_server.transport.server import _Protocol
 from grpclib.const import Status
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
-from tests.server.transport.serving import HeldStore, Serving, is_served, serving
+from tests.server.transport.loops import OnLoop, on_both_loops
+from tests.server.transport.serving import HeldStore, Serving, is_served, serving, until
 from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 USER = framed(encode(UserId(user_id=7)))
 LONG_SECONDS = 3600.0
-Scenario = Callable[[], Awaitable[None]]
-
-
-async def on_asyncio(scenario: Scenario) -> None:
-    await scenario()
-
-
-async def on_uvloop(scenario: Scenario) -> None:
-    async def run() -> None:
-        await scenario()
-
-    # A loop of its own in a thread of its own: this thread's belongs to the test session.
-    await asyncio.to_thread(uvloop.run, run())
-
-
-on_both_loops = pytest.mark.parametrize("on_loop", [on_asyncio, on_uvloop])
-OnLoop = Callable[[Scenario], Awaitable[None]]
 
 
 def _begin_add(wire: Wire) -> Answer:
@@ -43,8 +31,7 @@ def _begin_add(wire: Wire) -> Answer:
 async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None]":
     """Begins to stop; returns once the server takes in nothing more."""
     task = asyncio.create_task(served.server.stop(grace_seconds=grace_seconds))
-    while not served.server._gate.stopping:
-        await asyncio.sleep(0)
+    await until(lambda: served.server._gate.stopping)
     return task
 
 
@@ -110,9 +97,7 @@ async def test_a_health_watch_does_not_hold_it_up_and_is_told(on_loop: OnLoop) -
     async def scenario() -> None:
         async with serving() as served, Wire.connect(served.port) as wire:
             _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
-            while not watch.data:
-                watch.changed.clear()
-                await watch.changed.wait()
+            await watch.begun()
             await served.server.stop(grace_seconds=LONG_SECONDS)
             assert (await wire.ended(watch)).status is Status.UNAVAILABLE
 
@@ -155,31 +140,50 @@ async def test_a_closed_window_does_not_hold_it_up(on_loop: OnLoop) -> None:
     await on_loop(scenario)
 
 
+class EndlessStore(MemoryStore):
+    """Has a history without an end."""
+
+    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        while True:
+            async for page in super().list_transactions(user_id):
+                yield page
+            await asyncio.sleep(0)
+
+
 @on_both_loops
 async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: OnLoop) -> None:
     async def scenario() -> None:
-        async with serving(MemoryStore()) as served, Wire.connect(served.port) as writer:
-            for answer in [_begin_add(writer) for _ in range(300)]:
-                await writer.ended(answer)
-            reader, deaf = await asyncio.open_connection("127.0.0.1", served.port)
-            reader._limit = 1  # type: ignore[attr-defined] # one byte, and it reads no more
-            await _fill_up(served, deaf)
+        async with serving(EndlessStore()) as served, Wire.connect(served.port) as writer:
+            for _ in range(50):
+                await writer.call("AddCredits", ADD)
+            # With a limit of one byte, the stream stops reading from its socket.
+            _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+            deaf.write(_request_for_everything())
+            await until(lambda: not all(map(_takes_bytes, _protocols(served))))
             await served.server.stop(grace_seconds=0.01)
+            await until(lambda: not _protocols(served))
             deaf.transport.abort()
-            while served.server._protocols:
-                await asyncio.sleep(0)
 
     await on_loop(scenario)
 
 
-async def _fill_up(served: Serving, deaf: asyncio.StreamWriter) -> None:
-    """Asks for lists with wide windows until the server can write no more to that client."""
-    script = Wire.script(
-        [(call_headers(SERVICE + "ListUserTransactions"), USER)] * 400, window=2**31 - 1
-    )
-    deaf.write(script)
-    while all(protocol.connection.write_ready.is_set() for protocol in served.server._protocols):
-        await asyncio.sleep(0)
+def _protocols(served: Serving) -> list[_Protocol]:
+    return list(served.server._protocols)
+
+
+def _takes_bytes(protocol: _Protocol) -> bool:
+    return protocol.connection.write_ready.is_set()
+
+
+def _request_for_everything() -> bytes:
+    """Writes a call for a list, and windows that take in as much as the server can send."""
+    client = H2Connection(H2Configuration(client_side=True, normalize_outbound_headers=False))
+    client.initiate_connection()
+    client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    client.increment_flow_control_window(2**31 - 1 - 65535)
+    client.send_headers(1, call_headers(SERVICE + "ListUserTransactions"))
+    client.send_data(1, USER, end_stream=True)
+    return client.data_to_send()
 
 
 @on_both_loops
@@ -187,14 +191,26 @@ async def test_a_call_reset_during_the_grace_does_not_break_it(on_loop: OnLoop) 
     async def scenario() -> None:
         store = HeldStore()
         async with serving(store) as served, Wire.connect(served.port) as wire:
-            stream_id, _ = wire.begin(
-                call_headers(SERVICE + "AddCredits"), framed(encode(ADD))
-            )
+            stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
             await store.entered.wait()
             stopping = await _stopping(served, LONG_SECONDS)
             wire.h2.reset_stream(stream_id)
             wire.flush()
             await stopping
             store.released.set()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_call_that_was_reset_before_it_began_does_not_break_it(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            stream_id = wire.h2.get_next_available_stream_id()
+            wire.h2.send_headers(stream_id, call_headers(SERVICE + "GetUserCredits"))
+            wire.h2.reset_stream(stream_id)
+            wire.flush()
+            await is_served(wire)
+            await served.server.stop(grace_seconds=LONG_SECONDS)
 
     await on_loop(scenario)

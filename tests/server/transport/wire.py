@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
+    PingAckReceived,
     ResponseReceived,
     StreamEnded,
     StreamReset,
@@ -67,7 +69,14 @@ class Answer:
     trailers: dict[str, str] = field(default_factory=dict)
     reset: ErrorCodes | int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever anything comes."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def begun(self) -> None:
+        """Waits for the first bytes of a message."""
+        while not (self.data or self.ended.is_set()):
+            self.changed.clear()
+            await self.changed.wait()
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -126,6 +135,7 @@ class Wire:
             )
         )
         self.closed = asyncio.Event()
+        self._ponged = asyncio.Event()
         self.goaway: ErrorCodes | int | None = None
         self._reader = reader
         self._writer = writer
@@ -143,8 +153,8 @@ class Wire:
         """
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         wire = cls(reader, writer)
-        wire.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
         wire.h2.initiate_connection()
+        wire.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
         wire.flush()
         try:
             yield wire
@@ -195,7 +205,7 @@ class Wire:
 
     async def pong(self) -> None:
         """Waits until the server has read all that was sent before: it answers a PING in order."""
-        self._ponged = asyncio.Event()
+        self._ponged.clear()
         self.h2.ping(b"in order")
         self.flush()
         await self._ponged.wait()
@@ -204,7 +214,8 @@ class Wire:
         """Closes the connection without a word."""
         self._writer.close()
         self._task.cancel()
-        await asyncio.wait([self._task])
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def _read(self) -> None:
         try:
@@ -216,6 +227,7 @@ class Wire:
             pass
         finally:
             self.closed.set()
+            self._ponged.set()
             for answer in self._answers.values():
                 answer.changed.set()
                 answer.ended.set()
@@ -223,7 +235,7 @@ class Wire:
     def _take(self, event: Event) -> None:
         if isinstance(event, ConnectionTerminated):
             self.goaway = event.error_code
-        elif type(event).__name__ == "PingAckReceived":
+        elif isinstance(event, PingAckReceived):
             self._ponged.set()
         answer = self._answers.get(getattr(event, "stream_id", None) or 0)
         if answer is None:

@@ -163,6 +163,7 @@ class Caller:
                 await self._wait_or_raise(call, failure)
             else:
                 self._budget.succeeded()
+                call.failure = None
                 return messages, message
 
     async def _next(self, call: _Call, messages: AsyncGenerator[ReplyT, None]) -> ReplyT | None:

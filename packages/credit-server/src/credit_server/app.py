@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from grpclib.health.check import ServiceStatus
+from pydantic import SecretStr
 
 from credit_server.commit import CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
@@ -126,10 +127,7 @@ def banner(settings: ServerSettings, port: int) -> str:
     if settings.mongodb_uri is None:
         store = f"embedded mongod, data in {settings.data_dir.resolve()}"
     else:
-        # The user name and password of a connection string are nobody's business.
-        hosts = settings.mongodb_uri.get_secret_value().rpartition("@")[2].partition("//")[2]
-        hosts = hosts or settings.mongodb_uri.get_secret_value().rpartition("@")[2]
-        store = f"MongoDB {hosts.partition('/')[0]}, database {settings.mongodb_database}"
+        store = f"MongoDB {_hosts(settings.mongodb_uri)}, database {settings.mongodb_database}"
     return "\n".join(
         [
             f"credit-server listens on {address} (no TLS, no identities)",
@@ -138,6 +136,13 @@ def banner(settings: ServerSettings, port: int) -> str:
             f"  try    credit --target {address} add --user 7 --app 1 --credits 120",
         ]
     )
+
+
+def _hosts(uri: SecretStr) -> str:
+    """Tell a connection string's hosts; its user, password and options are nobody's business."""
+    server = uri.get_secret_value().partition("://")[2]
+    # A password may hold any sign but these two unescaped; MongoDB refuses it otherwise.
+    return server.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
 def _commit_limits(settings: ServerSettings) -> CommitLimits:

@@ -18,6 +18,7 @@ from grpclib.metadata import (
     encode_metadata,
 )
 from grpclib.server import Stream
+from h2.exceptions import StreamClosedError
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
@@ -69,6 +70,32 @@ class Call(Stream[Received, Sent]):
             GRPCError: There is none, or more than one, or it is not sound.
         """
         return cast(Received, await self.recv_message())
+
+    async def send_answer(self, message: Sent) -> None:
+        """Send the only message of an answer and the status OK, all in one write.
+
+        One packet instead of three wakes the client once: a lone caller waits the less for it.
+        """
+        encoded = self._codec.encode(message, self._send_type)
+        data = _FRAME.pack(0, len(encoded)) + encoded
+        stream = self._stream
+        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
+        await stream.connection.write_ready.wait()
+        if stream.id is None or stream.id not in http.streams:
+            raise StreamClosedError(stream.id or 0)
+        if len(data) > min(http.local_flow_control_window(stream.id), http.max_outbound_frame_size):
+            await self.send_message(message)
+            return
+        http.send_headers(stream.id, self._headers())
+        http.send_data(stream.id, data)
+        http.send_headers(
+            stream.id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
+        )
+        stream._transport.write(http.data_to_send())  # noqa: SLF001
+        stream.connection.headers_send_process()
+        self._send_initial_metadata_done = self._send_message_done = True
+        self._send_trailing_metadata_done = True
+        self.outcome = Status.OK.name
 
     async def send_messages(self, messages: Iterable[Sent]) -> None:
         """Send several messages in as few frames as they fit in."""

@@ -76,7 +76,7 @@ class CreditService(CreditServiceBase):
         if not isinstance(result, Receipt):
             raise refusal.refused(result)
         call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
-        await call.send_message(Empty())
+        await call.send_answer(Empty())
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await _valid_request(call)
@@ -84,7 +84,7 @@ class CreditService(CreditServiceBase):
             account = await self._store.account(request.user_id)
         except StoreError as error:
             raise refusal.unavailable(error) from error
-        await call.send_message(
+        await call.send_answer(
             convert.account_to_message(account or Account.empty(request.user_id))
         )
 
@@ -100,7 +100,7 @@ class CreditService(CreditServiceBase):
             raise refusal.unavailable(error) from error
         if balance > UINT32_MAX:
             raise refusal.total_overflow(balance)
-        await call.send_message(Balance(app_id=request.app_id, balance=balance))
+        await call.send_answer(Balance(app_id=request.app_id, balance=balance))
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
         request = await _valid_request(call)

@@ -1,0 +1,110 @@
+"""MongoDB goes away and comes back: health tells, callers are told, and the server goes on."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from signal import SIGCONT, SIGKILL, SIGSTOP
+
+import pytest
+from credit_client import ClientSettings, CreditClient, StoreUnavailable
+from credit_client.transport import AttemptFailed
+from google.rpc.error_details_pb2 import RetryInfo
+from grpclib.client import Channel
+from grpclib.client import Stream as ClientStream
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from tests.e2e.mongod_process import MongodProcess, running_mongod
+from tests.e2e.server_process import ServerProcess, migrated, running_server
+
+USER, APP = 7, 1
+QUICK = (
+    *("--store-timeout-seconds", "0.3"),
+    *("--commit-retry-seconds", "0.5"),
+    *("--health-interval-seconds", "0.1"),
+)
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+Act = Callable[[MongodProcess], Awaitable[None]]
+Watch = ClientStream[HealthCheckRequest, HealthCheckResponse]
+
+
+@pytest.fixture(scope="module")
+async def mongod(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MongodProcess]:
+    async with running_mongod(tmp_path_factory.mktemp("mongod")) as mongod:
+        yield mongod
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod: MongodProcess, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    options = await migrated(mongod.uri, "credit")
+    async with running_server(tmp_path_factory.mktemp("server"), *options, *QUICK) as server:
+        yield server
+
+
+async def freeze(mongod: MongodProcess) -> None:
+    mongod.send(SIGSTOP)
+
+
+async def thaw(mongod: MongodProcess) -> None:
+    mongod.send(SIGCONT)
+
+
+async def kill(mongod: MongodProcess) -> None:
+    await mongod.end(SIGKILL)
+
+
+async def start(mongod: MongodProcess) -> None:
+    await mongod.start()
+
+
+@pytest.mark.parametrize(("fail", "mend"), [(kill, start), (freeze, thaw)])
+async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
+    mongod: MongodProcess, server: ServerProcess, fail: Act, mend: Act
+) -> None:
+    key = fail.__name__
+    once = ClientSettings(target=server.address, retry_attempts_max=1, timeout_seconds=60)
+    channel = Channel(server.address.partition(":")[0], server.port)
+    async with (
+        CreditClient(settings=once) as client,
+        channel,
+        HealthStub(channel).Watch.open() as watch,
+    ):
+        await watch.send_message(HealthCheckRequest(), end=True)
+        assert await _status(watch) == SERVING
+        before = await client.balance(APP, USER)
+        await fail(mongod)
+        assert await _status(watch) == NOT_SERVING
+        for call in (_add(client, key), client.user_credits(USER), client.balance(APP)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await call
+            assert _promised_seconds(caught.value) > 0
+        await mend(mongod)
+        assert await _status(watch) == SERVING
+        assert await _add(client, key) == before + 1
+        assert await _add(client, key) == before + 1
+        history = [entry.idempotency_key async for entry in client.transactions(USER)]
+        assert history.count(key) == 1
+        await watch.cancel()  # leaving the stream would wait for an end that a watch does not have
+
+
+async def _status(watch: Watch) -> int:
+    """Wait for the health's next change; it tells its present state first."""
+    message = await watch.recv_message()
+    assert message is not None
+    return message.status
+
+
+async def _add(client: CreditClient, key: str) -> int:
+    receipt = await client.add(
+        user_id=USER, app_id=APP, credits=1, created_by=1, idempotency_key=key
+    )
+    return receipt.balance
+
+
+def _promised_seconds(error: StoreUnavailable) -> float:
+    """After which time the server has asked to be called again."""
+    failure = error.__cause__
+    assert isinstance(failure, AttemptFailed)
+    (info,) = (detail for detail in failure.details if isinstance(detail, RetryInfo))
+    return float(info.retry_delay.ToMilliseconds() / 1000)

@@ -1,0 +1,229 @@
+"""The server put together on the memory twin: its start, banner, watch and end."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from credit_models import CreditRequest
+from credit_server import app
+from credit_server.embedded import EmbeddedError
+from credit_server.errors import StartError
+from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import StoreUnavailable
+from grpclib.const import Status
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from tests.server.transport.serving import is_served
+from tests.server.transport.wire import Wire
+
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
+class SchemaStore(MemoryStore):
+    """The memory twin with what `serve` asks of MongoDB alone, and a heart that can stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.pinged = asyncio.Event()
+
+    async def verify_schema(self) -> None:
+        """Finds all in order."""
+
+    async def ping(self) -> None:
+        self.pinged.set()
+        if self.away:
+            raise StoreUnavailable("no primary")
+
+
+class Mongod:
+    """Stands for the embedded mongod: dies when it is told to."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self.deaths: asyncio.Queue[str] = asyncio.Queue()
+
+    async def wait_exited(self) -> str:
+        return await self.deaths.get()
+
+    async def restart(self) -> None:
+        self.restarts += 1
+
+
+def _settings(**changes: object) -> ServerSettings:
+    return ServerSettings.model_validate(
+        {"port": 0, "health_interval_seconds": 0.01, "grace_seconds": 5, **changes}
+    )
+
+
+@asynccontextmanager
+async def _serving(
+    monkeypatch: pytest.MonkeyPatch,
+    store: SchemaStore,
+    mongod: Mongod | None = None,
+    settings: ServerSettings | None = None,
+) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
+    """Runs `app.serve` on a store; gives the port, and the task that ends with the server."""
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @asynccontextmanager
+    async def open_store(settings: StoreSettings, **_: int) -> AsyncIterator[object]:
+        yield SimpleNamespace(store=store, mongod=mongod)
+
+    def banner(settings: ServerSettings, port: int) -> str:
+        listening.set_result(port)
+        return "it listens"
+
+    monkeypatch.setattr(app, "open_store", open_store)
+    monkeypatch.setattr(app, "banner", banner)
+    async with AsyncExitStack() as stack:
+        task = asyncio.create_task(app.serve(settings or _settings()))
+        stack.callback(task.cancel)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(loop.remove_signal_handler, number)
+        yield await listening, task
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_in_order(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with _serving(monkeypatch, SchemaStore()) as (port, task), Wire.connect(port) as wire:
+        await is_served(wire)
+        assert "it listens" in capsys.readouterr().out
+        os.kill(os.getpid(), number)
+        await task
+        await wire.closed.wait()
+        assert wire.goaway is not None
+
+
+async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SchemaStore()
+    with capture_logs() as logged:
+        async with _serving(monkeypatch, store) as (port, _), Wire.connect(port) as wire:
+            for away, expected in (
+                (False, HealthCheckResponse.SERVING),
+                (True, HealthCheckResponse.NOT_SERVING),
+                (False, HealthCheckResponse.SERVING),
+            ):
+                store.away = away
+                for _beat in range(2):  # the second begins after the first has been noted
+                    store.pinged.clear()
+                    await store.pinged.wait()
+                answer = await wire.call(HEALTH, HealthCheckRequest())
+                assert answer.message(HealthCheckResponse).status == expected
+    events = [line["event"] for line in logged if "store" in line["event"]]
+    assert events == ["the store is away", "the store is back"]
+
+
+async def test_an_embedded_mongod_that_dies_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mongod = Mongod()
+    async with _serving(monkeypatch, SchemaStore(), mongod) as (port, task):
+        for _ in range(app._RESTARTS_MAX):
+            mongod.deaths.put_nowait("killed")
+        async with Wire.connect(port) as wire:
+            await is_served(wire)
+        mongod.deaths.put_nowait("killed once more")
+        with pytest.raises(EmbeddedError, match="killed once more"):
+            await task
+    assert mongod.restarts == app._RESTARTS_MAX
+
+
+async def test_a_taken_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=r"another program uses it.*--port"):
+            await _serve_on(monkeypatch, port=port)
+
+
+async def test_an_address_of_another_machine_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # From the range that is kept for documents: RFC 5737.
+    with pytest.raises(StartError, match=r"does not have that address.*--host"):
+        await _serve_on(monkeypatch, host="192.0.2.1", insecure=True)
+
+
+async def _serve_on(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    @asynccontextmanager
+    async def open_store(settings: StoreSettings, **_: int) -> AsyncIterator[object]:
+        yield SimpleNamespace(store=SchemaStore(), mongod=None)
+
+    monkeypatch.setattr(app, "open_store", open_store)
+    loop = asyncio.get_running_loop()
+    try:
+        await app.serve(_settings(**changes))
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def test_the_port_is_free_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _serving(monkeypatch, SchemaStore()) as (port, task):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+async def test_its_limit_on_messages_is_that_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = _settings(message_bytes_max=1024)
+    request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+    serving = _serving(monkeypatch, SchemaStore(), settings=settings)
+    async with serving as (port, _), Wire.connect(port) as wire:
+        request.idempotency_key = "k" * 1000
+        assert (await wire.call("AddCredits", request)).status is Status.INVALID_ARGUMENT
+        request.idempotency_key += "k" * 24
+        assert (await wire.call("AddCredits", request)).status is Status.RESOURCE_EXHAUSTED
+
+
+def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
+    shown = app.banner(_settings(), 50052)
+    assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")
+    assert "credit --target 127.0.0.1:50052 add" in shown
+    assert "Ctrl-C" in shown
+
+
+def test_the_banner_writes_an_ipv6_address_in_brackets() -> None:
+    assert "[::1]:50052" in app.banner(_settings(host="::1"), 50052)
+
+
+def test_the_banner_says_where_the_embedded_data_is(tmp_path: Path) -> None:
+    shown = app.banner(_settings(data_dir=tmp_path / "data"), 50052)
+    assert f"embedded mongod, data in {tmp_path / 'data'}" in shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "hosts"),
+    [
+        ("mongodb://db:27017", "db:27017"),
+        ("mongodb://db", "db"),
+        ("mongodb://db:27017/?replicaSet=rs", "db:27017"),
+        ("mongodb://db?authMechanismProperties=TOKEN:hidden", "db"),
+        ("mongodb://user:hidden@db:27017/", "db:27017"),
+        ("mongodb://user:hid%40den@a:1,b:2,c:3/admin?ssl=true", "a:1,b:2,c:3"),
+        ("mongodb+srv://user:hidden@cluster.example.org/?appName=me@hidden", "cluster.example.org"),
+        ("mongodb://user:hid@den@db/", "db"),
+    ],
+)
+def test_the_banner_shows_the_hosts_of_a_connection_string_and_nothing_else(
+    uri: str, hosts: str
+) -> None:
+    shown = app.banner(_settings(mongodb_uri=SecretStr(uri)), 50052)
+    assert f"  store  MongoDB {hosts}, database credit\n" in shown
+    assert "hid" not in shown
+    assert "user:" not in shown

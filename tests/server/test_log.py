@@ -1,0 +1,130 @@
+"""Logs: JSON for machines, text for people, each in one stream and with the reason of a fault."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+import pytest
+import structlog
+from credit_server import log
+
+Format = Literal["auto", "console", "json"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _configured(
+    monkeypatch: pytest.MonkeyPatch,
+    log_format: Format,
+    level: str = "info",
+    stream: io.StringIO | None = None,
+) -> io.StringIO:
+    """Sets logging up, and returns what stands for the standard error stream."""
+    stream = stream or io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure(log_format, level)
+    return stream
+
+
+# Any: what JSON holds.
+def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_has_one_object_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json")
+    structlog.get_logger("x").info("call", method="/a", milliseconds=1.5, text="two\nlines")
+    (line,) = _lines(stream)
+    assert datetime.fromisoformat(line.pop("timestamp")).utcoffset() is not None
+    assert line == {
+        "event": "call",
+        "level": "info",
+        "method": "/a",
+        "milliseconds": 1.5,
+        "text": "two\nlines",
+    }
+
+
+def test_logs_of_libraries_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json")
+    logging.getLogger("somebody").warning("%d things", 3)
+    (line,) = _lines(stream)
+    assert (line["event"], line["level"]) == ("3 things", "warning")
+    assert line["timestamp"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "library's"])
+def test_a_traceback_is_part_of_its_line(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json")
+    logger = structlog.get_logger("x") if own else logging.getLogger("x")
+    try:
+        raise ZeroDivisionError("why")
+    except ZeroDivisionError as error:
+        logger.error("call", exc_info=error)
+    (line,) = _lines(stream)
+    assert "ZeroDivisionError: why" in line["exception"]
+    assert "test_log.py" in line["exception"]
+
+
+@pytest.mark.parametrize(
+    ("log_format", "terminal", "is_json"),
+    [
+        ("auto", True, False),
+        ("auto", False, True),
+        ("console", True, False),
+        ("console", False, False),
+        ("json", True, True),
+        ("json", False, True),
+    ],
+)
+def test_auto_is_text_at_a_terminal_and_json_elsewhere(
+    log_format: Format, terminal: bool, is_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _configured(monkeypatch, log_format, stream=Terminal() if terminal else io.StringIO())
+    structlog.get_logger("x").info("hello", who="you")
+    logging.getLogger("x").info("hello")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("{") is is_json for line in lines)
+
+
+def test_text_is_coloured_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, coloured in ((Terminal(), True), (io.StringIO(), False)):
+        _configured(monkeypatch, "console", stream=stream)
+        structlog.get_logger("x").info("hello")
+        assert ("\x1b[" in stream.getvalue()) is coloured
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_what_is_below_the_level_is_not_logged(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json", level)
+    logger = structlog.get_logger("x")
+    levels = ["debug", "info", "warning", "error"]
+    for name in levels:
+        getattr(logger, name)(name)
+    assert [line["event"] for line in _lines(stream)] == levels[levels.index(level) :]
+
+
+def test_libraries_do_not_fill_the_log_even_at_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json", "debug")
+    for name in ("h2", "hpack.hpack", "pymongo.command", "grpclib.server", "asyncio"):
+        logging.getLogger(name).info("one of very many")
+        logging.getLogger(name).debug("one of very many")
+    assert not stream.getvalue()

@@ -1,0 +1,155 @@
+"""The command `credit-server`: what it says, and with which code it ends."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import pytest
+import structlog
+from credit_server import app, main
+from credit_server.embedded import EmbeddedError
+from credit_server.errors import StartError
+from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.store.port import StoreError, StoreUnavailable
+
+Captured = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undoes what `serve` sets up for its whole process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _serve_with(monkeypatch: Patch, error: Exception | None = None) -> list[ServerSettings]:
+    """Puts something short in the server's place; returns what it is told."""
+    told: list[ServerSettings] = []
+
+    async def serve(settings: ServerSettings) -> None:
+        told.append(settings)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(app, "serve", serve)
+    return told
+
+
+def test_without_a_command_it_shows_its_usage_and_ends_as_misused(capsys: Captured) -> None:
+    assert main.run([]) == 2
+    assert capsys.readouterr().out.startswith("usage: credit-server COMMAND")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_shows_both_commands(option: str, capsys: Captured) -> None:
+    assert main.run([option]) == 0
+    shown = capsys.readouterr().out
+    assert "serve" in shown
+    assert "migrate" in shown
+
+
+def test_version_is_the_distributions_own(capsys: Captured) -> None:
+    assert main.run(["--version"]) == 0
+    assert capsys.readouterr().out == version("credit-server") + "\n"
+
+
+def test_an_unknown_command_is_named(capsys: Captured) -> None:
+    assert main.run(["sevre"]) == 2
+    complaint = capsys.readouterr().err
+    assert "there is no command 'sevre'" in complaint
+    assert "usage:" in complaint
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_commands_help_shows_its_options_with_defaults(command: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.run([command, "--help"])
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert f"usage: credit-server {command}" in shown
+    model = ServerSettings if command == "serve" else StoreSettings
+    for name in model.model_fields:
+        assert f"--{name.replace('_', '-')}" in shown
+    assert "(default: credit)" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--nope"], ["positional"], ["--port"]])
+def test_an_unknown_option_is_misuse(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.run(["serve", *arguments])
+    assert ended.value.code == 2
+    assert "usage: credit-server serve" in capsys.readouterr().err
+
+
+def test_every_bad_value_is_named_by_option_and_variable(
+    capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("CREDIT_COMMIT_LANES", "65")
+    assert main.run(["serve", "--port", "http"]) == 2
+    complaint = capsys.readouterr().err
+    assert "--port (CREDIT_PORT): " in complaint
+    assert "--commit-lanes (CREDIT_COMMIT_LANES): " in complaint
+    assert "Traceback" not in complaint
+    assert "pydantic" not in complaint
+
+
+def test_an_address_that_others_can_reach_is_misuse(capsys: Captured) -> None:
+    assert main.run(["serve", "--host", "0.0.0.0"]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("credit-server: CREDIT_HOST 0.0.0.0 can be reached")
+    assert "--insecure" in complaint
+
+
+def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
+    told = _serve_with(monkeypatch)
+    assert main.run(["serve", "--port", "0"]) == 0
+    assert [settings.port for settings in told] == [0]
+
+
+@pytest.mark.parametrize(
+    "error", [StartError("say why"), StoreUnavailable("say why"), EmbeddedError("say why")]
+)
+def test_a_server_that_cannot_start_says_why_and_no_more(
+    error: Exception, capsys: Captured, monkeypatch: Patch
+) -> None:
+    _serve_with(monkeypatch, error)
+    assert main.run(["serve"]) == 1
+    assert capsys.readouterr().err == "credit-server: say why\n"
+
+
+def test_a_fault_of_its_own_is_not_hidden(monkeypatch: Patch) -> None:
+    _serve_with(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        main.run(["serve"])
+
+
+def test_migrate_tells_the_schemas_version(capsys: Captured, monkeypatch: Patch) -> None:
+    async def migrate(settings: StoreSettings) -> int:
+        assert settings.mongodb_database == "ledger"
+        return 12
+
+    monkeypatch.setattr(app, "migrate", migrate)
+    assert main.run(["migrate", "--mongodb-database", "ledger"]) == 0
+    assert capsys.readouterr().out == "the database 'ledger' has schema version 12\n"
+
+
+def test_a_migration_that_fails_says_why(capsys: Captured, monkeypatch: Patch) -> None:
+    async def migrate(settings: StoreSettings) -> int:
+        raise StoreError("say why")
+
+    monkeypatch.setattr(app, "migrate", migrate)
+    assert main.run(["migrate"]) == 1
+    assert capsys.readouterr().err == "credit-server: say why\n"
+
+
+def test_the_command_ends_the_process_with_its_code(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "argv", ["credit-server", "sevre"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
