@@ -194,7 +194,7 @@ async def test_its_limit_on_messages_is_that_of_the_settings(
 def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
     shown = app.banner(_settings(), 50052)
     assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")
-    assert "credit --target 127.0.0.1:50052 add" in shown
+    assert "credit add --target 127.0.0.1:50052" in shown
     assert "Ctrl-C" in shown
 
 

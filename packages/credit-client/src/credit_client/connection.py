@@ -5,8 +5,9 @@ connection; an empty DATA frame counts as the end of the stream; a call that wai
 or for the socket's buffer waits for ever once the connection is gone; an error of the parser that
 is not h2's own reaches the event loop.
 
-A GOAWAY still ends every call on the connection, also those that the server would finish: h2 takes
-no frame after it. Such calls are repeated on a new connection, writes under their key.
+An answer that is complete when the connection goes is kept. A GOAWAY still ends every other call on
+the connection, also those that the server would finish: h2 takes no frame after it. Such calls are
+repeated on a new connection, writes under their key.
 """
 
 import asyncio
@@ -28,6 +29,10 @@ _SETTINGS = b"\x04"
 
 _SILENCE_SECONDS_MAX = 5.0
 _CLOSE_SECONDS_MAX = 1.0
+
+
+def _ignore(_: int) -> None:
+    """Acknowledges nothing."""
 
 
 class _Never(asyncio.Event):
@@ -58,6 +63,12 @@ class _Processor(EventsProcessor):
         return release
 
     def close(self, reason: str = "Connection closed") -> None:
+        for stream in self.streams.values():
+            if stream.trailers_received.is_set():
+                # Its answer is complete. It is read from the buffer, and there is nobody left to
+                # acknowledge it to; grpclib would throw it away.
+                stream.buffer._ack_callback = _ignore  # noqa: SLF001
+                stream.wrapper = None
         super().close(reason)
         waited_for = self.connection.write_ready, self.connection.stream_close_waiter
         self.connection.write_ready = self.connection.stream_close_waiter = _Never(reason)

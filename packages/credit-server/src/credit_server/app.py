@@ -18,7 +18,7 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Store, StoreError
+from credit_server.store.port import Store, StoreError, StoreUnavailable
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
@@ -52,7 +52,8 @@ async def open_store(
     An embedded one gets its collections made; another must have been migrated.
 
     Raises:
-        StoreError: The database cannot be reached, or is not what the server needs.
+        StartError: The database cannot be reached.
+        StoreError: The database is not what the server needs.
         EmbeddedError: The embedded mongod cannot be started.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -70,7 +71,11 @@ async def open_store(
             units_max=units_max,
         )
         stack.callback(store.close)
-        await store.check_topology()
+        try:
+            await store.check_topology()
+        except StoreUnavailable as error:
+            where = "embedded" if settings.mongodb_uri is None else _hosts(settings.mongodb_uri)
+            raise StartError(f"The store at {where} cannot be reached. {error}.") from error
         if mongod is not None:
             await store.migrate()
         yield OpenStore(store=store, mongod=mongod)
@@ -133,7 +138,7 @@ def banner(settings: ServerSettings, port: int) -> str:
             f"credit-server listens on {address} (no TLS, no identities)",
             f"  store  {store}",
             "  stop   Ctrl-C or SIGTERM",
-            f"  try    credit --target {address} add --user 7 --app 1 --credits 120",
+            f"  try    credit add --target {address} --user 7 --app 1 --credits 120",
         ]
     )
 

@@ -16,6 +16,12 @@ from credit_server.store.port import CommitUnknown, Conflict, StoreError, StoreU
 _DUPLICATE_KEY = 11000
 _WRITE_CONFLICT = 112
 
+# The driver's own text is a page of its view of the cluster, for those who debug the driver.
+_UNREACHABLE = (
+    "MongoDB has no primary that can be reached: see whether it runs, whether CREDIT_MONGODB_URI"
+    " names its hosts and its replica set, and whether the network lets this machine through"
+)
+
 
 class StoreMisconfigured(StoreError):
     """The database is not what the server needs. The message says what to do."""
@@ -43,13 +49,13 @@ def translate(error: PyMongoError) -> StoreError | None:
     if error.has_error_label("UnknownTransactionCommitResult"):
         return CommitUnknown(str(error))
     if isinstance(error, ServerSelectionTimeoutError):  # labelled as transient, and is not
-        return StoreUnavailable(str(error))
+        return StoreUnavailable(_UNREACHABLE)
     if error.has_error_label("TransientTransactionError"):
         return Conflict(str(error))
     if isinstance(error, OperationFailure) and error.code in (_DUPLICATE_KEY, _WRITE_CONFLICT):
         return Conflict(str(error))
     if isinstance(error, ConnectionFailure):
-        return StoreUnavailable(str(error))
+        return StoreUnavailable(f"the connection to MongoDB failed ({type(error).__name__})")
     if isinstance(error, ConfigurationError):
         return StoreMisconfigured(str(error))
     if isinstance(error, OperationFailure) and error.timeout:
