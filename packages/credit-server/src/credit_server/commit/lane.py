@@ -90,10 +90,6 @@ class Lane:
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
         self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
-        # A user who is not remembered is new, or was forgotten, or has not been here since the
-        # start: mostly the same as the last one was. A lone command for a new user then needs no
-        # read; if the guess is wrong, the account's unique user_id refuses it.
-        self._strangers_are_new = False
 
     def offer(self, entry: Entry) -> None:
         """Queue a command for the next batch."""
@@ -214,10 +210,8 @@ class Lane:
                 if remembered is not None:
                     accounts[user_id] = remembered
         missing = users - accounts.keys()
-        if missing and (fresh or len(commands) > 1 or not self._strangers_are_new):
-            found = await unit.accounts(missing)
-            accounts.update(found)
-            self._strangers_are_new = not found
+        if missing:
+            accounts.update(await unit.accounts(missing))
         for user_id in users - accounts.keys():
             accounts[user_id] = Account.empty(user_id)
         return accounts
