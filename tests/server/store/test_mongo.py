@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from credit_server.commit import CommitLimits, Committer
 from credit_server.ledger import Add, Receipt
-from credit_server.store.mongo import MongoStore, StoreMisconfigured
+from credit_server.store.failure import StoreMisconfigured
+from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, CommitUnknown, Conflict, StoreUnavailable
 from pymongo import MongoClient
 
