@@ -59,7 +59,7 @@ class ServerSettings(StoreSettings):
         default=1000, description="entries of a list that are read and held at a time"
     )
     commit_lanes: int = Field(
-        default=4, ge=1, le=64, description="batches of writes that may be in flight at once"
+        default=2, ge=1, le=64, description="batches of writes that may be in flight at once"
     )
     commit_waiting_max: Count = Field(
         default=4096, description="writes that may wait; more are refused as OVERLOADED"

@@ -44,7 +44,7 @@ class MongoStore:
         database: str,
         timeout_seconds: float = 5.0,
         page_size: int = 1000,
-        units_max: int = 4,
+        units_max: int = 2,
     ) -> None:
         """Prepare; the first operation connects.
 

@@ -15,6 +15,7 @@ from grpclib.const import Status
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import Deadline, decode_timeout
+from grpclib.protocol import Connection
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Handler
 from h2.exceptions import ProtocolError as H2ProtocolError
@@ -80,6 +81,21 @@ class CallHandler(Handler):
         super().__init__(dict(methods), WireCodec(), StatusDetailsCodec(), dispatch)
         self._gate = gate
         self._limits = limits
+        self._flushing = False
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Send what was written once all that is ready now has been written.
+
+        A batch answers many calls at once: they leave in one packet, and wake the client once.
+        """
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush, connection)
+
+    def _flush(self, connection: Connection) -> None:
+        self._flushing = False
+        if not connection.is_closing():
+            connection.flush()
 
     def accept(
         self, stream: H2Stream, headers: Headers, release_stream: Callable[[], None]
@@ -146,6 +162,7 @@ class CallHandler(Handler):
         call.compression = fields.get("grpc-encoding", "")
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
+        call.flush_soon = self.flush_soon
         call.outcome = ""
         return call
 

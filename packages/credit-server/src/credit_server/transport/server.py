@@ -13,6 +13,7 @@ from h2.events import Event as H2Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
+from credit_server.transport.header_block import LiteralEncoder
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.connection._connection.encoder = LiteralEncoder()  # noqa: SLF001 - h2 has no setting
         self.processor = _Processor(self.handler, self.connection)
         self._registry.add(self)
 

@@ -1,0 +1,35 @@
+"""Header blocks are what any HPACK decoder reads back, and leave nothing behind in its table."""
+
+from credit_server.transport.header_block import LiteralEncoder
+from hpack import Decoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = st.sampled_from([":status", "grpc-status", "x-request-id", "credit-receipt-bin"])
+VALUES = st.one_of(
+    st.sampled_from(["200", "0", ""]),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=400),
+)
+
+
+@given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
+def test_a_decoder_reads_back_what_was_written(blocks: list[list[tuple[str, str]]]) -> None:
+    encoder, decoder = LiteralEncoder(), Decoder()
+    for headers in blocks:
+        assert [tuple(field) for field in decoder.decode(encoder.encode(headers))] == headers
+    assert len(decoder.header_table.dynamic_entries) == 0
+
+
+def test_long_values_are_written_with_their_length() -> None:
+    headers = [("grpc-status-details-bin", "x" * length) for length in (126, 127, 128, 20_000)]
+    decoder = Decoder(max_header_list_size=1_000_000)
+    assert [tuple(field) for field in decoder.decode(LiteralEncoder().encode(headers))] == headers
+
+
+def test_a_smaller_table_is_acknowledged_once() -> None:
+    encoder, decoder = LiteralEncoder(), Decoder()
+    decoder.max_allowed_table_size = 0
+    encoder.header_table_size = 0
+    first, second = (encoder.encode([("grpc-status", "0")]) for _ in range(2))
+    assert first == b"\x20" + second
+    assert [tuple(field) for field in decoder.decode(first)] == [("grpc-status", "0")]
