@@ -12,18 +12,22 @@ VALUES = st.one_of(
 )
 
 
+def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
+    return [(str(name), str(value)) for name, value in decoder.decode(block)]
+
+
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
 def test_a_decoder_reads_back_what_was_written(blocks: list[list[tuple[str, str]]]) -> None:
     encoder, decoder = LiteralEncoder(), Decoder()
     for headers in blocks:
-        assert [tuple(field) for field in decoder.decode(encoder.encode(headers))] == headers
+        assert read(decoder, encoder.encode(headers)) == headers
     assert len(decoder.header_table.dynamic_entries) == 0
 
 
 def test_long_values_are_written_with_their_length() -> None:
     headers = [("grpc-status-details-bin", "x" * length) for length in (126, 127, 128, 20_000)]
     decoder = Decoder(max_header_list_size=1_000_000)
-    assert [tuple(field) for field in decoder.decode(LiteralEncoder().encode(headers))] == headers
+    assert read(decoder, LiteralEncoder().encode(headers)) == headers
 
 
 def test_a_smaller_table_is_acknowledged_once() -> None:
@@ -32,4 +36,4 @@ def test_a_smaller_table_is_acknowledged_once() -> None:
     encoder.header_table_size = 0
     first, second = (encoder.encode([("grpc-status", "0")]) for _ in range(2))
     assert first == b"\x20" + second
-    assert [tuple(field) for field in decoder.decode(first)] == [("grpc-status", "0")]
+    assert read(decoder, first) == [("grpc-status", "0")]

@@ -1,8 +1,8 @@
 """Writes the headers of answers, as HPACK literals that nothing remembers.
 
 hpack's own encoder looks every header up in its tables, remembers it and writes it in Huffman's
-code, all in Python. Most of an answer's headers are new each time (a request id, a receipt), so that
-it fills the tables with what never comes again. It took an eighth of the processor at full load.
+code, all in Python. Most of an answer's headers are new each time (a request id, a receipt): they
+fill the tables with what never comes again. It took an eighth of the processor at full load.
 """
 
 from collections.abc import Iterable
