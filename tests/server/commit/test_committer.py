@@ -254,6 +254,17 @@ async def test_a_commit_that_stays_unknown_is_not_reported_as_failed(store: Scri
     assert len(await history(store)) == 1
 
 
+async def test_a_bug_after_an_unknown_commit_is_not_reported_as_failed(
+    store: ScriptedStore,
+) -> None:
+    store.script.after = [CommitUnknown("no word")]
+    store.script.before = [None, RuntimeError("a bug")]
+    async with Committer(store, LIMITS) as committer:
+        with pytest.raises(ResultUnknown):
+            await committer.submit(add(store, 5))
+    assert len(await history(store)) == 1
+
+
 async def test_an_unreachable_store_is_reported_at_once(store: ScriptedStore) -> None:
     store.script.before = [StoreUnavailable("away")]
     async with Committer(store, LIMITS) as committer:

@@ -123,11 +123,18 @@ class Lane:
             self._arrived.clear()
         return batch
 
-    async def _settle(self, batch: Sequence[Entry], *, careful: bool = False) -> None:
-        """Try a batch until its result is certain, and answer its callers."""
+    async def _settle(
+        self, batch: Sequence[Entry], *, careful: bool = False, uncertain: bool = False
+    ) -> None:
+        """Try a batch until its result is certain, and answer its callers.
+
+        Args:
+            batch: What to commit.
+            careful: Whether to look everything up at once.
+            uncertain: Whether an earlier attempt may have committed it.
+        """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._limits.retry_seconds
-        uncertain = False
         conflicts = 0
         attempt = 0
         while True:
@@ -137,7 +144,7 @@ class Lane:
                 conflicts += 1
                 self._slot = self._random.randrange(_SLOTS)
                 if conflicts > _CONFLICTS_BEFORE_SPLIT and len(batch) > 1:
-                    await self._split(batch)
+                    await self._split(batch, uncertain=uncertain)
                     return
                 reason: Exception = error
             except CommitUnknown as error:
@@ -150,11 +157,14 @@ class Lane:
                     return
             except Exception as error:
                 if len(batch) > 1:  # find the command that provokes it; the others are sound
-                    await self._split(batch)
+                    await self._split(batch, uncertain=uncertain)
                     return
                 log.exception("a command could not be decided or written")
-                self._forget(batch)
-                _refuse(batch, error)
+                if uncertain:
+                    self._fail(batch, error)
+                else:
+                    self._forget(batch)
+                    _refuse(batch, error)
                 return
             else:
                 _answer(batch, outcomes)
@@ -167,11 +177,11 @@ class Lane:
             attempt += 1
             await asyncio.sleep(self._pause(attempt))
 
-    async def _split(self, batch: Sequence[Entry]) -> None:
+    async def _split(self, batch: Sequence[Entry], *, uncertain: bool) -> None:
         self._forget(batch)
         middle = len(batch) // 2
-        await self._settle(batch[:middle], careful=True)
-        await self._settle(batch[middle:], careful=True)
+        for half in (batch[:middle], batch[middle:]):
+            await self._settle(half, careful=True, uncertain=uncertain)
 
     async def _attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:
         """Load, decide and write one batch within one unit of work.
