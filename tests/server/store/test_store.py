@@ -93,7 +93,7 @@ def changes(
 
 
 async def write(store: Store, what: Changes) -> None:
-    async with store.begin() as unit:
+    async with store.writer().begin() as unit:
         await unit.write(what)
         await unit.commit()
 
@@ -145,7 +145,7 @@ async def test_who_never_had_credits_has_nothing(store: Store) -> None:
 
 
 async def test_without_a_commit_nothing_is_written(store: Store) -> None:
-    async with store.begin() as unit:
+    async with store.writer().begin() as unit:
         await unit.write(changes([(0, account())], [entry(store)], totals={1: 10}))
     assert await store.account(7) is None
     assert await transactions_of(store) == []
@@ -154,7 +154,7 @@ async def test_without_a_commit_nothing_is_written(store: Store) -> None:
 
 async def test_a_unit_reads_the_accounts_that_exist(store: Store) -> None:
     await write(store, changes([(0, account(7)), (0, account(8, balance=5))]))
-    async with store.begin() as unit:
+    async with store.writer().begin() as unit:
         found = await unit.accounts([7, 8, 9])
         await unit.commit()
     assert {user: value.balance(1) for user, value in found.items()} == {7: 10, 8: 5}
@@ -167,7 +167,7 @@ async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
         entry(store, user=8, key="k"),
     )
     await write(store, changes(transactions=[with_key, without, other]))
-    async with store.begin() as unit:
+    async with store.writer().begin() as unit:
         by_key = await unit.transactions([(7, "k"), (7, "absent"), (9, "k")], [])
         by_id = await unit.transactions([], [without.id, store.new_id()])
         both = await unit.transactions([(7, "k")], [with_key.id])
@@ -178,7 +178,7 @@ async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
 
 async def test_a_unit_reads_one_snapshot(store: Store) -> None:
     await write(store, changes([(0, account())]))
-    async with store.begin() as unit:
+    async with store.writer().begin() as unit:
         before = await unit.accounts([7])
         await write(store, changes([(1, account(balance=20, revision=2))]))
         again = await unit.accounts([7])
@@ -203,7 +203,7 @@ async def test_an_account_that_is_there_already_is_a_conflict(store: Store) -> N
 
 async def test_two_units_that_write_one_account_do_not_both_commit(store: Store) -> None:
     await write(store, changes([(0, account())]))
-    async with store.begin() as first, store.begin() as second:
+    async with store.writer().begin() as first, store.writer().begin() as second:
         await first.accounts([7])
         await second.accounts([7])
         await first.write(changes([(1, account(balance=11, revision=2))]))

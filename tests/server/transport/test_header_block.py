@@ -1,6 +1,8 @@
 """Header blocks are what any HPACK decoder reads back, and leave nothing behind in its table."""
 
 from credit_server.transport.header_block import LiteralEncoder
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,10 @@ VALUES = st.one_of(
 )
 
 
+def write(encoder: LiteralEncoder, headers: list[tuple[str, str]]) -> bytes:
+    return encoder.encode([(name.encode(), value.encode()) for name, value in headers])
+
+
 def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
     return [(str(name), str(value)) for name, value in decoder.decode(block)]
 
@@ -20,20 +26,34 @@ def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
 def test_a_decoder_reads_back_what_was_written(blocks: list[list[tuple[str, str]]]) -> None:
     encoder, decoder = LiteralEncoder(), Decoder()
     for headers in blocks:
-        assert read(decoder, encoder.encode(headers)) == headers
+        assert read(decoder, write(encoder, headers)) == headers
     assert len(decoder.header_table.dynamic_entries) == 0
 
 
 def test_long_values_are_written_with_their_length() -> None:
     headers = [("grpc-status-details-bin", "x" * length) for length in (126, 127, 128, 20_000)]
     decoder = Decoder(max_header_list_size=1_000_000)
-    assert read(decoder, LiteralEncoder().encode(headers)) == headers
+    assert read(decoder, write(LiteralEncoder(), headers)) == headers
 
 
 def test_a_smaller_table_is_acknowledged_once() -> None:
     encoder, decoder = LiteralEncoder(), Decoder()
     decoder.max_allowed_table_size = 0
     encoder.header_table_size = 0
-    first, second = (encoder.encode([("grpc-status", "0")]) for _ in range(2))
+    first, second = (write(encoder, [("grpc-status", "0")]) for _ in range(2))
     assert first == b"\x20" + second
     assert read(decoder, first) == [("grpc-status", "0")]
+
+
+def test_an_h2_connection_writes_the_usual_status_in_one_byte() -> None:
+    server = H2Connection(H2Configuration(client_side=False))
+    client = H2Connection()
+    client.initiate_connection()
+    client.send_headers(
+        1, [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "a")]
+    )
+    server.receive_data(client.data_to_send())
+    server.encoder = LiteralEncoder()
+    server.data_to_send()
+    server.send_headers(1, [(":status", "200")])
+    assert server.data_to_send().endswith(b"\x00\x00\x00\x01\x88")

@@ -8,7 +8,14 @@ import betterproto2
 import pytest
 from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequest, UserId
 from credit_models.reasons import DOMAIN, RULES, method_reasons, reason_name
-from credit_server.commit import CommitError, CommitLimits, Overloaded, ResultUnknown, Stopping
+from credit_server.commit import (
+    CommitError,
+    CommitLimits,
+    NotCommitted,
+    Overloaded,
+    ResultUnknown,
+    Stopping,
+)
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
 from credit_server.transport import refusal
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
@@ -88,7 +95,7 @@ async def _total_overflow(method: str) -> Answer:
 
 async def _overloaded(method: str) -> Answer:
     store = HeldStore()
-    limits = CommitLimits(lanes=1, waiting_max=1)
+    limits = CommitLimits(lanes=1, waiting_max=2)
     async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
         first = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
@@ -256,6 +263,7 @@ async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
     [
         (Overloaded(), ErrorReason.OVERLOADED),
         (Stopping(), ErrorReason.OVERLOADED),
+        (NotCommitted(), ErrorReason.STORE_UNAVAILABLE),
         (ResultUnknown(), ErrorReason.STORE_UNAVAILABLE),
         (StoreUnavailable(), ErrorReason.STORE_UNAVAILABLE),
         (CommitUnknown(), ErrorReason.STORE_UNAVAILABLE),
@@ -267,7 +275,8 @@ def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
     translated = refusal.unavailable(error)
     assert translated.details is not None
     assert translated.details[0].reason == reason_name(reason)
-    assert ("nothing happened" in str(translated.message)) is (reason is ErrorReason.OVERLOADED)
+    certain = isinstance(error, Overloaded | Stopping | NotCommitted)
+    assert ("nothing happened" in str(translated.message)) is certain
 
 
 @pytest.mark.parametrize("method", [path.rpartition("/")[2] for path in method_reasons()])

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import signal
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Store, StoreError, StoreUnavailable
+from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
@@ -27,7 +28,8 @@ from credit_server.transport.standard import standard_services
 log = structlog.get_logger("credit_server")
 
 _RESTARTS_MAX = 3
-"""How often an embedded mongod that dies is started again before the server gives up."""
+_RESTARTS_SECONDS = 600.0
+"""How often within this time an embedded mongod that dies is started again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +46,7 @@ class OpenStore:
 
 
 @asynccontextmanager
-async def open_store(
-    settings: StoreSettings, *, page_size: int = 1000, units_max: int = 1
-) -> AsyncIterator[OpenStore]:
+async def open_store(settings: StoreSettings, *, page_size: int = 1000) -> AsyncIterator[OpenStore]:
     """Open the store that the settings name, or an embedded one.
 
     An embedded one gets its collections made; another must have been migrated.
@@ -68,7 +68,6 @@ async def open_store(
             database=settings.mongodb_database,
             timeout_seconds=settings.store_timeout_seconds,
             page_size=page_size,
-            units_max=units_max,
         )
         stack.callback(store.close)
         try:
@@ -96,9 +95,7 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
     """
     stopped = _on_signals()
-    async with open_store(
-        settings, page_size=settings.list_page_size, units_max=settings.commit_lanes
-    ) as opened:
+    async with open_store(settings, page_size=settings.list_page_size) as opened:
         store = opened.store
         await store.verify_schema()
         status = ServiceStatus()
@@ -194,12 +191,13 @@ async def _watch_store(store: Store, status: ServiceStatus, settings: ServerSett
     while True:
         await asyncio.sleep(settings.health_interval_seconds)
         try:
-            await store.ping()
+            async with asyncio.timeout(settings.store_timeout_seconds):
+                await store.ping()
             healthy = True
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the store did not say it is well
             healthy = False
             if status.__status__():
-                log.warning("the store is away", error=str(error))
+                log.warning("the store is away", error=str(error) or type(error).__name__)
         if healthy and not status.__status__():
             log.info("the store is back")
         status.set(healthy)
@@ -211,13 +209,19 @@ async def _keep_running(mongod: EmbeddedMongod) -> None:
     Raises:
         EmbeddedError: It died too often, or cannot be started again.
     """
-    for _ in range(_RESTARTS_MAX):
-        log.error("the embedded mongod is started again", reason=await mongod.wait_exited())
+    loop = asyncio.get_running_loop()
+    deaths: deque[float] = deque(maxlen=_RESTARTS_MAX)
+    while True:
+        reason = await mongod.wait_exited()
+        if len(deaths) == _RESTARTS_MAX and loop.time() - deaths[0] < _RESTARTS_SECONDS:
+            raise EmbeddedError(
+                f"The embedded mongod died more than {_RESTARTS_MAX} times within"
+                f" {_RESTARTS_SECONDS:.0f} s: {reason}"
+            )
+        deaths.append(loop.time())
+        log.error("the embedded mongod is started again", reason=reason)
         await mongod.restart()
         log.info("the embedded mongod is back")
-    raise EmbeddedError(
-        f"The embedded mongod died more than {_RESTARTS_MAX} times: {await mongod.wait_exited()}"
-    )
 
 
 async def _first_error(tasks: list[asyncio.Task[Any]]) -> None:

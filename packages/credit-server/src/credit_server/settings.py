@@ -35,10 +35,11 @@ class StoreSettings(BaseSettings):
     data_dir: Path = Field(
         default=Path(".credit-data"), description="where the embedded mongod keeps its data"
     )
-    store_timeout_seconds: Seconds = Field(
+    store_timeout_seconds: float = Field(
         default=5.0,
-        description="how long to look for the store's primary, and half of how long to wait for"
-        " its answers",
+        ge=0.1,
+        le=300,
+        description="how long to look for the store's primary, and to wait for each of its answers",
     )
 
 
@@ -62,13 +63,16 @@ class ServerSettings(StoreSettings):
         default=2, ge=1, le=64, description="batches of writes that may be in flight at once"
     )
     commit_waiting_max: Count = Field(
-        default=4096, description="writes that may wait; more are refused as OVERLOADED"
+        default=4096,
+        description="writes that may be without an answer, shared equally by the lanes; more are"
+        " refused as OVERLOADED",
     )
     commit_batch_max: int = Field(
         default=256, ge=1, le=1000, description="writes that share one transaction of the store"
     )
     commit_retry_seconds: Seconds = Field(
-        default=10.0, description="how long a batch is tried again before its result is unknown"
+        default=10.0,
+        description="how long a batch is tried again while the store is contended or silent",
     )
     commit_cache_max: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
         default=100_000, description="accounts, and idempotency keys, that are remembered"

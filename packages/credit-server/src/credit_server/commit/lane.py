@@ -1,7 +1,8 @@
 """One lane: takes in the writes of its users and commits them batch by batch.
 
 A lane has one batch in flight. While it commits, the next one fills: batches grow with the load
-and cost a lone caller no waiting. Lanes never share a user, so that they do not conflict.
+and cost a lone caller no waiting. Lanes of one server never share a user, so that they do not
+conflict on accounts and history.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from datetime import datetime
 from random import Random
 
 from credit_server.commit.cache import Cache
-from credit_server.commit.errors import ResultUnknown
+from credit_server.commit.errors import NotCommitted, ResultUnknown
 from credit_server.commit.plan import Known, Plan, plan
 from credit_server.ledger import (
     Accepted,
@@ -29,10 +30,12 @@ from credit_server.store.port import (
     Changes,
     CommitUnknown,
     Conflict,
-    Store,
+    Interrupted,
+    StoreError,
     StoreUnavailable,
     Unit,
     UserKey,
+    Writer,
 )
 
 log = logging.getLogger(__name__)
@@ -50,14 +53,15 @@ class LaneLimits:
 
     Attributes:
         batch_max: The most commands in one batch.
-        retry_seconds: For how long a batch is tried again before its callers are told that its
-            result is unknown.
+        waiting_max: How many commands may be without an answer.
+        retry_seconds: For how long a batch, with all its parts, is tried again.
         backoff_initial_seconds: The longest pause before the first repetition; doubled each time.
         backoff_max_seconds: The longest pause at all.
         cache_max: How many accounts, and how many keys, are remembered.
     """
 
     batch_max: int
+    waiting_max: int
     retry_seconds: float
     backoff_initial_seconds: float
     backoff_max_seconds: float
@@ -76,9 +80,9 @@ class Lane:
     """Commits the writes of some users."""
 
     def __init__(
-        self, store: Store, limits: LaneLimits, *, now: Callable[[], datetime], random: Random
+        self, writer: Writer, limits: LaneLimits, *, now: Callable[[], datetime], random: Random
     ) -> None:
-        self._store = store
+        self._writer = writer
         self._limits = limits
         self._now = now
         self._random = random
@@ -86,18 +90,29 @@ class Lane:
         self._waiting: deque[Entry] = deque()
         self._arrived = asyncio.Event()
         self._stopping = False
+        self._unanswered = 0
         # Both are what this lane committed itself, so they are durable; accounts may be stale
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
         self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
 
+    @property
+    def full(self) -> bool:
+        """Whether as many commands as may be are without an answer."""
+        return self._unanswered >= self._limits.waiting_max
+
     def offer(self, entry: Entry) -> None:
         """Queue a command for the next batch."""
+        self._unanswered += 1
+        entry.answer.add_done_callback(self._answered_one)
+        if len(self._waiting) >= 2 * self._limits.waiting_max:
+            # Most of them belong to callers who have left.
+            self._waiting = deque(entry for entry in self._waiting if not entry.answer.done())
         self._waiting.append(entry)
         self._arrived.set()
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def _answered_one(self, _: "asyncio.Future[Receipt | Refusal]") -> None:
+        self._unanswered -= 1
 
     def stop(self) -> None:
         """Have `run` return once everything that waits is settled."""
@@ -110,7 +125,13 @@ class Lane:
             await self._arrived.wait()
             batch = self._take()
             if batch:
-                await self._settle(batch)
+                give_up_at = asyncio.get_running_loop().time() + self._limits.retry_seconds
+                try:
+                    await self._settle(batch, give_up_at)
+                except Exception as error:
+                    # Whatever it is, those who wait get an answer and the lane goes on.
+                    log.exception("a batch could not be settled")
+                    self._fail(batch, error, uncertain=True)
 
     def _take(self) -> list[Entry]:
         """Take the next batch off the queue. Whoever no longer waits for an answer is left out."""
@@ -124,64 +145,68 @@ class Lane:
         return batch
 
     async def _settle(
-        self, batch: Sequence[Entry], *, careful: bool = False, uncertain: bool = False
+        self,
+        batch: Sequence[Entry],
+        give_up_at: float,
+        *,
+        careful: bool = False,
+        uncertain: bool = False,
     ) -> None:
         """Try a batch until its result is certain, and answer its callers.
 
         Args:
             batch: What to commit.
+            give_up_at: The loop's time from which it is not tried again.
             careful: Whether to look everything up at once.
             uncertain: Whether an earlier attempt may have committed it.
         """
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._limits.retry_seconds
-        conflicts = 0
-        attempt = 0
+        attempt = conflicts = 0
         while True:
+            if not uncertain:  # who has left need not be served
+                batch = [entry for entry in batch if not entry.answer.done()]
+            if not batch:
+                return
+            reason: Exception
+            split = False
             try:
                 outcomes = await self._attempt([entry.command for entry in batch], careful=careful)
             except Conflict as error:
-                conflicts += 1
-                self._slot = self._random.randrange(_SLOTS)
-                if conflicts > _CONFLICTS_BEFORE_SPLIT and len(batch) > 1:
-                    await self._split(batch, uncertain=uncertain)
-                    return
-                reason: Exception = error
-            except CommitUnknown as error:
-                uncertain = True
                 reason = error
+                conflicts += 1
+                split = conflicts > _CONFLICTS_BEFORE_SPLIT
+                self._slot = self._random.randrange(_SLOTS)
+            except Interrupted as error:
+                reason = error
+            except CommitUnknown as error:
+                reason = error
+                uncertain = True
             except StoreUnavailable as error:
                 reason = error
                 if not uncertain:
-                    self._fail(batch, reason)
-                    return
+                    give_up_at = loop.time()
             except Exception as error:
-                if len(batch) > 1:  # find the command that provokes it; the others are sound
-                    await self._split(batch, uncertain=uncertain)
+                reason = error
+                split = True  # find the command that provokes it; the others are sound
+                if len(batch) == 1:
+                    log.exception("a command could not be decided or written")
+                    self._fail(batch, error, uncertain=uncertain)
                     return
-                log.exception("a command could not be decided or written")
-                if uncertain:
-                    self._fail(batch, error)
-                else:
-                    self._forget(batch)
-                    _refuse(batch, error)
-                return
             else:
                 _answer(batch, outcomes)
                 return
             self._forget(batch)
             careful = True
+            if split and len(batch) > 1:
+                middle = len(batch) // 2
+                for half in (batch[:middle], batch[middle:]):
+                    await self._settle(half, give_up_at, careful=True, uncertain=uncertain)
+                return
             if loop.time() >= give_up_at:
-                self._fail(batch, reason)
+                self._fail(batch, reason, uncertain=uncertain)
                 return
             attempt += 1
             await asyncio.sleep(self._pause(attempt))
-
-    async def _split(self, batch: Sequence[Entry], *, uncertain: bool) -> None:
-        self._forget(batch)
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            await self._settle(half, careful=True, uncertain=uncertain)
 
     async def _attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:
         """Load, decide and write one batch within one unit of work.
@@ -191,7 +216,7 @@ class Lane:
         Only a refusal rests on nothing that is written, and so is never decided that way.
         """
         known = self._remembered(commands)
-        async with self._store.begin() as unit:
+        async with self._writer.begin() as unit:
             accounts = await self._load(unit, commands, fresh=careful)
             if careful:
                 await self._look_up(unit, commands, known)
@@ -264,14 +289,24 @@ class Lane:
             slot=self._slot,
         )
 
-    def _fail(self, batch: Sequence[Entry], reason: Exception) -> None:
-        log.warning("the store did not settle a batch of %d: %s", len(batch), reason)
+    def _fail(self, batch: Sequence[Entry], reason: Exception, *, uncertain: bool) -> None:
+        """Answer those who wait for a batch that cannot be settled, with what is known of it."""
         self._forget(batch)
-        _refuse(batch, ResultUnknown("the store did not settle the write in time"))
+        error: Exception
+        if uncertain:
+            error = ResultUnknown("the store did not say in time whether it has committed")
+        elif isinstance(reason, StoreError):
+            error = NotCommitted(str(reason))
+        else:
+            error = reason  # a bug, and nothing was written
+        log.warning("a batch of %d was not settled: %s", len(batch), reason)
+        for entry in batch:
+            if not entry.answer.done():
+                entry.answer.set_exception(error)
 
     def _pause(self, attempt: int) -> float:
         """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
-        longest = self._limits.backoff_initial_seconds * 2.0 ** (attempt - 1)
+        longest = self._limits.backoff_initial_seconds * 2.0 ** min(attempt - 1, 60)
         return self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
 
 
@@ -288,9 +323,3 @@ def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
                 entry.answer.set_result(Receipt(transaction=transaction, replayed=replayed))
             case refusal:
                 entry.answer.set_result(refusal)
-
-
-def _refuse(batch: Sequence[Entry], error: Exception) -> None:
-    for entry in batch:
-        if not entry.answer.done():
-            entry.answer.set_exception(error)

@@ -51,6 +51,8 @@ class LaunchSettings:
             "--logappend",
             "--quiet",
             *("--wiredTigerCacheSizeGB", f"{self.cache_gigabytes:g}"),
+            # What a server that crashed has left open would block its users for 60 s, the default.
+            *("--setParameter", "transactionLifetimeLimitSeconds=10"),
             # One node has nobody to catch up with; the default is 5 % of the disk.
             *("--oplogSize", "256"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),

@@ -11,10 +11,20 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from credit_server.store.port import CommitUnknown, Conflict, StoreError, StoreUnavailable
+from credit_server.store.port import (
+    CommitUnknown,
+    Conflict,
+    Interrupted,
+    StoreError,
+    StoreUnavailable,
+)
 
-_DUPLICATE_KEY = 11000
-_WRITE_CONFLICT = 112
+_CONFLICTS = frozenset({11000, 112})
+"""DuplicateKey, WriteConflict."""
+
+_TROUBLES = frozenset({13, 18, 239, 246, 14031})
+"""Unauthorized, AuthenticationFailed, SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: the
+store's troubles, which the same request outlives. Numbers: MongoDB's error_codes.yml."""
 
 # The driver's own text is a page of its view of the cluster, for those who debug the driver.
 _UNREACHABLE = (
@@ -50,14 +60,13 @@ def translate(error: PyMongoError) -> StoreError | None:
         return CommitUnknown(str(error))
     if isinstance(error, ServerSelectionTimeoutError):  # labelled as transient, and is not
         return StoreUnavailable(_UNREACHABLE)
+    code = error.code if isinstance(error, OperationFailure) else None
+    if code in _CONFLICTS:
+        return Conflict(str(error))
     if error.has_error_label("TransientTransactionError"):
-        return Conflict(str(error))
-    if isinstance(error, OperationFailure) and error.code in (_DUPLICATE_KEY, _WRITE_CONFLICT):
-        return Conflict(str(error))
-    if isinstance(error, ConnectionFailure):
-        return StoreUnavailable(f"the connection to MongoDB failed ({type(error).__name__})")
+        return Interrupted(f"the transaction was given up ({type(error).__name__})")
+    if isinstance(error, ConnectionFailure) or code in _TROUBLES or error.timeout:
+        return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
     if isinstance(error, ConfigurationError):
         return StoreMisconfigured(str(error))
-    if isinstance(error, OperationFailure) and error.timeout:
-        return StoreUnavailable(str(error))
     return None

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from credit_server.ledger import Account, Purchase, Transaction
-from credit_server.store.port import Changes, Conflict, Unit, UserKey
+from credit_server.store.port import Changes, Conflict, Unit, UserKey, Writer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,9 +33,13 @@ class MemoryStore:
         """Make an id: see the port."""
         return f"{next(self._ids):024x}"
 
+    def writer(self) -> Writer:
+        """Make a writer: see the port."""
+        return self
+
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Unit]:
-        """Begin a unit of work: see the port."""
+        """Begin a unit of work: see the port. The store is its own writer."""
         yield _MemoryUnit(self)
 
     async def account(self, user_id: int) -> Account | None:

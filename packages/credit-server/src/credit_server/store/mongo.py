@@ -4,8 +4,8 @@ Motor is imported in this package alone: its successor is PyMongo's own `AsyncMo
 the change should touch these files only.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,8 +27,8 @@ from credit_server.store.documents import (
     TransactionDocument,
 )
 from credit_server.store.failure import StoreMisconfigured, translated
-from credit_server.store.port import StoreUnavailable, Unit
-from credit_server.store.unit import MongoUnit
+from credit_server.store.port import StoreUnavailable, Writer
+from credit_server.store.unit import MongoWriter
 
 _Documents = AsyncIOMotorCollection[dict[str, Any]]  # values are checked by the documents' models
 _D = TypeVar("_D", bound=Document)
@@ -44,17 +44,15 @@ class MongoStore:
         database: str,
         timeout_seconds: float = 5.0,
         page_size: int = 1000,
-        units_max: int = 2,
     ) -> None:
         """Prepare; the first operation connects.
 
         Args:
             uri: A MongoDB connection string.
             database: The name of the database.
-            timeout_seconds: How long to look for a primary, and half of how long to wait for an
-                answer of it.
+            timeout_seconds: How long to look for a primary, and how long to wait for each of its
+                answers; at least 0.1. A read takes no longer than twice that.
             page_size: How many entries of a list are read at a time.
-            units_max: How many units of work are served at once; more wait for one another.
 
         Raises:
             StoreMisconfigured: The connection string is not valid.
@@ -69,7 +67,7 @@ class MongoStore:
                 tz_aware=True,
                 connectTimeoutMS=milliseconds,
                 serverSelectionTimeoutMS=milliseconds,
-                socketTimeoutMS=2 * milliseconds,
+                socketTimeoutMS=milliseconds,
             )
         except (PyMongoError, ValueError) as error:
             raise StoreMisconfigured(f"CREDIT_MONGODB_URI is not valid: {error}") from error
@@ -86,8 +84,8 @@ class MongoStore:
             self._client.close()
             raise StoreMisconfigured(f"CREDIT_MONGODB_DATABASE is not valid: {error}") from error
         self._page_size = page_size
-        # A unit of work is a job for a thread; the committer has as many in flight as it has lanes.
-        self._threads = ThreadPoolExecutor(units_max, thread_name_prefix="credit-store")
+        self._timeout_seconds = timeout_seconds
+        self._writers: list[MongoWriter] = []
         self._accounts: _Documents = self._database[schema.USER_CREDITS]
         self._transactions: _Documents = self._database[schema.CREDIT_TRANSACTIONS]
         self._purchases: _Documents = self._database[schema.PURCHASES]
@@ -130,25 +128,23 @@ class MongoStore:
 
     def close(self) -> None:
         """Close all connections."""
-        self._threads.shutdown()
+        for writer in self._writers:
+            writer.close()
         self._client.close()
 
     def new_id(self) -> str:
         """Make an id: see the port."""
         return str(ObjectId())
 
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
-        """Begin a unit of work: see the port. Nothing is sent before its first read or commit."""
-        unit = MongoUnit(self._client.delegate, self._database.name, self._threads)
-        try:
-            yield unit
-        finally:
-            await unit.end()
+    def writer(self) -> Writer:
+        """Make a writer: see the port."""
+        writer = MongoWriter(self._client.delegate, self._database.name)
+        self._writers.append(writer)
+        return writer
 
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
-        with translated():
+        async with self._patience():
             found = await self._accounts.find_one({"user_id": user_id})
         return None if found is None else AccountDocument.model_validate(found).to_account()
 
@@ -157,13 +153,15 @@ class MongoStore:
         # A snapshot: slots are written by different lanes, and parts of different moments could
         # add up to what never was.
         total = 0
-        with translated():
-            async with await self._client.start_session(snapshot=True) as session:
-                cursor = self._totals.with_options(read_concern=ReadConcern()).find(
-                    {"app_id": app_id}, {"_id": 0, "total": 1}, session=session
-                )
-                async for part in cursor:
-                    total += part["total"]
+        async with (
+            self._patience(),
+            await self._client.start_session(snapshot=True) as session,
+        ):
+            cursor = self._totals.with_options(read_concern=ReadConcern()).find(
+                {"app_id": app_id}, {"_id": 0, "total": 1}, session=session
+            )
+            async for part in cursor:
+                total += part["total"]
         return total
 
     async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
@@ -186,7 +184,7 @@ class MongoStore:
         """
         last = 0
         while True:
-            with translated():
+            async with self._patience():
                 found = (
                     await collection.find({"user_id": user_id, "sequence": {"$gt": last}})
                     .sort("sequence", ASCENDING)
@@ -201,7 +199,21 @@ class MongoStore:
 
     async def ping(self) -> None:
         """Return when there is a primary that takes writes: see the port."""
-        with translated():
+        async with self._patience():
             hello = await self._client.admin.command("hello")
         if not hello.get("isWritablePrimary", False):
             raise StoreUnavailable("there is no primary")
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """Translate the driver's errors, and wait no longer than its own timeouts allow.
+
+        Motor's threads are few. Behind a store that hangs, reads queue up for them, and each
+        would wait for all before it.
+        """
+        try:
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                with translated():
+                    yield
+        except TimeoutError:
+            raise StoreUnavailable("MongoDB did not answer in time") from None

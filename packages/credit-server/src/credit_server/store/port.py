@@ -19,6 +19,10 @@ class Conflict(StoreError):
     """Another writer was faster. Nothing was written: load again and try again."""
 
 
+class Interrupted(StoreError):
+    """The connection broke before the commit. Nothing was written: try again."""
+
+
 class CommitUnknown(StoreError):
     """The commit may or may not have happened: look for the transactions' ids before a retry."""
 
@@ -69,6 +73,7 @@ class Unit(Protocol):
         """Make all that was read and written certain, on a majority of the store's nodes.
 
         Raises:
+            Interrupted: Nothing was written.
             Conflict: An account's revision is no longer what it was, or an id, a sequence or a
                 key is taken, or another unit was faster. Nothing was written.
             CommitUnknown: It could not be learnt whether the commit happened.
@@ -77,15 +82,30 @@ class Unit(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """Makes one unit of work after another, never two at once.
+
+    A unit that was left open, because the connection to the store broke, is ended by the next one.
+    """
+
+    def begin(self) -> AbstractAsyncContextManager[Unit]:
+        """Begin a unit of work. Leaving the context without a commit gives everything up."""
+        ...
+
+
 class Store(Protocol):
-    """Accounts and history. Every read sees what was acknowledged before it began."""
+    """Accounts and history.
+
+    A read sees what was acknowledged before it began, as long as the store's primary stays; right
+    after a change of primary it may miss what was acknowledged a moment before.
+    """
 
     def new_id(self) -> str:
         """Make an id that no other process makes: 24 hexadecimal digits."""
         ...
 
-    def begin(self) -> AbstractAsyncContextManager[Unit]:
-        """Begin a unit of work. Leaving the context without a commit gives everything up."""
+    def writer(self) -> Writer:
+        """Make a writer. Each of those that write side by side needs its own."""
         ...
 
     async def account(self, user_id: int) -> Account | None:

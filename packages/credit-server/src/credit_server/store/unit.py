@@ -1,4 +1,4 @@
-"""One unit of work as one transaction of MongoDB.
+"""Units of work as transactions of MongoDB.
 
 Each step is one job for a thread that talks to mongod through the blocking driver beneath motor.
 Motor itself hands every single command to a thread. A lone write is four commands: with one
@@ -8,15 +8,17 @@ processor (2-core machine, median of 5 runs of 150 side by side; PyMongo's async
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from pymongo import MongoClient
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -31,31 +33,72 @@ from credit_server.store.documents import (
     TransactionDocument,
 )
 from credit_server.store.failure import translate, translated
-from credit_server.store.port import Changes, CommitUnknown, Conflict, UserKey
+from credit_server.store.port import (
+    Changes,
+    CommitUnknown,
+    Conflict,
+    Interrupted,
+    Unit,
+    UserKey,
+)
 
 _T = TypeVar("_T")
 
-_COMMIT_ATTEMPTS = 3
-"""The driver itself repeats each commit once; what is unknown after that is the committer's."""
+
+class MongoWriter:
+    """Makes units of work, one after another, on one session and one thread of its own.
+
+    A transaction belongs to its session and not to its connection. Where the connection breaks,
+    mongod may keep it open for transactionLifetimeLimitSeconds (60), and everybody who writes the
+    same documents conflicts with it. The session's next transaction ends it at once, and refuses
+    its late commands. See https://www.mongodb.com/docs/manual/reference/server-sessions/.
+    """
+
+    def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            client: The blocking client.
+            database: The name of the database.
+        """
+        self._database = client.get_database(database, codec_options=CodecOptions(tz_aware=True))
+        self._session = client.start_session()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="credit-writer")
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        """Begin a unit of work: see the port. Nothing is sent before its first read or commit."""
+        unit = MongoUnit(self._database, self._session, self._thread)
+        try:
+            yield unit
+        finally:
+            await unit.end()
+
+    def close(self) -> None:
+        """End the thread, once it is idle, and the session."""
+        self._thread.shutdown()
+        self._session.end_session()
 
 
 class MongoUnit:
     """Reads of one snapshot, and writes that are sent together with the commit."""
 
     def __init__(
-        self, client: MongoClient[dict[str, Any]], database: str, threads: Executor
+        self,
+        database: Database[dict[str, Any]],
+        session: ClientSession,
+        thread: Executor,
     ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
-            client: The blocking client.
-            database: The name of the database.
-            threads: Where its calls run.
+            database: Where to read and write.
+            session: Has no other transaction under way.
+            thread: Where the blocking driver's calls run.
         """
-        self._client = client
-        self._database = client.get_database(database, codec_options=CodecOptions(tz_aware=True))
-        self._threads = threads
-        self._session = client.start_session()
+        self._database = database
+        self._session = session
+        self._thread = thread
         # The concerns of a collection are ignored within a transaction: they go here.
         self._session.start_transaction(
             read_concern=ReadConcern("snapshot"),
@@ -97,12 +140,10 @@ class MongoUnit:
     async def end(self) -> None:
         """Give up what has not been committed."""
         if self._session.in_transaction:
-            await self._run(self._session.end_session)
-        else:
-            self._session.end_session()
+            await self._run(self._session.abort_transaction)
 
     async def _run(self, step: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, step)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step)
 
     def _find(self, collection: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         with translated():
@@ -169,26 +210,11 @@ class MongoUnit:
         return reply
 
     def _commit(self) -> None:
-        for attempt in range(1, _COMMIT_ATTEMPTS + 1):
-            try:
-                self._session.commit_transaction()
-            except PyMongoError as error:
-                known = translate(error)
-                if isinstance(known, Conflict):
-                    raise known from error
-                # Whatever else went wrong, nobody has said that the commit did not happen.
-                if attempt == _COMMIT_ATTEMPTS:
-                    self._kill()
-                    raise CommitUnknown(str(error)) from error
-            else:
-                return
-
-    def _kill(self) -> None:
-        """Have mongod give up the transaction if it has not committed it.
-
-        It belongs to the session and not to the broken connection: left alone it would hold its
-        documents, and conflict with every repetition, for transactionLifetimeLimitSeconds (60).
-        See https://www.mongodb.com/docs/manual/reference/command/killSessions/.
-        """
-        with contextlib.suppress(PyMongoError):  # mongod may be away, and the transaction with it
-            self._client.admin.command("killSessions", [self._session.session_id])
+        try:
+            self._session.commit_transaction()  # the driver repeats it once
+        except PyMongoError as error:
+            known = translate(error)
+            if isinstance(known, Conflict | Interrupted):
+                raise known from error
+            # Whatever else went wrong, nobody has said that the commit did not happen.
+            raise CommitUnknown(str(error)) from error

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from hpack import Encoder
 from hpack.hpack import encode_integer
 
-Header = tuple[bytes | str, ...]
+Header = tuple[bytes, ...]
 
 # RFC 7541, section 6.1 and appendix A: entry 8 of the static table.
-_INDEXED = {(":status", "200"): b"\x88"}
+_INDEXED = {(b":status", b"200"): b"\x88"}
 # Section 6.2.2: a literal header field without indexing, with a new name.
 _LITERAL = b"\x00"
 
@@ -23,7 +23,7 @@ class LiteralEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._names: dict[bytes | str, bytes] = {}
+        self._names: dict[bytes, bytes] = {}
 
     def encode(self, headers: Iterable[Header], huffman: bool = False) -> bytes:  # type: ignore[override] # all that h2 passes
         """Write a header block.
@@ -38,7 +38,7 @@ class LiteralEncoder(Encoder):
             block += self._encode_table_size_change()
             self.header_table.resized = False
         for name, value, *_ in headers:
-            indexed = _INDEXED.get((name, value))  # type: ignore[arg-type] # bytes are just not there
+            indexed = _INDEXED.get((name, value))
             if indexed is not None:
                 block += indexed
                 continue
@@ -49,7 +49,6 @@ class LiteralEncoder(Encoder):
         return bytes(block)
 
 
-def _string(text: bytes | str) -> bytes:
+def _string(data: bytes) -> bytes:
     """Write a string literal: section 5.2."""
-    data = text.encode("ascii") if isinstance(text, str) else text
     return bytes(encode_integer(len(data), 7)) + data

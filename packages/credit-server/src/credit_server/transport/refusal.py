@@ -11,7 +11,13 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.exceptions import GRPCError
 
-from credit_server.commit import CommitError, Overloaded, ResultUnknown, Stopping
+from credit_server.commit import (
+    CommitError,
+    NotCommitted,
+    Overloaded,
+    ResultUnknown,
+    Stopping,
+)
 from credit_server.ledger import BalanceOverflow, InsufficientCredits, KeyReused, Refusal
 from credit_server.store.port import StoreError
 
@@ -93,6 +99,13 @@ def unavailable(error: CommitError | StoreError) -> GRPCError:
                 ErrorReason.STORE_UNAVAILABLE,
                 "the store did not settle the write in time; it may have happened:"
                 " send it again with the same idempotency key",
+                {},
+                _retry_in(_RETRY_STORE_SECONDS),
+            )
+        case NotCommitted():
+            return _error(
+                ErrorReason.STORE_UNAVAILABLE,
+                "the store could not take the write; nothing happened",
                 {},
                 _retry_in(_RETRY_STORE_SECONDS),
             )
