@@ -7,12 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench
+MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-gate
 SOURCES := packages tools tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
-	--no-emit-package credit-client --no-emit-package credit-bench \
+	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-gate \
 	pyproject.toml --group dev
 
 .DEFAULT_GOAL := help
@@ -54,8 +54,6 @@ serve: install ## Start the server with its embedded mongod; data in .credit-dat
 
 # ---- contract
 
-RELEASED := $(sort $(wildcard contracts/released/*.binpb))
-
 .PHONY: generate
 generate: install ## Rebuild everything that is generated from the contract.
 	@$(BIN)/python tools/generate.py
@@ -64,10 +62,13 @@ generate: install ## Rebuild everything that is generated from the contract.
 contract: install ## Check the contract: format, lint, nothing broken, generated code fresh.
 	@$(BIN)/buf format --diff --exit-code contracts
 	@$(BIN)/buf lint
-	@for image in $(RELEASED); do $(BIN)/buf breaking contracts --against $$image || exit 1; done
-	@if git rev-parse --verify --quiet main >/dev/null && git cat-file -e main:contracts 2>/dev/null; \
-		then $(BIN)/buf breaking contracts --against '.git#branch=main,subdir=contracts'; fi
+	@$(BIN)/contract-gate check
 	@$(BIN)/python tools/generate.py --check
+
+.PHONY: release-contract
+release-contract: install ## Make the contract a baseline: VERSION=1.2.3, and REASON="…" where it breaks one.
+	@test -n "$(VERSION)" || { echo "say which: make release-contract VERSION=1.2.3" >&2; exit 2; }
+	@$(BIN)/contract-gate release "$(VERSION)" --reason "$$REASON"
 
 # ---- checks
 

@@ -1,4 +1,4 @@
-"""Builds all generated code and data anew, or checks that what is committed is fresh.
+"""Builds all generated code, data and reference anew, or checks that what is committed is fresh.
 
 Run as `.venv/bin/python tools/generate.py [--check]`. Everything is first built in a folder of its
 own, from copies of the contract and of buf's settings: the plugin formats its output with ruff,
@@ -15,9 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from contract_gate.buf import build_image
+from contract_gate.errors import GateError
+from contract_gate.image import Image
+from contract_gate.reference import render
+
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = Path("packages/credit-models/src/credit_models/_generated")
 IMAGE = GENERATED / "image.binpb"
+REFERENCE = Path("docs/reference.md")
 INPUTS = ("buf.yaml", "buf.gen.yaml", "contracts")
 # What ruff formats generated code with, whatever the workspace or the user have set.
 RUFF_SETTINGS = 'line-length = 100\ntarget-version = "py311"\n'
@@ -70,6 +76,18 @@ def build(folder: Path) -> Path:
     image_flags = ["--exclude-source-info", "--as-file-descriptor-set", "--output", str(IMAGE)]
     run_buf(["build", *image_flags], folder)
     return folder / GENERATED
+
+
+def reference() -> str:
+    """Writes the reference of the contract.
+
+    Raises:
+        SystemExit: A call has no example; the message says where to write one.
+    """
+    try:
+        return render(Image(build_image(ROOT / "contracts", source_info=True)))
+    except GateError as error:
+        sys.exit(str(error))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -133,6 +151,25 @@ def check(fresh: Path) -> None:
     sys.exit(f"{GENERATED} is not what the contract gives:\n{summary}\nRun: make generate")
 
 
+def check_reference() -> None:
+    """Fails when the committed reference is not what the contract gives.
+
+    Raises:
+        SystemExit: They differ; the message says what to run.
+    """
+    path = ROOT / REFERENCE
+    committed = path.read_text(encoding="utf-8") if path.exists() else ""
+    if committed != reference():
+        sys.exit(f"{REFERENCE} is not what the contract gives.\nRun: make generate")
+
+
+def replace_reference() -> None:
+    """Writes the reference anew."""
+    path = ROOT / REFERENCE
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(reference(), encoding="utf-8")
+
+
 def replace(fresh: Path) -> None:
     """Puts a fresh build in the place of what is there.
 
@@ -154,8 +191,10 @@ def main() -> None:
         fresh = build(Path(folder))
         if checking:
             check(fresh)
+            check_reference()
         else:
             replace(fresh)
+            replace_reference()
 
 
 if __name__ == "__main__":

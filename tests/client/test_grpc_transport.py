@@ -17,14 +17,13 @@ from credit_client import (
     Overloaded,
     ProtocolMismatch,
     Unavailable,
-    connection,
 )
 from credit_client.grpc_stream import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
 from credit_models.codec import encode
 from h2.errors import ErrorCodes
-from h2.events import RequestReceived, StreamReset
+from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
 
 # Any: the connections and servers are those of conftest, which importlib mode cannot name here.
 Raw = Callable[..., AbstractAsyncContextManager[Any]]
@@ -32,6 +31,8 @@ Fake = Callable[..., AbstractAsyncContextManager[int]]
 
 RECEIPT = Receipt(transaction_id="t1", balance=120, sequence=1)
 RECEIPT_TRAILER = ("credit-receipt-bin", base64.b64encode(encode(RECEIPT)).decode().rstrip("="))
+
+IMPATIENT = {"keepalive_seconds": 0.01, "keepalive_timeout_seconds": 0.05}
 
 
 def _client(port: int, **settings: Any) -> CreditClient:
@@ -56,6 +57,10 @@ def write_well(peer: Any, stream_id: int) -> None:
 
 def be_silent(_peer: Any, _stream_id: int) -> None:
     pass
+
+
+def vanish(peer: Any, _stream_id: int) -> None:
+    peer.transport.pause_reading()
 
 
 def send_goaway(peer: Any, _stream_id: int) -> None:
@@ -389,15 +394,58 @@ async def test_closing_ends_calls_that_are_under_way_and_tells_the_server(
         await server.connections[0].lost
 
 
-async def test_a_connection_that_has_fallen_silent_is_replaced(
-    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+async def test_a_slow_server_does_not_lose_its_other_calls_when_one_gives_up(
+    raw_server: Raw,
 ) -> None:
-    monkeypatch.setattr(connection, "_SILENCE_SECONDS_MAX", 0.02)
-    async with raw_server(be_silent, write_well) as server, _client(server.port) as client:
+    async with (
+        raw_server(be_silent) as server,
+        # The server answers each PING; how fast is not what is tested.
+        _client(server.port, keepalive_seconds=0.01, keepalive_timeout_seconds=60) as client,
+    ):
+        others = [asyncio.create_task(_add(client)) for _ in range(3)]
+        streams = [(await server.event(StreamEnded)).stream_id for _ in others]
         with pytest.raises(DeadlineExceeded):
-            await _add(client, timeout_seconds=0.1)
-        assert await _add(client) == RECEIPT
+            await _add(client, timeout_seconds=0.05)
+        for _ in range(2):
+            await server.event(PingReceived)
+        assert not any(other.done() for other in others)
+        (peer,) = server.connections
+        for stream_id in streams:
+            write_well(peer, stream_id)
+        peer.flush()
+        assert await asyncio.gather(*others) == [RECEIPT] * 3
+        assert len(server.connections) == 1
+        assert peer.h2.highest_inbound_stream_id == 2 * 4 - 1, "something was sent twice"
+
+
+async def test_calls_to_a_server_that_vanished_are_repeated_on_a_new_connection(
+    raw_server: Raw,
+) -> None:
+    scripts = [be_silent, be_silent, vanish, write_well]
+    async with raw_server(*scripts) as server, _client(server.port, **IMPATIENT) as client:
+        assert await asyncio.gather(*(_add(client) for _ in range(3))) == [RECEIPT] * 3
+
+
+async def test_a_server_that_vanishes_each_time_is_unavailable(raw_server: Raw) -> None:
+    async with (
+        raw_server(vanish) as server,
+        _client(server.port, **IMPATIENT, retry_attempts_max=2) as client,
+    ):
+        with pytest.raises(Unavailable, match="the server does not answer"):
+            await _add(client)
         assert len(server.connections) == 2
+
+
+async def test_a_history_whose_server_vanishes_midway_is_unavailable(raw_server: Raw) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, encode(Purchase(id="1")))
+        vanish(peer, stream_id)
+
+    async with raw_server(script) as server, _client(server.port, **IMPATIENT) as client:
+        with pytest.raises(Unavailable, match="the server does not answer"):
+            [purchase async for purchase in client.purchases(7)]
+        assert len(server.connections) == 1
 
 
 async def test_a_call_that_is_given_up_soon_does_not_cost_the_connection(raw_server: Raw) -> None:

@@ -21,7 +21,10 @@ def _refused(reason: ErrorReason, *more: object, **metadata: str) -> AttemptFail
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
 def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> None:
     metadata = dict.fromkeys(RULES[reason].metadata, "5")
-    error = error_of(_refused(reason, **metadata), request_id="ours")
+    try:
+        error = error_of(_refused(reason, **metadata), request_id="ours")
+    except AssertionError as unreachable:  # `assert_never`
+        pytest.fail(f"{reason.name} needs a case in `_by_reason` of refusal.py: {unreachable}")
     assert type(error) is not errors.CreditError
     assert (error.reason, error.status) == (reason, RULES[reason].status)
     assert (error.message, error.request_id) == ("why", "theirs")

@@ -40,6 +40,8 @@ def test_an_argument_comes_before_settings_and_these_before_the_environment(
         ("retry_budget_tokens", 0),
         ("retry_budget_ratio", -1),
         ("channels", 0),
+        ("keepalive_seconds", 0),
+        ("keepalive_timeout_seconds", float("inf")),
     ],
 )
 def test_a_value_out_of_range_is_refused(name: str, value: Any) -> None:  # Any: of several types

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from credit_server.ledger import (
+    APPS_MAX,
     UINT32_MAX,
     Accepted,
     Account,
@@ -17,6 +18,7 @@ from credit_server.ledger import (
     Kind,
     Outcome,
     Replayed,
+    TooManyApps,
     Transaction,
     Use,
     decide,
@@ -149,6 +151,14 @@ def test_the_first_thing_wrong_is_the_reason(
         assert isinstance(outcome, Accepted)
     else:
         assert outcome == expected
+
+
+def test_credits_for_one_app_too_many_are_refused() -> None:
+    full = account(balances=dict.fromkeys(range(2, APPS_MAX + 2), 1))
+    assert decide(full, ADD, None, NOW) == TooManyApps(limit=APPS_MAX)
+    assert isinstance(decide(full, replace(ADD, app_id=2), None, NOW), Accepted)
+    one_less = account(balances=dict.fromkeys(range(2, APPS_MAX + 1), 1))
+    assert isinstance(decide(one_less, ADD, None, NOW), Accepted)
 
 
 def test_the_shortfall_is_what_is_missing() -> None:

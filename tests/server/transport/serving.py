@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
 from credit_server.commit import CommitLimits, Committer
-from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Store, Unit
+from credit_server.store.port import Changes, Store, Unit
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
@@ -118,3 +119,23 @@ class FailingStore(MemoryStore):
     async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
         raise self._error
         yield []
+
+
+async def full_store() -> MemoryStore:
+    """A store where user 7 has credits in as many apps as one user may, and none in app 1."""
+    store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
+    full = Account(
+        user_id=7,
+        balances=dict.fromkeys(range(2, APPS_MAX + 2), 1),
+        revision=APPS_MAX,
+        created_at=now,
+        updated_at=now,
+        created_by=1,
+        updated_by=1,
+    )
+    async with store.writer().begin() as unit:
+        await unit.write(
+            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, slot=0)
+        )
+        await unit.commit()
+    return store

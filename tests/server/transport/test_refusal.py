@@ -21,7 +21,13 @@ from credit_server.transport import refusal
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 
-from tests.server.transport.serving import FailingStore, HeldStore, is_served, serving
+from tests.server.transport.serving import (
+    FailingStore,
+    HeldStore,
+    full_store,
+    is_served,
+    serving,
+)
 from tests.server.transport.wire import Answer, Wire, call_headers, framed
 
 UINT32_MAX = 2**32 - 1
@@ -93,6 +99,11 @@ async def _total_overflow(method: str) -> Answer:
         return await wire.call(method, _request(method))
 
 
+async def _too_many_apps(method: str) -> Answer:
+    async with serving(await full_store()) as served, Wire.connect(served.port) as wire:
+        return await wire.call(method, _request(method))
+
+
 async def _overloaded(method: str) -> Answer:
     store = HeldStore()
     limits = CommitLimits(lanes=1, waiting_max=2)
@@ -119,6 +130,7 @@ PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
+    ErrorReason.TOO_MANY_APPS: _too_many_apps,
     ErrorReason.OVERLOADED: _overloaded,
     ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
 }

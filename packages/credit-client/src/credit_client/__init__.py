@@ -30,6 +30,7 @@ from credit_client.errors import (
     Overloaded,
     ProtocolMismatch,
     StoreUnavailable,
+    TooManyApps,
     Unavailable,
     UnknownRefusal,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Purchase",
     "Receipt",
     "StoreUnavailable",
+    "TooManyApps",
     "TransactionType",
     "Unavailable",
     "UnknownRefusal",

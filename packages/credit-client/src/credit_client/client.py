@@ -15,6 +15,7 @@ from credit_client import methods
 from credit_client.call import Caller, Values
 from credit_client.errors import ClientClosed, InvalidField, ProtocolMismatch
 from credit_client.grpc_transport import connect
+from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
 from credit_client.settings import ClientSettings
 from credit_client.target import Target
@@ -73,9 +74,7 @@ class CreditClient:
         """
         if self._caller is not None:
             raise RuntimeError("the client is open already: share it, or make another one")
-        self._transport = self._own_transport or connect(
-            Target.parse(self._settings.target), channels=self._settings.channels
-        )
+        self._transport = self._own_transport or _connect(self._settings)
         self._caller = Caller(self._transport, self._settings)
         return self
 
@@ -120,6 +119,7 @@ class CreditClient:
             InvalidField: An argument is out of its range.
             IdempotencyKeyReused: The key was used for another request.
             BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
             Unavailable: The server could not be reached, or is in trouble. See also `CreditError`.
         """
         return await self._write(
@@ -245,6 +245,17 @@ class CreditClient:
         raise ProtocolMismatch(
             f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
         )
+
+
+def _connect(settings: ClientSettings) -> Transport:
+    return connect(
+        Target.parse(settings.target),
+        channels=settings.channels,
+        keepalive=KeepaliveTimes(
+            period_seconds=settings.keepalive_seconds,
+            timeout_seconds=settings.keepalive_timeout_seconds,
+        ),
+    )
 
 
 def _key(given: str | None) -> str:

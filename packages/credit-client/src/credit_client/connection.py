@@ -16,9 +16,14 @@ from collections.abc import Callable
 from typing import Literal, cast
 
 from grpclib.client import Channel, Handler
+from grpclib.config import Configuration
+from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.exceptions import StreamTerminatedError
-from grpclib.protocol import EventsProcessor, H2Protocol, Stream
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from h2.config import H2Configuration
 from h2.events import DataReceived, Event
+
+from credit_client.keepalive import Keepalive, KeepaliveTimes
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +32,7 @@ _log = logging.getLogger(__name__)
 _FRAME_TYPE_AT = 3
 _SETTINGS = b"\x04"
 
-_SILENCE_SECONDS_MAX = 5.0
+_PING_DATA = bytes(8)
 _CLOSE_SECONDS_MAX = 1.0
 
 
@@ -47,6 +52,10 @@ class _Never(asyncio.Event):
 
 
 class _Processor(EventsProcessor):
+    def __init__(self, handler: Handler, connection: Connection, keepalive: Keepalive) -> None:
+        super().__init__(handler, connection)
+        self._keepalive = keepalive
+
     def process(self, event: Event) -> None:
         # RFC 9113 section 5.5: what is unknown is ignored. grpclib deletes `processors` on closing.
         if type(event) in getattr(self, "processors", ()):
@@ -63,6 +72,7 @@ class _Processor(EventsProcessor):
         return release
 
     def close(self, reason: str = "Connection closed") -> None:
+        self._keepalive.stop()
         for stream in self.streams.values():
             if stream.trailers_received.is_set():
                 # Its answer is complete. It is read from the buffer, and there is nobody left to
@@ -77,30 +87,37 @@ class _Processor(EventsProcessor):
 
 
 class ClientProtocol(H2Protocol):
-    """A connection that knows when it last heard from the server, and when it is gone.
+    """A connection that asks whether the server is there, and knows when it is gone itself.
 
     Attributes:
-        received_at: The event loop's time of the latest bytes, in seconds.
         lost: Done once the socket is closed.
     """
 
+    handler: Handler
     transport: asyncio.Transport
     _beginning = b""
+    _streams_started = 0
+
+    def __init__(
+        self, config: Configuration, h2_config: H2Configuration, keepalive: KeepaliveTimes
+    ) -> None:
+        super().__init__(Handler(), config, h2_config)
+        self._keepalive_times = keepalive
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: the socket is open."""
         super().connection_made(transport)
         loop = asyncio.get_running_loop()
         self.transport = cast(asyncio.Transport, transport)
-        self.received_at = loop.time()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self.processor = _Processor(self.handler, self.connection)
+        self._keepalive = Keepalive(self._keepalive_times, self, call_later=loop.call_later)
+        self.processor = _Processor(self.handler, self.connection, self._keepalive)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: the server has sent something."""
         if self.connection.is_closing():
             return
-        self.received_at = asyncio.get_running_loop().time()
+        self._keepalive.heard()
         if len(self._beginning) <= _FRAME_TYPE_AT:
             self._beginning += data[: _FRAME_TYPE_AT + 1]
             if self._beginning[_FRAME_TYPE_AT:] not in {b"", _SETTINGS}:
@@ -118,29 +135,46 @@ class ClientProtocol(H2Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    def was_awaited(self) -> bool:
+        """See `Peer.was_awaited`. A call that waits for the socket's buffer has no stream yet."""
+        before, self._streams_started = self._streams_started, self.connection.streams_started
+        return (
+            bool(self.processor.streams)
+            or self._streams_started != before
+            or not self.connection.write_ready.is_set()
+        )
+
+    def ping(self) -> None:
+        """See `Peer.ping`."""
+        self.connection._connection.ping(_PING_DATA)  # noqa: SLF001 - grpclib has no other way
+        self.connection.flush()
+
+    def give_up(self) -> None:
+        """See `Peer.give_up`."""
+        self.processor.close("the server does not answer")
+        # What is still in the socket's buffer would keep the socket open: nobody reads it.
+        self.transport.abort()
+
 
 class ClientChannel(Channel):
     """A connection that is opened by the first call, and again by the first call after its loss."""
 
     _protocol: ClientProtocol | None
 
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        keepalive: KeepaliveTimes,
+        codec: CodecBase,
+        status_details_codec: StatusDetailsCodecBase,
+    ) -> None:
+        super().__init__(host, port, codec=codec, status_details_codec=status_details_codec)
+        self._keepalive_times = keepalive
+
     def _protocol_factory(self) -> H2Protocol:
-        return ClientProtocol(Handler(), self._config, self._h2_config)
-
-    def drop_if_silent_since(self, started_at: float) -> None:
-        """Ends a connection from which nothing has come for long, though somebody waited.
-
-        A server's machine that vanished leaves a connection that looks alive for a quarter of an
-        hour (the kernel's retransmissions); without this, every call until then would time out.
-
-        Args:
-            started_at: Since when somebody waits for an answer: the event loop's time, in seconds.
-        """
-        if self._protocol is None:
-            return
-        silent_since = max(started_at, self._protocol.received_at)
-        if asyncio.get_running_loop().time() - silent_since >= _SILENCE_SECONDS_MAX:
-            self._protocol.processor.close("Nothing was heard from the server")
+        return ClientProtocol(self._config, self._h2_config, self._keepalive_times)
 
     async def aclose(self) -> None:
         """Closes the connection and waits until the socket is closed."""

@@ -5,6 +5,7 @@
     ├── IdempotencyKeyReused    yours: take a new key for a new request
     ├── InsufficientCredits     the user's: the same call succeeds once credits have been added
     ├── BalanceOverflow         the request's: the balance has no room for so many credits
+    ├── TooManyApps             the request's: the user has credits in as many apps as may be
     ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
     ├── AccessDenied            yours, or your administrator's
     ├── UnknownRefusal          unknown: the server is newer than this SDK
@@ -143,6 +144,21 @@ class BalanceOverflow(CreditError):
         super().__init__(message, request_id=request_id)
         self.balance = balance
         self.credits = credits
+
+
+class TooManyApps(CreditError):
+    """The user has, or had, credits in as many apps as one user may. Nothing was added.
+
+    Attributes:
+        limit: How many apps that is.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_APPS
+
+    def __init__(self, message: str, *, limit: int, request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.limit = limit
 
 
 class AppTotalOverflow(CreditError):

@@ -12,6 +12,7 @@ from h2.exceptions import ProtocolError, StreamClosedError
 
 from credit_client.connection import ClientChannel
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
+from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
 from credit_client.target import Target
 from credit_client.transport import (
     Answer,
@@ -25,12 +26,18 @@ from credit_client.transport import (
 RECEIPT = "credit-receipt-bin"
 
 
-def connect(target: Target, *, channels: int) -> "GrpcTransport":
+def connect(
+    target: Target, *, channels: int, keepalive: KeepaliveTimes = KEEPALIVE_TIMES
+) -> "GrpcTransport":
     """A transport over so many connections, each opened by the first call that needs it."""
     return GrpcTransport(
         [
             ClientChannel(
-                target.host, target.port, codec=CODEC, status_details_codec=STATUS_DETAILS_CODEC
+                target.host,
+                target.port,
+                keepalive=keepalive,
+                codec=CODEC,
+                status_details_codec=STATUS_DETAILS_CODEC,
             )
             for _ in range(channels)
         ],
@@ -103,15 +110,10 @@ class GrpcTransport:
         stream = CallStream(
             channel, method, cardinality, request_id=request_id, timeout_seconds=timeout_seconds
         )
-        started_at = asyncio.get_running_loop().time()
         self._under_way[channel] += 1
         try:
             async with stream:
                 yield stream
-        except asyncio.CancelledError:
-            if isinstance(channel, ClientChannel):
-                channel.drop_if_silent_since(started_at)
-            raise
         except AttemptFailed as failure:
             failure.request_id = stream.echoed_request_id
             raise

@@ -22,6 +22,7 @@ from credit_client.errors import (
     Overloaded,
     ProtocolMismatch,
     StoreUnavailable,
+    TooManyApps,
     Unavailable,
     UnknownRefusal,
 )
@@ -94,6 +95,8 @@ def _by_reason(
                 credits=int(metadata["credits"]),
                 request_id=request_id,
             )
+        case ErrorReason.TOO_MANY_APPS:
+            return TooManyApps(message, limit=int(metadata["limit"]), request_id=request_id)
         case ErrorReason.APP_TOTAL_OVERFLOW:
             return AppTotalOverflow(message, total=int(metadata["total"]), request_id=request_id)
         case ErrorReason.OVERLOADED:

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from credit_client.keepalive import KEEPALIVE_TIMES
 from credit_client.target import Target
 
 TIMEOUT_SECONDS_MAX = 86_400.0
@@ -27,6 +28,10 @@ class ClientSettings(BaseSettings):
             repeated, so that a server in trouble is not buried under repetitions.
         retry_budget_ratio: The tokens that a successful call gives back.
         channels: The number of connections that calls are spread over.
+        keepalive_seconds: How often the server is asked, while calls wait on a connection, whether
+            it is still there.
+        keepalive_timeout_seconds: How long it may then be silent. After that the connection is
+            closed, and its calls are repeated on a new one.
     """
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_", frozen=True, extra="ignore")
@@ -39,6 +44,8 @@ class ClientSettings(BaseSettings):
     retry_budget_tokens: Annotated[float, Field(gt=0, le=1000)] = 100.0
     retry_budget_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     channels: Annotated[int, Field(ge=1, le=64)] = 2
+    keepalive_seconds: _Seconds = KEEPALIVE_TIMES.period_seconds
+    keepalive_timeout_seconds: _Seconds = KEEPALIVE_TIMES.timeout_seconds
 
     @field_validator("target")
     @classmethod

@@ -10,6 +10,7 @@ from credit_client.errors import (
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
+    TooManyApps,
     Unavailable,
 )
 
@@ -35,6 +36,7 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     IdempotencyKeyReused: Exit.KEY_REUSED,
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
+    TooManyApps: Exit.OVERFLOW,
     Unavailable: Exit.UNAVAILABLE,
     DeadlineExceeded: Exit.DEADLINE_EXCEEDED,
 }

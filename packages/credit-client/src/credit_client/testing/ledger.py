@@ -19,6 +19,7 @@ from credit_models import (
 from credit_models.constraints import Violation
 
 UINT32_MAX = 2**32 - 1
+APPS_MAX = 1000
 
 _Write = CreditRequest | PurchaseRequest
 
@@ -83,6 +84,12 @@ class FakeLedger:
                 ErrorReason.BALANCE_OVERFLOW,
                 f"the balance is {balance}; {request.credits} more do not fit",
                 metadata={"balance": balance, "credits": request.credits},
+            )
+        if request.app_id not in account.balances and len(account.balances) >= APPS_MAX:
+            raise Refused(
+                ErrorReason.TOO_MANY_APPS,
+                f"the user has credits in {APPS_MAX} apps",
+                metadata={"limit": APPS_MAX},
             )
         return self._apply(account, request, TransactionType.ADD, balance + request.credits)
 

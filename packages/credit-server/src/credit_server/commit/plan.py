@@ -13,6 +13,7 @@ from credit_server.ledger import (
     Kind,
     Outcome,
     Purchase,
+    TooManyApps,
     Transaction,
     decide,
 )
@@ -99,7 +100,7 @@ def plan(
             case Accepted():
                 result._accept(outcome)  # noqa: SLF001 - a plan is made here and read elsewhere
                 fresh.add([outcome.transaction])
-            case InsufficientCredits() | BalanceOverflow():
+            case InsufficientCredits() | BalanceOverflow() | TooManyApps():
                 result.rests_on_balances = True
             case _:  # a transaction's key decided: transactions never change
                 pass

@@ -1,6 +1,6 @@
 """The rules of money, as pure functions: no I/O, no clock, no random, no floats."""
 
-from credit_server.ledger.account import UINT32_MAX, Account
+from credit_server.ledger.account import APPS_MAX, UINT32_MAX, Account
 from credit_server.ledger.command import Add, Command, Use
 from credit_server.ledger.decide import decide
 from credit_server.ledger.history import Kind, Purchase, Transaction
@@ -14,9 +14,11 @@ from credit_server.ledger.outcome import (
     Receipt,
     Refusal,
     Replayed,
+    TooManyApps,
 )
 
 __all__ = [
+    "APPS_MAX",
     "UINT32_MAX",
     "Accepted",
     "Account",
@@ -32,6 +34,7 @@ __all__ = [
     "Receipt",
     "Refusal",
     "Replayed",
+    "TooManyApps",
     "Transaction",
     "Use",
     "decide",

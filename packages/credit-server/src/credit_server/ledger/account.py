@@ -7,6 +7,10 @@ from datetime import datetime
 UINT32_MAX = 2**32 - 1
 """The greatest balance, number of credits and id: the contract's integers are uint32."""
 
+APPS_MAX = 1000
+"""In how many apps one user may ever have credits. An account is one document, which each of its
+transactions reads and writes: with 20,000 apps one took 0.8 s (2-core machine)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:

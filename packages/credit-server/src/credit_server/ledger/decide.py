@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import assert_never
 
-from credit_server.ledger.account import UINT32_MAX, Account
+from credit_server.ledger.account import APPS_MAX, UINT32_MAX, Account
 from credit_server.ledger.command import Add, Command, Use
 from credit_server.ledger.history import Kind, Purchase, Transaction
 from credit_server.ledger.invariant import invariant
@@ -14,6 +14,7 @@ from credit_server.ledger.outcome import (
     KeyReused,
     Outcome,
     Replayed,
+    TooManyApps,
 )
 
 
@@ -49,6 +50,8 @@ def decide(
             balance_after = balance + command.credits
             if balance_after > UINT32_MAX:
                 return BalanceOverflow(balance=balance, credits=command.credits)
+            if command.app_id not in account.balances and len(account.balances) >= APPS_MAX:
+                return TooManyApps(limit=APPS_MAX)
         case Use():
             balance_after = balance - command.credits
             if balance_after < 0:

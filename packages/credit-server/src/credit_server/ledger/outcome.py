@@ -75,7 +75,18 @@ class BalanceOverflow:
     credits: int
 
 
-Refusal = KeyReused | InsufficientCredits | BalanceOverflow
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TooManyApps:
+    """The user has, or had, credits in as many apps as one user may.
+
+    Attributes:
+        limit: How many that is.
+    """
+
+    limit: int
+
+
+Refusal = KeyReused | InsufficientCredits | BalanceOverflow | TooManyApps
 Outcome = Accepted | Replayed | Refusal
 
 

@@ -18,7 +18,13 @@ from credit_server.commit import (
     ResultUnknown,
     Stopping,
 )
-from credit_server.ledger import BalanceOverflow, InsufficientCredits, KeyReused, Refusal
+from credit_server.ledger import (
+    BalanceOverflow,
+    InsufficientCredits,
+    KeyReused,
+    Refusal,
+    TooManyApps,
+)
 from credit_server.store.port import StoreError
 
 _RETRY_OVERLOADED_SECONDS = 0.1
@@ -63,6 +69,12 @@ def refused(refusal: Refusal) -> GRPCError:
                 ErrorReason.BALANCE_OVERFLOW,
                 f"the balance is {balance} and {added} more would take it past 4294967295",
                 {"balance": str(balance), "credits": str(added)},
+            )
+        case TooManyApps(limit=limit):
+            return _error(
+                ErrorReason.TOO_MANY_APPS,
+                f"the user has credits in {limit} apps, and more are not allowed",
+                {"limit": str(limit)},
             )
         case _:
             assert_never(refusal)

@@ -105,6 +105,12 @@ class ErrorReason(betterproto2.Enum):
     key, and it happens once. A `google.rpc.RetryInfo` says after which time to try again.
     """
 
+    TOO_MANY_APPS = 8
+    """
+    RESOURCE_EXHAUSTED. The user holds or held credits in as many apps as one user may, and the
+    credits are for another one. Metadata: `limit`, how many apps that is. Nothing was added.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -116,6 +122,7 @@ class ErrorReason(betterproto2.Enum):
             5: "ERROR_REASON_APP_TOTAL_OVERFLOW",
             6: "ERROR_REASON_OVERLOADED",
             7: "ERROR_REASON_STORE_UNAVAILABLE",
+            8: "ERROR_REASON_TOO_MANY_APPS",
         }
 
     @classmethod
@@ -129,6 +136,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_APP_TOTAL_OVERFLOW": 5,
             "ERROR_REASON_OVERLOADED": 6,
             "ERROR_REASON_STORE_UNAVAILABLE": 7,
+            "ERROR_REASON_TOO_MANY_APPS": 8,
         }
 
 

@@ -1,0 +1,75 @@
+"""A copy of the contract that tests may change, and the gate's verdict on it."""
+
+import re
+import shutil
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract_gate.main import run
+from contract_gate.released import baselines, retired
+from structlog.testing import capture_logs
+
+ROOT = Path(__file__).parents[2]
+CREDIT = "credit/v1/credit.proto"
+REASONS = "credit/v1/error_reason.proto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How `contract-gate` ended, and what it said."""
+
+    status: int
+    said: str
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules that were broken."""
+        return set(re.findall(r"^\S+: ([A-Z_]+) \(against ", self.said, re.MULTILINE))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Copy:
+    """A copy of `contracts/` with buf's settings beside it."""
+
+    contracts: Path
+    captured: pytest.CaptureFixture[str]
+
+    def edit(self, old: str, new: str, *, file: str = CREDIT) -> None:
+        """Replaces text that is in the file exactly once."""
+        path = self.contracts / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{text.count(old)} times in {file}: {old!r}"
+        path.write_text(text.replace(old, new))
+
+    def gate(self, command: str, *arguments: str) -> Outcome:
+        """Runs `contract-gate COMMAND` on the copy."""
+        status = run([command, "--contracts", str(self.contracts), *arguments])
+        captured = self.captured.readouterr()
+        return Outcome(status=status, said=captured.out + captured.err)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
+    """Keeps what a server in this process logs, instead of rendering it."""
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Copy:
+    shutil.copytree(ROOT / "contracts", tmp_path / "contracts")
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    return Copy(contracts=tmp_path / "contracts", captured=capsys)
+
+
+@pytest.fixture
+def fresh(copy: Copy) -> Copy:
+    """A copy of which 0.5.0 is the only release."""
+    for release in (*baselines(copy.contracts), *retired(copy.contracts)):
+        release.path.unlink()
+    (copy.contracts / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n- Began.\n")
+    assert copy.gate("release", "0.5.0").status == 0
+    return copy

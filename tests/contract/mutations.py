@@ -1,0 +1,462 @@
+"""Changes of the contract, each with the rule that forbids it or with none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.contract.conftest import CREDIT, REASONS, Copy
+
+RANGE = """ [(credit.options.v1.constraint) = {
+    minimum: 1
+    maximum: 4294967295
+  }]"""
+BALANCE = "  uint32 balance = 2;\n}"
+ADD = "  rpc AddCredits(CreditRequest) returns (Empty) {"
+NEW_CALL = """  // Takes credits back.
+  rpc RevokeCredits(CreditRequest) returns (Empty) {
+    option idempotency_level = IDEMPOTENCY_UNKNOWN;
+    option (errors) = ERROR_REASON_%s;
+  }
+
+"""
+ADD_COMMENT = "  // Adds credits to a user's balance in an app.\n"
+NEW_REASON = """
+  // ABORTED. The account is frozen.
+  ERROR_REASON_FROZEN = 9 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
+}
+"""
+KEY_OF_REQUEST = """Empty: every call is a new one.
+  string idempotency_key = 5 [(credit.options.v1.constraint) = {length_max: 128}];"""
+KEY_OF_ENTRY = "  string idempotency_key = 11 [(credit.options.v1.constraint) = {length_max: 128}];"
+WHOM = "  // Who gets the credits.\n  uint32 user_id = 1" + RANGE
+REPORT = (
+    "  // With the credits of which app.\n  uint32 app_id = 2"
+    + RANGE
+    + """;
+
+  // The report, as the app names it.
+  string report_id = 3 [(credit.options.v1.constraint) = {
+    length_min: 1
+    length_max: 128
+    required: true
+  }];"""
+)
+OVERLOADED = """    status: STATUS_UNAVAILABLE
+    details: ["RetryInfo"]
+    retryable: true
+  }];
+
+  // UNAVAILABLE. The server cannot"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mutation:
+    """One change, named by what it does.
+
+    Attributes:
+        name: A phrase.
+        apply: Does it to a copy of the contract.
+        rule: The rule that forbids it; None where it is allowed.
+    """
+
+    name: str
+    apply: Callable[[Copy], None]
+    rule: str | None
+
+
+def _edit(name: str, rule: str | None, old: str, new: str, file: str = CREDIT) -> Mutation:
+    return Mutation(name=name, rule=rule, apply=lambda copy: copy.edit(old, new, file=file))
+
+
+def _remove_service(copy: Copy) -> None:
+    text = (copy.contracts / CREDIT).read_text()
+    begin, end = text.index("// Adds, spends and shows"), text.index("// One report bought")
+    (copy.contracts / CREDIT).write_text(text[:begin] + text[end:])
+
+
+def _remove_receipt(copy: Copy) -> None:
+    text = (copy.contracts / CREDIT).read_text()
+    (copy.contracts / CREDIT).write_text(text[: text.index("// What a successful write did.")])
+
+
+def _remove_call(copy: Copy) -> None:
+    text = (copy.contracts / CREDIT).read_text()
+    begin = text.index("  // Streams all purchases")
+    end = text.index("  // Streams all transactions")
+    (copy.contracts / CREDIT).write_text(text[:begin] + text[end:])
+
+
+def _move_file(copy: Copy) -> None:
+    (copy.contracts / CREDIT).rename(copy.contracts / "credit/v1/ledger.proto")
+
+
+def _rename_package(copy: Copy) -> None:
+    for file in (CREDIT, REASONS):
+        copy.edit("package credit.v1;", "package credit.v9;", file=file)
+
+
+def add_second_version(copy: Copy) -> None:
+    """Puts credit.v2, which breaks with credit.v1, beside it."""
+    (copy.contracts / "credit/v2").mkdir()
+    for file in (CREDIT, REASONS):
+        text = (copy.contracts / file).read_text()
+        text = text.replace("package credit.v1;", "package credit.v2;")
+        text = text.replace('"credit/v1/', '"credit/v2/').replace(
+            "errors = 50002", "errors = 50003"
+        )
+        text = text.replace("uint32 balance = 2;", "uint64 balance = 2;")
+        (copy.contracts / file.replace("v1", "v2")).write_text(text)
+
+
+def _remove_reason(copy: Copy) -> None:
+    copy.edit("    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n", "")
+    text = (copy.contracts / REASONS).read_text()
+    begin, end = text.index("  // OUT_OF_RANGE. The sum"), text.index("  // UNAVAILABLE. More")
+    (copy.contracts / REASONS).write_text(text[:begin] + text[end:])
+
+
+def _add_new_reason_to(anchor: str, call: str) -> Callable[[Copy], None]:
+    def apply(copy: Copy) -> None:
+        copy.edit(
+            '    metadata: ["limit"]\n  }];\n}\n',
+            '    metadata: ["limit"]\n  }];\n' + NEW_REASON,
+            file=REASONS,
+        )
+        copy.edit(anchor, call)
+
+    return apply
+
+
+BREAKING = [
+    _edit("a field is removed", "FIELD_NO_DELETE", BALANCE, "}"),
+    _edit(
+        "a field is removed, its number and name reserved",
+        "FIELD_NO_DELETE",
+        BALANCE,
+        '  reserved 2;\n  reserved "balance";\n}',
+    ),
+    _edit("a field is renamed", "FIELD_SAME_NAME", BALANCE, "  uint32 credits = 2;\n}"),
+    _edit("a field is renumbered", "FIELD_NO_DELETE", BALANCE, "  uint32 balance = 3;\n}"),
+    _edit("a field is retyped", "FIELD_SAME_TYPE", BALANCE, "  uint64 balance = 2;\n}"),
+    _edit(
+        "a field becomes optional",
+        "FIELD_SAME_CARDINALITY",
+        BALANCE,
+        "  optional uint32 balance = 2;\n}",
+    ),
+    _edit(
+        "a field becomes repeated",
+        "FIELD_SAME_CARDINALITY",
+        BALANCE,
+        "  repeated uint32 balance = 2;\n}",
+    ),
+    _edit(
+        "a field moves into a oneof",
+        "FIELD_SAME_ONEOF",
+        BALANCE,
+        "  // Either.\n  oneof amount {\n    // This.\n    uint32 balance = 2;\n  }\n}",
+    ),
+    _edit(
+        "a field loses its explicit presence",
+        "FIELD_SAME_CARDINALITY",
+        "optional uint32 user_id = 2",
+        "uint32 user_id = 2",
+    ),
+    _edit(
+        "an enum becomes a number",
+        "FIELD_SAME_TYPE",
+        "TransactionType type = 7 [(credit.options.v1.constraint) = {required: true}]",
+        "int32 type = 7 [(credit.options.v1.constraint) = {required: true}]",
+    ),
+    _edit(
+        "a number is reused for something else",
+        "FIELD_SAME_NAME",
+        BALANCE,
+        "  string currency = 2;\n}",
+    ),
+    _edit(
+        "a name is reused for something else",
+        "FIELD_NO_DELETE",
+        BALANCE,
+        "  string balance = 3;\n}",
+    ),
+    _edit(
+        "an enum value is removed",
+        "ENUM_VALUE_NO_DELETE",
+        "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
+        "",
+    ),
+    _edit(
+        "an enum value is renamed",
+        "ENUM_VALUE_SAME_NAME",
+        "TRANSACTION_TYPE_USE = 2",
+        "TRANSACTION_TYPE_SPEND = 2",
+    ),
+    _edit(
+        "an enum value is renumbered",
+        "ENUM_VALUE_NO_DELETE",
+        "TRANSACTION_TYPE_USE = 2",
+        "TRANSACTION_TYPE_USE = 3",
+    ),
+    Mutation(name="a reason is removed", rule="ENUM_VALUE_NO_DELETE", apply=_remove_reason),
+    Mutation(name="a call is removed", rule="RPC_NO_DELETE", apply=_remove_call),
+    _edit("a call is renamed", "RPC_NO_DELETE", "rpc AddCredits(", "rpc GrantCredits("),
+    _edit(
+        "a call takes another request",
+        "RPC_SAME_REQUEST_TYPE",
+        "AddCredits(CreditRequest)",
+        "AddCredits(PurchaseRequest)",
+    ),
+    _edit(
+        "a call gives another answer",
+        "RPC_SAME_RESPONSE_TYPE",
+        "AddCredits(CreditRequest) returns (Empty)",
+        "AddCredits(CreditRequest) returns (Receipt)",
+    ),
+    _edit(
+        "a stream of answers becomes one answer",
+        "RPC_SAME_SERVER_STREAMING",
+        "returns (stream Purchase)",
+        "returns (Purchase)",
+    ),
+    _edit(
+        "one request becomes a stream",
+        "RPC_SAME_CLIENT_STREAMING",
+        "AddCredits(CreditRequest)",
+        "AddCredits(stream CreditRequest)",
+    ),
+    _edit(
+        "a call promises less about its repetition",
+        "RPC_SAME_IDEMPOTENCY_LEVEL",
+        "returns (UserCredits) {\n    option idempotency_level = NO_SIDE_EFFECTS",
+        "returns (UserCredits) {\n    option idempotency_level = IDEMPOTENCY_UNKNOWN",
+    ),
+    Mutation(name="the service is removed", rule="SERVICE_NO_DELETE", apply=_remove_service),
+    _edit("the service is renamed", "SERVICE_NO_DELETE", "CreditService {", "LedgerService {"),
+    Mutation(name="the package is renamed", rule="FILE_SAME_PACKAGE", apply=_rename_package),
+    Mutation(name="a file is moved", rule="FILE_NO_DELETE", apply=_move_file),
+    Mutation(name="a message is removed", rule="MESSAGE_NO_DELETE", apply=_remove_receipt),
+    _edit(
+        "a request's minimum is raised",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        WHOM,
+        WHOM.replace("minimum: 1", "minimum: 10"),
+    ),
+    _edit(
+        "a request's maximum is lowered",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        WHOM,
+        WHOM.replace("4294967295", "4294967294"),
+    ),
+    _edit(
+        "a request's least length is raised",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        REPORT,
+        REPORT.replace("length_min: 1", "length_min: 2"),
+    ),
+    _edit(
+        "a request's greatest length is lowered",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST.replace("128", "127"),
+    ),
+    _edit(
+        "a request has to match a pattern",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        REPORT,
+        REPORT.replace("required: true", 'required: true\n    pattern: "[a-z]+"'),
+    ),
+    _edit(
+        "a request has to have a field that it could leave out",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST.replace("length_max: 128", "length_max: 128, required: true"),
+    ),
+    _edit(
+        "a new field of a request must be set",
+        "REQUEST_FIELD_ADDED_MUST_BE_SET",
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST + "\n  // Why.\n  uint32 cause = 6" + RANGE + ";",
+    ),
+    _edit(
+        "a new optional field of a request is required",
+        "REQUEST_FIELD_ADDED_MUST_BE_SET",
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST
+        + "\n  // Why.\n  optional uint32 cause = 6"
+        + " [(credit.options.v1.constraint) = {required: true}];",
+    ),
+    _edit(
+        "an answer's field gets a constraint that it had not",
+        "ANSWER_CONSTRAINT_TIGHTENED",
+        BALANCE,
+        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 1000}];\n}",
+    ),
+    _edit(
+        "an answer's string may be longer",
+        "ANSWER_CONSTRAINT_LOOSENED",
+        KEY_OF_ENTRY,
+        KEY_OF_ENTRY.replace("128", "129"),
+    ),
+    _edit(
+        "an answer's string must be shorter",
+        "ANSWER_CONSTRAINT_TIGHTENED",
+        KEY_OF_ENTRY,
+        KEY_OF_ENTRY.replace("128", "127"),
+    ),
+    _edit(
+        "an answer may leave out what it always had",
+        "ANSWER_CONSTRAINT_LOOSENED",
+        "google.protobuf.Timestamp created_at = 7 [(credit.options.v1.constraint) = "
+        "{required: true}];",
+        "google.protobuf.Timestamp created_at = 7;",
+    ),
+    _edit(
+        "the receipt may leave out what it always had",
+        "ANSWER_CONSTRAINT_LOOSENED",
+        "uint64 sequence = 4 [(credit.options.v1.constraint) = {minimum: 1}];",
+        "uint64 sequence = 4;",
+    ),
+    _edit(
+        "a documented error is removed from a call",
+        "ERROR_NO_DELETE",
+        "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+        "",
+    ),
+    Mutation(
+        name="an error that installed SDKs do not know is added to a call",
+        rule="ERROR_ADDED_UNKNOWN",
+        apply=_add_new_reason_to(
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n"
+            "    option (errors) = ERROR_REASON_FROZEN;\n",
+        ),
+    ),
+    _edit(
+        "the precedence of errors is changed",
+        "ERROR_SAME_PRECEDENCE",
+        "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n"
+        "    option (errors) = ERROR_REASON_TOO_MANY_APPS;\n",
+        "    option (errors) = ERROR_REASON_TOO_MANY_APPS;\n"
+        "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+    ),
+    _edit(
+        "a reason comes with another status",
+        "REASON_SAME_STATUS",
+        "status: STATUS_ALREADY_EXISTS",
+        "status: STATUS_ABORTED",
+        REASONS,
+    ),
+    _edit(
+        "a reason loses its option",
+        "REASON_SAME_STATUS",
+        """ [(credit.options.v1.error) = {
+    status: STATUS_ALREADY_EXISTS
+    metadata: ["fields"]
+  }];""",
+        ";",
+        REASONS,
+    ),
+    _edit(
+        "a reason loses a metadata key",
+        "REASON_METADATA_NO_DELETE",
+        '      "available",\n',
+        "",
+        REASONS,
+    ),
+    _edit(
+        "a reason loses a detail",
+        "REASON_DETAILS_NO_DELETE",
+        '    details: ["BadRequest"]\n',
+        "",
+        REASONS,
+    ),
+    _edit(
+        "a reason is no longer worth a repetition",
+        "REASON_SAME_RETRYABLE",
+        OVERLOADED,
+        OVERLOADED.replace("    retryable: true\n", ""),
+        REASONS,
+    ),
+]
+
+ALLOWED = [
+    _edit("a comment is changed", None, "// The number of credits.", "// How many credits."),
+    _edit("a field is deprecated", None, BALANCE, "  uint32 balance = 2 [deprecated = true];\n}"),
+    _edit(
+        "a field is added to an answer",
+        None,
+        BALANCE,
+        "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}",
+    ),
+    _edit(
+        "a constrained field is added to an answer",
+        None,
+        BALANCE,
+        "  uint32 balance = 2;\n\n  // Id.\n  uint32 owner = 3" + RANGE + ";\n}",
+    ),
+    _edit(
+        "a field that may be left out is added to a request",
+        None,
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST
+        + "\n  // Why.\n  string cause = 6 [(credit.options.v1.constraint) = {length_max: 9}];",
+    ),
+    _edit(
+        "an optional field with a range is added to a request",
+        None,
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST + "\n  // Why.\n  optional uint32 cause = 6" + RANGE + ";",
+    ),
+    _edit("a call is added", None, ADD_COMMENT, NEW_CALL % "INSUFFICIENT_CREDITS" + ADD_COMMENT),
+    Mutation(
+        name="a call is added that has a new reason",
+        rule=None,
+        apply=_add_new_reason_to(ADD_COMMENT, NEW_CALL % "FROZEN" + ADD_COMMENT),
+    ),
+    _edit(
+        "an enum value is added",
+        None,
+        "  TRANSACTION_TYPE_USE = 2;\n",
+        "  TRANSACTION_TYPE_USE = 2;\n  // Given back.\n  TRANSACTION_TYPE_REFUND = 3;\n",
+    ),
+    _edit(
+        "a message is added",
+        None,
+        "// Nothing. Successful",
+        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n// Nothing. Successful",
+    ),
+    _edit(
+        "an error that installed SDKs know is added to a call",
+        None,
+        "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n",
+        "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n"
+        "    option (errors) = ERROR_REASON_OVERLOADED;\n",
+    ),
+    _edit(
+        "a reason gets one more metadata key",
+        None,
+        'metadata: ["total"]',
+        'metadata: [\n      "total",\n      "app_id"\n    ]',
+        REASONS,
+    ),
+    _edit(
+        "a request's string may be longer",
+        None,
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST.replace("128", "256"),
+    ),
+    _edit("a request's number may be smaller", None, WHOM, WHOM.replace("minimum: 1\n", "")),
+    _edit(
+        "a request's constraint is dropped",
+        None,
+        KEY_OF_REQUEST,
+        KEY_OF_REQUEST.replace(" [(credit.options.v1.constraint) = {length_max: 128}]", ""),
+    ),
+    _edit(
+        "what the type says anyway is written as a constraint",
+        None,
+        BALANCE,
+        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 4294967295}];\n}",
+    ),
+    Mutation(name="a second version is put beside", rule=None, apply=add_second_version),
+]

@@ -1,0 +1,29 @@
+"""The images of the releases that nothing may break, and today's."""
+
+import betterproto2
+import credit_models
+import pytest
+from contract_gate.image import Image
+from contract_gate.released import baselines
+from credit_models.image import FILE_DESCRIPTOR_SET
+
+from tests.contract.conftest import ROOT
+
+PACKAGE = "credit.v1"
+TODAY = Image(FILE_DESCRIPTOR_SET.SerializeToString())
+RELEASED = {
+    str(release.version): Image(release.path.read_bytes())
+    for release in baselines(ROOT / "contracts")
+}
+EVERY_RELEASE = [pytest.param(image, id=version) for version, image in RELEASED.items()]
+
+
+def message_names(image: Image) -> list[str]:
+    """The full names of the messages that travel, options left out."""
+    return [name for name in image.messages if name.startswith(f"{PACKAGE}.")]
+
+
+def model(full_name: str) -> type[betterproto2.Message]:
+    """Today's class for a message."""
+    found: type[betterproto2.Message] = getattr(credit_models, full_name.rpartition(".")[2])
+    return found

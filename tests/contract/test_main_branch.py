@@ -1,0 +1,92 @@
+"""What would break those who follow git's main fails, released or not."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from contract_gate.released import baselines
+
+from tests.contract.conftest import Copy
+
+NEW = "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}"
+FIELD = "  uint32 balance = 2;\n}"
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    settings = [*identity, "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
+    subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(fresh: Copy) -> Copy:
+    """A copy that is committed to a main of its own, with a field that no release has."""
+    fresh.edit(FIELD, NEW)
+    folder = fresh.contracts.parent
+    _git(folder, "init", "--initial-branch", "main")
+    _git(folder, "add", ".")
+    _git(folder, "commit", "--message", "Begin")
+    return fresh
+
+
+def test_what_is_on_main_passes(repository: Copy) -> None:
+    outcome = repository.gate("check")
+    assert (outcome.status, outcome.said) == (0, "")
+
+
+def test_what_breaks_main_alone_fails(repository: Copy) -> None:
+    repository.edit(NEW, FIELD)
+    outcome = repository.gate("check")
+    assert (outcome.status, outcome.rules) == (1, {"FIELD_NO_DELETE"})
+    assert "(against main)" in outcome.said
+
+
+def test_a_clone_with_no_branch_of_that_name_uses_its_origins(
+    repository: Copy, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("clone")
+    _git(folder, "clone", str(repository.contracts.parent), "clone")
+    _git(folder / "clone", "checkout", "-b", "topic")
+    _git(folder / "clone", "branch", "-D", "main")
+    clone = Copy(contracts=folder / "clone" / "contracts", captured=repository.captured)
+    clone.edit(NEW, FIELD)
+    assert "(against origin/main)" in clone.gate("check").said
+
+
+def test_a_main_without_a_contract_is_no_baseline(copy: Copy) -> None:
+    folder = copy.contracts.parent
+    _git(folder, "init", "--initial-branch", "main")
+    _git(folder, "add", "buf.yaml")
+    _git(folder, "commit", "--message", "Begin")
+    assert copy.gate("check").status == 0
+
+
+def test_a_released_image_cannot_be_removed_or_changed(repository: Copy) -> None:
+    release = baselines(repository.contracts)[-1].path
+    data = release.read_bytes()
+    release.write_bytes(data + b"\x12\x00")
+    assert "RELEASED_IMAGE_CHANGED" in repository.gate("check").rules
+    release.unlink()
+    assert "RELEASED_IMAGE_CHANGED" in repository.gate("check").rules
+    release.write_bytes(data)
+    assert repository.gate("check").status == 0
+
+
+def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> None:
+    repository.edit(
+        NEW,
+        '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 3;\n}',
+    )
+    assert "FIELD_NO_DELETE" in repository.gate("check").rules
+    released = repository.gate("release", "0.9.0", "--reason", "Nobody reads it.")
+    assert released.status == 0, released.said
+    outcome = repository.gate("check")
+    assert outcome.status == 0, outcome.said
+    assert "only reuse is checked" in outcome.said
+
+
+def test_even_then_numbers_and_names_of_main_stay_taken(repository: Copy) -> None:
+    repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n}')
+    # No release has "words", and so only main knows that 3 is taken.
+    assert repository.gate("release", "0.9.0", "--reason", "Nobody reads it.").status == 0
+    assert repository.gate("check").rules == {"FIELD_NOT_RESERVED"}

@@ -1,0 +1,230 @@
+"""Each documented error of each call, provoked over the wire, arrives as the SDK's own exception.
+
+The cases come from the image: a reason that is documented for a call and not provoked here fails.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import credit_client
+import pytest
+from contract_gate.rules.errors import documented
+from credit_client.grpc_transport import GrpcTransport, connect
+from credit_client.refusal import error_of, retry_after_seconds
+from credit_client.target import Target
+from credit_client.transport import AttemptFailed, Method
+from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
+from credit_models.reasons import DOMAIN, RULES, reason_name
+from credit_server.commit import CommitLimits
+from credit_server.store.port import Store, StoreUnavailable
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpclib.const import Status
+
+from tests.contract.released_images import TODAY, model
+from tests.server.transport.serving import FailingStore, HeldStore, full_store, serving
+
+MOST = 2**32 - 1
+SERVICE = "credit.v1.CreditService"
+PREFIX = "ERROR_REASON_"
+CASES = [
+    pytest.param(call, reason.removeprefix(PREFIX), id=f"{method.name}-{reason}")
+    for call, method in TODAY.methods.items()
+    for reason in documented(TODAY, method)
+]
+REQUESTS = {
+    "CreditRequest": CreditRequest(user_id=7, app_id=1, credits=50, created_by=9),
+    "PurchaseRequest": PurchaseRequest(
+        user_id=7, app_id=1, report_id="r", report_name="Report", credits=50, created_by=9
+    ),
+    "UserId": UserId(user_id=7),
+    "AppId": AppId(app_id=1),
+}
+WAIT_SECONDS = 60.0  # never waited for
+
+
+class Caller:
+    """Makes calls as the SDK's transport does, without the SDK's own check of requests."""
+
+    def __init__(self, transport: GrpcTransport) -> None:
+        self._transport = transport
+
+    async def call(self, call: str, **changed: object) -> None:
+        """Makes a call with a sound request, of which some fields are changed.
+
+        Raises:
+            AttemptFailed: It was refused.
+        """
+        method = TODAY.methods[call]
+        # Any: the classes are found by their names.
+        sound: Any = REQUESTS[method.input_type.name]
+        fields = {
+            field.name: getattr(sound, field.name) for field in method.input_type.fields
+        } | changed
+        request_type: Any = type(sound)
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        way: Method[Any, Any] = Method(
+            path=path,
+            request_type=request_type,
+            reply_type=model(method.output_type.full_name),
+        )
+        request = request_type(**fields)
+        if method.server_streaming:
+            async for _ in self._transport.stream(way, request, request_id="r"):
+                pass
+        else:
+            await self._transport.unary(way, request, request_id="r", timeout_seconds=WAIT_SECONDS)
+
+    async def add(self, amount: int, **changed: object) -> None:
+        """Adds credits to user 7 in app 1."""
+        await self.call(f"{SERVICE}.AddCredits", credits=amount, **changed)
+
+
+@asynccontextmanager
+async def _caller(
+    store: Store | None = None, limits: CommitLimits | None = None
+) -> AsyncIterator[Caller]:
+    async with serving(store, limits=limits) as served:
+        transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
+        try:
+            yield Caller(transport)
+        finally:
+            await transport.close()
+
+
+async def _invalid_field(call: str) -> None:
+    async with _caller() as caller:
+        fields = [field.name for field in TODAY.methods[call].input_type.fields]
+        await caller.call(call, **{"app_id" if fields[0] == "app_id" else "user_id": 0})
+
+
+async def _key_reused(call: str) -> None:
+    async with _caller() as caller:
+        await caller.add(50, idempotency_key="k")
+        await caller.call(call, credits=51, idempotency_key="k")
+
+
+async def _insufficient_credits(call: str) -> None:
+    async with _caller() as caller:
+        await caller.add(20)
+        await caller.call(call, credits=50)
+
+
+async def _balance_overflow(call: str) -> None:
+    async with _caller() as caller:
+        await caller.add(MOST)
+        await caller.call(call, credits=1)
+
+
+async def _app_total_overflow(call: str) -> None:
+    async with _caller() as caller:
+        await caller.add(MOST)
+        await caller.add(1, user_id=8)
+        await caller.call(call)
+
+
+async def _too_many_apps(call: str) -> None:
+    async with _caller(await full_store()) as caller:
+        await caller.call(call)
+
+
+async def _overloaded(call: str) -> None:
+    store = HeldStore()
+    async with _caller(store, CommitLimits(lanes=1, waiting_max=2)) as caller:
+        first = asyncio.create_task(caller.add(1))
+        await store.entered.wait()
+        # One is being written and one waits. The third may reach the server before the second:
+        # whichever comes last is refused at once, while the others wait for the store.
+        second = asyncio.create_task(caller.call(call))
+        third = asyncio.create_task(caller.call(call))
+        done, _ = await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
+        store.released.set()
+        (refused,) = done
+        await first
+        try:
+            await refused
+        finally:
+            await asyncio.gather(second, third, return_exceptions=True)
+
+
+async def _store_unavailable(call: str) -> None:
+    async with _caller(FailingStore(StoreUnavailable("away"))) as caller:
+        await caller.call(call)
+
+
+PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
+    "INVALID_FIELD": _invalid_field,
+    "IDEMPOTENCY_KEY_REUSED": _key_reused,
+    "INSUFFICIENT_CREDITS": _insufficient_credits,
+    "BALANCE_OVERFLOW": _balance_overflow,
+    "APP_TOTAL_OVERFLOW": _app_total_overflow,
+    "OVERLOADED": _overloaded,
+    "TOO_MANY_APPS": _too_many_apps,
+    "STORE_UNAVAILABLE": _store_unavailable,
+}
+
+
+async def _failure(call: str, reason: str) -> AttemptFailed:
+    provoke = PROVOCATIONS.get(reason)
+    assert provoke is not None, f"{call} documents {reason}, and nothing here provokes it"
+    with pytest.raises(AttemptFailed) as caught:
+        await provoke(call)
+    return caught.value
+
+
+def test_every_reason_is_documented_for_a_call() -> None:
+    values = TODAY.enums["credit.v1.ErrorReason"].values
+    named = {value.name for value in values if value.number}
+    assert named == {
+        reason for method in TODAY.methods.values() for reason in documented(TODAY, method)
+    }
+
+
+@pytest.mark.parametrize(("call", "reason"), CASES)
+async def test_a_documented_error_arrives_with_its_status_and_details(
+    call: str, reason: str
+) -> None:
+    failure = await _failure(call, reason)
+    value = TODAY.enums["credit.v1.ErrorReason"].values_by_name[PREFIX + reason]
+    rule = TODAY.option(value, "credit.options.v1.error")
+    assert failure.status is Status(rule.status)
+    info, *others = failure.details
+    assert isinstance(info, ErrorInfo)
+    assert (info.domain, info.reason) == (DOMAIN, reason)
+    assert set(info.metadata) == set(rule.metadata)
+    assert all(info.metadata.values())
+    assert [type(detail).__name__ for detail in others] == list(rule.details)
+    assert all(detail.field_violations for detail in others if isinstance(detail, BadRequest))
+    assert (retry_after_seconds(failure) > 0) is rule.retryable
+
+
+@pytest.mark.parametrize(("call", "reason"), CASES)
+async def test_a_documented_error_becomes_the_sdks_exception(call: str, reason: str) -> None:
+    error = error_of(await _failure(call, reason), request_id="r")
+    # "INSUFFICIENT_CREDITS" is raised as `InsufficientCredits`.
+    assert type(error).__name__ == "".join(word.capitalize() for word in reason.split("_"))
+    assert isinstance(error, getattr(credit_client, type(error).__name__))
+    assert error.reason is not None
+    assert reason_name(error.reason) == reason
+    assert error.status is RULES[error.reason].status
+    assert error.message
+
+
+def test_each_reason_has_an_exception_of_its_own() -> None:
+    exceptions = {
+        getattr(found, "reason", None)
+        for found in vars(credit_client).values()
+        if isinstance(found, type) and issubclass(found, credit_client.CreditError)
+    } - {None}
+    assert exceptions == set(RULES) == set(ErrorReason) - {ErrorReason.UNSPECIFIED}
+
+
+async def test_a_documented_error_without_a_provocation_would_fail() -> None:
+    with pytest.raises(AssertionError, match="documents FROZEN, and nothing here provokes it"):
+        await _failure(f"{SERVICE}.AddCredits", "FROZEN")
+
+
+async def test_a_documented_error_that_never_comes_would_fail() -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        await _failure(f"{SERVICE}.GetUserCredits", "APP_TOTAL_OVERFLOW")

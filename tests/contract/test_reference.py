@@ -1,0 +1,130 @@
+"""The reference says what the contract says, and its examples work."""
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import credit_client
+import pytest
+from contract_gate.buf import build_image
+from contract_gate.errors import GateError
+from contract_gate.image import Image
+from contract_gate.reference import render
+from contract_gate.reference.examples import example
+from credit_client import CreditClient
+
+from tests.contract.conftest import ROOT, Copy
+from tests.server.transport.serving import Serving, serving
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+ADDRESS = "localhost:50051"
+# The first one of Python only shows where the others stand.
+SDK = re.findall(r"```python\n(.*?)```", REFERENCE, re.DOTALL)[1:]
+CURL = re.findall(r"```sh\n(.*?)```", REFERENCE, re.DOTALL)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Serving]:
+    async with serving() as running:
+        yield running
+
+
+def _contract() -> Image:
+    return Image(build_image(ROOT / "contracts", source_info=True))
+
+
+def test_the_committed_reference_is_fresh() -> None:
+    assert render(_contract()) == REFERENCE
+
+
+def test_it_names_everything_that_the_contract_has() -> None:
+    image = _contract()
+    own = "credit.v1."
+    for call in image.methods.values():
+        assert f"\n### {call.name}\n" in REFERENCE
+    for name, message in image.messages.items():
+        if name.startswith(own):
+            assert f"\n### {message.name}\n" in REFERENCE
+            assert all(f"| `{field.name}` |" in REFERENCE for field in message.fields)
+    for name, enum in image.enums.items():
+        if name.startswith(own):
+            assert all(f"| `{value.name}` |" in REFERENCE for value in enum.values)
+
+
+def test_constraints_are_told_in_words() -> None:
+    assert "| 3 | `report_id` | `string` | 1 to 128 characters, must be set |" in REFERENCE
+    assert "| 2 | `user_id` | optional `uint32` | 1 to 4294967295 |" in REFERENCE
+    assert "| 9 | `sequence` | `uint64` | at least 1 |" in REFERENCE
+
+
+def test_links_lead_to_headings() -> None:
+    headings = {found.lower() for found in re.findall(r"^#+ (\S+)$", REFERENCE, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#(.*?)\)", REFERENCE)) <= headings
+
+
+def test_a_change_of_the_contract_changes_the_reference(copy: Copy) -> None:
+    copy.edit("// The number of credits.", "// How many | there are.")
+    changed = render(Image(build_image(copy.contracts, source_info=True)))
+    assert r"| How many \| there are. |" in changed
+
+
+def test_a_call_without_an_example_says_where_to_write_one() -> None:
+    with pytest.raises(GateError, match=r"credit\.v1\.CreditService\.StealCredits has no example"):
+        example("credit.v1.CreditService.StealCredits")
+
+
+def test_there_is_an_example_of_each_kind_for_each_call() -> None:
+    assert len(SDK) == len(CURL) == len(_contract().methods)
+
+
+async def test_the_examples_of_the_sdk_work(
+    served: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with CreditClient(f"localhost:{served.port}") as client:
+        names = {**vars(credit_client), "credits": client}
+        for code in SDK:
+            compiled = compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            running = eval(compiled, names)
+            if inspect.isawaitable(running):
+                await running
+    lines = capsys.readouterr().out.splitlines()
+    purchase_id = lines[1].partition(" ")[0]
+    assert lines == [
+        "120 False",
+        f"{purchase_id} 115",
+        "{1: 115}",
+        "115",
+        "115",
+        "Traffic 5",
+        "1 ADD 120",
+        "2 USE 115",
+    ]
+
+
+async def test_the_examples_of_buf_curl_work(served: Serving) -> None:
+    executables = Path(sys.executable).parent
+    path = f"{executables}{os.pathsep}{os.environ['PATH']}"
+    script = "set -e\n" + "".join(CURL).replace(ADDRESS, f"localhost:{served.port}")
+    assert ADDRESS not in script
+    process = await _shell(script, path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("{}") == 2
+    assert '"reportName": "Traffic"' in process.stdout
+    assert '"type": "TRANSACTION_TYPE_USE"' in process.stdout
+
+
+async def _shell(script: str, path: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run,
+        ["sh", "-c", script],
+        env={**os.environ, "PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )

@@ -1,0 +1,192 @@
+"""`contract-gate release` adds a baseline, and gives one up only with a reason and a version."""
+
+import datetime as dt
+
+import pytest
+from contract_gate.changelog import recorded, with_release
+from contract_gate.errors import GateError
+from contract_gate.image import Image
+from contract_gate.released import baselines, retired
+from contract_gate.version import Version
+
+from tests.contract.conftest import Copy
+from tests.contract.mutations import add_second_version
+
+FIELD = "  uint32 balance = 2;\n}"
+RESERVED = '  reserved 2;\n  reserved "balance";\n}'
+TODAY = dt.date(2030, 1, 2)
+
+
+def _versions(copy: Copy) -> list[str]:
+    return [str(release.version) for release in baselines(copy.contracts)]
+
+
+def _retired(copy: Copy) -> list[str]:
+    return [str(release.version) for release in retired(copy.contracts)]
+
+
+def _changelog(copy: Copy) -> str:
+    return (copy.contracts / "CHANGELOG.md").read_text()
+
+
+def _add_field(copy: Copy) -> None:
+    copy.edit(FIELD, "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}")
+
+
+def test_a_release_is_an_image_and_an_entry(fresh: Copy) -> None:
+    (release,) = baselines(fresh.contracts)
+    image = Image(release.path.read_bytes())
+    assert "credit.v1.CreditService.AddCredits" in image.methods
+    assert image.places == {}
+    assert recorded(_changelog(fresh)) == {Version(0, 5, 0)}
+    assert fresh.gate("check").status == 0
+
+
+def test_a_compatible_release_keeps_the_earlier_baselines(fresh: Copy) -> None:
+    _add_field(fresh)
+    assert fresh.gate("release", "0.5.1").status == 0
+    assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "0.5.1"], [])
+
+
+def test_a_breaking_release_needs_a_reason_before_1(fresh: Copy) -> None:
+    fresh.edit(FIELD, RESERVED)
+    refused = fresh.gate("release", "0.6.0")
+    assert refused.status != 0
+    assert "REASON" in refused.said
+    assert "FIELD_NO_DELETE" in refused.said
+    assert _versions(fresh) == ["0.5.0"]
+    assert fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+    assert (_versions(fresh), _retired(fresh)) == (["0.6.0"], ["0.5.0"])
+    assert "- Replaces 0.5.0: Nobody reads it.\n" in _changelog(fresh)
+    assert fresh.gate("check").status == 0
+
+
+def test_a_reason_of_blanks_is_none(fresh: Copy) -> None:
+    fresh.edit(FIELD, RESERVED)
+    assert fresh.gate("release", "0.6.0", "--reason", "  ").status != 0
+
+
+def test_a_patch_before_1_may_not_break(fresh: Copy) -> None:
+    fresh.edit(FIELD, RESERVED)
+    refused = fresh.gate("release", "0.5.1", "--reason", "Nobody reads it.")
+    assert refused.status != 0
+    assert "new minor version" in refused.said
+
+
+def test_within_a_major_version_no_reason_helps(fresh: Copy) -> None:
+    _add_field(fresh)
+    assert fresh.gate("release", "1.0.0").status == 0
+    fresh.edit("  string words = 3;", '  reserved 3;\n  reserved "words";')
+    refused = fresh.gate("release", "1.1.0", "--reason", "Nobody reads it.")
+    assert refused.status != 0
+    assert "new major version" in refused.said
+    assert _versions(fresh) == ["0.5.0", "1.0.0"]
+    assert fresh.gate("release", "2.0.0", "--reason", "Nobody reads it.").status == 0
+    # 0.5.0 never had the field, and so is not broken.
+    assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "2.0.0"], ["1.0.0"])
+
+
+@pytest.mark.parametrize(
+    ("edited", "rule"),
+    [
+        ("}", "FIELD_NOT_RESERVED"),
+        ("  reserved 2;\n}", "FIELD_NOT_RESERVED"),
+        ('  reserved "balance";\n}', "FIELD_NOT_RESERVED"),
+        ("  string currency = 2;\n}", "FIELD_REUSED"),
+        ("  uint32 balance = 3;\n}", "FIELD_REUSED"),
+        ("  string balance = 2;\n}", "FIELD_REUSED"),
+    ],
+)
+def test_no_reason_gives_a_number_or_a_name_a_second_meaning(
+    fresh: Copy, edited: str, rule: str
+) -> None:
+    fresh.edit(FIELD, edited)
+    refused = fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    assert refused.status != 0
+    assert refused.rules == {rule}
+
+
+@pytest.mark.parametrize(
+    ("edited", "rule"),
+    [
+        ("", "ENUM_VALUE_NOT_RESERVED"),
+        ("  // Given back.\n  TRANSACTION_TYPE_REFUND = 2;\n", "ENUM_VALUE_REUSED"),
+        ("  // Spent.\n  TRANSACTION_TYPE_USE = 3;\n", "ENUM_VALUE_REUSED"),
+    ],
+)
+def test_enum_values_keep_their_meaning_too(fresh: Copy, edited: str, rule: str) -> None:
+    fresh.edit(
+        "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
+        edited,
+    )
+    refused = fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    assert refused.rules == {rule}
+
+
+def test_a_reserved_enum_value_may_go(fresh: Copy) -> None:
+    fresh.edit(
+        "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
+        '  reserved 2;\n  reserved "TRANSACTION_TYPE_USE";\n',
+    )
+    assert fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+
+
+def test_what_a_retired_release_had_stays_taken(fresh: Copy) -> None:
+    fresh.edit(FIELD, RESERVED)
+    fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    # Giving the number free again would break 0.6.0, too; that one is taken away here.
+    baselines(fresh.contracts)[0].path.unlink()
+    fresh.edit(RESERVED, "  string currency = 2;\n}")
+    assert "FIELD_REUSED" in fresh.gate("check").rules
+
+
+def test_a_second_version_is_held_to_the_policy_once_it_is_released(fresh: Copy) -> None:
+    add_second_version(fresh)
+    assert fresh.gate("release", "0.6.0").status == 0
+    line = "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n"
+    fresh.edit(line, "", file="credit/v2/credit.proto")
+    fresh.edit('metadata: ["total"]\n', "", file="credit/v2/error_reason.proto")
+    assert fresh.gate("check").rules == {"ERROR_NO_DELETE", "REASON_METADATA_NO_DELETE"}
+
+
+def test_a_reason_without_a_break_is_misuse(fresh: Copy) -> None:
+    _add_field(fresh)
+    assert fresh.gate("release", "0.6.0", "--reason", "For fun.").status == 2
+    assert _versions(fresh) == ["0.5.0"]
+
+
+def test_a_release_without_a_change_is_misuse(fresh: Copy) -> None:
+    assert "nothing has changed" in fresh.gate("release", "0.5.1").said
+
+
+@pytest.mark.parametrize("version", ["0.5.0", "0.4.9"])
+def test_a_release_comes_after_all_others(fresh: Copy, version: str) -> None:
+    _add_field(fresh)
+    assert "does not come after" in fresh.gate("release", version).said
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "v1.0.0", "01.0.0", "1.0.0-rc1", ""])
+def test_what_is_no_version_is_refused(text: str) -> None:
+    with pytest.raises(GateError, match="is no version"):
+        Version.parse(text)
+
+
+def test_an_image_without_an_entry_fails_and_so_does_the_reverse(fresh: Copy) -> None:
+    (release,) = baselines(fresh.contracts)
+    release.path.rename(release.path.with_name("0.7.0.binpb"))
+    outcome = fresh.gate("check")
+    assert outcome.rules == {"RELEASE_NOT_RECORDED"}
+    assert "Version 0.5.0" in outcome.said
+    assert "Version 0.7.0" in outcome.said
+
+
+def test_what_was_unreleased_belongs_to_the_release() -> None:
+    text = with_release("## Unreleased\n- New.\n", Version(1, 2, 3), today=TODAY)
+    assert text == (
+        "## Unreleased\n\n## 1.2.3 - 2030-01-02\n- Breaks no earlier baseline.\n- New.\n"
+    )
+
+
+def test_a_changelog_without_its_heading_is_refused() -> None:
+    with pytest.raises(GateError, match="Unreleased"):
+        with_release("# Changelog\n", Version(1, 2, 3), today=TODAY)
