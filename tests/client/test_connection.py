@@ -8,11 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from credit_client.connection import ClientProtocol
-from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
+from credit_client.keepalive import KEEPALIVE_TIMES
 from grpclib.config import Configuration
 from h2.config import H2Configuration
-
-IMPATIENT = KeepaliveTimes(period_seconds=0.01, timeout_seconds=0.01)
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "localhost")]
 
@@ -27,21 +25,33 @@ def vanished_port() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def _open(port: int, keepalive: KeepaliveTimes) -> ClientProtocol:
+async def _open(port: int) -> ClientProtocol:
     _, protocol = await asyncio.get_running_loop().create_connection(
-        lambda: ClientProtocol(Configuration().__for_client__(), H2Configuration(), keepalive),
+        lambda: ClientProtocol(
+            Configuration().__for_client__(), H2Configuration(), KEEPALIVE_TIMES
+        ),
         "127.0.0.1",
         port,
     )
     return protocol
 
 
-async def test_a_socket_whose_buffer_nobody_reads_is_closed_even_without_an_open_call(
+async def test_a_call_that_waits_for_the_socket_s_buffer_counts_as_waiting(
     vanished_port: int,
 ) -> None:
-    protocol = await _open(vanished_port, IMPATIENT)
+    protocol = await _open(vanished_port)
     protocol.transport.write(UNSENDABLE)
     assert not protocol.connection.write_ready.is_set()
+    assert protocol.was_awaited()
+    protocol.transport.abort()
+    await protocol.lost
+
+
+async def test_giving_up_closes_a_socket_whose_buffer_nobody_reads(vanished_port: int) -> None:
+    protocol = await _open(vanished_port)
+    protocol.transport.write(UNSENDABLE)
+    protocol.give_up()
+    assert protocol.transport.get_write_buffer_size() == 0
     await protocol.lost
     assert protocol.handler.connection_lost
 
@@ -49,7 +59,7 @@ async def test_a_socket_whose_buffer_nobody_reads_is_closed_even_without_an_open
 async def test_a_call_that_has_ended_since_the_last_ping_counts_as_waiting(
     vanished_port: int,
 ) -> None:
-    protocol = await _open(vanished_port, KEEPALIVE_TIMES)
+    protocol = await _open(vanished_port)
     assert not protocol.was_awaited()
     stream = protocol.connection.create_stream()
     release = await stream.send_request(REQUEST, _processor=protocol.processor)
@@ -61,7 +71,7 @@ async def test_a_call_that_has_ended_since_the_last_ping_counts_as_waiting(
 
 
 async def test_a_closed_connection_leaves_no_timer(vanished_port: int) -> None:
-    protocol = await _open(vanished_port, KEEPALIVE_TIMES)
+    protocol = await _open(vanished_port)
     protocol.processor.close()
     await protocol.lost
     # A timer would hold the connection for as long as it runs.

@@ -400,7 +400,7 @@ async def test_a_slow_server_does_not_lose_its_other_calls_when_one_gives_up(
     async with (
         raw_server(be_silent) as server,
         # The server answers each PING; how fast is not what is tested.
-        _client(server.port, keepalive_seconds=0.01, keepalive_timeout_seconds=60) as client,
+        _client(server.port, keepalive_seconds=0.01, keepalive_timeout_seconds=5) as client,
     ):
         others = [asyncio.create_task(_add(client)) for _ in range(3)]
         streams = [(await server.event(StreamEnded)).stream_id for _ in others]

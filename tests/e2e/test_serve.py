@@ -77,6 +77,18 @@ async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
     assert not is_alive(mongod)
 
 
+async def test_a_second_signal_ends_it_at_once_and_quietly(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process()
+    mongod = os.pidfd_open(embedded_mongod_pid(tmp_path / ".credit-data"))
+    server.send(signal.SIGTERM)
+    await server.logged(lambda line: line.get("event") == "stopping")
+    assert await server.stop(signal.SIGINT) == 130
+    await gone(mongod)
+    assert "Traceback" not in server.stderr.read_text()
+
+
 async def test_a_killed_server_leaves_no_mongod_behind(
     tmp_path: Path, credit_server_process: StartServer
 ) -> None:

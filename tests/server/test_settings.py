@@ -92,12 +92,19 @@ def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(["--port", "2"]).port == 2
 
 
-@pytest.mark.parametrize("name", EVERY_FIELD)
+@pytest.mark.parametrize("name", [name for name in EVERY_FIELD if name != "mongodb_uri"])
 def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file of docker compose, where an unset variable is passed on as an empty one."""
     default = getattr(parse(), name)
     monkeypatch.setenv(f"CREDIT_{name.upper()}", "")
     assert getattr(parse(), name) == default
+
+
+def test_an_empty_store_does_not_start_an_empty_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDIT_MONGODB_URI", "")
+    with pytest.raises(ValidationError, match="set and empty"):
+        parse()
+    assert parse(["--mongodb-uri", "mongodb://db"]).mongodb_uri is not None
 
 
 @pytest.mark.parametrize("name", sorted(StoreSettings.model_fields))

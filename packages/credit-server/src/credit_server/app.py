@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator
@@ -114,7 +115,7 @@ async def serve(settings: ServerSettings) -> None:
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                log.info("stopping")
+                log.info("stopping", at_most_seconds=settings.grace_seconds)
                 watch.cancel()
                 status.set(False)
                 await server.stop(grace_seconds=settings.grace_seconds)
@@ -158,14 +159,16 @@ def _commit_limits(settings: ServerSettings) -> CommitLimits:
 
 
 def _on_signals() -> asyncio.Event:
-    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process as usual."""
+    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        if stopped.is_set():
+            # What was acknowledged is stored; an embedded mongod ends with this process.
+            log.warning("stopped at once, by a second signal")
+            os._exit(130)
         stopped.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)

@@ -1,6 +1,7 @@
 """The server's settings: environment variables `CREDIT_*`, or options of `credit-server serve`."""
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -41,6 +42,16 @@ class StoreSettings(BaseSettings):
         le=300,
         description="how long to look for the store's primary, and to wait for each of its answers",
     )
+
+    @model_validator(mode="after")
+    def _store_is_named_or_not(self) -> Self:
+        # An empty secret of a deployment must not start an empty ledger.
+        if self.mongodb_uri is None and os.environ.get("CREDIT_MONGODB_URI") == "":
+            raise ValueError(
+                "CREDIT_MONGODB_URI is set and empty: name a replica set, or unset it for the"
+                " embedded store"
+            )
+        return self
 
 
 class ServerSettings(StoreSettings):

@@ -28,8 +28,9 @@ store's troubles, which the same request outlives. Numbers: MongoDB's error_code
 
 # The driver's own text is a page of its view of the cluster, for those who debug the driver.
 _UNREACHABLE = (
-    "MongoDB has no primary that can be reached: see whether it runs, whether CREDIT_MONGODB_URI"
-    " names its hosts and its replica set, and whether the network lets this machine through"
+    "MongoDB has no primary that can be reached: see whether it runs, whether its replica set was"
+    " initiated (rs.initiate(), once), whether CREDIT_MONGODB_URI names its hosts and the set's"
+    " name, and whether the network lets this machine through"
 )
 
 
@@ -68,5 +69,5 @@ def translate(error: PyMongoError) -> StoreError | None:
     if isinstance(error, ConnectionFailure) or code in _TROUBLES or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
     if isinstance(error, ConfigurationError):
-        return StoreMisconfigured(str(error))
+        return StoreMisconfigured(f"CREDIT_MONGODB_URI cannot be used: {error}")
     return None

@@ -59,7 +59,9 @@ class MongoStore:
         """
         milliseconds = int(timeout_seconds * 1000)
         if not uri.startswith(("mongodb://", "mongodb+srv://")):
-            raise StoreMisconfigured("CREDIT_MONGODB_URI is not valid: it begins with mongodb://")
+            raise StoreMisconfigured(
+                "CREDIT_MONGODB_URI is not valid: it must begin with mongodb:// or mongodb+srv://"
+            )
         try:
             self._client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
                 uri,

@@ -51,7 +51,7 @@ def refused(refusal: Refusal) -> GRPCError:
         case KeyReused(fields=fields):
             return _error(
                 ErrorReason.IDEMPOTENCY_KEY_REUSED,
-                f"the idempotency key was used for another request: {', '.join(fields)} differ",
+                f"the idempotency key was used for a request with another {', '.join(fields)}",
                 {"fields": ",".join(fields)},
             )
         case InsufficientCredits(available=available, required=required):
