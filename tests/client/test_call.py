@@ -182,6 +182,16 @@ async def test_an_attempt_without_an_answer_ends_at_the_deadline(
     assert caught.value.request_id == transport.sent[0].request_id
 
 
+async def test_the_failure_before_is_named_without_its_advice(
+    scripted: Scripted, time: MadeUpTime
+) -> None:
+    unsettled = AttemptFailed(Status.UNAVAILABLE, "not settled; it may have happened: repeat it")
+    transport = scripted(unsettled, asyncio.Event())
+    with pytest.raises(DeadlineExceeded) as caught:
+        await time.caller(transport, drawn=0.0).unary(methods.ADD, VALUES, timeout_seconds=0.02)
+    assert caught.value.message == "no answer within 0.02 s; before that: not settled"
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 86_401])
 async def test_a_timeout_out_of_range_is_refused(
     scripted: Scripted, written: Answer[object], time: MadeUpTime, seconds: float

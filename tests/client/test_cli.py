@@ -11,15 +11,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from credit_client.cli.commands import app
+from credit_client.cli.exits import MEANINGS, Exit, exit_of
+from credit_client.errors import DeadlineExceeded
 from credit_client.testing import FakeCreditService
+from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason
+from grpclib.const import Status
 from typer.testing import CliRunner, Result
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
+README = Path(__file__).parents[2] / "packages/credit-client/README.md"
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
 USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
 
@@ -136,9 +142,89 @@ def test_a_write_that_may_have_happened_says_how_to_repeat_it(served: Served) ->
     _refused(credit(*ADD, "--key", "my-key"), 6, "repeat it with --key my-key")
 
 
-def test_nobody_listening_has_its_exit_code(served: Served, unused_tcp_port: int) -> None:
-    result = credit("balance", "--app", "1", "--target", f"127.0.0.1:{unused_tcp_port}")
-    _refused(result, 6, "cannot connect to 127.0.0.1")
+def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: Served) -> None:
+    served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
+    failed = credit(*ADD)
+    key = failed.stderr.partition("--key ")[2].partition(",")[0]
+    assert len(key) == 32
+    credit(*ADD, "--key", key)
+    (entry,) = credit("transactions", "--user", "7").stdout.splitlines()
+    assert json.loads(entry)["idempotency_key"] == key
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nobody_listening_has_its_exit_code(
+    served: Served, unused_tcp_port: int, host: str
+) -> None:
+    target = f"{host}:{unused_tcp_port}"
+    result = credit("balance", "--app", "1", "--target", target)
+    _refused(result, 6, f"cannot connect to {target}: the connection was refused; is it running?")
+    assert "request" not in result.stderr
+
+
+def _credit_into(target: Path, *arguments: str) -> tuple[int, bytes]:
+    with target.open("wb") as out:
+        done = subprocess.run(
+            [COMMAND, *arguments], check=False, stdout=out, stderr=subprocess.PIPE
+        )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["transactions", "--user", "7"], ["balance", "--app", "1"], ["--help"]]
+)
+def test_a_full_disk_is_a_sentence(served: Served, arguments: list[str]) -> None:
+    _history(served, 300)
+    code, complaint = _credit_into(Path("/dev/full"), *arguments)
+    assert code == 1
+    assert complaint == b"credit: cannot write the output: No space left on device\n"
+
+
+def test_a_history_goes_into_a_file_while_a_terminal_shows_its_progress(
+    served: Served, tmp_path: Path
+) -> None:
+    _history(served, 3)
+    ours, theirs = pty.openpty()
+    with (tmp_path / "history.json").open("wb") as out:
+        done = subprocess.run(
+            [COMMAND, "transactions", "--user", "7"], check=False, stdout=out, stderr=theirs
+        )
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    entries = (tmp_path / "history.json").read_text().splitlines()
+    assert done.returncode == 0
+    assert [json.loads(entry)["sequence"] for entry in entries] == [1, 2, 3]
+    assert "transactions" in shown
+    assert "balance_after" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["purchases", "--user", "9"], "no purchases\n"),
+        (["transactions", "--user", "9"], "no transactions\n"),
+        (["balance", "--user", "9"], "no balances\n"),
+    ],
+)
+def test_an_empty_table_says_so_and_empty_json_does_not(
+    served: Served, arguments: list[str], sentence: str
+) -> None:
+    result = credit(*arguments, "-o", "table")
+    assert (result.exit_code, result.stderr) == (0, sentence)
+    assert credit(*arguments, "-o", "json").stderr == ""
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert credit("--version").stdout == f"credit {version('credit-client')}\n"
+
+
+def test_the_help_and_the_readme_list_every_exit_code() -> None:
+    shown = " ".join(credit("--help").stdout.split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value} {meaning}" in shown
+        assert f"| {code.value} | {meaning}" in README.read_text()
+    assert set(MEANINGS) == set(Exit)
 
 
 def test_no_answer_in_time_has_its_exit_code() -> None:
@@ -149,10 +235,24 @@ def test_no_answer_in_time_has_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "code"),
+    [(Status.UNAVAILABLE, Exit.UNAVAILABLE), (Status.DEADLINE_EXCEEDED, Exit.DEADLINE_EXCEEDED)],
+)
+def test_trouble_until_the_time_ran_out_has_the_exit_code_of_trouble(
+    status: Status, code: Exit
+) -> None:
+    error = DeadlineExceeded("no answer within 10 s")
+    assert exit_of(error) is Exit.DEADLINE_EXCEEDED
+    error.__cause__ = AttemptFailed(status, "before that")
+    assert exit_of(error) is code
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["balance"], "--app"),
-        (["add", "--user", "x"], "Invalid value"),
+        (["add", "--user", "x"], "'x' is not a whole number"),
+        ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
         (["balance", "--app", "1", "--timeout", "0"], "greater than 0"),
@@ -170,10 +270,15 @@ def _history(served: Served, length: int) -> None:
         served.service.ledger.add(request)
 
 
-def test_a_closed_pipe_ends_a_history_quietly(served: Served) -> None:
+# What is left to the garbage collector ends in an order that depends on where it lies in memory.
+@pytest.mark.parametrize("allocator", ["pymalloc", "malloc"])
+def test_a_closed_pipe_ends_a_history_quietly(served: Served, allocator: str) -> None:
     _history(served, 3000)
     with subprocess.Popen(
-        [COMMAND, "transactions", "--user", "7"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [COMMAND, "transactions", "--user", "7"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONMALLOC": allocator},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

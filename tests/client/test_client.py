@@ -1,6 +1,8 @@
 """The client as an app uses it, over the whole protocol in memory."""
 
+import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from credit_client import (
     BalanceOverflow,
     ClientClosed,
     CreditClient,
+    DeadlineExceeded,
     ErrorReason,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -18,6 +21,9 @@ from credit_client import (
 )
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService, fake_credits
+
+# Any: the transport is the scripted one of conftest, which importlib mode cannot name here.
+Scripted = Callable[..., Any]
 
 # Any: the arguments of a call have no common type.
 ADDITION: dict[str, Any] = {"user_id": 7, "app_id": 1, "credits": 120, "created_by": 1}
@@ -100,6 +106,54 @@ async def test_trouble_that_passes_is_not_seen_and_trouble_that_stays_is() -> No
         with pytest.raises(StoreUnavailable):
             await credits_.add(**ADDITION)
         assert await credits_.balance(1) == 120
+
+
+async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_repeated() -> None:
+    service = FakeCreditService()
+    settings = ClientSettings(retry_attempts_max=1)
+    async with fake_credits(service, settings=settings) as credits_:
+        service.fail_next(ErrorReason.STORE_UNAVAILABLE)
+        with pytest.raises(StoreUnavailable) as made:
+            await credits_.add(**ADDITION)
+        key = made.value.idempotency_key
+        assert key is not None
+        await credits_.add(**ADDITION, idempotency_key=key)
+        assert [entry.idempotency_key async for entry in credits_.transactions(7)] == [key]
+        service.fail_next(ErrorReason.STORE_UNAVAILABLE)
+        with pytest.raises(StoreUnavailable) as given:
+            await credits_.use(**PURCHASE, idempotency_key="order-1")
+        assert given.value.idempotency_key == "order-1"
+        service.fail_next(ErrorReason.STORE_UNAVAILABLE)
+        with pytest.raises(StoreUnavailable) as read:
+            await credits_.balance(1)
+        assert read.value.idempotency_key is None
+
+
+async def test_an_early_end_of_the_time_carries_the_key_too(scripted: Scripted) -> None:
+    async with CreditClient(transport=scripted(asyncio.Event())) as credits_:
+        with pytest.raises(DeadlineExceeded) as late:
+            await credits_.add(**ADDITION, timeout_seconds=0.01)
+    assert late.value.idempotency_key is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"target": "http://x:1"},
+            (
+                "target: 'http://x:1' is not a server's address: write host:port,"
+                " [IPv6 address]:port, or a host name alone for port 50051"
+            ),
+        ),
+        ({"timeout_seconds": 0}, "timeout_seconds should be greater than 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=r"^.*$") as caught:
+        CreditClient(**arguments)
+    assert type(caught.value) is ValueError
+    assert str(caught.value) == sentence
 
 
 async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:

@@ -53,6 +53,13 @@ def test_an_error_survives_pickling_and_copying(error: CreditError) -> None:
         assert (str(twin), twin.status, twin.reason) == (str(error), error.status, error.reason)
 
 
+def test_the_key_of_a_write_travels_with_its_error() -> None:
+    error = errors.Unavailable("m", request_id="r")
+    assert error.idempotency_key is None
+    error.idempotency_key = "k"
+    assert pickle.loads(pickle.dumps(error)).idempotency_key == "k"
+
+
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
 def test_every_reason_of_the_contract_has_an_error_with_its_status(reason: ErrorReason) -> None:
     kinds = {type(sample) for sample in SAMPLES if sample.reason is reason}

@@ -48,7 +48,7 @@ def test_a_number_that_does_not_fit_the_wire_is_an_invalid_field_too(value: int)
         build(CreditRequest, VALID | {"credits": value})
 
 
-@pytest.mark.parametrize("value", ["7", 7.0, True, b"7"])
+@pytest.mark.parametrize("value", ["7", 7.0, True, b"7", None])
 def test_a_value_of_another_type_is_not_converted(value: object) -> None:
     with pytest.raises(TypeError, match="credits must be int, not"):
         build(CreditRequest, VALID | {"credits": value})

@@ -225,5 +225,6 @@ class Caller:
 def _too_late(call: _Call) -> DeadlineExceeded:
     message = f"no answer within {call.timeout_seconds:g} s"
     if call.failure is not None:
-        message += f"; the attempt before the last: {call.failure.message}"
+        # Its first clause: what the server advises after that is for who gets this failure alone.
+        message += f"; before that: {call.failure.message.partition(';')[0]}"
     return DeadlineExceeded(message, request_id=call.request_id)

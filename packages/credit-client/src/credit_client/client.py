@@ -2,24 +2,26 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from credit_models import CreditTransaction, Empty, Purchase, Receipt, UserCredits
 from credit_models.codec import WireError, decode
 from credit_models.constraints import Violation
 from grpclib.const import Status
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from credit_client import methods
 from credit_client.call import Caller, Values
-from credit_client.errors import ClientClosed, InvalidField, ProtocolMismatch
+from credit_client.errors import ClientClosed, CreditError, InvalidField, ProtocolMismatch
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
 from credit_client.settings import ClientSettings
 from credit_client.target import Target
-from credit_client.transport import Method, Transport
+from credit_client.transport import Answer, Method, Transport
 
 
 class CreditClient:
@@ -56,7 +58,7 @@ class CreditClient:
         given = {"target": target, "timeout_seconds": timeout_seconds}
         base = {} if settings is None else settings.model_dump()
         changed = {name: value for name, value in given.items() if value is not None}
-        self._settings = ClientSettings(**(base | changed))
+        self._settings = _valid_settings(base | changed)
         self._own_transport = transport
         self._transport: Transport | None = None
         self._caller: Caller | None = None
@@ -129,8 +131,8 @@ class CreditClient:
                 "app_id": app_id,
                 "credits": credits,
                 "created_by": created_by,
-                "idempotency_key": _key(idempotency_key),
             },
+            idempotency_key,
             timeout_seconds,
         )
 
@@ -173,8 +175,8 @@ class CreditClient:
                 "report_name": report_name,
                 "credits": credits,
                 "created_by": created_by,
-                "idempotency_key": _key(idempotency_key),
             },
+            idempotency_key,
             timeout_seconds,
         )
 
@@ -231,20 +233,51 @@ class CreditClient:
         return self._caller
 
     async def _write(
-        self, method: Method[RequestT, Empty], values: Values, timeout_seconds: float | None
+        self,
+        method: Method[RequestT, Empty],
+        values: Values,
+        given_key: str | None,
+        timeout_seconds: float | None,
     ) -> Receipt:
-        answer, request_id = await self._open_caller.unary(
-            method, values, timeout_seconds=timeout_seconds
-        )
+        caller, key = self._open_caller, _key(given_key)
         try:
-            if answer.receipt is not None:
-                return decode(Receipt, answer.receipt)
-            problem = "there is no receipt"
-        except WireError as error:
-            problem = f"the receipt cannot be read: {error}"
-        raise ProtocolMismatch(
-            f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
-        )
+            answer, request_id = await caller.unary(
+                method, {**values, "idempotency_key": key}, timeout_seconds=timeout_seconds
+            )
+            return _receipt(answer, request_id)
+        except CreditError as error:
+            error.idempotency_key = key
+            raise
+
+
+def _valid_settings(values: Mapping[str, Any]) -> ClientSettings:
+    try:
+        # Any: the settings have no common type, and pydantic checks each.
+        return ClientSettings(**values)
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_complaint, error.errors()))) from None
+
+
+def _complaint(error: ErrorDetails) -> str:
+    """One error of pydantic as a clause: without its link, and without its words for a value."""
+    name = ".".join(map(str, error["loc"]))
+    message = error["msg"]
+    if message.startswith("Input "):
+        return name + message.removeprefix("Input")
+    message = message.removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
+
+
+def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
+    try:
+        if answer.receipt is not None:
+            return decode(Receipt, answer.receipt)
+        problem = "there is no receipt"
+    except WireError as error:
+        problem = f"the receipt cannot be read: {error}"
+    raise ProtocolMismatch(
+        f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
+    )
 
 
 def _connect(settings: ClientSettings) -> Transport:

@@ -18,7 +18,8 @@
     └── ProtocolMismatch        the server's, or something between's: the answer is none
 
 When one of these arrives, the SDK has already repeated what is worth repeating. Whoever repeats a
-write once more must send the same idempotency key, for the write may have happened.
+write once more must send the same idempotency key (`error.idempotency_key`), for the write may have
+happened.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,10 @@ class CreditError(Exception):
         message: What happened, in a sentence.
         status: The gRPC status.
         reason: The contract's reason; None where there is none that this SDK knows.
-        request_id: Names the call in the server's logs; None where nothing was sent.
+        request_id: Names the call in the server's logs, if it got there; None where nothing was
+            sent.
+        idempotency_key: The key of the write, your own or the one that the SDK made: with it the
+            write can be repeated and counts once. None for what reads.
     """
 
     status: Status = Status.UNKNOWN
@@ -48,6 +52,7 @@ class CreditError(Exception):
         super().__init__(message)
         self.message = message
         self.request_id = request_id
+        self.idempotency_key: str | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         # `Exception` would call the constructor with the message alone, and lose the keywords.
@@ -232,7 +237,11 @@ class StoreUnavailable(Unavailable):
 
 
 class DeadlineExceeded(CreditError):
-    """The call's time ran out. Repeating may help, a write with the same idempotency key."""
+    """The call's time ran out. Repeating may help, a write with the same idempotency key.
+
+    Where earlier attempts had failed, `__cause__` is the failure of the latest of them. This is not
+    raised as `Unavailable`, because the last attempt was sent and may have succeeded.
+    """
 
     status = Status.DEADLINE_EXCEEDED
 

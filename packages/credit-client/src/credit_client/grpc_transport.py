@@ -1,9 +1,11 @@
 """The transport that talks gRPC: a few connections, and every raw error of grpclib translated."""
 
 import asyncio
+import errno
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Generic, NoReturn
 
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
@@ -97,30 +99,19 @@ class GrpcTransport:
         owned = [channel for channel in self._under_way if isinstance(channel, ClientChannel)]
         await asyncio.gather(*(channel.aclose() for channel in owned))
 
-    @asynccontextmanager
-    async def _attempt(
+    def _attempt(
         self,
         method: Method[RequestT, ReplyT],
         cardinality: Cardinality,
         *,
         request_id: str,
         timeout_seconds: float | None,
-    ) -> AsyncIterator[CallStream[RequestT, ReplyT]]:
+    ) -> "_Attempt[RequestT, ReplyT]":
         channel = self._least_loaded()
         stream = CallStream(
             channel, method, cardinality, request_id=request_id, timeout_seconds=timeout_seconds
         )
-        self._under_way[channel] += 1
-        try:
-            async with stream:
-                yield stream
-        except AttemptFailed as failure:
-            failure.request_id = stream.echoed_request_id
-            raise
-        except Exception as error:
-            raise self._failure(error, channel, stream.echoed_request_id) from error
-        finally:
-            self._under_way[channel] -= 1
+        return _Attempt(channel, stream, under_way=self._under_way, name=self._name)
 
     def _least_loaded(self) -> Channel:
         channels = list(self._under_way)
@@ -128,34 +119,92 @@ class GrpcTransport:
         in_turn = channels[first:] + channels[:first]
         return min(in_turn, key=self._under_way.__getitem__)
 
-    def _failure(self, error: Exception, channel: Channel, request_id: str | None) -> AttemptFailed:
-        """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
-        match error:
-            case GRPCError():
-                return AttemptFailed(
-                    error.status,
-                    error.message or f"the server answered {error.status.name} without a message",
-                    details=error.details or (),
-                    request_id=request_id,
-                )
-            case StreamTerminatedError() | ProtocolError():
-                if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
-                    # Nothing more can be said on this connection: h2 is in a state of error, or has
-                    # used up the 2^30 calls that a connection takes.
-                    channel.close()
-                return AttemptFailed(
-                    Status.UNAVAILABLE,
-                    f"the connection to {self._name} was lost: {error}",
-                    request_id=request_id,
-                )
-            case OSError():
-                return AttemptFailed(
-                    Status.UNAVAILABLE,
-                    f"cannot connect to {self._name}: {error.strerror or error}",
-                )
-            case _:
-                return AnswerBroken(
-                    Status.INTERNAL,
-                    f"the answer cannot be understood: {error or type(error).__name__}",
-                    request_id=request_id,
-                )
+
+class _Attempt(Generic[RequestT, ReplyT]):
+    """One attempt on a channel: counted while it is under way, its errors translated.
+
+    A class and no `asynccontextmanager`: of a history that is left unfinished, `asyncio.run` closes
+    all generators at its end in any order, and one inside another would be closed under it.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        stream: CallStream[RequestT, ReplyT],
+        *,
+        under_way: dict[Channel, int],
+        name: str,
+    ) -> None:
+        self._channel = channel
+        self._stream = stream
+        self._under_way = under_way
+        self._name = name
+
+    async def __aenter__(self) -> CallStream[RequestT, ReplyT]:
+        self._under_way[self._channel] += 1
+        return await self._stream.__aenter__()
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._stream.__aexit__(error_type, error, traceback)
+        except Exception as worse:  # noqa: BLE001 - grpclib raises what the server has said only here
+            self._raise_translated(worse)
+        else:
+            if isinstance(error, Exception):
+                self._raise_translated(error)
+        finally:
+            self._under_way[self._channel] -= 1
+
+    def _raise_translated(self, error: Exception) -> NoReturn:
+        request_id = self._stream.echoed_request_id
+        if isinstance(error, AttemptFailed):
+            error.request_id = request_id
+            raise error
+        raise _failure(error, self._channel, name=self._name, request_id=request_id) from error
+
+
+def _failure(
+    error: Exception, channel: Channel, *, name: str, request_id: str | None
+) -> AttemptFailed:
+    """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
+    match error:
+        case GRPCError():
+            return AttemptFailed(
+                error.status,
+                error.message or f"the server answered {error.status.name} without a message",
+                details=error.details or (),
+                request_id=request_id,
+            )
+        case StreamTerminatedError() | ProtocolError():
+            if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
+                # Nothing more can be said on this connection: h2 is in a state of error, or has
+                # used up the 2^30 calls that a connection takes.
+                channel.close()
+            return AttemptFailed(
+                Status.UNAVAILABLE,
+                f"the connection to {name} was lost: {error}",
+                request_id=request_id,
+            )
+        case OSError():
+            return AttemptFailed(
+                Status.UNAVAILABLE,
+                f"cannot connect to {name}: {_why(error)}",
+            )
+        case _:
+            return AnswerBroken(
+                Status.INTERNAL,
+                f"the answer cannot be understood: {error or type(error).__name__}",
+                request_id=request_id,
+            )
+
+
+def _why(error: OSError) -> str:
+    # Of several addresses asyncio joins the errors in one text, without a number of its own.
+    if f"[Errno {errno.ECONNREFUSED}]" in str(error):
+        return "the connection was refused; is it running?"
+    return error.strerror or str(error)

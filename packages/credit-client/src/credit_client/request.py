@@ -16,17 +16,18 @@ def build(message_type: type[RequestT], values: Mapping[str, int | str | None]) 
 
     Args:
         message_type: The request's class.
-        values: A value for each field; None leaves the field unset.
+        values: A value for each field; None leaves one that is optional unset.
 
     Raises:
         InvalidField: Values break the contract's constraints; it names them all, as the
             server would.
-        TypeError: A value has another type than its field.
+        TypeError: A value has another type than its field, or is None where it must not be.
     """
     request: RequestT = message_type()
     for name, value in values.items():
-        if value is not None:
-            _check_type(name, value, str if isinstance(getattr(request, name), str) else int)
+        unset = getattr(request, name)
+        if value is not None or unset is not None:
+            _check_type(name, value, str if isinstance(unset, str) else int)
             # Assigned and not passed to the constructor, which would refuse values that do not fit
             # the wire one at a time, and take "7" and 7.0 for 7.
             setattr(request, name, value)

@@ -1,16 +1,17 @@
 """The commands of `credit`: each makes one call of the SDK and shows its answer."""
 
 import asyncio
+import errno
 import os
 import sys
-import uuid
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias
 
 import typer
-from pydantic import ValidationError
+from typer.models import OptionInfo
 
-from credit_client.cli.exits import Exit, exit_of
+from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.cli.output import Column, Format, record_of, show, show_rows, show_stream
 from credit_client.client import CreditClient
 from credit_client.errors import (
@@ -20,11 +21,25 @@ from credit_client.errors import (
     ProtocolMismatch,
     Unavailable,
 )
+from credit_client.transport import AttemptFailed
 
-User: TypeAlias = Annotated[int, typer.Option("--user", help="The user's id.")]
-App: TypeAlias = Annotated[int, typer.Option("--app", help="The app's id.")]
-Credits: TypeAlias = Annotated[int, typer.Option("--credits", help="How many credits.")]
-By: TypeAlias = Annotated[int, typer.Option("--by", help="Who asks: an id, 1 or more.")]
+
+def _whole(text: str | int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def _number(name: str, explanation: str) -> OptionInfo:
+    option: OptionInfo = typer.Option(name, parser=_whole, metavar="INTEGER", help=explanation)
+    return option
+
+
+User: TypeAlias = Annotated[int, _number("--user", "The user's id.")]
+App: TypeAlias = Annotated[int, _number("--app", "The app's id.")]
+Credits: TypeAlias = Annotated[int, _number("--credits", "How many credits.")]
+By: TypeAlias = Annotated[int, _number("--by", "Who asks: an id, 1 or more.")]
 Key: TypeAlias = Annotated[
     str | None,
     typer.Option("--key", help="Idempotency key. With the same one a repetition counts once."),
@@ -71,8 +86,28 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Adds, spends and shows credits. The README lists the exit codes.",
+    help="Adds, spends and shows credits.",
+    # A paragraph for each, or they would run together.
+    epilog="\n\n".join(
+        ["Exit codes:", *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())]
+    ),
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"credit {version('credit-client')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Takes the options that belong to no command."""
 
 
 @app.command()
@@ -87,7 +122,6 @@ def add(
     output: Output = None,
 ) -> None:
     """Adds credits to a user's balance in an app."""
-    key = uuid.uuid4().hex if key is None else key
 
     async def call(client: CreditClient) -> None:
         receipt = await client.add(
@@ -95,7 +129,7 @@ def add(
         )
         show(record_of(receipt), _format(output))
 
-    _make(call, target, timeout, key)
+    _make(call, target, timeout)
 
 
 @app.command()
@@ -112,7 +146,6 @@ def use(
     output: Output = None,
 ) -> None:
     """Buys a report with a user's credits in an app."""
-    key = uuid.uuid4().hex if key is None else key
 
     async def call(client: CreditClient) -> None:
         receipt = await client.use(
@@ -126,13 +159,13 @@ def use(
         )
         show(record_of(receipt), _format(output))
 
-    _make(call, target, timeout, key)
+    _make(call, target, timeout)
 
 
 @app.command()
 def balance(
-    app_id: Annotated[int | None, typer.Option("--app", help="The app's id.")] = None,
-    user: Annotated[int | None, typer.Option("--user", help="The user's id.")] = None,
+    app_id: Annotated[int | None, _number("--app", "The app's id.")] = None,
+    user: Annotated[int | None, _number("--user", "The user's id.")] = None,
     target: Target = None,
     timeout: Timeout = None,
     output: Output = None,
@@ -149,7 +182,7 @@ def balance(
         if _format(output) is Format.JSON:
             show(record_of(held), Format.JSON)
         else:
-            show_rows([record_of(one) for one in held.balances], _BALANCES)
+            show_rows([record_of(one) for one in held.balances], _BALANCES, "balances")
 
     if app_id is not None:
         _make(lambda client: of_app(client, app_id), target, timeout)
@@ -189,7 +222,16 @@ def transactions(
 
 def run() -> None:
     """Runs the command on the arguments of the process."""
-    app(prog_name="credit")
+    try:
+        try:
+            app(prog_name="credit")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # What the network does arrives as a `CreditError`: this is the output, on a full disk.
+        _discard_output()
+        sys.stderr.write(f"credit: cannot write the output: {error.strerror or error}\n")
+        sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
 
 
 def _format(given: Format | None) -> Format:
@@ -200,37 +242,49 @@ def _make(
     call: Callable[[CreditClient], Coroutine[None, None, None]],
     target: str | None,
     timeout_seconds: float | None,
-    key: str | None = None,
 ) -> None:
     """Makes a call with a client of its own, and turns what goes wrong into an exit code."""
+    try:
+        client = CreditClient(target, timeout_seconds=timeout_seconds)
+    except ValueError as error:
+        _fail(str(error), Exit.MISUSE)
 
     async def made() -> None:
-        async with CreditClient(target, timeout_seconds=timeout_seconds) as client:
+        async with client:
             await call(client)
 
     try:
         asyncio.run(made())
         sys.stdout.flush()
-    except ValidationError as error:
-        first = error.errors()[0]
-        setting = ".".join(map(str, first["loc"]))
-        _fail(f"{setting}: {first['msg'].removeprefix('Value error, ')}", Exit.MISUSE)
     except CreditError as error:
-        _fail(_sentence(error, key), exit_of(error))
+        _fail(_sentence(error), exit_of(error))
     except BrokenPipeError:
-        # Python would complain once more on flushing at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         raise typer.Exit(Exit.PIPE_CLOSED) from None
 
 
-def _sentence(error: CreditError, key: str | None) -> str:
+def _sentence(error: CreditError) -> str:
     sentence = error.message
-    if error.request_id is not None:
+    if error.request_id is not None and _was_answered(error):
         sentence += f" (request {error.request_id})"
     uncertain = Unavailable | DeadlineExceeded | InternalError | ProtocolMismatch
-    if key and isinstance(error, uncertain):
-        sentence += f"; it may have happened: repeat it with --key {key}"
+    if error.idempotency_key is not None and isinstance(error, uncertain):
+        # The server's own words may say already that the write may have happened.
+        sentence += f"; repeat it with --key {error.idempotency_key}, and it counts once"
     return sentence
+
+
+def _was_answered(error: CreditError) -> bool:
+    """Whether a server has answered, and its logs know the request's id."""
+    if not isinstance(error, Unavailable | DeadlineExceeded):
+        return True
+    cause = error.__cause__
+    return isinstance(cause, AttemptFailed) and cause.request_id is not None
+
+
+def _discard_output() -> None:
+    """Lets Python flush what cannot be written, without its complaining once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(sentence: str, code: Exit) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+from grpclib.const import Status
+
 from credit_client.errors import (
     AppTotalOverflow,
     BalanceOverflow,
@@ -13,6 +15,7 @@ from credit_client.errors import (
     TooManyApps,
     Unavailable,
 )
+from credit_client.transport import AttemptFailed
 
 
 class Exit(IntEnum):
@@ -30,6 +33,19 @@ class Exit(IntEnum):
     PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
+MEANINGS: dict[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.OTHER: "another error, or the output cannot be written",
+    Exit.MISUSE: "misuse, or a constraint is broken",
+    Exit.INSUFFICIENT_CREDITS: "too few credits",
+    Exit.KEY_REUSED: "the idempotency key belongs to another request",
+    Exit.OVERFLOW: "a balance or sum would pass 4294967295, or a user would have too many apps",
+    Exit.UNAVAILABLE: "the server cannot be reached or is in trouble",
+    Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
+    Exit.INTERRUPTED: "interrupted",
+    Exit.PIPE_CLOSED: "the reader of the output has gone",
+}
+
 _BY_ERROR: dict[type[CreditError], Exit] = {
     InvalidField: Exit.MISUSE,
     InsufficientCredits: Exit.INSUFFICIENT_CREDITS,
@@ -43,5 +59,13 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
 
 
 def exit_of(error: CreditError) -> Exit:
-    """The exit code for an error."""
+    """The exit code for an error.
+
+    Where the time ran out while trouble was being waited out, the trouble is what a script wants to
+    know: the server is not slow but away.
+    """
+    cause = error.__cause__
+    trouble = isinstance(cause, AttemptFailed) and cause.status is Status.UNAVAILABLE
+    if trouble and isinstance(error, DeadlineExceeded):
+        return Exit.UNAVAILABLE
     return next((code for kind, code in _BY_ERROR.items() if isinstance(error, kind)), Exit.OTHER)

@@ -4,7 +4,8 @@ import dataclasses
 import datetime as dt
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from enum import Enum, StrEnum
 from typing import TypeAlias
 
@@ -64,19 +65,22 @@ def show(record: Record, output: Format) -> None:
         _write(f"{name.ljust(width)}  {_printable(value)}")
 
 
-def show_rows(records: Sequence[Record], columns: Sequence[Column]) -> None:
-    """Writes a table that is there as a whole."""
+def show_rows(records: Sequence[Record], columns: Sequence[Column], noun: str) -> None:
+    """Writes a table that is there as a whole; says so on stderr where it is empty."""
     _head(columns)
     for record in records:
         _row(record, columns)
+    if not records:
+        _say_none(noun)
 
 
 async def show_stream(
-    messages: AsyncIterator[object], columns: Sequence[Column], output: Format, noun: str
+    messages: AsyncGenerator[object, None], columns: Sequence[Column], output: Format, noun: str
 ) -> None:
     """Writes messages as they come, and holds none of them: JSON lines, or rows of a table.
 
-    Where the rows go elsewhere and somebody watches, a count on stderr says how far it is.
+    Where the rows go elsewhere and somebody watches, a count on stderr says how far it is. The
+    messages are closed in the end, however it comes: also where the output can take no more.
     """
     watched = sys.stderr.isatty() and not sys.stdout.isatty()
     progress = Progress(
@@ -85,18 +89,33 @@ async def show_stream(
         console=Console(stderr=True),
         transient=True,
         disable=not watched,
+        # It would print what is written to stdout at the terminal, and leave the file empty.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
     if output is Format.TABLE:
         _head(columns)
-    with progress:
-        task = progress.add_task(noun, total=None)
-        async for message in messages:
-            record = record_of(message)
-            if output is Format.JSON:
-                _write(json.dumps(record))
-            else:
-                _row(record, columns)
-            progress.advance(task)
+    count = 0
+    async with aclosing(messages):
+        with progress:
+            task = progress.add_task(noun, total=None)
+            async for message in messages:
+                _entry(record_of(message), columns, output)
+                progress.advance(task)
+                count += 1
+    if output is Format.TABLE and not count:
+        _say_none(noun)
+
+
+def _entry(record: Record, columns: Sequence[Column], output: Format) -> None:
+    if output is Format.JSON:
+        _write(json.dumps(record))
+    else:
+        _row(record, columns)
+
+
+def _say_none(noun: str) -> None:
+    sys.stderr.write(f"no {noun}\n")
 
 
 def _head(columns: Sequence[Column]) -> None:
