@@ -72,7 +72,7 @@ async def _write(store: MongoStore, user: int, count: int) -> None:
             created_by=1,
             updated_by=1,
         )
-        async with store.begin() as unit:
+        async with store.writer().begin() as unit:
             await unit.write(
                 Changes(
                     accounts=[(before, account)],
