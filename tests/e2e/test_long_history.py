@@ -60,7 +60,7 @@ async def _read(address: str, user: int) -> dict[str, int | bool]:
 async def _write(store: MongoStore, user: int, count: int) -> None:
     """Write a history past the server, many entries at a time."""
     before = 0
-    history = _entries(user, count)
+    history, writer = _entries(user, count), store.writer()
     while entries := list(islice(history, PER_TRANSACTION)):
         last = entries[-1]
         account = Account(
@@ -72,7 +72,7 @@ async def _write(store: MongoStore, user: int, count: int) -> None:
             created_by=1,
             updated_by=1,
         )
-        async with store.writer().begin() as unit:
+        async with writer.begin() as unit:
             await unit.write(
                 Changes(
                     accounts=[(before, account)],
