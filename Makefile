@@ -7,12 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-gate
+MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-gate \
+	tools/grpc-fuzz
 SOURCES := packages tools tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
 	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-gate \
+	--no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
 .DEFAULT_GOAL := help
@@ -99,6 +101,10 @@ test: check-lock lint contract pytest wheels ## Do everything that CI does.
 .PHONY: bench
 bench: install ## Measure against a plain peer, side by side on one mongod.
 	@$(BIN)/credit-bench
+
+.PHONY: fuzz
+fuzz: install ## Fuzz the server on a real mongod: MINUTES=5, SEED=… to replay.
+	@$(BIN)/python tools/fuzz/run.py
 
 .PHONY: clean
 clean: ## Remove the environment, caches and wheels; data stays.

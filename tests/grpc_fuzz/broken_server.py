@@ -1,0 +1,212 @@
+"""A shop that keeps its contract, and can be given one bug at a time."""
+
+import functools
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_fuzz.adapters import House, HouseErrors, HouseFields
+from grpc_fuzz.schema import Schema
+from grpc_tools import protoc  # type: ignore[import-untyped]  # it ships no types
+
+from tests.grpc_fuzz.http2_server import Http2Server, Refused, Silence, binary
+
+_NAMES = ("minimum", "maximum", "length_min", "length_max", "required")
+_CODES = {"INVALID_ARGUMENT": 3, "NOT_FOUND": 5, "ALREADY_EXISTS": 6}
+# More than the shop would ever take.
+_LONG = 2**31
+
+HOUSE = House(
+    fields=HouseFields(extension="shop.v1.rule", map={name: name for name in _NAMES}),
+    errors_from=HouseErrors(
+        extension="shop.v1.errors",
+        rule="shop.v1.refusal",
+        reason_prefix="REASON_",
+        metadata="metadata",
+        details="details",
+    ),
+)
+
+
+@functools.cache
+def shop_image() -> bytes:
+    """The shop's contract as a serialized FileDescriptorSet."""
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "shop.binpb"
+        arguments = ["protoc", f"-I{here}", "--include_imports", f"-o{image}", "shop.proto"]
+        # protoc's own standard types come with grpcio-tools.
+        arguments.insert(2, f"-I{Path(protoc.__file__).parent / '_proto'}")
+        assert protoc.main(arguments) == 0
+        return image.read_bytes()
+
+
+def shop_schema() -> Schema:
+    """The shop's contract, with its rules and errors."""
+    return Schema.from_image(shop_image(), [HOUSE])
+
+
+class Shop:
+    """The shop's service.
+
+    Args:
+        bug: The name of the check that shall fail, or "forgets_to_look" for a bug that only a
+            sequence of calls reaches; None: no bug.
+    """
+
+    def __init__(self, bug: str | None = None) -> None:
+        self.bug = bug
+        self.server = Http2Server(self.handle, one_message=bug != "protocol_status")
+        self._schema = shop_schema()
+        self._methods = {method.path: method for method in self._schema.methods}
+        self._lock = threading.Lock()
+        self._orders: dict[str, Any] = {}
+        self._removed: set[str] = set()
+        self._by_key: dict[str, tuple[bytes, str]] = {}
+
+    def handle(self, path: str, data: bytes) -> list[bytes]:
+        """Answers one call."""
+        if path not in self._methods:
+            raise Refused("UNIMPLEMENTED", "there is no such method")
+        method = self._methods[path]
+        try:
+            request: Any = self._schema.parse(method.input, data)
+        except DecodeError:
+            raise Refused("INTERNAL", "the message cannot be parsed") from None
+        self._misbehave(method.name, request, data)
+        self._validate(request)
+        with self._lock:
+            call = {"Put": self._put, "Get": self._get, "List": self._list, "Remove": self._remove}
+            return [self._serialize(order) for order in call[method.name](request)]
+
+    def _misbehave(self, name: str, request: Any, data: bytes) -> None:
+        """The bugs that do not wait for validation."""
+        match self.bug:
+            case "always_replies" if name == "Get":
+                raise Silence
+            case "server_still_healthy" if name == "Put" and request.discount == 100:
+                self.server.dead.set()
+                raise Silence
+            case "not_a_server_error" if name == "Put" and request.count >= _LONG:
+                raise Refused("UNKNOWN", "unexpected")
+            case "unknown_fields_tolerated" if _has_unknown_fields(request, data):
+                raise self._refusal("INVALID_ARGUMENT", "INVALID", fields=("unknown",))
+            case "unset_equals_zero" if name == "Put" and b"\x18\x00" in data:
+                raise self._refusal("INVALID_ARGUMENT", "INVALID", fields=("discount",))
+            case "max_response_time" if name == "List":
+                time.sleep(0.1)  # the bug itself
+
+    def _validate(self, request: Any) -> None:
+        wrong = [
+            field.name
+            for field in request.DESCRIPTOR.fields
+            if self._is_wrong(field, getattr(request, field.name))
+        ]
+        if wrong:
+            if self.bug == "broken_field_named":
+                wrong = ["something"]
+            raise self._refusal("INVALID_ARGUMENT", "INVALID", fields=tuple(wrong))
+
+    def _is_wrong(self, field: Any, value: Any) -> bool:
+        rule = self._schema.constraint(field)
+        broken = bool(rule.broken_by(value)) or (rule.required and not value)
+        if self.bug == "negative_data_rejected" and field.name == "count":
+            return False
+        if self.bug == "positive_data_accepted" and field.name == "discount":
+            return broken or value == rule.maximum
+        return broken
+
+    def _put(self, request: Any) -> list[Any]:
+        if request.key and self.bug != "idempotent_replay":
+            fingerprint, order_id = self._by_key.setdefault(
+                request.key, (request.SerializeToString(deterministic=True), uuid.uuid4().hex)
+            )
+            if fingerprint != request.SerializeToString(deterministic=True):
+                raise self._refusal("ALREADY_EXISTS", "KEY_REUSED")
+        else:
+            order_id = uuid.uuid4().hex
+        order: Any = self._schema.message_class(self._methods["/shop.v1.Orders/Put"].output)()
+        order.id, order.item, order.count = order_id, request.item, request.count
+        known = request.size in {
+            value.number for value in order.DESCRIPTOR.fields_by_name["size"].enum_type.values
+        }
+        order.size = request.size if known else 0
+        self._orders[order_id] = order
+        return [order]
+
+    def _get(self, request: Any) -> list[Any]:
+        if self.bug == "forgets_to_look" and request.order_id in self._removed:
+            raise Refused("UNKNOWN", "unexpected")
+        return [self._order(request.order_id)]
+
+    def _list(self, request: Any) -> list[Any]:
+        return [
+            order for _, order in zip(range(request.limit), self._orders.values(), strict=False)
+        ]
+
+    def _remove(self, request: Any) -> list[Any]:
+        order = self._order(request.order_id)
+        del self._orders[request.order_id]
+        self._removed.add(request.order_id)
+        return [order]
+
+    def _order(self, order_id: str) -> Any:
+        if order_id in self._orders:
+            return self._orders[order_id]
+        if self.bug == "documented_status":
+            raise Refused("ABORTED", "undocumented")
+        raise self._refusal("NOT_FOUND", "NO_ORDER", order_id=order_id)
+
+    def _serialize(self, order: Message) -> bytes:
+        data = order.SerializeToString(deterministic=True)
+        if self.bug == "response_conforms":
+            return data + b"\x20\x07"  # a size that the contract does not know
+        return data
+
+    def _refusal(
+        self, status: str, reason: str, fields: tuple[str, ...] = (), **metadata: str
+    ) -> Refused:
+        message = f"refused: {', '.join(fields)}"
+        if self.bug == "no_internal_leak":
+            message += '\nTraceback (most recent call last):\n  File "/srv/shop.py", line 3'
+        if self.bug == "error_details_decodable":
+            return Refused(status, message, [("grpc-status-details-bin", binary(b"\xff\xff"))])
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="shop.v1", metadata=metadata)
+        details: list[Message] = [info]
+        if fields:
+            violations = [
+                error_details_pb2.BadRequest.FieldViolation(field=name, description="is wrong")
+                for name in fields
+            ]
+            details.append(error_details_pb2.BadRequest(field_violations=violations))
+        rich = status_pb2.Status(code=_CODES[status], message=message)
+        for detail in details:
+            packed = AnyMessage()
+            packed.Pack(detail)
+            rich.details.append(packed)
+        return Refused(
+            status, message, [("grpc-status-details-bin", binary(rich.SerializeToString()))]
+        )
+
+
+def _has_unknown_fields(request: Message, data: bytes) -> bool:
+    copy = type(request).FromString(data)
+    copy.DiscardUnknownFields()
+    return copy.SerializeToString(deterministic=True) != request.SerializeToString(
+        deterministic=True
+    )
+
+
+@contextmanager
+def running_shop(bug: str | None = None) -> Iterator[int]:
+    """Serves the shop, and yields its port."""
+    with Shop(bug).server.running() as port:
+        yield port

@@ -1,0 +1,120 @@
+"""The configuration is read, and what is wrong with it is said."""
+
+from pathlib import Path
+
+import pytest
+from grpc_fuzz import config
+from grpc_fuzz.adapters import BufValidate, House
+from grpc_fuzz.config import ConfigError
+from grpc_fuzz.model import Limits, TrailerRule
+from grpc_fuzz.settings import Example, Link, Report
+from grpc_fuzz.target import Target, Tls
+
+FULL = """
+image = "shop.binpb"
+target = "[::1]:443"
+tls = { ca = "/ca.pem", server_name = "shop" }
+phases = ["coverage", "wire"]
+mode = "negative"
+exclude_checks = "max_response_time, always_replies"
+include_methods = ["*/Get"]
+max_examples = 7
+seed = 3
+workers = 2
+rate_limit = 100
+max_failures = 1
+idempotency_key = "key"
+allowed_statuses = ["ABORTED"]
+reports = { junit = "out.xml" }
+
+[metadata]
+Authorization = "Bearer x"
+
+[limits]
+request_timeout = 2.5
+
+[trailers.receipt-bin]
+message = "shop.v1.Receipt"
+ignore = ["replayed"]
+
+[[examples]]
+method = "shop.v1.Orders/Get"
+request = { order_id = "1" }
+
+[[links]]
+source = "/shop.v1.Orders/Put:id"
+target = "/shop.v1.Orders/Get:order_id"
+
+[[adapters.house]]
+fields = { extension = "shop.v1.rule", map = { minimum = "least" } }
+errors = { extension = "shop.v1.errors", rule = "shop.v1.refusal" }
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "grpc-fuzz.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    settings = config.settings_from(config.read(write(tmp_path, FULL)))
+
+    assert settings.image == tmp_path / "shop.binpb"
+    tls = Tls(ca=Path("/ca.pem"), server_name="shop")
+    assert settings.target == Target(host="::1", port=443, tls=tls)
+    assert settings.phases == ("coverage", "wire")
+    assert (settings.positive, settings.negative) == (False, True)
+    assert settings.exclude_checks == ("max_response_time", "always_replies")
+    assert settings.include_methods == ("*/Get",)
+    assert (settings.max_examples, settings.seed, settings.workers) == (7, 3, 2)
+    assert (settings.rate_limit, settings.max_failures) == (100.0, 1)
+    assert settings.metadata == (("authorization", "Bearer x"),)
+    assert settings.limits == Limits(request_timeout=2.5)
+    assert settings.trailers == {
+        "receipt-bin": TrailerRule(message="shop.v1.Receipt", ignore=("replayed",))
+    }
+    assert settings.examples == (
+        Example(method="shop.v1.Orders/Get", requests=({"order_id": "1"},)),
+    )
+    assert settings.links == (
+        Link(source="/shop.v1.Orders/Put:id", target="/shop.v1.Orders/Get:order_id"),
+    )
+    assert settings.reports == (Report(kind="junit", path=Path("out.xml")),)
+    assert {"ABORTED", "UNAVAILABLE"} <= settings.allowed_statuses
+    standard, house = settings.adapters
+    assert isinstance(standard, BufValidate)
+    assert isinstance(house, House)
+    assert house.fields is not None
+    assert house.fields.map == {"minimum": "least"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 1", "target"),
+        ("target = 'nowhere'", "is not host:port"),
+        ("target = 'here:99999'", "is not host:port"),
+        ("target = 'here:1'\nmod = 'all'", "unknown: mod"),
+        ("target = 'here:1'\nmode = 'some'", "mode: 'some' is not one of"),
+        ("target = 'here:1'\nworkers = 0", "workers: must be at least 1"),
+        ("target = 'here:1'\nrate_limit = 0", "rate_limit: must be more than 0"),
+        ("target = 'here:1'\nlimits = { request_timeout = -1 }", "limits: must be more than 0"),
+        ("target = 'here:1'\nlimits = { patience = 1 }", "limits: .*patience"),
+        ("target = 'here:1'\nreports = 'pdf=x'", "reports: 'pdf' is not"),
+        ("target = 'here:1'\n[[links]]\nsource = 'a'", "links: .*target"),
+        (
+            "target = 'a:1'\n[[adapters.house]]\nfields = {extension = 'a', map = {least = 'b'}}",
+            "adapters: map: there is no least",
+        ),
+        ("target = ", "grpc-fuzz.toml"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.settings_from(config.read(write(tmp_path, text)))
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        config.read(tmp_path / "missing.toml")

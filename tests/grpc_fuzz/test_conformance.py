@@ -1,0 +1,82 @@
+"""A message is judged by every rule, and by what protobuf itself demands."""
+
+from typing import Any
+
+import pytest
+from grpc_fuzz.conformance import judgeable, violations
+
+from tests.grpc_fuzz.protocols import features
+
+SCHEMA = features()
+RULED = SCHEMA.method("/features.v1.Features/Up").input
+EVERYTHING = SCHEMA.method("/features.v1.Features/One").input
+OPAQUE = SCHEMA.method("/features.v1.Features/Unsure").input
+
+
+def valid() -> Any:
+    message: Any = SCHEMA.message_class(RULED)()
+    message.small, message.name, message.code, message.token = 1, "ab", "ABC", "tk-!"
+    message.digest, message.left = b"ab", 0
+    message.few.append(1)
+    message.line.sku = "abcd"
+    return message
+
+
+def broken_in(message: Any) -> list[str]:
+    return [str(broken) for broken in violations(SCHEMA, message)]
+
+
+def test_a_valid_message_breaks_nothing() -> None:
+    assert broken_in(valid()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: setattr(m, "small", 10), ["small: maximum"]),
+        (lambda m: setattr(m, "ratio", float("nan")), ["ratio: minimum", "ratio: maximum"]),
+        (lambda m: setattr(m, "octets", "ééé"), ["octets: bytes_max"]),
+        (lambda m: setattr(m, "maybe", 4), ["maybe: one_of"]),
+        (lambda m: setattr(m, "but", 7), ["but: none_of"]),
+        (lambda m: setattr(m, "colour", 5), ["colour: known_enum"]),
+        (lambda m: m.few.extend([1]), ["few: unique"]),
+        (lambda m: m.few.extend([0]), ["few[]: minimum"]),
+        (lambda m: m.few.extend([2, 3, 4]), ["few: items_max"]),
+        (lambda m: m.ClearField("few"), ["few: items_min"]),
+        (lambda m: m.ClearField("line"), ["line: required"]),
+        (lambda m: setattr(m.line, "sku", ""), ["line.sku: length_min"]),
+        (lambda m: m.ClearField("left"), ["either: required"]),
+        (lambda m: m.MergeFromString(b"\xf8\x07\x01"), ["Ruled: known_field"]),
+    ],
+)
+def test_each_broken_rule_is_named_with_its_field(change: Any, expected: list[str]) -> None:
+    message = valid()
+    change(message)
+
+    assert broken_in(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds", "nanos", "is_valid"),
+    [
+        ("at", 253402300799, 999999999, True),
+        ("at", 253402300800, 0, False),
+        ("at", 0, -1, False),
+        ("lasting", -1, -1, True),
+        ("lasting", 1, -1, False),
+        ("lasting", 315576000001, 0, False),
+    ],
+)
+def test_times_are_held_to_their_documented_range(
+    field: str, seconds: int, nanos: int, is_valid: bool
+) -> None:
+    message = SCHEMA.message_class(EVERYTHING)()
+    getattr(message, field).seconds = seconds
+    getattr(message, field).nanos = nanos
+
+    assert broken_in(message) == ([] if is_valid else [f"{field}: range"])
+
+
+def test_a_message_with_rules_that_cannot_be_evaluated_is_not_judged_positive() -> None:
+    assert judgeable(SCHEMA, RULED)
+    assert not judgeable(SCHEMA, OPAQUE)

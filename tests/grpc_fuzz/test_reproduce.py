@@ -1,0 +1,97 @@
+"""Reproducers send what the case sent."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from grpc_fuzz.model import Case, WireScript, WireStep
+from grpc_fuzz.reproduce import reproducers
+from grpc_fuzz.settings import Settings
+from grpc_fuzz.target import Target, Tls
+
+from tests.grpc_fuzz.http2_server import Http2Server
+from tests.grpc_fuzz.protocols import features, image_of
+
+SCHEMA = features()
+ONE = SCHEMA.method("/features.v1.Features/One")
+REQUEST = SCHEMA.message_class(ONE.input)(
+    an_int32=-5, a_string='it\'s "ü" and \x00', some_bytes=b"\xff", number=0
+).SerializeToString(deterministic=True)
+
+
+def made(settings: Settings, *requests: bytes) -> dict[str, str]:
+    case = Case(method=ONE, phase="fuzzing", positive=True, requests=requests or (REQUEST,))
+    return reproducers(case, SCHEMA, settings)
+
+
+def settings_for(port: int, image: Path | None = None) -> Settings:
+    return Settings(
+        target=Target(host="127.0.0.1", port=port), image=image, metadata=(("x-me", "it is"),)
+    )
+
+
+def test_the_snippet_sends_the_same_bytes() -> None:
+    received = []
+
+    def answer(path: str, data: bytes) -> list[bytes]:
+        received.append((path, data))
+        return [b""]
+
+    with Http2Server(answer).running() as port:
+        snippet = made(settings_for(port))["python"]
+        subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
+
+    assert received == [(ONE.path, REQUEST)]
+
+
+def test_the_line_of_buf_curl_sends_the_same_bytes(tmp_path: Path) -> None:
+    buf = shutil.which("buf", path=str(Path(sys.executable).parent))
+    if buf is None:
+        pytest.skip("buf is not installed")
+    image = tmp_path / "features.binpb"
+    image.write_bytes(image_of("features.proto"))
+    received = []
+
+    def answer(path: str, data: bytes) -> list[bytes]:
+        received.append((path, data))
+        return [b""]
+
+    with Http2Server(answer).running() as port:
+        line = made(settings_for(port, image))["buf curl"]
+        subprocess.run(["/bin/sh", "-c", line.replace("buf", buf, 1)], check=True)
+
+    assert [path for path, _ in received] == [ONE.path]
+    assert SCHEMA.parse(ONE.input, received[0][1]) == SCHEMA.parse(ONE.input, REQUEST)
+
+
+def test_there_is_no_line_where_json_cannot_say_it() -> None:
+    for request in (b"\xff", REQUEST + b"\xc0\x3e\x01", b"\x18\x00"):
+        assert made(settings_for(1), request).keys() == {"python", "bytes"}
+
+
+def test_the_bytes_are_those_of_the_grpc_frame() -> None:
+    assert made(settings_for(1), b"\x18\x05")["bytes"] == "00000000021805"
+
+
+def test_tls_and_its_files_are_in_the_line() -> None:
+    tls = Tls(ca=Path("ca.pem"), certificate=Path("me.pem"), key=Path("me.key"), server_name="shop")
+    line = made(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
+
+    assert "--cacert ca.pem --cert me.pem --key me.key --servername shop" in line
+    assert f"https://[::1]:443{ONE.path}" in line
+
+
+def test_a_wire_case_is_told_step_by_step() -> None:
+    script = WireScript(
+        steps=(
+            WireStep(action="headers", headers=((b":path", b"/x"),)),
+            WireStep(action="data", payload=b"\0\1", end_stream=True, times=2),
+        )
+    )
+    case = Case(method=ONE, phase="wire", positive=None, requests=(), wire=script)
+
+    assert reproducers(case, SCHEMA, settings_for(1)) == {
+        "bytes": "headers b':path': b'/x'\ndata x2 0001 END_STREAM"
+    }

@@ -1,0 +1,164 @@
+"""Strategies make what the contract allows, or break exactly one of its rules."""
+
+import math
+
+import pytest
+from google.protobuf.message import Message
+from grpc_fuzz.conformance import violations
+from grpc_fuzz.sample import sample, samples
+from grpc_fuzz.schema import descriptor_of
+from grpc_fuzz.strategies import Negative, messages, negatives, requests
+from grpc_fuzz.strategies.edges import float_edges, integer_edges
+from grpc_fuzz.strategies.notable import notable_values
+from grpc_fuzz.strategies.spelling import spelled_out_zeros, varint, with_unknown_fields
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.grpc_fuzz.protocols import features
+
+SCHEMA = features()
+EVERYTHING = SCHEMA.method("/features.v1.Features/One").input
+RULED = SCHEMA.method("/features.v1.Features/Up").input
+NEGATIVES = negatives(SCHEMA, RULED)
+
+quick = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
+
+
+def broken_in(message: Message) -> set[tuple[str, str]]:
+    return {(broken.field, broken.rule) for broken in violations(SCHEMA, message)}
+
+
+@quick
+@given(messages(SCHEMA, EVERYTHING))
+def test_valid_messages_of_every_feature_survive_the_wire(message: Message) -> None:
+    data = message.SerializeToString(deterministic=True)
+
+    again = SCHEMA.parse(EVERYTHING, data)
+    assert again.SerializeToString(deterministic=True) == data
+    assert broken_in(message) == set()
+
+
+@quick
+@given(messages(SCHEMA, RULED))
+def test_valid_messages_keep_every_rule(message: Message) -> None:
+    assert broken_in(message) == set()
+
+
+def test_every_field_of_every_kind_is_reached() -> None:
+    reached: set[str] = set()
+    for message in samples(messages(SCHEMA, EVERYTHING), 1, 120):
+        reached |= {field.name for field, _ in message.ListFields()}
+
+    assert reached == set(EVERYTHING.fields_by_name)
+
+
+@pytest.mark.parametrize("negative", NEGATIVES, ids=lambda negative: str(negative.broken))
+def test_a_negative_message_breaks_its_rule_and_no_other_field(negative: Negative) -> None:
+    field, rule = negative.broken.field, negative.broken.rule.removeprefix("item.")
+    # An enum value without a name is wrong in a response even without that rule.
+    rule = "known_enum" if rule == "defined_only" else rule
+    for message in samples(negative.strategy, 7, 8):
+        broken = broken_in(message)
+        where = {path.replace("[]", "") for path, _ in broken}
+        assert where == {field}, broken
+        assert rule in {name for _, name in broken}
+
+
+def test_all_rules_can_be_broken() -> None:
+    rules = {(negative.broken.field, negative.broken.rule) for negative in NEGATIVES}
+
+    assert rules == {
+        ("small", "minimum"),
+        ("small", "maximum"),
+        ("ratio", "minimum"),
+        ("ratio", "maximum"),
+        ("name", "length_min"),
+        ("name", "length_max"),
+        ("code", "pattern"),
+        ("token", "pattern"),
+        ("digest", "bytes_min"),
+        ("digest", "bytes_max"),
+        ("colour", "defined_only"),
+        ("few", "items_min"),
+        ("few", "items_max"),
+        ("few", "unique"),
+        ("few", "item.minimum"),
+        ("maybe", "one_of"),
+        ("line", "required"),
+        ("line.sku", "length_min"),
+        ("line.sku", "length_max"),
+        ("either", "required"),
+        ("octets", "bytes_max"),
+        ("but", "none_of"),
+    }
+
+
+def test_a_message_without_rules_has_no_negatives() -> None:
+    assert negatives(SCHEMA, EVERYTHING) == ()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    drawn = [sample(requests(SCHEMA, SCHEMA.methods[0]), 3) for _ in range(2)]
+
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != sample(requests(SCHEMA, SCHEMA.methods[0]), 4)
+
+
+def test_a_streaming_client_sends_none_one_and_many() -> None:
+    up = SCHEMA.method("/features.v1.Features/Up")
+
+    counts = {len(request) for request in samples(requests(SCHEMA, up), 1, 30)}
+    assert {0, 1, 2} <= counts
+
+
+@given(low=st.integers(-(2**63), 2**64 - 1), high=st.integers(-(2**63), 2**64 - 1))
+def test_integer_edges_lie_within_the_range_and_hold_its_ends(low: int, high: int) -> None:
+    low, high = min(low, high), max(low, high)
+
+    edges = integer_edges(low, high)
+    assert {low, high} <= set(edges)
+    assert all(low <= edge <= high for edge in edges)
+
+
+def test_float_edges_have_no_nan_within_bounds() -> None:
+    assert any(math.isnan(edge) for edge in float_edges(None, None, single=False))
+    assert set(float_edges(0.0, 1.0, single=True)) >= {0.0, 1.0}
+    assert not any(math.isnan(edge) for edge in float_edges(0.0, 1.0, single=True))
+
+
+def test_notable_values_keep_their_fields_own_rule() -> None:
+    plain = samples(messages(SCHEMA, RULED), 1, 1)[0]
+    notable = {(field.name, str(value)) for field, value, _ in notable_values(SCHEMA, plain)}
+
+    assert {("small", "1"), ("small", "9"), ("name", "aa"), ("name", "aaaaa")} <= notable
+    assert {("small", "0"), ("small", "10")}.isdisjoint(notable)
+
+
+def test_an_unknown_field_leaves_the_rest_of_the_message_as_it_is() -> None:
+    plain = sample(messages(SCHEMA, RULED), 1)
+    spellings = dict(with_unknown_fields(plain))
+
+    assert len(spellings) >= 5
+    for data in spellings.values():
+        parsed = SCHEMA.parse(RULED, data)
+        parsed.DiscardUnknownFields()
+        assert parsed == plain
+
+
+def test_spelled_out_zeros_mean_the_same_as_nothing() -> None:
+    plain = sample(messages(SCHEMA, EVERYTHING), 1)
+    spelled = {field.name for field, *_ in spelled_out_zeros(plain)}
+
+    assert {"a_double", "a_float", "an_int32", "a_fixed64", "a_string", "colour"} <= spelled
+    assert {"maybe", "numbers", "tree", "number"}.isdisjoint(spelled)
+    for _, without, with_zero in spelled_out_zeros(plain):
+        assert without != with_zero
+        assert SCHEMA.parse(EVERYTHING, without) == SCHEMA.parse(EVERYTHING, with_zero)
+
+
+def test_varints_are_those_of_protobuf() -> None:
+    assert [varint(value) for value in (0, 127, 128, 300)] == [b"\0", b"\x7f", b"\x80\1", b"\xac\2"]
+
+
+def test_descriptor_of_a_message_is_its_type() -> None:
+    assert descriptor_of(SCHEMA.message_class(RULED)()) is RULED

@@ -1,0 +1,61 @@
+"""Checks that the server takes what the contract allows, and nothing else."""
+
+from google.rpc.error_details_pb2 import BadRequest
+
+from grpc_fuzz.model import Case, Check, Context, Reply, Severity
+from grpc_fuzz.replies import detail
+
+# Statuses that say the request as such is wrong, whatever state the server is in.
+_REFUSED_AS_SUCH = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
+
+
+def _rejected(case: Case, reply: Reply, context: Context) -> str | None:
+    if reply.status != "OK":
+        return None
+    return f"accepted although a constraint is broken: {case.broken or case.description}"
+
+
+NEGATIVE_DATA_REJECTED = Check(
+    name="negative_data_rejected",
+    severity=Severity.MAJOR,
+    sentence="A request that breaks a constraint of the contract is refused.",
+    applies=lambda case, context: case.positive is False and case.wire is None,
+    run=_rejected,
+)
+
+
+def _accepted(case: Case, reply: Reply, context: Context) -> str | None:
+    if reply.status not in _REFUSED_AS_SUCH:
+        return None
+    bad_request = detail(reply, "google.rpc.BadRequest")
+    fields = ""
+    if isinstance(bad_request, BadRequest):
+        fields = ", ".join(sorted({entry.field for entry in bad_request.field_violations}))
+    return f"{reply.status} for a request that keeps every constraint" + (fields and f" ({fields})")
+
+
+POSITIVE_DATA_ACCEPTED = Check(
+    name="positive_data_accepted",
+    severity=Severity.MAJOR,
+    sentence="A request that keeps every constraint is not refused as a bad request.",
+    applies=lambda case, context: case.positive is True and case.wire is None,
+    run=_accepted,
+)
+
+
+def _named(case: Case, reply: Reply, context: Context) -> str | None:
+    bad_request = detail(reply, "google.rpc.BadRequest")
+    if case.broken is None or not isinstance(bad_request, BadRequest):
+        return None
+    if case.broken.field in {entry.field for entry in bad_request.field_violations}:
+        return None
+    return f"google.rpc.BadRequest does not name {case.broken.field}"
+
+
+BROKEN_FIELD_NAMED = Check(
+    name="broken_field_named",
+    severity=Severity.MINOR,
+    sentence="Where a refusal lists the fields that are wrong, the broken one is among them.",
+    applies=lambda case, context: case.broken is not None,
+    run=_named,
+)

@@ -1,0 +1,149 @@
+"""Checks that compare two calls which must be answered alike."""
+
+import dataclasses
+
+from google.protobuf.message import DecodeError
+
+from grpc_fuzz.checks.liveness import SERVER_ERRORS
+from grpc_fuzz.model import Case, Check, Context, Reply, Severity, Twin
+
+# A reply that depends on the state may change between two calls because another caller changed
+# the state; not three times in a row.
+_TRIES = 3
+
+# Statuses that depend on the request alone.
+_BY_FORM = SERVER_ERRORS | {"INVALID_ARGUMENT", "UNIMPLEMENTED", None}
+_AGAIN_ANY_TIME = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"})
+
+
+def _is_twin(relation: str) -> Check:
+    """A check that the two spellings of a case's requests are treated alike."""
+
+    def applies(case: Case, context: Context) -> bool:
+        return case.twin is not None and case.twin.relation == relation
+
+    def run(case: Case, reply: Reply, context: Context) -> str | None:
+        twin = case.twin
+        if twin is None:
+            return None
+        return _differs(case, twin, reply, context)
+
+    return Check(
+        name=_TWINS[relation][0],
+        severity=Severity.MAJOR,
+        sentence=_TWINS[relation][1],
+        applies=applies,
+        run=run,
+    )
+
+
+def _differs(case: Case, twin: Twin, reply: Reply, context: Context) -> str | None:
+    plain = dataclasses.replace(case, requests=twin.requests, twin=None)
+    for _ in range(_TRIES):
+        other = context.send(plain)
+        if _alike(case, reply, other):
+            return None
+        reply = context.send(dataclasses.replace(case, twin=None))
+        if _alike(case, reply, other):
+            return None
+    return f"{case.description}: {reply.status} instead of {other.status}"
+
+
+def _alike(case: Case, one: Reply, other: Reply) -> bool:
+    if case.method.idempotency == "NO_SIDE_EFFECTS":
+        return one.status == other.status
+    # A second write may be refused for what the first one did, but not for its form.
+    return _form(one) == _form(other)
+
+
+def _form(reply: Reply) -> str | None:
+    return reply.status if reply.status in _BY_FORM else "understood"
+
+
+_TWINS = {
+    "unknown_fields": (
+        "unknown_fields_tolerated",
+        "A field that the contract does not know (yet) changes nothing.",
+    ),
+    "unset_equals_zero": (
+        "unset_equals_zero",
+        "A field without presence means the same whether it is left out or sent as zero.",
+    ),
+}
+
+UNKNOWN_FIELDS_TOLERATED = _is_twin("unknown_fields")
+UNSET_EQUALS_ZERO = _is_twin("unset_equals_zero")
+
+
+def _is_idempotent(case: Case, context: Context) -> bool:
+    if case.wire is not None or case.before or case.method.client_streaming:
+        return False
+    return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or _has_key(case, context)
+
+
+def _has_key(case: Case, context: Context) -> bool:
+    name = context.idempotency_key
+    if name is None or name not in case.method.input.fields_by_name:
+        return False
+    try:
+        request = context.schema.parse(case.method.input, case.requests[0])
+    except DecodeError:
+        return False
+    return bool(getattr(request, name))
+
+
+def _repeats(case: Case, reply: Reply, context: Context) -> str | None:
+    if reply.status != "OK":
+        return None
+    causes = []
+    for _ in range(_TRIES):
+        again = context.send(case)
+        cause = _changed(case, reply, again, context)
+        if cause is None:
+            return None
+        causes.append(cause)
+        if case.method.idempotency == "NO_SIDE_EFFECTS":
+            reply = again
+    return causes[-1]
+
+
+def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | None:
+    if again.status in _AGAIN_ANY_TIME:
+        return None
+    if again.status != first.status:
+        return f"sent again, the call was answered {again.status} instead of {first.status}"
+    if case.method.idempotency == "NO_SIDE_EFFECTS":
+        # It does not change the state, and the state may change its answer.
+        return None
+    if again.responses != first.responses:
+        return "sent again, the call had another response"
+    for name in context.trailers:
+        if _trailer(first, name, context) != _trailer(again, name, context):
+            return f"sent again, the call had another trailer {name}"
+    return None
+
+
+def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:
+    """The trailer's value without the fields that may differ."""
+    value = reply.trailer(name)
+    rule = context.trailers[name]
+    if not isinstance(value, bytes):
+        return value
+    try:
+        message = context.schema.parse(
+            context.schema.pool.FindMessageTypeByName(rule.message), value
+        )
+    except DecodeError:
+        return value
+    for ignored in rule.ignore:
+        message.ClearField(ignored)
+    return message.SerializePartialToString(deterministic=True)
+
+
+IDEMPOTENT_REPLAY = Check(
+    name="idempotent_replay",
+    severity=Severity.CRITICAL,
+    sentence="A call that is safe to repeat, by its method or key, gives the same answer again.",
+    applies=_is_idempotent,
+    run=_repeats,
+)

@@ -1,0 +1,203 @@
+"""The command `grpc-fuzz`. Exit codes: 0 passed, 1 failures, 2 misuse."""
+
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console as RichConsole
+
+from grpc_fuzz import checks, config, runner
+from grpc_fuzz.misuse import Misuse
+from grpc_fuzz.model import PHASES
+from grpc_fuzz.report import Console, JUnit, Listener, Ndjson
+from grpc_fuzz.report import reached as reached_report
+from grpc_fuzz.settings import Settings
+
+FAILED, MISUSE = 1, 2
+
+# Any: click hands over options of many types.
+Options = dict[str, Any]
+_Command = Callable[..., None]
+
+_OPTIONS = (
+    click.option("--reflect", is_flag=True, help="Ask the server for its contract."),
+    click.option("--target", metavar="HOST:PORT", help="The server."),
+    click.option("--tls", is_flag=True, default=None, help="Speak TLS, trusting the system."),
+    click.option(
+        "--tls-ca", type=click.Path(exists=True), help="Speak TLS, trusting this PEM file."
+    ),
+    click.option(
+        "-m", "--metadata", multiple=True, metavar="KEY:VALUE", help="Sent with each call."
+    ),
+    click.option("--phases", metavar="NAMES", help=f"Of {','.join(PHASES)}."),
+    click.option(
+        "--mode", type=click.Choice(["positive", "negative", "all"]), help="Default: all."
+    ),
+    click.option(
+        "--checks", metavar="NAMES", help="Run these checks alone; see `grpc-fuzz checks`."
+    ),
+    click.option("--exclude-checks", metavar="NAMES", help="Do not run these checks."),
+    click.option(
+        "--include-method", multiple=True, metavar="GLOB", help="Fuzz these methods alone."
+    ),
+    click.option("--exclude-method", multiple=True, metavar="GLOB", help="Do not fuzz these."),
+    click.option("--max-examples", type=int, help="Cases per method and mode. Default: 100."),
+    click.option("--seed", type=int, help="Make the same cases again. Default: a random one."),
+    click.option("--workers", type=int, help="Methods fuzzed at the same time. Default: 1."),
+    click.option("--rate-limit", type=float, metavar="N", help="Calls per second at most."),
+    click.option("--request-timeout", type=float, metavar="SECONDS", help="Default: 5."),
+    click.option("--max-response-time", type=float, metavar="SECONDS", help="Fail what is slower."),
+    click.option("--max-failures", type=int, help="Stop after so many different failures."),
+    click.option("--report", metavar="KIND=PATH,…", help="Write junit=PATH, ndjson=PATH or both."),
+    click.option("--state-directory", metavar="PATH", help="For crashes. Default: .grpc-fuzz."),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help=f"Default: {config.CONFIG_FILE}, if there.",
+    ),
+)
+
+
+def _with_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="grpc-fuzz")
+def main() -> None:
+    """Finds where a gRPC server deviates from its contract."""
+
+
+@main.command("run")
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.option("--max-time", type=float, metavar="SECONDS", help="Stop after that time.")
+@_with_options
+def run_command(image: Path | None, **options: Any) -> None:
+    """Fuzz the server once. IMAGE is a FileDescriptorSet, as `buf build -o` writes it."""
+    _execute(runner.run, image, options)
+
+
+@main.command("fuzz")
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--max-time", type=float, default=300.0, show_default=True, metavar="SECONDS", help="At most."
+)
+@_with_options
+def fuzz_command(image: Path | None, **options: Any) -> None:
+    """Fuzz the server with ever new cases, until the first failure or for the time given."""
+    if options["max_failures"] is None:
+        options["max_failures"] = 1
+    _execute(runner.fuzz, image, options)
+
+
+@main.command("replay")
+@click.argument("names", nargs=-1, metavar="[ID]...")
+@click.option("--image", type=click.Path(path_type=Path), help="The contract.")
+@_with_options
+def replay_command(names: tuple[str, ...], image: Path | None, **options: Any) -> None:
+    """Send kept crashes again: all, or those named."""
+
+    def replay(settings: Settings, **more: Any) -> runner.Outcome:
+        return runner.replay(settings, names=names, **more)
+
+    _execute(replay, image, options)
+
+
+@main.command("coverage")
+@click.option("--state-directory", type=click.Path(path_type=Path), default=Path(".grpc-fuzz"))
+def coverage_command(state_directory: Path) -> None:
+    """Show which methods, fields, enum values, statuses and reasons the last run reached."""
+    path = state_directory / runner.REACH_FILE
+    try:
+        reached = json.loads(path.read_text())
+    except OSError as error:
+        _misuse(f"{path}: {error.strerror}; has there been a run?")
+    console = RichConsole()
+    for line in reached_report.lines(reached):
+        console.print(line)
+
+
+@main.command("checks")
+def checks_command() -> None:
+    """List all checks, with what they mean."""
+    for check in checks.ALL:
+        click.echo(f"{check.name} ({check.severity.value})\n    {check.sentence}")
+
+
+def _misuse(message: str) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(MISUSE)
+
+
+def _execute(work: Callable[..., runner.Outcome], image: Path | None, options: Options) -> None:
+    console = RichConsole()
+    try:
+        settings = config.settings_from(_table(image, options))
+        outcome = work(settings, listeners=_listeners(console, settings))
+    except Misuse as error:
+        _misuse(str(error))
+    sys.exit(FAILED if outcome.failures else 0)
+
+
+def _listeners(console: RichConsole, settings: Settings) -> tuple[Listener, ...]:
+    kinds: dict[str, Callable[[Path], Listener]] = {"junit": JUnit, "ndjson": Ndjson}
+    reports = (kinds[report.kind](report.path) for report in settings.reports)
+    return (Console(console, checks.ALL), *reports)
+
+
+# Options whose name on the command line is not that of the configuration's key.
+_KEYS = {
+    "include_method": "include_methods",
+    "exclude_method": "exclude_methods",
+    "report": "reports",
+}
+_LIMITS = ("request_timeout", "max_response_time")
+
+
+def _table(image: Path | None, options: Options) -> Options:
+    """The configuration, with the options of the command line over it.
+
+    Raises:
+        ConfigError: The configuration cannot be read, or an option is of no use.
+    """
+    path = options.pop("config") or Path(config.CONFIG_FILE)
+    found = path.exists() or path != Path(config.CONFIG_FILE)
+    table: Options = dict(config.read(path)) if found else {}
+    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    reflect = given.pop("reflect", False)
+    _take_limits(table, given)
+    _take_metadata(table, given)
+    if "tls_ca" in given:
+        given["tls"] = {"ca": given.pop("tls_ca")}
+    table |= {_KEYS.get(name, name): value for name, value in given.items()}
+    if image is not None:
+        table["image"] = image
+    if reflect:
+        table.pop("image", None)
+    elif "image" not in table:
+        raise config.ConfigError("which contract? Give an IMAGE or --reflect")
+    table.setdefault("seed", secrets.randbits(32))
+    return table
+
+
+def _take_limits(table: Options, given: Options) -> None:
+    limits = {name: given.pop(name) for name in _LIMITS if name in given}
+    if limits:
+        table["limits"] = {**table.get("limits", {}), **limits}
+
+
+def _take_metadata(table: Options, given: Options) -> None:
+    pairs = {}
+    for entry in given.pop("metadata", ()):
+        key, separator, value = entry.partition(":")
+        if not separator or not key:
+            raise config.ConfigError(f"-m {entry!r} is not key:value")
+        pairs[key] = value.lstrip()
+    if pairs:
+        table["metadata"] = {**table.get("metadata", {}), **pairs}

@@ -1,0 +1,188 @@
+"""Reading grpc-fuzz.toml."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from grpc_fuzz.adapters import Adapter, BufValidate, House, HouseErrors, HouseFields
+from grpc_fuzz.adapters.house import MAPPABLE
+from grpc_fuzz.misuse import Misuse
+from grpc_fuzz.model import Limits, TrailerRule
+from grpc_fuzz.settings import ALLOWED_STATUSES, Example, Link, Report, Settings
+from grpc_fuzz.target import Target, Tls
+
+CONFIG_FILE = "grpc-fuzz.toml"
+
+
+class ConfigError(Misuse):
+    """The configuration cannot be used; the message says which key and why."""
+
+
+# A table of TOML. Any: TOML.
+Table = Mapping[str, Any]
+
+
+def read(path: Path) -> Table:
+    """Reads the file; relative paths in it are taken from its folder.
+
+    Raises:
+        ConfigError: It cannot be read, or is not TOML.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for name in ("image", "state_directory"):
+        if name in table:
+            table[name] = str(path.parent / table[name])
+    return table
+
+
+def settings_from(table: Table) -> Settings:
+    """Turns the keys of a configuration, the options of the command line among them, into settings.
+
+    Raises:
+        ConfigError: A key is unknown, or its value of no use.
+    """
+    unknown = table.keys() - _READERS.keys() - {"target", "tls"}
+    if unknown:
+        raise ConfigError(f"unknown: {', '.join(sorted(unknown))}")
+    if "target" not in table:
+        raise ConfigError("target: which server? Give --target host:port")
+    target = _read(
+        "target", lambda text: Target.parse(text, _tls(table.get("tls"))), table["target"]
+    )
+    values = {name: _read(name, _READERS[name], table[name]) for name in table if name in _READERS}
+    _check_numbers(values)
+    return Settings(target=target, **values)
+
+
+# Any: each key has a value of a type of its own.
+def _read(name: str, reader: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return reader(value)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+_AT_LEAST_ONE = ("max_examples", "workers", "max_failures")
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name in _AT_LEAST_ONE:
+        if values.get(name) is not None and values[name] < 1:
+            raise ConfigError(f"{name}: must be at least 1")
+    for name in ("rate_limit", "max_time"):
+        if values.get(name) is not None and values[name] <= 0:
+            raise ConfigError(f"{name}: must be more than 0")
+
+
+def _tls(value: Any) -> Tls | None:
+    """Any: true, false or a table."""
+    if not value:
+        return None
+    if value is True:
+        return Tls()
+    paths = {name: Path(value[name]) for name in ("ca", "certificate", "key") if name in value}
+    return Tls(**paths, server_name=value.get("server_name"))
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    """Any: an array, or a string with commas."""
+    entries = value.split(",") if isinstance(value, str) else value
+    return tuple(entry.strip() for entry in entries if entry.strip())
+
+
+def _mode(value: str) -> str:
+    if value not in ("positive", "negative", "all"):
+        raise ValueError(f"{value!r} is not one of positive, negative, all")
+    return value
+
+
+def _reports(value: Any) -> tuple[Report, ...]:
+    """Any: a table, or "junit=PATH,ndjson=PATH"."""
+    pairs = (
+        [entry.partition("=")[::2] for entry in _strings(value)]
+        if isinstance(value, str)
+        else list(value.items())
+    )
+    for kind, path in pairs:
+        if kind not in ("junit", "ndjson") or not path:
+            raise ValueError(f"{kind!r} is not junit=PATH or ndjson=PATH")
+    # The kinds were compared above, which mypy does not see.
+    return tuple(Report(kind=cast(Any, kind), path=Path(path)) for kind, path in pairs)
+
+
+def _metadata(value: Table) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key.lower(), entry) for key, entry in value.items())
+
+
+def _limits(value: Table) -> Limits:
+    if any(bound <= 0 for bound in value.values()):
+        raise ValueError("must be more than 0")
+    return Limits(**value)
+
+
+def _adapters(value: Table) -> tuple[Adapter, ...]:
+    made: list[Adapter] = []
+    if value.get("buf_validate", True):
+        made.append(BufValidate())
+    made.extend(_house(house) for house in value.get("house", ()))
+    return tuple(made)
+
+
+def _house(value: Table) -> House:
+    fields = HouseFields(**value["fields"]) if "fields" in value else None
+    if fields is not None and fields.map.keys() - MAPPABLE:
+        raise ValueError(f"map: there is no {', '.join(sorted(fields.map.keys() - MAPPABLE))}")
+    errors = HouseErrors(**value["errors"]) if "errors" in value else None
+    return House(fields=fields, errors_from=errors)
+
+
+def _examples(value: list[Table]) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            method=entry["method"],
+            requests=tuple(entry.get("requests") or [entry.get("request", {})]),
+            positive=entry.get("positive", True),
+            description=entry.get("description", ""),
+        )
+        for entry in value
+    )
+
+
+def _trailers(value: Table) -> dict[str, TrailerRule]:
+    return {
+        name: TrailerRule(message=rule["message"], ignore=tuple(rule.get("ignore", ())))
+        for name, rule in value.items()
+    }
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "image": Path,
+    "metadata": _metadata,
+    "phases": _strings,
+    "mode": _mode,
+    "checks": _strings,
+    "exclude_checks": _strings,
+    "include_methods": _strings,
+    "exclude_methods": _strings,
+    "max_examples": int,
+    "seed": int,
+    "workers": int,
+    "rate_limit": float,
+    "limits": _limits,
+    "max_failures": int,
+    "max_time": float,
+    "reports": _reports,
+    "state_directory": Path,
+    "adapters": _adapters,
+    "examples": _examples,
+    "links": lambda value: tuple(Link(**link) for link in value),
+    "idempotency_key": str,
+    "trailers": _trailers,
+    "allowed_statuses": lambda value: ALLOWED_STATUSES | frozenset(value),
+}

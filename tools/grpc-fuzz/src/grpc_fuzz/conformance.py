@@ -1,0 +1,129 @@
+"""Whether a message is one that the contract allows."""
+
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from grpc_fuzz.constraint import NONE, Constraint, Scalar
+from grpc_fuzz.model import BrokenRule
+from grpc_fuzz.schema import Schema, descriptor_of
+from grpc_fuzz.strategies.messages import is_map, is_synthetic
+from grpc_fuzz.strategies.well_known import DURATION_SECONDS, NANOS_MAX, TIMESTAMP_SECONDS
+
+
+def violations(schema: Schema, message: Message, prefix: str = "") -> Iterator[BrokenRule]:
+    """All rules that a message breaks.
+
+    Args:
+        schema: The contract.
+        message: Of one of the contract's types.
+        prefix: Where the message stands within a larger one, with its final dot.
+
+    Yields:
+        Constraints that are broken, enum values without a name ("known_enum"), fields that the
+        contract does not know ("known_field"), and times out of range ("range").
+    """
+    descriptor = descriptor_of(message)
+    yield from _of_well_known(message, prefix)
+    if len(UnknownFieldSet(message)):
+        yield BrokenRule(field=prefix.rstrip(".") or descriptor.name, rule="known_field")
+    for field in descriptor.fields:
+        for rule, path in _of_field(schema, message, field, f"{prefix}{field.name}"):
+            yield BrokenRule(field=path, rule=rule)
+    for oneof in descriptor.oneofs:
+        missing = schema.oneof_required(oneof) and message.WhichOneof(oneof.name) is None
+        if missing and not is_synthetic(oneof):
+            yield BrokenRule(field=f"{prefix}{oneof.name}", rule="required")
+
+
+_Broken = Iterator[tuple[str, str]]
+
+
+def _of_field(schema: Schema, message: Message, field: FieldDescriptor, path: str) -> _Broken:
+    constraint = schema.constraint(field)
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        if constraint.required and not value:
+            yield "required", path
+        yield from _of_entries(schema, field, constraint, value, path)
+        return
+    if field.has_presence:
+        if message.HasField(field.name):
+            yield from _of_value(schema, field, constraint, value, path)
+        elif constraint.required:
+            yield "required", path
+        return
+    if constraint.required and value == field.default_value:
+        yield "required", path
+    yield from _of_value(schema, field, constraint, value, path)
+
+
+# Sequence[object]: a list of whatever the field's type says, or a map.
+def _of_entries(
+    schema: Schema,
+    field: FieldDescriptor,
+    constraint: Constraint,
+    entries: Sequence[Scalar | Message],
+    path: str,
+) -> _Broken:
+    if constraint.items_min is not None and len(entries) < constraint.items_min:
+        yield "items_min", path
+    if constraint.items_max is not None and len(entries) > constraint.items_max:
+        yield "items_max", path
+    if is_map(field):
+        return
+    if constraint.unique and any(entry in entries[:index] for index, entry in enumerate(entries)):
+        yield "unique", path
+    for entry in entries:
+        # Every entry's path is the same, so that failures do not differ by the entry's number.
+        yield from _of_value(schema, field, constraint.item or NONE, entry, f"{path}[]")
+
+
+def _of_value(
+    schema: Schema,
+    field: FieldDescriptor,
+    constraint: Constraint,
+    value: Scalar | Message,
+    path: str,
+) -> _Broken:
+    if isinstance(value, Message):
+        for broken in violations(schema, value, f"{path}."):
+            yield broken.rule, broken.field
+        return
+    for rule in constraint.broken_by(value):
+        yield rule, path
+    if field.enum_type is not None and value not in field.enum_type.values_by_number:
+        yield "known_enum", path
+
+
+def _of_well_known(message: Message, prefix: str) -> Iterator[BrokenRule]:
+    name = message.DESCRIPTOR.full_name
+    if name not in {"google.protobuf.Timestamp", "google.protobuf.Duration"}:
+        return
+    fields = {field.name: value for field, value in message.ListFields()}
+    seconds, nanos = fields.get("seconds", 0), fields.get("nanos", 0)
+    if name == "google.protobuf.Timestamp":
+        in_range = TIMESTAMP_SECONDS[0] <= seconds <= TIMESTAMP_SECONDS[1] and nanos >= 0
+    else:
+        in_range = abs(seconds) <= DURATION_SECONDS and seconds * nanos >= 0
+    if not in_range or abs(nanos) > NANOS_MAX:
+        yield BrokenRule(field=prefix.rstrip(".") or name, rule="range")
+
+
+def judgeable(schema: Schema, descriptor: Descriptor) -> bool:
+    """Whether all constraints of a message type, and of those within it, can be evaluated."""
+    return not _is_opaque(schema, descriptor, set())
+
+
+def _is_opaque(schema: Schema, descriptor: Descriptor, seen: set[str]) -> bool:
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    for field in descriptor.fields:
+        if schema.constraint(field).opaque:
+            return True
+        if field.message_type is not None and _is_opaque(schema, field.message_type, seen):
+            return True
+    return False

@@ -1,0 +1,81 @@
+"""The machine's report: one JSON object per line, as things happen."""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grpc_fuzz.crashes import case_to_json
+from grpc_fuzz.model import Case, Failure, Method, Reply
+from grpc_fuzz.settings import Settings
+
+
+class Ndjson:
+    """Writes a line for the start, each phase, case and failure, and the end."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def on_start(self, settings: Settings, methods: Sequence[Method]) -> None:
+        """Writes what is fuzzed, and with which seed."""
+        paths = [method.path for method in methods]
+        self._write(
+            {
+                "event": "start",
+                "target": str(settings.target),
+                "seed": settings.seed,
+                "methods": paths,
+            }
+        )
+
+    def on_phase(self, name: str) -> None:
+        """Writes the phase's name."""
+        self._write({"event": "phase", "phase": name})
+
+    def on_case(self, case: Case, reply: Reply, failures: list[Failure]) -> None:
+        """Writes what was sent in short, and what came back."""
+        self._write(
+            {
+                "event": "case",
+                "id": case.id,
+                "method": case.method.path,
+                "phase": case.phase,
+                "positive": case.positive,
+                "broken": None if case.broken is None else str(case.broken),
+                "description": case.description,
+                "status": reply.status,
+                "seconds": round(reply.seconds, 6),
+                "failed": [failure.check for failure in failures],
+            }
+        )
+
+    def on_failure(self, failure: Failure, name: str) -> None:
+        """Writes everything that is needed to see the failure again."""
+        self._write(
+            {
+                "event": "failure",
+                "id": name,
+                "check": failure.check,
+                "severity": failure.severity.value,
+                "cause": failure.cause,
+                "status": failure.reply.status,
+                "message": failure.reply.message,
+                "case": case_to_json(failure.case),
+                "reproducers": dict(failure.reproducers),
+            }
+        )
+
+    def on_end(self, failures: Sequence[Failure], cases: int, seconds: float) -> None:
+        """Writes the sums, and closes the file."""
+        count = len(failures)
+        self._write({"event": "end", "cases": cases, "failures": count, "seconds": seconds})
+        self._file.close()
+
+    # Any: JSON.
+    def _write(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps(event, ensure_ascii=True)
+        with self._lock:
+            self._file.write(f"{line}\n")

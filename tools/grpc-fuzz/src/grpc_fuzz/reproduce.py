@@ -1,0 +1,120 @@
+"""Ways to send a case again without this tool: a line of `buf curl`, a Python snippet, bytes."""
+
+import base64
+import shlex
+from pathlib import Path
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from grpc_fuzz.model import Case
+from grpc_fuzz.schema import Schema
+from grpc_fuzz.settings import Settings
+from grpc_fuzz.target import Target
+
+
+def reproducers(case: Case, schema: Schema, settings: Settings) -> dict[str, str]:
+    """All ways that can express the case, by name."""
+    if case.wire is not None:
+        return {"bytes": _wire_bytes(case)}
+    made = {"python": _python(case, settings), "bytes": _request_bytes(case)}
+    line = _buf_curl(case, schema, settings)
+    return made if line is None else {"buf curl": line, **made}
+
+
+def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
+    """The line, or None where JSON cannot say what the bytes say."""
+    body = _json(case, schema)
+    if body is None:
+        return None
+    parts = ["buf", "curl", "--protocol", "grpc", *_transport_options(settings.target)]
+    if settings.image is not None:
+        parts += ["--schema", str(settings.image)]
+    for key, value in (*settings.metadata, *case.metadata):
+        text = value if isinstance(value, str) else base64.b64encode(value).decode()
+        parts += ["-H", f"{key}: {text}"]
+    scheme = "http" if settings.target.tls is None else "https"
+    parts += ["-d", body, f"{scheme}://{settings.target}{case.method.path}"]
+    return shlex.join(parts)
+
+
+def _json(case: Case, schema: Schema) -> str | None:
+    objects = []
+    for request in case.requests:
+        try:
+            message = schema.parse(case.method.input, request)
+            text = json_format.MessageToJson(
+                message, indent=None, preserving_proto_field_name=True, descriptor_pool=schema.pool
+            )
+            again = json_format.Parse(
+                text, schema.message_class(case.method.input)(), descriptor_pool=schema.pool
+            )
+        except (DecodeError, json_format.Error, ValueError, TypeError):
+            return None
+        # Unknown fields, and zeros that are spelled out, do not survive the way through JSON.
+        if again.SerializeToString(deterministic=True) != request:
+            return None
+        objects.append(text)
+    return "".join(objects)
+
+
+def _transport_options(target: Target) -> list[str]:
+    if target.tls is None:
+        return ["--http2-prior-knowledge"]
+    files: list[tuple[str, Path | None]] = [
+        ("--cacert", target.tls.ca),
+        ("--cert", target.tls.certificate),
+        ("--key", target.tls.key),
+    ]
+    options = [part for name, path in files if path is not None for part in (name, str(path))]
+    if target.tls.server_name is not None:
+        options += ["--servername", target.tls.server_name]
+    return options
+
+
+def _python(case: Case, settings: Settings) -> str:
+    """A script on grpcio that sends the same bytes, those of the calls before included."""
+    channel = f"grpc.insecure_channel({str(settings.target)!r})"
+    if settings.target.tls is not None:
+        channel = f"grpc.secure_channel({str(settings.target)!r}, grpc.ssl_channel_credentials())"
+    lines = ["import grpc", "", f"channel = {channel}"]
+    for call in (*case.before, case):
+        lines += _python_call(call, settings)
+    return "\n".join(lines)
+
+
+def _python_call(case: Case, settings: Settings) -> list[str]:
+    method = case.method
+    sides = ["stream" if streams else "unary" for streams in _streams(case)]
+    metadata = (*settings.metadata, *case.metadata)
+    request = f"iter({case.requests!r})" if method.client_streaming else repr(case.requests[0])
+    options = f"metadata={metadata!r}, timeout={settings.limits.request_timeout:g}"
+    call = f"channel.{'_'.join(sides)}({method.path!r})({request}, {options})"
+    return [
+        "try:",
+        f"    print({f'list({call})' if method.server_streaming else call})",
+        "except grpc.RpcError as error:",
+        "    print(error.code(), error.details(), error.trailing_metadata())",
+    ]
+
+
+def _streams(case: Case) -> tuple[bool, bool]:
+    return case.method.client_streaming, case.method.server_streaming
+
+
+def _request_bytes(case: Case) -> str:
+    """The frames of gRPC, in hexadecimal: flag, length, message."""
+    frames = [b"\0" + len(request).to_bytes(4, "big") + request for request in case.requests]
+    return "\n".join(frame.hex() for frame in frames)
+
+
+def _wire_bytes(case: Case) -> str:
+    """The steps of the script, one per line, with payloads in hexadecimal."""
+    lines = []
+    for step in case.wire.steps if case.wire is not None else ():
+        parts: list[str] = [step.action, *([f"x{step.times}"] if step.times != 1 else [])]
+        parts += [f"{name!r}: {value!r}" for name, value in step.headers]
+        parts += [step.payload.hex()] if step.payload else []
+        parts += ["END_STREAM"] if step.end_stream else []
+        lines.append(" ".join(parts))
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""A contract: its methods, message types and constraints, from a FileDescriptorSet."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    OneofDescriptor,
+)
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodOptions
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from grpc_fuzz import constraint
+from grpc_fuzz.adapters import Adapter, BufValidate
+from grpc_fuzz.adapters.options import Options
+from grpc_fuzz.constraint import Constraint
+from grpc_fuzz.misuse import Misuse
+from grpc_fuzz.model import DeclaredError, Method
+
+DEFAULT_ADAPTERS: tuple[Adapter, ...] = (BufValidate(),)
+
+
+def descriptor_of(message: Message) -> Descriptor:
+    """The type of a message; the stubs of protobuf have two names for it."""
+    return cast(Descriptor, message.DESCRIPTOR)
+
+
+class SchemaError(Misuse):
+    """The contract cannot be read. The caller's mistake, not the server's."""
+
+
+class Schema:
+    """A contract that can be fuzzed.
+
+    Attributes:
+        image: The serialized FileDescriptorSet.
+        pool: A descriptor pool of the contract's own.
+        methods: All methods of all services, in the order of the files.
+    """
+
+    def __init__(self, files: FileDescriptorSet, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS):
+        self.image = files.SerializeToString()
+        self.pool = DescriptorPool()
+        for file in _in_order(files):
+            try:
+                self.pool.AddSerializedFile(file.SerializeToString())
+            except (TypeError, ValueError) as error:
+                raise SchemaError(f"{file.name} cannot be added: {error}") from error
+        self._adapters = tuple(adapters)
+        self._options = Options(self.pool)
+        self._constraints: dict[str, Constraint] = {}
+        self.methods = tuple(self._methods(files))
+
+    @classmethod
+    def from_image(cls, image: bytes, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS) -> "Schema":
+        """Reads a serialized FileDescriptorSet, or an image of `buf build`.
+
+        Raises:
+            SchemaError: It is not one, or lacks a file that another one imports.
+        """
+        try:
+            files = FileDescriptorSet.FromString(image)
+        except DecodeError as error:
+            raise SchemaError(f"not a FileDescriptorSet: {error}") from error
+        return cls(files, adapters)
+
+    @classmethod
+    def from_file(cls, path: Path, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS) -> "Schema":
+        """Reads a file that `buf build -o` or `protoc --include_imports -o` has written.
+
+        Raises:
+            SchemaError: The file cannot be read as such.
+        """
+        try:
+            image = path.read_bytes()
+        except OSError as error:
+            raise SchemaError(f"{path}: {error.strerror}") from error
+        return cls.from_image(image, adapters)
+
+    def method(self, path: str) -> Method:
+        """The method of that path.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for method in self.methods:
+            if method.path == path:
+                return method
+        raise KeyError(path)
+
+    def message_class(self, descriptor: Descriptor) -> type[Message]:
+        """The class of a message type."""
+        return GetMessageClass(descriptor)
+
+    def parse(self, descriptor: Descriptor, data: bytes) -> Message:
+        """Reads a message.
+
+        Raises:
+            google.protobuf.message.DecodeError: The bytes are malformed.
+        """
+        return GetMessageClass(descriptor).FromString(data)
+
+    def constraint(self, field: FieldDescriptor) -> Constraint:
+        """What a field may hold, as all adapters together say."""
+        known = self._constraints.get(field.full_name)
+        if known is None:
+            said = [adapter.constraint(field, self._options) for adapter in self._adapters]
+            known = constraint.merge([entry for entry in said if entry is not None])
+            self._constraints[field.full_name] = known
+        return known
+
+    def oneof_required(self, oneof: OneofDescriptor) -> bool:
+        """Whether one of the members must be set."""
+        return any(adapter.oneof_required(oneof, self._options) for adapter in self._adapters)
+
+    def _errors(self, method: MethodDescriptor) -> tuple[DeclaredError, ...] | None:
+        said = [adapter.errors(method, self._options) for adapter in self._adapters]
+        declared = [errors for errors in said if errors is not None]
+        return tuple(error for errors in declared for error in errors) if declared else None
+
+    def _methods(self, files: FileDescriptorSet) -> Iterator[Method]:
+        for file in files.file:
+            for service in self.pool.FindFileByName(file.name).services_by_name.values():
+                for method in service.methods:
+                    yield self._method(method)
+
+    def _method(self, method: MethodDescriptor) -> Method:
+        service = method.containing_service.full_name
+        level = method.GetOptions().idempotency_level
+        return Method(
+            path=f"/{service}/{method.name}",
+            service=service,
+            name=method.name,
+            input=method.input_type,
+            output=method.output_type,
+            client_streaming=method.client_streaming,
+            server_streaming=method.server_streaming,
+            idempotency=MethodOptions.IdempotencyLevel.Name(level),
+            declared=self._errors(method),
+        )
+
+
+def _in_order(files: FileDescriptorSet) -> Iterator[FileDescriptorProto]:
+    """Each file after those that it imports, as a descriptor pool needs them."""
+    by_name = {file.name: file for file in files.file}
+    done: set[str] = set()
+
+    def visit(name: str) -> Iterator[FileDescriptorProto]:
+        if name in done or name not in by_name:
+            return
+        done.add(name)
+        for imported in by_name[name].dependency:
+            yield from visit(imported)
+        yield by_name[name]
+
+    for name in by_name:
+        yield from visit(name)

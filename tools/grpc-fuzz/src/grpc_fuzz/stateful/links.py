@@ -1,0 +1,160 @@
+"""Links between calls: which field of a request takes up which values of earlier calls."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from grpc_fuzz.model import Method
+from grpc_fuzz.settings import Link
+from grpc_fuzz.strategies.messages import is_map
+
+# Below this depth a message repeats itself, or holds what no request asks for.
+_DEPTH_MAX = 4
+# Of a long list, the first entries are as good as all.
+_ENTRIES_MAX = 3
+
+_KINDS = {
+    FieldDescriptor.CPPTYPE_INT32: "integer",
+    FieldDescriptor.CPPTYPE_INT64: "integer",
+    FieldDescriptor.CPPTYPE_UINT32: "integer",
+    FieldDescriptor.CPPTYPE_UINT64: "integer",
+    FieldDescriptor.CPPTYPE_STRING: "text",
+}
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """What a value and a field must share to be linked.
+
+    Attributes:
+        name: The field's name; an "id" has the name of its message before it. Of a declared link,
+            its source.
+        kind: "integer", "text" or "bytes"; "declared" for a declared link.
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """A field of a request that links may feed.
+
+    Attributes:
+        path: Where it is in the request, such as "order.user_id".
+        field: Its descriptor.
+        keys: What may feed it.
+    """
+
+    path: str
+    field: FieldDescriptor
+    keys: frozenset[Key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A value in a message.
+
+    Attributes:
+        path: Where it is, such as "lines[0].id".
+        key: What it can feed.
+        value: Itself; never the zero value.
+    """
+
+    path: str
+    key: Key
+    value: int | str | bytes
+
+
+def slots(method: Method, declared: Sequence[Link] = ()) -> tuple[Slot, ...]:
+    """The fields of a method's request that links may feed.
+
+    Args:
+        method: The method.
+        declared: The links that the settings declare, of all methods.
+    """
+    return tuple(_slots(method, method.input, "", declared, _DEPTH_MAX))
+
+
+def values(
+    method: Method, message: Message, declared: Sequence[Link] = (), *, response: bool
+) -> tuple[Found, ...]:
+    """The values of a request or a response that later requests may take up."""
+    found = tuple(
+        _values(message, "", _owner(method, cast(Descriptor, message.DESCRIPTOR)), _DEPTH_MAX)
+    )
+    sources = {link.source for link in declared} if response else set()
+    named = [
+        Found(path=entry.path, key=Key(name=source, kind="declared"), value=entry.value)
+        for entry in found
+        if (source := f"{method.path}:{_without_indices(entry.path)}") in sources
+    ]
+    return (*found, *named)
+
+
+def _slots(
+    method: Method, descriptor: Descriptor, prefix: str, declared: Sequence[Link], depth: int
+) -> Iterator[Slot]:
+    for field in _fields(descriptor):
+        if field.is_repeated:
+            continue
+        path = prefix + field.name
+        if field.message_type is not None:
+            if depth > 0:
+                yield from _slots(method, field.message_type, f"{path}.", declared, depth - 1)
+            continue
+        key = _key(field, _owner(method, descriptor))
+        if key is not None:
+            target = f"{method.path}:{path}"
+            named = {
+                Key(name=link.source, kind="declared") for link in declared if link.target == target
+            }
+            yield Slot(path=path, field=field, keys=frozenset({key, *named}))
+
+
+def _values(message: Message, prefix: str, owner: str, depth: int) -> Iterator[Found]:
+    for field, value in message.ListFields():
+        if field.is_extension or is_map(field):
+            continue
+        entries = value[:_ENTRIES_MAX] if field.is_repeated else [value]
+        for position, entry in enumerate(entries):
+            path = f"{prefix}{field.name}" + (f"[{position}]" if field.is_repeated else "")
+            if field.message_type is not None:
+                if depth > 0:
+                    inner = field.message_type.name
+                    yield from _values(entry, f"{path}.", inner, depth - 1)
+            elif (key := _key(field, owner)) is not None and entry:
+                yield Found(path=path, key=key, value=entry)
+
+
+def _key(field: FieldDescriptor, owner: str) -> Key | None:
+    kind = _KINDS.get(field.cpp_type)
+    if kind is None:
+        return None
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        kind = "bytes"
+    name = f"{_snake(owner)}_id" if field.name == "id" else field.name
+    return Key(name=name, kind=kind)
+
+
+def _owner(method: Method, descriptor: Descriptor) -> str:
+    """Whose "id" it is: in the request of `GetUser` that of the answer's type, `User`."""
+    is_request = descriptor.full_name == method.input.full_name
+    return str(method.output.name if is_request else descriptor.name)
+
+
+def _snake(name: str) -> str:
+    return _WORD_START.sub("_", name).lower()
+
+
+def _without_indices(path: str) -> str:
+    return re.sub(r"\[\d+\]", "", path)
+
+
+def _fields(descriptor: Descriptor) -> list[FieldDescriptor]:
+    return list(cast("list[FieldDescriptor]", descriptor.fields))

@@ -1,0 +1,183 @@
+"""Messages that keep every constraint."""
+
+from functools import lru_cache
+from typing import Any, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from grpc_fuzz.constraint import NONE, Constraint
+from grpc_fuzz.model import Method
+from grpc_fuzz.schema import Schema
+from grpc_fuzz.strategies.scalars import scalars
+from grpc_fuzz.strategies.well_known import well_known
+
+DEPTH_MAX = 3
+ENTRIES_MAX = 4
+STREAM_MAX = 5
+
+
+def requests(schema: Schema, method: Method) -> SearchStrategy[tuple[bytes, ...]]:
+    """What a client may send in one call: one message, or up to five where it streams."""
+    one = messages(schema, method.input).map(serialize)
+    if not method.client_streaming:
+        return st.tuples(one)
+    return st.lists(one, max_size=STREAM_MAX).map(tuple)
+
+
+def serialize(message: Message) -> bytes:
+    """The message's bytes, the same for equal messages."""
+    return message.SerializeToString(deterministic=True)
+
+
+@lru_cache(maxsize=256)
+def messages(
+    schema: Schema, descriptor: Descriptor, depth: int = DEPTH_MAX
+) -> SearchStrategy[Message]:
+    """Messages of a type that keep all constraints, as far as these can be evaluated.
+
+    Args:
+        schema: The contract.
+        descriptor: The type.
+        depth: How many levels of messages may be nested; recursion ends there.
+    """
+    special = well_known(descriptor)
+    return special if special is not None else _messages(schema, descriptor, depth)
+
+
+@st.composite
+def _messages(draw: DrawFn, schema: Schema, descriptor: Descriptor, depth: int) -> Message:
+    message = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if real_oneof(field) is None:
+            fill(draw, schema, message, field, depth)
+    for oneof in descriptor.oneofs:
+        if not is_synthetic(oneof):
+            _fill_oneof(draw, schema, message, oneof, depth)
+    return message
+
+
+def real_oneof(field: FieldDescriptor) -> OneofDescriptor | None:
+    """The oneof that the field is a member of; the one behind `optional` does not count."""
+    oneof = field.containing_oneof
+    return None if oneof is None or is_synthetic(oneof) else oneof
+
+
+def is_synthetic(oneof: OneofDescriptor) -> bool:
+    """Whether the oneof stands for `optional` of proto3; descriptor.proto tells how it is named."""
+    return len(oneof.fields) == 1 and oneof.name == f"_{oneof.fields[0].name.lstrip('_')}"
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether the field is a map."""
+    entry = field.message_type
+    return entry is not None and field.is_repeated and bool(entry.GetOptions().map_entry)
+
+
+def fill(
+    draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
+) -> None:
+    """Draws a value for a field, or leaves it unset where the contract allows that."""
+    constraint = schema.constraint(field)
+    if is_map(field):
+        _fill_map(draw, schema, message, field, depth)
+    elif field.is_repeated:
+        _fill_list(draw, schema, message, field, depth)
+    elif field.has_presence and not (constraint.required or field.is_required):
+        if (depth > 0 or field.message_type is None) and draw(st.booleans()):
+            set_field(message, field, draw(_values(schema, field, constraint, depth)))
+    else:
+        set_field(message, field, draw(_values(schema, field, constraint, depth)))
+
+
+def _fill_oneof(
+    draw: DrawFn, schema: Schema, message: Message, oneof: OneofDescriptor, depth: int
+) -> None:
+    members: list[FieldDescriptor | None] = [
+        field for field in oneof.fields if depth > 0 or field.message_type is None
+    ]
+    if not schema.oneof_required(oneof):
+        members.insert(0, None)
+    field = draw(st.sampled_from(members or [*oneof.fields]))
+    if field is not None:
+        set_field(message, field, draw(_values(schema, field, schema.constraint(field), depth)))
+
+
+def _fill_list(
+    draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
+) -> None:
+    constraint = schema.constraint(field)
+    low, high = entry_range(constraint, depth if field.message_type is not None else ENTRIES_MAX)
+    values = _values(schema, field, constraint.item or NONE, depth)
+    unique_by = _identity if constraint.unique else None
+    entries = draw(st.lists(values, min_size=low, max_size=high, unique_by=unique_by))
+    set_field(message, field, entries)
+
+
+def _fill_map(
+    draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
+) -> None:
+    constraint = schema.constraint(field)
+    key, value = map_fields(field)
+    low, high = entry_range(constraint, depth if value.message_type is not None else ENTRIES_MAX)
+    keys = scalars(key, constraint.key or NONE)
+    values = _values(schema, value, constraint.item or NONE, depth)
+    set_field(message, field, draw(st.dictionaries(keys, values, min_size=low, max_size=high)))
+
+
+def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
+    """The fields of a map's keys and values."""
+    entry = cast(Descriptor, field.message_type)
+    return entry.fields_by_name["key"], entry.fields_by_name["value"]
+
+
+def entry_range(constraint: Constraint, depth: int) -> tuple[int, int]:
+    """How many entries a list or map may have: fewer on deeper levels, so that trees stay small."""
+    low = max(constraint.items_min or 0, int(constraint.required))
+    bound = low + min(ENTRIES_MAX, max(depth, 0))
+    return low, bound if constraint.items_max is None else min(bound, constraint.items_max)
+
+
+# Making a strategy costs more than drawing from it, and the same few are drawn from all the time.
+# Any: a field takes whatever its type says.
+@lru_cache(maxsize=2048)
+def _values(
+    schema: Schema, field: FieldDescriptor, constraint: Constraint, depth: int
+) -> SearchStrategy[Any]:
+    if field.message_type is not None:
+        return messages(schema, field.message_type, depth - 1)
+    return scalars(field, constraint)
+
+
+# Any: a field takes whatever its type says.
+def set_field(message: Message, field: FieldDescriptor, value: Any) -> None:
+    """Sets a field of any kind, to an empty message or list too."""
+    if is_map(field):
+        _set_map(message, field, value)
+    elif field.is_repeated:
+        message.ClearField(field.name)
+        getattr(message, field.name).extend(value)
+    elif field.message_type is not None:
+        member = getattr(message, field.name)
+        member.CopyFrom(value)
+        member.SetInParent()
+    else:
+        setattr(message, field.name, value)
+
+
+def _set_map(message: Message, field: FieldDescriptor, value: dict[Any, Any]) -> None:
+    message.ClearField(field.name)
+    entries = getattr(message, field.name)
+    _, value_field = map_fields(field)
+    for key, entry in value.items():
+        if value_field.message_type is not None:
+            entries[key].CopyFrom(entry)
+        else:
+            entries[key] = entry
+
+
+def _identity(value: object) -> object:
+    return serialize(value) if isinstance(value, Message) else value

@@ -1,0 +1,109 @@
+"""For each field of a message, the values at which something changes."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from grpc_fuzz.constraint import NONE, Constraint, Scalar
+from grpc_fuzz.schema import Schema, descriptor_of
+from grpc_fuzz.strategies.edges import FLOATS, INTEGER_RANGES, float_edges, integer_edges
+from grpc_fuzz.strategies.messages import is_map
+from grpc_fuzz.strategies.scalars import AWKWARD, integer_range, length_range
+
+# Any: a field takes whatever its type says.
+Notable = tuple[FieldDescriptor, Any, str]
+
+
+def notable_values(schema: Schema, plain: Message) -> Iterator[Notable]:
+    """Values for one field at a time; the others stay as they are.
+
+    Args:
+        schema: The contract.
+        plain: A valid message.
+
+    Yields:
+        The field, a value that its own constraint allows, and what is notable about it.
+    """
+    for field in descriptor_of(plain).fields:
+        constraint = schema.constraint(field)
+        if field.is_repeated:
+            yield from _entries(plain, field, constraint)
+        elif field.message_type is not None:
+            yield from _message(field)
+        else:
+            for value in scalar_values(field, constraint):
+                yield field, value, repr(value)[:40]
+
+
+def scalar_values(field: FieldDescriptor, constraint: Constraint) -> Iterator[Scalar]:
+    """The values of a field that is not a message at which something changes, as far as allowed."""
+    for value in _candidates(field, constraint):
+        if not constraint.broken_by(value):
+            yield value
+
+
+def _candidates(field: FieldDescriptor, constraint: Constraint) -> Iterator[Scalar]:
+    if constraint.one_of is not None:
+        yield from constraint.one_of
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        yield from (False, True)
+    elif field.enum_type is not None:
+        yield from sorted(field.enum_type.values_by_number)
+        if not constraint.defined_only and not field.enum_type.is_closed:
+            yield max(field.enum_type.values_by_number) + 1
+    elif field.type in INTEGER_RANGES:
+        yield from integer_edges(*integer_range(field, constraint))
+    elif field.type in FLOATS:
+        yield from float_edges(None, None, single=field.type == FieldDescriptor.TYPE_FLOAT)
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        low, high = length_range(constraint)
+        for character in ("a", "\U0001f600"):
+            yield from (character * length for length in sorted({low, low + 1, high - 1, high}))
+        yield from (character * max(1, low) for character in AWKWARD)
+    else:
+        yield from (b"", b"\0", b"\xff" * 16)
+        yield b"\xff" * (constraint.bytes_max or 256)
+
+
+def _entries(plain: Message, field: FieldDescriptor, constraint: Constraint) -> Iterator[Notable]:
+    if is_map(field):
+        return
+    values: list[Any] = []
+    if field.message_type is not None:
+        values = [GetMessageClass(field.message_type)()]
+    else:
+        values = list(scalar_values(field, constraint.item or NONE))
+    for value in values:
+        yield field, [value], f"one entry, {str(value)[:40]!r}"
+    sizes = {0, 1, 2, 100, constraint.items_min or 0, constraint.items_max or 0}
+    entries = list(getattr(plain, field.name)) or values[:1]
+    if constraint.unique or not entries:
+        return
+    for size in sorted(sizes):
+        within = constraint.items_max is None or size <= constraint.items_max
+        if within and size >= (constraint.items_min or 0):
+            yield field, [entries[0]] * size, f"{size} entries"
+
+
+def _message(field: FieldDescriptor) -> Iterator[Notable]:
+    descriptor = cast(Descriptor, field.message_type)
+    make = GetMessageClass(descriptor)
+    yield field, make(), "present and empty"
+    # Deeper than a recursive parser may bear, and shallower than protobuf's own bound.
+    recursive = next(
+        (inner for inner in descriptor.fields if inner.message_type is descriptor), None
+    )
+    if recursive is not None and not recursive.is_repeated:
+        deep = make()
+        innermost = deep
+        for _ in range(_DEPTH):
+            innermost = getattr(innermost, recursive.name)
+            innermost.SetInParent()
+        yield field, deep, f"nested {_DEPTH} deep"
+
+
+# Parsers of protobuf stop at 100 levels.
+_DEPTH = 90

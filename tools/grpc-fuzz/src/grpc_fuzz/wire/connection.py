@@ -1,0 +1,224 @@
+"""A raw HTTP/2 connection, which sends whatever it is told to."""
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.exceptions import ProtocolError
+
+from grpc_fuzz.target import Target, Tls
+from grpc_fuzz.wire.exchange import LIFE_SIGN, Exchange
+
+_READ_BYTES_MAX = 65536
+_FRAME_HEADER_BYTES = 9
+_CONTINUATION = 0x9
+_END_HEADERS = 0x4
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Connection:
+    """One connection to the server under test. Not to be shared between threads.
+
+    Args:
+        target: The server.
+        seconds: How long connecting and the whole exchange may take.
+
+    Raises:
+        OSError: The server cannot be reached.
+    """
+
+    def __init__(self, target: Target, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._socket = _connect(target, seconds)
+        self._http = H2Connection(
+            H2Configuration(
+                client_side=True,
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self._stream_id = -1
+        self._reset = False
+        self._unread = b""
+        self.exchange = Exchange()
+
+    def open(self) -> None:
+        """Sends the connection's preface, and waits for the server's settings."""
+        self._http.initiate_connection()
+        self._flush()
+        self._receive_once()
+
+    def renew(self, seconds: float) -> None:
+        """Gives the next exchange a time of its own, in seconds."""
+        self._deadline = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """Closes the socket, without a word to the server."""
+        self._socket.close()
+
+    def open_stream(self, headers: Headers, *, end_stream: bool, frames: int = 1) -> None:
+        """Sends a header list on the next stream, in one HEADERS frame or split into several."""
+        if self.exchange.connection_over:
+            return
+        self._stream_id += 2
+        self._reset = False
+        self.exchange = Exchange()
+        self._http.send_headers(self._stream_id, list(headers), end_stream=end_stream)
+        encoded = self._http.data_to_send()
+        self._send(encoded if frames == 1 else split_headers(encoded, frames))
+
+    def send_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Sends DATA frames as flow control lets it, until the server has answered."""
+        while not self.exchange.ended:
+            room = min(
+                self._http.local_flow_control_window(self._stream_id),
+                self._http.max_outbound_frame_size,
+            )
+            if room <= 0:
+                self._receive_once()
+                continue
+            part, data = data[:room], data[room:]
+            self._http.send_data(self._stream_id, part, end_stream=end_stream and not data)
+            self._flush()
+            if not data:
+                return
+
+    def reset(self) -> None:
+        """Cancels the call."""
+        if not self.exchange.ended:
+            self._http.reset_stream(self._stream_id, ErrorCodes.CANCEL)
+            self._flush()
+        self._reset = True
+
+    def storm(self, headers: Headers, times: int) -> None:
+        """Opens streams and resets each at once."""
+        for _ in range(times):
+            self.open_stream(headers, end_stream=False)
+            self.reset()
+            self._receive_ready()
+
+    def send_raw(self, payload: bytes) -> None:
+        """Writes to the socket as it is."""
+        self._send(payload)
+
+    def hang_up(self) -> None:
+        """Tells the server that no more bytes will come."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> None:
+        """Waits for the end of the exchange, or for a sign of life where we have cancelled it."""
+        if self._reset and not self.exchange.ended:
+            self.exchange = Exchange()
+            self._http.ping(LIFE_SIGN)
+            self._flush()
+        while not self.exchange.ended:
+            self._receive_once()
+
+    def _flush(self) -> None:
+        self._send(self._http.data_to_send())
+
+    def _send(self, data: bytes) -> None:
+        if not data or self.exchange.connection_over:
+            return
+        try:
+            self._socket.settimeout(self._time_left())
+            self._socket.sendall(data)
+        except OSError:
+            # The server may have said why before it closed the connection.
+            self._drain()
+
+    def _drain(self) -> None:
+        while not self.exchange.ended:
+            self._receive_once()
+
+    def _receive_once(self) -> None:
+        try:
+            self._socket.settimeout(self._time_left())
+            data = self._socket.recv(_READ_BYTES_MAX)
+        except TimeoutError:
+            self.exchange.close("NO_REPLY in time")
+            return
+        except OSError as error:
+            self.exchange.close(f"CLOSED {type(error).__name__}")
+            return
+        if not data:
+            self.exchange.close("CLOSED")
+            return
+        self._process(data)
+
+    def _receive_ready(self) -> None:
+        """Takes what has come already, so that a server that complains is heard."""
+        while not self.exchange.connection_over and select.select([self._socket], [], [], 0)[0]:
+            self._receive_once()
+
+    def _process(self, data: bytes) -> None:
+        """Hands h2 one frame at a time, as a GOAWAY makes it lose what came with it."""
+        self._unread += data
+        while (length := _frame_length(self._unread)) is not None:
+            octets, self._unread = self._unread[:length], self._unread[length:]
+            if not self.exchange.connection_over:
+                self._process_frame(octets)
+        self._flush()
+
+    def _process_frame(self, octets: bytes) -> None:
+        try:
+            events = self._http.receive_data(octets)
+        except ProtocolError as error:
+            self.exchange.close(f"NO_REPLY: the server broke HTTP/2: {error}")
+            return
+        for event in events:
+            if isinstance(event, DataReceived) and event.flow_controlled_length:
+                self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            self.exchange.take(event, self._stream_id)
+
+    def _time_left(self) -> float:
+        # A timeout of zero would switch the socket to non-blocking.
+        return max(self._deadline - time.monotonic(), 0.001)
+
+
+def _frame_length(data: bytes) -> int | None:
+    """How long the first frame is, its header included; None where it has not come whole."""
+    length = _FRAME_HEADER_BYTES + int.from_bytes(data[:3], "big")
+    return length if len(data) >= max(length, _FRAME_HEADER_BYTES) else None
+
+
+def split_headers(frame: bytes, frames: int) -> bytes:
+    """Splits an encoded HEADERS frame into one HEADERS frame and CONTINUATION frames."""
+    flags, stream = frame[4], frame[5:_FRAME_HEADER_BYTES]
+    block = frame[_FRAME_HEADER_BYTES:]
+    size = max(-(-len(block) // frames), 1)
+    parts = [block[start : start + size] for start in range(0, len(block), size)]
+    split = bytearray()
+    for index, part in enumerate(parts):
+        kind = frame[3] if index == 0 else _CONTINUATION
+        kept = flags & ~_END_HEADERS if index == 0 else 0
+        ends = _END_HEADERS if index == len(parts) - 1 else 0
+        split += len(part).to_bytes(3, "big") + bytes((kind, kept | ends)) + stream + part
+    return bytes(split)
+
+
+def _connect(target: Target, seconds: float) -> socket.socket:
+    raw = socket.create_connection((target.host, target.port), timeout=seconds)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if target.tls is None:
+        return raw
+    name = target.tls.server_name or target.host
+    return _tls_context(target.tls).wrap_socket(raw, server_hostname=name)
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+    context.set_alpn_protocols(["h2"])
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
