@@ -169,7 +169,12 @@ def _table(image: Path | None, options: Options) -> Options:
     path = options.pop("config") or Path(config.CONFIG_FILE)
     found = path.exists() or path != Path(config.CONFIG_FILE)
     table: Options = dict(config.read(path)) if found else {}
-    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    # By identity: 0 equals False, and is a seed like any other.
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != ()
+    }
     reflect = given.pop("reflect", False)
     _take_limits(table, given)
     _take_metadata(table, given)

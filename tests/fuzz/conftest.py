@@ -1,0 +1,36 @@
+"""What fuzzing shares: a seed that replays, and one real server with a database of its own."""
+
+import os
+from collections.abc import AsyncIterator
+from random import SystemRandom
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from tests.e2e.server_process import ServerProcess, migrated, running_server
+
+SEED_VARIABLE = "TEST_SEED"
+DATABASE = "test_fuzz"
+
+
+@pytest.fixture
+def seed() -> int:
+    """What everything is made from: a new one for each run, or the one to replay."""
+    given = os.environ.get(SEED_VARIABLE)
+    seed = SystemRandom().randrange(2**32) if given is None else int(given)
+    print(f"replay with {SEED_VARIABLE}={seed}")  # noqa: T201 - pytest shows it with a failure
+    return seed
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    """A server on an empty database of the tests' mongod, for the tests of one module."""
+    options = await migrated(mongod_uri, DATABASE)
+    quiet = ("--log-level", "warning")  # one line a call would be megabytes
+    async with running_server(tmp_path_factory.mktemp("fuzz"), *quiet, *options) as process:
+        yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(DATABASE)

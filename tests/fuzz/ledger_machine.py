@@ -1,0 +1,239 @@
+"""The workload: hypothesis makes calls of several clients begin, overlap, repeat, and be given up.
+
+What is sent depends on hypothesis' seed alone; how calls overtake each other is the machine's.
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+import hypothesis
+from credit_client import CreditClient
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.fuzz.auditor import audit
+from tests.fuzz.callers import Callers, take_turns
+from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown
+from tests.fuzz.ledger_model import UINT32_MAX, Refused, Write
+
+_ValueT = TypeVar("_ValueT")
+_QuestionT = TypeVar("_QuestionT", Write, Read)
+
+FRESH_NUMBERS: Iterator[int] = itertools.count(UINT32_MAX, -1)
+"""Users and apps that nobody has used, from the greatest id downwards."""
+KEY_LENGTH_MAX = 128
+STEPS = 40
+_TURNS_MAX = 60
+"""A call of a loaded server takes some dozens of turns of the event loop."""
+_MILLISECONDS_MAX = 12
+"""A write takes a few milliseconds: some deadlines are met, and some are not."""
+
+_EDGES = (1, 2, 3, 2**31 - 1, 2**31, UINT32_MAX - 1, UINT32_MAX)
+numbers = st.sampled_from(_EDGES) | st.integers(1, 100) | st.integers(1, UINT32_MAX)
+turns = st.sampled_from((0, 0, 0, 1, 2, 5, 20, _TURNS_MAX))
+clients = st.integers(0, 7)
+whose = st.integers(0, 1)
+key_endings = st.sampled_from(("", " ", "é", "\U0001f4b3", "\0", "long"))
+_texts = st.characters(codec="utf-8")
+reports = st.tuples(
+    st.text(_texts, min_size=1, max_size=128), st.text(_texts, min_size=1, max_size=256)
+)
+
+
+class Loop:
+    """An event loop for synchronous tests, and the clients that live on it."""
+
+    def __init__(self, runner: asyncio.Runner, clients: Sequence[CreditClient]) -> None:
+        self._runner = runner
+        self.clients = clients
+
+    def run(self, work: Coroutine[Any, Any, _ValueT]) -> _ValueT:
+        """Run to the end, together with whatever else has begun. Any: what asyncio takes."""
+        return self._runner.run(work)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two users with two apps that belong to this example alone, and calls about them."""
+
+    loop: ClassVar[Loop]
+    met: ClassVar[Counter[str]]
+    writes = Bundle("writes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers = Callers(self.loop.clients)
+        self.users = [next(FRESH_NUMBERS) for _ in range(2)]
+        self.apps = [next(FRESH_NUMBERS) for _ in range(2)]
+        self._key_numbers = itertools.count(1)
+
+    @rule(
+        target=writes,
+        client=clients,
+        user=whose,
+        app=whose,
+        credits=numbers,
+        created_by=numbers,
+        ending=key_endings,
+        turns=turns,
+    )
+    def add(self, client: int, turns: int, ending: str, **values: int) -> Write:
+        return self._begin(client, turns, self._new_write(ending, None, **values))
+
+    @rule(
+        target=writes,
+        client=clients,
+        user=whose,
+        app=whose,
+        credits=numbers,
+        created_by=numbers,
+        ending=key_endings,
+        report=reports,
+        turns=turns,
+    )
+    def use(
+        self, client: int, turns: int, ending: str, report: tuple[str, str], **values: int
+    ) -> Write:
+        return self._begin(client, turns, self._new_write(ending, report, **values))
+
+    @rule(client=clients, write=writes, turns=turns)
+    def send_again(self, client: int, write: Write, turns: int) -> None:
+        self._begin(client, turns, write)
+
+    @rule(
+        target=writes,
+        client=clients,
+        write=writes,
+        turns=turns,
+        change=st.fixed_dictionaries(
+            {}, optional={"credits": numbers, "created_by": numbers, "report": reports}
+        ),
+        app=whose,
+    )
+    def use_the_key_again(
+        self,
+        client: int,
+        write: Write,
+        turns: int,
+        change: dict[str, Any],  # fields of `Write`
+        app: int,
+    ) -> Write:
+        other = replace(write, **{"app_id": self.apps[app], **change})
+        return self._begin(client, turns, other)
+
+    @rule(client=clients, kind=st.sampled_from(Kind), user=whose, app=whose, turns=turns)
+    def read(self, client: int, kind: Kind, user: int, app: int, turns: int) -> None:
+        question = Read(kind=kind, user_id=self.users[user], app_id=self.apps[app])
+        self._begin(client, turns, question)
+
+    @rule(client=clients, write=writes, turns=st.integers(0, _TURNS_MAX))
+    def give_up(self, client: int, write: Write, turns: int) -> None:
+        self.loop.run(self.callers.give_up(client, self._renamed(write), turns=turns))
+
+    @rule(client=clients, write=writes, milliseconds=st.integers(1, _MILLISECONDS_MAX))
+    def hurry(self, client: int, write: Write, milliseconds: int) -> None:
+        async def begin() -> None:
+            self.callers.start(client, self._renamed(write), timeout_seconds=milliseconds / 1000)
+
+        self.loop.run(begin())
+
+    @rule()
+    def wait(self) -> None:
+        self.loop.run(self.callers.wait())
+
+    def teardown(self) -> None:
+        self.loop.run(self.callers.finish(self.users, self.apps))
+        findings = audit(self.callers.journal, self.users)
+        assert not findings, "\n".join(findings)
+        self.met.update(_name(call.answer) for call in self.callers.journal.calls)
+
+    def _new_write(
+        self,
+        ending: str,
+        report: tuple[str, str] | None,
+        *,
+        user: int,
+        app: int,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+    ) -> Write:
+        return Write(
+            user_id=self.users[user],
+            app_id=self.apps[app],
+            credits=credits,
+            created_by=created_by,
+            key=self._key(ending),
+            report=report,
+        )
+
+    def _renamed(self, write: Write) -> Write:
+        """The same write, as a new one."""
+        return replace(write, key=self._key(""))
+
+    def _key(self, ending: str) -> str:
+        key = f"{next(self._key_numbers)}{ending}"
+        return key.ljust(KEY_LENGTH_MAX, "k") if ending == "long" else key
+
+    def _begin(self, client: int, count: int, question: _QuestionT) -> _QuestionT:
+        async def begin() -> None:
+            self.callers.start(client, question)
+            await take_turns(count)
+
+        self.loop.run(begin())
+        return question
+
+
+def explore(loop: Loop, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
+    """Let hypothesis play so many examples and audit each.
+
+    Args:
+        loop: The clients.
+        seed: Makes the same calls again.
+        examples: How many ledgers are played with.
+        shrink: Whether to look for the shortest calls that the auditor objects to.
+
+    Returns:
+        How often each kind of answer was given: the names of refusals, "new", "replayed" …
+
+    Raises:
+        AssertionError: The auditor has found something; the message has the findings.
+    """
+
+    class Machine(LedgerMachine):
+        pass
+
+    Machine.loop = loop
+    Machine.met = Counter()
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(hypothesis.seed(seed)(Machine), settings=settings)
+    return Machine.met
+
+
+def _name(answer: Answer) -> str:
+    match answer:
+        case Acknowledged(done=done):
+            return "replayed" if done.replayed else "new"
+        case Refused(reason=reason):
+            return reason
+        case Unknown():
+            return "unknown"
+        case _:
+            return "shown"

@@ -1,0 +1,227 @@
+"""The auditor names each kind of forgery, and lets a sound journal pass."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+from credit_client import CreditTransaction, Purchase, UserCredits
+from credit_client.testing import fake_credits
+
+from tests.fuzz.auditor import audit
+from tests.fuzz.callers import Callers
+from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read, Unforeseen, Unknown
+from tests.fuzz.ledger_model import Refused, Write
+
+USER, OTHER, APP = 1001, 1002, 5
+ADD = Write(user_id=USER, app_id=APP, credits=100, created_by=1, key="add")
+USE = replace(ADD, credits=30, key="use", report=("r", "Report"))
+TOO_MUCH = replace(USE, credits=80, key="too much")
+OTHER_ADD = replace(ADD, user_id=OTHER, credits=7)
+CREDITS = Read(kind=Kind.USER_CREDITS, user_id=USER, app_id=APP)
+BALANCE = replace(CREDITS, kind=Kind.BALANCE)
+TOTAL = replace(CREDITS, kind=Kind.APP_TOTAL)
+TRANSACTIONS = replace(CREDITS, kind=Kind.TRANSACTIONS)
+PURCHASES = replace(CREDITS, kind=Kind.PURCHASES)
+
+_AnswerT = TypeVar("_AnswerT")
+
+
+@pytest.fixture
+async def journal() -> Journal:
+    """One caller that did one thing after the other."""
+    async with fake_credits() as client:
+        callers = Callers([client])
+        for question in (ADD, BALANCE, USE, USE, TOO_MUCH, CREDITS, OTHER_ADD, TOTAL):
+            await callers.ask(0, question)
+        await callers.finish([USER, OTHER], [APP])
+        return callers.journal
+
+
+def _call(journal: Journal, question: Write | Read, number: int = 0) -> Call:
+    """A call with this question; the last one for the number -1."""
+    return [call for call in journal.calls if call.question == question][number]
+
+
+def _answer(kind: type[_AnswerT], call: Call) -> _AnswerT:
+    assert isinstance(call.answer, kind)
+    return call.answer
+
+
+def _entries(journal: Journal) -> list[CreditTransaction]:
+    return _answer(list, _call(journal, TRANSACTIONS, -1))
+
+
+def _purchases(journal: Journal) -> list[Purchase]:
+    return _answer(list, _call(journal, PURCHASES, -1))
+
+
+def _redo(journal: Journal, question: Write, number: int = 0, **changes: object) -> None:
+    """Change what a receipt says has been done."""
+    call = _call(journal, question, number)
+    receipt = _answer(Acknowledged, call)
+    # What changes is one of several fields, which `replace` cannot be told.
+    call.answer = replace(receipt, done=replace(receipt.done, **changes))  # type: ignore[arg-type]
+
+
+def tell_another_balance(journal: Journal) -> None:
+    _redo(journal, ADD, balance=101)
+
+
+def tell_another_sequence(journal: Journal) -> None:
+    _redo(journal, ADD, sequence=2)
+
+
+def tell_another_transaction(journal: Journal) -> None:
+    call = _call(journal, ADD)
+    call.answer = replace(_answer(Acknowledged, call), transaction_id="another")
+
+
+def acknowledge_a_replay_as_new(journal: Journal) -> None:
+    _redo(journal, USE, 1, replayed=False)
+
+
+def acknowledge_as_new_never(journal: Journal) -> None:
+    _redo(journal, OTHER_ADD, replayed=True)
+
+
+def refuse_what_can_be_paid(journal: Journal) -> None:
+    _call(journal, USE, 1).answer = Refused(reason="INSUFFICIENT_CREDITS", metadata=(20, 30, 10))
+
+
+def refuse_with_a_wrong_number(journal: Journal) -> None:
+    _call(journal, TOO_MUCH).answer = Refused(reason="INSUFFICIENT_CREDITS", metadata=(71, 80, 9))
+
+
+def do_what_was_refused(journal: Journal) -> None:
+    _call(journal, OTHER_ADD).answer = Refused(reason="BALANCE_OVERFLOW", metadata=(0, 7))
+
+
+def answer_with_a_crash(journal: Journal) -> None:
+    _call(journal, ADD).answer = Unforeseen(error="InternalError('crash')")
+
+
+def show_a_balance_of_before(journal: Journal) -> None:
+    _call(journal, BALANCE).answer = 0
+
+
+def show_a_balance_of_afterwards(journal: Journal) -> None:
+    _call(journal, BALANCE).answer = 70
+
+
+def show_credits_of_before(journal: Journal) -> None:
+    shown = _answer(UserCredits, _call(journal, CREDITS))
+    shown.revision, shown.balances[0].balance = 1, 100
+
+
+def show_a_wrong_total(journal: Journal) -> None:
+    _call(journal, TOTAL).answer = 70
+
+
+def lose_the_last_entry(journal: Journal) -> None:
+    _entries(journal).pop()
+    _purchases(journal).pop()
+
+
+def lose_a_purchase(journal: Journal) -> None:
+    _purchases(journal).pop()
+
+
+def sell_twice(journal: Journal) -> None:
+    _purchases(journal).append(_purchases(journal)[0])
+
+
+def sell_another_report(journal: Journal) -> None:
+    _purchases(journal)[0].report_name = "Another"
+
+
+def list_backwards(journal: Journal) -> None:
+    _entries(journal).reverse()
+
+
+def apply_twice(journal: Journal) -> None:
+    entries = _entries(journal)
+    entries.insert(1, replace(entries[0], sequence=2, balance_after=200))
+
+
+def skip_a_sequence(journal: Journal) -> None:
+    _entries(journal)[1].sequence = 3
+
+
+def go_back_in_time(journal: Journal) -> None:
+    entries, purchases = _entries(journal), _purchases(journal)
+    assert entries[0].created_at is not None
+    earlier = entries[0].created_at - timedelta(milliseconds=1)
+    entries[1].created_at = purchases[0].created_at = earlier
+
+
+def do_what_nobody_asked_for(journal: Journal) -> None:
+    _entries(journal)[0].created_by = 2
+
+
+def hide_the_list(journal: Journal) -> None:
+    _call(journal, TRANSACTIONS, -1).answer = Unforeseen(error="InternalError('crash')")
+
+
+@pytest.mark.parametrize(
+    ("forge", "named"),
+    [
+        (tell_another_balance, "is none of the allowed Done(sequence=1, balance=100"),
+        (tell_another_sequence, "is none of the allowed Done(sequence=1, balance=100"),
+        (tell_another_transaction, "is not of"),
+        (acknowledge_a_replay_as_new, "acknowledged as new 2 times"),
+        (acknowledge_as_new_never, "acknowledged as new 0 times"),
+        (refuse_what_can_be_paid, "is none of the allowed Done(sequence=2, balance=70"),
+        (refuse_with_a_wrong_number, "metadata=(70, 80, 10)"),
+        (do_what_was_refused, "acknowledged as new 0 times"),
+        (answer_with_a_crash, "was answered with InternalError('crash')"),
+        (show_a_balance_of_before, "is none of the allowed 100"),
+        (show_a_balance_of_afterwards, "is none of the allowed 100"),
+        (show_credits_of_before, "is none of the allowed (1001, 2, [(5, 70)]"),
+        (show_a_wrong_total, "is none of the allowed totals 77"),
+        (lose_the_last_entry, "acknowledged and lost"),
+        (lose_a_purchase, "nobody has asked for"),
+        (sell_twice, "nobody has paid for"),
+        (sell_another_report, "nobody has asked for"),
+        (list_backwards, "entry 1 is"),
+        (apply_twice, "where the model says Done(sequence=1, balance=100, replayed=True)"),
+        (skip_a_sequence, "where the model says Done(sequence=2, balance=70"),
+        (go_back_in_time, "is older than the one before it"),
+        (do_what_nobody_asked_for, "nobody has asked for"),
+        (hide_the_list, "the lists cannot be read"),
+    ],
+)
+def test_a_forgery_is_named(journal: Journal, forge: Callable[[Journal], None], named: str) -> None:
+    forge(journal)
+    assert named in "\n".join(audit(journal, [USER, OTHER]))
+
+
+def test_a_sound_journal_passes(journal: Journal) -> None:
+    assert audit(journal, [USER, OTHER]) == []
+
+
+def _overlapping(balance: Answer, *, write: Answer) -> Journal:
+    """A read while a write is under way, and the history that comes of it."""
+    journal = Journal()
+    adding = journal.begin(0, ADD)
+    reading = journal.begin(1, BALANCE)
+    journal.end(adding, write)
+    journal.end(reading, balance)
+    return journal
+
+
+@pytest.mark.parametrize("balance", [0, 100])
+def test_a_read_that_overlaps_a_write_may_see_it_or_not(journal: Journal, balance: int) -> None:
+    overlapping = _overlapping(balance, write=_call(journal, ADD).answer)
+    overlapping.calls += [call for call in journal.calls if call.question not in (ADD, BALANCE)]
+    for moment, call in enumerate(overlapping.calls[2:], start=5):
+        call.began = call.ended = moment
+    assert audit(overlapping, [USER, OTHER]) == []
+    overlapping.calls[1].answer = 99
+    assert len(audit(overlapping, [USER, OTHER])) == 1
+
+
+def test_a_write_that_was_given_up_may_have_happened(journal: Journal) -> None:
+    _call(journal, ADD).answer = Unknown()
+    assert audit(journal, [USER, OTHER]) == []

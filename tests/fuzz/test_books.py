@@ -1,0 +1,110 @@
+"""The audit of a database names each kind of forgery, and lets sound books pass."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from tests.fuzz.scripts import load_books
+
+USER, APP = 1001, 1
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ADD, USE, PURCHASE = (ObjectId() for _ in range(3))
+
+Documents = Database[dict[str, Any]]  # values of many types
+
+
+@pytest.fixture(scope="module")
+def books() -> ModuleType:
+    return load_books()
+
+
+@pytest.fixture
+def documents(mongod_uri: str, database: str) -> Iterator[Documents]:
+    """A user who got 100 credits and spent 30; without the server's indexes and validators."""
+    common = {"user_id": USER, "app_id": APP, "created_at": NOW, "created_by": 1}
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(mongod_uri) as client:
+        documents: Documents = client[database]
+        added = {"_id": ADD, "type": "add", "credits": 100, "balance_after": 100, "sequence": 1}
+        used = {"_id": USE, "type": "use", "credits": 30, "balance_after": 70, "sequence": 2}
+        documents["credit_transactions"].insert_many(
+            [
+                {**common, **added, "idempotency_key": "a"},
+                {**common, **used, "purchase_id": PURCHASE, "idempotency_key": "u"},
+            ]
+        )
+        bought = {"_id": PURCHASE, "credits": 30, "sequence": 2, "transaction_id": USE}
+        documents["purchases"].insert_one({**common, **bought})
+        balances = [{"app_id": APP, "balance": 70}]
+        documents["user_credits"].insert_one({"user_id": USER, "balances": balances, "revision": 2})
+        documents["app_totals"].insert_many(
+            [{"app_id": APP, "slot": slot, "total": total} for slot, total in ((0, 100), (1, -30))]
+        )
+        yield documents
+
+
+def _set(collection: str, number: int, **values: object) -> Callable[[Documents], None]:
+    """Change fields of the first or second document of a collection."""
+
+    def forge(documents: Documents) -> None:
+        found = list(documents[collection].find())[number]
+        documents[collection].update_one({"_id": found["_id"]}, {"$set": values})
+
+    return forge
+
+
+def _delete(collection: str) -> Callable[[Documents], None]:
+    """Remove the last document of a collection."""
+
+    def forge(documents: Documents) -> None:
+        last = list(documents[collection].find())[-1]
+        documents[collection].delete_one({"_id": last["_id"]})
+
+    return forge
+
+
+@pytest.mark.parametrize(
+    ("forge", "named"),
+    [
+        (_set("credit_transactions", 1, balance_after=71), "an entry tells another"),
+        (_set("credit_transactions", 1, credits=130), "a balance leaves 0"),
+        (_set("credit_transactions", 0, credits=2**32), "a balance leaves 0"),
+        (_set("credit_transactions", 1, sequence=3), "a history has a gap"),
+        (_set("user_credits", 0, revision=3), "a history has a gap"),
+        (_delete("credit_transactions"), "a history has a gap"),
+        (_set("user_credits", 0, balances=[]), "a history adds up to another balance"),
+        (_delete("user_credits"), "a history adds up to another balance"),
+        (_set("user_credits", 0, user_id=1), "an account has no history"),
+        (_delete("purchases"), "a payment without its purchase"),
+        (_set("purchases", 0, credits=31), "a payment without its purchase"),
+        (_set("credit_transactions", 0, purchase_id=PURCHASE), "a payment without its purchase"),
+        (_delete("credit_transactions"), "a purchase without its payment"),
+        (_set("credit_transactions", 1, idempotency_key="a"), "a key has happened twice"),
+        (_set("app_totals", 1, total=-29), "an app's total is not"),
+        (_delete("app_totals"), "an app's total is not"),
+        (_set("app_totals", 0, app_id=2), "an app's total is not"),
+    ],
+)
+def test_a_forgery_is_named(
+    books: ModuleType, documents: Documents, forge: Callable[[Documents], None], named: str
+) -> None:
+    forge(documents)
+    assert named in "\n".join(books.findings(documents))
+
+
+def test_sound_books_pass(books: ModuleType, documents: Documents) -> None:
+    assert books.findings(documents) == []
+
+
+def test_the_script_s_exit_code_is_the_verdict(
+    books: ModuleType, documents: Documents, mongod_uri: str
+) -> None:
+    assert books.main(mongod_uri, documents.name) == 0
+    _delete("app_totals")(documents)
+    assert books.main(mongod_uri, documents.name) == 1

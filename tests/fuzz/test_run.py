@@ -1,0 +1,54 @@
+"""What `make fuzz` runs: it leaves no process behind, and names a variable of no use."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.mongod_process import gone
+from tests.fuzz.scripts import RUN
+
+
+async def _start(**variables: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, RUN), stdout=PIPE, stderr=STDOUT, env={**os.environ, **variables}
+    )
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield int(child)
+            yield from _descendants(int(child))
+
+
+async def test_a_signal_ends_everything_it_has_started(tmp_path: Path) -> None:
+    process = await _start(SEED="7", STATE=str(tmp_path))
+    assert process.stdout is not None
+    said = b""
+    while b"target: " not in said:
+        line = await process.stdout.readline()
+        assert line, said.decode()
+        said += line
+    children = [os.pidfd_open(pid) for pid in _descendants(process.pid)]
+    assert len(children) >= 3, "the server, its mongod and the fuzzer"
+    process.terminate()
+    assert await process.wait() == 130
+    for child in children:
+        await gone(child)
+    assert b"SEED=7" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MINUTES", "0"), ("MINUTES", "nan"), ("MINUTES", "many"), ("SEED", "x")]
+)
+async def test_a_variable_of_no_use_is_named(name: str, value: str) -> None:
+    process = await _start(**{name: value})
+    output, _ = await process.communicate()
+    assert process.returncode == 2
+    assert f"{name}={value}".encode() in output
+    assert b"Traceback" not in output

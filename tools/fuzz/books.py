@@ -1,0 +1,224 @@
+"""Audits the books of a credit server's database: after whatever was sent, the money must add up.
+
+Run as `.venv/bin/python tools/fuzz/books.py MONGODB_URI DATABASE`. Exit codes: 0 they add up, 1
+they do not. The database does the sums, so that it takes seconds however many users there are.
+Needs nothing of the server's own code, which could be wrong in the same way.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+
+UINT32_MAX = 2**32 - 1
+SHOWN_MAX = 10
+
+# Any: documents hold values of many types.
+Document = Mapping[str, Any]
+Stage = dict[str, Any]
+
+_SIGNED = {"$cond": [{"$eq": ["$type", "add"]}, "$credits", {"$multiply": ["$credits", -1]}]}
+_BY_USER_AND_APP = {"user_id": "$user_id", "app_id": "$app_id"}
+
+
+def findings(database: Database[dict[str, Any]]) -> list[str]:
+    """Look for what must never be in a ledger at rest.
+
+    Args:
+        database: The server's database; nobody may be writing to it.
+
+    Returns:
+        One sentence for each finding, a few of each kind; none when all is well.
+    """
+    transactions = database["credit_transactions"]
+    looked_for: Sequence[tuple[str, str, Sequence[Stage]]] = (
+        (
+            "a balance leaves 0 to 4294967295, or an entry tells another",
+            transactions.name,
+            _running(),
+        ),
+        (
+            "a history has a gap, or ends elsewhere than its account",
+            transactions.name,
+            _sequences(),
+        ),
+        ("a history adds up to another balance than is held", transactions.name, _sums()),
+        ("an account has no history", "user_credits", _without("credit_transactions", "user_id")),
+        ("a payment without its purchase", transactions.name, _unbought()),
+        ("a purchase without its payment", "purchases", _unpaid()),
+        ("a key has happened twice", transactions.name, _keys()),
+        ("an app's total is not the sum of its balances", "user_credits", _totals()),
+    )
+    return [
+        f"{sentence}: {found}"
+        for sentence, collection, pipeline in looked_for
+        for found in _found(database, collection, pipeline)
+    ]
+
+
+def _found(
+    database: Database[dict[str, Any]], collection: str, pipeline: Sequence[Stage]
+) -> Iterator[Document]:
+    stages = [*pipeline, {"$limit": SHOWN_MAX}]
+    yield from database[collection].aggregate(stages, allowDiskUse=True)
+
+
+def _running() -> list[Stage]:
+    """Entries whose balance is not the sum of all changes so far."""
+    window = {
+        "partitionBy": _BY_USER_AND_APP,
+        "sortBy": {"sequence": 1},
+        "output": {
+            "sum": {"$sum": _SIGNED, "window": {"documents": ["unbounded", "current"]}},
+        },
+    }
+    wrong = {
+        "$or": [
+            {"$ne": ["$sum", "$balance_after"]},
+            {"$lt": ["$sum", 0]},
+            {"$gt": ["$sum", UINT32_MAX]},
+        ]
+    }
+    return [{"$setWindowFields": window}, {"$match": {"$expr": wrong}}]
+
+
+def _sequences() -> list[Stage]:
+    """Users whose sequences are not 1, 2, 3 … up to their account's revision."""
+    group = {
+        "_id": "$user_id",
+        "entries": {"$sum": 1},
+        "distinct": {"$addToSet": "$sequence"},
+        "first": {"$min": "$sequence"},
+        "last": {"$max": "$sequence"},
+    }
+    wrong = {
+        "$or": [
+            {"$ne": ["$first", 1]},
+            {"$ne": ["$last", "$entries"]},
+            {"$ne": [{"$size": "$distinct"}, "$entries"]},
+            {"$ne": [["$last"], "$account.revision"]},
+        ]
+    }
+    shown = {"entries": 1, "first": 1, "last": 1, "revision": "$account.revision"}
+    return [
+        {"$group": group},
+        _join("user_credits", "_id", "user_id", "account"),
+        {"$match": {"$expr": wrong}},
+        {"$project": shown},
+    ]
+
+
+def _sums() -> list[Stage]:
+    """Users whose account does not hold the sums of their history, app by app."""
+    held = {
+        "$map": {
+            "input": {"$ifNull": [{"$first": "$account.balances"}, []]},
+            "in": {"app_id": "$$this.app_id", "balance": "$$this.balance"},
+        }
+    }
+    return [
+        {"$group": {"_id": _BY_USER_AND_APP, "balance": {"$sum": _SIGNED}}},
+        {
+            "$group": {
+                "_id": "$_id.user_id",
+                "earned": {"$push": {"app_id": "$_id.app_id", "balance": "$balance"}},
+            }
+        },
+        _join("user_credits", "_id", "user_id", "account"),
+        {"$project": {"earned": 1, "held": held}},
+        {"$match": {"$expr": {"$not": [{"$setEquals": ["$earned", "$held"]}]}}},
+    ]
+
+
+def _unbought() -> list[Stage]:
+    """USE entries that no purchase answers to, and ADD entries that name one."""
+    same = [
+        {"$eq": [[f"${name}"], f"$bought.{name}"]}
+        for name in ("user_id", "app_id", "credits", "created_by", "sequence", "created_at")
+    ]
+    sound = {
+        "$cond": [
+            {"$eq": ["$type", "use"]},
+            {"$and": [*same, {"$eq": [["$_id"], "$bought.transaction_id"]}]},
+            {"$eq": [{"$type": "$purchase_id"}, "missing"]},
+        ]
+    }
+    return [
+        _join("purchases", "purchase_id", "_id", "bought"),
+        {"$match": {"$expr": {"$not": [sound]}}},
+    ]
+
+
+def _unpaid() -> list[Stage]:
+    """Purchases whose transaction is not there or names another purchase."""
+    return [
+        _join("credit_transactions", "transaction_id", "_id", "paid"),
+        {"$match": {"$expr": {"$ne": [["$_id"], "$paid.purchase_id"]}}},
+    ]
+
+
+def _keys() -> list[Stage]:
+    """Keys of a user with more than one entry."""
+    pair = {"user_id": "$user_id", "key": "$idempotency_key"}
+    return [
+        {"$match": {"idempotency_key": {"$exists": True}}},
+        {"$group": {"_id": pair, "count": {"$sum": 1}}},
+        {"$match": {"count": {"$gt": 1}}},
+    ]
+
+
+def _totals() -> list[Stage]:
+    """Apps whose parts of the total do not add up to what the users hold."""
+    part = {"_id": "$app_id", "held": {"$literal": 0}, "total": "$total"}
+    return [
+        {"$unwind": "$balances"},
+        {
+            "$project": {
+                "_id": "$balances.app_id",
+                "held": "$balances.balance",
+                "total": {"$literal": 0},
+            }
+        },
+        {"$unionWith": {"coll": "app_totals", "pipeline": [{"$project": part}]}},
+        {"$group": {"_id": "$_id", "held": {"$sum": "$held"}, "total": {"$sum": "$total"}}},
+        {"$match": {"$expr": {"$ne": ["$held", "$total"]}}},
+    ]
+
+
+def _without(collection: str, name: str) -> list[Stage]:
+    """Documents that no document of a collection belongs to."""
+    return [
+        _join(collection, name, name, "joined"),
+        {"$match": {"joined": []}},
+    ]
+
+
+def _join(collection: str, local: str, foreign: str, name: str) -> Stage:
+    return {
+        "$lookup": {
+            "from": collection,
+            "localField": local,
+            "foreignField": foreign,
+            "as": name,
+        }
+    }
+
+
+def main(uri: str, name: str) -> int:
+    """Audit a database and say what came of it."""
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(uri) as client:
+        database: Database[dict[str, Any]] = client[name]
+        found = findings(database)
+        entries = database["credit_transactions"].count_documents({})
+    for finding in found:
+        print(f"the books are wrong: {finding}", file=sys.stderr)  # noqa: T201 - a script speaks
+    if not found:
+        print(f"the books add up: {entries} transactions")  # noqa: T201
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
