@@ -92,7 +92,7 @@ pytest: install ## Run all tests, on a real mongod where it matters.
 	@$(BIN)/pytest
 
 .PHONY: wheels
-wheels: install ## Build the wheels into dist/ and install each into an empty environment.
+wheels: install ## Build every wheel and try each in an empty environment.
 	@$(BIN)/python tools/check_wheels.py
 
 .PHONY: test
@@ -108,4 +108,4 @@ fuzz: install ## Fuzz the server on a real mongod; MINUTES=5, SEED=… to send t
 
 .PHONY: clean
 clean: ## Remove the environment, caches and wheels; data stays.
-	@rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) dist .grpc-fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

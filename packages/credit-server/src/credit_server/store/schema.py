@@ -21,6 +21,7 @@ from credit_server.store.documents import (
     SchemaVersionDocument,
     TransactionDocument,
 )
+from credit_server.store.failure import StoreMisconfigured
 
 SCHEMA_VERSION = 1
 """Counts the changes of collections, validators and indexes."""
@@ -151,7 +152,7 @@ async def _version(database: Database) -> int:
     return 0 if stored is None else SchemaVersionDocument.model_validate(stored).version
 
 
-class SchemaTooNew(Exception):
+class SchemaTooNew(StoreMisconfigured):
     """The database was migrated by a later release; this one would not understand it."""
 
     def __init__(self, database: str, version: int) -> None:
