@@ -159,6 +159,11 @@ def test_a_release_without_a_change_is_misuse(fresh: Copy) -> None:
     assert "nothing has changed" in fresh.gate("release", "0.5.1").said
 
 
+def test_a_major_version_needs_no_change(fresh: Copy) -> None:
+    assert fresh.gate("release", "1.0.0").status == 0
+    assert _versions(fresh) == ["0.5.0", "1.0.0"]
+
+
 @pytest.mark.parametrize("version", ["0.5.0", "0.4.9"])
 def test_a_release_comes_after_all_others(fresh: Copy, version: str) -> None:
     _add_field(fresh)

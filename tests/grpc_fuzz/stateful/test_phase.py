@@ -32,6 +32,9 @@ def test_a_failing_sequence_is_shrunk_and_replays_with_ids_of_another_server(
                 checks=("not_a_server_error",),
                 max_examples=200,
                 max_failures=1,
+                # A search at random: of six seeds, one ends at a sequence that needs what an
+                # earlier one left in the server, and two begin with List.
+                seed=1,
             ),
             shop_schema(),
         )

@@ -18,6 +18,9 @@ def reproducers(case: Case, schema: Schema, settings: Settings) -> dict[str, str
     if case.wire is not None:
         return {"bytes": _wire_bytes(case)}
     made = {"python": _python(case, settings), "bytes": _request_bytes(case)}
+    if any(call.bindings for call in (*case.before, case)):
+        # The others send the ids of this run; only a replay takes those that a server answers anew.
+        made["replay"] = "grpc-fuzz replay"
     line = _buf_curl(case, schema, settings)
     return made if line is None else {"buf curl": line, **made}
 
