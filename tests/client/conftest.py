@@ -5,12 +5,13 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService
-from credit_client.transport import Answer, AttemptFailed
+from credit_client.transport import Answer, AttemptFailed, Method
 from credit_models import Empty, Receipt
 from credit_models.codec import encode
 from grpclib.protocol import H2Protocol
@@ -58,7 +59,15 @@ class ScriptedTransport:
     def _next(self) -> Outcome:
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
-    async def unary(self, method, request, *, request_id, timeout_seconds):  # type: ignore[no-untyped-def]
+    # Any: what is sent and answered is of the method's types, which the outcomes do not know.
+    async def unary(
+        self,
+        method: Method[Any, Any],
+        request: Any,
+        *,
+        request_id: str,
+        timeout_seconds: float | None,
+    ) -> Any:
         self.sent.append(
             Sent(
                 path=method.path,
@@ -77,7 +86,9 @@ class ScriptedTransport:
                 return outcome
         return None
 
-    async def stream(self, method, request, *, request_id) -> AsyncGenerator[object, None]:  # type: ignore[no-untyped-def]
+    async def stream(
+        self, method: Method[Any, Any], request: Any, *, request_id: str
+    ) -> AsyncGenerator[Any, None]:
         self.sent.append(
             Sent(path=method.path, request=request, request_id=request_id, timeout_seconds=None)
         )
@@ -229,6 +240,7 @@ class RawServer:
 def raw_server() -> Callable[..., AbstractAsyncContextManager[RawServer]]:
     @asynccontextmanager
     async def serve(*scripts: Script, **options: object) -> AsyncIterator[RawServer]:
+        # The options are fields of RawServer, each of a type of its own.
         raw = RawServer(scripts=list(scripts), **options)  # type: ignore[arg-type]
         sock = _listening_socket()
         raw.port = sock.getsockname()[1]

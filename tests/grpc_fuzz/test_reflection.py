@@ -1,5 +1,7 @@
 """A contract can be had from the server itself."""
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_fuzz import reflection
@@ -30,7 +32,7 @@ def answer_to(question: bytes) -> bytes:
     return field(4, field(1, FILES[name].SerializeToString()))
 
 
-def serve(version: str, answer=answer_to) -> Http2Server:  # type: ignore[no-untyped-def]
+def serve(version: str, answer: Callable[[bytes], bytes] = answer_to) -> Http2Server:
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
 
     def handle(called: str, data: bytes) -> list[bytes]:

@@ -205,8 +205,9 @@ class MongoUnit:
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:
         """Run a write command; one that writes only a part of what it was told is an error."""
         reply = self._database.command(command, session=self._session)
-        for error in reply.get("writeErrors", []):
-            raise OperationFailure(error["errmsg"], error["code"], error)
+        errors = reply.get("writeErrors")
+        if errors:
+            raise OperationFailure(errors[0]["errmsg"], errors[0]["code"], errors[0])
         return reply
 
     def _commit(self) -> None:
