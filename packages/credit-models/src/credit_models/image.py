@@ -9,7 +9,12 @@ from importlib import resources
 from typing import Any
 
 import betterproto2
-from google.protobuf.descriptor import EnumValueDescriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import (
+    EnumValueDescriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -67,29 +72,23 @@ def message_class(full_name: str) -> type[Message]:
     return GetMessageClass(POOL.FindMessageTypeByName(full_name))
 
 
-_FIELD_OPTIONS = message_class("google.protobuf.FieldOptions")
-_ENUM_VALUE_OPTIONS = message_class("google.protobuf.EnumValueOptions")
-_METHOD_OPTIONS = message_class("google.protobuf.MethodOptions")
+_Carrier = FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor
+"""What carries options of the contract's own."""
 
-
-def _options_class(
-    descriptor: FieldDescriptor | EnumValueDescriptor | MethodDescriptor,
-) -> type[Message]:
-    if isinstance(descriptor, FieldDescriptor):
-        return _FIELD_OPTIONS
-    if isinstance(descriptor, EnumValueDescriptor):
-        return _ENUM_VALUE_OPTIONS
-    return _METHOD_OPTIONS
+_OPTIONS: dict[type[_Carrier], type[Message]] = {
+    EnumValueDescriptor: message_class("google.protobuf.EnumValueOptions"),
+    FieldDescriptor: message_class("google.protobuf.FieldOptions"),
+    MethodDescriptor: message_class("google.protobuf.MethodOptions"),
+    ServiceDescriptor: message_class("google.protobuf.ServiceOptions"),
+}
 
 
 # Any: only the descriptors know the type of an extension's value.
-def option(
-    descriptor: FieldDescriptor | EnumValueDescriptor | MethodDescriptor, extension_name: str
-) -> Any:
+def option(descriptor: _Carrier, extension_name: str) -> Any:
     """Reads one of the contract's own options.
 
     Args:
-        descriptor: The field, enum value or method of `POOL` that carries the option.
+        descriptor: The field, enum value, method or service of `POOL` that carries the option.
         extension_name: The option's full name, such as `credit.options.v1.constraint`.
 
     Returns:
@@ -101,7 +100,9 @@ def option(
     extension: Any = POOL.FindExtensionByName(extension_name)
     # `GetOptions` is of the default pool's class, to which our extensions are unknown fields.
     serialized = descriptor.GetOptions().SerializeToString()
-    options = _options_class(descriptor).FromString(serialized)
+    # Not by `type(descriptor)`: these are classes of the C implementation, behind `isinstance`.
+    options_class = next(found for kind, found in _OPTIONS.items() if isinstance(descriptor, kind))
+    options: Any = options_class.FromString(serialized)
     if extension.is_repeated:
         values: Sequence[Any] = options.Extensions[extension]
         return values or None

@@ -10,7 +10,7 @@ from grpclib.const import Status
 from credit_models import ErrorReason
 from credit_models.image import POOL, option
 
-__all__ = ["DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
+__all__ = ["ACCESS_REASONS", "DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
 
 # `google.rpc.ErrorInfo.domain` of every refusal: the contract's package.
 DOMAIN = "credit.v1"
@@ -69,6 +69,11 @@ _VALUES = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values
 _NAMES = {ErrorReason(value.number): value.name.removeprefix(_PREFIX) for value in _VALUES}
 _METHOD_REASONS = MappingProxyType(
     {f"/{_SERVICE.full_name}/{method.name}": _method_reasons(method) for method in _SERVICE.methods}
+)
+
+# The reasons with which every call may be refused, before its own, in the order of precedence.
+ACCESS_REASONS: tuple[ErrorReason, ...] = tuple(
+    ErrorReason(number) for number in option(_SERVICE, "credit.v1.access_errors") or ()
 )
 
 # All reasons but the zero value, which is never sent.

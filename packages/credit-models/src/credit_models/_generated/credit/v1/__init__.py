@@ -94,8 +94,8 @@ class ErrorReason(betterproto2.Enum):
 
     OVERLOADED = 6
     """
-    UNAVAILABLE. More writes are waiting than the server queues, and this one was not taken in.
-    A `google.rpc.RetryInfo` says after which time to try again.
+    UNAVAILABLE. More calls are waiting than the server can answer in time, or it is shutting down,
+    and this one was not taken in: nothing happened. A `google.rpc.RetryInfo` says after which time to try again.
     """
 
     STORE_UNAVAILABLE = 7
@@ -111,6 +111,37 @@ class ErrorReason(betterproto2.Enum):
     credits are for another one. Metadata: `limit`, how many apps that is. Nothing was added.
     """
 
+    UNAUTHENTICATED = 9
+    """
+    UNAUTHENTICATED. The server asks for an identity, and the call came with none or with one that
+    does not hold: a token that is missing, expired, not signed by a known key or meant for another
+    server, or a client certificate that names nobody. The status's message says which. Nothing
+    happened; get a new token.
+    """
+
+    RATE_LIMITED = 10
+    """
+    RESOURCE_EXHAUSTED. The identity makes more calls than it is allowed in a time.
+    A `google.rpc.RetryInfo` says after which time to try again. Nothing happened.
+    """
+
+    SCOPE_MISSING = 11
+    """
+    PERMISSION_DENIED. The identity lacks the scope that the call needs. Metadata: `scope`, such as
+    credits:spend. Nothing happened.
+    """
+
+    APP_NOT_ALLOWED = 12
+    """
+    PERMISSION_DENIED. The identity may not act in the app. Metadata: `app_id`. Nothing happened.
+    """
+
+    ACTOR_NOT_ALLOWED = 13
+    """
+    PERMISSION_DENIED. `created_by` is not the identity's own number, and it may not act for others.
+    Metadata: `created_by`. Nothing happened.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -123,6 +154,11 @@ class ErrorReason(betterproto2.Enum):
             6: "ERROR_REASON_OVERLOADED",
             7: "ERROR_REASON_STORE_UNAVAILABLE",
             8: "ERROR_REASON_TOO_MANY_APPS",
+            9: "ERROR_REASON_UNAUTHENTICATED",
+            10: "ERROR_REASON_RATE_LIMITED",
+            11: "ERROR_REASON_SCOPE_MISSING",
+            12: "ERROR_REASON_APP_NOT_ALLOWED",
+            13: "ERROR_REASON_ACTOR_NOT_ALLOWED",
         }
 
     @classmethod
@@ -137,6 +173,11 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_OVERLOADED": 6,
             "ERROR_REASON_STORE_UNAVAILABLE": 7,
             "ERROR_REASON_TOO_MANY_APPS": 8,
+            "ERROR_REASON_UNAUTHENTICATED": 9,
+            "ERROR_REASON_RATE_LIMITED": 10,
+            "ERROR_REASON_SCOPE_MISSING": 11,
+            "ERROR_REASON_APP_NOT_ALLOWED": 12,
+            "ERROR_REASON_ACTOR_NOT_ALLOWED": 13,
         }
 
 
@@ -552,6 +593,10 @@ default_message_pool.register_message("credit.v1", "Receipt", Receipt)
 class UserCredits(betterproto2.Message):
     """
     All that a user holds.
+
+    To an identity that belongs to certain apps it shows the balances in these. What it says of all
+    apps together (when, by whom, `revision`) is then unset, and for a user without credits in them
+    it looks as if the user never had any.
     """
 
     id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -638,6 +683,9 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
     `credit-receipt-bin`. Every refusal carries a `google.rpc.ErrorInfo`; see `ErrorReason`.
     A call that ends without a status of the server's own (a lost connection, DEADLINE_EXCEEDED,
     CANCELLED) may or may not have happened: send it again with the same idempotency key.
+
+    Where the server knows identities, each belongs to certain apps: it acts and sees in these alone,
+    as if there were no others. Every call names the scope that it takes.
     """
 
     async def add_credits(
@@ -741,7 +789,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[Purchase]":
         """
-        Streams all purchases of a user, oldest first.
+        Streams all purchases of a user, oldest first; of the identity's apps, where it belongs to
+        certain ones.
         """
 
         async for response in self._unary_stream(
@@ -763,7 +812,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[CreditTransaction]":
         """
-        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap.
+        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap; of the
+        identity's apps, where it belongs to certain ones: those of other apps are then left out.
         """
 
         async for response in self._unary_stream(
@@ -788,6 +838,9 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
     `credit-receipt-bin`. Every refusal carries a `google.rpc.ErrorInfo`; see `ErrorReason`.
     A call that ends without a status of the server's own (a lost connection, DEADLINE_EXCEEDED,
     CANCELLED) may or may not have happened: send it again with the same idempotency key.
+
+    Where the server knows identities, each belongs to certain apps: it acts and sees in these alone,
+    as if there were no others. Every call names the scope that it takes.
     """
 
     async def add_credits(self, message: "CreditRequest") -> "Empty":
@@ -828,7 +881,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def list_user_purchases(self, message: "UserId") -> "AsyncIterator[Purchase]":
         """
-        Streams all purchases of a user, oldest first.
+        Streams all purchases of a user, oldest first; of the identity's apps, where it belongs to
+        certain ones.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -836,7 +890,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def list_user_transactions(self, message: "UserId") -> "AsyncIterator[CreditTransaction]":
         """
-        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap.
+        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap; of the
+        identity's apps, where it belongs to certain ones: those of other apps are then left out.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
