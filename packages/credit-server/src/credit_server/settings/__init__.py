@@ -1,0 +1,6 @@
+"""The server's settings: environment variables `CREDIT_*`, or options of `credit-server serve`."""
+
+from credit_server.settings.server import ServerSettings, is_loopback
+from credit_server.settings.store import StoreSettings
+
+__all__ = ["ServerSettings", "StoreSettings", "is_loopback"]

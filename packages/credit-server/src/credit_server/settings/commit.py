@@ -1,0 +1,30 @@
+"""How writes are gathered and committed."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from credit_server.settings.units import Count, Seconds
+
+
+class CommitSettings(BaseModel):
+    """How writes are gathered and committed."""
+
+    commit_lanes: int = Field(
+        default=2, ge=1, le=64, description="batches of writes that may be in flight at once"
+    )
+    commit_waiting_max: Count = Field(
+        default=4096,
+        description="writes that may be without an answer, shared equally by the lanes; more are"
+        " refused as OVERLOADED",
+    )
+    commit_batch_max: int = Field(
+        default=256, ge=1, le=1000, description="writes that share one transaction of the store"
+    )
+    commit_retry_seconds: Seconds = Field(
+        default=10.0,
+        description="how long a batch is tried again while the store is contended or silent",
+    )
+    commit_cache_max: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
+        default=100_000, description="accounts, and idempotency keys, that are remembered"
+    )

@@ -1,0 +1,38 @@
+"""All that `credit-server serve` can be told."""
+
+import ipaddress
+from typing import Self
+
+from pydantic import model_validator
+
+from credit_server.settings.commit import CommitSettings
+from credit_server.settings.identity import IdentitySettings
+from credit_server.settings.store import StoreSettings
+from credit_server.settings.telemetry import TelemetrySettings
+from credit_server.settings.transport import TransportSettings
+
+
+class ServerSettings(
+    TelemetrySettings, CommitSettings, IdentitySettings, TransportSettings, StoreSettings
+):
+    """All that `credit-server serve` can be told."""
+
+    @model_validator(mode="after")
+    def _not_in_the_clear(self) -> Self:
+        if not self.insecure and not is_loopback(self.host):
+            raise ValueError(
+                f"CREDIT_HOST {self.host} can be reached from other machines, and the server has"
+                " no TLS and no identities yet: listen on 127.0.0.1, or say --insecure"
+                " (CREDIT_INSECURE=true) where the network itself is trusted"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

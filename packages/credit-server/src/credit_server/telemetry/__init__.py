@@ -1,0 +1,1 @@
+"""What the operator is told of a running server: metrics and traces."""
