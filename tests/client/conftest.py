@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,7 @@ class Sent:
     request: object
     request_id: str
     timeout_seconds: float | None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 Outcome = Answer[object] | AttemptFailed | list[object] | asyncio.Event
@@ -67,6 +68,7 @@ class ScriptedTransport:
         *,
         request_id: str,
         timeout_seconds: float | None,
+        metadata: Mapping[str, str],
     ) -> Any:
         self.sent.append(
             Sent(
@@ -74,6 +76,7 @@ class ScriptedTransport:
                 request=request,
                 request_id=request_id,
                 timeout_seconds=timeout_seconds,
+                metadata=metadata,
             )
         )
         match self._next():
@@ -87,10 +90,21 @@ class ScriptedTransport:
         return None
 
     async def stream(
-        self, method: Method[Any, Any], request: Any, *, request_id: str
+        self,
+        method: Method[Any, Any],
+        request: Any,
+        *,
+        request_id: str,
+        metadata: Mapping[str, str],
     ) -> AsyncGenerator[Any, None]:
         self.sent.append(
-            Sent(path=method.path, request=request, request_id=request_id, timeout_seconds=None)
+            Sent(
+                path=method.path,
+                request=request,
+                request_id=request_id,
+                timeout_seconds=None,
+                metadata=metadata,
+            )
         )
         outcome = self._next()
         try:

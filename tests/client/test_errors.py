@@ -19,6 +19,13 @@ SAMPLES: list[CreditError] = [
     errors.TooManyApps("m", limit=1000),
     errors.AppTotalOverflow("m", total=2**32),
     errors.AccessDenied("m", status=Status.PERMISSION_DENIED),
+    errors.Unauthenticated("m", request_id="r"),
+    errors.ScopeMissing("m", scope="credits:spend"),
+    errors.AppNotAllowed("m", app_id=7),
+    errors.ActorNotAllowed("m", created_by=9),
+    errors.RateLimited("m", retry_after_seconds=1.5),
+    errors.TokenUnavailable("m"),
+    errors.TlsFailed("m"),
     errors.UnknownRefusal("m", status=Status.ABORTED, reason_name="NEW", request_id="r"),
     errors.Unavailable("m"),
     errors.Overloaded("m"),
@@ -58,6 +65,11 @@ def test_the_key_of_a_write_travels_with_its_error() -> None:
     assert error.idempotency_key is None
     error.idempotency_key = "k"
     assert pickle.loads(pickle.dumps(error)).idempotency_key == "k"
+
+
+def test_the_text_of_an_error_names_the_request() -> None:
+    assert str(errors.Unavailable("it is away", request_id="r-1")) == "it is away (request r-1)"
+    assert str(errors.InvalidField("credits must be 1 or more")) == "credits must be 1 or more"
 
 
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)

@@ -9,6 +9,8 @@ import credit_client.testing
 def test_the_public_names_are_these() -> None:
     assert credit_client.__all__ == [
         "AccessDenied",
+        "ActorNotAllowed",
+        "AppNotAllowed",
         "AppTotalOverflow",
         "Balance",
         "BalanceOverflow",
@@ -26,14 +28,20 @@ def test_the_public_names_are_these() -> None:
         "Overloaded",
         "ProtocolMismatch",
         "Purchase",
+        "RateLimited",
         "Receipt",
+        "ScopeMissing",
         "StoreUnavailable",
+        "TlsFailed",
+        "TokenUnavailable",
         "TooManyApps",
         "TransactionType",
+        "Unauthenticated",
         "Unavailable",
         "UnknownRefusal",
         "UserCredits",
         "Violation",
+        "request_id",
     ]
     assert all(hasattr(credit_client, name) for name in credit_client.__all__)
 

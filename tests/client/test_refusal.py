@@ -4,7 +4,7 @@ import pytest
 from credit_client import errors
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.retry import is_retryable
-from credit_client.transport import AnswerBroken, AttemptFailed
+from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 from credit_models import ErrorReason
 from credit_models.constraints import Violation
 from credit_models.reasons import DOMAIN, RULES, reason_name
@@ -32,7 +32,7 @@ def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> 
 
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
 def test_what_the_contract_calls_retryable_is_repeated(reason: ErrorReason) -> None:
-    assert is_retryable(RULES[reason].status) == RULES[reason].retryable
+    assert is_retryable(_refused(reason)) == RULES[reason].retryable
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_without_a_reason_the_status_decides(status: Status) -> None:
         Status.INVALID_ARGUMENT: errors.InvalidField,
         Status.UNAVAILABLE: errors.Unavailable,
         Status.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
-        Status.UNAUTHENTICATED: errors.AccessDenied,
+        Status.UNAUTHENTICATED: errors.Unauthenticated,
         Status.PERMISSION_DENIED: errors.AccessDenied,
         Status.UNIMPLEMENTED: errors.ProtocolMismatch,
         Status.OK: errors.ProtocolMismatch,
@@ -100,6 +100,31 @@ def test_a_reason_of_somebody_else_is_not_taken_for_ours() -> None:
     info = ErrorInfo(reason="OVERLOADED", domain="proxy.example")
     error = error_of(AttemptFailed(Status.UNAVAILABLE, "why", details=[info]), request_id="ours")
     assert type(error) is errors.Unavailable
+
+
+def test_who_may_not_is_told_what_is_missing() -> None:
+    scope = error_of(_refused(ErrorReason.SCOPE_MISSING, scope="credits:spend"), request_id="")
+    assert isinstance(scope, errors.ScopeMissing)
+    assert (scope.scope, scope.status) == ("credits:spend", Status.PERMISSION_DENIED)
+    app = error_of(_refused(ErrorReason.APP_NOT_ALLOWED, app_id="7"), request_id="")
+    assert isinstance(app, errors.AppNotAllowed)
+    assert app.app_id == 7
+    actor = error_of(_refused(ErrorReason.ACTOR_NOT_ALLOWED, created_by="9"), request_id="")
+    assert isinstance(actor, errors.ActorNotAllowed)
+    assert actor.created_by == 9
+
+
+def test_a_rate_limit_says_when_to_come_back() -> None:
+    wait = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+    limited = error_of(_refused(ErrorReason.RATE_LIMITED, wait), request_id="")
+    assert isinstance(limited, errors.RateLimited)
+    assert limited.retry_after_seconds == 2.5
+
+
+def test_a_connection_that_is_not_safe_is_an_error_of_its_own_and_not_repeated() -> None:
+    failure = HandshakeFailed(Status.UNAVAILABLE, "the certificate has expired")
+    assert isinstance(error_of(failure, request_id="ours"), errors.TlsFailed)
+    assert not is_retryable(failure)
 
 
 def test_a_broken_answer_is_a_protocol_mismatch() -> None:

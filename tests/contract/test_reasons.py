@@ -71,10 +71,12 @@ class Caller:
         )
         request = request_type(**fields)
         if method.server_streaming:
-            async for _ in self._transport.stream(way, request, request_id="r"):
+            async for _ in self._transport.stream(way, request, request_id="r", metadata={}):
                 pass
         else:
-            await self._transport.unary(way, request, request_id="r", timeout_seconds=WAIT_SECONDS)
+            await self._transport.unary(
+                way, request, request_id="r", timeout_seconds=WAIT_SECONDS, metadata={}
+            )
 
     async def add(self, amount: int, **changed: object) -> None:
         """Adds credits to user 7 in app 1."""

@@ -16,8 +16,11 @@ from credit_models import (
 from credit_models.constraints import Violation
 
 from credit_client.client import CreditClient
+from credit_client.correlation import request_id
 from credit_client.errors import (
     AccessDenied,
+    ActorNotAllowed,
+    AppNotAllowed,
     AppTotalOverflow,
     BalanceOverflow,
     ClientClosed,
@@ -29,8 +32,13 @@ from credit_client.errors import (
     InvalidField,
     Overloaded,
     ProtocolMismatch,
+    RateLimited,
+    ScopeMissing,
     StoreUnavailable,
+    TlsFailed,
+    TokenUnavailable,
     TooManyApps,
+    Unauthenticated,
     Unavailable,
     UnknownRefusal,
 )
@@ -38,6 +46,8 @@ from credit_client.settings import ClientSettings
 
 __all__ = [
     "AccessDenied",
+    "ActorNotAllowed",
+    "AppNotAllowed",
     "AppTotalOverflow",
     "Balance",
     "BalanceOverflow",
@@ -55,12 +65,18 @@ __all__ = [
     "Overloaded",
     "ProtocolMismatch",
     "Purchase",
+    "RateLimited",
     "Receipt",
+    "ScopeMissing",
     "StoreUnavailable",
+    "TlsFailed",
+    "TokenUnavailable",
     "TooManyApps",
     "TransactionType",
+    "Unauthenticated",
     "Unavailable",
     "UnknownRefusal",
     "UserCredits",
     "Violation",
+    "request_id",
 ]

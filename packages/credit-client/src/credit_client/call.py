@@ -3,17 +3,22 @@
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from credit_client.errors import ClientClosed, DeadlineExceeded
+from grpclib.const import Status
+
+from credit_client.bearer import Bearer
+from credit_client.correlation import current_request_id
+from credit_client.errors import ClientClosed, CreditError, DeadlineExceeded
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.request import RequestT, build
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
+from credit_client.target import Target
+from credit_client.tracing import CallSpan, Tracing
 from credit_client.transport import Answer, AttemptFailed, Method, ReplyT, Transport
 
 Values = Mapping[str, int | str | None]
@@ -26,8 +31,13 @@ class _Call:
     timeout_seconds: float
     deadline: float  # by the caller's clock, in seconds
     request_id: str
+    span: CallSpan
     failure: AttemptFailed | None = None  # the latest
     attempts: int = 0
+    waits_for_token: bool = False
+    # What must not be shown where somebody prints the call.
+    token: str | None = field(default=None, repr=False)
+    token_rejected: str | None = field(default=None, repr=False)
 
 
 class Caller:
@@ -36,6 +46,7 @@ class Caller:
     An attempt has all the time that its call has left. A failure that may pass is repeated after a
     wait, with the same request id and the same request (so also the same idempotency key), while
     attempts, time and the retry budget last; otherwise the latest failure becomes the call's error.
+    A token that the server rejects is got anew once, and the call repeated if it is another one.
     """
 
     def __init__(
@@ -43,11 +54,15 @@ class Caller:
         transport: Transport,
         settings: ClientSettings,
         *,
+        bearer: Bearer | None = None,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._transport = transport
+        self._bearer = bearer
+        self._tracing = tracing or Tracing(Target.parse(settings.target))
         self._timeout_seconds = settings.timeout_seconds
         self._attempts_max = settings.retry_attempts_max
         self._backoff = Backoff(
@@ -85,16 +100,18 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        call = self._begin(self._seconds(timeout_seconds))
-        with self._closable() as scope, scope:
+        call = self._begin(method.path, self._seconds(timeout_seconds))
+        with _observed(call), self._closable() as scope, scope:
             while True:
                 try:
                     async with asyncio.timeout(self._time_left(call)):
+                        metadata = await self._metadata(call)
                         answer = await self._transport.unary(
                             method,
                             request,
                             request_id=call.request_id,
                             timeout_seconds=self._time_left(call),
+                            metadata=metadata,
                         )
                 except TimeoutError:
                     raise _too_late(call) from call.failure
@@ -128,18 +145,26 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        return self._messages(method, request, self._seconds(timeout_seconds))
+        seconds = self._seconds(timeout_seconds)
+        # Asked for here: the generator runs wherever its reader is.
+        return self._messages(method, request, seconds, current_request_id())
 
     def close(self) -> None:
         """Ends every call that is under way with `ClientClosed`."""
         for scope in list(self._scopes):
             scope.cancel(ClientClosed("the client was closed during the call"))
+        if self._bearer is not None:
+            self._bearer.close()
 
     async def _messages(
-        self, method: Method[RequestT, ReplyT], request: RequestT, timeout_seconds: float
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        timeout_seconds: float,
+        request_id: str,
     ) -> AsyncGenerator[ReplyT, None]:
-        call = self._begin(timeout_seconds)
-        with self._closable() as scope:
+        call = self._begin(method.path, timeout_seconds, request_id)
+        with _observed(call), self._closable() as scope:
             with scope:
                 messages, message = await self._first(call, method, request)
             async with aclosing(messages):
@@ -153,9 +178,14 @@ class Caller:
         self, call: _Call, method: Method[RequestT, ReplyT], request: RequestT
     ) -> tuple[AsyncGenerator[ReplyT, None], ReplyT | None]:
         while True:
-            messages = self._transport.stream(method, request, request_id=call.request_id)
             try:
                 async with asyncio.timeout(self._time_left(call)):
+                    messages = self._transport.stream(
+                        method,
+                        request,
+                        request_id=call.request_id,
+                        metadata=await self._metadata(call),
+                    )
                     message = await anext(messages, None)
             except TimeoutError:
                 raise _too_late(call) from call.failure
@@ -183,12 +213,23 @@ class Caller:
             )
         return seconds
 
-    def _begin(self, timeout_seconds: float) -> _Call:
+    def _begin(self, path: str, timeout_seconds: float, request_id: str | None = None) -> _Call:
         return _Call(
             timeout_seconds=timeout_seconds,
             deadline=self._clock() + timeout_seconds,
-            request_id=uuid.uuid4().hex,
+            request_id=request_id or current_request_id(),
+            span=self._tracing.begin(path),
         )
+
+    async def _metadata(self, call: _Call) -> Mapping[str, str]:
+        if self._bearer is None:
+            return call.span.metadata
+        call.waits_for_token = True
+        call.token = await self._bearer.token()
+        call.waits_for_token = False
+        if call.token == call.token_rejected and call.failure is not None:
+            raise error_of(call.failure, request_id=call.request_id) from call.failure
+        return {**call.span.metadata, "authorization": f"Bearer {call.token}"}
 
     @contextmanager
     def _closable(self) -> Iterator[Scope]:
@@ -205,11 +246,12 @@ class Caller:
     async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
         call.failure = failure
         call.attempts += 1
+        if self._may_get_another_token(call, failure):
+            call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
+            return
         # The order matters: every failure that may pass is charged to the budget.
         repeat = (
-            is_retryable(failure.status)
-            and self._budget.failed()
-            and call.attempts < self._attempts_max
+            is_retryable(failure) and self._budget.failed() and call.attempts < self._attempts_max
         )
         wait_seconds = self._backoff.wait_seconds(
             attempts=call.attempts,
@@ -219,11 +261,35 @@ class Caller:
         # A wait past the deadline would only hide what went wrong behind DEADLINE_EXCEEDED.
         if not repeat or wait_seconds >= self._time_left(call):
             raise error_of(failure, request_id=call.request_id) from failure
+        call.span.repeated(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
+
+    def _may_get_another_token(self, call: _Call, failure: AttemptFailed) -> bool:
+        if failure.status is not Status.UNAUTHENTICATED or self._bearer is None:
+            return False
+        if call.token is None or call.token_rejected is not None:
+            return False
+        call.token_rejected = call.token
+        self._bearer.reject(call.token)
+        return True
+
+
+@contextmanager
+def _observed(call: _Call) -> Iterator[None]:
+    """Ends the call's span with what becomes of the call, and names the call in its error."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, CreditError) and error.request_id is None:
+            error.request_id = call.request_id
+        call.span.end(error)
+        raise
+    call.span.end(None)
 
 
 def _too_late(call: _Call) -> DeadlineExceeded:
-    message = f"no answer within {call.timeout_seconds:g} s"
+    awaited = "token" if call.waits_for_token else "answer"
+    message = f"no {awaited} within {call.timeout_seconds:g} s"
     if call.failure is not None:
         # Its first clause: what the server advises after that is for who gets this failure alone.
         message += f"; before that: {call.failure.message.partition(';')[0]}"

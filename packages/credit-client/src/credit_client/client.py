@@ -2,25 +2,24 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from credit_models import CreditTransaction, Empty, Purchase, Receipt, UserCredits
 from credit_models.codec import WireError, decode
 from credit_models.constraints import Violation
 from grpclib.const import Status
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from credit_client import methods
+from credit_client.arguments import FilePath, Made, TlsArgument, TokenArgument, made
 from credit_client.call import Caller, Values
 from credit_client.errors import ClientClosed, CreditError, InvalidField, ProtocolMismatch
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
 from credit_client.settings import ClientSettings
-from credit_client.target import Target
+from credit_client.tracing import Tracing
 from credit_client.transport import Answer, Method, Transport
 
 
@@ -40,6 +39,11 @@ class CreditClient:
         self,
         target: str | None = None,
         *,
+        token: TokenArgument | None = None,
+        tls: TlsArgument | None = None,
+        client_certificate: FilePath | None = None,
+        client_key: FilePath | None = None,
+        insecure: bool | None = None,
         timeout_seconds: float | None = None,
         settings: ClientSettings | None = None,
         transport: Transport | None = None,
@@ -48,17 +52,35 @@ class CreditClient:
 
         Args:
             target: `host:port`, `[::1]:port` or a host name; None for that of the settings.
+            token: Proves who calls: a token; the `Path` of a file that holds one, which is read
+                again when it has changed; or a function, async or not, that gets one. The function
+                is called when a token is needed, expires (where it is a JWT) or is rejected; its
+                time is part of the call's.
+            tls: True: encrypted, with the system's CAs; a path: with the CAs in that PEM file; or
+                an `ssl.SSLContext`. False: not encrypted.
+            client_certificate: PEM file with the client's own certificate, which implies `tls`.
+            client_key: PEM file with its key, if it has a file of its own.
+            insecure: Whether a token may be sent to another machine without TLS.
             timeout_seconds: The time of a whole call; None for that of the settings.
             settings: The rest; None reads the `CREDIT_*` environment variables.
             transport: Takes the place of connections to `target`. For tests.
 
         Raises:
-            ValueError: A setting has a value that it cannot have.
+            ValueError: A setting has a value that it cannot have, a file of TLS cannot be used, or
+                a token would be sent to another machine without TLS.
         """
-        given = {"target": target, "timeout_seconds": timeout_seconds}
-        base = {} if settings is None else settings.model_dump()
-        changed = {name: value for name, value in given.items() if value is not None}
-        self._settings = _valid_settings(base | changed)
+        self._made = made(
+            settings,
+            target=target,
+            token=token,
+            tls=tls,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            insecure=insecure,
+            timeout_seconds=timeout_seconds,
+        )
+        if transport is None:
+            self._made.check_token_is_safe()
         self._own_transport = transport
         self._transport: Transport | None = None
         self._caller: Caller | None = None
@@ -66,7 +88,7 @@ class CreditClient:
     @property
     def settings(self) -> ClientSettings:
         """What the client was made with."""
-        return self._settings
+        return self._made.settings
 
     async def __aenter__(self) -> Self:
         """Opens the client.
@@ -76,8 +98,13 @@ class CreditClient:
         """
         if self._caller is not None:
             raise RuntimeError("the client is open already: share it, or make another one")
-        self._transport = self._own_transport or _connect(self._settings)
-        self._caller = Caller(self._transport, self._settings)
+        self._transport = self._own_transport or _connect(self._made)
+        self._caller = Caller(
+            self._transport,
+            self._made.settings,
+            bearer=self._made.bearer(),
+            tracing=Tracing(self._made.target),
+        )
         return self
 
     async def __aexit__(
@@ -250,24 +277,6 @@ class CreditClient:
             raise
 
 
-def _valid_settings(values: Mapping[str, Any]) -> ClientSettings:
-    try:
-        # Any: the settings have no common type, and pydantic checks each.
-        return ClientSettings(**values)
-    except ValidationError as error:
-        raise ValueError("; ".join(map(_complaint, error.errors()))) from None
-
-
-def _complaint(error: ErrorDetails) -> str:
-    """One error of pydantic as a clause: without its link, and without its words for a value."""
-    name = ".".join(map(str, error["loc"]))
-    message = error["msg"]
-    if message.startswith("Input "):
-        return name + message.removeprefix("Input")
-    message = message.removeprefix("Value error, ")
-    return f"{name}: {message}" if name else message
-
-
 def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
     try:
         if answer.receipt is not None:
@@ -280,10 +289,12 @@ def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
     )
 
 
-def _connect(settings: ClientSettings) -> Transport:
+def _connect(made: Made) -> Transport:
+    settings = made.settings
     return connect(
-        Target.parse(settings.target),
+        made.target,
         channels=settings.channels,
+        tls=made.tls,
         keepalive=KeepaliveTimes(
             period_seconds=settings.keepalive_seconds,
             timeout_seconds=settings.keepalive_timeout_seconds,

@@ -24,6 +24,7 @@ from h2.config import H2Configuration
 from h2.events import DataReceived, Event
 
 from credit_client.keepalive import Keepalive, KeepaliveTimes
+from credit_client.tls import HandshakeRefused, Tls, check_handshake, problem_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 # protocol for the head of a frame of megabytes, and waits for the rest of it.
 _FRAME_TYPE_AT = 3
 _SETTINGS = b"\x04"
+
+# What a TLS server says to a client that does not speak TLS (RFC 8446 section 5.1).
+_TLS_ALERT = b"\x15\x03"
 
 _PING_DATA = bytes(8)
 _CLOSE_SECONDS_MAX = 1.0
@@ -91,10 +95,12 @@ class ClientProtocol(H2Protocol):
 
     Attributes:
         lost: Done once the socket is closed.
+        ended_by: What ended the connection, if it was an error.
     """
 
     handler: Handler
     transport: asyncio.Transport
+    ended_by: BaseException | None = None
     _beginning = b""
     _streams_started = 0
 
@@ -120,6 +126,9 @@ class ClientProtocol(H2Protocol):
         self._keepalive.heard()
         if len(self._beginning) <= _FRAME_TYPE_AT:
             self._beginning += data[: _FRAME_TYPE_AT + 1]
+            if self._beginning.startswith(_TLS_ALERT):
+                self.processor.close("The other side speaks TLS: connect with `tls`")
+                return
             if self._beginning[_FRAME_TYPE_AT:] not in {b"", _SETTINGS}:
                 self.processor.close("The other side does not speak HTTP/2")
                 return
@@ -131,6 +140,7 @@ class ClientProtocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop: the socket is closed."""
+        self.ended_by = exc
         super().connection_lost(exc)
         if not self.lost.done():
             self.lost.set_result(None)
@@ -169,12 +179,54 @@ class ClientChannel(Channel):
         keepalive: KeepaliveTimes,
         codec: CodecBase,
         status_details_codec: StatusDetailsCodecBase,
+        tls: Tls | None = None,
     ) -> None:
-        super().__init__(host, port, codec=codec, status_details_codec=status_details_codec)
+        super().__init__(
+            host,
+            port,
+            codec=codec,
+            status_details_codec=status_details_codec,
+            ssl=None if tls is None else tls.context(),
+        )
+        # It marks `authorization` as never to be indexed (RFC 7541 section 7.1.3), without which
+        # hpack writes the token into its debug log.
+        self._h2_config.normalize_outbound_headers = True
         self._keepalive_times = keepalive
+        self._tls = tls
+        self._handshake_error: OSError | None = None
+
+    @property
+    def tls_problem(self) -> str | None:
+        """Why there is no safe connection, in a sentence that says what to do; None otherwise."""
+        if self._tls is None:
+            return None
+        ended_by = None if self._protocol is None else self._protocol.ended_by
+        return problem_of(self._handshake_error or ended_by, host=self._host)
 
     def _protocol_factory(self) -> H2Protocol:
         return ClientProtocol(self._config, self._h2_config, self._keepalive_times)
+
+    async def _create_connection(self) -> H2Protocol:
+        if self._tls is None:
+            return await super()._create_connection()
+        self._handshake_error = None
+        # Made for each connection: certificates are renewed while the client is open.
+        self._ssl = self._tls.context()
+        try:
+            protocol = await super()._create_connection()
+            self._check(protocol)
+        except OSError as error:
+            self._handshake_error = error
+            raise
+        return protocol
+
+    def _check(self, protocol: H2Protocol) -> None:
+        transport = cast(ClientProtocol, protocol).transport
+        try:
+            check_handshake(transport.get_extra_info("ssl_object"))
+        except HandshakeRefused:
+            transport.abort()
+            raise
 
     async def aclose(self) -> None:
         """Closes the connection and waits until the socket is closed."""

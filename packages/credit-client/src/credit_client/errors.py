@@ -7,7 +7,14 @@
     ├── BalanceOverflow         the request's: the balance has no room for so many credits
     ├── TooManyApps             the request's: the user has credits in as many apps as may be
     ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
+    ├── RateLimited             yours: make fewer calls, repeat later
     ├── AccessDenied            yours, or your administrator's
+    │   ├── Unauthenticated     yours: get a new token or certificate
+    │   ├── ScopeMissing        your administrator's: the identity lacks the call's scope
+    │   ├── AppNotAllowed       your administrator's: the identity does not belong to the app
+    │   └── ActorNotAllowed     yours: `created_by` is somebody else
+    ├── TokenUnavailable        yours: what was to give the token failed
+    ├── TlsFailed               yours, or the server's: mend certificates or settings
     ├── UnknownRefusal          unknown: the server is newer than this SDK
     ├── Unavailable             the network's or the server's: repeat
     │   ├── Overloaded          the server's: repeat later
@@ -39,8 +46,8 @@ class CreditError(Exception):
         message: What happened, in a sentence.
         status: The gRPC status.
         reason: The contract's reason; None where there is none that this SDK knows.
-        request_id: Names the call in the server's logs, if it got there; None where nothing was
-            sent.
+        request_id: Names the call, also in the server's logs if it got there, and ends the text of
+            the error; None where the request was refused before the call began.
         idempotency_key: The key of the write, your own or the one that the SDK made: with it the
             write can be repeated and counts once. None for what reads.
     """
@@ -53,6 +60,9 @@ class CreditError(Exception):
         self.message = message
         self.request_id = request_id
         self.idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        return self.message + (f" (request {self.request_id})" if self.request_id else "")
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         # `Exception` would call the constructor with the message alone, and lose the keywords.
@@ -194,6 +204,98 @@ class AccessDenied(_StatusError):
 
     Repeating helps only after somebody has changed the identity or its rights.
     """
+
+
+class Unauthenticated(AccessDenied):
+    """The server asks for an identity, and the call came with none or with one that does not hold.
+
+    Nothing happened. The message says what is wrong with it; get a new token. A token that the SDK
+    can get anew has been got anew already, and was not taken either.
+    """
+
+    reason = ErrorReason.UNAUTHENTICATED
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message, status=Status.UNAUTHENTICATED, request_id=request_id)
+
+
+class ScopeMissing(AccessDenied):
+    """The identity lacks the scope that the call needs. Nothing happened.
+
+    Attributes:
+        scope: The scope, such as `credits:spend`.
+    """
+
+    reason = ErrorReason.SCOPE_MISSING
+
+    def __init__(self, message: str, *, scope: str, request_id: str | None = None) -> None:
+        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        self.scope = scope
+
+
+class AppNotAllowed(AccessDenied):
+    """The identity may not act in the app. Nothing happened.
+
+    Attributes:
+        app_id: The app.
+    """
+
+    reason = ErrorReason.APP_NOT_ALLOWED
+
+    def __init__(self, message: str, *, app_id: int, request_id: str | None = None) -> None:
+        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        self.app_id = app_id
+
+
+class ActorNotAllowed(AccessDenied):
+    """`created_by` is not the identity's own number, and it may not act for others.
+
+    Nothing happened.
+
+    Attributes:
+        created_by: Who was named.
+    """
+
+    reason = ErrorReason.ACTOR_NOT_ALLOWED
+
+    def __init__(self, message: str, *, created_by: int, request_id: str | None = None) -> None:
+        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        self.created_by = created_by
+
+
+class RateLimited(CreditError):
+    """The identity makes more calls than it may in a time. Nothing happened; repeat it later.
+
+    Attributes:
+        retry_after_seconds: How long the server asks to wait, 0 or more.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.RATE_LIMITED
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float, request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TokenUnavailable(CreditError):
+    """There is no token for the call: its file cannot be read, or your function failed.
+
+    Nothing was sent. The message names the cause, and `__cause__` is what your function raised.
+    """
+
+    status = Status.UNAUTHENTICATED
+
+
+class TlsFailed(CreditError):
+    """There is no safe connection to the server, and repeating alone would not make one.
+
+    Nothing happened. The message says which certificate or setting to mend.
+    """
+
+    status = Status.UNAVAILABLE
 
 
 class UnknownRefusal(_StatusError):

@@ -1,6 +1,7 @@
 """One attempt on a connection: grpclib's stream, which ends as gRPC says and is bounded in size."""
 
 import struct
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, cast
 
@@ -42,11 +43,12 @@ class CallStream(Stream[RequestT, ReplyT]):
         *,
         request_id: str,
         timeout_seconds: float | None,
+        metadata: Mapping[str, str],
     ) -> None:
         super().__init__(
             channel,
             method.path,
-            cast(_Metadata, MultiDict({REQUEST_ID: request_id})),
+            cast(_Metadata, MultiDict({**metadata, REQUEST_ID: request_id})),
             cardinality,
             method.request_type,
             method.reply_type,

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Generic, NoReturn
 
@@ -16,10 +16,12 @@ from credit_client.connection import ClientChannel
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
 from credit_client.target import Target
+from credit_client.tls import Tls
 from credit_client.transport import (
     Answer,
     AnswerBroken,
     AttemptFailed,
+    HandshakeFailed,
     Method,
     ReplyT,
     RequestT,
@@ -29,7 +31,11 @@ RECEIPT = "credit-receipt-bin"
 
 
 def connect(
-    target: Target, *, channels: int, keepalive: KeepaliveTimes = KEEPALIVE_TIMES
+    target: Target,
+    *,
+    channels: int,
+    keepalive: KeepaliveTimes = KEEPALIVE_TIMES,
+    tls: Tls | None = None,
 ) -> "GrpcTransport":
     """A transport over so many connections, each opened by the first call that needs it."""
     return GrpcTransport(
@@ -38,6 +44,7 @@ def connect(
                 target.host,
                 target.port,
                 keepalive=keepalive,
+                tls=tls,
                 codec=CODEC,
                 status_details_codec=STATUS_DETAILS_CODEC,
             )
@@ -66,6 +73,7 @@ class GrpcTransport:
         *,
         request_id: str,
         timeout_seconds: float,
+        metadata: Mapping[str, str],
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
         async with self._attempt(
@@ -73,6 +81,7 @@ class GrpcTransport:
             Cardinality.UNARY_UNARY,
             request_id=request_id,
             timeout_seconds=timeout_seconds,
+            metadata=metadata,
         ) as stream:
             await stream.send_message(request, end=True)
             reply = await stream.recv_message()
@@ -84,11 +93,20 @@ class GrpcTransport:
         return Answer(reply=reply, receipt=receipt if isinstance(receipt, bytes) else None)
 
     async def stream(
-        self, method: Method[RequestT, ReplyT], request: RequestT, *, request_id: str
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        request_id: str,
+        metadata: Mapping[str, str],
     ) -> AsyncGenerator[ReplyT, None]:
         """See `Transport.stream`. No time limit is told to the server: the reader sets the pace."""
         async with self._attempt(
-            method, Cardinality.UNARY_STREAM, request_id=request_id, timeout_seconds=None
+            method,
+            Cardinality.UNARY_STREAM,
+            request_id=request_id,
+            timeout_seconds=None,
+            metadata=metadata,
         ) as stream:
             await stream.send_message(request, end=True)
             while (message := await stream.recv_message()) is not None:
@@ -106,10 +124,16 @@ class GrpcTransport:
         *,
         request_id: str,
         timeout_seconds: float | None,
+        metadata: Mapping[str, str],
     ) -> "_Attempt[RequestT, ReplyT]":
         channel = self._least_loaded()
         stream = CallStream(
-            channel, method, cardinality, request_id=request_id, timeout_seconds=timeout_seconds
+            channel,
+            method,
+            cardinality,
+            request_id=request_id,
+            timeout_seconds=timeout_seconds,
+            metadata=metadata,
         )
         return _Attempt(channel, stream, under_way=self._under_way, name=self._name)
 
@@ -172,6 +196,9 @@ def _failure(
     error: Exception, channel: Channel, *, name: str, request_id: str | None
 ) -> AttemptFailed:
     """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
+    unsafe = channel.tls_problem if isinstance(channel, ClientChannel) else None
+    if unsafe is not None and isinstance(error, OSError | StreamTerminatedError):
+        return HandshakeFailed(Status.UNAVAILABLE, f"no safe connection to {name}: {unsafe}")
     match error:
         case GRPCError():
             return AttemptFailed(

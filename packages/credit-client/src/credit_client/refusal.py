@@ -11,6 +11,8 @@ from grpclib.const import Status
 
 from credit_client.errors import (
     AccessDenied,
+    ActorNotAllowed,
+    AppNotAllowed,
     AppTotalOverflow,
     BalanceOverflow,
     CreditError,
@@ -21,12 +23,16 @@ from credit_client.errors import (
     InvalidField,
     Overloaded,
     ProtocolMismatch,
+    RateLimited,
+    ScopeMissing,
     StoreUnavailable,
+    TlsFailed,
     TooManyApps,
+    Unauthenticated,
     Unavailable,
     UnknownRefusal,
 )
-from credit_client.transport import AnswerBroken, AttemptFailed
+from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 
 _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 
@@ -43,6 +49,8 @@ def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
     request_id = failure.request_id or request_id
     if isinstance(failure, AnswerBroken):
         return ProtocolMismatch(failure.message, status=failure.status, request_id=request_id)
+    if isinstance(failure, HandshakeFailed):
+        return TlsFailed(failure.message, request_id=request_id)
     info = _error_info(failure.details)
     reason = None if info is None else _REASONS.get(info.reason)
     if info is None or reason is None:
@@ -56,6 +64,12 @@ def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
             status=failure.status,
             request_id=request_id,
         )
+
+
+def reason_of(failure: AttemptFailed) -> ErrorReason | None:
+    """The contract's reason for a failure; None where there is none that this SDK knows."""
+    info = _error_info(failure.details)
+    return None if info is None else _REASONS.get(info.reason)
 
 
 def retry_after_seconds(failure: AttemptFailed) -> float:
@@ -103,6 +117,20 @@ def _by_reason(
             return Overloaded(message, request_id=request_id)
         case ErrorReason.STORE_UNAVAILABLE:
             return StoreUnavailable(message, request_id=request_id)
+        case ErrorReason.UNAUTHENTICATED:
+            return Unauthenticated(message, request_id=request_id)
+        case ErrorReason.RATE_LIMITED:
+            return RateLimited(
+                message, retry_after_seconds=retry_after_seconds(failure), request_id=request_id
+            )
+        case ErrorReason.SCOPE_MISSING:
+            return ScopeMissing(message, scope=metadata["scope"], request_id=request_id)
+        case ErrorReason.APP_NOT_ALLOWED:
+            return AppNotAllowed(message, app_id=int(metadata["app_id"]), request_id=request_id)
+        case ErrorReason.ACTOR_NOT_ALLOWED:
+            return ActorNotAllowed(
+                message, created_by=int(metadata["created_by"]), request_id=request_id
+            )
         case ErrorReason.UNSPECIFIED:
             raise ValueError("never sent")
         case _:
@@ -120,7 +148,9 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
             return Unavailable(message, request_id=request_id)
         case Status.DEADLINE_EXCEEDED:
             return DeadlineExceeded(message, request_id=request_id)
-        case Status.UNAUTHENTICATED | Status.PERMISSION_DENIED:
+        case Status.UNAUTHENTICATED:
+            return Unauthenticated(message, request_id=request_id)
+        case Status.PERMISSION_DENIED:
             return AccessDenied(message, status=status, request_id=request_id)
         case Status.OK | Status.UNIMPLEMENTED:
             return ProtocolMismatch(message, status=status, request_id=request_id)

@@ -4,11 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from credit_models.reasons import RULES
 from grpclib.const import Status
 
+from credit_client.refusal import reason_of
+from credit_client.transport import AttemptFailed, HandshakeFailed
 
-def is_retryable(status: Status) -> bool:
+
+def is_retryable(failure: AttemptFailed) -> bool:
     """Whether the same call, sent again unchanged, may succeed without anybody doing anything.
+
+    The contract says it for each of its reasons; where there is none, the status decides.
+    """
+    if isinstance(failure, HandshakeFailed):
+        return False
+    reason = reason_of(failure)
+    return _passes(failure.status) if reason is None else RULES[reason].retryable
+
+
+def _passes(status: Status) -> bool:
+    """Whether what a status tells may pass by itself.
 
     UNAVAILABLE alone, as the gRPC status documents advise; lost connections have that status too.
     Repeating is safe because every write carries an idempotency key. An attempt has all the time

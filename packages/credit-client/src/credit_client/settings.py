@@ -1,16 +1,23 @@
 """The settings of a client: arguments first, then `CREDIT_*` variables, then defaults."""
 
+from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from credit_client.bearer import check_token
 from credit_client.keepalive import KEEPALIVE_TIMES
 from credit_client.target import Target
 
 TIMEOUT_SECONDS_MAX = 86_400.0
 
 _Seconds = Annotated[float, Field(gt=0, le=TIMEOUT_SECONDS_MAX, allow_inf_nan=False)]
+
+
+def _sendable(token: SecretStr) -> SecretStr:
+    check_token(token.get_secret_value())
+    return token
 
 
 class ClientSettings(BaseSettings):
@@ -32,9 +39,22 @@ class ClientSettings(BaseSettings):
             it is still there.
         keepalive_timeout_seconds: How long it may then be silent. After that the connection is
             closed, and its calls are repeated on a new one.
+        token: Sent with each call as `authorization: Bearer …`, to prove who calls.
+        token_file: A file that holds the token instead; it is read again when it has changed.
+        token_insecure: Whether a token may be sent without TLS to another machine, where everybody
+            on the way can read it.
+        tls: Whether connections are encrypted, with the system's CAs. Any of the files below
+            implies it.
+        tls_ca: PEM file with the CAs that may sign the server's certificate, instead of the
+            system's.
+        tls_client_certificate: PEM file with the client's own certificate and its chain.
+        tls_client_key: PEM file with its key; None where the certificate's file holds it too.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CREDIT_", frozen=True, extra="ignore")
+    # A complaint must not repeat what was given: it may be a token.
+    model_config = SettingsConfigDict(
+        env_prefix="CREDIT_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     target: str = "localhost:50051"
     timeout_seconds: _Seconds = 10.0
@@ -46,6 +66,18 @@ class ClientSettings(BaseSettings):
     channels: Annotated[int, Field(ge=1, le=64)] = 2
     keepalive_seconds: _Seconds = KEEPALIVE_TIMES.period_seconds
     keepalive_timeout_seconds: _Seconds = KEEPALIVE_TIMES.timeout_seconds
+    token: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
+    token_file: Path | None = None
+    token_insecure: bool = False
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_client_certificate: Path | None = None
+    tls_client_key: Path | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are made with TLS."""
+        return self.tls or self.tls_ca is not None or self.tls_client_certificate is not None
 
     @field_validator("target")
     @classmethod
@@ -58,5 +90,18 @@ class ClientSettings(BaseSettings):
         if self.retry_backoff_max_seconds < self.retry_backoff_initial_seconds:
             raise ValueError(
                 "retry_backoff_max_seconds must not be below retry_backoff_initial_seconds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _credentials_fit_together(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both given: give one")
+        if self.tls_client_key is not None and self.tls_client_certificate is None:
+            raise ValueError("tls_client_key is given without tls_client_certificate")
+        if self.token_insecure and self.encrypted:
+            raise ValueError(
+                "token_insecure is for connections without TLS; with it, certificates are always"
+                " verified"
             )
         return self

@@ -40,6 +40,18 @@ class Target:
             raise ValueError(f"{text!r} has no port from 1 to 65535: {_FORMS}")
         return cls(host=host, port=number)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether what is sent there never leaves this machine."""
+        # RFC 6761 section 6.3: `localhost` and all names below it are loopback.
+        name = self.host.lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

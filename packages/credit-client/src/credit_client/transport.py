@@ -3,7 +3,7 @@
 `credit_client.grpc_transport` is the one that talks gRPC; tests may bring their own.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -59,6 +59,10 @@ class AnswerBroken(AttemptFailed):
     """What the server, or something in its place, answered is not of the contract."""
 
 
+class HandshakeFailed(AttemptFailed):
+    """There is no safe connection, and another attempt would end in the same way."""
+
+
 class Transport(Protocol):
     """Sends attempts. The caller bounds their time and may cancel them at any moment."""
 
@@ -69,6 +73,7 @@ class Transport(Protocol):
         *,
         request_id: str,
         timeout_seconds: float,
+        metadata: Mapping[str, str],
     ) -> Answer[ReplyT]:
         """Sends one request and waits for its one answer.
 
@@ -77,6 +82,7 @@ class Transport(Protocol):
             request: Its message.
             request_id: Sent as the metadata `x-request-id`.
             timeout_seconds: Told to the server; keeping to it is the caller's business.
+            metadata: Sent too, under names in lower case: who calls, and which trace it is part of.
 
         Raises:
             AttemptFailed: There is no good answer.
@@ -84,7 +90,12 @@ class Transport(Protocol):
         ...
 
     def stream(
-        self, method: Method[RequestT, ReplyT], request: RequestT, *, request_id: str
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        request_id: str,
+        metadata: Mapping[str, str],
     ) -> AsyncGenerator[ReplyT, None]:
         """Sends one request and gives the answers as they come; closing the generator ends it.
 

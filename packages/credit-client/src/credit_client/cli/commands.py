@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn, TypeAlias
 import typer
 from typer.models import OptionInfo
 
+from credit_client.cli.connection import Connection, with_connection
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.cli.output import Column, Format, record_of, show, show_rows, show_stream
 from credit_client.client import CreditClient
@@ -21,7 +22,6 @@ from credit_client.errors import (
     ProtocolMismatch,
     Unavailable,
 )
-from credit_client.transport import AttemptFailed
 
 
 def _whole(text: str | int) -> int:
@@ -43,14 +43,6 @@ By: TypeAlias = Annotated[int, _number("--by", "Who asks: an id, 1 or more.")]
 Key: TypeAlias = Annotated[
     str | None,
     typer.Option("--key", help="Idempotency key. With the same one a repetition counts once."),
-]
-Target: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--target", help="The server, as host:port.  [CREDIT_TARGET; localhost:50051]"),
-]
-Timeout: TypeAlias = Annotated[
-    float | None,
-    typer.Option("--timeout", help="Seconds for the call.  [CREDIT_TIMEOUT_SECONDS; 10]"),
 ]
 Output: TypeAlias = Annotated[
     Format | None,
@@ -82,6 +74,12 @@ _BALANCES = (
     Column(field="balance", width=10, right=True),
 )
 
+_TOKENS = (
+    "A server that asks who calls gets a token from the variable CREDIT_TOKEN, or from a file that"
+    " --token-file or CREDIT_TOKEN_FILE names; never from the command line, where others could read"
+    " it. Or a client certificate. A token goes to another machine only over TLS."
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -89,7 +87,11 @@ app = typer.Typer(
     help="Adds, spends and shows credits.",
     # A paragraph for each, or they would run together.
     epilog="\n\n".join(
-        ["Exit codes:", *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())]
+        [
+            _TOKENS,
+            "Exit codes:",
+            *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
+        ]
     ),
 )
 
@@ -111,14 +113,14 @@ def options(
 
 
 @app.command()
+@with_connection
 def add(
     user: User,
     app_id: App,
     amount: Credits,
+    connection: Connection,
     by: By = 1,
     key: Key = None,
-    target: Target = None,
-    timeout: Timeout = None,
     output: Output = None,
 ) -> None:
     """Adds credits to a user's balance in an app."""
@@ -129,20 +131,20 @@ def add(
         )
         show(record_of(receipt), _format(output))
 
-    _make(call, target, timeout)
+    _make(call, connection)
 
 
 @app.command()
+@with_connection
 def use(
     user: User,
     app_id: App,
     report: Annotated[str, typer.Option("--report", help="The report's id.")],
     name: Annotated[str, typer.Option("--name", help="The report's name.")],
     amount: Credits,
+    connection: Connection,
     by: By = 1,
     key: Key = None,
-    target: Target = None,
-    timeout: Timeout = None,
     output: Output = None,
 ) -> None:
     """Buys a report with a user's credits in an app."""
@@ -159,15 +161,15 @@ def use(
         )
         show(record_of(receipt), _format(output))
 
-    _make(call, target, timeout)
+    _make(call, connection)
 
 
 @app.command()
+@with_connection
 def balance(
+    connection: Connection,
     app_id: Annotated[int | None, _number("--app", "The app's id.")] = None,
     user: Annotated[int | None, _number("--user", "The user's id.")] = None,
-    target: Target = None,
-    timeout: Timeout = None,
     output: Output = None,
 ) -> None:
     """Shows a balance: of a user in an app, of all users of an app, or of a user in all apps."""
@@ -185,38 +187,34 @@ def balance(
             show_rows([record_of(one) for one in held.balances], _BALANCES, "balances")
 
     if app_id is not None:
-        _make(lambda client: of_app(client, app_id), target, timeout)
+        _make(lambda client: of_app(client, app_id), connection)
     elif user is not None:
-        _make(lambda client: of_user(client, user), target, timeout)
+        _make(lambda client: of_user(client, user), connection)
     else:
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
 @app.command()
-def purchases(
-    user: User, target: Target = None, timeout: Timeout = None, output: Output = None
-) -> None:
+@with_connection
+def purchases(user: User, connection: Connection, output: Output = None) -> None:
     """Lists all purchases of a user, oldest first."""
     _make(
         lambda client: show_stream(
             client.purchases(user), _PURCHASES, _format(output), "purchases"
         ),
-        target,
-        timeout,
+        connection,
     )
 
 
 @app.command()
-def transactions(
-    user: User, target: Target = None, timeout: Timeout = None, output: Output = None
-) -> None:
+@with_connection
+def transactions(user: User, connection: Connection, output: Output = None) -> None:
     """Lists all transactions of a user, oldest first."""
     _make(
         lambda client: show_stream(
             client.transactions(user), _TRANSACTIONS, _format(output), "transactions"
         ),
-        target,
-        timeout,
+        connection,
     )
 
 
@@ -240,12 +238,11 @@ def _format(given: Format | None) -> Format:
 
 def _make(
     call: Callable[[CreditClient], Coroutine[None, None, None]],
-    target: str | None,
-    timeout_seconds: float | None,
+    connection: Connection,
 ) -> None:
     """Makes a call with a client of its own, and turns what goes wrong into an exit code."""
     try:
-        client = CreditClient(target, timeout_seconds=timeout_seconds)
+        client = connection.client()
     except ValueError as error:
         _fail(str(error), Exit.MISUSE)
 
@@ -265,21 +262,13 @@ def _make(
 
 def _sentence(error: CreditError) -> str:
     sentence = error.message
-    if error.request_id is not None and _was_answered(error):
+    if error.request_id is not None:
         sentence += f" (request {error.request_id})"
     uncertain = Unavailable | DeadlineExceeded | InternalError | ProtocolMismatch
     if error.idempotency_key is not None and isinstance(error, uncertain):
         # The server's own words may say already that the write may have happened.
         sentence += f"; repeat it with --key {error.idempotency_key}, and it counts once"
     return sentence
-
-
-def _was_answered(error: CreditError) -> bool:
-    """Whether a server has answered, and its logs know the request's id."""
-    if not isinstance(error, Unavailable | DeadlineExceeded):
-        return True
-    cause = error.__cause__
-    return isinstance(cause, AttemptFailed) and cause.request_id is not None
 
 
 def _discard_output() -> None:

@@ -5,6 +5,7 @@ from enum import IntEnum
 from grpclib.const import Status
 
 from credit_client.errors import (
+    AccessDenied,
     AppTotalOverflow,
     BalanceOverflow,
     CreditError,
@@ -12,6 +13,9 @@ from credit_client.errors import (
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
+    RateLimited,
+    TlsFailed,
+    TokenUnavailable,
     TooManyApps,
     Unavailable,
 )
@@ -29,6 +33,8 @@ class Exit(IntEnum):
     OVERFLOW = 5
     UNAVAILABLE = 6
     DEADLINE_EXCEEDED = 7
+    ACCESS_DENIED = 8
+    RATE_LIMITED = 9
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
     PIPE_CLOSED = 141  # 128 + SIGPIPE
 
@@ -42,6 +48,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.OVERFLOW: "a balance or sum would pass 4294967295, or a user would have too many apps",
     Exit.UNAVAILABLE: "the server cannot be reached or is in trouble",
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
+    Exit.ACCESS_DENIED: "no token, one that the server does not take, or not allowed",
+    Exit.RATE_LIMITED: "too many calls in too short a time: repeat later",
     Exit.INTERRUPTED: "interrupted",
     Exit.PIPE_CLOSED: "the reader of the output has gone",
 }
@@ -53,6 +61,10 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
     TooManyApps: Exit.OVERFLOW,
+    AccessDenied: Exit.ACCESS_DENIED,
+    TokenUnavailable: Exit.ACCESS_DENIED,
+    RateLimited: Exit.RATE_LIMITED,
+    TlsFailed: Exit.UNAVAILABLE,
     Unavailable: Exit.UNAVAILABLE,
     DeadlineExceeded: Exit.DEADLINE_EXCEEDED,
 }

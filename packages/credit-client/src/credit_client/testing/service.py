@@ -16,7 +16,8 @@ from credit_models import (
 )
 from credit_models.codec import encode
 from credit_models.constraints import violations
-from credit_models.reasons import DOMAIN, RULES, reason_name
+from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
+from credit_models.scopes import METHOD_SCOPES
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Cardinality, Handler
@@ -51,13 +52,16 @@ class FakeCreditService:
         """Makes the next attempts fail before anything happens; the SDK repeats them by itself.
 
         Args:
-            reason: OVERLOADED or STORE_UNAVAILABLE.
+            reason: What comes and goes by itself (OVERLOADED, STORE_UNAVAILABLE, RATE_LIMITED), or
+                refuses who calls (UNAUTHENTICATED, SCOPE_MISSING, APP_NOT_ALLOWED,
+                ACTOR_NOT_ALLOWED): the fake knows no identities, and lets everybody do everything.
             times: How many attempts, after those that are to fail already.
 
         Raises:
-            ValueError: The reason is not one that comes and goes by itself.
+            ValueError: The reason is one that follows from a request and the ledger.
         """
-        if reason not in RULES or not RULES[reason].retryable:
+        passing = reason in RULES and RULES[reason].retryable
+        if not passing and reason not in ACCESS_REASONS:
             raise ValueError(f"{reason!r} depends on the request and cannot be made to happen")
         self._failures.extend([reason] * times)
 
@@ -111,7 +115,7 @@ class FakeCreditService:
                 return
             echo = _echo(stream)
             try:
-                self._admit(request)
+                self._admit(method, request)
                 replies, trailers = work(request)
             except Refused as refused:
                 await _refuse(stream, refused, echo)
@@ -123,12 +127,25 @@ class FakeCreditService:
 
         return method.path, Handler(handle, cardinality, method.request_type, method.reply_type)
 
-    def _admit(self, request: _RequestT) -> None:
+    def _admit(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> None:
+        if self._failures and self._failures[0] in ACCESS_REASONS:
+            raise self._told(method, request)
         broken = violations(request)
         if broken:
             raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
         if self._failures:
-            raise Refused(self._failures.popleft(), "the fake service was told to fail")
+            raise self._told(method, request)
+
+    def _told(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> Refused:
+        reason = self._failures.popleft()
+        known = {
+            "scope": METHOD_SCOPES[method.path],
+            # 1 for a request that names none.
+            "app_id": getattr(request, "app_id", 1),
+            "created_by": getattr(request, "created_by", 1),
+        }
+        metadata = {key: known[key] for key in RULES[reason].metadata}
+        return Refused(reason, "the fake service was told to fail", metadata=metadata)
 
 
 def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:

@@ -1,0 +1,158 @@
+"""What a client is made with: its arguments, put over its settings and checked together."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from credit_client.bearer import Bearer, FetchedToken, FileToken, FixedToken, TokenFetcher
+from credit_client.settings import ClientSettings
+from credit_client.target import Target
+from credit_client.tls import Tls
+
+FilePath: TypeAlias = str | os.PathLike[str]
+TokenArgument: TypeAlias = str | os.PathLike[str] | TokenFetcher
+TlsArgument: TypeAlias = bool | FilePath | ssl.SSLContext
+
+# Arguments are the constructor's own, and these setting names of theirs differ.
+_NAMES = {
+    "client_certificate": "tls_client_certificate",
+    "client_key": "tls_client_key",
+    "insecure": "token_insecure",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What a client works with.
+
+    Attributes:
+        settings: All that can be a setting.
+        fetch: The function that gets tokens, or None.
+        tls: What connections are encrypted with, or None.
+    """
+
+    settings: ClientSettings
+    fetch: TokenFetcher | None
+    tls: Tls | None
+
+    @property
+    def target(self) -> Target:
+        """The server."""
+        return Target.parse(self.settings.target)
+
+    def bearer(self) -> Bearer | None:
+        """Where the token comes from; None where calls are made without."""
+        if self.fetch is not None:
+            return FetchedToken(self.fetch)
+        if self.settings.token_file is not None:
+            return FileToken(self.settings.token_file)
+        if self.settings.token is not None:
+            return FixedToken(self.settings.token.get_secret_value())
+        return None
+
+    def check_token_is_safe(self) -> None:
+        """Makes sure that nobody on the way can read the token.
+
+        Raises:
+            ValueError: It would be sent to another machine without TLS, and nobody said so.
+        """
+        safe = self.tls is not None or self.target.is_loopback or self.settings.token_insecure
+        if not safe and self.bearer() is not None:
+            raise ValueError(
+                f"the token would be sent to {self.target} without TLS, for everybody on the way to"
+                " read: give tls=True (CREDIT_TLS), or insecure=True where that is acceptable"
+            )
+
+
+def made(
+    settings: ClientSettings | None,
+    *,
+    token: TokenArgument | None,
+    tls: TlsArgument | None,
+    **given: str | float | bool | FilePath | None,
+) -> Made:
+    """Puts arguments over settings.
+
+    Args:
+        settings: None reads the environment.
+        token: Replaces a token of the settings, also one in a file.
+        tls: Replaces whether and with which CAs the settings have connections encrypted.
+        given: The constructor's other arguments; None leaves the setting as it is.
+
+    Raises:
+        ValueError: A value cannot be, or does not fit another.
+    """
+    values = {_NAMES.get(name, name): value for name, value in given.items() if value is not None}
+    base = {} if settings is None else settings.model_dump()
+    changed = _token_settings(token) | _tls_settings(tls) | values
+    settled = _valid(base | changed)
+    return Made(
+        settings=settled,
+        fetch=token if callable(token) else None,
+        tls=_tls(settled, tls if isinstance(tls, ssl.SSLContext) else None),
+    )
+
+
+def _token_settings(token: TokenArgument | None) -> dict[str, object]:
+    if token is None:
+        return {}
+    if isinstance(token, os.PathLike):
+        return {"token": None, "token_file": token}
+    return {"token": None if callable(token) else token, "token_file": None}
+
+
+def _tls_settings(tls: TlsArgument | None) -> dict[str, object]:
+    none: dict[str, object] = {"tls_client_certificate": None, "tls_client_key": None}
+    match tls:
+        case None:
+            return {}
+        case True:
+            return {"tls": True}
+        case False:
+            return {"tls": False, "tls_ca": None, **none}
+        case ssl.SSLContext():
+            # It is all that there is to say: what the environment says besides is not for it.
+            return {"tls": True, "tls_ca": None, **none}
+        case _:
+            return {"tls": True, "tls_ca": Path(tls)}
+
+
+def _tls(settings: ClientSettings, context: ssl.SSLContext | None) -> Tls | None:
+    if not settings.encrypted:
+        return None
+    if context is not None and settings.tls_client_certificate is not None:
+        raise ValueError("an SSLContext has the client certificate itself: load it there")
+    return Tls(
+        ca=settings.tls_ca,
+        certificate=settings.tls_client_certificate,
+        key=settings.tls_client_key,
+        context=context,
+    )
+
+
+def _valid(values: Mapping[str, Any]) -> ClientSettings:
+    try:
+        # Any: the settings have no common type, and pydantic checks each.
+        return ClientSettings(**values)
+    except ValidationError as error:
+        complaints = "; ".join(map(_complaint, error.errors(include_input=False)))
+    # Outside of the clause: the error that was caught holds what was given, perhaps a token.
+    raise ValueError(complaints)
+
+
+def _complaint(error: ErrorDetails) -> str:
+    """One error of pydantic as a clause: without its link, and without its words for a value."""
+    name = ".".join(map(str, error["loc"]))
+    message = error["msg"]
+    if message.startswith("Input "):
+        return name + message.removeprefix("Input")
+    message = message.removeprefix("Value error, ")
+    if message.startswith("must "):
+        return f"{name} {message}"
+    return f"{name}: {message}" if name else message
