@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any
 
 import pytest
@@ -154,7 +155,9 @@ class _GrpcServer(Server):
     def close(self) -> None:
         super().close()
         for protocol in self._protocols:
-            protocol.processor.close()
+            # Without a processor is one whose TLS handshake failed.
+            if hasattr(protocol, "processor"):
+                protocol.processor.close()
 
 
 @pytest.fixture
@@ -162,10 +165,12 @@ def fake_server() -> Callable[..., AbstractAsyncContextManager[int]]:
     """Serves a `FakeCreditService` on a loopback socket; gives the port."""
 
     @asynccontextmanager
-    async def serve(service: FakeCreditService, port: int = 0) -> AsyncIterator[int]:
+    async def serve(
+        service: FakeCreditService, port: int = 0, ssl: SSLContext | None = None
+    ) -> AsyncIterator[int]:
         server = _GrpcServer(service)
         sock = _listening_socket(port)
-        await server.start(sock=sock)
+        await server.start(sock=sock, ssl=ssl)
         try:
             yield sock.getsockname()[1]
         finally:

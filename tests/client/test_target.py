@@ -23,6 +23,25 @@ def test_an_address_is_read(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("app.localhost", True),
+        ("127.8.9.1", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("[::2]", False),
+        ("localhost.example", False),
+        ("notlocalhost", False),
+    ],
+)
+def test_it_is_known_what_stays_on_this_machine(host: str, loopback: bool) -> None:
+    assert Target.parse(host).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

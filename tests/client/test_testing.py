@@ -1,7 +1,8 @@
 """The fake service obeys the contract's table of refusals, in its order of precedence."""
 
 import pytest
-from credit_client.testing import FakeCreditService, FakeLedger
+from credit_client import ClientSettings, errors
+from credit_client.testing import FakeCreditService, FakeLedger, fake_credits
 from credit_client.testing.ledger import Refused
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest, UserCredits
 from credit_models.constraints import violations
@@ -101,6 +102,40 @@ def test_reading_leaves_no_trace() -> None:
     assert ledger.balance(1, 7) == 0
     assert ledger.transactions(7) == ledger.purchases(7) == ()
     assert ledger.user_credits(7) == UserCredits(user_id=7)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "detail"),
+    [
+        (ErrorReason.UNAUTHENTICATED, errors.Unauthenticated, {}),
+        (ErrorReason.SCOPE_MISSING, errors.ScopeMissing, {"scope": "credits:issue"}),
+        (ErrorReason.APP_NOT_ALLOWED, errors.AppNotAllowed, {"app_id": 5}),
+        (ErrorReason.ACTOR_NOT_ALLOWED, errors.ActorNotAllowed, {"created_by": 3}),
+    ],
+)
+async def test_the_fake_can_be_told_to_refuse_who_calls(
+    reason: ErrorReason, kind: type[errors.CreditError], detail: dict[str, object]
+) -> None:
+    service = FakeCreditService()
+    service.fail_next(reason)
+    async with fake_credits(service) as client:
+        with pytest.raises(kind) as caught:
+            await client.add(user_id=7, app_id=5, credits=1, created_by=3)
+        assert {name: getattr(caught.value, name) for name in detail} == detail
+        receipt = await client.add(user_id=7, app_id=5, credits=1, created_by=3)
+    assert receipt.sequence == 1
+
+
+async def test_a_rate_limit_of_the_fake_is_waited_out() -> None:
+    service = FakeCreditService()
+    service.fail_next(ErrorReason.RATE_LIMITED, times=2)
+    settings = ClientSettings(retry_backoff_initial_seconds=0.001)
+    async with fake_credits(service, settings=settings) as client:
+        await client.add(user_id=7, app_id=5, credits=1, created_by=3)
+        service.fail_next(ErrorReason.RATE_LIMITED, times=8)
+        with pytest.raises(errors.RateLimited) as caught:
+            await client.balance(5)
+    assert caught.value.retry_after_seconds == 0.001
 
 
 @pytest.mark.parametrize("reason", [ErrorReason.INVALID_FIELD, ErrorReason.UNSPECIFIED])

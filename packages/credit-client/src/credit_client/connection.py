@@ -141,6 +141,12 @@ class ClientProtocol(H2Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop: the socket is closed."""
         self.ended_by = exc
+        if not self._beginning and self.transport.get_extra_info("ssl_object") is not None:
+            # Many servers, asyncio's too, refuse a client certificate without a word.
+            self.processor.close(
+                "it was closed right after the TLS handshake, as by a server that wants a client"
+                " certificate, or another one"
+            )
         super().connection_lost(exc)
         if not self.lost.done():
             self.lost.set_result(None)

@@ -213,10 +213,11 @@ class Unauthenticated(AccessDenied):
     can get anew has been got anew already, and was not taken either.
     """
 
+    status = Status.UNAUTHENTICATED
     reason = ErrorReason.UNAUTHENTICATED
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message, status=Status.UNAUTHENTICATED, request_id=request_id)
+        super().__init__(message, status=self.status, request_id=request_id)
 
 
 class ScopeMissing(AccessDenied):
@@ -226,10 +227,11 @@ class ScopeMissing(AccessDenied):
         scope: The scope, such as `credits:spend`.
     """
 
+    status = Status.PERMISSION_DENIED
     reason = ErrorReason.SCOPE_MISSING
 
     def __init__(self, message: str, *, scope: str, request_id: str | None = None) -> None:
-        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        super().__init__(message, status=self.status, request_id=request_id)
         self.scope = scope
 
 
@@ -240,10 +242,11 @@ class AppNotAllowed(AccessDenied):
         app_id: The app.
     """
 
+    status = Status.PERMISSION_DENIED
     reason = ErrorReason.APP_NOT_ALLOWED
 
     def __init__(self, message: str, *, app_id: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        super().__init__(message, status=self.status, request_id=request_id)
         self.app_id = app_id
 
 
@@ -256,10 +259,11 @@ class ActorNotAllowed(AccessDenied):
         created_by: Who was named.
     """
 
+    status = Status.PERMISSION_DENIED
     reason = ErrorReason.ACTOR_NOT_ALLOWED
 
     def __init__(self, message: str, *, created_by: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=Status.PERMISSION_DENIED, request_id=request_id)
+        super().__init__(message, status=self.status, request_id=request_id)
         self.created_by = created_by
 
 

@@ -234,4 +234,4 @@ def _why(error: OSError) -> str:
     # Of several addresses asyncio joins the errors in one text, without a number of its own.
     if f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return "the connection was refused; is it running?"
-    return error.strerror or str(error)
+    return error.strerror or str(error) or "the server closed it during the TLS handshake"

@@ -1,0 +1,48 @@
+"""Request ids that the app gives."""
+
+import asyncio
+
+import pytest
+from credit_client import CreditError, ErrorReason, request_id
+from credit_client.correlation import current_request_id
+from credit_client.testing import FakeCreditService, fake_credits
+
+
+def test_without_a_name_each_call_has_its_own() -> None:
+    assert current_request_id() != current_request_id()
+    assert len(current_request_id()) == 32
+
+
+async def test_a_name_belongs_to_the_block_and_its_task() -> None:
+    async def other() -> str:
+        with request_id("other"):
+            await asyncio.sleep(0)
+            return current_request_id()
+
+    with request_id("outer"):
+        with request_id("inner") as name:
+            assert (current_request_id(), name) == ("inner", "inner")
+        assert await asyncio.gather(other(), other()) == ["other", "other"]
+        assert current_request_id() == "outer"
+    assert current_request_id() != "outer"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\r\nb", "ä", "x" * 129, "a/b"])
+def test_what_the_server_would_not_take_over_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="1 to 128 letters"), request_id(name):
+        pass
+
+
+async def test_the_name_is_sent_and_comes_back_in_the_error() -> None:
+    service = FakeCreditService()
+    service.fail_next(ErrorReason.UNAUTHENTICATED, times=2)
+    async with fake_credits(service) as client:
+        with request_id("page-7"), pytest.raises(CreditError, match="page-7") as caught:
+            await client.balance(1)
+        assert caught.value.request_id == "page-7"
+        with request_id("page-8"):
+            messages = client.transactions(7)
+        # The call was made inside of the block, though it is read here.
+        with pytest.raises(CreditError) as later:
+            await anext(messages)
+    assert later.value.request_id == "page-8"
