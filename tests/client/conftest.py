@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from ssl import SSLContext
@@ -15,6 +15,7 @@ from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed, Method
 from credit_models import Empty, Receipt
 from credit_models.codec import encode
+from grpclib.events import RecvRequest, listen
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.config import H2Configuration
@@ -166,9 +167,14 @@ def fake_server() -> Callable[..., AbstractAsyncContextManager[int]]:
 
     @asynccontextmanager
     async def serve(
-        service: FakeCreditService, port: int = 0, ssl: SSLContext | None = None
+        service: FakeCreditService,
+        port: int = 0,
+        ssl: SSLContext | None = None,
+        received: Callable[[RecvRequest], Coroutine[Any, Any, None]] | None = None,
     ) -> AsyncIterator[int]:
         server = _GrpcServer(service)
+        if received is not None:
+            listen(server, RecvRequest, received)
         sock = _listening_socket(port)
         await server.start(sock=sock, ssl=ssl)
         try:

@@ -23,7 +23,10 @@ from credit_client.testing import FakeCreditService
 from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason
 from grpclib.const import Status
+from grpclib.events import RecvRequest
 from typer.testing import CliRunner, Result
+
+from tests.client.certificates import Authority
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
 README = Path(__file__).parents[2] / "packages/credit-client/README.md"
@@ -35,6 +38,7 @@ class Served:
     """A fake service in a thread of its own, because the command has an event loop of its own."""
 
     def __init__(self, serve: Callable[..., AbstractAsyncContextManager[int]]) -> None:
+        self.authorizations: list[object] = []
         self.service = FakeCreditService()
         self._serve = serve
         self._loop = asyncio.new_event_loop()
@@ -44,9 +48,13 @@ class Served:
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._run()])
 
     async def _run(self) -> None:
-        async with self._serve(self.service) as self.port:
+        async with self._serve(self.service, received=self._note) as self.port:
             self._ready.set()
             await self._stop.wait()
+
+    async def _note(self, event: RecvRequest) -> None:
+        if "authorization" in event.metadata:
+            self.authorizations.append(event.metadata["authorization"])
 
     def __enter__(self) -> "Served":
         self._thread.start()
@@ -214,6 +222,55 @@ def test_an_empty_table_says_so_and_empty_json_does_not(
     result = credit(*arguments, "-o", "table")
     assert (result.exit_code, result.stderr) == (0, sentence)
     assert credit(*arguments, "-o", "json").stderr == ""
+
+
+def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
+    served.service.fail_next(ErrorReason.UNAUTHENTICATED)
+    _refused(credit(*ADD), 8, "told to fail (request ")
+    served.service.fail_next(ErrorReason.APP_NOT_ALLOWED)
+    _refused(credit(*ADD), 8, "told to fail")
+    served.service.fail_next(ErrorReason.RATE_LIMITED, times=3)
+    _refused(credit(*ADD), 9, "told to fail")
+
+
+def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_line(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("from-a-file\n")
+    monkeypatch.setenv("CREDIT_TOKEN", "from-the-environment")
+    credit("balance", "--app", "1")
+    credit("balance", "--app", "1", "--token-file", str(file))
+    assert served.authorizations == ["Bearer from-the-environment", "Bearer from-a-file"]
+    assert credit("balance", "--app", "1", "--token", "t").exit_code == 2
+    missing = credit("balance", "--app", "1", "--token-file", str(tmp_path / "missing"))
+    _refused(missing, 8, "missing: No such file")
+
+
+def test_a_token_is_not_sent_to_another_machine_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CREDIT_TOKEN", "t")
+    _refused(credit("balance", "--app", "1", "--target", "credit.example"), 2, "without TLS")
+
+
+def test_tls_is_asked_for_by_options(served: Served, tmp_path: Path) -> None:
+    authority = Authority(folder=tmp_path)
+    tls = ["--tls-ca", str(authority.file)]
+    _refused(credit("balance", "--app", "1", *tls), 6, "does not speak TLS at this port")
+    own = authority.issue("app-7")
+    certificate = ["--client-certificate", str(own.certificate), "--client-key", str(own.key)]
+    _refused(credit("balance", "--app", "1", "--tls", *certificate), 6, "does not speak TLS")
+    _refused(credit("balance", "--app", "1", "--tls-ca", "missing.pem"), 2, "missing.pem: No such")
+
+
+@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions"])
+def test_every_command_has_the_options_of_a_connection(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], terminal_width=200).stdout
+    for option in ("--target", "--timeout", "--token-file", "--tls", "--tls-ca", "--insecure"):
+        assert option in shown
+    assert "--client-certificate" in shown
+    assert "--client-key" in shown
 
 
 def test_the_version_is_that_of_the_package() -> None:
