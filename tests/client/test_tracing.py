@@ -22,6 +22,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 Scripted = Callable[..., Any]  # Any: the scripted transport of conftest
@@ -121,6 +122,19 @@ async def test_the_server_is_told_the_trace_and_the_baggage(
     assert first == second
     assert first["traceparent"].startswith(f"00-{ids.trace_id:032x}-{ids.span_id:016x}-")
     assert first["baggage"] == "tenant=blue+green"
+
+
+async def test_the_server_is_told_that_a_trace_is_not_sampled(
+    scripted: Scripted, written: Answer[object]
+) -> None:
+    transport = scripted(written)
+    tracing = Tracing(
+        Target(host="credit.example", port=443),
+        tracer_provider=TracerProvider(ALWAYS_OFF, shutdown_on_exit=False),
+    )
+    await Caller(transport, ClientSettings(), tracing=tracing).unary(methods.ADD, ADD)
+    flags = int(transport.sent[0].metadata["traceparent"].rpartition("-")[2], 16)
+    assert flags & trace.TraceFlags.SAMPLED == 0
 
 
 async def test_each_repetition_is_an_event_of_the_one_span(

@@ -58,7 +58,10 @@ class CallSpan:
         self._histogram = histogram
         self._clock = clock
         self._begun = clock()
-        self._context = trace.set_span_in_context(span)
+        # Without an SDK there is no span of ours to name: what is current goes on to the server.
+        # A span that is not sampled is named all the same, or the server would begin a trace.
+        valid = span.get_span_context().is_valid
+        self._context = trace.set_span_in_context(span) if valid else None
         self.metadata: dict[str, str] = {}
         propagate.inject(self.metadata, self._context, _METADATA)
 
@@ -130,6 +133,7 @@ class Tracing:
             "server.address": target.host,
             "server.port": target.port,
         }
+        self._attributes: dict[str, Attributes] = {}  # by path
         self._clock = clock
 
     def begin(self, path: str) -> CallSpan:
@@ -138,10 +142,13 @@ class Tracing:
         Args:
             path: Of the method, such as `/credit.v1.CreditService/AddCredits`.
         """
-        method = path.removeprefix("/")
-        attributes = self._server | {"rpc.method": method}
+        attributes = self._attributes.get(path)
+        if attributes is None:
+            attributes = self._server | {"rpc.method": path.removeprefix("/")}
+            self._attributes[path] = attributes
+        name = str(attributes["rpc.method"])
         return CallSpan(
-            self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes),
+            self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes),
             attributes=attributes,
             histogram=self._histogram,
             clock=self._clock,
