@@ -23,6 +23,7 @@ from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.events import DataReceived, Event
 
+from credit_client.header_log import keep_tokens_out
 from credit_client.keepalive import Keepalive, KeepaliveTimes
 from credit_client.tls import HandshakeRefused, Tls, check_handshake, problem_of
 
@@ -194,9 +195,7 @@ class ClientChannel(Channel):
             status_details_codec=status_details_codec,
             ssl=None if tls is None else tls.context(),
         )
-        # It marks `authorization` as never to be indexed (RFC 7541 section 7.1.3), without which
-        # hpack writes the token into its debug log.
-        self._h2_config.normalize_outbound_headers = True
+        keep_tokens_out()
         self._keepalive_times = keepalive
         self._tls = tls
         self._handshake_error: OSError | None = None
