@@ -1,0 +1,142 @@
+"""Connections that are opened and left: idle, silent, half begun."""
+
+import asyncio
+import resource
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from credit_siege import frames
+from credit_siege.attack import Attack, Outcome, Target
+from credit_siege.certificates import self_signed
+from credit_siege.peer import Peer
+from credit_siege.server import ServerNotStarted, serving
+
+_CONNECTIONS = 10_000
+_SILENT = 200
+_ADDRESSES = 40
+"""So many addresses of loopback for those that come from many peers."""
+_FILES_KEPT = 200
+"""Of the files that a process may open, those that are not for attackers."""
+_AT_A_TIME = 100
+_RESPITE_SECONDS = 1.0
+"""How much longer than its limit a server may take to end a connection."""
+
+
+async def _idle(addresses: int, target: Target) -> Outcome:
+    """Open connections, greet, and say no more."""
+    limits = target.patience
+    kept_max = limits.connections_max if addresses > 1 else limits.connections_per_peer_max
+    count = min(target.count(_CONNECTIONS), _files_max())
+    sources = [f"127.0.0.{2 + number}" for number in range(addresses)]
+    async with _crowd(target, count, sources) as peers:
+        await _quiet(peers, _RESPITE_SECONDS)
+        kept = sum(not peer.over for peer in peers)
+        await _quiet(peers, min(target.seconds, limits.idle_seconds + _RESPITE_SECONDS))
+        left = sum(not peer.over for peer in peers)
+    seen = f"{count} opened, {kept} kept, {left} left after the idle limit"
+    return Outcome(seen=seen, held=kept <= kept_max and left == 0)
+
+
+async def _silent(greeting: bytes, target: Target) -> Outcome:
+    """Open connections and begin no conversation, or half of one."""
+    return await _silent_at(target, greeting)
+
+
+async def _silent_tls(target: Target) -> Outcome:
+    """Open connections to a server with TLS and never begin the handshake."""
+    with tempfile.TemporaryDirectory(prefix="credit-siege-") as folder:
+        certificate, key = self_signed(Path(folder))
+        options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+        try:
+            async with serving(
+                target.server.uri,
+                target.server.database,
+                Path(folder),
+                *options,
+                patience=target.patience,
+            ) as server:
+                return await _silent_at(
+                    Target(
+                        server=server,
+                        patience=target.patience,
+                        scale=target.scale,
+                        seconds=target.seconds,
+                    ),
+                    b"",
+                )
+        except ServerNotStarted:
+            return Outcome(seen="the server has no TLS", held=False)
+
+
+async def _silent_at(target: Target, greeting: bytes) -> Outcome:
+    limit = target.patience.handshake_seconds
+    async with _crowd(target, target.count(_SILENT), [], greeting) as peers:
+        await _quiet(peers, min(target.seconds, limit + _RESPITE_SECONDS))
+        left = sum(not peer.over for peer in peers)
+    return Outcome(seen=f"{left} of {len(peers)} left after the limit", held=left == 0)
+
+
+@asynccontextmanager
+async def _crowd(
+    target: Target, count: int, sources: Sequence[str], greeting: bytes | None = None
+) -> AsyncIterator[list[Peer]]:
+    """Open many connections; those that are refused are not among them."""
+    sources = sources or ["127.0.0.2"]
+    async with AsyncExitStack() as open_peers:
+
+        async def come(number: int) -> Peer:
+            return await open_peers.enter_async_context(
+                Peer.connect(target.port, greeting=greeting, source=sources[number % len(sources)])
+            )
+
+        peers: list[Peer] = []
+        for at in range(0, count, _AT_A_TIME):
+            coming = (come(number) for number in range(at, min(at + _AT_A_TIME, count)))
+            arrived = await asyncio.gather(*coming, return_exceptions=True)
+            peers += [peer for peer in arrived if isinstance(peer, Peer)]
+        yield peers
+
+
+async def _quiet(peers: Sequence[Peer], seconds: float) -> None:
+    """Wait until the server has ended all connections, or for so long."""
+    endings = [asyncio.ensure_future(peer.closed.wait()) for peer in peers]
+    try:
+        await asyncio.wait(endings, timeout=seconds)
+    finally:
+        for ending in endings:
+            ending.cancel()
+
+
+def _files_max() -> int:
+    """How many connections this process may have; the server's limit is inherited from it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft - _FILES_KEPT)
+
+
+ATTACKS = (
+    Attack(
+        name="idle:one-peer",
+        required="at most the peer's share kept, none after the idle limit",
+        run=partial(_idle, 1),
+    ),
+    Attack(
+        name="idle:many-peers",
+        required="at most the server's share kept, none after the idle limit",
+        run=partial(_idle, _ADDRESSES),
+    ),
+    Attack(name="silent:no-preface", required="closed in time", run=partial(_silent, b"")),
+    Attack(
+        name="silent:half-a-preface",
+        required="closed in time",
+        run=partial(_silent, frames.PREFACE[:10]),
+    ),
+    Attack(
+        name="silent:preface-alone",
+        required="closed in time",
+        run=partial(_silent, frames.PREFACE),
+    ),
+    Attack(name="silent:tls", required="closed in time", run=_silent_tls),
+)
