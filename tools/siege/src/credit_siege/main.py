@@ -52,7 +52,9 @@ async def _until_terminated(options: Options, progress: Console) -> list[Row]:
             options.attacks,
             Path(folder),
             seconds=options.seconds,
-            progress=lambda row: progress.print(line(row), markup=False, highlight=False),
+            progress=lambda row: progress.print(
+                line(row), markup=False, highlight=False, soft_wrap=True
+            ),
         )
 
 

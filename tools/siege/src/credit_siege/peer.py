@@ -55,9 +55,14 @@ class Answer:
 
 
 class Windows:
-    """How much the server lets us send: RFC 9113, section 6.9."""
+    """How much the server lets us send: RFC 9113, section 6.9.
+
+    Attributes:
+        grown: Set when there is more than when `take` last failed.
+    """
 
     def __init__(self) -> None:
+        self.grown = asyncio.Event()
         self._initial = 65_535
         self._left: dict[int, int] = {0: 65_535}
 
@@ -65,6 +70,7 @@ class Windows:
         """Use up so much of a stream's and the connection's window, where both allow it."""
         left = self._left.setdefault(stream, self._initial)
         if size > min(left, self._left[0]):
+            self.grown.clear()
             return False
         self._left[stream] -= size
         self._left[0] -= size
@@ -73,6 +79,7 @@ class Windows:
     def grow(self, stream: int, size: int) -> None:
         """Note a WINDOW_UPDATE."""
         self._left[stream] = self._left.get(stream, self._initial) + size
+        self.grown.set()
 
     def begin_with(self, size: int) -> None:
         """Note what the server's SETTINGS give to each new stream."""

@@ -47,9 +47,9 @@ class Patience:
     def environment(self) -> dict[str, str]:
         """Return the variables that tell it to a server."""
         return {
-            "CREDIT_HANDSHAKE_TIMEOUT_SECONDS": str(self.handshake_seconds),
+            "CREDIT_CONNECTION_HANDSHAKE_SECONDS": str(self.handshake_seconds),
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
-            "CREDIT_STALL_TIMEOUT_SECONDS": str(self.stall_seconds),
+            "CREDIT_CONNECTION_STALLED_SECONDS": str(self.stall_seconds),
             "CREDIT_CONNECTIONS_MAX": str(self.connections_max),
             "CREDIT_CONNECTIONS_PER_PEER_MAX": str(self.connections_per_peer_max),
         }

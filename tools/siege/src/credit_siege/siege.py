@@ -22,7 +22,7 @@ HISTORY_ENTRIES = 2_000
 _WRITERS = 64
 _REST_SECONDS = 1.0
 """How long the neighbour is watched before an attack."""
-_ATTACK_SECONDS_FACTOR = 4
+_ATTACK_SECONDS_FACTOR = 6
 """An attack that has not ended after so many times the attacker's patience is given up."""
 
 Progress = Callable[[Row], None]

@@ -18,20 +18,30 @@ _WITHHELD_CONNECTIONS = 4
 
 
 async def _declared(sent_bytes: int, target: Target) -> Outcome:
-    """Declare a message of 1 GB and send some of it."""
+    """Declare a message of 1 GB and send some of it, as fast as flow control allows."""
     start = frames.message(bytes(1024), length=_DECLARED_BYTES)
-    piece = frames.data(_STREAM, bytes(MAX_FRAME_SIZE))
     async with Peer.connect(target.port) as peer:
         answer = peer.answer(_STREAM)
         await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
+        sender = asyncio.create_task(_pour(peer, target.count(sent_bytes)))
         try:
             async with asyncio.timeout(target.seconds):
-                await peer.flood(piece for _ in range(target.count(sent_bytes) // MAX_FRAME_SIZE))
                 await answer.ended.wait()
         except TimeoutError:
             return unended(peer, target)
+        finally:
+            sender.cancel()
         seen = answer.status or peer.ending
         return Outcome(seen=seen, held=seen == "RESOURCE_EXHAUSTED")
+
+
+async def _pour(peer: Peer, size: int) -> None:
+    """Send so many bytes of a body, each piece as soon as the windows allow it."""
+    piece = frames.data(_STREAM, bytes(MAX_FRAME_SIZE))
+    for _ in range(size // MAX_FRAME_SIZE):
+        while not peer.windows.take(_STREAM, MAX_FRAME_SIZE):
+            await peer.windows.grown.wait()
+        await peer.send(piece)
 
 
 async def _withheld(target: Target) -> Outcome:
@@ -47,21 +57,22 @@ async def _withheld(target: Target) -> Outcome:
 
 async def _withhold(target: Target) -> int:
     """Send as much as one connection takes in, and return how many bytes that was."""
-    message = add_message(bytes(_WITHHELD_BYTES))[:-1]
-    block = call_block(ADD)
-    sent = 0
+    body = add_message(bytes(_WITHHELD_BYTES))[:-1]
+    sent = dict.fromkeys(range(1, 2 * target.count(_WITHHELD_STREAMS), 2), 0)
     async with asyncio.timeout(target.seconds), Peer.connect(target.port) as peer:
         await peer.greeted()
-        for stream in range(1, 2 * target.count(_WITHHELD_STREAMS), 2):
-            await peer.send(frames.headers(stream, block))
-            for at in range(0, len(message), MAX_FRAME_SIZE):
-                piece = message[at : at + MAX_FRAME_SIZE]
-                if peer.over or not peer.windows.take(stream, len(piece)):
-                    break
-                await peer.send(frames.data(stream, piece))
-                sent += len(piece)
-        await peer.settled()
-    return sent
+        await peer.send(b"".join(frames.headers(stream, call_block(ADD)) for stream in sent))
+        before = -1
+        while not peer.over and sum(sent.values()) > before:
+            before = sum(sent.values())
+            for stream in sent:
+                while piece := body[sent[stream] : sent[stream] + MAX_FRAME_SIZE]:
+                    if not peer.windows.take(stream, len(piece)):
+                        break
+                    await peer.send(frames.data(stream, piece))
+                    sent[stream] += len(piece)
+            await peer.settled()
+    return sum(sent.values())
 
 
 ATTACKS = (
