@@ -6,7 +6,6 @@ Wall-clock limits are for `make siege` to judge. Here cost is told in what ordin
 import pytest
 from credit_siege.attack import Attack
 from credit_siege.attacks import ATTACKS, connections, floods, resets, stop
-from credit_siege.row import GROWTH_BYTES_MAX
 from credit_siege.siege import Besieged, assail, defended
 
 # It waits so long for the server only where a test fails.
@@ -30,7 +29,7 @@ async def test_an_attack_ends_as_required_and_the_neighbour_is_served(
     assert row.outcome.held, row.outcome.seen
     assert row.attacked.failed == []
     assert row.cost is not None
-    assert row.cost.growth_bytes <= GROWTH_BYTES_MAX
+    assert row.cost.growth_bytes <= attack.growth_bytes_max
     # Those that hold connections last for seconds, whoever works meanwhile.
     assert row.attacked.calls or attack not in connections.ATTACKS
 

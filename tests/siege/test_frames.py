@@ -17,23 +17,27 @@ def parsed(octets: bytes) -> Frame:
     return frame
 
 
+def decoded(block: bytes) -> object:
+    return list(Decoder().decode(block))
+
+
 def test_headers_are_read_back() -> None:
     block = call_block("/a.B/C", ("x-more", "é"))
     frame = parsed(frames.headers(7, block, Flag.END_HEADERS | Flag.END_STREAM))
     assert isinstance(frame, HeadersFrame)
     assert frame.stream_id == 7
     assert set(frame.flags) == {"END_HEADERS", "END_STREAM"}
-    assert Decoder().decode(frame.data) == call_headers("/a.B/C", ("x-more", "é"))
+    assert decoded(frame.data) == call_headers("/a.B/C", ("x-more", "é"))
 
 
 def test_a_block_fits_every_stream_for_nothing_is_remembered() -> None:
     decoder, block = Decoder(), call_block("/a.B/C")
-    assert decoder.decode(block) == decoder.decode(block)
+    assert list(decoder.decode(block)) == list(decoder.decode(block))
 
 
 def test_a_remembered_header_is_repeated_by_one_byte() -> None:
     block = frames.remembered("x-bomb", "b" * 100) + b"\xbe" * 3
-    assert Decoder().decode(block) == [("x-bomb", "b" * 100)] * 4
+    assert decoded(block) == [("x-bomb", "b" * 100)] * 4
 
 
 @pytest.mark.parametrize("size", [0, 1, frames.MAX_FRAME_SIZE, frames.MAX_FRAME_SIZE + 1])

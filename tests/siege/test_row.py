@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from credit_siege.attack import Attack, Outcome, Target
+from credit_siege.attack import GROWTH_BYTES_MAX, Attack, Outcome, Target
 from credit_siege.neighbour import Experience
-from credit_siege.row import GROWTH_BYTES_MAX, NEIGHBOUR_SECONDS_MAX, Cost, Row
+from credit_siege.row import NEIGHBOUR_SECONDS_MAX, Cost, Row
 
 
 async def _nothing(target: Target) -> Outcome:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from credit_siege.server import Patience, Server
 
+GROWTH_BYTES_MAX = 20 * 2**20
+"""How much memory an attack may take."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
@@ -55,6 +58,8 @@ class Attack:
         run: Does it.
         heavy: It uses the server up: the next row gets a fresh one, whose memory can be measured.
         ends_server: The server is told to stop, so that the neighbour cannot be served.
+        growth_bytes_max: By how much the server's memory may grow. More than usual where the
+            server is asked for what it allows: memory per connection is bounded by their number.
     """
 
     name: str
@@ -62,3 +67,4 @@ class Attack:
     run: Callable[[Target], Awaitable[Outcome]]
     heavy: bool = True
     ends_server: bool = False
+    growth_bytes_max: int = GROWTH_BYTES_MAX

@@ -1,6 +1,7 @@
 """The command `credit-siege`."""
 
 import asyncio
+import logging
 import shutil
 import signal
 import sys
@@ -30,6 +31,8 @@ def main() -> None:
 
 
 def _main(options: Options) -> int:
+    # It warns of each write to a server that has hung up, which is what some attacks wait for.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     progress = Console(stderr=True, emoji=False)
     try:
         rows = asyncio.run(_until_terminated(options, progress))

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from credit_siege.row import GROWTH_BYTES_MAX, NEIGHBOUR_SECONDS_MAX, Row
+from credit_siege.row import NEIGHBOUR_SECONDS_MAX, Cost, Row
 
 _ENDED = "-"
 
@@ -39,13 +39,13 @@ def table(rows: Sequence[Row]) -> Table:
         pad_edge=False,
         caption=(
             f"A row fails when the neighbour waits longer than {NEIGHBOUR_SECONDS_MAX:g} s or is"
-            f" not served, memory grows by more than {GROWTH_BYTES_MAX >> 20} MiB, or the"
+            f" not served, memory grows by more than allowed, or the"
             f" server does other than required. {os.cpu_count()} cores; {files} files at the most."
         ),
     )
     for name in ("attack", "required", "seen"):
         made.add_column(name, overflow="fold")
-    for name in ("neighbour ms\nrest/attacked", "CPU s", "MiB", "s"):
+    for name in ("neighbour ms\nrest/attacked", "CPU s", "MiB\nmore/allowed", "s"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("verdict", overflow="fold")
     for row in rows:
@@ -55,11 +55,15 @@ def table(rows: Sequence[Row]) -> Table:
             row.outcome.seen,
             f"{row.at_rest.worst_seconds * 1000:.0f}/{row.attacked.worst_seconds * 1000:.0f}",
             _ENDED if row.cost is None else f"{row.cost.cpu_seconds:.2f}",
-            _ENDED if row.cost is None else f"{row.cost.growth_bytes / 2**20:.1f}",
+            _ENDED if row.cost is None else _growth(row, row.cost),
             f"{row.seconds:.1f}",
             _verdict(row),
         )
     return made
+
+
+def _growth(row: Row, cost: Cost) -> str:
+    return f"{cost.growth_bytes / 2**20:.1f}/{row.attack.growth_bytes_max >> 20}"
 
 
 def _verdict(row: Row) -> str:

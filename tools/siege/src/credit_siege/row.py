@@ -9,8 +9,6 @@ from credit_siege.neighbour import Experience
 
 NEIGHBOUR_SECONDS_MAX = 0.5
 """How long a well-behaved caller may have to wait while others attack."""
-GROWTH_BYTES_MAX = 20 * 2**20
-"""How much memory an attack may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +50,7 @@ class Row:
         found = [] if self.outcome.held else ["not what is required"]
         if not self.attack.ends_server:
             found += self._neighbour_failures()
-        if self.cost is not None and self.cost.growth_bytes > GROWTH_BYTES_MAX:
+        if self.cost is not None and self.cost.growth_bytes > self.attack.growth_bytes_max:
             found.append("memory")
         return found
 

@@ -19,7 +19,7 @@ from credit_siege.server import Patience, Server, migrate, serving
 
 DATABASE = "credit_siege"
 HISTORY_ENTRIES = 2_000
-_WRITERS = 64
+_WRITERS = 256
 _REST_SECONDS = 1.0
 """How long the neighbour is watched before an attack."""
 _ATTACK_SECONDS_FACTOR = 6

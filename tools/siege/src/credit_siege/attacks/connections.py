@@ -5,6 +5,7 @@ import resource
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from credit_siege import frames
 from credit_siege.attack import Attack, Outcome, Target
 from credit_siege.certificates import self_signed
 from credit_siege.peer import Peer
-from credit_siege.server import ServerNotStarted, serving
+from credit_siege.server import Patience, ServerNotStarted, serving
 
 _CONNECTIONS = 10_000
 _SILENT = 200
@@ -21,8 +22,10 @@ _ADDRESSES = 40
 _FILES_KEPT = 200
 """Of the files that a process may open, those that are not for attackers."""
 _AT_A_TIME = 100
-_RESPITE_SECONDS = 1.0
-"""How much longer than its limit a server may take to end a connection."""
+_RESPITE_SECONDS = 2.0
+"""How much longer than its limit a server may take to end a connection: it looks now and then."""
+_CONNECTION_BYTES_MAX = 32 * 1024
+"""What a connection may cost that does nothing."""
 
 
 async def _idle(addresses: int, target: Target) -> Outcome:
@@ -37,12 +40,18 @@ async def _idle(addresses: int, target: Target) -> Outcome:
         await _quiet(peers, min(target.seconds, limits.idle_seconds + _RESPITE_SECONDS))
         left = sum(not peer.over for peer in peers)
     seen = f"{count} opened, {kept} kept, {left} left after the idle limit"
-    return Outcome(seen=seen, held=kept <= kept_max and left == 0)
+    return Outcome(seen=seen, held=0 < kept <= kept_max and left == 0)
 
 
 async def _silent(greeting: bytes, target: Target) -> Outcome:
     """Open connections and begin no conversation, or half of one."""
-    return await _silent_at(target, greeting)
+    limit = target.patience.handshake_seconds
+    async with _crowd(target, target.count(_SILENT), [], greeting) as peers:
+        await _quiet(peers, min(target.seconds, limit + _RESPITE_SECONDS))
+        left = sum(not peer.over for peer in peers)
+    return Outcome(
+        seen=f"{left} of {len(peers)} left after the limit", held=bool(peers) and left == 0
+    )
 
 
 async def _silent_tls(target: Target) -> Outcome:
@@ -58,25 +67,9 @@ async def _silent_tls(target: Target) -> Outcome:
                 *options,
                 patience=target.patience,
             ) as server:
-                return await _silent_at(
-                    Target(
-                        server=server,
-                        patience=target.patience,
-                        scale=target.scale,
-                        seconds=target.seconds,
-                    ),
-                    b"",
-                )
+                return await _silent(b"", replace(target, server=server))
         except ServerNotStarted:
             return Outcome(seen="the server has no TLS", held=False)
-
-
-async def _silent_at(target: Target, greeting: bytes) -> Outcome:
-    limit = target.patience.handshake_seconds
-    async with _crowd(target, target.count(_SILENT), [], greeting) as peers:
-        await _quiet(peers, min(target.seconds, limit + _RESPITE_SECONDS))
-        left = sum(not peer.over for peer in peers)
-    return Outcome(seen=f"{left} of {len(peers)} left after the limit", held=left == 0)
 
 
 @asynccontextmanager
@@ -126,6 +119,7 @@ ATTACKS = (
         name="idle:many-peers",
         required="at most the server's share kept, none after the idle limit",
         run=partial(_idle, _ADDRESSES),
+        growth_bytes_max=Patience().connections_max * _CONNECTION_BYTES_MAX,
     ),
     Attack(name="silent:no-preface", required="closed in time", run=partial(_silent, b"")),
     Attack(
