@@ -182,6 +182,16 @@ class Peer:
                 return
             await self.send(piece)
 
+    async def pour(self, stream: int, payload: bytes, flags: int = Flag.NONE) -> None:
+        """Send DATA as a sound client does: each frame as soon as the windows allow it."""
+        starts = range(0, len(payload), frames.MAX_FRAME_SIZE)
+        for at in starts:
+            piece = payload[at : at + frames.MAX_FRAME_SIZE]
+            while not self.windows.take(stream, len(piece)):
+                await self.windows.grown.wait()
+            last = at == starts[-1]
+            await self.send(frames.data(stream, piece, flags if last else Flag.NONE))
+
     async def request(self, stream: int, block: bytes, body: bytes = b"") -> Answer:
         """Send a whole request and return where its answer gathers."""
         answer = self.answer(stream)
@@ -193,6 +203,11 @@ class Peer:
     def answer(self, stream: int) -> Answer:
         """Return where the answer on a stream gathers."""
         return self._answers.setdefault(stream, Answer())
+
+    @property
+    def served(self) -> bool:
+        """Whether the server has greeted, and goes on with the connection."""
+        return self._greeted.is_set() and not self.over
 
     async def greeted(self) -> None:
         """Wait for the server's SETTINGS, or the end of the connection."""

@@ -5,7 +5,7 @@ import resource
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,29 +28,41 @@ _CONNECTION_BYTES_MAX = 32 * 1024
 """What a connection may cost that does nothing."""
 
 
+@dataclass(kw_only=True, slots=True)
+class _Crowd:
+    """Connections that were opened together.
+
+    Attributes:
+        peers: Those that came to be.
+        served_max: How many of them the server served at once, at the most.
+    """
+
+    peers: list[Peer] = field(default_factory=list)
+    served_max: int = 0
+
+
 async def _idle(addresses: int, target: Target) -> Outcome:
     """Open connections, greet, and say no more."""
     limits = target.patience
-    kept_max = limits.connections_max if addresses > 1 else limits.connections_per_peer_max
+    served_max = limits.connections_max if addresses > 1 else limits.connections_per_peer_max
     count = min(target.count(_CONNECTIONS), _files_max())
     sources = [f"127.0.0.{2 + number}" for number in range(addresses)]
-    async with _crowd(target, count, sources) as peers:
-        await _quiet(peers, _RESPITE_SECONDS)
-        kept = sum(not peer.over for peer in peers)
-        await _quiet(peers, min(target.seconds, limits.idle_seconds + _RESPITE_SECONDS))
-        left = sum(not peer.over for peer in peers)
-    seen = f"{count} opened, {kept} kept, {left} left after the idle limit"
-    return Outcome(seen=seen, held=0 < kept <= kept_max and left == 0)
+    async with _crowd(target, count, sources) as crowd:
+        await _quiet(crowd.peers, min(target.seconds, limits.idle_seconds + _RESPITE_SECONDS))
+        left = sum(not peer.over for peer in crowd.peers)
+    seen = f"{count} opened, {crowd.served_max} served at once, {left} left after the idle limit"
+    return Outcome(seen=seen, held=0 < crowd.served_max <= served_max and left == 0)
 
 
 async def _silent(greeting: bytes, target: Target) -> Outcome:
     """Open connections and begin no conversation, or half of one."""
     limit = target.patience.handshake_seconds
-    async with _crowd(target, target.count(_SILENT), [], greeting) as peers:
-        await _quiet(peers, min(target.seconds, limit + _RESPITE_SECONDS))
-        left = sum(not peer.over for peer in peers)
+    async with _crowd(target, target.count(_SILENT), [], greeting) as crowd:
+        await _quiet(crowd.peers, min(target.seconds, limit + _RESPITE_SECONDS))
+        left = sum(not peer.over for peer in crowd.peers)
     return Outcome(
-        seen=f"{left} of {len(peers)} left after the limit", held=bool(peers) and left == 0
+        seen=f"{left} of {len(crowd.peers)} left after the limit",
+        held=bool(crowd.peers) and left == 0,
     )
 
 
@@ -75,7 +87,7 @@ async def _silent_tls(target: Target) -> Outcome:
 @asynccontextmanager
 async def _crowd(
     target: Target, count: int, sources: Sequence[str], greeting: bytes | None = None
-) -> AsyncIterator[list[Peer]]:
+) -> AsyncIterator[_Crowd]:
     """Open many connections; those that are refused are not among them."""
     sources = sources or ["127.0.0.2"]
     async with AsyncExitStack() as open_peers:
@@ -85,12 +97,14 @@ async def _crowd(
                 Peer.connect(target.port, greeting=greeting, source=sources[number % len(sources)])
             )
 
-        peers: list[Peer] = []
+        crowd = _Crowd()
         for at in range(0, count, _AT_A_TIME):
             coming = (come(number) for number in range(at, min(at + _AT_A_TIME, count)))
             arrived = await asyncio.gather(*coming, return_exceptions=True)
-            peers += [peer for peer in arrived if isinstance(peer, Peer)]
-        yield peers
+            crowd.peers += [peer for peer in arrived if isinstance(peer, Peer)]
+            served = sum(peer.served for peer in crowd.peers)
+            crowd.served_max = max(crowd.served_max, served)
+        yield crowd
 
 
 async def _quiet(peers: Sequence[Peer], seconds: float) -> None:
@@ -112,12 +126,12 @@ def _files_max() -> int:
 ATTACKS = (
     Attack(
         name="idle:one-peer",
-        required="at most the peer's share kept, none after the idle limit",
+        required="at most the peer's share served, none after the idle limit",
         run=partial(_idle, 1),
     ),
     Attack(
         name="idle:many-peers",
-        required="at most the server's share kept, none after the idle limit",
+        required="at most the server's share served, none after the idle limit",
         run=partial(_idle, _ADDRESSES),
         growth_bytes_max=Patience().connections_max * _CONNECTION_BYTES_MAX,
     ),

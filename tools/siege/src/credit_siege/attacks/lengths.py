@@ -23,7 +23,7 @@ async def _declared(sent_bytes: int, target: Target) -> Outcome:
     async with Peer.connect(target.port) as peer:
         answer = peer.answer(_STREAM)
         await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
-        sender = asyncio.create_task(_pour(peer, target.count(sent_bytes)))
+        sender = asyncio.create_task(peer.pour(_STREAM, bytes(target.count(sent_bytes))))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -33,15 +33,6 @@ async def _declared(sent_bytes: int, target: Target) -> Outcome:
             sender.cancel()
         seen = answer.status or peer.ending
         return Outcome(seen=seen, held=seen == "RESOURCE_EXHAUSTED")
-
-
-async def _pour(peer: Peer, size: int) -> None:
-    """Send so many bytes of a body, each piece as soon as the windows allow it."""
-    piece = frames.data(_STREAM, bytes(MAX_FRAME_SIZE))
-    for _ in range(size // MAX_FRAME_SIZE):
-        while not peer.windows.take(_STREAM, MAX_FRAME_SIZE):
-            await peer.windows.grown.wait()
-        await peer.send(piece)
 
 
 async def _withheld(target: Target) -> Outcome:

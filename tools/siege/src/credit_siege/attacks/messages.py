@@ -6,6 +6,7 @@ from functools import partial
 
 from credit_siege import frames
 from credit_siege.attack import Attack, Outcome, Target
+from credit_siege.frames import Flag
 from credit_siege.peer import Peer
 from credit_siege.requests import BALANCE, balance_message, call_block
 
@@ -15,15 +16,19 @@ _STREAM = 1
 async def status_of(target: Target, block: bytes, body: bytes) -> str:
     """Make one call on a connection of its own and name the status that it is answered with."""
     async with Peer.connect(target.port) as peer:
-        # A request without a message is HEADERS and an empty DATA frame, as clients send it.
-        sent = frames.headers(_STREAM, block) + frames.data(_STREAM, body, frames.Flag.END_STREAM)
         answer = peer.answer(_STREAM)
-        await peer.send(sent)
+        await peer.greeted()
+        await peer.send(frames.headers(_STREAM, block))
+        if not body:  # clients end a request without a message by an empty frame
+            await peer.send(frames.data(_STREAM, b"", Flag.END_STREAM))
+        sender = asyncio.create_task(peer.pour(_STREAM, body, Flag.END_STREAM))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
         except TimeoutError:
             return f"no answer in {target.seconds:g} s: {peer.ending}"
+        finally:
+            sender.cancel()
         return answer.status or peer.ending
 
 
