@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-gate \
-	tools/grpc-fuzz
+	tools/grpc-fuzz tools/siege
 SOURCES := packages tools tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
 	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-gate \
-	--no-emit-package grpc-fuzz \
+	--no-emit-package credit-siege --no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
 .DEFAULT_GOAL := help
@@ -105,6 +105,10 @@ bench: install ## Measure against a plain peer, side by side on one mongod.
 .PHONY: fuzz
 fuzz: install ## Fuzz the server on a real mongod; MINUTES=5, SEED=… to send the same again.
 	@$(BIN)/python tools/fuzz/run.py
+
+.PHONY: siege
+siege: install ## Attack the server and print how it fared; ROWS=rapid-reset,flood SECONDS=8.
+	@$(BIN)/credit-siege $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 .PHONY: clean
 clean: ## Remove the environment, caches and wheels; data stays.

@@ -1,0 +1,1 @@
+"""Attacks the credit service over raw sockets and tells how it and its callers fared."""

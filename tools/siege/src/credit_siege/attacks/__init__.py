@@ -1,0 +1,30 @@
+"""All attacks, in the order of the table: light ones first, the server's end last."""
+
+from collections.abc import Sequence
+
+from credit_siege.attack import Attack
+from credit_siege.attacks import (
+    compression,
+    connections,
+    floods,
+    headers,
+    lengths,
+    messages,
+    readers,
+    resets,
+    stop,
+)
+
+ATTACKS: Sequence[Attack] = (
+    *headers.ATTACKS,
+    *messages.ATTACKS,
+    *compression.ATTACKS,
+    *lengths.ATTACKS,
+    *resets.ATTACKS,
+    *floods.ATTACKS,
+    *readers.ATTACKS,
+    *connections.ATTACKS,
+    *stop.ATTACKS,
+)
+
+__all__ = ["ATTACKS"]
