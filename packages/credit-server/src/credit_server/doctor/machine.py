@@ -17,6 +17,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.settings import ServerSettings, is_loopback
+from credit_server.transport.address import try_address
 
 SERVICE = "credit.v1.CreditService"
 
@@ -50,17 +51,14 @@ async def check_address(host: str, port: int) -> Finding:
     if port == 0:
         return ok(check, "any free port is taken")
     where = f"{host} port {port}"
-    loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+        await try_address(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return await _in_use(check, host, port)
         return fails(
             check, f"{where} cannot be listened on: {error.strerror}", "see --host, --port"
         )
-    server.close()
-    await server.wait_closed()
     return ok(check, f"{where} is free")
 
 
