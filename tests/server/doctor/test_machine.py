@@ -1,6 +1,7 @@
 """The machine's address, directory and limits, judged from facts and from the real thing."""
 
 import socket
+import ssl
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from grpclib.health.service import OVERALL, Health
 from grpclib.server import Server
 
 from tests.server.doctor.naming import CreditService
+from tests.server.doctor.papers import certificate, private_key, private_pem, written
 
 GIGABYTE = 1_000_000_000
 WELL = DirectoryFacts(path=Path("/data"), mode=0o700, writable=True, free_bytes=50 * GIGABYTE)
@@ -92,26 +94,38 @@ async def test_a_port_of_another_program_is_a_warning() -> None:
     server.close()
     await server.wait_closed()
     assert finding.verdict is Verdict.WARNING
-    assert "by another program" in finding.found
+    assert "does not tell its health" in finding.found
 
 
 @pytest.mark.parametrize(("serving", "verdict"), [(True, Verdict.OK), (False, Verdict.WARNING)])
+@pytest.mark.parametrize("tls", [False, True])
 async def test_a_port_of_a_credit_server_is_told_by_its_health(
-    serving: bool, verdict: Verdict
+    serving: bool, verdict: Verdict, tls: bool, tmp_path: Path
 ) -> None:
     status = ServiceStatus()
     status.set(serving)
     service = CreditService()
     server = Server([service, Health({service: [status], OVERALL: [status]})])
-    await server.start("127.0.0.1", 0)
-    finding = await check_address("127.0.0.1", _port(server))
+    await server.start("127.0.0.1", 0, ssl=_tls(tmp_path) if tls else None)
+    finding = await check_address("127.0.0.1", _port(server), tls=tls)
     server.close()
     await server.wait_closed()
     assert finding.verdict is verdict
     assert finding.found.startswith("a credit-server listens")
 
 
+def _tls(folder: Path) -> ssl.SSLContext:
+    key = private_key()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(
+        written(folder / "server.pem", certificate(key)),
+        written(folder / "server.key", private_pem(key)),
+    )
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
 def _port(server: Server) -> int:
     assert server._server is not None
-    port: int = server._server.sockets[0].getsockname()[1]
+    port: int = server._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined] # asyncio's own has it
     return port

@@ -78,8 +78,11 @@ def test_everything_that_is_not_ok_says_what_to_do() -> None:
         assert (finding.verdict is OK) == (finding.remedy == ""), finding
 
 
-def test_a_standalone_fails_and_its_schema_is_not_asked_for() -> None:
-    facts = replace(WELL, topology=Topology.STANDALONE, members=None, schema=None)
+@pytest.mark.parametrize("topology", [Topology.STANDALONE, Topology.UNINITIATED])
+def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
+    topology: Topology,
+) -> None:
+    facts = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
     assert _found(facts, "topology").verdict is FAILS
     assert not {"schema", "members"} & _checks(facts)
 

@@ -33,6 +33,11 @@ def check_books(sample: Sequence[Sampled]) -> Finding:
     )
 
 
+def unread(reason: str) -> Finding:
+    """Make the finding of books that could not be read."""
+    return fails(_CHECK, reason, "look at MongoDB's log; nothing is known of the books")
+
+
 def account_fault(entry: Sampled) -> str:
     """Say what in an account must never be; empty when all is well.
 

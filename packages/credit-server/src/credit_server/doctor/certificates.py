@@ -1,6 +1,5 @@
 """Certificates: do the TLS files parse, fit together, and last?"""
 
-import stat
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
+from credit_server.doctor.permissions import readable_by_others
 
 _EXPIRES_SOON = timedelta(days=14)
 _RSA_BITS_MIN = 2048
@@ -69,7 +69,7 @@ def check_private_key(path: Path, public_key: CertificatePublicKeyTypes) -> Find
         return fails(check, f"{path} cannot be read: {error.strerror}", "see CREDIT_TLS_KEY")
     except TypeError:
         # A passphrase is needed, and the server alone is told it.
-        return check_permissions(path, check) or ok(check, f"{path} is encrypted; not looked into")
+        return readable_by_others(path, check) or ok(check, f"{path} is encrypted; not looked into")
     except ValueError:
         return fails(check, f"{path} is not a private key in PEM", "see CREDIT_TLS_KEY")
     if _spki(key.public_key()) != _spki(public_key):
@@ -78,17 +78,7 @@ def check_private_key(path: Path, public_key: CertificatePublicKeyTypes) -> Find
             f"{path} is not the key of the certificate",
             "set CREDIT_TLS_CERTIFICATE and CREDIT_TLS_KEY to files of one pair",
         )
-    return check_permissions(path, check) or ok(check, f"{path} is the key of the certificate")
-
-
-def check_permissions(path: Path, check: str) -> Finding | None:
-    """Return a warning when others than its owner can read or change a secret file."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if not mode & 0o077:
-        return None
-    return warning(
-        check, f"{path} is open to other users (mode {mode:04o})", f"run: chmod 600 {path}"
-    )
+    return readable_by_others(path, check) or ok(check, f"{path} is the key of the certificate")
 
 
 def weakness(key: PublicKeyTypes) -> str:

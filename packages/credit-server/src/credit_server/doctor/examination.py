@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from credit_server.doctor.books import check_books
+from credit_server.doctor.books import check_books, unread
 from credit_server.doctor.certificates import check_certificate, check_client_authority
 from credit_server.doctor.connection_string import check_connection_string
 from credit_server.doctor.finding import Finding, fails, ok
+from credit_server.doctor.identities import check_identities
 from credit_server.doctor.machine import (
     DirectoryFacts,
     check_address,
@@ -39,12 +40,14 @@ class Papers:
         tls_key: Its private key.
         tls_client_ca: What clients' certificates are issued by.
         token_keys: The public keys of tokens.
+        identities_file: What the holders of certificates may do.
     """
 
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     token_keys: Path | None = None
+    identities_file: Path | None = None
 
 
 async def examine(
@@ -57,7 +60,11 @@ async def examine(
         papers: The files of its identities.
         connections_max: How many connections it takes; None where there is no limit.
     """
-    findings = [check_settings(settings), await check_address(settings.host, settings.port)]
+    tls = papers.tls_certificate is not None
+    findings = [
+        check_settings(settings),
+        await check_address(settings.host, settings.port, tls=tls),
+    ]
     if connections_max is not None:
         findings.append(check_open_files(open_files_limit(), connections_max=connections_max))
     findings.extend(_check_papers(papers, datetime.now(UTC)))
@@ -79,6 +86,8 @@ def _check_papers(papers: Papers, now: datetime) -> list[Finding]:
         findings.extend(check_client_authority(papers.tls_client_ca, now=now))
     if papers.token_keys is not None:
         findings.extend(check_token_keys(papers.token_keys))
+    if papers.identities_file is not None:
+        findings.append(check_identities(papers.identities_file))
     return findings
 
 
@@ -120,4 +129,7 @@ async def _check_books(client: Client, database: str) -> Finding:
     sample = sample_books(
         client, database=database, accounts_max=_ACCOUNTS_MAX, history_max=_HISTORY_MAX
     )
-    return check_books([entry async for entry in sample])
+    try:
+        return check_books([entry async for entry in sample])
+    except StoreError as error:
+        return unread(str(error))

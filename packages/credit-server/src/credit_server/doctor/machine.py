@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import shutil
+import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,14 @@ def invalid_settings(explained: str) -> Finding:
     return fails("settings", explained, "mend them; nothing else could be checked")
 
 
-async def check_address(host: str, port: int) -> Finding:
-    """Find out whether a server could listen, or a credit-server already does."""
+async def check_address(host: str, port: int, *, tls: bool = False) -> Finding:
+    """Find out whether a server could listen, or a credit-server already does.
+
+    Args:
+        host: Where to listen.
+        port: The port; 0 for any.
+        tls: Whether a server with the same settings would answer with TLS alone.
+    """
     check = "address"
     if port == 0:
         return ok(check, "any free port is taken")
@@ -55,22 +62,22 @@ async def check_address(host: str, port: int) -> Finding:
         await try_address(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return await _in_use(check, host, port)
+            return await _in_use(check, host, port, tls=tls)
         return fails(
             check, f"{where} cannot be listened on: {error.strerror}", "see --host, --port"
         )
     return ok(check, f"{where} is free")
 
 
-async def _in_use(check: str, host: str, port: int) -> Finding:
-    channel = Channel(_reachable(host), port)
+async def _in_use(check: str, host: str, port: int, *, tls: bool) -> Finding:
+    channel = Channel(_reachable(host), port, ssl=_any_certificate() if tls else None)
     try:
         async with asyncio.timeout(_HEALTH_SECONDS):
             answer = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE))
     except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
         return warning(
             check,
-            f"{host} port {port} is in use, by a server with TLS or by another program",
+            f"{host} port {port} is in use, and whoever listens does not tell its health",
             "if it is not your credit-server: stop it, or choose another port with --port",
         )
     finally:
@@ -80,6 +87,15 @@ async def _in_use(check: str, host: str, port: int) -> Finding:
     if serving:
         return ok(check, f"{found} and serves")
     return warning(check, f"{found} and says that it does not serve", "see its log")
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Make a context that asks nobody who they are: health is all that is asked, and no secret."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def _reachable(host: str) -> str:

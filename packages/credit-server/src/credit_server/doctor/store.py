@@ -73,6 +73,8 @@ def _topology(facts: StoreFacts) -> Iterator[Finding]:
             f"is {facts.topology.value}, which has no transactions",
             "start mongod with --replSet NAME and run rs.initiate() once; one node is enough",
         )
+    elif facts.topology is Topology.UNINITIATED:
+        yield fails(check, f"is {facts.topology.value}", "run rs.initiate() once, in mongosh")
     elif not facts.has_primary:
         yield fails(
             check,
@@ -232,7 +234,7 @@ def _clock(facts: StoreFacts) -> Iterator[Finding]:
 
 def _schema(facts: StoreFacts) -> Iterator[Finding]:
     check = "schema"
-    if facts.topology is Topology.STANDALONE or not facts.has_primary:
+    if not (facts.has_primary and facts.topology.has_transactions):
         return
     state = facts.schema
     if state is None:

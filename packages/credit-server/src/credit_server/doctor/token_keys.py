@@ -1,7 +1,6 @@
 """Keys that tokens are verified with: public, strong, and told apart by their ids."""
 
 import json
-import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from jwt.exceptions import PyJWTError
 
 from credit_server.doctor.certificates import weakness
 from credit_server.doctor.finding import Finding, fails, ok, warning
+from credit_server.doctor.permissions import changeable_by_others
 
 _CHECK = "token keys"
 _REMEDY = "it must be a PEM file of one public key, or a JWKS file of public keys"
@@ -30,19 +30,12 @@ def check_token_keys(path: Path) -> list[Finding]:
     """
     try:
         content = path.read_bytes()
-        mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         return [fails(_CHECK, f"{path} cannot be read: {error.strerror}", _REMEDY)]
     faults = _key_set(path, content) if content.lstrip()[:1] == b"{" else _pem(path, content)
-    if mode & 0o022:
-        faults.append(
-            fails(
-                _CHECK,
-                f"{path} can be changed by other users (mode {mode:04o}): whoever does, makes"
-                " tokens that are believed",
-                f"run: chmod 644 {path}",
-            )
-        )
+    changeable = changeable_by_others(path, _CHECK)
+    if changeable is not None:
+        faults.append(changeable)
     return faults or [ok(_CHECK, f"{path} has public keys only, and strong ones")]
 
 

@@ -8,8 +8,14 @@ class Topology(Enum):
     """What is behind a connection string; the values are for people."""
 
     STANDALONE = "a standalone server"
+    UNINITIATED = "a replica set that was never initiated"
     REPLICA_SET = "a replica set"
     SHARDED = "a sharded cluster"
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether it can do what a ledger needs, once it has a primary."""
+        return self in (Topology.REPLICA_SET, Topology.SHARDED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

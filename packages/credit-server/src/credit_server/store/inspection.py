@@ -6,14 +6,20 @@ the connection string may not ask stays unknown: the doctor says so, and judges 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pydantic import ValidationError
+from pymongo.errors import (
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WriteConcernError,
+)
 from pymongo.read_preferences import Nearest
 from pymongo.write_concern import WriteConcern
 
@@ -28,6 +34,7 @@ from credit_server.store.facts import (
     Topology,
 )
 from credit_server.store.failure import StoreMisconfigured, translated
+from credit_server.store.port import StoreError
 
 SCRATCH = "credit_doctor_scratch"
 """The collection for a majority write where no note may be appended to the oplog."""
@@ -82,14 +89,15 @@ async def inspect(client: Client, *, database: str, timeout_seconds: float) -> S
     Raises:
         StoreUnavailable: No server can be reached.
         StoreMisconfigured: The connection string cannot be used.
+        StoreError: A server refuses what everybody may ask.
     """
-    with translated():
+    with told():
         began = time.perf_counter()
         hello = await _first_hello(client)
         connect_seconds = time.perf_counter() - began
         topology = _topology(hello)
         has_primary = await _has_primary(client, topology)
-        writable = has_primary and topology is not Topology.STANDALONE
+        writable = has_primary and topology.has_transactions
         build = await _ask(client, "buildInfo")
         configuration = await _set_answer(client, topology, "replSetGetConfig")
         state = await _set_answer(client, topology, "replSetGetStatus")
@@ -116,6 +124,16 @@ async def inspect(client: Client, *, database: str, timeout_seconds: float) -> S
             schema=await _schema(client, database) if writable else None,
             privileges=await _privileges(client),
         )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Translate every error of the driver: to an inspection each is a finding, and none a bug."""
+    try:
+        with translated():
+            yield
+    except PyMongoError as error:
+        raise StoreError(f"MongoDB refuses what it is asked: {error}") from error
 
 
 async def _ask(client: Client, command: str, **options: object) -> _Answer:
@@ -146,7 +164,9 @@ async def _permitted(question: Awaitable[_Answer]) -> _Answer | None:
 def _topology(hello: _Answer) -> Topology:
     if hello.get("msg") == "isdbgrid":
         return Topology.SHARDED
-    return Topology.REPLICA_SET if "setName" in hello else Topology.STANDALONE
+    if "setName" in hello:
+        return Topology.REPLICA_SET
+    return Topology.UNINITIATED if hello.get("isreplicaset") else Topology.STANDALONE
 
 
 async def _has_primary(client: Client, topology: Topology) -> bool:
@@ -231,18 +251,19 @@ async def _majority_write(client: Client, database: str, timeout_seconds: float)
 async def _note(client: Client, concern: WriteConcern) -> bool:
     """Append a note to the oplog, which touches no collection; False where that is not allowed."""
     try:
-        await client.admin.command(
+        answer: _Answer = await client.admin.command(
             {
                 "appendOplogNote": 1,
                 "data": {"credit-server": "doctor"},
                 "writeConcern": concern.document,
             }
         )
-    except OperationFailure as error:
-        # A time limit of the write concern is the answer; all else says that it may not be asked.
-        if error.timeout:
-            raise
+    except OperationFailure:
         return False
+    # The driver raises it for its own helpers only, and not for a command.
+    late = answer.get("writeConcernError")
+    if late is not None:
+        raise WriteConcernError(late["errmsg"], late.get("code"), late)
     return True
 
 
@@ -263,6 +284,9 @@ async def _schema(client: Client, database: str) -> SchemaState | None:
         drift = await schema.verify(found)
     except OperationFailure:
         return None
+    except ValidationError:
+        unreadable = f"the document in {schema.VERSION} cannot be read"
+        return SchemaState(version=0, drift=(unreadable,), newer=False)
     return SchemaState(version=version, drift=tuple(drift), newer=version > schema.SCHEMA_VERSION)
 
 

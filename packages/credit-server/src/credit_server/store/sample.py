@@ -15,7 +15,7 @@ from pymongo import DESCENDING
 from credit_server.ledger import Account, Transaction
 from credit_server.store import schema
 from credit_server.store.documents import AccountDocument, TransactionDocument
-from credit_server.store.failure import translated
+from credit_server.store.inspection import told
 
 _TRANSACTIONS_PER_ACCOUNT = 20
 """Among how many times as many of the latest transactions the accounts are looked for."""
@@ -58,7 +58,7 @@ async def sample_books(
         StoreError: The store cannot be read.
     """
     books = client[database]
-    with translated():
+    with told():
         async with await client.start_session(snapshot=True) as session:
             newest = books[schema.CREDIT_TRANSACTIONS].find({}, {"user_id": 1}, session=session)
             users: dict[int, None] = {}
