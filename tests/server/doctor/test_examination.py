@@ -1,6 +1,5 @@
 """The whole examination of real stores: healthy, drifted, standalone, away, embedded."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +26,14 @@ OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 BOOKS = "books (spot check)"
 
 
-def _settings(uri: str, database: str) -> ServerSettings:
-    return ServerSettings(mongodb_uri=SecretStr(uri), mongodb_database=database, port=0)
+def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> ServerSettings:
+    # A server that is only just starting is waited for by the driver itself.
+    return ServerSettings(
+        mongodb_uri=SecretStr(uri),
+        mongodb_database=database,
+        store_timeout_seconds=timeout_seconds,
+        port=0,
+    )
 
 
 async def _examine(settings: ServerSettings) -> Mapping[str, Finding]:
@@ -180,7 +185,6 @@ async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
     mongod._launch()
     try:
-        await _listening(mongod.port)
         uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
         finding = (await _examine(_settings(uri, "credit")))["topology"]
     finally:
@@ -192,8 +196,7 @@ async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
 async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: Path) -> None:
     async with running_mongod(tmp_path) as mongod:
         await _lose_majority(mongod)
-        settings = _settings(mongod.uri, "credit")
-        found = await _examine(settings.model_copy(update={"store_timeout_seconds": 1.0}))
+        found = await _examine(_settings(mongod.uri, "credit", timeout_seconds=1.0))
     assert found["topology"].verdict is FAILS
     assert "without a primary" in found["topology"].found
     assert found["members"].verdict is FAILS
@@ -223,22 +226,9 @@ async def _lose_majority(mongod: MongodProcess) -> None:
     client.close()
 
 
-async def _listening(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.02)
-            continue
-        writer.close()
-        await writer.wait_closed()
-        return
-
-
 async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
     away = MongodProcess(tmp_path)  # never started
-    settings = _settings(away.uri, "credit").model_copy(update={"store_timeout_seconds": 0.1})
-    found = await _examine(settings)
+    found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))
     assert found["store"].verdict is FAILS
     assert "schema" not in found
 

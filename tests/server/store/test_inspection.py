@@ -82,7 +82,6 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mon
     """A server that asks who is there, and has a user that may only read."""
     folder = tmp_path_factory.mktemp("guarded")
     async with running_mongod(folder, "--auth", standalone=True) as mongod:
-        await _listening(mongod)
         client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod.uri)
         # The first user may be made by anybody on the same machine; it makes the second.
         await client.admin.command("createUser", "root", pwd="secret", roles=["root"])
@@ -92,12 +91,6 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mon
         await root.admin.command("createUser", "reader", pwd="secret", roles=[reads])
         root.close()
         yield mongod
-
-
-async def _listening(mongod: MongodProcess) -> None:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod.uri)
-    await client.admin.command("ping")
-    client.close()
 
 
 def _as(mongod: MongodProcess, user: str) -> str:

@@ -1,6 +1,6 @@
 """The store: is what is known of it enough to keep credits safe, and served?"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.store.facts import Privilege, StoreFacts, Topology
@@ -41,19 +41,18 @@ def check_store(facts: StoreFacts, *, embedded: bool, database: str) -> list[Fin
         embedded: Whether it is this server's own, of one node by intent and on loopback.
         database: The name of the ledger's database.
     """
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        lambda: _reachable(facts),
-        lambda: _topology(facts),
-        lambda: _members(facts, embedded=embedded),
-        lambda: _majority_write(facts),
-        lambda: _durability(facts),
-        lambda: _version(facts, embedded=embedded),
-        lambda: _transaction_lifetime(facts),
-        lambda: _clock(facts),
-        lambda: _schema(facts),
-        lambda: _privileges(facts, database),
+    return [
+        *_reachable(facts),
+        *_topology(facts),
+        *_members(facts, embedded=embedded),
+        *_majority_write(facts),
+        *_durability(facts),
+        *_version(facts, embedded=embedded),
+        *_transaction_lifetime(facts),
+        *_clock(facts),
+        *_schema(facts),
+        *_privileges(facts, database),
     ]
-    return [finding for check in checks for finding in check()]
 
 
 def unreachable(reason: str) -> Finding:
