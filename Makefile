@@ -95,8 +95,12 @@ pytest: install ## Run all tests, on a real mongod where it matters.
 wheels: install ## Build every wheel and try each in an empty environment.
 	@$(BIN)/python tools/check_wheels.py
 
+.PHONY: audit
+audit: install ## Compare what is installed with the lock and known advisories; ONLINE=1 asks pip-audit about all.
+	@$(BIN)/python tools/audit.py $(if $(ONLINE),--online)
+
 .PHONY: test
-test: check-lock lint contract pytest wheels ## Do everything that CI does.
+test: check-lock audit lint contract pytest wheels ## Do everything that CI does.
 
 .PHONY: bench
 bench: install ## Measure against a plain peer, side by side on one mongod.

@@ -148,6 +148,24 @@ async def test_a_taken_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
             await _serve_on(monkeypatch, port=port)
 
 
+async def test_a_taken_port_is_noticed_before_a_store_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_store(settings: StoreSettings, **_: int) -> None:
+        pytest.fail("the store was started")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(app, "open_store", open_store)
+        loop = asyncio.get_running_loop()
+        try:
+            with pytest.raises(StartError, match="another program uses it"):
+                await app.serve(_settings(port=port))
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
 async def test_an_address_of_another_machine_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 """The command `credit-server`: what it says, and with which code it ends."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from importlib.metadata import version
 
 import pytest
 import structlog
-from credit_server import app, main
+from credit_server import app, doctor, main
+from credit_server.doctor import Finding, Papers, Verdict
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
@@ -47,11 +49,12 @@ def test_without_a_command_it_shows_its_usage_and_ends_as_misused(capsys: Captur
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_shows_both_commands(option: str, capsys: Captured) -> None:
+def test_help_shows_all_commands(option: str, capsys: Captured) -> None:
     assert main.run([option]) == 0
     shown = capsys.readouterr().out
     assert "serve" in shown
     assert "migrate" in shown
+    assert "doctor" in shown
 
 
 def test_version_is_the_distributions_own(capsys: Captured) -> None:
@@ -146,6 +149,62 @@ def test_a_migration_that_fails_says_why(capsys: Captured, monkeypatch: Patch) -
     monkeypatch.setattr(app, "migrate", migrate)
     assert main.run(["migrate"]) == 1
     assert capsys.readouterr().err == "credit-server: say why\n"
+
+
+def _found(monkeypatch: Patch, verdict: Verdict) -> list[ServerSettings]:
+    """Puts one finding in the examination's place; returns the settings it is told."""
+    told: list[ServerSettings] = []
+
+    async def examine(settings: ServerSettings, *, papers: Papers) -> list[Finding]:
+        told.append(settings)
+        return [Finding(check="clock", verdict=verdict, found="was looked at", remedy="say why")]
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"), [(Verdict.OK, 0), (Verdict.WARNING, 0), (Verdict.FAILS, 1)]
+)
+def test_the_doctor_shows_its_findings_and_ends_with_1_when_a_check_fails(
+    verdict: Verdict, code: int, capsys: Captured, monkeypatch: Patch
+) -> None:
+    told = _found(monkeypatch, verdict)
+    assert main.run(["doctor", "--port", "7"]) == code
+    assert "clock  was looked at -> say why" in capsys.readouterr().out
+    assert [settings.port for settings in told] == [7]
+
+
+@pytest.mark.parametrize("arguments", [["--json", "--port", "7"], ["--port", "7", "--json"]])
+def test_the_doctor_speaks_json(arguments: list[str], capsys: Captured, monkeypatch: Patch) -> None:
+    _found(monkeypatch, Verdict.WARNING)
+    assert main.run(["doctor", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "warning"
+
+
+def test_settings_that_are_not_valid_are_a_finding(capsys: Captured) -> None:
+    assert main.run(["doctor", "--json", "--port", "http"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["verdict"] == "fails"
+    assert "--port (CREDIT_PORT)" in finding["found"]
+
+
+def test_an_unknown_option_of_the_doctor_is_misuse(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.run(["doctor", "--nope"])
+    assert ended.value.code == 2
+    assert "usage: credit-server doctor [--json]" in capsys.readouterr().err
+
+
+def test_help_names_the_variables_and_no_types_of_python(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main.run(["serve", "--help"])
+    shown = capsys.readouterr().out
+    assert "--port NUMBER" in shown
+    assert "CREDIT_STORE_TIMEOUT_SECONDS" in shown
+    for name in ("SecretStr", " str", " int", " float", " Path"):
+        assert f"{name} " not in shown
+        assert f"{name}]" not in shown
 
 
 def test_the_command_ends_the_process_with_its_code(monkeypatch: Patch) -> None:

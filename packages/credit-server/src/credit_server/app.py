@@ -21,6 +21,7 @@ from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Store, StoreUnavailable
+from credit_server.transport.address import try_address
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
@@ -96,6 +97,7 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
     """
     stopped = _on_signals()
+    await _check_address(settings)
     async with open_store(settings, page_size=settings.list_page_size) as opened:
         store = opened.store
         await store.verify_schema()
@@ -175,18 +177,28 @@ def _on_signals() -> asyncio.Event:
     return stopped
 
 
+async def _check_address(settings: ServerSettings) -> None:
+    """Fail on an address that cannot be listened on before a store is started in vain."""
+    try:
+        await try_address(settings.host, settings.port)
+    except OSError as error:
+        raise _not_listening(settings, error) from error
+
+
 async def _listen(server: GrpcServer, settings: ServerSettings) -> None:
     try:
         await server.start(settings.host, settings.port)
     except OSError as error:
-        remedy = {
-            errno.EADDRINUSE: "another program uses it: choose another with --port, or 0 for any",
-            errno.EACCES: "ports below 1024 need privileges: choose another with --port",
-            errno.EADDRNOTAVAIL: "this machine does not have that address: see --host",
-        }.get(error.errno or 0, "see --host and --port")
-        raise StartError(
-            f"Cannot listen on {settings.host} port {settings.port}: {remedy}."
-        ) from error
+        raise _not_listening(settings, error) from error
+
+
+def _not_listening(settings: ServerSettings, error: OSError) -> StartError:
+    remedy = {
+        errno.EADDRINUSE: "another program uses it: choose another with --port, or 0 for any",
+        errno.EACCES: "ports below 1024 need privileges: choose another with --port",
+        errno.EADDRNOTAVAIL: "this machine does not have that address: see --host",
+    }.get(error.errno or 0, "see --host and --port")
+    return StartError(f"Cannot listen on {settings.host} port {settings.port}: {remedy}.")
 
 
 async def _watch_store(store: Store, status: ServiceStatus, settings: ServerSettings) -> None:

@@ -1,7 +1,8 @@
-"""The command `credit-server`: serve and migrate."""
+"""The command `credit-server`: serve, migrate and doctor."""
 
 import asyncio
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from credit_server import app, log
+from credit_server import app, doctor, log
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
@@ -20,6 +21,8 @@ usage: credit-server COMMAND [OPTIONS]
 
   serve     Serve the credit ledger until Ctrl-C or SIGTERM.
   migrate   Make the database's collections, validators and indexes, or bring them up to date.
+  doctor    Check settings, certificates, the store and the books, and say what to do;
+            --json for machines. Takes the options of serve, and starts no server.
 
 Every option of a command can be set as a variable CREDIT_* too; see COMMAND --help.
 """
@@ -28,6 +31,11 @@ _Settings = TypeVar("_Settings", bound=BaseSettings)
 
 EXIT_MISUSE = 2
 EXIT_FAILED = 1
+
+_JSON = "--json"
+
+_WORDS = {"str": "TEXT", "SecretStr": "TEXT", "Path": "PATH", "int": "NUMBER", "float": "NUMBER"}
+"""What the help shows for values, in place of the names of Python's types."""
 
 
 def main() -> None:
@@ -52,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
         return _run(ServerSettings, command, options, _serve)
     if command == "migrate":
         return _run(StoreSettings, command, options, _migrate)
+    if command == "doctor":
+        return _doctor(options)
     return _complain(f"there is no command '{command}'\n\n{_USAGE}", EXIT_MISUSE)
 
 
@@ -63,6 +73,25 @@ def _serve(settings: ServerSettings) -> Coroutine[Any, Any, None]:
 async def _migrate(settings: StoreSettings) -> None:
     number = await app.migrate(settings)
     print(f"the database '{settings.mongodb_database}' has schema version {number}")  # noqa: T201
+
+
+def _doctor(options: list[str]) -> int:
+    """Examine and report; settings that are not valid are a finding like others."""
+    findings: list[doctor.Finding] = []
+
+    async def examine(settings: ServerSettings) -> None:
+        findings.extend(await doctor.examine(settings, papers=doctor.Papers()))
+
+    as_json = _JSON in options
+    options = [option for option in options if option != _JSON]
+    try:
+        settings = _parse(ServerSettings, f"doctor [{_JSON}]", options)
+    except (ValidationError, SettingsError) as error:
+        findings.append(doctor.invalid_settings(_explain(error)))
+    else:
+        _event_loop_run(examine(settings))
+    print(doctor.as_json(findings) if as_json else doctor.as_text(findings))  # noqa: T201
+    return doctor.exit_code(findings)
 
 
 def _run(
@@ -84,9 +113,20 @@ def _run(
 
 def _parse(model: type[_Settings], command: str, options: list[str]) -> _Settings:
     source: CliSettingsSource[Any] = CliSettingsSource(
-        model, cli_prog_name=f"credit-server {command}", cli_parse_args=options
+        model,
+        cli_prog_name=f"credit-server {command}",
+        cli_parse_args=options,
+        cli_show_env_vars=True,
+        add_argument_method=_add_argument,
     )
     return model(_cli_settings_source=source)
+
+
+# Any: whatever argparse's own method takes.
+def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> Any:
+    if options.get("metavar") in _WORDS:
+        options["metavar"] = _WORDS[options["metavar"]]
+    return parser.add_argument(*names, **options)
 
 
 def _event_loop_run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -34,20 +34,20 @@ async def end_orphan(directory: DataDirectory, *, timeout_seconds: float) -> Non
         (signal.SIGTERM, timeout_seconds),
         (signal.SIGKILL, _KILL_SECONDS),
     ):
-        holder = _holder(directory.database)
+        holder = holder_of(directory.database)
         if holder is None:
             return
         _signal(holder, signal_number, directory)
         if await _released(directory.database, timeout_seconds=patience):
             return
     raise MongodFailed(
-        f"A mongod left over from an earlier run (process {_holder(directory.database)}) holds "
+        f"A mongod left over from an earlier run (process {holder_of(directory.database)}) holds "
         f"{directory.database} and does not end. Stop it, then start again."
     )
 
 
 def _signal(holder: int, signal_number: signal.Signals, directory: DataDirectory) -> None:
-    if not _is_ours(holder, directory):
+    if not is_ours(holder, directory):
         raise DataDirectoryInUse(
             f"The database in {directory.database} is in use by a MongoDB that this server did not "
             f"start (process {holder}, says its lock file). Stop that MongoDB, or give this server "
@@ -68,14 +68,14 @@ async def _released(database: Path, *, timeout_seconds: float) -> bool:
     try:
         async with asyncio.timeout(timeout_seconds):
             # The orphan is not our child: its lock is the one thing that tells when it is done.
-            while _holder(database) is not None:  # noqa: ASYNC110
+            while holder_of(database) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         return False
     return True
 
 
-def _holder(database: Path) -> int | None:
+def holder_of(database: Path) -> int | None:
     """The process that holds `mongod`'s own lock; 0 where its number cannot be read."""
     try:
         with (database / "mongod.lock").open("rb") as file:
@@ -89,7 +89,7 @@ def _holder(database: Path) -> int | None:
     return None
 
 
-def _is_ours(process: int, directory: DataDirectory) -> bool:
+def is_ours(process: int, directory: DataDirectory) -> bool:
     """Whether a server on this directory started a process: its command line has both paths.
 
     Where there is no /proc the answer is no, and the operator is asked to stop the process.

@@ -86,7 +86,7 @@ async def migrate(database: Database) -> int:
     Raises:
         SchemaTooNew: A later release of the server has migrated the database.
     """
-    version = await _version(database)
+    version = await stored_version(database)
     if version > SCHEMA_VERSION:
         raise SchemaTooNew(database.name, version)
     for name, document in _DOCUMENTS.items():
@@ -110,7 +110,7 @@ async def verify(database: Database) -> list[str]:
     Returns:
         One sentence for each difference; empty when there is none.
     """
-    version = await _version(database)
+    version = await stored_version(database)
     if version == 0:
         return ["the database has no schema yet"]
     drift = []
@@ -147,7 +147,8 @@ async def _index_drift(database: Database, name: str) -> list[str]:
     return drift
 
 
-async def _version(database: Database) -> int:
+async def stored_version(database: Database) -> int:
+    """Return the version that the database was migrated to; 0 when it never was."""
     stored = await database[VERSION].find_one({"_id": "credit"})
     return 0 if stored is None else SchemaVersionDocument.model_validate(stored).version
 

@@ -1,0 +1,49 @@
+"""The MongoDB connection string: is what it carries safe from others on the network?"""
+
+from urllib.parse import parse_qsl
+
+from credit_server.doctor.finding import Finding, ok, warning
+from credit_server.settings import is_loopback
+
+_CHECK = "connection string"
+
+_YES = frozenset({"true", "1"})
+
+
+def check_connection_string(uri: str) -> Finding:
+    """Judge whether a connection string asks for TLS and names a user.
+
+    Neither matters where every host is this machine. The finding never shows the string itself.
+    """
+    if is_local(uri):
+        return ok(_CHECK, "names hosts of this machine only")
+    scheme, _, rest = uri.partition("://")
+    server, _, options_text = rest.partition("?")
+    named = "@" in server.partition("/")[0]
+    options = {name.lower(): value.lower() for name, value in parse_qsl(options_text)}
+    # https://www.mongodb.com/docs/manual/reference/connection-string/: +srv switches TLS on.
+    asked = options.get("tls", options.get("ssl"))
+    encrypted = asked in _YES or (asked is None and scheme == "mongodb+srv")
+    named = named or options.get("authmechanism") == "mongodb-x509"
+    if encrypted and named:
+        return ok(_CHECK, "asks for TLS and names a user")
+    missing = " and ".join(
+        what for what, there in (("no TLS (tls=true)", encrypted), ("no user", named)) if not there
+    )
+    return warning(
+        _CHECK,
+        f"names hosts of other machines, with {missing}",
+        "switch TLS and authentication on in MongoDB, and name both in CREDIT_MONGODB_URI",
+    )
+
+
+def is_local(uri: str) -> bool:
+    """Say whether a connection string names hosts of this machine only."""
+    hosts = uri.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
+    return all(is_loopback(_host(host)) for host in hosts.split(","))
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0]

@@ -1,0 +1,285 @@
+"""The whole examination of real stores: healthy, drifted, standalone, away, embedded."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson.int64 import Int64
+from credit_server.commit import Committer
+from credit_server.doctor import Finding, Papers, Verdict, examine
+from credit_server.embedded import EmbeddedMongod
+from credit_server.ledger import Add
+from credit_server.settings import ServerSettings
+from credit_server.store import schema
+from credit_server.store.mongo import MongoStore
+from motor.motor_asyncio import AsyncIOMotorClient
+from pydantic import SecretStr
+
+from tests.conftest import StartServer
+from tests.e2e.mongod_process import MongodProcess, running_mongod
+from tests.e2e.server_process import migrated, run_credit_server
+from tests.server.doctor.papers import certificate, private_key, private_pem, written
+
+OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
+BOOKS = "books (spot check)"
+
+
+def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> ServerSettings:
+    # A server that is only just starting is waited for by the driver itself.
+    return ServerSettings(
+        mongodb_uri=SecretStr(uri),
+        mongodb_database=database,
+        store_timeout_seconds=timeout_seconds,
+        port=0,
+    )
+
+
+async def _examine(settings: ServerSettings) -> Mapping[str, Finding]:
+    return {finding.check: finding for finding in await examine(settings, papers=Papers())}
+
+
+@pytest.fixture
+async def settings(mongod_uri: str, database: str) -> ServerSettings:
+    """A migrated database of the tests' mongod."""
+    await migrated(mongod_uri, database)
+    return _settings(mongod_uri, database)
+
+
+async def _add(uri: str, database: str) -> None:
+    store = MongoStore(uri, database=database)
+    async with Committer(store) as committer:
+        for user_id in (7, 7, 8):
+            await committer.submit(
+                Add(
+                    user_id=user_id,
+                    app_id=1,
+                    credits=5,
+                    created_by=1,
+                    key="",
+                    transaction_id=store.new_id(),
+                )
+            )
+    store.close()
+
+
+async def test_a_healthy_store_fails_in_nothing(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    await _add(mongod_uri, database)
+    found = await _examine(settings)
+    assert not [finding for finding in found.values() if finding.verdict is FAILS]
+    for check in ("store", "topology", "majority write", "durability", "clock", "schema", BOOKS):
+        assert found[check].verdict is OK, check
+    assert "accounts touched last: 2, their latest transactions: 3" in found[BOOKS].found
+
+
+async def test_it_leaves_the_database_as_it_was(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    before = sorted(await client[database].list_collection_names())
+    await _examine(settings)
+    assert sorted(await client[database].list_collection_names()) == before
+    client.close()
+
+
+async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, database: str) -> None:
+    found = await _examine(_settings(mongod_uri, database))
+    assert found["schema"].verdict is FAILS
+    assert found["schema"].remedy == "run: credit-server migrate"
+    assert BOOKS not in found
+
+
+async def test_drift_is_named_with_its_remedy(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    await client[database].command("collMod", schema.PURCHASES, validationAction="warn")
+    await client[database][schema.USER_CREDITS].drop_index("user_id")
+    client.close()
+    finding = (await _examine(settings))["schema"]
+    assert finding.verdict is FAILS
+    assert "the index user_id of user_credits is missing" in finding.found
+    assert "the validator of purchases does not refuse bad documents" in finding.found
+
+
+async def test_a_schema_of_a_later_release_asks_for_that_release(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    await client[database][schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
+    client.close()
+    assert (await _examine(settings))["schema"].remedy == "run a later release of credit-server"
+
+
+async def test_a_version_that_cannot_be_read_is_drift(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    await client[database].drop_collection(schema.VERSION)
+    await client[database][schema.VERSION].insert_one({"_id": "credit", "version": "one"})
+    client.close()
+    assert "schema_version cannot be read" in (await _examine(settings))["schema"].found
+
+
+async def test_books_that_cannot_be_read_leave_the_other_findings(
+    settings: ServerSettings, mongod_uri: str
+) -> None:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    failpoint = {"configureFailPoint": "failCommand"}
+    namespace = f"{settings.mongodb_database}.{schema.CREDIT_TRANSACTIONS}"
+    refused = {"failCommands": ["find"], "errorCode": 72, "namespace": namespace}
+    await client.admin.command({**failpoint, "mode": "alwaysOn", "data": refused})
+    try:
+        found = await _examine(settings)
+    finally:
+        await client.admin.command({**failpoint, "mode": "off"})
+        client.close()
+    assert found[BOOKS].verdict is FAILS
+    assert found["schema"].verdict is OK
+
+
+async def test_books_that_somebody_has_changed_fail(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    await _add(mongod_uri, database)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    await client[database][schema.USER_CREDITS].update_one(
+        {"user_id": 7}, {"$set": {"balances.0.balance": Int64(999)}}
+    )
+    client.close()
+    finding = (await _examine(settings))[BOOKS]
+    assert finding.verdict is FAILS
+    assert "user 7: sequence 2 left 10 in app 1, not 999" in finding.found
+
+
+async def test_a_document_that_no_release_has_written_is_told_without_a_traceback(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    await _add(mongod_uri, database)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    accounts = client[database].get_collection(schema.USER_CREDITS)
+    await client[database].command(
+        {
+            "update": accounts.name,
+            "updates": [{"q": {"user_id": 7}, "u": {"$set": {"revision": "two"}}}],
+            "bypassDocumentValidation": True,
+        }
+    )
+    client.close()
+    finding = (await _examine(settings))[BOOKS]
+    assert finding.verdict is FAILS
+    assert "user 7: a document cannot be read (AccountDocument: revision)" in finding.found
+
+
+async def test_a_standalone_fails_by_its_topology(tmp_path: Path, database: str) -> None:
+    async with running_mongod(tmp_path, standalone=True) as mongod:
+        found = await _examine(_settings(mongod.uri, database))
+    assert found["topology"].verdict is FAILS
+    assert "--replSet" in found["topology"].remedy
+
+
+async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
+    mongod = MongodProcess(tmp_path)
+    mongod._launch()
+    try:
+        uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
+        finding = (await _examine(_settings(uri, "credit")))["topology"]
+    finally:
+        await mongod.end()
+    assert finding.verdict is FAILS
+    assert "rs.initiate()" in finding.remedy
+
+
+async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: Path) -> None:
+    async with running_mongod(tmp_path) as mongod:
+        await _lose_majority(mongod)
+        found = await _examine(_settings(mongod.uri, "credit", timeout_seconds=1.0))
+    assert found["topology"].verdict is FAILS
+    assert "without a primary" in found["topology"].found
+    assert found["members"].verdict is FAILS
+    assert "1 of 3 voting members with data are up" in found["members"].found
+    assert "schema" not in found
+
+
+async def _lose_majority(mongod: MongodProcess) -> None:
+    """Make it one of three, of which two do not exist, and wait until it has stepped down."""
+    uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri)
+    configuration = (await client.admin.command("replSetGetConfig"))["config"]
+    lost = [{"_id": number, "host": f"127.0.0.1:{number}"} for number in (1, 2)]
+    changed = {
+        **configuration,
+        "version": configuration["version"] + 1,
+        "members": [*configuration["members"], *lost],
+        "settings": {**configuration["settings"], "electionTimeoutMillis": 200},
+    }
+    await client.admin.command("replSetReconfig", changed, force=True)
+    # Told by the server itself, as soon as it differs from what it was: no polling.
+    hello = await client.admin.command("hello")
+    while hello["isWritablePrimary"]:
+        hello = await client.admin.command(
+            "hello", topologyVersion=hello["topologyVersion"], maxAwaitTimeMS=10_000
+        )
+    client.close()
+
+
+async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
+    away = MongodProcess(tmp_path)  # never started
+    found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))
+    assert found["store"].verdict is FAILS
+    assert "schema" not in found
+
+
+async def test_a_connection_string_that_is_not_one_fails() -> None:
+    assert (await _examine(_settings("http://db", "credit")))["store"].verdict is FAILS
+
+
+async def test_papers_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
+    key = private_key()
+    papers = Papers(
+        tls_certificate=written(tmp_path / "server.pem", certificate(key)),
+        tls_key=written(tmp_path / "server.key", private_pem(key)),
+        tls_client_ca=tmp_path / "missing",
+        token_keys=tmp_path / "missing",
+        identities_file=written(tmp_path / "identities.json", b"{}"),
+    )
+    found = await examine(settings, papers=papers, connections_max=10_000_000)
+    checks = {finding.check: finding.verdict for finding in found}
+    assert checks["TLS key"] is OK
+    assert checks["TLS client CA"] is FAILS
+    assert checks["token keys"] is FAILS
+    assert checks["identities"] is OK
+    assert checks["open files"] is WARNING
+
+
+async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    found = await _examine(ServerSettings(data_dir=data_dir, port=0))
+    assert {finding.verdict for finding in found.values()} <= {OK, WARNING}
+    assert not data_dir.exists()
+
+
+async def test_an_embedded_store_at_rest_is_started_for_the_examination(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    async with EmbeddedMongod(data_dir=data_dir) as mongod:
+        await migrated(mongod.uri, "credit")
+    found = await _examine(ServerSettings(data_dir=data_dir, port=0))
+    assert found["schema"].verdict is OK
+    assert found["members"].verdict is OK
+    assert found["transaction lifetime"].verdict is OK
+
+
+async def test_an_embedded_store_in_use_is_examined_where_it_runs(
+    credit_server_process: StartServer, tmp_path: Path
+) -> None:
+    server = await credit_server_process()
+    ended = await run_credit_server(tmp_path, "doctor", "--json", "--port", str(server.port))
+    assert ended.status == 0, ended.output
+    report = json.loads(ended.output)
+    found = {finding["check"]: finding["verdict"] for finding in report["findings"]}
+    assert found["address"] == "ok"
+    assert found["schema"] == "ok"
+    assert found["majority write"] == "ok"

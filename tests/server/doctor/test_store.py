@@ -1,0 +1,254 @@
+"""Each verdict on a store, from facts that are made up."""
+
+from dataclasses import replace
+
+import pytest
+from credit_server.doctor.finding import Finding, Verdict
+from credit_server.doctor.store import check_store
+from credit_server.store.facts import (
+    Clock,
+    MajorityWrite,
+    Member,
+    Privilege,
+    SchemaState,
+    StoreFacts,
+    Topology,
+)
+
+OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
+
+
+def _member(number: int, *, arbiter: bool = False, up: bool = True, votes: int = 1) -> Member:
+    return Member(host=f"db{number}:27017", votes=votes, arbiter=arbiter, up=up)
+
+
+def _members(*kinds: str) -> tuple[Member, ...]:
+    """Members by a letter each: Data, Arbiter, Lost data, Mute (no vote)."""
+    return tuple(
+        _member(number, arbiter=kind == "A", up=kind != "L", votes=int(kind != "M"))
+        for number, kind in enumerate(kinds)
+    )
+
+
+WELL = StoreFacts(
+    connect_seconds=0.01,
+    topology=Topology.REPLICA_SET,
+    has_primary=True,
+    version="7.0.35",
+    clock=Clock(ahead_seconds=0.01, uncertainty_seconds=0.02),
+    members=_members("D", "D", "D"),
+    majority_journaled=True,
+    compatibility_version="7.0",
+    storage_engine="wiredTiger",
+    transaction_lifetime_seconds=10,
+    majority_write=MajorityWrite(seconds=0.01, error=""),
+    schema=SchemaState(version=1, drift=(), newer=False),
+)
+
+
+def _found(facts: StoreFacts, check: str, *, embedded: bool = False) -> Finding:
+    findings = check_store(facts, embedded=embedded, database="credit")
+    (finding,) = [finding for finding in findings if finding.check == check]
+    return finding
+
+
+def _checks(facts: StoreFacts) -> set[str]:
+    return {finding.check for finding in check_store(facts, embedded=False, database="credit")}
+
+
+def test_a_sound_replica_set_has_nothing_but_ok() -> None:
+    findings = check_store(WELL, embedded=False, database="credit")
+    assert {finding.verdict for finding in findings} == {OK}
+    assert not any(finding.remedy for finding in findings)
+
+
+def test_everything_that_is_not_ok_says_what_to_do() -> None:
+    bad = replace(
+        WELL,
+        has_primary=False,
+        version="4.4.0",
+        clock=Clock(ahead_seconds=-60, uncertainty_seconds=0),
+        members=_members("D", "L", "L"),
+        majority_journaled=False,
+        transaction_lifetime_seconds=60,
+        majority_write=MajorityWrite(seconds=5, error="waiting for replication timed out"),
+        privileges=(),
+    )
+    for finding in check_store(bad, embedded=False, database="credit"):
+        assert (finding.verdict is OK) == (finding.remedy == ""), finding
+
+
+@pytest.mark.parametrize("topology", [Topology.STANDALONE, Topology.UNINITIATED])
+def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
+    topology: Topology,
+) -> None:
+    facts = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
+    assert _found(facts, "topology").verdict is FAILS
+    assert not {"schema", "members"} & _checks(facts)
+
+
+def test_a_set_without_a_primary_fails_and_nothing_that_needs_one_is_judged() -> None:
+    facts = replace(WELL, has_primary=False, majority_write=None, schema=None)
+    assert _found(facts, "topology").verdict is FAILS
+    assert not {"schema", "majority write"} & _checks(facts)
+
+
+def test_a_sharded_cluster_is_judged_without_the_members_of_its_shards() -> None:
+    facts = replace(
+        WELL,
+        topology=Topology.SHARDED,
+        members=None,
+        majority_journaled=None,
+        storage_engine=None,
+        transaction_lifetime_seconds=None,
+    )
+    findings = check_store(facts, embedded=False, database="credit")
+    assert {finding.verdict for finding in findings} == {OK}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "verdict", "says"),
+    [
+        ("DDD", OK, "all 3"),
+        ("DDDM", OK, "all 3"),
+        ("DDDDA", OK, "all 4"),  # a majority is 3, and is there when one is lost
+        ("DDL", WARNING, "2 of 3"),
+        ("DLL", FAILS, "1 of 3"),
+        ("DDA", WARNING, "when one of these is lost"),
+        ("DLA", FAILS, "a majority write needs 2"),
+        ("DA", FAILS, "a majority of the votes says nothing"),
+        ("DAA", FAILS, "a majority of the votes says nothing"),
+        ("D", WARNING, "one node keeps the data"),
+        ("DM", WARNING, "one node keeps the data"),
+    ],
+)
+def test_a_majority_is_counted_in_members_that_keep_data(
+    kinds: str, verdict: Verdict, says: str
+) -> None:
+    finding = _found(replace(WELL, members=_members(*kinds)), "members")
+    assert finding.verdict is verdict
+    assert says in finding.found
+
+
+def test_one_node_is_what_an_embedded_store_is_meant_to_be() -> None:
+    assert _found(replace(WELL, members=_members("D")), "members", embedded=True).verdict is OK
+
+
+def test_a_majority_write_that_is_not_acknowledged_fails() -> None:
+    facts = replace(WELL, majority_write=MajorityWrite(seconds=5, error="timed out"))
+    assert _found(facts, "majority write").verdict is FAILS
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (replace(WELL, majority_journaled=False), "writeConcernMajorityJournalDefault"),
+        (replace(WELL, journal=False), "journal is off"),
+        (replace(WELL, storage_engine="inMemory"), "inMemory"),
+    ],
+)
+def test_what_a_power_failure_would_lose_fails(facts: StoreFacts, says: str) -> None:
+    finding = _found(facts, "durability")
+    assert finding.verdict is FAILS
+    assert says in finding.found
+
+
+@pytest.mark.parametrize(
+    ("version", "compatible", "verdict"),
+    [
+        ("4.4.30", "4.4", FAILS),
+        ("5.0.32", "4.4", FAILS),
+        ("5.0.32", "5.0", OK),
+        ("5.0.31", "5.0", WARNING),
+        ("7.0.35", "6.0", OK),
+        ("7.0.34", None, WARNING),
+        ("8.0.24-rc1", "8.0", OK),
+        ("9.0.0", "9.0", OK),
+    ],
+)
+def test_a_version_is_new_enough_and_mended(
+    version: str, compatible: str | None, verdict: Verdict
+) -> None:
+    facts = replace(WELL, version=version, compatibility_version=compatible)
+    assert _found(facts, "version").verdict is verdict
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(10, OK), (15, OK), (16, WARNING), (60, WARNING)])
+def test_transactions_that_are_left_open_do_not_block_for_long(
+    seconds: int, verdict: Verdict
+) -> None:
+    facts = replace(WELL, transaction_lifetime_seconds=seconds)
+    assert _found(facts, "transaction lifetime").verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("ahead", "uncertainty", "verdict"),
+    [
+        (0.9, 0.0, OK),
+        (1.1, 0.0, WARNING),
+        (-1.1, 0.0, WARNING),
+        (1.4, 0.5, OK),  # as far as can be told
+        (30.1, 0.0, FAILS),
+        (-31.0, 0.5, FAILS),
+    ],
+)
+def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> None:
+    clock = Clock(ahead_seconds=ahead, uncertainty_seconds=uncertainty)
+    assert _found(replace(WELL, clock=clock), "clock").verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        (SchemaState(version=0, drift=("none yet",), newer=False), "run: credit-server migrate"),
+        (SchemaState(version=1, drift=("differs",), newer=False), "run: credit-server migrate"),
+        (SchemaState(version=9, drift=("is 9",), newer=True), "run a later release"),
+    ],
+)
+def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
+    finding = _found(replace(WELL, schema=state), "schema")
+    assert finding.verdict is FAILS
+    assert finding.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("facts", "check", "verdict"),
+    [
+        (replace(WELL, members=None), "members", WARNING),
+        (replace(WELL, majority_journaled=None), "durability", WARNING),
+        (replace(WELL, schema=None), "schema", FAILS),
+    ],
+)
+def test_what_the_user_may_not_ask_is_not_taken_for_well(
+    facts: StoreFacts, check: str, verdict: Verdict
+) -> None:
+    finding = _found(facts, check)
+    assert finding.verdict is verdict
+    assert "may not ask" in finding.found
+
+
+def _may(*actions: str, database: str = "credit", collection: str = "") -> Privilege:
+    return Privilege(database=database, collection=collection, actions=frozenset(actions))
+
+
+@pytest.mark.parametrize(
+    ("privileges", "verdict"),
+    [
+        ((_may("find", "insert", "update"),), OK),
+        ((_may("find", "insert", "update", database=""),), OK),
+        ((_may("find"), _may("insert"), _may("update")), OK),
+        ((_may("find"),), FAILS),
+        ((_may("find", "insert", "update", database="other"),), FAILS),
+        ((_may("find", "insert", "update", collection="purchases"),), FAILS),
+        ((), FAILS),
+    ],
+)
+def test_the_user_may_read_and_write_the_collections(
+    privileges: tuple[Privilege, ...], verdict: Verdict
+) -> None:
+    assert _found(replace(WELL, privileges=privileges), "privileges").verdict is verdict
+
+
+def test_a_privilege_that_is_missing_is_named() -> None:
+    facts = replace(WELL, privileges=(_may("find", "insert"),))
+    assert "update on purchases" in _found(facts, "privileges").found
