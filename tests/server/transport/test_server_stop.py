@@ -8,7 +8,7 @@ from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
-from credit_server.transport.server import _Protocol
+from credit_server.transport.connection import ServerProtocol
 from grpclib.const import Status
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -167,11 +167,11 @@ async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: O
     await on_loop(scenario)
 
 
-def _protocols(served: Serving) -> list[_Protocol]:
+def _protocols(served: Serving) -> list[ServerProtocol]:
     return list(served.server._protocols)
 
 
-def _takes_bytes(protocol: _Protocol) -> bool:
+def _takes_bytes(protocol: ServerProtocol) -> bool:
     return protocol.connection.write_ready.is_set()
 
 
