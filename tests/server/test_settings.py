@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from credit_server.app import _connection_limits
 from credit_server.main import _parse
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
+from credit_server.transport.limits import ConnectionLimits
 from pydantic import SecretStr, ValidationError
 
 # For each field: how it is written down, and what it is then. None of them is the default.
@@ -177,6 +179,10 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 50051)
     assert (settings.mongodb_uri, settings.mongodb_database) == (None, "credit")
     assert settings.data_dir == Path(".credit-data")
+
+
+def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
+    assert _connection_limits(parse()) == ConnectionLimits()
 
 
 def test_the_connection_string_is_not_shown() -> None:
