@@ -1,15 +1,21 @@
 """Frames as bytes: what no HTTP/2 library would write, and what comes back, unjudged."""
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from credit_models import UserId
+from credit_models.codec import encode
 from credit_server.transport.header_block import LiteralEncoder
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
-from tests.server.transport.wire import Headers
+from tests.server.transport.wire import SERVICE, Headers, call_headers, framed
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -48,10 +54,14 @@ class Raw:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, port: int, data: bytes = PREFACE + SETTINGS_FRAME
+        cls,
+        port: int,
+        data: bytes = PREFACE + SETTINGS_FRAME,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> AsyncIterator["Raw"]:
         """Connects to a loopback port, and begins as every client must."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         writer.write(data)
         try:
             yield cls(reader=reader, writer=writer)
@@ -91,3 +101,14 @@ class Raw:
             for type_, _, stream, payload in self.received
             if type_ == RST_STREAM
         }
+
+
+def request_for_everything() -> bytes:
+    """Writes a call for a list, and windows that take in as much as the server can send."""
+    client = H2Connection(H2Configuration(client_side=True, normalize_outbound_headers=False))
+    client.initiate_connection()
+    client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    client.increment_flow_control_window(2**31 - 1 - 65535)
+    client.send_headers(1, call_headers(SERVICE + "ListUserTransactions"))
+    client.send_data(1, framed(encode(UserId(user_id=7))), end_stream=True)
+    return client.data_to_send()

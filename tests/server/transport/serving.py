@@ -1,6 +1,7 @@
 """The whole server in this process on a free port, and stores that misbehave in one way each."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ async def serving(
     *,
     limits: CommitLimits | None = None,
     connections: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
@@ -68,7 +70,7 @@ async def serving(
             limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
             connections=connections or ConnectionLimits(),
         )
-        await server.start("127.0.0.1", 0)
+        await server.start("127.0.0.1", 0, ssl=tls)
         try:
             yield Serving(server=server, status=status)
         finally:
@@ -102,6 +104,16 @@ class HeldStore(MemoryStore):
         await self.released.wait()
         async with super().begin() as unit:
             yield unit
+
+
+class EndlessStore(MemoryStore):
+    """Has a history without an end."""
+
+    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        while True:
+            async for page in super().list_transactions(user_id):
+                yield page
+            await asyncio.sleep(0)
 
 
 class FailingStore(MemoryStore):

@@ -1,15 +1,26 @@
 """The time limits and caps of connections. Time is what the tests say it is."""
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import MutableMapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.transport import server as server_module
+from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Closing
 from credit_server.transport.limits import ConnectionLimits
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from h2.errors import ErrorCodes
 
 from tests.server.transport.loops import OnLoop, on_both_loops
@@ -17,17 +28,27 @@ from tests.server.transport.raw import (
     CONTINUATION,
     DATA,
     END_HEADERS,
+    GOAWAY,
     HEADERS,
     PING,
     PREFACE,
     Raw,
     block,
     frame,
+    request_for_everything,
 )
-from tests.server.transport.serving import HeldStore, Serving, is_served, serving, until
+from tests.server.transport.serving import (
+    EndlessStore,
+    HeldStore,
+    Serving,
+    is_served,
+    serving,
+    until,
+)
 from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
 
-ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
+ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+ADD = framed(encode(ADD_REQUEST))
 USER = framed(encode(UserId(user_id=7)))
 PATH = SERVICE + "GetUserCredits"
 LIMITS = ConnectionLimits()
@@ -35,6 +56,33 @@ LIMITS = ConnectionLimits()
 
 def open_connections(served: Serving) -> int:
     return len(served.server.connections.members)
+
+
+def members(served: Serving) -> list[ServerProtocol]:
+    return list(served.server.connections.members)
+
+
+def certified(directory: Path) -> ssl.SSLContext:
+    """Makes a certificate for this machine's loopback, and what a server speaks TLS with."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(private, hashes.SHA256())
+    )
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def closed(served: Serving) -> dict[Closing, int]:
@@ -159,17 +207,66 @@ async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbou
         assert not closed(served)
 
 
-async def test_a_reader_that_never_reads_is_closed_in_time(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw, Wire.connect(served.port) as neighbour:
-        await raw.in_order()
-        await is_served(neighbour)
-        _, port = raw.writer.get_extra_info("sockname")
-        (deaf,) = (each for each in served.server.connections.members if str(port) in each.peer)
-        deaf.pause_writing()  # what the event loop does when the socket takes no more
-        served.later(LIMITS.stalled_seconds)
-        await until(lambda: deaf not in served.server.connections.members)
-        assert closed(served) == {Closing.STALLED: 1}
-        await is_served(neighbour)
+@pytest.mark.parametrize(
+    ("last_words", "reason"),
+    [
+        pytest.param(b"", Closing.STALLED, id="and says nothing"),
+        pytest.param(frame(GOAWAY, bytes(8)), Closing.CLIENT, id="and says goodbye"),
+    ],
+)
+@on_both_loops
+async def test_a_reader_that_never_reads_is_closed_in_time(
+    on_loop: OnLoop, last_words: bytes, reason: Closing
+) -> None:
+    async def scenario() -> None:
+        async with serving(EndlessStore()) as served, Wire.connect(served.port) as neighbour:
+            for _ in range(50):
+                await neighbour.call("AddCredits", ADD_REQUEST)
+            # With a limit of one byte, the stream stops reading from its socket.
+            _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+            deaf.write(request_for_everything())
+            await until(lambda: any(each._blocked_since for each in members(served)))
+            deaf.write(last_words)
+            await is_served(neighbour)
+            if last_words:
+                await until(lambda: any(each._transport.is_closing() for each in members(served)))
+            served.later(LIMITS.stalled_seconds)
+            await until(lambda: open_connections(served) == 1)
+            assert closed(served) == {reason: 1}
+            await is_served(neighbour)
+            deaf.transport.abort()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_tls_handshake_has_its_time_and_no_more(on_loop: OnLoop, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        limits = ConnectionLimits(handshake_seconds=0.05)
+        async with serving(connections=limits, tls=certified(tmp_path)) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            with contextlib.suppress(ConnectionError):
+                assert not await reader.read()
+            writer.close()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_flood_over_tls_is_told_to_calm_down(on_loop: OnLoop, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tls=certified(tmp_path)) as served:
+            client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+            client.set_alpn_protocols(["h2"])
+            async with Raw.connect(served.port, tls=client) as raw:
+                await raw.in_order()
+                raw.write(frame(PING, bytes(8)) * 20_000)
+                payload = await raw.next(GOAWAY)
+                assert ErrorCodes(int.from_bytes(payload[4:8])) is ErrorCodes.ENHANCE_YOUR_CALM
+                served.later(LIMITS.closing_seconds)
+                await until(lambda: open_connections(served) == 0)
+
+    await on_loop(scenario)
 
 
 async def test_connections_over_the_cap_are_closed_at_once() -> None:

@@ -167,8 +167,10 @@ class ServerProtocol(H2Protocol):
         if self._close_by is not None:
             if now >= self._close_by:
                 self._transport.abort()
-        elif self._closing is not None:
-            return
+        elif self._transport.is_closing():
+            # The client has said goodbye, or the server has; it may not read what is left for it.
+            if now - self._heard >= limits.stalled_seconds:
+                self._transport.abort()
         elif _passed(self._blocked_since, limits.stalled_seconds, now):
             self._abort(Closing.STALLED)
         elif not self._frames.greeted and now - self._opened >= limits.handshake_seconds:
@@ -285,7 +287,7 @@ class ServerConnection(Connection):
 
     def flush(self) -> None:
         """Send what h2 has ready."""
-        if not self.silent:
+        if not self.silent and not self.is_closing():
             super().flush()
 
     # grpclib's signature has the wrapper of its own handler, which ours does without.
