@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from credit_server.app import _connection_limits
 from credit_server.main import _parse
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
+from credit_server.transport.limits import ConnectionLimits
 from pydantic import SecretStr, ValidationError
 
 # For each field: how it is written down, and what it is then. None of them is the default.
@@ -18,6 +20,26 @@ GIVEN: dict[str, tuple[str, object]] = {
     "port": ("0", 0),
     "insecure": ("true", True),
     "message_bytes_max": ("2048", 2048),
+    "connections_max": ("9", 9),
+    "connections_per_peer_max": ("8", 8),
+    "connection_handshake_seconds": ("0.5", 0.5),
+    "connection_idle_seconds": ("1", 1.0),
+    "connection_age_seconds": ("86400", 86400.0),
+    "connection_age_grace_seconds": ("1.5", 1.5),
+    "connection_keepalive_seconds": ("2", 2.0),
+    "connection_keepalive_timeout_seconds": ("3", 3.0),
+    "connection_stalled_seconds": ("4", 4.0),
+    "connection_closing_seconds": ("5", 5.0),
+    "connection_streams_max": ("6", 6),
+    "connection_header_bytes_max": ("2048", 2048),
+    "connection_window_bytes": ("65535", 65535),
+    "connection_stream_window_bytes": ("65536", 65536),
+    "connection_request_bytes_max": ("4096", 4096),
+    "connection_write_buffer_bytes": ("1024", 1024),
+    "connection_resets_per_second": ("1", 1),
+    "connection_resets_burst": ("2", 2),
+    "connection_control_frames_per_second": ("3", 3),
+    "connection_control_frames_burst": ("4", 4),
     "list_page_size": ("7", 7),
     "commit_lanes": ("3", 3),
     "commit_waiting_max": ("9", 9),
@@ -35,6 +57,26 @@ OUT_OF_RANGE = {
     "port": ["-1", "65536", "http", "1.5"],
     "insecure": ["perhaps"],
     "message_bytes_max": ["1023", str(2**31)],
+    "connections_max": ["0", "1000001"],
+    "connections_per_peer_max": ["0", "1000001"],
+    "connection_handshake_seconds": ["0", "3601"],
+    "connection_idle_seconds": ["0", "3601"],
+    "connection_age_seconds": ["-1", "604801", "nan"],
+    "connection_age_grace_seconds": ["0", "3601"],
+    "connection_keepalive_seconds": ["0", "3601"],
+    "connection_keepalive_timeout_seconds": ["0", "3601"],
+    "connection_stalled_seconds": ["0", "3601"],
+    "connection_closing_seconds": ["0", "3601"],
+    "connection_streams_max": ["0", "1000001"],
+    "connection_header_bytes_max": ["1023", str(2**31)],
+    "connection_window_bytes": ["65534", str(2**31)],
+    "connection_stream_window_bytes": ["65534", str(2**31)],
+    "connection_request_bytes_max": ["1023", str(2**31)],
+    "connection_write_buffer_bytes": ["1023", str(2**31)],
+    "connection_resets_per_second": ["0"],
+    "connection_resets_burst": ["0"],
+    "connection_control_frames_per_second": ["0"],
+    "connection_control_frames_burst": ["0"],
     "list_page_size": ["0", "1000001"],
     "commit_lanes": ["0", "65"],
     "commit_waiting_max": ["0", "1000001"],
@@ -137,6 +179,10 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 50051)
     assert (settings.mongodb_uri, settings.mongodb_database) == (None, "credit")
     assert settings.data_dir == Path(".credit-data")
+
+
+def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
+    assert _connection_limits(parse()) == ConnectionLimits()
 
 
 def test_the_connection_string_is_not_shown() -> None:

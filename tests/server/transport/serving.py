@@ -1,6 +1,7 @@
 """The whole server in this process on a free port, and stores that misbehave in one way each."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Changes, Store, Unit
 from credit_server.transport.handler import CallLimits
+from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
@@ -33,6 +35,11 @@ class Serving:
     def port(self) -> int:
         return self.server.port
 
+    def later(self, seconds: float) -> None:
+        """Lets the server act as if that much time had passed on its connections."""
+        connections = self.server.connections
+        connections.sweep(connections.clock() + seconds)
+
     async def wait_quiet(self) -> None:
         """Waits until no call of the contract runs."""
         await self.server._gate.wait_idle()
@@ -47,7 +54,11 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    store: Store | None = None, *, limits: CommitLimits | None = None
+    store: Store | None = None,
+    *,
+    limits: CommitLimits | None = None,
+    connections: ConnectionLimits | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
@@ -57,8 +68,9 @@ async def serving(
         server = GrpcServer(
             standard_services(CreditService(committer, store), status),
             limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+            connections=connections or ConnectionLimits(),
         )
-        await server.start("127.0.0.1", 0)
+        await server.start("127.0.0.1", 0, ssl=tls)
         try:
             yield Serving(server=server, status=status)
         finally:
@@ -92,6 +104,16 @@ class HeldStore(MemoryStore):
         await self.released.wait()
         async with super().begin() as unit:
             yield unit
+
+
+class EndlessStore(MemoryStore):
+    """Has a history without an end."""
+
+    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+        while True:
+            async for page in super().list_transactions(user_id):
+                yield page
+            await asyncio.sleep(0)
 
 
 class FailingStore(MemoryStore):

@@ -70,12 +70,21 @@ async def test_a_client_that_connects_and_says_nothing_is_no_harm(
         pytest.param(call_headers(PATH, ("te", "gzip")), id="another te"),
     ],
 )
-async def test_malformed_headers_end_the_connection_with_the_reason(
-    wire: Wire, neighbour: Wire, headers: Headers
+async def test_malformed_headers_reset_their_call_alone(
+    wire: Wire,
+    neighbour: Wire,
+    logged: list[MutableMapping[str, Any]],
+    headers: Headers,
 ) -> None:
-    wire.begin(headers, SOUND)
-    await _closes(wire)
-    assert wire.goaway is ErrorCodes.PROTOCOL_ERROR
+    stream_id, other = wire.begin(call_headers(PATH), end=False)
+    malformed = await wire.request(headers, SOUND)
+    assert malformed.reset is ErrorCodes.PROTOCOL_ERROR
+    assert not malformed.headers
+    wire.send(stream_id, SOUND, end=True)
+    assert (await wire.ended(other)).message(UserCredits) == UserCredits(user_id=7)
+    (line,) = (line for line in logged if line["event"] == "request reset")
+    assert line["peer"].startswith("127.0.0.1:")
+    assert "exc_info" not in line
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,8 @@ async def test_a_disconnected_client_leaves_nothing_behind(
             assert served.running_calls() == 0
 
     await on_loop(scenario)
-    assert [line["status"] for line in logged] == ["CANCELLED", "CANCELLED", "OK"]
+    calls = [line["status"] for line in logged if line["event"] == "call"]
+    assert calls == ["CANCELLED", "CANCELLED", "OK"]
 
 
 async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> None:

@@ -1,22 +1,24 @@
 """The graceful stop: what runs is answered, what is new is refused, and nobody holds it up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
-from credit_server.ledger import Transaction
-from credit_server.store.memory import MemoryStore
-from credit_server.transport.server import _Protocol
+from credit_server.transport.connection import ServerProtocol
 from grpclib.const import Status
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
 
 from tests.server.transport.loops import OnLoop, on_both_loops
-from tests.server.transport.serving import HeldStore, Serving, is_served, serving, until
+from tests.server.transport.raw import request_for_everything
+from tests.server.transport.serving import (
+    EndlessStore,
+    HeldStore,
+    Serving,
+    is_served,
+    serving,
+    until,
+)
 from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
@@ -140,16 +142,6 @@ async def test_a_closed_window_does_not_hold_it_up(on_loop: OnLoop) -> None:
     await on_loop(scenario)
 
 
-class EndlessStore(MemoryStore):
-    """Has a history without an end."""
-
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
-        while True:
-            async for page in super().list_transactions(user_id):
-                yield page
-            await asyncio.sleep(0)
-
-
 @on_both_loops
 async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: OnLoop) -> None:
     async def scenario() -> None:
@@ -158,7 +150,7 @@ async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: O
                 await writer.call("AddCredits", ADD)
             # With a limit of one byte, the stream stops reading from its socket.
             _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-            deaf.write(_request_for_everything())
+            deaf.write(request_for_everything())
             await until(lambda: not all(map(_takes_bytes, _protocols(served))))
             await served.server.stop(grace_seconds=0.01)
             await until(lambda: not _protocols(served))
@@ -167,23 +159,12 @@ async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: O
     await on_loop(scenario)
 
 
-def _protocols(served: Serving) -> list[_Protocol]:
+def _protocols(served: Serving) -> list[ServerProtocol]:
     return list(served.server._protocols)
 
 
-def _takes_bytes(protocol: _Protocol) -> bool:
+def _takes_bytes(protocol: ServerProtocol) -> bool:
     return protocol.connection.write_ready.is_set()
-
-
-def _request_for_everything() -> bytes:
-    """Writes a call for a list, and windows that take in as much as the server can send."""
-    client = H2Connection(H2Configuration(client_side=True, normalize_outbound_headers=False))
-    client.initiate_connection()
-    client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
-    client.increment_flow_control_window(2**31 - 1 - 65535)
-    client.send_headers(1, call_headers(SERVICE + "ListUserTransactions"))
-    client.send_data(1, USER, end_stream=True)
-    return client.data_to_send()
 
 
 @on_both_loops

@@ -23,6 +23,7 @@ from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.address import try_address
 from credit_server.transport.handler import CallLimits
+from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
@@ -106,6 +107,7 @@ async def serve(settings: ServerSettings) -> None:
             server = GrpcServer(
                 standard_services(CreditService(committer, store), status),
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
+                connections=_connection_limits(settings),
             )
             await _listen(server, settings)
             status.set(True)
@@ -157,6 +159,31 @@ def _commit_limits(settings: ServerSettings) -> CommitLimits:
         batch_max=settings.commit_batch_max,
         retry_seconds=settings.commit_retry_seconds,
         cache_max=settings.commit_cache_max,
+    )
+
+
+def _connection_limits(settings: ServerSettings) -> ConnectionLimits:
+    return ConnectionLimits(
+        connections_max=settings.connections_max,
+        connections_per_peer_max=settings.connections_per_peer_max,
+        handshake_seconds=settings.connection_handshake_seconds,
+        idle_seconds=settings.connection_idle_seconds,
+        age_seconds=settings.connection_age_seconds,
+        age_grace_seconds=settings.connection_age_grace_seconds,
+        keepalive_seconds=settings.connection_keepalive_seconds,
+        keepalive_timeout_seconds=settings.connection_keepalive_timeout_seconds,
+        stalled_seconds=settings.connection_stalled_seconds,
+        closing_seconds=settings.connection_closing_seconds,
+        streams_max=settings.connection_streams_max,
+        header_bytes_max=settings.connection_header_bytes_max,
+        stream_window_bytes=settings.connection_stream_window_bytes,
+        connection_window_bytes=settings.connection_window_bytes,
+        request_bytes_max=settings.connection_request_bytes_max,
+        write_buffer_bytes=settings.connection_write_buffer_bytes,
+        resets_per_second=settings.connection_resets_per_second,
+        resets_burst=settings.connection_resets_burst,
+        control_frames_per_second=settings.connection_control_frames_per_second,
+        control_frames_burst=settings.connection_control_frames_burst,
     )
 
 

@@ -1,11 +1,12 @@
 """Where the server listens, and what it takes from whom."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from credit_server.settings.connection import ConnectionSettings
 from credit_server.settings.units import Count, Seconds
 
 
-class TransportSettings(BaseModel):
+class TransportSettings(ConnectionSettings):
     """Where the server listens, and what it takes from whom."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")

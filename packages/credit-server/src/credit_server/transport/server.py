@@ -2,36 +2,58 @@
 
 import asyncio
 import logging
+import ssl as tls
 from collections.abc import Collection
 
 from grpclib._typing import IServable
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol
+from grpclib.config import Configuration
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.config import H2Configuration
-from h2.events import DataReceived
-from h2.events import Event as H2Event
-from h2.exceptions import ProtocolError as H2ProtocolError
 
+from credit_server.transport.connection import ServerProtocol
+from credit_server.transport.connections import Connections
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
-from credit_server.transport.header_block import LiteralEncoder
+from credit_server.transport.limits import ConnectionLimits
 
 log = logging.getLogger(__name__)
 
+_SWEEP_SECONDS = 1.0
+"""How often connections are looked at for time limits that have passed."""
+_BACKLOG = 1024
+"""Connections that the kernel holds until they are accepted; at most its own limit."""
+_DEFAULTS = ConnectionLimits()
+
 
 class GrpcServer(Server):
-    """Serves services over HTTP/2 without TLS."""
+    """Serves services over HTTP/2.
 
-    def __init__(self, services: Collection[IServable], *, limits: CallLimits) -> None:
+    Attributes:
+        connections: The connections that are open, and why others were closed.
+    """
+
+    def __init__(
+        self,
+        services: Collection[IServable],
+        *,
+        limits: CallLimits,
+        connections: ConnectionLimits = _DEFAULTS,
+    ) -> None:
         """Prepare to serve.
 
         Args:
             services: What to serve.
             limits: Limits on single calls.
+            connections: Limits on connections.
         """
-        super().__init__(services)
+        # grpclib's own keepalive asks every two hours; ServerProtocol has one of its own.
+        super().__init__(services, config=Configuration(_keepalive_time=None))
         self._limits = limits
+        self._connection_limits = connections
         self._gate = Gate()
-        self._protocols: set[_Protocol] = set()
+        self.connections: Connections[ServerProtocol] = Connections(connections)
+        self._protocols = self.connections.members
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._h2_config = H2Configuration(
             client_side=False,
             # Any byte is a letter in it: one odd header does not end a connection's other calls.
@@ -48,6 +70,42 @@ class GrpcServer(Server):
         # uvloop's server is not asyncio's, and has the same attribute.
         port: int = self._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         return port
+
+    async def start(  # type: ignore[override] # of grpclib's many arguments only those in use
+        self, host: str, port: int, *, ssl: tls.SSLContext | None = None
+    ) -> None:
+        """Listen.
+
+        Args:
+            host: The address to listen on.
+            port: The port; 0 for one that is free.
+            ssl: What TLS is spoken with; None: none is.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        # grpclib's own start cannot limit the TLS handshake.
+        handshake_seconds = self._connection_limits.handshake_seconds if ssl else None
+        self._server = await self._loop.create_server(
+            self._protocol_factory,
+            host,
+            port,
+            backlog=_BACKLOG,
+            ssl=ssl,
+            ssl_handshake_timeout=handshake_seconds,
+        )
+        self._server_closed_fut = self._loop.create_future()
+        self._sweep()
+
+    def close(self) -> None:
+        """Stop listening and cancel the calls that run; `stop` is the kind way."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        super().close()
+
+    def _sweep(self) -> None:
+        self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self.connections.sweep(self.connections.clock())
 
     async def stop(self, *, grace_seconds: float) -> None:
         """Stop: refuse new calls, let running ones finish, then close every connection.
@@ -76,74 +134,6 @@ class GrpcServer(Server):
         self.__gc_step__()
         handler = CallHandler(self._mapping, self.__dispatch__, self._gate, self._limits)
         self._handlers.add(handler)
-        return _Protocol(handler, self._config, self._h2_config, self._protocols)
-
-
-class _Protocol(H2Protocol):
-    """One connection."""
-
-    handler: CallHandler
-
-    def __init__(
-        self,
-        handler: CallHandler,
-        config: object,
-        h2_config: H2Configuration,
-        registry: "set[_Protocol]",
-    ) -> None:
-        super().__init__(handler, config, h2_config)  # type: ignore[arg-type] # grpclib's own type
-        self._registry = registry
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.connection._connection.encoder = LiteralEncoder()  # noqa: SLF001 - h2 has no setting
-        self.processor = _Processor(self.handler, self.connection)
-        self._registry.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            events = self.connection.feed(data)
-            self.connection.flush()
-            for event in events:
-                self.processor.process(event)
-            self.connection.flush()
-        except H2ProtocolError as error:
-            log.debug("a connection is closed: %s", error)
-            self.connection.flush()  # h2 has made a GOAWAY that says what was wrong
-            self.processor.close("protocol error")
-        except Exception as error:  # noqa: BLE001 - whatever a peer sends must end here
-            log.warning("a connection is closed: %s", type(error).__name__)
-            self.say_goodbye()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._registry.discard(self)
-
-    def end_calls(self) -> None:
-        """Cancel the calls that run."""
-        for stream in list(self.processor.streams.values()):
-            self.handler.cancel(stream)
-
-    def say_goodbye(self) -> None:
-        """Send GOAWAY and close the connection once it is sent."""
-        connection: Connection = self.connection
-        if not connection.is_closing():
-            connection._connection.close_connection()  # noqa: SLF001 - grpclib has no call for it
-            connection.flush()
-            if not connection.write_ready.is_set():
-                # The client does not read: its connection would stay open for as long as it likes.
-                connection._transport.abort()  # noqa: SLF001
-            self.processor.close("the server closed the connection")
-
-
-class _Processor(EventsProcessor):
-    """Handles HTTP/2 events as grpclib does, but for two that would break a connection."""
-
-    def process(self, event: H2Event) -> None:
-        if isinstance(event, DataReceived) and not event.flow_controlled_length:
-            return  # an empty frame, which grpclib's buffer would take for the end of the stream
-        try:
-            super().process(event)
-        except NotImplementedError:
-            # RFC 9113, section 4.1: frames of unknown types are ignored.
-            log.debug("ignored %s", type(event).__name__)
+        return ServerProtocol(
+            handler, self._config, self._h2_config, self._connection_limits, self.connections
+        )

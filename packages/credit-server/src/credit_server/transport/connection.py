@@ -1,0 +1,401 @@
+"""One connection: reads it in turns with the others, and ends it when its peer breaks the limits.
+
+Its time limits are looked at by `check`, which the server calls about once a second: one timer for
+all connections, and tests bring the time themselves.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import cast
+
+from grpclib.config import Configuration
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, RequestReceived, StreamReset, WindowUpdated
+from h2.events import Event as H2Event
+from h2.exceptions import ProtocolError as H2ProtocolError
+
+from credit_server.transport.connections import Closing, Connections
+from credit_server.transport.frames import FloodError, RequestRefused, ServerFrames
+from credit_server.transport.handler import CallHandler
+from credit_server.transport.limits import ConnectionLimits
+
+_PING_DATA = bytes(8)
+_AGE_JITTER = 0.1
+"""Connections that were opened together do not all come back together."""
+
+
+class ServerProtocol(H2Protocol):
+    """One connection.
+
+    Attributes:
+        peer: Who is at the other end, for the log.
+    """
+
+    handler: CallHandler
+    processor: "ServerProcessor"
+    connection: "ServerConnection"
+
+    def __init__(
+        self,
+        handler: CallHandler,
+        config: Configuration,
+        h2_config: H2Configuration,
+        limits: ConnectionLimits,
+        connections: "Connections[ServerProtocol]",
+    ) -> None:
+        super().__init__(handler, config, h2_config)
+        self.peer = self._address = ""
+        self._limits = limits
+        self._connections = connections
+        self._closing: Closing | None = None
+        self._reads_on = False
+        self._block_since: float | None = None
+        self._pinged: float | None = None
+        self._blocked_since: float | None = None
+        self._close_by: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop: the socket is open, and its TLS handshake done."""
+        self._transport = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername") or ("",)
+        self._address = str(name[0])
+        self.peer = ":".join(map(str, name[:2]))
+        self._closing = self._connections.admit(self, self._address)
+        if self._closing is not None:
+            self._connections.count(self.peer, self._closing)
+            self.handler.close()
+            self._transport.abort()
+            return
+        self._open()
+
+    def _open(self) -> None:
+        limits, now = self._limits, self._connections.clock()
+        self._opened = self._heard = self._idle_since = now
+        self._age_seconds = limits.age_seconds * random.uniform(  # noqa: S311 - no secret
+            1 - _AGE_JITTER, 1 + _AGE_JITTER
+        )
+        self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes)
+        self._frames = ServerFrames(self.h2_config, limits, now)
+        self._frames.initiate_connection()
+        more = limits.connection_window_bytes - self._frames.inbound_flow_control_window
+        if more > 0:
+            self._frames.increment_flow_control_window(more)
+        self.connection = ServerConnection(self._frames, self._transport, config=self.config)
+        self.connection.flush()
+        self.processor = ServerProcessor(self)
+
+    @property
+    def request_bytes_max(self) -> int:
+        """How many bytes of requests the connection's open calls may hold."""
+        return self._limits.request_bytes_max
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The time in seconds."""
+        return self._connections.clock
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop: the client has sent something."""
+        if self._closing is None:
+            self._heard = self.clock()
+            self._pinged = None
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Read a slice of what has come; the rest after the other connections' turns."""
+        self._frames.refill(self.clock())
+        try:
+            events = self._frames.receive_data(data)
+            self.connection.flush()
+            for event in _without_stillborn(events):
+                self.processor.process(event)
+            self.connection.flush()
+        except H2ProtocolError as error:
+            flood = isinstance(error, FloodError)
+            # h2 has made a GOAWAY that says what was wrong.
+            self._leave(Closing.FLOOD if flood else Closing.PROTOCOL, None, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a peer sends must end here
+            self._leave(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._frames.in_header_block:
+            self._block_since = None
+        elif self._block_since is None:
+            self._block_since = self._heard
+        if self._reads_on or self._transport.is_closing():
+            return
+        if self._frames.has_more:
+            self._reads_on = True
+            self._transport.pause_reading()
+            self.handler.loop.call_soon(self._read_rest)
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _read_rest(self) -> None:
+        self._reads_on = False
+        if self._closing is None and not self._transport.is_closing():
+            self._read(b"")
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: the client does not take what it is sent."""
+        super().pause_writing()
+        self._blocked_since = self.clock()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop: the client has taken it."""
+        super().resume_writing()
+        self._blocked_since = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop: the socket is closed."""
+        if self not in self._connections.members:
+            return
+        self._connections.forget(self, self._address)
+        if self._closing is None:
+            self._closing = Closing.CLIENT
+            self._connections.count(self.peer, Closing.CLIENT)
+        super().connection_lost(exc)
+
+    def check(self, now: float) -> None:
+        """Close the connection, or end its calls, if a time limit has passed."""
+        limits = self._limits
+        if self._close_by is not None:
+            if now >= self._close_by:
+                self._transport.abort()
+        elif self._transport.is_closing():
+            # The client has said goodbye, or the server has; it may not read what is left for it.
+            if now - self._heard >= limits.stalled_seconds:
+                self._transport.abort()
+        elif _passed(self._blocked_since, limits.stalled_seconds, now):
+            self._abort(Closing.STALLED)
+        elif not self._frames.greeted and now - self._opened >= limits.handshake_seconds:
+            self._leave(Closing.HANDSHAKE, ErrorCodes.PROTOCOL_ERROR)
+        elif _passed(self._block_since, limits.handshake_seconds, now):
+            self._leave(Closing.HEADERS, ErrorCodes.ENHANCE_YOUR_CALM)
+        elif self.processor.streams:
+            self._check_calls(now)
+        elif now - self._idle_since >= limits.idle_seconds:
+            self._leave(Closing.IDLE, ErrorCodes.NO_ERROR)
+        elif self._overdue(now) >= 0:
+            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+
+    def _check_calls(self, now: float) -> None:
+        limits = self._limits
+        if _passed(self._pinged, limits.keepalive_timeout_seconds, now):
+            self._abort(Closing.KEEPALIVE)
+            return
+        if self._overdue(now) >= limits.age_grace_seconds:
+            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+            return
+        if self._pinged is None and now - self._heard >= limits.keepalive_seconds:
+            self._pinged = now
+            self._frames.ping(_PING_DATA)
+            self.connection.flush()
+        for stream in list(self.processor.streams.values()):
+            if _passed(cast(ServerStream, stream).sending_since, limits.stalled_seconds, now):
+                self.end_call(stream, "the client does not take its answer")
+
+    def _overdue(self, now: float) -> float:
+        """Tell for how many seconds the connection has been too old; below 0: it is not."""
+        return now - self._opened - self._age_seconds if self._age_seconds else -1.0
+
+    def calls_ended(self) -> None:
+        """Note that no call is open any more."""
+        self._idle_since = now = self.clock()
+        if self._closing is None and self._overdue(now) >= 0:
+            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+
+    def end_call(self, stream: Stream, reason: str) -> None:
+        """End one call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
+        self.handler.cancel(stream)
+        if stream.closable:
+            stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
+        self.note("call ended", reason)
+
+    def note(self, event: str, reason: str) -> None:
+        """Log what the peer did."""
+        self._connections.note(event, self.peer, reason)
+
+    def _leave(self, closing: Closing, code: ErrorCodes | None, detail: str = "") -> None:
+        """Send GOAWAY, end all calls, and wait a little for the client to have read it.
+
+        A socket that is closed with bytes unread takes back what was sent last. So they are read
+        and thrown away until the client closes too.
+
+        Args:
+            closing: Why.
+            code: What the GOAWAY says; None where h2 has made one.
+            detail: More for the log.
+        """
+        if self._closing is not None or self._transport.is_closing():
+            return
+        self._closing = closing
+        self._connections.count(self.peer, closing, detail)
+        if code is not None:
+            self._frames.close_connection(code)
+        self.connection.flush()
+        self.connection.silent = True
+        self.handler.close()
+        if not self.connection.write_ready.is_set():
+            self._transport.abort()
+            return
+        self._close_by = self.clock() + self._limits.closing_seconds
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _abort(self, closing: Closing) -> None:
+        """Close the connection of a client that would not read why."""
+        self._closing = closing
+        self._connections.count(self.peer, closing)
+        self._transport.abort()
+
+    def end_calls(self) -> None:
+        """Cancel the calls that run."""
+        for stream in list(self.processor.streams.values()):
+            self.handler.cancel(stream)
+
+    def say_goodbye(self) -> None:
+        """Send GOAWAY and close the connection once it is sent: the server stops."""
+        connection = self.connection
+        if connection.is_closing():
+            return
+        if self._closing is None:
+            self._closing = Closing.SHUTDOWN
+            self._connections.count(self.peer, Closing.SHUTDOWN)
+            self._frames.close_connection()
+            connection.flush()
+        if not connection.write_ready.is_set():
+            # The client does not read: its connection would stay open for as long as it likes.
+            self._transport.abort()
+        self.processor.close("the server closed the connection")
+
+
+class ServerConnection(Connection):
+    """grpclib's connection, which can fall silent.
+
+    Attributes:
+        silent: Whether the last word has been said; h2 still makes frames, for nobody.
+    """
+
+    silent = False
+
+    def flush(self) -> None:
+        """Send what h2 has ready."""
+        if not self.silent and not self.is_closing():
+            super().flush()
+
+    # grpclib's signature has the wrapper of its own handler, which ours does without.
+    def create_stream(self, *, stream_id: int | None = None, wrapper: object = None) -> Stream:
+        """Make a stream that knows since when it sends."""
+        return ServerStream(self, self._connection, self._transport, stream_id=stream_id)
+
+
+class ServerStream(Stream):
+    """grpclib's stream.
+
+    Attributes:
+        sending_since: Since when the client has taken nothing of what it is sent; None: nothing
+            is sent now.
+    """
+
+    sending_since: float | None = None
+    clock: Callable[[], float]
+
+    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
+        """Send data, as far and as soon as the client takes it."""
+        self.sending_since = self.clock()
+        try:
+            await super().send_data(data, end_stream)
+        finally:
+            self.sending_since = None
+
+
+class ServerProcessor(EventsProcessor):
+    """Handles HTTP/2 events as grpclib does, but for those that would break a connection."""
+
+    def __init__(self, protocol: ServerProtocol) -> None:
+        super().__init__(protocol.handler, protocol.connection)
+        self._protocol = protocol
+        self._request_bytes = 0
+
+    def process(self, event: H2Event) -> None:
+        """Handle one event."""
+        if isinstance(event, DataReceived) and not event.flow_controlled_length:
+            return  # an empty frame, which grpclib's buffer would take for the end of the stream
+        if isinstance(event, RequestRefused):
+            self._protocol.note("request reset", event.reason)
+            self.process_stream_reset(event)
+        # RFC 9113, section 4.1: frames of unknown types are ignored. And grpclib deletes
+        # `processors` when the connection is closed.
+        elif type(event) in getattr(self, "processors", ()):
+            super().process(event)
+
+    def register(self, stream: Stream) -> Callable[[], None]:
+        """Count a call in; returns what counts it out."""
+        cast(ServerStream, stream).clock = self._protocol.clock
+        release = super().register(stream)
+
+        def release_and_count() -> None:
+            release()
+            self._request_bytes -= stream.data_received
+            if not self.streams:
+                self._protocol.calls_ended()
+
+        return release_and_count
+
+    def process_data_received(self, event: DataReceived) -> None:
+        """Take in a part of a request.
+
+        Flow control bounds what is unread. What is read and waits for the rest of its message is
+        bounded here.
+        """
+        super().process_data_received(event)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._request_bytes += len(event.data)
+            if self._request_bytes > self._protocol.request_bytes_max:
+                self._protocol.end_call(stream, "the connection's requests are too long")
+
+    def process_window_updated(self, event: WindowUpdated) -> None:
+        """Let streams send on."""
+        super().process_window_updated(event)
+        streams = self.streams
+        for stream in (
+            streams.values()
+            if event.stream_id == 0
+            else filter(None, [streams.get(event.stream_id)])
+        ):
+            waiting = cast(ServerStream, stream)
+            if waiting.sending_since is not None:
+                waiting.sending_since = self._protocol.clock()
+
+
+def _passed(since: float | None, seconds: float, now: float) -> bool:
+    return since is not None and now - since >= seconds
+
+
+def _without_stillborn(events: list[H2Event]) -> list[H2Event]:
+    """Leave out the calls that were begun and reset in the same slice: nothing is started for them.
+
+    Their data stays in: grpclib gives the flow control's window back for it.
+    """
+    reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
+    if not reset:
+        return events
+    begun = {event.stream_id for event in events if isinstance(event, RequestReceived)}
+    stillborn = reset & begun
+    return [
+        event
+        for event in events
+        if not (
+            isinstance(event, RequestReceived | StreamReset)
+            and not isinstance(event, RequestRefused)
+            and event.stream_id in stillborn
+        )
+    ]

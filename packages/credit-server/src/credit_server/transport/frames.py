@@ -1,0 +1,244 @@
+"""HTTP/2 frames: h2's connection, with limits on what a peer may make it do.
+
+What h2 4.4.1 leaves open, and what is done here:
+
+- It reads all of a buffer at once, and starts with a frame's limit when all of it has come. Here a
+  buffer is read in slices, and a frame that is too long is refused by its head.
+- It takes any number of resets (CVE-2023-44487), of faults that make the server reset
+  (CVE-2025-8671), and of PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty and unknown frames. Here
+  they are spent from budgets.
+- It ends a connection, with all its calls, for one malformed request, or for one call too many.
+  Here the call is reset (RFC 9113, sections 8.1.1 and 5.1.2).
+- It remembers 65,536 closed streams and any number of unknown settings.
+"""
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection, _decode_headers
+from h2.errors import ErrorCodes
+from h2.events import Event, StreamReset
+from h2.exceptions import (
+    DenialOfServiceError,
+    FrameTooLargeError,
+    InvalidBodyLengthError,
+    ProtocolError,
+    StreamClosedError,
+    TooManyStreamsError,
+)
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamClosedBy
+from hpack.exceptions import HPACKError
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+
+from credit_server.transport.budget import Budget
+from credit_server.transport.header_block import LiteralEncoder
+from credit_server.transport.limits import ConnectionLimits
+
+Handled = tuple[list[Frame], list[Event]]
+
+_SLICE_FRAMES = 128
+"""Frames that are read before other connections have their turn: some 5 ms of them."""
+_SMALL_BYTES = 1024
+"""DATA frames below it, but a request's last, cost more than they carry: they count as control."""
+_EARNED_BY_DATA = 4
+"""Control frames that each sent DATA frame allows for: two WINDOW_UPDATEs, a PING, one more."""
+_KNOWN_SETTINGS = frozenset(SettingCodes)
+_FRAME_HEAD_BYTES = 9
+_FRAME_LENGTH_BYTES = 3
+
+
+class FloodError(DenialOfServiceError):
+    """A peer sends more of something than its budget allows."""
+
+
+class RequestRefused(StreamReset):
+    """A request was reset before any of it was served.
+
+    Attributes:
+        reason: What was wrong with it.
+    """
+
+    reason: str
+
+
+class ServerFrames(H2Connection):
+    """One connection's frames, on the server's side."""
+
+    MAX_CLOSED_STREAMS = 1024
+
+    def __init__(self, config: H2Configuration, limits: ConnectionLimits, now: float) -> None:
+        """Prepare to write the server's SETTINGS.
+
+        Args:
+            config: h2's own configuration.
+            limits: What the peer may do.
+            now: The time of a clock in seconds; `refill` takes the same.
+        """
+        super().__init__(config)
+        # Not an update: h2 would enforce that when the client has acknowledged it, if it ever does.
+        self.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams_max,
+                SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes_max,
+                SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            },
+        )
+        self.decoder.max_header_list_size = limits.header_bytes_max
+        self.encoder = LiteralEncoder()
+        self.incoming_buffer: _Slices = _Slices(limits.header_bytes_max)
+        self.greeted = False
+        """Whether the client's SETTINGS have come, which its preface ends with."""
+        self._server_resets = 0
+        self._resets = Budget(
+            per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
+        )
+        self._control = Budget(
+            per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
+        )
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive_data` has stopped after a slice, with frames unread."""
+        return self.incoming_buffer.has_more
+
+    @property
+    def in_header_block(self) -> bool:
+        """Whether a header block has begun and not ended."""
+        return bool(self.incoming_buffer._headers_buffer)  # noqa: SLF001 - h2 has no other sign
+
+    def refill(self, now: float) -> None:
+        """Let the budgets grow with time."""
+        self._resets.refill(now)
+        self._control.refill(now)
+
+    def send_data(
+        self,
+        stream_id: int,
+        data: bytes | memoryview,
+        end_stream: bool = False,
+        pad_length: int | None = None,
+    ) -> None:
+        """Send a DATA frame. The peer will answer it with control frames."""
+        super().send_data(stream_id, data, end_stream, pad_length)
+        self._control.earn(_EARNED_BY_DATA)
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        if isinstance(frame, DataFrame):
+            if len(frame.data) < _SMALL_BYTES and "END_STREAM" not in frame.flags:
+                self._charge(self._control, "small DATA frames")
+        elif isinstance(frame, RstStreamFrame):
+            self._charge(self._resets, "resets")
+        elif not isinstance(frame, HeadersFrame):
+            self._charge(self._control, "control frames")
+        events = super()._receive_frame(frame)
+        if self._server_resets:
+            count, self._server_resets = self._server_resets, 0
+            self._charge(self._resets, "faults", count)
+        return events
+
+    def _charge(self, budget: Budget, what: str, count: int = 1) -> None:
+        if not budget.spend(count):
+            raise FloodError(f"too many {what}")
+
+    def _prepare_for_sending(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            # NO_ERROR: the call has its answer, and its client is told to send no more.
+            if frame.__class__ is RstStreamFrame and frame.error_code:
+                self._server_resets += 1
+        super()._prepare_for_sending(frames)
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> Handled:
+        try:
+            return super()._receive_headers_frame(frame)
+        except TooManyStreamsError:
+            return self._refuse(frame)
+        except ProtocolError as error:
+            malformed = type(error) is ProtocolError and not isinstance(error.__cause__, HPACKError)
+            if not malformed or frame.stream_id not in self.streams:
+                raise
+            return self._reset(frame.stream_id, str(error))
+
+    def _refuse(self, frame: HeadersFrame) -> Handled:
+        """Refuse a call beyond the limit: a client may begin it before it has seen our SETTINGS."""
+        if frame.stream_id % 2 == 0 or frame.stream_id <= self.highest_inbound_stream_id:
+            raise ProtocolError("a stream's number is not a new one of a client")
+        _decode_headers(self.decoder, frame.data)  # later blocks refer to this one
+        self.highest_inbound_stream_id = frame.stream_id
+        self._closed_streams[frame.stream_id] = StreamClosedBy.SEND_RST_STREAM
+        return [_rst(frame.stream_id, ErrorCodes.REFUSED_STREAM)], []
+
+    def _receive_data_frame(self, frame: DataFrame) -> Handled:
+        try:
+            return super()._receive_data_frame(frame)
+        except InvalidBodyLengthError as error:
+            handled = self._reset(frame.stream_id, str(error))
+            self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
+            return handled
+
+    def _reset(self, stream_id: int, reason: str) -> Handled:
+        stream = self.streams[stream_id]
+        if stream.closed:
+            raise ProtocolError(reason)
+        event = RequestRefused(
+            stream_id=stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False
+        )
+        event.reason = reason
+        return stream.reset_stream(ErrorCodes.PROTOCOL_ERROR), [event]
+
+    def _handle_data_on_closed_stream(
+        self, events: list[Event], exc: StreamClosedError, frame: DataFrame
+    ) -> Handled:
+        self._charge(self._control, "DATA frames of closed calls")
+        handled, events = super()._handle_data_on_closed_stream(events, exc, frame)
+        if self._stream_closed_by(frame.stream_id) is StreamClosedBy.SEND_RST_STREAM:
+            # Section 5.1: what was under way when we reset it is ignored; one reset is enough.
+            handled = [each for each in handled if each.__class__ is not RstStreamFrame]
+        return handled, events
+
+    def _receive_settings_frame(self, frame: SettingsFrame) -> Handled:
+        self.greeted = True
+        if not _KNOWN_SETTINGS.issuperset(frame.settings):  # h2 would remember each for ever
+            frame.settings = {
+                code: value for code, value in frame.settings.items() if code in _KNOWN_SETTINGS
+            }
+        return super()._receive_settings_frame(frame)
+
+
+class _Slices(FrameBuffer):
+    """h2's buffer of bytes, which gives a slice of its frames at a time."""
+
+    def __init__(self, header_bytes_max: int) -> None:
+        super().__init__(server=True)
+        self._header_bytes_max = header_bytes_max
+        self._left = 0
+
+    @property
+    def has_more(self) -> bool:
+        return not self._left and len(self._data) >= _FRAME_HEAD_BYTES
+
+    def __iter__(self) -> "_Slices":
+        self._left = _SLICE_FRAMES
+        return self
+
+    def __next__(self) -> Frame:
+        if not self._left:
+            raise StopIteration
+        if len(self._data) >= _FRAME_HEAD_BYTES:
+            self._left -= 1
+            length = int.from_bytes(self._data[:_FRAME_LENGTH_BYTES])
+            if length > self.max_frame_size:
+                raise FrameTooLargeError(f"a frame of {length} bytes")
+        return super().__next__()
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        frame = super()._update_header_buffer(f)
+        if sum(len(part.data) for part in self._headers_buffer) > self._header_bytes_max:
+            raise DenialOfServiceError("a header block is too long")
+        return frame
+
+
+def _rst(stream_id: int, code: ErrorCodes) -> RstStreamFrame:
+    frame = RstStreamFrame(stream_id)
+    frame.error_code = code
+    return frame

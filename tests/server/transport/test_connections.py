@@ -1,0 +1,69 @@
+"""The registry: whose connections are counted together, and how much is logged of them."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from credit_server.transport.connections import Closing, Connections, _network
+from credit_server.transport.limits import ConnectionLimits
+
+
+class Member:
+    """A connection that only counts."""
+
+    peer = "peer"
+
+    def check(self, now: float) -> None:
+        """Does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::1", True),
+        ("", "", True),
+    ],
+)
+def test_an_address_belongs_to_a_network(one: str, other: str, same: bool) -> None:
+    assert (_network(one) == _network(other)) is same
+
+
+def test_a_place_is_free_again_when_a_connection_has_gone() -> None:
+    connections: Connections[Member] = Connections(ConnectionLimits(connections_per_peer_max=1))
+    first, second, third = Member(), Member(), Member()
+    assert connections.admit(first, "10.0.0.1") is None
+    assert connections.admit(second, "10.0.0.1") is Closing.TOO_MANY_OF_PEER
+    assert connections.admit(third, "10.0.0.2") is None
+    connections.forget(first, "10.0.0.1")
+    assert connections.admit(second, "10.0.0.1") is None
+
+
+def test_a_flood_of_connections_is_no_flood_of_lines(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    now = 0.0
+    connections: Connections[Member] = Connections(ConnectionLimits(), clock=lambda: now)
+    for _ in range(1000):
+        connections.count("10.0.0.1:5", Closing.FLOOD, "too many resets")
+    assert connections.closed[Closing.FLOOD] == 1000
+    assert len(logged) == 50
+    assert logged[0]["reason"] == "a flood"
+    assert logged[0]["detail"] == "too many resets"
+
+    now = 1.0
+    connections.count("10.0.0.1:5", Closing.IDLE)
+    assert logged[-1]["unlogged_before"] == 950
+
+
+def test_a_client_that_leaves_is_counted_and_not_logged(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    connections: Connections[Member] = Connections(ConnectionLimits())
+    connections.count("10.0.0.1:5", Closing.CLIENT)
+    assert connections.closed == {Closing.CLIENT: 1}
+    assert not logged

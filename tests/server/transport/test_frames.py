@@ -1,0 +1,265 @@
+"""Floods and faults in frames: the peer's connection pays, and a neighbour does not notice."""
+
+import re
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from credit_models import UserCredits, UserId
+from credit_models.codec import encode
+from credit_server.transport.connections import Closing
+from credit_server.transport.frames import _SLICE_FRAMES, ServerFrames
+from credit_server.transport.limits import ConnectionLimits
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.exceptions import FrameTooLargeError
+
+from tests.server.transport.raw import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    SETTINGS_FRAME,
+    WINDOW_UPDATE,
+    Raw,
+    block,
+    frame,
+)
+from tests.server.transport.serving import HeldStore, Serving, is_served, serving
+from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
+
+PATH = SERVICE + "GetUserCredits"
+CALL = block(call_headers(PATH))
+SOUND = framed(encode(UserId(user_id=7)))
+CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+GROWTH_BYTES_MAX = 20 * 2**20
+
+
+def odd(count: int) -> range:
+    """The numbers of that many streams of a client."""
+    return range(1, 2 * count, 2)
+
+
+def begin(stream: int, *, headers: bytes = CALL, flags: int = END_HEADERS) -> bytes:
+    return frame(HEADERS, headers, flags=flags, stream=stream)
+
+
+def rapid_resets(count: int) -> bytes:
+    return b"".join(
+        begin(stream) + frame(RST_STREAM, CANCEL, stream=stream) for stream in odd(count)
+    )
+
+
+def window_overflows(count: int) -> bytes:
+    """MadeYouReset, CVE-2025-8671: the client breaks its calls, and the server must reset them."""
+    overflow = struct.pack(">I", 2**31 - 1)
+    return b"".join(
+        begin(stream) + frame(WINDOW_UPDATE, overflow, stream=stream) for stream in odd(count)
+    )
+
+
+def malformed(count: int) -> bytes:
+    upper = block(call_headers(PATH, ("X-Upper", "1")))
+    return b"".join(begin(stream, headers=upper) for stream in odd(count))
+
+
+def wrong_lengths(count: int) -> bytes:
+    """Requests that are longer than they say."""
+    headers = block(call_headers(PATH, ("content-length", "1")))
+    return b"".join(
+        begin(stream, headers=headers) + frame(DATA, bytes(2), stream=stream)
+        for stream in odd(count)
+    )
+
+
+def half_closed(count: int) -> bytes:
+    """Requests that go on after their end."""
+    return b"".join(
+        begin(stream, flags=END_HEADERS | END_STREAM) + frame(DATA, b"x", stream=stream)
+        for stream in odd(count)
+    )
+
+
+def memory_bytes() -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+FLOODS = [
+    pytest.param(rapid_resets(20_000), id="rapid reset"),
+    pytest.param(window_overflows(5_000), id="window overflows"),
+    pytest.param(malformed(5_000), id="malformed requests"),
+    pytest.param(wrong_lengths(5_000), id="wrong lengths"),
+    pytest.param(half_closed(5_000), id="data after the end"),
+    pytest.param(b"".join(map(begin, odd(5_000))), id="calls over the limit"),
+    pytest.param(frame(PING, bytes(8)) * 20_000, id="PING"),
+    pytest.param(frame(SETTINGS) * 20_000, id="SETTINGS"),
+    pytest.param(frame(SETTINGS, flags=1) * 20_000, id="acknowledged SETTINGS"),
+    pytest.param(frame(PRIORITY, bytes(4) + b"\x07", stream=3) * 20_000, id="PRIORITY"),
+    pytest.param(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 20_000, id="WINDOW_UPDATE"),
+    pytest.param(begin(1) + frame(DATA, stream=1) * 20_000, id="empty DATA"),
+    pytest.param(begin(1) + frame(DATA, b"x", stream=1) * 20_000, id="DATA of one byte"),
+    pytest.param(frame(0xFA, b"whatever") * 20_000, id="unknown frames"),
+    pytest.param(frame(RST_STREAM, CANCEL, stream=1) * 20_000, id="RST_STREAM of nothing"),
+]
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_is_told_to_calm_down_and_closed(
+    served: Serving, neighbour: Wire, flood: bytes
+) -> None:
+    before = memory_bytes()
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1) + frame(RST_STREAM, CANCEL, stream=1) if flood[3] == RST_STREAM else b"")
+        raw.write(flood)
+        await is_served(neighbour)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+    assert served.server.connections.closed[Closing.FLOOD] == 1
+    await served.wait_quiet()
+    assert served.running_calls() <= 1
+    assert memory_bytes() - before < GROWTH_BYTES_MAX
+
+
+async def test_what_a_client_with_manners_sends_is_no_flood(served: Serving, wire: Wire) -> None:
+    for _ in range(300):  # twice the burst, if answers would not pay for what they cause
+        wire.write(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 4 + frame(PING, b"measures"))
+        await is_served(wire)
+    for _ in range(900):
+        stream_id = wire.h2.get_next_available_stream_id()
+        wire.h2.send_headers(stream_id, call_headers(PATH))
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+    await is_served(wire)
+
+
+@pytest.fixture
+async def narrow() -> AsyncIterator[tuple[Serving, HeldStore]]:
+    """A server that takes two calls of a connection, and holds writes."""
+    store = HeldStore()
+    async with serving(store, connections=ConnectionLimits(streams_max=2)) as running:
+        yield running, store
+
+
+async def test_a_call_too_many_is_refused_and_the_others_go_on(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        raw.write(b"".join(map(begin, (1, 3, 5))) + frame(DATA, SOUND, stream=5, flags=END_STREAM))
+        await raw.in_order()
+        assert raw.resets() == {5: ErrorCodes.REFUSED_STREAM}
+        raw.write(frame(DATA, SOUND, stream=1, flags=END_STREAM))
+        assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
+        # The place of the one that has ended is free.
+        raw.write(begin(7) + frame(DATA, SOUND, stream=7, flags=END_STREAM))
+        assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
+        assert raw.received[-1][2] == 7
+
+
+async def test_the_limits_are_announced(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        payload = await raw.next(SETTINGS)
+    announced = dict(struct.iter_unpack(">HI", payload))
+    assert announced[3] == 256  # MAX_CONCURRENT_STREAMS
+    assert announced[4] == 65_535  # INITIAL_WINDOW_SIZE
+    assert announced[6] == 16_384  # MAX_HEADER_LIST_SIZE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(block(call_headers(PATH, ("x-long", "x" * 16_100))), id="long when decoded"),
+        # RFC 7541: one header of 4,000 bytes, remembered, and then named a hundred times.
+        pytest.param(
+            CALL + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100, id="an HPACK bomb"
+        ),
+    ],
+)
+async def test_long_headers_are_refused(served: Serving, neighbour: Wire, headers: bytes) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1, headers=headers))
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_a_header_block_that_goes_on_and_on_is_refused(
+    served: Serving, neighbour: Wire
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1, flags=0) + frame(CONTINUATION, bytes(8000), stream=1) * 10)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_empty_continuations_are_refused(served: Serving, neighbour: Wire) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1, flags=0) + frame(CONTINUATION, stream=1) * 1000)
+        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+
+
+def frames(limits: ConnectionLimits | None = None) -> ServerFrames:
+    config = H2Configuration(client_side=False, header_encoding="latin-1")
+    made = ServerFrames(config, limits or ConnectionLimits(), 0.0)
+    made.initiate_connection()
+    made.receive_data(PREFACE + SETTINGS_FRAME)
+    return made
+
+
+def test_a_buffer_is_read_in_slices() -> None:
+    server, turns = frames(), [0]
+    events = server.receive_data(frame(PING, bytes(8)) * (2 * _SLICE_FRAMES + 1))
+    turns[0] = len(events)
+    while server.has_more:
+        turns.append(len(server.receive_data(b"")))
+    assert turns == [_SLICE_FRAMES, _SLICE_FRAMES, 1]
+
+
+def test_a_header_block_may_come_in_slices() -> None:
+    server = frames()
+    server.receive_data(begin(1, headers=CALL[:9], flags=0))
+    assert server.in_header_block
+    server.receive_data(frame(CONTINUATION, CALL[9:], flags=END_HEADERS, stream=1))
+    assert not server.in_header_block
+
+
+def test_a_frame_that_is_too_long_is_refused_by_its_head() -> None:
+    with pytest.raises(FrameTooLargeError):
+        frames().receive_data(frame(DATA, bytes(16_385), stream=1)[:9])
+
+
+def test_settings_that_nobody_knows_are_not_remembered() -> None:
+    server = frames()
+    known = len(server.remote_settings)
+    for code in range(1000, 60_000, 2000):
+        server.receive_data(
+            frame(SETTINGS, b"".join(struct.pack(">HI", code + n, 1) for n in range(2000)))
+        )
+    assert len(server.remote_settings) == known
+
+
+def test_few_of_the_calls_that_have_ended_are_remembered() -> None:
+    server = frames(ConnectionLimits(resets_burst=100_000))
+    for at in range(0, 3000, 64):
+        server.receive_data(
+            b"".join(
+                begin(2 * n + 1) + frame(RST_STREAM, CANCEL, stream=2 * n + 1)
+                for n in range(at, at + 64)
+            )
+        )
+    assert len(server._closed_streams) <= 1024
+    assert len(server.streams) <= 1
+
+
+async def test_a_request_of_another_length_than_it_says_is_reset_alone(
+    served: Serving, neighbour: Wire, wire: Wire
+) -> None:
+    lying = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
+    assert lying.reset is ErrorCodes.PROTOCOL_ERROR
+    answer = await wire.call("GetUserCredits", UserId(user_id=7))
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
