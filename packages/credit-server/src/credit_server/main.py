@@ -1,17 +1,19 @@
-"""The command `credit-server`: serve and migrate."""
+"""The command `credit-server`: serve, migrate, and token."""
 
 import asyncio
+import re
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from credit_server import app, log
+from credit_server import app, development, log
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
+from credit_server.identity import IdentityError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.port import StoreError
 
@@ -20,8 +22,9 @@ usage: credit-server COMMAND [OPTIONS]
 
   serve     Serve the credit ledger until Ctrl-C or SIGTERM.
   migrate   Make the database's collections, validators and indexes, or bring them up to date.
+  token     Make keys, certificates and tokens for development.
 
-Every option of a command can be set as a variable CREDIT_* too; see COMMAND --help.
+Every option of serve and migrate can be set as a variable CREDIT_* too; see COMMAND --help.
 """
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
@@ -52,6 +55,8 @@ def run(arguments: Sequence[str]) -> int:
         return _run(ServerSettings, command, options, _serve)
     if command == "migrate":
         return _run(StoreSettings, command, options, _migrate)
+    if command == "token":
+        return development.run(options)
     return _complain(f"there is no command '{command}'\n\n{_USAGE}", EXIT_MISUSE)
 
 
@@ -77,7 +82,7 @@ def _run(
         return _complain(_explain(error), EXIT_MISUSE)
     try:
         _event_loop_run(body(settings))
-    except (StartError, StoreError, EmbeddedError) as error:
+    except (StartError, StoreError, EmbeddedError, IdentityError) as error:
         return _complain(str(error), EXIT_FAILED)
     return 0
 
@@ -86,7 +91,28 @@ def _parse(model: type[_Settings], command: str, options: list[str]) -> _Setting
     source: CliSettingsSource[Any] = CliSettingsSource(
         model, cli_prog_name=f"credit-server {command}", cli_parse_args=options
     )
+    _refuse_secrets(source())
     return model(_cli_settings_source=source)
+
+
+# MongoDB's options that hold a secret; a password stands before the hosts.
+_SECRET = re.compile(
+    r"//[^/?]*:[^/?]*@|tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN:", re.IGNORECASE
+)
+
+
+def _refuse_secrets(given: Mapping[str, Any]) -> None:
+    """Refuse a password on the command line, which every user of the machine can read.
+
+    Raises:
+        SettingsError: There is one.
+    """
+    if _SECRET.search(str(given.get("mongodb_uri", ""))):
+        raise SettingsError(
+            "--mongodb-uri holds a password, and other users of this machine can read the command"
+            " line: set CREDIT_MONGODB_URI, or put it into a file and name that in"
+            " CREDIT_MONGODB_URI_FILE"
+        )
 
 
 def _event_loop_run(coroutine: Coroutine[Any, Any, None]) -> None:

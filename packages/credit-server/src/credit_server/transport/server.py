@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class GrpcServer(Server):
-    """Serves services over HTTP/2 without TLS."""
+    """Serves services over HTTP/2; with TLS where `start` is given a context for it."""
 
     def __init__(self, services: Collection[IServable], *, limits: CallLimits) -> None:
         """Prepare to serve.
@@ -99,6 +99,11 @@ class _Protocol(H2Protocol):
         self.connection._connection.encoder = LiteralEncoder()  # noqa: SLF001 - h2 has no setting
         self.processor = _Processor(self.handler, self.connection)
         self._registry.add(self)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            # RFC 9113, section 3.2: over TLS, HTTP/2 is agreed on by ALPN.
+            log.debug("a connection is closed: its client did not ask for h2 by ALPN")
+            self.connection._transport.abort()  # noqa: SLF001
 
     def data_received(self, data: bytes) -> None:
         try:
