@@ -4,12 +4,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import structlog
 from credit_server import app, main
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
+from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.port import StoreError, StoreUnavailable
 
@@ -47,11 +49,12 @@ def test_without_a_command_it_shows_its_usage_and_ends_as_misused(capsys: Captur
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_shows_both_commands(option: str, capsys: Captured) -> None:
+def test_help_shows_every_command(option: str, capsys: Captured) -> None:
     assert main.run([option]) == 0
     shown = capsys.readouterr().out
     assert "serve" in shown
     assert "migrate" in shown
+    assert "token" in shown
 
 
 def test_version_is_the_distributions_own(capsys: Captured) -> None:
@@ -113,7 +116,13 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [StartError("say why"), StoreUnavailable("say why"), EmbeddedError("say why")]
+    "error",
+    [
+        StartError("say why"),
+        StoreUnavailable("say why"),
+        EmbeddedError("say why"),
+        FileUnusable("say why"),
+    ],
 )
 def test_a_server_that_cannot_start_says_why_and_no_more(
     error: Exception, capsys: Captured, monkeypatch: Patch
@@ -146,6 +155,18 @@ def test_a_migration_that_fails_says_why(capsys: Captured, monkeypatch: Patch) -
     monkeypatch.setattr(app, "migrate", migrate)
     assert main.run(["migrate"]) == 1
     assert capsys.readouterr().err == "credit-server: say why\n"
+
+
+def test_a_password_on_the_command_line_is_misuse(capsys: Captured) -> None:
+    assert main.run(["migrate", "--mongodb-uri", "mongodb://me:hidden@db"]) == 2
+    complaint = capsys.readouterr().err
+    assert "CREDIT_MONGODB_URI_FILE" in complaint
+    assert "hidden" not in complaint
+
+
+def test_the_token_command_makes_keys(tmp_path: Path, capsys: Captured) -> None:
+    assert main.run(["token", "keys", "--directory", str(tmp_path / "keys")]) == 0
+    assert "CREDIT_TOKEN_KEYS" in capsys.readouterr().out
 
 
 def test_the_command_ends_the_process_with_its_code(monkeypatch: Patch) -> None:

@@ -44,7 +44,7 @@ class TokenRules:
 class TokenVerifier:
     """Verifies tokens against the keys of a file.
 
-    A signature takes 150 µs to check, a token that is remembered 2 µs.
+    A signature (ES256) takes 250 µs to check, and a token that is remembered 3 µs.
     """
 
     def __init__(
@@ -125,8 +125,13 @@ class TokenVerifier:
                 algorithms=[key.algorithm],
                 audience=self._rules.audience,
                 issuer=self._rules.issuer,
-                # Times are checked apart: again at each use of a token that is remembered.
-                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
+                # The rest is checked by `Claims`: the times at each use of a remembered token.
+                options={
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_sub": False,
+                },
             )
         except jwt.InvalidSignatureError:
             raise

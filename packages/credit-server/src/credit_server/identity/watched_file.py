@@ -117,7 +117,13 @@ class WatchedFile(Generic[_Content]):
 
 def _sentence(error: ValidationError) -> str:
     """Tell what is wrong where, on one line and without the values."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        f"{' → '.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems
     )
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    parts = (str(part) if str(part).isprintable() else ascii(part) for part in location)
+    return " → ".join(parts) or "the file"
