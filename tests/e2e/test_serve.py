@@ -33,7 +33,10 @@ async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
     embedded: ServerProcess,
 ) -> None:
     first, store, stop, line_to_try = embedded.banner.splitlines()
-    assert first == f"credit-server listens on 127.0.0.1:{embedded.port} (no TLS, no identities)"
+    assert first == (
+        f"credit-server listens on 127.0.0.1:{embedded.port}"
+        " (no TLS, no identities, open to all of this machine)"
+    )
     assert store == f"  store  embedded mongod, data in {embedded.folder / '.credit-data'}"
     assert stop == "  stop   Ctrl-C or SIGTERM"
     assert embedded.address in line_to_try

@@ -127,7 +127,7 @@ def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(["--port", "2"]).port == 2
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_FIELD if name != "mongodb_uri"])
+@pytest.mark.parametrize("name", sorted({*EVERY_FIELD} - {"mongodb_uri", "mongodb_uri_file"}))
 def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file of docker compose, where an unset variable is passed on as an empty one."""
     default = getattr(parse(), name)
@@ -135,8 +135,11 @@ def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyP
     assert getattr(parse(), name) == default
 
 
-def test_an_empty_store_does_not_start_an_empty_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREDIT_MONGODB_URI", "")
+@pytest.mark.parametrize("variable", ["CREDIT_MONGODB_URI", "CREDIT_MONGODB_URI_FILE"])
+def test_an_empty_store_does_not_start_an_empty_ledger(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
     with pytest.raises(ValidationError, match="set and empty"):
         parse()
     assert parse(["--mongodb-uri", "mongodb://db"]).mongodb_uri is not None

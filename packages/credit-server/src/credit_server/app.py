@@ -100,7 +100,6 @@ async def serve(settings: ServerSettings) -> None:
     """
     tls = open_tls(settings)
     authenticator = open_authenticator(settings)
-    log.info("starting", tls=tls is not None, identities=authenticator is not None)
     stopped = _on_signals()
     async with open_store(settings, page_size=settings.list_page_size) as opened:
         store = opened.store
@@ -112,6 +111,7 @@ async def serve(settings: ServerSettings) -> None:
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
             )
             await _listen(server, settings, tls)
+            log.info("serving", tls=tls is not None, identities=authenticator is not None)
             status.set(True)
             print(banner(settings, server.port), flush=True)  # noqa: T201 - it is for people
             watch = asyncio.create_task(_watch_store(store, status, settings))

@@ -54,7 +54,9 @@ class IdentitySettings(BaseModel):
         default=None, min_length=1, description="the iss that a token must have"
     )
     token_audience: str | None = Field(
-        default=None, min_length=1, description="the aud that a token must have, or have among its"
+        default=None,
+        min_length=1,
+        description="the aud that a token must have, alone or among others",
     )
     token_algorithms: Algorithms = Field(
         default=("ES256", "EdDSA", "RS256"),

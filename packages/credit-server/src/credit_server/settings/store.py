@@ -67,9 +67,10 @@ class StoreSettings(BaseSettings):
     @model_validator(mode="after")
     def _store_is_named_or_not(self) -> Self:
         # An empty secret of a deployment must not start an empty ledger.
-        if self.mongodb_uri is None and os.environ.get("CREDIT_MONGODB_URI") == "":
-            raise ValueError(
-                "CREDIT_MONGODB_URI is set and empty: name a replica set, or unset it for the"
-                " embedded store"
-            )
+        for variable in ("CREDIT_MONGODB_URI", "CREDIT_MONGODB_URI_FILE"):
+            if self.mongodb_uri is None and os.environ.get(variable) == "":
+                raise ValueError(
+                    f"{variable} is set and empty: name a replica set, or unset it for the"
+                    " embedded store"
+                )
         return self
