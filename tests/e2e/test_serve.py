@@ -131,10 +131,10 @@ async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    uri = f"mongodb://somebody:secret@{address}/?replicaSet=nowhere"
-    ended = await run_credit_server(
-        tmp_path, "serve", "--port", "0", "--mongodb-uri", uri, "--store-timeout-seconds", "0.5"
-    )
+    uri = tmp_path / "uri"
+    uri.write_text(f"mongodb://somebody:secret@{address}/?replicaSet=nowhere\n")
+    options = ["--mongodb-uri-file", str(uri), "--store-timeout-seconds", "0.5"]
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
     _assert_refused(ended, 1, "MongoDB", address)
     assert "secret" not in ended.errors
     assert "<" not in ended.errors, "the driver's description of its state is no sentence"
