@@ -33,7 +33,10 @@ async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
     embedded: ServerProcess,
 ) -> None:
     first, store, stop, line_to_try = embedded.banner.splitlines()
-    assert first == f"credit-server listens on 127.0.0.1:{embedded.port} (no TLS, no identities)"
+    assert first == (
+        f"credit-server listens on 127.0.0.1:{embedded.port}"
+        " (no TLS, no identities, open to all of this machine)"
+    )
     assert store == f"  store  embedded mongod, data in {embedded.folder / '.credit-data'}"
     assert stop == "  stop   Ctrl-C or SIGTERM"
     assert embedded.address in line_to_try
@@ -128,10 +131,10 @@ async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    uri = f"mongodb://somebody:secret@{address}/?replicaSet=nowhere"
-    ended = await run_credit_server(
-        tmp_path, "serve", "--port", "0", "--mongodb-uri", uri, "--store-timeout-seconds", "0.5"
-    )
+    uri = tmp_path / "uri"
+    uri.write_text(f"mongodb://somebody:secret@{address}/?replicaSet=nowhere\n")
+    options = ["--mongodb-uri-file", str(uri), "--store-timeout-seconds", "0.5"]
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
     _assert_refused(ended, 1, "MongoDB", address)
     assert "secret" not in ended.errors
     assert "<" not in ended.errors, "the driver's description of its state is no sentence"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ from types import SimpleNamespace
 import pytest
 from credit_models import CreditRequest
 from credit_server import app
+from credit_server.development.certificate import key_of, make_certificates
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
+from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
@@ -26,6 +29,10 @@ from tests.server.transport.serving import is_served
 from tests.server.transport.wire import Wire
 
 HEALTH = "/grpc.health.v1.Health/Check"
+
+
+TLS: dict[str, object] = {"tls_certificate": "c", "tls_key": "k"}
+TOKENS: dict[str, object] = {"token_keys": "k", "token_issuer": "i", "token_audience": "a"}
 
 
 class SchemaStore(MemoryStore):
@@ -214,6 +221,51 @@ def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
     assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")
     assert "credit add --target 127.0.0.1:50052" in shown
     assert "Ctrl-C" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "no TLS, no identities, open to all of this machine"),
+        (
+            {"host": "0.0.0.0", "insecure": True},
+            "no TLS, no identities, open to all of the network: INSECURE",
+        ),
+        (TOKENS, "no TLS, tokens"),
+        (TLS | TOKENS, "TLS 1.3, tokens"),
+        (
+            TLS | {"tls_client_ca": "ca", "identities_file": "i"},
+            "TLS 1.3, client certificates",
+        ),
+    ],
+)
+def test_the_banner_says_how_callers_are_known(changes: dict[str, object], said: str) -> None:
+    shown = app.banner(_settings(**changes), 50052)
+    assert f"({said})\n" in shown
+    assert ("credit add" in shown) == ("no TLS, no identities" in said)
+
+
+async def test_a_certificate_that_is_missing_stops_the_start() -> None:
+    settings = _settings(tls_certificate="/nowhere", tls_key="/nowhere")
+    with pytest.raises(FileUnusable, match="/nowhere cannot be read"):
+        await app.serve(settings)
+
+
+async def test_it_serves_with_the_tls_of_its_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = make_certificates(tmp_path, client="shop", days=1)
+    settings = _settings(tls_certificate=made.server, tls_key=key_of(made.server))
+    async with _serving(monkeypatch, SchemaStore(), settings=settings) as (port, _):
+        trusting = ssl.create_default_context(cafile=made.ca)
+        trusting.set_alpn_protocols(["h2"])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
+        )
+        wire = Wire(reader, writer)
+        wire.h2.initiate_connection()
+        await is_served(wire)
+        await wire.disconnect()
 
 
 def test_the_banner_writes_an_ipv6_address_in_brackets() -> None:

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import structlog
@@ -12,6 +13,7 @@ from credit_server import app, doctor, main
 from credit_server.doctor import Finding, Papers, Verdict
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
+from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.port import StoreError, StoreUnavailable
 
@@ -55,6 +57,7 @@ def test_help_shows_all_commands(option: str, capsys: Captured) -> None:
     assert "serve" in shown
     assert "migrate" in shown
     assert "doctor" in shown
+    assert "token" in shown
 
 
 def test_version_is_the_distributions_own(capsys: Captured) -> None:
@@ -116,7 +119,13 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [StartError("say why"), StoreUnavailable("say why"), EmbeddedError("say why")]
+    "error",
+    [
+        StartError("say why"),
+        StoreUnavailable("say why"),
+        EmbeddedError("say why"),
+        FileUnusable("say why"),
+    ],
 )
 def test_a_server_that_cannot_start_says_why_and_no_more(
     error: Exception, capsys: Captured, monkeypatch: Patch
@@ -155,7 +164,9 @@ def _found(monkeypatch: Patch, verdict: Verdict) -> list[ServerSettings]:
     """Puts one finding in the examination's place; returns the settings it is told."""
     told: list[ServerSettings] = []
 
-    async def examine(settings: ServerSettings, *, papers: Papers) -> list[Finding]:
+    async def examine(
+        settings: ServerSettings, *, papers: Papers, connections_max: int
+    ) -> list[Finding]:
         told.append(settings)
         return [Finding(check="clock", verdict=verdict, found="was looked at", remedy="say why")]
 
@@ -205,6 +216,18 @@ def test_help_names_the_variables_and_no_types_of_python(capsys: Captured) -> No
     for name in ("SecretStr", " str", " int", " float", " Path"):
         assert f"{name} " not in shown
         assert f"{name}]" not in shown
+
+
+def test_a_password_on_the_command_line_is_misuse(capsys: Captured) -> None:
+    assert main.run(["migrate", "--mongodb-uri", "mongodb://me:hidden@db"]) == 2
+    complaint = capsys.readouterr().err
+    assert "CREDIT_MONGODB_URI_FILE" in complaint
+    assert "hidden" not in complaint
+
+
+def test_the_token_command_makes_keys(tmp_path: Path, capsys: Captured) -> None:
+    assert main.run(["token", "keys", "--directory", str(tmp_path / "keys")]) == 0
+    assert "CREDIT_TOKEN_KEYS" in capsys.readouterr().out
 
 
 def test_the_command_ends_the_process_with_its_code(monkeypatch: Patch) -> None:

@@ -9,16 +9,31 @@ from credit_server.main import _parse
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.transport.limits import ConnectionLimits
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 
 # For each field: how it is written down, and what it is then. None of them is the default.
 GIVEN: dict[str, tuple[str, object]] = {
     "mongodb_uri": ("mongodb://db:27017", SecretStr("mongodb://db:27017")),
+    "mongodb_uri_file": (__file__, Path(__file__)),
     "mongodb_database": ("ledger", "ledger"),
     "data_dir": ("/var/lib/credit", Path("/var/lib/credit")),
     "store_timeout_seconds": ("2.5", 2.5),
     "host": ("127.0.0.9", "127.0.0.9"),
     "port": ("0", 0),
     "insecure": ("true", True),
+    "tls_certificate": ("/tls/server.pem", Path("/tls/server.pem")),
+    "tls_key": ("/tls/key.pem", Path("/tls/key.pem")),
+    "tls_key_password_file": ("/tls/password", Path("/tls/password")),
+    "tls_client_ca": ("/tls/ca.pem", Path("/tls/ca.pem")),
+    "tls_client_auth": ("optional", "optional"),
+    "token_keys": ("/keys.json", Path("/keys.json")),
+    "token_issuer": ("https://issuer.example", "https://issuer.example"),
+    "token_audience": ("ledger", "ledger"),
+    "token_algorithms": ("RS256, PS256", ("RS256", "PS256")),
+    "token_leeway_seconds": ("0", 0.0),
+    "token_length_max": ("1024", 1024),
+    "token_cache_max": ("0", 0),
+    "identities_file": ("/identities.toml", Path("/identities.toml")),
     "message_bytes_max": ("2048", 2048),
     "connections_max": ("9", 9),
     "connections_per_peer_max": ("8", 8),
@@ -51,11 +66,25 @@ GIVEN: dict[str, tuple[str, object]] = {
     "log_format": ("json", "json"),
     "log_level": ("debug", "debug"),
 }
+TLS = ("tls_certificate", "tls_key")
+TOKENS = ("token_keys", "token_issuer", "token_audience")
+# What some settings are nothing without.
+COMPANIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(TLS, TLS),
+    **dict.fromkeys(TOKENS, TOKENS),
+    "tls_key_password_file": TLS,
+    "tls_client_ca": TLS,
+    "identities_file": (*TLS, "tls_client_ca"),
+}
 OUT_OF_RANGE = {
     "mongodb_database": ["x" * 64],
     "store_timeout_seconds": ["0", "-1", "3600.1", "nan"],
     "port": ["-1", "65536", "http", "1.5"],
     "insecure": ["perhaps"],
+    "tls_client_auth": ["none"],
+    "token_leeway_seconds": ["-1", "301", "nan"],
+    "token_length_max": ["255", "65537"],
+    "token_cache_max": ["-1", "1000001"],
     "message_bytes_max": ["1023", str(2**31)],
     "connections_max": ["0", "1000001"],
     "connections_per_peer_max": ["0", "1000001"],
@@ -107,6 +136,11 @@ def as_option(name: str, value: str) -> list[str]:
     return [option] if value == "true" else [option, value]
 
 
+def with_companions(name: str) -> dict[str, str]:
+    """Writes a setting, and those that it needs."""
+    return {each: GIVEN[each][0] for each in (*COMPANIONS.get(name, ()), name)}
+
+
 def test_every_setting_is_tried_here() -> None:
     assert sorted(GIVEN) == EVERY_FIELD
     assert all(GIVEN[name][1] != getattr(parse(), name) for name in EVERY_FIELD)
@@ -118,15 +152,16 @@ def test_every_setting_is_described() -> None:
 
 @pytest.mark.parametrize("name", EVERY_FIELD)
 def test_a_setting_can_be_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text, value = GIVEN[name]
-    monkeypatch.setenv(f"CREDIT_{name.upper()}", text)
-    assert getattr(parse(), name) == value
+    for each, text in with_companions(name).items():
+        monkeypatch.setenv(f"CREDIT_{each.upper()}", text)
+    assert getattr(parse(), name) == GIVEN[name][1]
 
 
 @pytest.mark.parametrize("name", EVERY_FIELD)
 def test_a_setting_can_be_an_option(name: str) -> None:
-    text, value = GIVEN[name]
-    assert getattr(parse(as_option(name, text)), name) == value
+    given = with_companions(name).items()
+    options = [part for each, text in given for part in as_option(each, text)]
+    assert getattr(parse(options), name) == GIVEN[name][1]
 
 
 def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +169,7 @@ def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(["--port", "2"]).port == 2
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_FIELD if name != "mongodb_uri"])
+@pytest.mark.parametrize("name", sorted({*EVERY_FIELD} - {"mongodb_uri", "mongodb_uri_file"}))
 def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file of docker compose, where an unset variable is passed on as an empty one."""
     default = getattr(parse(), name)
@@ -142,8 +177,11 @@ def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyP
     assert getattr(parse(), name) == default
 
 
-def test_an_empty_store_does_not_start_an_empty_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREDIT_MONGODB_URI", "")
+@pytest.mark.parametrize("variable", ["CREDIT_MONGODB_URI", "CREDIT_MONGODB_URI_FILE"])
+def test_an_empty_store_does_not_start_an_empty_ledger(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
     with pytest.raises(ValidationError, match="set and empty"):
         parse()
     assert parse(["--mongodb-uri", "mongodb://db"]).mongodb_uri is not None
@@ -185,8 +223,57 @@ def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
     assert _connection_limits(parse()) == ConnectionLimits()
 
 
-def test_the_connection_string_is_not_shown() -> None:
-    assert "secret" not in repr(parse(["--mongodb-uri", "mongodb://user:secret@db"]))
+def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDIT_MONGODB_URI", "mongodb://user:secret@db")
+    assert "secret" not in repr(parse())
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://user:secret@db",
+        "mongodb+srv://user:sec@ret@a,b/?replicaSet=rs",
+        "mongodb://:secret@db",
+        "mongodb://db/?tls=true&tlsCertificateKeyFilePassword=secret",
+        "mongodb://db/?authMechanismProperties=AWS_SESSION_TOKEN:secret",
+    ],
+)
+def test_a_password_on_the_command_line_is_refused(uri: str) -> None:
+    with pytest.raises(SettingsError, match="CREDIT_MONGODB_URI_FILE") as refused:
+        parse(["--mongodb-uri", uri])
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["mongodb://user@db:27017/a", "mongodb://[::1]:27017", "mongodb://db:1,db:2/?appName=a@b"],
+)
+def test_a_connection_string_without_a_password_may_be_an_option(uri: str) -> None:
+    given = parse(["--mongodb-uri", uri]).mongodb_uri
+    assert given == SecretStr(uri)
+
+
+def test_the_connection_string_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "uri"
+    path.write_text("mongodb://user:secret@db\n")
+    settings = parse(["--mongodb-uri-file", str(path)])
+    assert settings.mongodb_uri == SecretStr("mongodb://user:secret@db")
+    with pytest.raises(ValidationError, match="both set"):
+        parse(["--mongodb-uri-file", str(path), "--mongodb-uri", "mongodb://db"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff", "not UTF-8")],
+)
+def test_a_file_without_a_connection_string_starts_no_empty_ledger(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "uri"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValidationError, match=reason):
+        parse(["--mongodb-uri-file", str(path)])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost"])
@@ -204,6 +291,38 @@ def test_an_address_that_others_can_reach_is_taken_only_when_that_is_said(host: 
     with pytest.raises(ValidationError, match="--insecure"):
         parse([f"--host={host}"])
     assert parse([f"--host={host}", "--insecure"]).host == host
+
+
+@pytest.mark.parametrize("given", [TLS, TOKENS, ()])
+def test_off_loopback_both_tls_and_identities_are_needed(given: tuple[str, ...]) -> None:
+    options = [part for name in given for part in as_option(name, GIVEN[name][0])]
+    with pytest.raises(ValidationError) as refused:
+        parse(["--host=0.0.0.0", *options])
+    assert ("no TLS" in str(refused.value)) == (given != TLS)
+    assert ("no identities" in str(refused.value)) == (given != TOKENS)
+
+
+@pytest.mark.parametrize("name", ["token_keys", "identities_file"])
+def test_with_tls_and_identities_any_address_is_taken(name: str) -> None:
+    names = {*TLS, *with_companions(name)}
+    options = [part for each in names for part in as_option(each, GIVEN[each][0])]
+    assert parse(["--host=0.0.0.0", *options]).has_identities
+
+
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_half_of_what_belongs_together_is_refused(name: str) -> None:
+    for left_out in set(COMPANIONS[name]) - {name}:
+        given = {each: text for each, text in with_companions(name).items() if each != left_out}
+        with pytest.raises(ValidationError, match=f"CREDIT_{left_out.upper()}"):
+            parse([part for each, text in given.items() for part in as_option(each, text)])
+
+
+@pytest.mark.parametrize(
+    "algorithms", ["none", "HS256", "ES256,HS256", "ES256,", "es256", "ES256K"]
+)
+def test_an_algorithm_that_is_not_safe_is_refused(algorithms: str) -> None:
+    with pytest.raises(ValidationError, match="token_algorithms"):
+        parse(["--token-algorithms", algorithms])
 
 
 def test_no_address_is_not_loopback() -> None:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import signal
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,8 @@ from pydantic import SecretStr
 from credit_server.commit import CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
-from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.identity import open_authenticator, open_tls
+from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.address import try_address
@@ -96,7 +98,10 @@ async def serve(settings: ServerSettings) -> None:
         StartError: The address cannot be listened on.
         StoreError: The database cannot be reached, or is not what the server needs.
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
+        FileUnusable: A certificate, or a file of keys or identities, cannot be used.
     """
+    tls = open_tls(settings)
+    authenticator = open_authenticator(settings)
     stopped = _on_signals()
     await _check_address(settings)
     async with open_store(settings, page_size=settings.list_page_size) as opened:
@@ -109,7 +114,8 @@ async def serve(settings: ServerSettings) -> None:
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
                 connections=_connection_limits(settings),
             )
-            await _listen(server, settings)
+            await _listen(server, settings, tls)
+            log.info("serving", tls=tls is not None, identities=authenticator is not None)
             status.set(True)
             print(banner(settings, server.port), flush=True)  # noqa: T201 - it is for people
             watch = asyncio.create_task(_watch_store(store, status, settings))
@@ -135,14 +141,27 @@ def banner(settings: ServerSettings, port: int) -> str:
         store = f"embedded mongod, data in {settings.data_dir.resolve()}"
     else:
         store = f"MongoDB {_hosts(settings.mongodb_uri)}, database {settings.mongodb_database}"
-    return "\n".join(
-        [
-            f"credit-server listens on {address} (no TLS, no identities)",
-            f"  store  {store}",
-            "  stop   Ctrl-C or SIGTERM",
-            f"  try    credit add --target {address} --user 7 --app 1 --credits 120",
-        ]
-    )
+    lines = [
+        f"credit-server listens on {address} ({_protection(settings)})",
+        f"  store  {store}",
+        "  stop   Ctrl-C or SIGTERM",
+    ]
+    if settings.tls_certificate is None and not settings.has_identities:
+        lines.append(f"  try    credit add --target {address} --user 7 --app 1 --credits 120")
+    return "\n".join(lines)
+
+
+def _protection(settings: ServerSettings) -> str:
+    """Tell how callers are known, and who may be a caller where they are not."""
+    parts = ["no TLS" if settings.tls_certificate is None else "TLS 1.3"]
+    if settings.token_keys is not None:
+        parts.append("tokens")
+    if settings.identities_file is not None:
+        parts.append("client certificates")
+    if not settings.has_identities:
+        reach = "this machine" if is_loopback(settings.host) else "the network: INSECURE"
+        parts.append(f"no identities, open to all of {reach}")
+    return ", ".join(parts)
 
 
 def _hosts(uri: SecretStr) -> str:
@@ -212,9 +231,9 @@ async def _check_address(settings: ServerSettings) -> None:
         raise _not_listening(settings, error) from error
 
 
-async def _listen(server: GrpcServer, settings: ServerSettings) -> None:
+async def _listen(server: GrpcServer, settings: ServerSettings, tls: ssl.SSLContext | None) -> None:
     try:
-        await server.start(settings.host, settings.port)
+        await server.start(settings.host, settings.port, ssl=tls)
     except OSError as error:
         raise _not_listening(settings, error) from error
 

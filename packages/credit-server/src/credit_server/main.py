@@ -1,18 +1,20 @@
-"""The command `credit-server`: serve, migrate and doctor."""
+"""The command `credit-server`: serve, migrate, doctor and token."""
 
 import asyncio
+import re
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from credit_server import app, doctor, log
+from credit_server import app, development, doctor, log
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
+from credit_server.identity import IdentityError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.port import StoreError
 
@@ -23,8 +25,9 @@ usage: credit-server COMMAND [OPTIONS]
   migrate   Make the database's collections, validators and indexes, or bring them up to date.
   doctor    Check settings, certificates, the store and the books, and say what to do;
             --json for machines. Takes the options of serve, and starts no server.
+  token     Make keys, certificates and tokens for development.
 
-Every option of a command can be set as a variable CREDIT_* too; see COMMAND --help.
+Every option of serve and migrate can be set as a variable CREDIT_* too; see COMMAND --help.
 """
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
@@ -62,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         return _run(StoreSettings, command, options, _migrate)
     if command == "doctor":
         return _doctor(options)
+    if command == "token":
+        return development.run(options)
     return _complain(f"there is no command '{command}'\n\n{_USAGE}", EXIT_MISUSE)
 
 
@@ -80,7 +85,15 @@ def _doctor(options: list[str]) -> int:
     findings: list[doctor.Finding] = []
 
     async def examine(settings: ServerSettings) -> None:
-        findings.extend(await doctor.examine(settings, papers=doctor.Papers()))
+        papers = doctor.Papers(
+            tls_certificate=settings.tls_certificate,
+            tls_key=settings.tls_key,
+            tls_client_ca=settings.tls_client_ca,
+            token_keys=settings.token_keys,
+            identities_file=settings.identities_file,
+        )
+        limit = settings.connections_max
+        findings.extend(await doctor.examine(settings, papers=papers, connections_max=limit))
 
     as_json = _JSON in options
     options = [option for option in options if option != _JSON]
@@ -106,7 +119,7 @@ def _run(
         return _complain(_explain(error), EXIT_MISUSE)
     try:
         _event_loop_run(body(settings))
-    except (StartError, StoreError, EmbeddedError) as error:
+    except (StartError, StoreError, EmbeddedError, IdentityError) as error:
         return _complain(str(error), EXIT_FAILED)
     return 0
 
@@ -119,6 +132,7 @@ def _parse(model: type[_Settings], command: str, options: list[str]) -> _Setting
         cli_show_env_vars=True,
         add_argument_method=_add_argument,
     )
+    _refuse_secrets(source())
     return model(_cli_settings_source=source)
 
 
@@ -127,6 +141,26 @@ def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> Any:
     if options.get("metavar") in _WORDS:
         options["metavar"] = _WORDS[options["metavar"]]
     return parser.add_argument(*names, **options)
+
+
+# MongoDB's options that hold a secret; a password stands before the hosts.
+_SECRET = re.compile(
+    r"//[^/?]*:[^/?]*@|tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN:", re.IGNORECASE
+)
+
+
+def _refuse_secrets(given: Mapping[str, Any]) -> None:
+    """Refuse a password on the command line, which every user of the machine can read.
+
+    Raises:
+        SettingsError: There is one.
+    """
+    if _SECRET.search(str(given.get("mongodb_uri", ""))):
+        raise SettingsError(
+            "--mongodb-uri holds a password, and other users of this machine can read the command"
+            " line: set CREDIT_MONGODB_URI, or put it into a file and name that in"
+            " CREDIT_MONGODB_URI_FILE"
+        )
 
 
 def _event_loop_run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,12 +17,15 @@ class ChildFailed(Exception):
 
 
 @asynccontextmanager
-async def running(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]:
+async def running(
+    arguments: Sequence[str], log: Path, *, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
     """Run a process for as long as the context lasts.
 
     Args:
         arguments: The program and its arguments.
         log: The file that its output goes to; its folder is the process's working directory.
+        variables: What it finds in its environment besides what we find in ours.
     """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -31,6 +34,7 @@ async def running(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]
             stdout=output,
             stderr=output,
             cwd=log.parent,
+            env={**os.environ, **(variables or {})},
             # Ctrl-C at a terminal goes to us alone; we stop the others in order.
             start_new_session=True,
         )
@@ -40,13 +44,15 @@ async def running(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]
         await _stop(process)
 
 
-async def complete(arguments: Sequence[str], log: Path) -> None:
-    """Run a process to its end.
+async def complete(
+    arguments: Sequence[str], log: Path, *, variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a process to its end; the arguments are those of `running`.
 
     Raises:
         ChildFailed: It ended with a status other than 0.
     """
-    async with running(arguments, log) as process:
+    async with running(arguments, log, variables=variables) as process:
         status = await process.wait()
         if status != 0:
             raise ChildFailed(f"{arguments[0]} ended with status {status}:\n{tail(log)}")

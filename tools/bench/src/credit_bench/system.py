@@ -57,16 +57,18 @@ async def serving(system: System, uri: str, database: str, folder: Path) -> Asyn
     log = folder / f"{system}.log"
     port = _free_port()
     target = f"127.0.0.1:{port}"
+    variables: dict[str, str] = {}
     if system is System.OURS:
         program = str(Path(sys.executable).with_name("credit-server"))
-        store = ("--mongodb-uri", uri, "--mongodb-database", database)
-        await complete([program, "migrate", *store], log)
-        command = [program, "serve", "--port", str(port), *store]
+        # Not as an option: the server takes no password from its command line.
+        variables = {"CREDIT_MONGODB_URI": uri, "CREDIT_MONGODB_DATABASE": database}
+        await complete([program, "migrate"], log, variables=variables)
+        command = [program, "serve", "--port", str(port)]
     else:
         command = module(
             "credit_bench.peer", "--port", str(port), "--uri", uri, "--database", database
         )
-    async with running(command, log) as process:
+    async with running(command, log, variables=variables) as process:
         await _ready(process, target, log)
         yield Server(system=system, target=target, database=database)
 

@@ -1,6 +1,17 @@
 """Who calls: identities, and how a call proves one."""
 
-from credit_server.identity.errors import IdentityError, Unauthenticated
+from credit_server.identity.authenticator import open_authenticator
+from credit_server.identity.errors import FileUnusable, IdentityError, Unauthenticated
 from credit_server.identity.identity import Authenticator, Credentials, Identity
+from credit_server.identity.tls import open_tls
 
-__all__ = ["Authenticator", "Credentials", "Identity", "IdentityError", "Unauthenticated"]
+__all__ = [
+    "Authenticator",
+    "Credentials",
+    "FileUnusable",
+    "Identity",
+    "IdentityError",
+    "Unauthenticated",
+    "open_authenticator",
+    "open_tls",
+]

@@ -19,10 +19,17 @@ class ServerSettings(
 
     @model_validator(mode="after")
     def _not_in_the_clear(self) -> Self:
-        if not self.insecure and not is_loopback(self.host):
+        if self.insecure or is_loopback(self.host):
+            return self
+        missing = []
+        if self.tls_certificate is None:
+            missing.append("no TLS (set CREDIT_TLS_CERTIFICATE and CREDIT_TLS_KEY)")
+        if not self.has_identities:
+            missing.append("no identities (set CREDIT_TOKEN_KEYS or CREDIT_IDENTITIES_FILE)")
+        if missing:
             raise ValueError(
                 f"CREDIT_HOST {self.host} can be reached from other machines, and the server has"
-                " no TLS and no identities yet: listen on 127.0.0.1, or say --insecure"
+                f" {' and '.join(missing)}: set them, listen on 127.0.0.1, or say --insecure"
                 " (CREDIT_INSECURE=true) where the network itself is trusted"
             )
         return self

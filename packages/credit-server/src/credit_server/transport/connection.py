@@ -63,7 +63,12 @@ class ServerProtocol(H2Protocol):
         name = transport.get_extra_info("peername") or ("",)
         self._address = str(name[0])
         self.peer = ":".join(map(str, name[:2]))
-        self._closing = self._connections.admit(self, self._address)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            # RFC 9113, section 3.2: over TLS, HTTP/2 is agreed on by ALPN.
+            self._closing = Closing.PROTOCOL
+        else:
+            self._closing = self._connections.admit(self, self._address)
         if self._closing is not None:
             self._connections.count(self.peer, self._closing)
             self.handler.close()

@@ -26,7 +26,7 @@ _DEFAULTS = ConnectionLimits()
 
 
 class GrpcServer(Server):
-    """Serves services over HTTP/2.
+    """Serves services over HTTP/2; with TLS where `start` is given a context for it.
 
     Attributes:
         connections: The connections that are open, and why others were closed.

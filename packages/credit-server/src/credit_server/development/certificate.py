@@ -1,0 +1,154 @@
+"""Makes a CA of its own, with a certificate for a server on this machine and one for a client."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+
+_HOSTS = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ip_address("127.0.0.1")),
+    x509.IPAddress(ip_address("::1")),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CertificateFiles:
+    """Where the certificates are; beside each `*.pem` of the two ends is its `*-key.pem`.
+
+    Attributes:
+        ca: The CA's certificate. Its key is not kept: nobody can sign more with it.
+        server: The server's certificate, for localhost, 127.0.0.1 and ::1.
+        client: The client's certificate.
+    """
+
+    ca: Path
+    server: Path
+    client: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Authority:
+    """A CA while it signs."""
+
+    name: x509.Name
+    key: EllipticCurvePrivateKey
+    begins: datetime
+    ends: datetime
+
+    def sign(
+        self,
+        name: x509.Name,
+        key: EllipticCurvePrivateKey,
+        *extensions: tuple[x509.ExtensionType, bool],
+    ) -> bytes:
+        """Return a certificate in PEM; each extension comes with whether it is critical."""
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = (
+            x509.CertificateBuilder()
+            .issuer_name(self.name)
+            .subject_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self.begins)
+            .not_valid_after(self.ends)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(authority, False)
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def make_certificates(
+    directory: Path, *, client: str, days: float, now: datetime | None = None
+) -> CertificateFiles:
+    """Make a CA, a server's certificate and a client's, each with its key.
+
+    Args:
+        directory: Where to.
+        client: Whom the client's is made out to: a SPIFFE id, or a common name.
+        days: How long they hold.
+        now: When they begin; None: now.
+
+    Raises:
+        FileUnusable: A file of them exists, or cannot be written.
+    """
+    now = now or datetime.now(UTC)
+    authority = _Authority(
+        name=_named("credit development CA"),
+        key=generate_private_key(SECP256R1()),
+        begins=now - timedelta(minutes=5),  # clocks differ
+        ends=now + timedelta(days=days),
+    )
+    files = CertificateFiles(
+        ca=directory / "ca.pem", server=directory / "server.pem", client=directory / "client.pem"
+    )
+    ca = authority.sign(
+        authority.name,
+        authority.key,
+        (x509.BasicConstraints(ca=True, path_length=0), True),
+        (_usage(signs_certificates=True), True),
+    )
+    write_new_file(files.ca, ca, PUBLIC)
+    names: list[x509.GeneralName] = []
+    if client.startswith("spiffe://"):
+        names, client = [x509.UniformResourceIdentifier(client)], client.rpartition("/")[2]
+    _write_end(authority, files.server, "localhost", list(_HOSTS), ExtendedKeyUsageOID.SERVER_AUTH)
+    _write_end(authority, files.client, client, names, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return files
+
+
+def key_of(certificate: Path) -> Path:
+    """Say where the key of one of the certificates is."""
+    return certificate.with_name(f"{certificate.stem}-key.pem")
+
+
+def _write_end(
+    authority: _Authority,
+    path: Path,
+    name: str,
+    names: list[x509.GeneralName],
+    purpose: x509.ObjectIdentifier,
+) -> None:
+    key = generate_private_key(SECP256R1())
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_usage(signs_certificates=False), True),
+        (x509.ExtendedKeyUsage([purpose]), False),
+    ]
+    if names:
+        extensions.append((x509.SubjectAlternativeName(names), False))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_new_file(key_of(path), pem, SECRET)
+    write_new_file(path, authority.sign(_named(name), key, *extensions), PUBLIC)
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

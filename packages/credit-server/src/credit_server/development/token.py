@@ -1,0 +1,140 @@
+"""Makes a key pair for tokens, and signs tokens with it."""
+
+import hashlib
+import json
+import time
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import get_default_algorithms
+
+from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+from credit_server.identity.errors import FileUnusable
+from credit_server.identity.keys import PublicKey, algorithms_of
+
+ISSUER = "credit-development"
+AUDIENCE = "credit"
+PRIVATE_KEY = "token-key.pem"
+PUBLIC_KEYS = "token-keys.json"
+
+_SigningKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
+
+# RFC 7638, section 3.2.
+_THUMBPRINT = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grant:
+    """What a new token is to say.
+
+    Attributes:
+        subject: Who calls.
+        scopes: What calls they may make.
+        apps: The apps they act and see in; None: all.
+        actor: The `created_by` that they give; None: none.
+        impersonate: Whether they may give any `created_by`.
+        minutes: How long it holds.
+        issuer: Its `iss`.
+        audience: Its `aud`.
+    """
+
+    subject: str
+    scopes: list[str]
+    apps: list[int] | None
+    actor: int | None
+    impersonate: bool
+    minutes: float
+    issuer: str
+    audience: str
+
+
+def make_keys(directory: Path) -> tuple[Path, Path]:
+    """Make an ES256 pair: a private key in PEM, and a JWKS with the public one.
+
+    Returns:
+        The files of the private key and of the public keys.
+
+    Raises:
+        FileUnusable: One of them exists, or cannot be written.
+    """
+    private, public = directory / PRIVATE_KEY, directory / PUBLIC_KEYS
+    key = generate_private_key(SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    jwks = {"keys": [_jwk(key.public_key(), "ES256")]}
+    write_new_file(private, pem, SECRET)
+    write_new_file(public, json.dumps(jwks, indent=2).encode() + b"\n", PUBLIC)
+    return private, public
+
+
+def issue_token(key_file: Path, grant: Grant) -> str:
+    """Sign a token.
+
+    Args:
+        key_file: The private key in PEM: of P-256, P-384, P-521, Ed25519, or RSA.
+        grant: What it is to say.
+
+    Raises:
+        FileUnusable: The key cannot be used.
+    """
+    key = _load(key_file)
+    try:
+        (algorithm, *_) = algorithms_of(key.public_key())
+    except ValueError:
+        raise FileUnusable(f"{key_file} holds a key of a kind that signs no tokens.") from None
+    now = int(time.time())
+    claims: dict[str, object] = {
+        "iss": grant.issuer,
+        "aud": grant.audience,
+        "sub": grant.subject,
+        "iat": now,
+        "exp": now + round(grant.minutes * 60),
+        "scope": " ".join(grant.scopes),
+        "apps": "*" if grant.apps is None else grant.apps,
+        "impersonate": grant.impersonate,
+    }
+    if grant.actor is not None:
+        claims["actor"] = grant.actor
+    kid = _jwk(key.public_key(), algorithm)["kid"]
+    return jwt.encode(claims, key, algorithm, headers={"typ": "at+jwt", "kid": kid})
+
+
+def _load(key_file: Path) -> _SigningKey:
+    try:
+        key = load_pem_private_key(key_file.read_bytes(), password=None)
+    except OSError as error:
+        raise FileUnusable(f"{key_file} cannot be read: {error.strerror}.") from None
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise FileUnusable(
+            f"{key_file} holds no private key in PEM without a password: make one with"
+            " credit-server token keys."
+        ) from None
+    if not isinstance(key, _SigningKey):
+        raise FileUnusable(f"{key_file} holds a key of a kind that signs no tokens.")
+    return key
+
+
+def _jwk(key: PublicKey, algorithm: str) -> dict[str, Any]:
+    """Write a public key as a JWK whose kid is its thumbprint (RFC 7638)."""
+    jwk: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(key, as_dict=True)
+    needed = {name: jwk[name] for name in _THUMBPRINT[jwk["kty"]]}
+    canonical = json.dumps(needed, sort_keys=True, separators=(",", ":")).encode()
+    kid = urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
+    public = {name: jwk[name] for name in jwk if name != "key_ops"}
+    return {**public, "kid": kid, "use": "sig", "alg": algorithm}

@@ -1,0 +1,84 @@
+"""What a verified token says: its claims, checked one by one."""
+
+from typing import Annotated, Literal
+
+from credit_models.scopes import SCOPES
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from credit_server.identity.errors import Unauthenticated
+from credit_server.identity.identity import Identity
+
+__all__ = ["Apps", "Claims", "Name", "Uint32", "apps_of"]
+
+
+def _printable(text: str) -> str:
+    """Refuse what could forge a line of the log."""
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return text
+
+
+Uint32 = Annotated[int, Field(ge=1, le=2**32 - 1)]
+Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)]
+Apps = list[Uint32] | Literal["*"]
+# RFC 7519, section 2, NumericDate; up to the year 9999.
+_Date = Annotated[int | float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
+
+
+def apps_of(apps: Apps) -> frozenset[int] | None:
+    """Translate a list of apps, or `*`, to what an identity has."""
+    return None if apps == "*" else frozenset(apps)
+
+
+class Claims(BaseModel):
+    """The claims that the server reads; a token may have others.
+
+    Attributes:
+        sub: Who calls.
+        exp: When the token ends, in seconds since 1970.
+        nbf: When it begins.
+        iat: When it was issued.
+        scope: What calls they may make, separated by spaces; unknown ones are passed over.
+        apps: The apps they act and see in, or `*` for all; none where it is missing.
+        actor: The `created_by` that they give.
+        impersonate: Whether they may give any `created_by`.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    sub: Name
+    exp: _Date
+    nbf: _Date | None = None
+    iat: _Date | None = None
+    scope: str = ""
+    apps: Apps = []
+    actor: Uint32 | None = None
+    impersonate: bool = False
+
+    def check_time(self, now: float, *, leeway_seconds: float) -> None:
+        """Check that the token is valid at a time.
+
+        Args:
+            now: Seconds since 1970.
+            leeway_seconds: How far the issuer's clock may be off.
+
+        Raises:
+            Unauthenticated: It has ended or not begun.
+        """
+        if self.exp <= now - leeway_seconds:
+            raise Unauthenticated("The token has expired: get a new one from its issuer.")
+        if max(self.nbf or 0, self.iat or 0) > now + leeway_seconds:
+            raise Unauthenticated(
+                "The token is not valid yet: wait, or compare the clocks of this client, the"
+                " issuer and the server."
+            )
+
+    def identity(self) -> Identity:
+        """Make the identity that the claims describe."""
+        return Identity(
+            name=self.sub,
+            scopes=SCOPES.intersection(self.scope.split(" ")),
+            apps=apps_of(self.apps),
+            actor=self.actor,
+            may_impersonate=self.impersonate,
+        )

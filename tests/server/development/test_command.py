@@ -1,0 +1,178 @@
+"""`credit-server token`: what it makes is taken by a server, and nothing is overwritten."""
+
+import shlex
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from credit_server.development import run
+from credit_server.development.token import AUDIENCE, ISSUER
+from credit_server.identity import Credentials, Identity, open_authenticator, open_tls
+from credit_server.settings import ServerSettings
+
+from tests.server.identity.signing import ed_key, private_pem, public_pem
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ServerSettings.model_fields:
+        monkeypatch.delenv(f"CREDIT_{name.upper()}", raising=False)
+
+
+def exported(captured: Captured) -> dict[str, str]:
+    """Reads what a shell would, from lines that are nothing but `export NAME=value`."""
+    variables = {}
+    for line in captured.readouterr().out.splitlines():
+        word, assignment = shlex.split(line)
+        assert word == "export"
+        name, _, value = assignment.partition("=")
+        variables[name] = value
+    return variables
+
+
+def as_settings(variables: dict[str, str]) -> ServerSettings:
+    return ServerSettings.model_validate(
+        {name.removeprefix("CREDIT_").lower(): value for name, value in variables.items()}
+    )
+
+
+def issue(captured: Captured, key: Path, *options: str) -> str:
+    needed = ["--key", str(key), "--subject", "shop", "--scopes", "credits:spend,credits:read"]
+    assert run(["issue", *needed, *options]) == 0
+    printed = captured.readouterr()
+    assert not printed.err
+    token: str = printed.out
+    assert token.count("\n") == 1, "the token and nothing else"
+    return token.strip()
+
+
+def authenticate(settings: ServerSettings, token: str) -> Identity:
+    authenticator = open_authenticator(settings)
+    assert authenticator is not None
+    return authenticator.authenticate(
+        Credentials(authorization=f"Bearer {token}", certificate=None)
+    )
+
+
+def test_an_issued_token_is_let_in_by_a_server_with_the_printed_variables(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    directory = tmp_path / "of two words"
+    assert run(["keys", "--directory", str(directory)]) == 0
+    settings = as_settings(exported(capsys))
+    assert (settings.token_issuer, settings.token_audience) == (ISSUER, AUDIENCE)
+    token = issue(capsys, directory / "token-key.pem", "--apps", "1,2", "--actor", "7")
+    assert authenticate(settings, token) == Identity(
+        name="shop",
+        scopes=frozenset({"credits:spend", "credits:read"}),
+        apps=frozenset({1, 2}),
+        actor=7,
+        may_impersonate=False,
+    )
+
+
+def test_a_token_may_be_for_all_apps_and_actors(tmp_path: Path, capsys: Captured) -> None:
+    run(["keys", "--directory", str(tmp_path)])
+    settings = as_settings(exported(capsys))
+    token = issue(capsys, tmp_path / "token-key.pem", "--apps", "*", "--impersonate")
+    identity = authenticate(settings, token)
+    assert identity.apps is None
+    assert identity.may_impersonate
+    assert identity.actor is None
+
+
+def test_issuer_and_audience_are_those_of_the_servers_variables(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_TOKEN_ISSUER", "https://issuer.example")
+    monkeypatch.setenv("CREDIT_TOKEN_AUDIENCE", "ledger")
+    run(["keys", "--directory", str(tmp_path)])
+    settings = as_settings(exported(capsys))
+    assert (settings.token_issuer, settings.token_audience) == ("https://issuer.example", "ledger")
+    assert authenticate(settings, issue(capsys, tmp_path / "token-key.pem")).name == "shop"
+
+
+def test_a_key_of_another_kind_signs_too(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "key.pem").write_bytes(private_pem(ed_key()))
+    (tmp_path / "public.pem").write_bytes(public_pem(ed_key()))
+    settings = ServerSettings(
+        token_keys=tmp_path / "public.pem", token_issuer=ISSUER, token_audience=AUDIENCE
+    )
+    assert authenticate(settings, issue(capsys, tmp_path / "key.pem")).name == "shop"
+
+
+def test_only_the_owner_can_read_what_is_secret(tmp_path: Path) -> None:
+    run(["keys", "--directory", str(tmp_path)])
+    run(["certificates", "--directory", str(tmp_path)])
+    secret = {
+        path.name for path in tmp_path.iterdir() if stat.S_IMODE(path.stat().st_mode) == 0o600
+    }
+    assert secret == {"token-key.pem", "server-key.pem", "client-key.pem"}
+
+
+@pytest.mark.parametrize("action", ["keys", "certificates"])
+def test_nothing_is_overwritten(action: str, tmp_path: Path, capsys: Captured) -> None:
+    assert run([action, "--directory", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert run([action, "--directory", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "exists and is not overwritten" in printed.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["certificates", "--directory", str(tmp_path), "--client", "shop"]) == 0
+    context = open_tls(as_settings(exported(capsys)))
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_OPTIONAL
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["sell"],
+        ["issue"],
+        ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:everything"],
+        ["issue", "--key", "k", "--subject", "", "--scopes", "credits:read"],
+        ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--apps", "0"],
+        ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--apps", "1,"],
+        [
+            "issue",
+            "--key",
+            "k",
+            "--subject",
+            "s",
+            "--scopes",
+            "credits:read",
+            "--actor",
+            "4294967296",
+        ],
+        ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--minutes", "0"],
+        ["certificates", "--days", "nan"],
+    ],
+)
+def test_misuse_is_told(options: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(options)
+    assert ended.value.code == 2
+    assert "usage: credit-server token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", public_pem(ed_key())])
+def test_a_key_that_signs_nothing_is_told(
+    content: bytes | None, tmp_path: Path, capsys: Captured
+) -> None:
+    key = tmp_path / "key.pem"
+    if content is not None:
+        key.write_bytes(content)
+    options = ["--key", str(key), "--subject", "shop", "--scopes", "credits:read"]
+    assert run(["issue", *options]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert str(key) in printed.err
