@@ -143,9 +143,11 @@ async def test_a_closed_window_does_not_hold_it_up(on_loop: OnLoop) -> None:
 class EndlessStore(MemoryStore):
     """Has a history without an end."""
 
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
         while True:
-            async for page in super().list_transactions(user_id):
+            async for page in super().list_transactions(user_id, apps):
                 yield page
             await asyncio.sleep(0)
 

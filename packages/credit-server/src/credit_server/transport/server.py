@@ -12,6 +12,7 @@ from h2.events import DataReceived
 from h2.events import Event as H2Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
+from credit_server.transport.access import Access
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
 from credit_server.transport.header_block import LiteralEncoder
 
@@ -21,14 +22,22 @@ log = logging.getLogger(__name__)
 class GrpcServer(Server):
     """Serves services over HTTP/2 without TLS."""
 
-    def __init__(self, services: Collection[IServable], *, limits: CallLimits) -> None:
+    def __init__(
+        self, services: Collection[IServable], *, limits: CallLimits, access: Access
+    ) -> None:
         """Prepare to serve.
 
         Args:
             services: What to serve.
             limits: Limits on single calls.
+            access: Who may make which call.
+
+        Raises:
+            LookupError: Something is served of which `access` does not know who may call it.
         """
         super().__init__(services)
+        access.check(self._mapping)
+        self._access = access
         self._limits = limits
         self._gate = Gate()
         self._protocols: set[_Protocol] = set()
@@ -74,7 +83,9 @@ class GrpcServer(Server):
 
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
-        handler = CallHandler(self._mapping, self.__dispatch__, self._gate, self._limits)
+        handler = CallHandler(
+            self._mapping, self.__dispatch__, self._gate, self._limits, self._access
+        )
         self._handlers.add(handler)
         return _Protocol(handler, self._config, self._h2_config, self._protocols)
 
