@@ -343,6 +343,21 @@ BREAKING = [
         "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
     ),
     _edit(
+        "a call takes no scope",
+        "CALL_WITHOUT_SCOPE",
+        "    option (credit.options.v1.scope) = SCOPE_CREDITS_SPEND;\n",
+        "",
+    ),
+    _edit(
+        "a call is added that takes no scope",
+        "CALL_WITHOUT_SCOPE",
+        ADD_COMMENT,
+        (NEW_CALL % "INSUFFICIENT_CREDITS").replace(
+            "    option (credit.options.v1.scope) = SCOPE_CREDITS_ISSUE;\n", ""
+        )
+        + ADD_COMMENT,
+    ),
+    _edit(
         "a reason comes with another status",
         "REASON_SAME_STATUS",
         "status: STATUS_ALREADY_EXISTS",

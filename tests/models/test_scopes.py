@@ -8,19 +8,11 @@ from credit_models.scopes import METHOD_SCOPES, SCOPES
 
 SERVICE = "/credit.v1.CreditService/"
 
-# Takes the scope away from one call of the image before the module reads it.
+# One call looks as if it had no such option.
 SCOPE_FORGOTTEN = """
 from credit_models import image
-files = image.FILE_DESCRIPTOR_SET
-methods = [
-    method
-    for file in files.file
-    for service in file.service
-    for method in service.method
-    if method.name == "UseCredits"
-]
-methods[0].options.Clear()
-image.POOL = image.descriptor_pool(files)
+read = image.option
+image.option = lambda carrier, name: None if carrier.name == "UseCredits" else read(carrier, name)
 import credit_models.scopes
 """
 
