@@ -36,19 +36,23 @@ class RateLimit:
             name: Whose bucket.
             now: The time in seconds, by a clock that never goes back.
         """
-        return max(0.0, self._full_at.get(name, now) - now - self._slack)
+        return max(0.0, self._bucket(name, now) - now - self._slack)
 
     def take(self, name: str, now: float) -> float:
         """Take a token if there is one, and return what `wait_seconds` did before."""
         if not self._interval:
             return 0.0
-        wait = self.wait_seconds(name, now)
-        if not wait:
-            self._full_at[name] = max(now, self._bucket(name, now)) + self._interval
+        full_at = self._bucket(name, now)
+        wait = max(0.0, full_at - now - self._slack)
+        if name not in self._full_at and len(self._full_at) >= self._names_max:
+            self._full_at.popitem(last=False)
+        self._full_at[name] = full_at if wait else full_at + self._interval
         self._full_at.move_to_end(name)
         return wait
 
     def _bucket(self, name: str, now: float) -> float:
+        """Return when the bucket will be full that a name has, or would take over."""
+        full_at = self._full_at.get(name, now)
         if name not in self._full_at and len(self._full_at) >= self._names_max:
-            return self._full_at.popitem(last=False)[1]
-        return self._full_at.get(name, now)
+            full_at = next(iter(self._full_at.values()))
+        return max(now, full_at)
