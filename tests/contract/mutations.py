@@ -14,6 +14,7 @@ ADD = "  rpc AddCredits(CreditRequest) returns (Empty) {"
 NEW_CALL = """  // Takes credits back.
   rpc RevokeCredits(CreditRequest) returns (Empty) {
     option idempotency_level = IDEMPOTENCY_UNKNOWN;
+    option (credit.options.v1.scope) = SCOPE_CREDITS_ISSUE;
     option (errors) = ERROR_REASON_%s;
   }
 
@@ -21,7 +22,7 @@ NEW_CALL = """  // Takes credits back.
 ADD_COMMENT = "  // Adds credits to a user's balance in an app.\n"
 NEW_REASON = """
   // ABORTED. The account is frozen.
-  ERROR_REASON_FROZEN = 9 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
+  ERROR_REASON_FROZEN = 14 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
 }
 """
 KEY_OF_REQUEST = """Empty: every call is a new one.
@@ -100,9 +101,11 @@ def add_second_version(copy: Copy) -> None:
     for file in (CREDIT, REASONS):
         text = (copy.contracts / file).read_text()
         text = text.replace("package credit.v1;", "package credit.v2;")
+        # The extensions' numbers are of one space with those of v1, for each message of options.
         text = text.replace('"credit/v1/', '"credit/v2/').replace(
-            "errors = 50002", "errors = 50003"
+            "access_errors = 50003", "access_errors = 50004"
         )
+        text = text.replace(" errors = 50002", " errors = 50003")
         text = text.replace("uint32 balance = 2;", "uint64 balance = 2;")
         (copy.contracts / file.replace("v1", "v2")).write_text(text)
 
@@ -117,8 +120,8 @@ def _remove_reason(copy: Copy) -> None:
 def _add_new_reason_to(anchor: str, call: str) -> Callable[[Copy], None]:
     def apply(copy: Copy) -> None:
         copy.edit(
-            '    metadata: ["limit"]\n  }];\n}\n',
-            '    metadata: ["limit"]\n  }];\n' + NEW_REASON,
+            '    metadata: ["created_by"]\n  }];\n}\n',
+            '    metadata: ["created_by"]\n  }];\n' + NEW_REASON,
             file=REASONS,
         )
         copy.edit(anchor, call)
@@ -340,6 +343,21 @@ BREAKING = [
         "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
     ),
     _edit(
+        "a call takes no scope",
+        "CALL_WITHOUT_SCOPE",
+        "    option (credit.options.v1.scope) = SCOPE_CREDITS_SPEND;\n",
+        "",
+    ),
+    _edit(
+        "a call is added that takes no scope",
+        "CALL_WITHOUT_SCOPE",
+        ADD_COMMENT,
+        (NEW_CALL % "INSUFFICIENT_CREDITS").replace(
+            "    option (credit.options.v1.scope) = SCOPE_CREDITS_ISSUE;\n", ""
+        )
+        + ADD_COMMENT,
+    ),
+    _edit(
         "a reason comes with another status",
         "REASON_SAME_STATUS",
         "status: STATUS_ALREADY_EXISTS",
@@ -430,7 +448,7 @@ ALLOWED = [
         None,
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n",
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n"
-        "    option (errors) = ERROR_REASON_OVERLOADED;\n",
+        "    option (errors) = ERROR_REASON_INSUFFICIENT_CREDITS;\n",
     ),
     _edit(
         "a reason gets one more metadata key",

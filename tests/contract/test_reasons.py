@@ -4,34 +4,50 @@ The cases come from the image: a reason that is documented for a call and not pr
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import credit_client
 import pytest
-from contract_gate.rules.errors import documented
+from contract_gate.rules.errors import access_documented, documented
 from credit_client.grpc_transport import GrpcTransport, connect
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.target import Target
 from credit_client.transport import AttemptFailed, Method
 from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
-from credit_models.reasons import DOMAIN, RULES, reason_name
+from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
 from credit_server.commit import CommitLimits
+from credit_server.identity import Authenticator, Credentials, Identity
 from credit_server.store.port import Store, StoreUnavailable
+from credit_server.transport.access import AccessLimits
+from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.contract.released_images import TODAY, model
+from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import FailingStore, HeldStore, full_store, serving
 
 MOST = 2**32 - 1
 SERVICE = "credit.v1.CreditService"
 PREFIX = "ERROR_REASON_"
+
+
+def _can_be_met(method: MethodDescriptor, reason: str) -> bool:
+    """Says whether a request of the call names what the reason is about."""
+    about = {"APP_NOT_ALLOWED": "app_id", "ACTOR_NOT_ALLOWED": "created_by"}
+    field = about.get(reason.removeprefix(PREFIX))
+    return field is None or field in method.input_type.fields_by_name
+
+
 CASES = [
     pytest.param(call, reason.removeprefix(PREFIX), id=f"{method.name}-{reason}")
     for call, method in TODAY.methods.items()
-    for reason in documented(TODAY, method)
+    for reason in (*access_documented(TODAY, method.containing_service), *documented(TODAY, method))
+    if _can_be_met(method, reason)
 ]
 REQUESTS = {
     "CreditRequest": CreditRequest(user_id=7, app_id=1, credits=50, created_by=9),
@@ -85,9 +101,14 @@ class Caller:
 
 @asynccontextmanager
 async def _caller(
-    store: Store | None = None, limits: CommitLimits | None = None
+    store: Store | None = None,
+    limits: CommitLimits | None = None,
+    authenticator: Authenticator | None = None,
+    access_limits: AccessLimits | None = None,
 ) -> AsyncIterator[Caller]:
-    async with serving(store, limits=limits) as served:
+    async with serving(
+        store, limits=limits, authenticator=authenticator, access_limits=access_limits
+    ) as served:
         transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
         try:
             yield Caller(transport)
@@ -132,6 +153,17 @@ async def _too_many_apps(call: str) -> None:
 
 
 async def _overloaded(call: str) -> None:
+    if TODAY.methods[call].GetOptions().idempotency_level:
+        # Reads do not queue: the server turns them away when it stops.
+        async with serving() as served:
+            transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
+            served.server._gate.stopping = True
+            try:
+                await Caller(transport).call(call)
+            finally:
+                served.server._gate.stopping = False
+                await transport.close()
+        return
     store = HeldStore()
     async with _caller(store, CommitLimits(lanes=1, waiting_max=2)) as caller:
         first = asyncio.create_task(caller.add(1))
@@ -155,6 +187,46 @@ async def _store_unavailable(call: str) -> None:
         await caller.call(call)
 
 
+class _Everybody:
+    """Takes each caller for one identity, whatever comes with the call."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def authenticate(self, credentials: Credentials) -> Identity:
+        return self._identity
+
+
+async def _unauthenticated(call: str) -> None:
+    async with _caller(authenticator=FakeAuthenticator({})) as caller:
+        await caller.call(call)
+
+
+async def _rate_limited(call: str) -> None:
+    limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
+    async with _caller(authenticator=_Everybody(EVERYTHING), access_limits=limits) as caller:
+        with contextlib.suppress(AttemptFailed):  # for want of credits
+            await caller.call(call)
+        await caller.call(call)
+
+
+async def _scope_missing(call: str) -> None:
+    async with _caller(authenticator=_Everybody(replace(EVERYTHING, scopes=frozenset()))) as caller:
+        await caller.call(call)
+
+
+async def _app_not_allowed(call: str) -> None:
+    elsewhere = replace(EVERYTHING, apps=frozenset({2}))
+    async with _caller(authenticator=_Everybody(elsewhere)) as caller:
+        await caller.call(call)
+
+
+async def _actor_not_allowed(call: str) -> None:
+    other = replace(EVERYTHING, actor=8, may_impersonate=False)
+    async with _caller(authenticator=_Everybody(other)) as caller:
+        await caller.call(call)
+
+
 PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "INVALID_FIELD": _invalid_field,
     "IDEMPOTENCY_KEY_REUSED": _key_reused,
@@ -164,6 +236,11 @@ PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "OVERLOADED": _overloaded,
     "TOO_MANY_APPS": _too_many_apps,
     "STORE_UNAVAILABLE": _store_unavailable,
+    "UNAUTHENTICATED": _unauthenticated,
+    "RATE_LIMITED": _rate_limited,
+    "SCOPE_MISSING": _scope_missing,
+    "APP_NOT_ALLOWED": _app_not_allowed,
+    "ACTOR_NOT_ALLOWED": _actor_not_allowed,
 }
 
 
@@ -178,9 +255,18 @@ async def _failure(call: str, reason: str) -> AttemptFailed:
 def test_every_reason_is_documented_for_a_call() -> None:
     values = TODAY.enums["credit.v1.ErrorReason"].values
     named = {value.name for value in values if value.number}
-    assert named == {
-        reason for method in TODAY.methods.values() for reason in documented(TODAY, method)
+    calls = {reason for method in TODAY.methods.values() for reason in documented(TODAY, method)}
+    access = {
+        reason
+        for service in TODAY.services.values()
+        for reason in access_documented(TODAY, service)
     }
+    assert named == calls | access
+    assert {ErrorReason[reason.removeprefix(PREFIX)] for reason in access} == set(ACCESS_REASONS)
+
+
+def test_every_reason_is_provoked() -> None:
+    assert {case.values[1] for case in CASES} == {reason_name(reason) for reason in RULES}
 
 
 @pytest.mark.parametrize(("call", "reason"), CASES)

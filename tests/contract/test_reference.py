@@ -18,6 +18,8 @@ from contract_gate.image import Image
 from contract_gate.reference import render
 from contract_gate.reference.examples import example
 from credit_client import CreditClient
+from credit_models.reasons import ACCESS_REASONS, reason_name
+from credit_models.scopes import METHOD_SCOPES
 
 from tests.contract.conftest import ROOT, Copy
 from tests.server.transport.serving import Serving, serving
@@ -61,6 +63,16 @@ def test_constraints_are_told_in_words() -> None:
     assert "| 3 | `report_id` | `string` | 1 to 128 characters, must be set |" in REFERENCE
     assert "| 2 | `user_id` | optional `uint32` | 1 to 4294967295 |" in REFERENCE
     assert "| 9 | `sequence` | `uint64` | at least 1 |" in REFERENCE
+
+
+def test_each_call_says_which_scope_it_takes_and_how_access_is_refused() -> None:
+    for path, scope in METHOD_SCOPES.items():
+        call = REFERENCE.partition(f"- Path: `{path}`")[2].partition("\n\n")[0]
+        assert f"- Scope: `{scope}`" in call
+    access = REFERENCE.partition("\n### Access\n")[2].partition("\n### ")[0]
+    assert re.findall(r"\| \[`(\w+)`\]", access) == [
+        reason_name(reason) for reason in ACCESS_REASONS
+    ]
 
 
 def test_links_lead_to_headings() -> None:

@@ -30,9 +30,17 @@ def test_everything_that_is_exported_exists_and_nothing_is_left_out() -> None:
 
 
 def test_the_modules_export_what_they_promise() -> None:
-    from credit_models import codec, constraints, reasons, status
+    from credit_models import codec, constraints, reasons, scopes, status
 
     assert codec.__all__ == ["WireCodec", "WireError", "decode", "encode"]
     assert constraints.__all__ == ["Constraint", "Violation", "constraints_of", "violations"]
-    assert reasons.__all__ == ["DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
+    assert reasons.__all__ == [
+        "ACCESS_REASONS",
+        "DOMAIN",
+        "RULES",
+        "ReasonRule",
+        "method_reasons",
+        "reason_name",
+    ]
+    assert scopes.__all__ == ["METHOD_SCOPES", "SCOPES"]
     assert status.__all__ == ["StatusDetailsCodec"]

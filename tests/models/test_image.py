@@ -54,11 +54,13 @@ def test_an_unknown_message_is_a_key_error() -> None:
         message_class("credit.v1.Nonsense")
 
 
-def test_options_are_read_from_fields_methods_and_enum_values() -> None:
+def test_options_are_read_from_fields_methods_services_and_enum_values() -> None:
     user_id = POOL.FindMessageTypeByName("credit.v1.UserId").fields_by_name["user_id"]
     assert option(user_id, "credit.options.v1.constraint").maximum == 2**32 - 1
     method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
-    assert list(option(method, "credit.v1.errors")) == [1, 7]
+    assert list(option(method, "credit.v1.errors")) == [1, 6, 7]
+    service = POOL.FindServiceByName("credit.v1.CreditService")
+    assert list(option(service, "credit.v1.access_errors")) == [9, 10, 11, 12, 13]
     value = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values_by_number[6]
     assert option(value, "credit.options.v1.error").retryable
 

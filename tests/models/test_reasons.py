@@ -2,7 +2,14 @@
 
 import pytest
 from credit_models import CreditServiceBase, ErrorReason
-from credit_models.reasons import DOMAIN, RULES, ReasonRule, method_reasons, reason_name
+from credit_models.reasons import (
+    ACCESS_REASONS,
+    DOMAIN,
+    RULES,
+    ReasonRule,
+    method_reasons,
+    reason_name,
+)
 from google.rpc import error_details_pb2
 from grpclib.const import Status
 
@@ -39,9 +46,10 @@ def test_details_are_messages_of_google_rpc() -> None:
 
 def test_only_what_may_be_retried_tells_when() -> None:
     for rule in RULES.values():
-        assert (
-            rule.retryable == ("RetryInfo" in rule.details) == (rule.status is Status.UNAVAILABLE)
-        )
+        assert rule.retryable == ("RetryInfo" in rule.details)
+    retryable = {reason for reason, rule in RULES.items() if rule.retryable}
+    unavailable = {reason for reason in RULES if RULES[reason].status is Status.UNAVAILABLE}
+    assert retryable == unavailable | {ErrorReason.RATE_LIMITED}
 
 
 def test_names_are_without_the_prefix() -> None:
@@ -68,7 +76,20 @@ def test_every_method_has_its_reasons_in_the_order_of_precedence() -> None:
 
 
 def test_every_reason_can_be_met() -> None:
-    assert {reason for reasons in method_reasons().values() for reason in reasons} == set(RULES)
+    own = {reason for reasons in method_reasons().values() for reason in reasons}
+    assert own | set(ACCESS_REASONS) == set(RULES)
+
+
+def test_who_may_not_call_is_refused_before_all_else_and_in_this_order() -> None:
+    assert ACCESS_REASONS == (
+        ErrorReason.UNAUTHENTICATED,
+        ErrorReason.RATE_LIMITED,
+        ErrorReason.SCOPE_MISSING,
+        ErrorReason.APP_NOT_ALLOWED,
+        ErrorReason.ACTOR_NOT_ALLOWED,
+    )
+    for reasons in method_reasons().values():
+        assert not set(reasons) & set(ACCESS_REASONS)
 
 
 def test_the_domain_is_the_contracts_package() -> None:

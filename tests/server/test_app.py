@@ -216,6 +216,24 @@ async def test_its_limit_on_messages_is_that_of_the_settings(
         assert (await wire.call("AddCredits", request)).status is Status.RESOURCE_EXHAUSTED
 
 
+async def test_writes_are_told_in_the_audit_log_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = _settings(audit_log=tmp_path / "audit.json")
+    request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+    serving = _serving(monkeypatch, SchemaStore(), settings=settings)
+    async with serving as (port, _), Wire.connect(port) as wire:
+        assert (await wire.call("AddCredits", request)).status is Status.OK
+    assert '"credits": 5' in (tmp_path / "audit.json").read_text()
+
+
+async def test_an_audit_log_that_cannot_be_opened_says_so_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(StartError, match=r"audit\.json cannot be opened: .*--audit-log"):
+        await _serve_on(monkeypatch, audit_log=tmp_path / "absent" / "audit.json")
+
+
 def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
     shown = app.banner(_settings(), 50052)
     assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")

@@ -9,28 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.commit import Committer
 from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
 from credit_server.identity import FileUnusable, open_tls
 from credit_server.identity.tls import TlsFiles, tls_context
 from credit_server.identity.watched_file import LOOK_SECONDS
 from credit_server.settings.identity import IdentitySettings
-from credit_server.store.memory import MemoryStore
-from credit_server.transport.handler import CallLimits
-from credit_server.transport.server import GrpcServer
-from credit_server.transport.service import CreditService
-from credit_server.transport.standard import standard_services
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
-from grpclib.health.check import ServiceStatus
 
 from tests.server.identity.signing import Clock, replace
 from tests.server.transport.loops import OnLoop, on_both_loops
 from tests.server.transport.serving import is_served
+from tests.server.transport.serving import serving as served
 from tests.server.transport.wire import Wire
 
 Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
@@ -55,17 +49,8 @@ def server_files(made: CertificateFiles, *, client_ca: bool = False, **more: Any
 @asynccontextmanager
 async def serving(files: TlsFiles, clock: Clock | None = None) -> AsyncIterator[int]:
     """Starts a server with TLS; gives its port."""
-    store = MemoryStore()
-    async with Committer(store) as committer:
-        server = GrpcServer(
-            standard_services(CreditService(committer, store), ServiceStatus()),
-            limits=CallLimits(message_bytes_max=4096),
-        )
-        await server.start("127.0.0.1", 0, ssl=tls_context(files, clock=clock or Clock()))
-        try:
-            yield server.port
-        finally:
-            await server.stop(grace_seconds=0)
+    async with served(tls=tls_context(files, clock=clock or Clock())) as running:
+        yield running.port
 
 
 def client_context(

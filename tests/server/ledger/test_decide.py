@@ -71,11 +71,20 @@ USE_ROWS: list[tuple[str, Use, int, Transaction | None, Outcome | None]] = [
         KeyReused(fields=("call",)),
     ),
     (
+        "key used by another call in another app, balance too small",
+        USE,
+        0,
+        replace(made_by(ADD), app_id=2),
+        KeyReused(fields=("call",), other_app=True),
+    ),
+    (
         "key used with every field different, balance too small",
         USE,
         0,
         replace(made_by(USE), app_id=2, report_id="x", report_name="X", credits=1, created_by=9),
-        KeyReused(fields=("app_id", "report_id", "report_name", "credits", "created_by")),
+        KeyReused(
+            fields=("app_id", "report_id", "report_name", "credits", "created_by"), other_app=True
+        ),
     ),
     (
         "key used with one field different, balance too small",
@@ -109,7 +118,7 @@ ADD_ROWS: list[tuple[str, Add, int, Transaction | None, Outcome | None]] = [
         ADD,
         UINT32_MAX,
         replace(made_by(ADD), app_id=2, credits=1, created_by=9),
-        KeyReused(fields=("app_id", "credits", "created_by")),
+        KeyReused(fields=("app_id", "credits", "created_by"), other_app=True),
     ),
     (
         "key used for the same request, balance would overflow",

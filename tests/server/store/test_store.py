@@ -98,12 +98,16 @@ async def write(store: Store, what: Changes) -> None:
         await unit.commit()
 
 
-async def transactions_of(store: Store, user: int = 7) -> list[Transaction]:
-    return [found async for page in store.list_transactions(user) for found in page]
+async def transactions_of(
+    store: Store, user: int = 7, apps: frozenset[int] | None = None
+) -> list[Transaction]:
+    return [found async for page in store.list_transactions(user, apps) for found in page]
 
 
-async def purchases_of(store: Store, user: int = 7) -> list[Purchase]:
-    return [found async for page in store.list_purchases(user) for found in page]
+async def purchases_of(
+    store: Store, user: int = 7, apps: frozenset[int] | None = None
+) -> list[Purchase]:
+    return [found async for page in store.list_purchases(user, apps) for found in page]
 
 
 async def test_ids_are_24_hexadecimal_digits_and_differ(store: Store) -> None:
@@ -267,6 +271,37 @@ async def test_lists_come_in_pages_by_sequence_and_only_of_their_user(store: Sto
 async def test_a_history_of_whole_pages_ends(store: Store) -> None:
     await write(store, changes(transactions=[entry(store, sequence=n) for n in range(1, 7)]))
     assert [len(page) async for page in store.list_transactions(7)] == [3, 3]
+
+
+async def history_of_apps(store: Store, apps: Sequence[int]) -> list[tuple[Transaction, Purchase]]:
+    """Writes a purchase in each of these apps, one after another."""
+    pairs = [
+        purchase_of(store, replace(entry(store, sequence=number), app_id=app))
+        for number, app in enumerate(apps, 1)
+    ]
+    purchases = [purchase for _, purchase in pairs]
+    await write(store, changes(transactions=[used for used, _ in pairs], purchases=purchases))
+    return pairs
+
+
+@pytest.mark.parametrize("apps", [{1}, {2}, {3}, {1, 3}, {1, 2, 3}, {4}, {1, 4}, set()])
+async def test_a_list_of_some_apps_has_all_of_these_and_nothing_of_others(
+    store: Store, apps: set[int]
+) -> None:
+    # App 3 is on the first and the last place, and more than a page lies between.
+    pairs = await history_of_apps(store, [3, 1, 2, 2, 2, 2, 2, 2, 2, 1, 1, 2, 3])
+    expected = [pair for pair in pairs if pair[0].app_id in apps]
+    shown = frozenset(apps)
+    assert await transactions_of(store, 7, shown) == [used for used, _ in expected]
+    assert await purchases_of(store, 7, shown) == [purchase for _, purchase in expected]
+    assert await transactions_of(store, 8, shown) == []
+
+
+async def test_no_page_of_a_list_of_some_apps_is_longer_than_others(store: Store) -> None:
+    await history_of_apps(store, [1, 1, 2, 1, 1, 1, 2, 2, 2, 2, 1])
+    pages = [len(page) async for page in store.list_transactions(7, frozenset({1}))]
+    assert sum(pages) == 6
+    assert all(0 < length <= 3 for length in pages)
 
 
 async def test_totals_add_up_over_slots_and_may_be_negative_in_one(store: Store) -> None:

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
 from credit_server.commit import CommitLimits, Committer
+from credit_server.identity import Authenticator
 from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Changes, Store, Unit
+from credit_server.transport.access import Access, AccessLimits
+from credit_server.transport.audit import AuditLog, Sink
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.server import GrpcServer
@@ -59,16 +62,21 @@ async def serving(
     limits: CommitLimits | None = None,
     connections: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
+    authenticator: Authenticator | None = None,
+    access_limits: AccessLimits | None = None,
+    audit_sink: Sink | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
+    audit = AuditLog(audit_sink)
     async with Committer(store, limits) as committer:
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(
-            standard_services(CreditService(committer, store), status),
+            standard_services(CreditService(committer, store, audit), status),
             limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
             connections=connections or ConnectionLimits(),
+            access=Access(authenticator, audit=audit, limits=access_limits),
         )
         await server.start("127.0.0.1", 0, ssl=tls)
         try:
@@ -109,9 +117,11 @@ class HeldStore(MemoryStore):
 class EndlessStore(MemoryStore):
     """Has a history without an end."""
 
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
         while True:
-            async for page in super().list_transactions(user_id):
+            async for page in super().list_transactions(user_id, apps):
                 yield page
             await asyncio.sleep(0)
 
@@ -134,11 +144,15 @@ class FailingStore(MemoryStore):
     async def app_total(self, app_id: int) -> int:
         raise self._error
 
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
         raise self._error
         yield []
 
-    async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+    async def list_purchases(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Purchase]]:
         raise self._error
         yield []
 

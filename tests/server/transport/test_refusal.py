@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import betterproto2
 import pytest
 from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequest, UserId
-from credit_models.reasons import DOMAIN, RULES, method_reasons, reason_name
+from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, method_reasons, reason_name
 from credit_server.commit import (
     CommitError,
     CommitLimits,
@@ -16,11 +17,14 @@ from credit_server.commit import (
     ResultUnknown,
     Stopping,
 )
+from credit_server.identity import Identity
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
 from credit_server.transport import refusal
+from credit_server.transport.access import AccessLimits
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 
+from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import (
     FailingStore,
     HeldStore,
@@ -31,10 +35,19 @@ from tests.server.transport.serving import (
 from tests.server.transport.wire import Answer, Wire, call_headers, framed
 
 UINT32_MAX = 2**32 - 1
+NO_APP = (ErrorReason.APP_NOT_ALLOWED, ErrorReason.ACTOR_NOT_ALLOWED)
+UNNAMED = {
+    "GetUserCredits": NO_APP,
+    "ListUserPurchases": NO_APP,
+    "ListUserTransactions": NO_APP,
+    "GetAppBalance": (ErrorReason.ACTOR_NOT_ALLOWED,),
+}
 EVERY_CASE = [
     pytest.param(path.rpartition("/")[2], reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
     for path, reasons in method_reasons().items()
-    for reason in reasons
+    for reason in (*ACCESS_REASONS, *reasons)
+    # What is told of apps and actors takes a request that names them.
+    if reason not in UNNAMED.get(path.rpartition("/")[2], ())
 ]
 
 
@@ -108,6 +121,12 @@ async def _overloaded(method: str) -> Answer:
     store = HeldStore()
     limits = CommitLimits(lanes=1, waiting_max=2)
     async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+        if method not in ("AddCredits", "UseCredits"):
+            # Reads do not queue: it turns them away when it stops.
+            served.server._gate.stopping = True
+            turned_away = await wire.call(method, _request(method))
+            served.server._gate.stopping = False
+            return turned_away
         first = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
         second = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
@@ -124,6 +143,35 @@ async def _store_unavailable(method: str) -> Answer:
         return await wire.call(method, _request(method))
 
 
+def _provoked_by(
+    identity: Identity, authorization: str = "Bearer somebody"
+) -> Callable[[str], Awaitable[Answer]]:
+    """Makes a provocation of what the call of one identity is refused with."""
+
+    async def provoke(method: str) -> Answer:
+        tokens = FakeAuthenticator({"somebody": identity})
+        limits = AccessLimits(calls_per_second=0.001, calls_burst=1)
+        async with (
+            serving(authenticator=tokens, access_limits=limits) as served,
+            Wire.connect(served.port) as wire,
+        ):
+            return await wire.call(method, _request(method), ("authorization", authorization))
+
+    return provoke
+
+
+async def _rate_limited(method: str) -> Answer:
+    tokens = FakeAuthenticator({"somebody": EVERYTHING})
+    limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
+    token = ("authorization", "Bearer somebody")
+    async with (
+        serving(authenticator=tokens, access_limits=limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        await wire.call(method, _request(method), token)
+        return await wire.call(method, _request(method), token)
+
+
 PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.INVALID_FIELD: _invalid_field,
     ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
@@ -133,6 +181,13 @@ PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
     ErrorReason.OVERLOADED: _overloaded,
     ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
+    ErrorReason.UNAUTHENTICATED: _provoked_by(EVERYTHING, "Bearer secret"),
+    ErrorReason.RATE_LIMITED: _rate_limited,
+    ErrorReason.SCOPE_MISSING: _provoked_by(replace(EVERYTHING, scopes=frozenset())),
+    ErrorReason.APP_NOT_ALLOWED: _provoked_by(replace(EVERYTHING, apps=frozenset({2}))),
+    ErrorReason.ACTOR_NOT_ALLOWED: _provoked_by(
+        replace(EVERYTHING, actor=8, may_impersonate=False)
+    ),
 }
 
 
@@ -144,7 +199,9 @@ def _info(answer: Answer) -> ErrorInfo:
 
 def test_every_reason_of_the_contract_is_provoked_here() -> None:
     assert PROVOCATIONS.keys() == RULES.keys()
-    assert set(RULES) == {reason for reasons in method_reasons().values() for reason in reasons}
+    own = {reason for reasons in method_reasons().values() for reason in reasons}
+    assert set(RULES) == own | set(ACCESS_REASONS)
+    assert not own & set(ACCESS_REASONS)
 
 
 @pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
@@ -171,7 +228,7 @@ async def test_a_refusal_says_why_in_words_and_has_no_receipt(
 
 
 async def test_a_retryable_reason_says_after_which_time() -> None:
-    for provoke in (_overloaded, _store_unavailable):
+    for provoke in (_overloaded, _store_unavailable, _rate_limited):
         retry = (await provoke("AddCredits")).details[1]
         assert isinstance(retry, RetryInfo)
         assert 0 < retry.retry_delay.ToMilliseconds() <= 10_000
@@ -203,6 +260,21 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
 
 async def test_a_key_of_another_call_is_told_as_such() -> None:
     assert _info(await _key_reused("UseCredits")).metadata == {"fields": "call"}
+
+
+async def test_access_that_is_denied_is_told_in_its_own_terms() -> None:
+    for reason, metadata in (
+        (ErrorReason.SCOPE_MISSING, {"scope": "credits:spend"}),
+        (ErrorReason.APP_NOT_ALLOWED, {"app_id": "1"}),
+        (ErrorReason.ACTOR_NOT_ALLOWED, {"created_by": "9"}),
+    ):
+        assert _info(await PROVOCATIONS[reason]("UseCredits")).metadata == metadata
+
+
+def test_the_wait_is_rounded_up_to_what_the_detail_can_say() -> None:
+    details = refusal.rate_limited("somebody has called", 0.0001).details
+    assert details is not None
+    assert details[1].retry_delay.ToMilliseconds() == 1
 
 
 async def test_every_broken_field_is_named_at_once() -> None:
@@ -239,21 +311,58 @@ async def test_what_takes_precedence_is_told_first() -> None:
         user_id=7, app_id=1, report_id="r", report_name="Report", credits=0, idempotency_key="k"
     )
     path = "/credit.v1.CreditService/UseCredits"
-    async with _wire() as wire:
-        await wire.call("AddCredits", _request("AddCredits", amount=50, key="k"))
+    nothing = replace(
+        EVERYTHING, scopes=frozenset(), apps=frozenset({1}), actor=9, may_impersonate=False
+    )
+    tokens = FakeAuthenticator(
+        {
+            "boss": EVERYTHING,
+            "eager": replace(nothing, name="eager"),
+            "patient": replace(nothing, name="patient"),
+            "tenant": replace(nothing, name="tenant", scopes=frozenset({"credits:spend"})),
+        }
+    )
+    limits = AccessLimits(calls_per_second=0.001, calls_burst=6)
+    async with (
+        serving(authenticator=tokens, access_limits=limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        bearer = "boss"
+
+        async def use() -> str:
+            answer = await wire.call("UseCredits", request, ("authorization", f"Bearer {bearer}"))
+            return "" if answer.status is Status.OK else _info(answer).reason
+
+        add = _request("AddCredits", amount=50, key="k")
+        await wire.call("AddCredits", add, ("authorization", "Bearer boss"))
+        for _ in range(6):  # all that this one may call for a long time
+            bearer = "eager"
+            assert await use() == "SCOPE_MISSING"
 
         malformed = framed(b"\xff")
         answer = await wire.request(call_headers(path, ("grpc-timeout", "soon")), malformed)
         assert (answer.status, answer.details) == (Status.INVALID_ARGUMENT, [])
         answer = await wire.request(call_headers(path), malformed)
+        assert _info(answer).reason == "UNAUTHENTICATED"
+        for token, reason in (("eager", "RATE_LIMITED"), ("patient", "SCOPE_MISSING")):
+            headers = call_headers(path, ("authorization", f"Bearer {token}"))
+            assert _info(await wire.request(headers, malformed)).reason == reason
+        answer = await wire.request(
+            call_headers(path, ("authorization", "Bearer tenant")), malformed
+        )
         assert answer.status is Status.INTERNAL
-        assert _info(await wire.call("UseCredits", request)).reason == "INVALID_FIELD"
-        request.credits, request.created_by = 51, 9
-        assert _info(await wire.call("UseCredits", request)).reason == "IDEMPOTENCY_KEY_REUSED"
-        request.idempotency_key = "another"
-        assert _info(await wire.call("UseCredits", request)).reason == "INSUFFICIENT_CREDITS"
+        bearer, request.app_id = "tenant", 2
+        assert await use() == "APP_NOT_ALLOWED"
+        request.app_id = 1
+        assert await use() == "ACTOR_NOT_ALLOWED"
+        request.created_by = 9
+        assert await use() == "INVALID_FIELD"
+        request.credits = 51
+        assert await use() == "IDEMPOTENCY_KEY_REUSED"
+        bearer, request.idempotency_key = "boss", "another"
+        assert await use() == "INSUFFICIENT_CREDITS"
         request.credits = 50
-        assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
+        assert await use() == ""
 
 
 async def test_a_refused_key_may_succeed_later() -> None:

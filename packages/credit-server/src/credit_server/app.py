@@ -16,14 +16,17 @@ import structlog
 from grpclib.health.check import ServiceStatus
 from pydantic import SecretStr
 
+from credit_server.audit_file import AuditFile
 from credit_server.commit import CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
-from credit_server.identity import open_authenticator, open_tls
+from credit_server.identity import Authenticator, open_authenticator, open_tls
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Store, StoreUnavailable
+from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.address import try_address
+from credit_server.transport.audit import AuditLog, ordinary_log
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.server import GrpcServer
@@ -95,7 +98,7 @@ async def serve(settings: ServerSettings) -> None:
     """Serve until SIGINT or SIGTERM, then stop without losing anything.
 
     Raises:
-        StartError: The address cannot be listened on.
+        StartError: The address cannot be listened on, or the audit log's file not be opened.
         StoreError: The database cannot be reached, or is not what the server needs.
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
         FileUnusable: A certificate, or a file of keys or identities, cannot be used.
@@ -104,15 +107,19 @@ async def serve(settings: ServerSettings) -> None:
     authenticator = open_authenticator(settings)
     stopped = _on_signals()
     await _check_address(settings)
-    async with open_store(settings, page_size=settings.list_page_size) as opened:
+    async with (
+        _open_audit(settings, authenticator) as audit,
+        open_store(settings, page_size=settings.list_page_size) as opened,
+    ):
         store = opened.store
         await store.verify_schema()
         status = ServiceStatus()
         async with Committer(store, _commit_limits(settings)) as committer:
             server = GrpcServer(
-                standard_services(CreditService(committer, store), status),
+                standard_services(CreditService(committer, store, audit), status),
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
                 connections=_connection_limits(settings),
+                access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
             )
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
@@ -203,6 +210,41 @@ def _connection_limits(settings: ServerSettings) -> ConnectionLimits:
         resets_burst=settings.connection_resets_burst,
         control_frames_per_second=settings.connection_control_frames_per_second,
         control_frames_burst=settings.connection_control_frames_burst,
+    )
+
+
+@asynccontextmanager
+async def _open_audit(
+    settings: ServerSettings, authenticator: Authenticator | None
+) -> AsyncIterator[AuditLog]:
+    """Open the audit log: the file that is named, or the ordinary log where identities are known.
+
+    Raises:
+        StartError: The file cannot be opened.
+    """
+    if settings.audit_log is None:
+        yield AuditLog(None if authenticator is None else ordinary_log)
+        return
+    try:
+        file = AuditFile(settings.audit_log)
+    except OSError as error:
+        raise StartError(
+            f"The audit log {settings.audit_log} cannot be opened: {error.strerror}."
+            " See --audit-log."
+        ) from error
+    try:
+        yield AuditLog(file)
+    finally:
+        file.close()
+
+
+def _access_limits(settings: ServerSettings) -> AccessLimits:
+    return AccessLimits(
+        calls_per_second=settings.rate_per_second,
+        calls_burst=settings.rate_burst,
+        failures_per_second=settings.failures_per_second,
+        failures_burst=settings.failures_burst,
+        names_max=settings.rate_names_max,
     )
 
 

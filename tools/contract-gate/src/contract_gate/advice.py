@@ -72,6 +72,14 @@ OWN_RULES = {
     "ANSWER_CONSTRAINT_TIGHTENED": (
         "Put the constraint back: history that was written under the wider rule is still answered."
     ),
+    "CALL_SAME_SCOPE": (
+        "Put the scope back: tokens were made for it, and their holders would be refused. Let a "
+        "new call take the other scope, and deprecate the old one."
+    ),
+    "CALL_WITHOUT_SCOPE": (
+        "Say who may make the call: `option (credit.options.v1.scope) = SCOPE_CREDITS_READ;`, or "
+        "the scope of what it does. It cannot be served without one."
+    ),
     "ENUM_VALUE_NOT_RESERVED": 'Reserve both: `reserved 4; reserved "OLD_NAME";` in the enum.',
     "ENUM_VALUE_REUSED": _REUSED,
     "ERROR_ADDED_UNKNOWN": (

@@ -118,12 +118,14 @@ class Image:
 
     # Any: only the image knows the type of an extension's value.
     def option(
-        self, element: FieldDescriptor | EnumValueDescriptor | MethodDescriptor, extension: str
+        self,
+        element: FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor,
+        extension: str,
     ) -> Any:
         """Reads one of the contract's own options.
 
         Args:
-            element: A field, an enum value or a call of this image.
+            element: A field, an enum value, a call or a service of this image.
             extension: The option's full name, such as `credit.options.v1.constraint`.
 
         Returns:
@@ -148,13 +150,16 @@ class Image:
         return GetMessageClass(self.pool.FindMessageTypeByName(full_name))
 
     def _options_class(
-        self, element: FieldDescriptor | EnumValueDescriptor | MethodDescriptor
+        self,
+        element: FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor,
     ) -> type[Message]:
         match element:
             case FieldDescriptor():
                 name = "FieldOptions"
             case EnumValueDescriptor():
                 name = "EnumValueOptions"
+            case ServiceDescriptor():
+                name = "ServiceOptions"
             case _:
                 name = "MethodOptions"
         return self.message_class(f"google.protobuf.{name}")

@@ -43,7 +43,9 @@ def decide(
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
     if earlier is not None:
         fields = _differences(command, earlier)
-        return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
+        if not fields:
+            return Replayed(transaction=earlier)
+        return KeyReused(fields=fields, other_app=command.app_id != earlier.app_id)
     balance = account.balance(command.app_id)
     match command:
         case Add():

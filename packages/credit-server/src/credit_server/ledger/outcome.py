@@ -39,9 +39,11 @@ class KeyReused:
     Attributes:
         fields: The names of the request's fields that differ, in the contract's order; `call`
             stands for another call.
+        other_app: Whether that request was for another app, of which the caller may not be.
     """
 
     fields: tuple[str, ...]
+    other_app: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
+from credit_server.settings.units import Count
+
 
 def _split(value: object) -> object:
     """Take a list as people write it, `ES256,RS256`; pydantic-settings would want JSON."""
@@ -18,6 +20,7 @@ Algorithm = Literal[
 """How a token may be signed. Neither `none` nor HS256: whoever verifies could sign as well."""
 
 Algorithms = Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_split)]
+Rate = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class IdentitySettings(BaseModel):
@@ -82,6 +85,24 @@ class IdentitySettings(BaseModel):
         default=None,
         description="JSON or TOML file that says what the owner of a client certificate may do;"
         " none: certificates prove no identity",
+    )
+
+    rate_per_second: Rate = Field(
+        default=1000.0,
+        description="calls that an identity may make per second, on average, of this server;"
+        " 0: any number",
+    )
+    rate_burst: Count = Field(default=2000, description="calls that an identity may make at once")
+    failures_per_second: Rate = Field(
+        default=10.0,
+        description="failed authentications that a peer address may have per second, on average;"
+        " what comes beyond is refused unexamined; 0: any number",
+    )
+    failures_burst: Count = Field(
+        default=100, description="failed authentications that a peer address may have at once"
+    )
+    rate_names_max: Count = Field(
+        default=10_000, description="identities, and addresses, whose rates are kept count of"
     )
 
     @property

@@ -1,12 +1,15 @@
 """The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
 
 import itertools
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store.port import Changes, Conflict, Unit, UserKey, Writer
+
+_Entry = TypeVar("_Entry", Transaction, Purchase)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,18 +53,28 @@ class MemoryStore:
         """Return the sum of all balances in an app: see the port."""
         return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)
 
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of transactions: see the port."""
-        entries = [
-            entry for entry in self._tables.transactions.values() if entry.user_id == user_id
-        ]
-        entries.sort(key=lambda entry: entry.sequence)
-        for start in range(0, len(entries), self._page_size):
-            yield entries[start : start + self._page_size]
+        for page in self._pages(self._tables.transactions.values(), user_id, apps):
+            yield page
 
-    async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+    async def list_purchases(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Purchase]]:
         """Iterate over pages of purchases: see the port."""
-        entries = [entry for entry in self._tables.purchases.values() if entry.user_id == user_id]
+        for page in self._pages(self._tables.purchases.values(), user_id, apps):
+            yield page
+
+    def _pages(
+        self, table: Iterable[_Entry], user_id: int, apps: frozenset[int] | None
+    ) -> Iterator[list[_Entry]]:
+        entries = [
+            entry
+            for entry in table
+            if entry.user_id == user_id and (apps is None or entry.app_id in apps)
+        ]
         entries.sort(key=lambda entry: entry.sequence)
         for start in range(0, len(entries), self._page_size):
             yield entries[start : start + self._page_size]

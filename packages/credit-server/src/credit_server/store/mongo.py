@@ -7,12 +7,13 @@ the change should touch these files only.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pymongo import ASCENDING
+from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -166,14 +167,20 @@ class MongoStore:
                 total += part["total"]
         return total
 
-    async def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of transactions: see the port."""
-        async for page in self._pages(self._transactions, user_id, TransactionDocument):
+        pages = self._pages if apps is None else partial(self._pages_of_apps, apps)
+        async for page in pages(self._transactions, user_id, TransactionDocument):
             yield [document.to_transaction() for document in page]
 
-    async def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
+    async def list_purchases(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Purchase]]:
         """Iterate over pages of purchases: see the port."""
-        async for page in self._pages(self._purchases, user_id, PurchaseDocument):
+        pages = self._pages if apps is None else partial(self._pages_of_apps, apps)
+        async for page in pages(self._purchases, user_id, PurchaseDocument):
             yield [document.to_purchase() for document in page]
 
     async def _pages(
@@ -198,6 +205,37 @@ class MongoStore:
             if len(found) < self._page_size:
                 return
             last = found[-1]["sequence"]
+
+    async def _pages_of_apps(
+        self, apps: frozenset[int], collection: _Documents, user_id: int, model: type[_D]
+    ) -> AsyncIterator[list[_D]]:
+        """Read the entries of some apps: see `_pages`.
+
+        Each range has a page's length in the sequence, not in what is found. A user has one entry
+        at most for each number, so that the store looks at no more than a page of entries for
+        one answer, and needs no index by app, however few of them are of these apps.
+        """
+        end = await self._last_sequence(collection, user_id)
+        for last in range(0, end, self._page_size):
+            bounds = {"$gt": last, "$lte": last + self._page_size}
+            query = {"user_id": user_id, "sequence": bounds, "app_id": {"$in": sorted(apps)}}
+            async with self._patience():
+                found = (
+                    await collection.find(query)
+                    .sort("sequence", ASCENDING)
+                    .to_list(self._page_size)
+                )
+            if found:
+                yield [model.model_validate(document) for document in found]
+
+    async def _last_sequence(self, collection: _Documents, user_id: int) -> int:
+        async with self._patience():
+            last = await collection.find_one(
+                {"user_id": user_id},
+                {"_id": 0, "sequence": 1},
+                sort=[("sequence", DESCENDING)],
+            )
+        return 0 if last is None else int(last["sequence"])
 
     async def ping(self) -> None:
         """Return when there is a primary that takes writes: see the port."""

@@ -116,12 +116,26 @@ class Store(Protocol):
         """Return the sum of all users' balances in an app, at least 0."""
         ...
 
-    def list_transactions(self, user_id: int) -> AsyncIterator[Sequence[Transaction]]:
-        """Iterate over pages of a user's transactions, by ascending sequence."""
+    def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        """Iterate over pages of a user's transactions, by ascending sequence.
+
+        Args:
+            user_id: Whose.
+            apps: In which apps; None: in all.
+        """
         ...
 
-    def list_purchases(self, user_id: int) -> AsyncIterator[Sequence[Purchase]]:
-        """Iterate over pages of a user's purchases, by ascending sequence."""
+    def list_purchases(
+        self, user_id: int, apps: frozenset[int] | None = None
+    ) -> AsyncIterator[Sequence[Purchase]]:
+        """Iterate over pages of a user's purchases, by ascending sequence.
+
+        Args:
+            user_id: Whose.
+            apps: In which apps; None: in all.
+        """
         ...
 
     async def ping(self) -> None:

@@ -5,7 +5,7 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from credit_models.codec import WireError
@@ -20,6 +20,8 @@ from grpclib.metadata import (
 from grpclib.protocol import Connection
 from grpclib.server import Stream
 from h2.exceptions import StreamClosedError
+
+from credit_server.identity import Identity
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
@@ -36,6 +38,7 @@ class Call(Stream[Received, Sent]):
         message_bytes_max: The longest message that is taken in.
         trailers: Metadata to be sent with the status.
         flush_soon: Sends what was written to the connection, a moment later.
+        identity: Who makes the call; None: nobody was asked, or it is not known yet.
         outcome: The name of the status that the call was answered with; empty before that.
     """
 
@@ -44,7 +47,35 @@ class Call(Stream[Received, Sent]):
     message_bytes_max: int
     trailers: dict[str, str | bytes]
     flush_soon: Callable[[Connection], None]
+    identity: Identity | None
     outcome: str
+
+    @property
+    def path(self) -> str:
+        """What is called, such as `/credit.v1.CreditService/UseCredits`."""
+        return self._method_name
+
+    @property
+    def host(self) -> str:
+        """The peer's address; empty where the connection has none."""
+        address = self.peer.addr()
+        return "" if address is None else address[0]
+
+    @property
+    def peer_name(self) -> str:
+        """The peer's address and port, for the log."""
+        address = self.peer.addr()
+        return "" if address is None else f"{address[0]}:{address[1]}"
+
+    # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The client's verified certificate; None where it has shown none.
+
+        As the handshake left it with the connection: `peer.cert()` would parse it for each call.
+        """
+        found: Mapping[str, Any] | None = self.peer._transport.get_extra_info("peercert")  # noqa: SLF001
+        return found or None
 
     @property
     def open(self) -> bool:

@@ -20,6 +20,9 @@ from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Handler
 from h2.exceptions import ProtocolError as H2ProtocolError
 
+from credit_server.commit import Stopping
+from credit_server.transport import refusal
+from credit_server.transport.access import Access
 from credit_server.transport.call import Call
 
 log = structlog.get_logger("credit_server.calls")
@@ -77,10 +80,12 @@ class CallHandler(Handler):
         dispatch: _DispatchServerEvents,
         gate: Gate,
         limits: CallLimits,
+        access: Access,
     ) -> None:
         super().__init__(dict(methods), WireCodec(), StatusDetailsCodec(), dispatch)
         self._gate = gate
         self._limits = limits
+        self._access = access
         self._flushing = False
 
     def flush_soon(self, connection: Connection) -> None:
@@ -163,6 +168,7 @@ class CallHandler(Handler):
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
         call.flush_soon = self.flush_soon
+        call.identity = None
         call.outcome = ""
         return call
 
@@ -172,12 +178,13 @@ class CallHandler(Handler):
             await call.reject(rejection)
             return
         try:
-            method = self.mapping.get(fields[":path"])
+            call.deadline = _deadline(fields)
+            self._access.admit(call, fields.get("authorization"))
+            method = self.mapping.get(call.path)
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
             if self._gate.stopping:
-                raise GRPCError(Status.UNAVAILABLE, "the server is shutting down")
-            call.deadline = _deadline(fields)
+                raise refusal.unavailable(Stopping())
             await _within(call.deadline, method, call)
         except GRPCError as error:
             await call.send_trailing_metadata(

@@ -1,5 +1,6 @@
 """Translates refusals into statuses with google.rpc details, as the contract's options say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
@@ -31,6 +32,53 @@ _RETRY_OVERLOADED_SECONDS = 0.1
 """About a few batches: the queue has moved by then."""
 _RETRY_STORE_SECONDS = 1.0
 """A replica set takes some seconds to elect a primary."""
+
+
+def unauthenticated(sentence: str) -> GRPCError:
+    """Refuse a call that proves no identity.
+
+    Args:
+        sentence: What is wrong, for the caller to read.
+    """
+    return _error(ErrorReason.UNAUTHENTICATED, sentence, {})
+
+
+def rate_limited(sentence: str, wait_seconds: float) -> GRPCError:
+    """Refuse a call that comes too soon.
+
+    Args:
+        sentence: What has used up its share.
+        wait_seconds: After which time a call is taken again.
+    """
+    return _error(
+        ErrorReason.RATE_LIMITED,
+        f"{sentence} as often as it may in a time; nothing happened",
+        {},
+        _retry_in(wait_seconds),
+    )
+
+
+def scope_missing(scope: str) -> GRPCError:
+    """Refuse a call that the identity may not make."""
+    return _error(ErrorReason.SCOPE_MISSING, f"the call takes the scope {scope}", {"scope": scope})
+
+
+def app_not_allowed(app_id: int) -> GRPCError:
+    """Refuse to act, or to show anything, in an app that is not the identity's."""
+    return _error(
+        ErrorReason.APP_NOT_ALLOWED,
+        f"the identity may not act in app {app_id}",
+        {"app_id": str(app_id)},
+    )
+
+
+def actor_not_allowed(created_by: int) -> GRPCError:
+    """Refuse to act in another's name."""
+    return _error(
+        ErrorReason.ACTOR_NOT_ALLOWED,
+        f"the identity may not act in the name of {created_by}",
+        {"created_by": str(created_by)},
+    )
 
 
 def invalid(violations: Sequence[Violation]) -> GRPCError:
@@ -139,5 +187,6 @@ def _error(
 
 def _retry_in(seconds: float) -> RetryInfo:
     delay = Duration()
-    delay.FromMilliseconds(int(seconds * 1000))
+    # Rounded up: who comes back after exactly that time is not too early.
+    delay.FromMilliseconds(math.ceil(seconds * 1000))
     return RetryInfo(retry_delay=delay)

@@ -11,6 +11,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.config import H2Configuration
 
+from credit_server.transport.access import Access
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
@@ -37,6 +38,7 @@ class GrpcServer(Server):
         services: Collection[IServable],
         *,
         limits: CallLimits,
+        access: Access,
         connections: ConnectionLimits = _DEFAULTS,
     ) -> None:
         """Prepare to serve.
@@ -44,10 +46,16 @@ class GrpcServer(Server):
         Args:
             services: What to serve.
             limits: Limits on single calls.
+            access: Who may make which call.
             connections: Limits on connections.
+
+        Raises:
+            LookupError: Something is served of which `access` does not know who may call it.
         """
         # grpclib's own keepalive asks every two hours; ServerProtocol has one of its own.
         super().__init__(services, config=Configuration(_keepalive_time=None))
+        access.check(self._mapping)
+        self._access = access
         self._limits = limits
         self._connection_limits = connections
         self._gate = Gate()
@@ -132,7 +140,9 @@ class GrpcServer(Server):
 
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
-        handler = CallHandler(self._mapping, self.__dispatch__, self._gate, self._limits)
+        handler = CallHandler(
+            self._mapping, self.__dispatch__, self._gate, self._limits, self._access
+        )
         self._handlers.add(handler)
         return ServerProtocol(
             handler, self._config, self._h2_config, self._connection_limits, self.connections

@@ -19,16 +19,19 @@ from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
 from credit_models.constraints import violations
 from grpclib import const
+from grpclib.exceptions import GRPCError
 
 from credit_server.commit import CommitError, Committer
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
 from credit_server.store.port import Store, StoreError
-from credit_server.transport import convert, refusal
+from credit_server.transport import convert, permission, refusal
+from credit_server.transport.audit import AuditLog
 from credit_server.transport.call import Call
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
 _Request = TypeVar("_Request", bound=betterproto2.Message)
+_Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
 _Entry = TypeVar("_Entry")
 _Message = TypeVar("_Message")
 
@@ -36,9 +39,10 @@ _Message = TypeVar("_Message")
 class CreditService(CreditServiceBase):
     """Serves the contract on a committer for writes and a store for reads."""
 
-    def __init__(self, committer: Committer, store: Store) -> None:
+    def __init__(self, committer: Committer, store: Store, audit: AuditLog) -> None:
         self._committer = committer
         self._store = store
+        self._audit = audit
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
@@ -60,23 +64,39 @@ class CreditService(CreditServiceBase):
         }
 
     async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
-        request = await _valid_request(call)
-        await self._write(call, convert.add_from_message(request, self._store.new_id()))
+        request = await call.recv_request()
+        await self._write(
+            call, request, lambda: convert.add_from_message(request, self._store.new_id())
+        )
 
     async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
-        request = await _valid_request(call)
-        command = convert.use_from_message(request, self._store.new_id(), self._store.new_id())
-        await self._write(call, command)
+        request = await call.recv_request()
+        await self._write(
+            call,
+            request,
+            lambda: convert.use_from_message(request, self._store.new_id(), self._store.new_id()),
+        )
 
-    async def _write(self, call: Call[_Request, Empty], command: Command) -> None:
+    async def _write(
+        self, call: Call[_Write, Empty], request: _Write, command: Callable[[], Command]
+    ) -> None:
+        with self._audit.write(call, request) as audited:
+            permission.check_app(call.identity, request)
+            permission.check_actor(call.identity, request)
+            _check(request)
+            receipt = audited.receipt = await self._commit(call, command())
+        # Whether the answer reaches anybody or not, the write has happened.
+        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(receipt))
+        await call.send_answer(Empty())
+
+    async def _commit(self, call: Call[_Write, Empty], command: Command) -> Receipt:
         try:
             result = await self._committer.submit(command)
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):
-            raise refusal.refused(result)
-        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
-        await call.send_answer(Empty())
+            raise refusal.refused(permission.visible_refusal(result, call.identity))
+        return result
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await _valid_request(call)
@@ -84,12 +104,15 @@ class CreditService(CreditServiceBase):
             account = await self._store.account(request.user_id)
         except StoreError as error:
             raise refusal.unavailable(error) from error
+        account = account or Account.empty(request.user_id)
         await call.send_answer(
-            convert.account_to_message(account or Account.empty(request.user_id))
+            convert.account_to_message(permission.visible_account(account, call.identity))
         )
 
     async def _get_app_balance(self, call: Call[AppId, Balance]) -> None:
-        request = await _valid_request(call)
+        request = await call.recv_request()
+        self._check_app(call, request)
+        _check(request)
         try:
             if request.user_id is None:
                 balance = await self._store.app_total(request.app_id)
@@ -104,21 +127,34 @@ class CreditService(CreditServiceBase):
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
         request = await _valid_request(call)
-        pages = self._store.list_purchases(request.user_id)
+        apps = permission.apps_of(call.identity)
+        pages = self._store.list_purchases(request.user_id, apps)
         await _stream(call, pages, convert.purchase_to_message)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
         request = await _valid_request(call)
-        pages = self._store.list_transactions(request.user_id)
+        apps = permission.apps_of(call.identity)
+        pages = self._store.list_transactions(request.user_id, apps)
         await _stream(call, pages, convert.transaction_to_message)
+
+    def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
+        try:
+            permission.check_app(call.identity, request)
+        except GRPCError as refused:
+            self._audit.refused(call, refused, request)
+            raise
 
 
 async def _valid_request(call: Call[_Request, _Message]) -> _Request:
     request = await call.recv_request()
+    _check(request)
+    return request
+
+
+def _check(request: betterproto2.Message) -> None:
     broken = violations(request)
     if broken:
         raise refusal.invalid(broken)
-    return request
 
 
 async def _stream(

@@ -13,10 +13,12 @@ from google.protobuf.descriptor import (
 from contract_gate.image import Image
 from contract_gate.reference.examples import curl, example
 from contract_gate.reference.words import idempotency, takes, type_of
-from contract_gate.rules.errors import documented, reasons_of
+from contract_gate.rules.errors import access_documented, documented, reasons_of
 from contract_gate.rules.reasons import OPTION as REASON_OPTION
+from contract_gate.rules.scopes import scope_of
 
 _PREFIX = "ERROR_REASON_"
+_ERROR_HEAD = ("reason", "status", "metadata", "further details", "repeat")
 _HEAD = """\
 # Reference of the contract
 
@@ -72,8 +74,27 @@ def _service(image: Image, service: ServiceDescriptor) -> Iterator[str]:
             for method in service.methods
         ),
     )
+    yield from _access(image, service)
     for method in service.methods:
         yield _call(image, method)
+
+
+def _access(image: Image, service: ServiceDescriptor) -> Iterator[str]:
+    reasons = access_documented(image, service)
+    if not reasons:
+        return
+    enum = image.enums[f"{service.file.package}.ErrorReason"]
+    yield f"""\
+### Access
+
+Where the server knows identities, every call takes one: in the metadata
+`authorization: Bearer TOKEN`, or as a client certificate. Each call may then be refused with these,
+in this order, before its own:
+
+{_table(_ERROR_HEAD, (_error(image, enum.values_by_name[name]) for name in reasons))}
+An identity has scopes (each call names the one that it takes), apps (it acts and sees in these
+alone) and a number, which is what it may give as `created_by`.
+"""
 
 
 def _call(image: Image, method: MethodDescriptor) -> str:
@@ -86,9 +107,10 @@ def _call(image: Image, method: MethodDescriptor) -> str:
 - Path: `{path}`
 - Takes: {_input(method)}
 - Gives: {_output(method)}
+- Scope: `{scope_of(image, method)}`
 - Repetition: {idempotency(method)} (`{_level(method)}`)
 
-Refused with, in the order of precedence:
+Refused with, after what is said of [access](#access), in the order of precedence:
 
 {_errors(image, method)}
 ```sh
@@ -125,7 +147,7 @@ def _errors(image: Image, method: MethodDescriptor) -> str:
     if enum is None:
         return ""
     return _table(
-        ("reason", "status", "metadata", "further details", "repeat"),
+        _ERROR_HEAD,
         (_error(image, enum.values_by_name[name]) for name in documented(image, method)),
     )
 

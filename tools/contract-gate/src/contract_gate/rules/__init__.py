@@ -5,6 +5,7 @@ from contract_gate.rules.constraints import constraint_violations
 from contract_gate.rules.errors import error_violations
 from contract_gate.rules.reasons import reason_violations
 from contract_gate.rules.reuse import reuse_violations
+from contract_gate.rules.scopes import scope_violations
 from contract_gate.violation import Violation
 
 __all__ = ["own_violations", "reuse_violations"]
@@ -24,4 +25,5 @@ def own_violations(before: Image, after: Image) -> list[Violation]:
         *constraint_violations(before, after),
         *error_violations(before, after),
         *reason_violations(before, after),
+        *scope_violations(before, after),
     ]

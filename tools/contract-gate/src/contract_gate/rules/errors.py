@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from google.protobuf.descriptor import EnumDescriptor, MethodDescriptor
+from google.protobuf.descriptor import EnumDescriptor, MethodDescriptor, ServiceDescriptor
 
 from contract_gate.image import Image
 from contract_gate.violation import Violation
@@ -10,6 +10,7 @@ from contract_gate.violation import Violation
 # In each package that has services, by convention.
 _ENUM = "ErrorReason"
 _EXTENSION = "errors"
+_ACCESS_EXTENSION = "access_errors"
 
 
 def reasons(image: Image) -> dict[str, EnumDescriptor]:
@@ -29,6 +30,15 @@ def documented(image: Image, method: MethodDescriptor) -> tuple[str, ...]:
         return ()
     extension = f"{method.containing_service.file.package}.{_EXTENSION}"
     numbers = image.option(method, extension) or ()
+    return tuple(enum.values_by_number[number].name for number in numbers)
+
+
+def access_documented(image: Image, service: ServiceDescriptor) -> tuple[str, ...]:
+    """Names the reasons with which every call of a service may be refused, in their order."""
+    enum = image.enums.get(f"{service.file.package}.{_ENUM}")
+    if enum is None:
+        return ()
+    numbers = image.option(service, f"{service.file.package}.{_ACCESS_EXTENSION}") or ()
     return tuple(enum.values_by_number[number].name for number in numbers)
 
 

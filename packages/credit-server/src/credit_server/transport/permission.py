@@ -1,0 +1,58 @@
+"""In which apps, and in whose name, a call acts: what its message asks, against its identity."""
+
+from dataclasses import replace
+
+from credit_models import AppId, CreditRequest, PurchaseRequest
+
+from credit_server.identity import Identity
+from credit_server.ledger import Account, KeyReused, Refusal
+from credit_server.transport import refusal
+
+
+def check_app(identity: Identity | None, request: CreditRequest | PurchaseRequest | AppId) -> None:
+    """Make sure that an identity may act, or see, in the app that a request names.
+
+    Raises:
+        GRPCError: It may not.
+    """
+    if identity is not None and not identity.may_act_in(request.app_id):
+        raise refusal.app_not_allowed(request.app_id)
+
+
+def check_actor(identity: Identity | None, request: CreditRequest | PurchaseRequest) -> None:
+    """Make sure that an identity may act in the name that a write gives.
+
+    Raises:
+        GRPCError: It may not.
+    """
+    if identity is not None and not identity.may_act_as(request.created_by):
+        raise refusal.actor_not_allowed(request.created_by)
+
+
+def apps_of(identity: Identity | None) -> frozenset[int] | None:
+    """Return the apps that are shown to an identity; None: all."""
+    return None if identity is None else identity.apps
+
+
+def visible_account(account: Account, identity: Identity | None) -> Account:
+    """Return what of a user's account is shown to an identity.
+
+    What is said of all apps together would tell of the others: it is left out. Who has nothing in
+    the apps that are shown looks like who never had anything.
+    """
+    apps = apps_of(identity)
+    if apps is None:
+        return account
+    balances = {app: balance for app, balance in account.balances.items() if app in apps}
+    return Account(user_id=account.user_id, id=account.id if balances else "", balances=balances)
+
+
+def visible_refusal(refused: Refusal, identity: Identity | None) -> Refusal:
+    """Return what of a refusal is shown to an identity.
+
+    A key belongs to a user, and so may have been used in another app: how that request differs
+    beyond its app is nobody's business here.
+    """
+    if apps_of(identity) is not None and isinstance(refused, KeyReused) and refused.other_app:
+        return replace(refused, fields=("app_id",))
+    return refused
