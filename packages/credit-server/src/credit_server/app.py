@@ -20,7 +20,8 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Store, StoreUnavailable
+from credit_server.store.port import StoreUnavailable
+from credit_server.telemetry import HealthWatch, Telemetry, exposed
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
@@ -96,19 +97,38 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
     """
     stopped = _on_signals()
-    async with open_store(settings, page_size=settings.list_page_size) as opened:
-        store = opened.store
+    async with (
+        _observed(settings) as observed,
+        open_store(settings, page_size=settings.list_page_size) as opened,
+    ):
+        store, telemetry = opened.store, observed.telemetry
         await store.verify_schema()
         status = ServiceStatus()
-        async with Committer(store, _commit_limits(settings)) as committer:
+        async with Committer(
+            store, _commit_limits(settings), observer=telemetry.commits
+        ) as committer:
+            services = standard_services(CreditService(committer, store), status)
             server = GrpcServer(
-                standard_services(CreditService(committer, store), status),
+                services,
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
+                observer=telemetry.calls(
+                    services, server_address=settings.host, server_port=settings.port
+                ),
             )
+            telemetry.commits.watch_queue(lambda: committer.waiting)
+            telemetry.connections.watch(lambda: server.connections)
             await _listen(server, settings)
             status.set(True)
-            print(banner(settings, server.port), flush=True)  # noqa: T201 - it is for people
-            watch = asyncio.create_task(_watch_store(store, status, settings))
+            print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
+            watch = asyncio.create_task(
+                HealthWatch(
+                    store,
+                    status,
+                    telemetry.store,
+                    interval_seconds=settings.health_interval_seconds,
+                    timeout_seconds=settings.health_timeout_seconds,
+                ).run()
+            )
             tasks: list[asyncio.Task[Any]] = [asyncio.create_task(stopped.wait())]
             if opened.mongod is not None:
                 tasks.append(asyncio.create_task(_keep_running(opened.mongod)))
@@ -124,9 +144,10 @@ async def serve(settings: ServerSettings) -> None:
                 await _first_error(tasks)
 
 
-def banner(settings: ServerSettings, port: int) -> str:
-    """Describe a server that has started: address, store, how to stop, a line to try."""
-    address = f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
+def banner(settings: ServerSettings, port: int, metrics_address: str | None = None) -> str:
+    """Describe a server that has started: addresses, store, how to stop, a line to try."""
+    address = _address(settings.host, port)
+    metrics = "no metrics" if metrics_address is None else f"http://{metrics_address}/metrics"
     if settings.mongodb_uri is None:
         store = f"embedded mongod, data in {settings.data_dir.resolve()}"
     else:
@@ -135,10 +156,43 @@ def banner(settings: ServerSettings, port: int) -> str:
         [
             f"credit-server listens on {address} (no TLS, no identities)",
             f"  store  {store}",
+            f"  scrape {metrics}",
             "  stop   Ctrl-C or SIGTERM",
             f"  try    credit add --target {address} --user 7 --app 1 --credits 120",
         ]
     )
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Observed:
+    """What observes the server, and where Prometheus can ask it; None: nowhere."""
+
+    telemetry: Telemetry
+    address: str | None
+
+
+@asynccontextmanager
+async def _observed(settings: ServerSettings) -> AsyncIterator[_Observed]:
+    telemetry = Telemetry()
+    async with contextlib.AsyncExitStack() as stack:
+        lag = asyncio.create_task(telemetry.process.watch_loop())
+        stack.callback(lag.cancel)
+        address = None
+        if settings.metrics:
+            host, port = stack.enter_context(
+                exposed(
+                    telemetry.registry,
+                    host=settings.metrics_host,
+                    port=settings.metrics_port,
+                    may_give_way="metrics_port" not in settings.model_fields_set,
+                )
+            )
+            address = _address(host, port)
+        yield _Observed(telemetry=telemetry, address=address)
 
 
 def _hosts(uri: SecretStr) -> str:
@@ -187,23 +241,6 @@ async def _listen(server: GrpcServer, settings: ServerSettings) -> None:
         raise StartError(
             f"Cannot listen on {settings.host} port {settings.port}: {remedy}."
         ) from error
-
-
-async def _watch_store(store: Store, status: ServiceStatus, settings: ServerSettings) -> None:
-    """Keep the health service true: whether the store takes writes."""
-    while True:
-        await asyncio.sleep(settings.health_interval_seconds)
-        try:
-            async with asyncio.timeout(settings.store_timeout_seconds):
-                await store.ping()
-            healthy = True
-        except Exception as error:  # noqa: BLE001 - whatever it is, the store did not say it is well
-            healthy = False
-            if status.__status__():
-                log.warning("the store is away", error=str(error) or type(error).__name__)
-        if healthy and not status.__status__():
-            log.info("the store is back")
-        status.set(healthy)
 
 
 async def _keep_running(mongod: EmbeddedMongod) -> None:

@@ -14,6 +14,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
 from credit_server.transport.header_block import LiteralEncoder
+from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +22,23 @@ log = logging.getLogger(__name__)
 class GrpcServer(Server):
     """Serves services over HTTP/2 without TLS."""
 
-    def __init__(self, services: Collection[IServable], *, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        services: Collection[IServable],
+        *,
+        limits: CallLimits,
+        observer: CallObserver = UNOBSERVED,
+    ) -> None:
         """Prepare to serve.
 
         Args:
             services: What to serve.
             limits: Limits on single calls.
+            observer: Is told of every call.
         """
         super().__init__(services)
         self._limits = limits
+        self._observer = observer
         self._gate = Gate()
         self._protocols: set[_Protocol] = set()
         self._h2_config = H2Configuration(
@@ -48,6 +57,11 @@ class GrpcServer(Server):
         # uvloop's server is not asyncio's, and has the same attribute.
         port: int = self._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         return port
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._protocols)
 
     async def stop(self, *, grace_seconds: float) -> None:
         """Stop: refuse new calls, let running ones finish, then close every connection.
@@ -74,7 +88,9 @@ class GrpcServer(Server):
 
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
-        handler = CallHandler(self._mapping, self.__dispatch__, self._gate, self._limits)
+        handler = CallHandler(
+            self._mapping, self.__dispatch__, self._gate, self._limits, self._observer
+        )
         self._handlers.add(handler)
         return _Protocol(handler, self._config, self._h2_config, self._protocols)
 
