@@ -130,6 +130,16 @@ async def test_the_span_is_current_while_the_method_runs(sdk: Sdk) -> None:
     assert store.current == sdk.span(NAME + "GetAppBalance").context
 
 
+async def test_the_provider_that_was_set_for_the_process_is_used(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: sdk.tracers)
+    async with observed(Telemetry()) as server, Wire.connect(server.port) as wire:
+        await wire.call("GetUserCredits", UserId(user_id=7))
+        await server.quiet()
+    assert sdk.span(NAME + "GetUserCredits")
+
+
 async def test_without_an_sdk_no_span_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> trace.Span:
         raise AssertionError("a span was made")

@@ -13,7 +13,7 @@ from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
 
 from credit_server.errors import StartError
 
@@ -72,8 +72,11 @@ def exposed(
         log.warning(
             "another program uses the port for metrics", port=port, instead=server.server_port
         )
+    # Half of all that is sent would be the times at which series began, which is when we did.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # as the library has it
     server.set_app(make_wsgi_app(registry))
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    # It looks that often whether it is to stop, and the stop waits for it.
+    thread = Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
     thread.start()
     try:
         yield host, server.server_port
