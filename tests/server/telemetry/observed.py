@@ -90,7 +90,7 @@ async def observed(
         calls = telemetry.calls(services, server_address=ADDRESS, server_port=0)
         server = GrpcServer(services, limits=CallLimits(message_bytes_max=4096), observer=calls)
         telemetry.commits.watch_queue(lambda: committer.waiting)
-        telemetry.connections.watch(lambda: server.connections)
+        telemetry.connections.watch_open(lambda: server.open_connections)
         await server.start(ADDRESS, 0)
         try:
             yield Observed(server=server, telemetry=telemetry)

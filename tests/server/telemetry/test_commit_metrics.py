@@ -1,6 +1,7 @@
 """Batches as Prometheus sees them."""
 
 import asyncio
+from collections import Counter
 
 from credit_models import CreditRequest
 from credit_server.commit import CommitLimits
@@ -44,3 +45,14 @@ async def test_conflicts_repetitions_and_unknown_commits_are_counted(server: Obs
     server.telemetry.commits.commit_unknown()
     for name in ("conflicts", "retries", "commit_unknown"):
         assert server.value(f"credit_{name}_total") == 1
+
+
+async def test_what_others_refuse_is_added_to_what_the_queue_refuses(server: Observed) -> None:
+    refused = Counter({"queue_full": 2, "calls": 3})
+    server.telemetry.commits.watch_shed(lambda: refused)
+    server.telemetry.commits.shed("queue_full")
+    assert server.value("credit_shed_total", cause="queue_full") == 3
+    assert server.value("credit_shed_total", cause="calls") == 3
+    refused["calls"] += 1
+    assert server.value("credit_shed_total", cause="calls") == 4
+    assert server.value("credit_shed_total", cause="stopping") == 0

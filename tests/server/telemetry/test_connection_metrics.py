@@ -16,6 +16,5 @@ async def test_open_connections_are_counted(server: Observed) -> None:
 
 
 async def test_closings_are_counted_by_reason(server: Observed) -> None:
-    server.telemetry.connections.closed("idle")
-    server.telemetry.connections.closed("idle")
+    server.telemetry.connections.watch_closed(lambda: {"idle": 2})
     assert server.value("credit_connections_closed_total", reason="idle") == 2

@@ -116,7 +116,7 @@ async def serve(settings: ServerSettings) -> None:
                 ),
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
-            telemetry.connections.watch(lambda: server.connections)
+            telemetry.connections.watch_open(lambda: server.open_connections)
             await _listen(server, settings)
             status.set(True)
             print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people

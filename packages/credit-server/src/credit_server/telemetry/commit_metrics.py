@@ -1,12 +1,14 @@
 """Counts what becomes of batches, for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from credit_server.telemetry.tally import Tally, ValueT
+
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_CAUSES = ("queue_full", "expected_wait", "deadline", "stopping")
+_CAUSES = ("queue_full", "expected_wait", "deadline", "calls", "loop_lag", "stopping")
 
 
 class CommitMetrics:
@@ -38,18 +40,21 @@ class CommitMetrics:
             "Commits of which the store did not say whether they had happened.",
             registry=registry,
         )
-        self._shed = Counter(
-            "credit_shed_total",
+        self._shed = Tally(
+            "credit_shed",
             "Calls that were refused because the server had too much to do.",
-            ("cause",),
-            registry=registry,
+            "cause",
+            registry,
         )
-        for cause in _CAUSES:  # so that a first refusal is an increase
-            self._shed.labels(cause)
+        self._shed.expect(*_CAUSES)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Have the depth of the queue asked for whenever somebody looks."""
         self._depth.set_function(depth)
+
+    def watch_shed(self, counts: Callable[[], Mapping[ValueT, int]]) -> None:
+        """Have what others refuse, by cause, asked for whenever somebody looks."""
+        self._shed.watch(counts)
 
     def batch_settled(self, size: int, seconds: float) -> None:
         """Note a batch whose result is certain, or was given up."""
@@ -70,4 +75,4 @@ class CommitMetrics:
 
     def shed(self, cause: str) -> None:
         """Count a refusal."""
-        self._shed.labels(cause).inc()
+        self._shed.add(cause)

@@ -1,12 +1,13 @@
 """Observes group commit: counts, measures and traces batches."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from credit_server.telemetry import batch_spans
 from credit_server.telemetry.batch_spans import BatchSpans
 from credit_server.telemetry.commit_metrics import CommitMetrics
 from credit_server.telemetry.instruments import CommitInstruments
+from credit_server.telemetry.tally import ValueT
 
 
 class CommitTelemetry:
@@ -30,6 +31,10 @@ class CommitTelemetry:
         """Have the depth of the queue asked for whenever somebody looks, from any thread."""
         self._metrics.watch_queue(depth)
         self._instruments.watch_queue(depth)
+
+    def watch_shed(self, counts: Callable[[], Mapping[ValueT, int]]) -> None:
+        """Have what is refused before it becomes a write asked for, by cause, from any thread."""
+        self._metrics.watch_shed(counts)
 
     def batch(self, contexts: Sequence[object]) -> contextlib.AbstractContextManager[None]:
         """Enclose the settling of a batch; the contexts are what `ObservedCall.context` gives."""

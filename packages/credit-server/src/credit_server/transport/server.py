@@ -59,7 +59,7 @@ class GrpcServer(Server):
         return port
 
     @property
-    def connections(self) -> int:
+    def open_connections(self) -> int:
         """How many connections are open."""
         return len(self._protocols)
 
