@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily
@@ -39,7 +39,7 @@ class Tally:
     def watch(self, counts: Callable[[], Mapping[ValueT, int]]) -> None:
         """Add what somebody else counts; it only ever grows, and is read from any thread."""
         # A copy: a thread of its own reads it, and dict copies without letting others in.
-        self._others.append(lambda: {**counts()})
+        self._others.append(lambda: {**cast(Mapping[str, int], counts())})
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Tell Prometheus."""
