@@ -215,8 +215,10 @@ def _launch(
 ) -> ServerProcess:
     number = len(list(folder.glob("credit-server-*.log")))
     port = () if "--port" in options else ("--port", "0")
+    # Several servers run on one machine; those that share the default would warn of it.
+    metrics = () if "--metrics-port" in options else ("--metrics-port", "0")
     process = subprocess.Popen(
-        [*COMMAND, "serve", *port, *options],
+        [*COMMAND, "serve", *port, *metrics, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import socket
@@ -32,12 +33,13 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
     embedded: ServerProcess,
 ) -> None:
-    first, store, stop, line_to_try = embedded.banner.splitlines()
+    first, store, scrape, stop, line_to_try = embedded.banner.splitlines()
     assert first == (
         f"credit-server listens on 127.0.0.1:{embedded.port}"
         " (no TLS, no identities, open to all of this machine)"
     )
     assert store == f"  store  embedded mongod, data in {embedded.folder / '.credit-data'}"
+    assert re.fullmatch(r"  scrape http://127\.0\.0\.1:\d+/metrics", scrape)
     assert stop == "  stop   Ctrl-C or SIGTERM"
     assert embedded.address in line_to_try
 

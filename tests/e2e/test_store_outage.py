@@ -11,6 +11,7 @@ from grpclib.client import Channel
 from grpclib.client import Stream as ClientStream
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from pymongo import AsyncMongoClient
 
 from tests.e2e.mongod_process import MongodProcess, running_mongod
 from tests.e2e.server_process import ServerProcess, migrated, running_server
@@ -58,7 +59,21 @@ async def start(mongod: MongodProcess) -> None:
     await mongod.start()
 
 
-@pytest.mark.parametrize(("fail", "mend"), [(kill, start), (freeze, thaw)])
+async def step_down(mongod: MongodProcess) -> None:
+    await _command(mongod, {"replSetStepDown": 600, "secondaryCatchUpPeriodSecs": 0, "force": True})
+
+
+async def step_up(mongod: MongodProcess) -> None:
+    await _command(mongod, {"replSetFreeze": 0})
+
+
+async def _command(mongod: MongodProcess, command: dict[str, object]) -> None:
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod.uri, directConnection=True) as client:
+        await client.admin.command(command)
+
+
+@pytest.mark.parametrize(("fail", "mend"), [(kill, start), (freeze, thaw), (step_down, step_up)])
 async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
     mongod: MongodProcess, server: ServerProcess, fail: Act, mend: Act
 ) -> None:

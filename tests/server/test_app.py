@@ -68,7 +68,13 @@ class Mongod:
 
 def _settings(**changes: object) -> ServerSettings:
     return ServerSettings.model_validate(
-        {"port": 0, "health_interval_seconds": 0.01, "grace_seconds": 5, **changes}
+        {
+            "port": 0,
+            "metrics_port": 0,
+            "health_interval_seconds": 0.01,
+            "grace_seconds": 5,
+            **changes,
+        }
     )
 
 
@@ -86,7 +92,7 @@ async def _serving(
     async def open_store(settings: StoreSettings, **_: int) -> AsyncIterator[object]:
         yield SimpleNamespace(store=store, mongod=mongod)
 
-    def banner(settings: ServerSettings, port: int) -> str:
+    def banner(settings: ServerSettings, port: int, metrics_address: str | None) -> str:
         listening.set_result(port)
         return "it listens"
 

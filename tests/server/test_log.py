@@ -128,3 +128,18 @@ def test_libraries_do_not_fill_the_log_even_at_debug(monkeypatch: pytest.MonkeyP
         logging.getLogger(name).info("one of very many")
         logging.getLogger(name).debug("one of very many")
     assert not stream.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_is_bound_to_a_call_is_in_every_line_of_it(
+    log_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _configured(monkeypatch, log_format)
+    with structlog.contextvars.bound_contextvars(request_id="the-call"):
+        structlog.get_logger("ours").warning("of ours")
+        logging.getLogger("theirs").warning("of a library's")
+    structlog.get_logger("ours").warning("of nobody's")
+    bound, library, free = stream.getvalue().splitlines()
+    assert "the-call" in bound
+    assert "the-call" in library
+    assert "the-call" not in free

@@ -67,6 +67,10 @@ GIVEN: dict[str, tuple[str, object]] = {
     "commit_retry_seconds": ("0.5", 0.5),
     "commit_cache_max": ("0", 0),
     "health_interval_seconds": ("1", 1.0),
+    "health_timeout_seconds": ("0.5", 0.5),
+    "metrics": ("false", False),
+    "metrics_host": ("127.0.0.8", "127.0.0.8"),
+    "metrics_port": ("0", 0),
     "grace_seconds": ("3600", 3600.0),
     "audit_log": ("/var/log/credit/audit.json", Path("/var/log/credit/audit.json")),
     "log_format": ("json", "json"),
@@ -124,6 +128,9 @@ OUT_OF_RANGE = {
     "commit_retry_seconds": ["0", "3601"],
     "commit_cache_max": ["-1", "100000001"],
     "health_interval_seconds": ["0", "inf"],
+    "health_timeout_seconds": ["0", "3601"],
+    "metrics": ["perhaps"],
+    "metrics_port": ["-1", "65536"],
     "grace_seconds": ["0", "3601"],
     "log_format": ["xml"],
     "log_level": ["trace"],
@@ -143,8 +150,10 @@ def parse(options: Sequence[str] = ()) -> ServerSettings:
 
 def as_option(name: str, value: str) -> list[str]:
     """Writes a setting as an option; a yes-or-no one has no value."""
-    option = f"--{name.replace('_', '-')}"
-    return [option] if value == "true" else [option, value]
+    option = name.replace("_", "-")
+    if value in ("true", "false"):
+        return [f"--{option}" if value == "true" else f"--no-{option}"]
+    return [f"--{option}", value]
 
 
 def with_companions(name: str) -> dict[str, str]:
@@ -155,6 +164,11 @@ def with_companions(name: str) -> dict[str, str]:
 def test_every_setting_is_tried_here() -> None:
     assert sorted(GIVEN) == EVERY_FIELD
     assert all(GIVEN[name][1] != getattr(parse(), name) for name in EVERY_FIELD)
+
+
+def test_a_port_for_metrics_that_was_not_named_is_known_as_such() -> None:
+    assert "metrics_port" not in parse().model_fields_set
+    assert "metrics_port" in parse(["--metrics-port", "9464"]).model_fields_set
 
 
 def test_every_setting_is_described() -> None:

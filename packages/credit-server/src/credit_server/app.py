@@ -23,7 +23,8 @@ from credit_server.errors import StartError
 from credit_server.identity import Authenticator, open_authenticator, open_tls
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Store, StoreUnavailable
+from credit_server.store.port import StoreUnavailable
+from credit_server.telemetry import HealthWatch, Telemetry, exposed
 from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.address import try_address
 from credit_server.transport.audit import AuditLog, ordinary_log
@@ -108,24 +109,42 @@ async def serve(settings: ServerSettings) -> None:
     stopped = _on_signals()
     await _check_address(settings)
     async with (
+        _observed(settings) as observed,
         _open_audit(settings, authenticator) as audit,
         open_store(settings, page_size=settings.list_page_size) as opened,
     ):
-        store = opened.store
+        store, telemetry = opened.store, observed.telemetry
         await store.verify_schema()
         status = ServiceStatus()
-        async with Committer(store, _commit_limits(settings)) as committer:
+        async with Committer(
+            store, _commit_limits(settings), observer=telemetry.commits
+        ) as committer:
+            services = standard_services(CreditService(committer, store, audit), status)
             server = GrpcServer(
-                standard_services(CreditService(committer, store, audit), status),
+                services,
                 limits=CallLimits(message_bytes_max=settings.message_bytes_max),
                 connections=_connection_limits(settings),
                 access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
+                observer=telemetry.calls(
+                    services, server_address=settings.host, server_port=settings.port
+                ),
             )
+            telemetry.commits.watch_queue(lambda: committer.waiting)
+            telemetry.connections.watch_open(lambda: len(server.connections.members))
+            telemetry.connections.watch_closed(lambda: server.connections.closed)
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
             status.set(True)
-            print(banner(settings, server.port), flush=True)  # noqa: T201 - it is for people
-            watch = asyncio.create_task(_watch_store(store, status, settings))
+            print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
+            watch = asyncio.create_task(
+                HealthWatch(
+                    store,
+                    status,
+                    telemetry.store,
+                    interval_seconds=settings.health_interval_seconds,
+                    timeout_seconds=settings.health_timeout_seconds,
+                ).run()
+            )
             tasks: list[asyncio.Task[Any]] = [asyncio.create_task(stopped.wait())]
             if opened.mongod is not None:
                 tasks.append(asyncio.create_task(_keep_running(opened.mongod)))
@@ -141,9 +160,10 @@ async def serve(settings: ServerSettings) -> None:
                 await _first_error(tasks)
 
 
-def banner(settings: ServerSettings, port: int) -> str:
-    """Describe a server that has started: address, store, how to stop, a line to try."""
-    address = f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
+def banner(settings: ServerSettings, port: int, metrics_address: str | None = None) -> str:
+    """Describe a server that has started: addresses, store, how to stop, a line to try."""
+    address = _address(settings.host, port)
+    metrics = "no metrics" if metrics_address is None else f"http://{metrics_address}/metrics"
     if settings.mongodb_uri is None:
         store = f"embedded mongod, data in {settings.data_dir.resolve()}"
     else:
@@ -151,6 +171,7 @@ def banner(settings: ServerSettings, port: int) -> str:
     lines = [
         f"credit-server listens on {address} ({_protection(settings)})",
         f"  store  {store}",
+        f"  scrape {metrics}",
         "  stop   Ctrl-C or SIGTERM",
     ]
     if settings.tls_certificate is None and not settings.has_identities:
@@ -169,6 +190,38 @@ def _protection(settings: ServerSettings) -> str:
         reach = "this machine" if is_loopback(settings.host) else "the network: INSECURE"
         parts.append(f"no identities, open to all of {reach}")
     return ", ".join(parts)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Observed:
+    """What observes the server, and where Prometheus can ask it; None: nowhere."""
+
+    telemetry: Telemetry
+    address: str | None
+
+
+@asynccontextmanager
+async def _observed(settings: ServerSettings) -> AsyncIterator[_Observed]:
+    telemetry = Telemetry()
+    async with contextlib.AsyncExitStack() as stack:
+        lag = asyncio.create_task(telemetry.process.watch_loop())
+        stack.callback(lag.cancel)
+        address = None
+        if settings.metrics:
+            host, port = stack.enter_context(
+                exposed(
+                    telemetry.registry,
+                    host=settings.metrics_host,
+                    port=settings.metrics_port,
+                    may_give_way="metrics_port" not in settings.model_fields_set,
+                )
+            )
+            address = _address(host, port)
+        yield _Observed(telemetry=telemetry, address=address)
 
 
 def _hosts(uri: SecretStr) -> str:
@@ -287,23 +340,6 @@ def _not_listening(settings: ServerSettings, error: OSError) -> StartError:
         errno.EADDRNOTAVAIL: "this machine does not have that address: see --host",
     }.get(error.errno or 0, "see --host and --port")
     return StartError(f"Cannot listen on {settings.host} port {settings.port}: {remedy}.")
-
-
-async def _watch_store(store: Store, status: ServiceStatus, settings: ServerSettings) -> None:
-    """Keep the health service true: whether the store takes writes."""
-    while True:
-        await asyncio.sleep(settings.health_interval_seconds)
-        try:
-            async with asyncio.timeout(settings.store_timeout_seconds):
-                await store.ping()
-            healthy = True
-        except Exception as error:  # noqa: BLE001 - whatever it is, the store did not say it is well
-            healthy = False
-            if status.__status__():
-                log.warning("the store is away", error=str(error) or type(error).__name__)
-        if healthy and not status.__status__():
-            log.info("the store is back")
-        status.set(healthy)
 
 
 async def _keep_running(mongod: EmbeddedMongod) -> None:

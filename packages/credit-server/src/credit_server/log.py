@@ -16,6 +16,8 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
+        # The request id and the trace of the call that logs.
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -8,11 +8,14 @@ from credit_server.commit.errors import (
     ResultUnknown,
     Stopping,
 )
+from credit_server.commit.observer import CommitObserver, NoObserver
 
 __all__ = [
     "CommitError",
     "CommitLimits",
+    "CommitObserver",
     "Committer",
+    "NoObserver",
     "NotCommitted",
     "Overloaded",
     "ResultUnknown",

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from credit_server.commit.errors import Overloaded, Stopping
 from credit_server.commit.lane import Entry, Lane, LaneLimits
+from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
 
@@ -56,6 +57,7 @@ class Committer:
         *,
         now: Callable[[], datetime] = utc_now,
         random: Random | None = None,
+        observer: CommitObserver | None = None,
     ) -> None:
         """Prepare the lanes.
 
@@ -64,7 +66,9 @@ class Committer:
             limits: All have defaults.
             now: The clock: UTC, in whole milliseconds.
             random: For jitter and for the choice of slots; not for secrets.
+            observer: Is told of batches and refusals; None where nobody watches.
         """
+        self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
         lane_limits = LaneLimits(
             batch_max=self._limits.batch_max,
@@ -76,17 +80,26 @@ class Committer:
         )
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._lanes = [
-            Lane(store.writer(), lane_limits, now=now, random=random)
+            Lane(store.writer(), lane_limits, now=now, random=random, observer=self._observer)
             for _ in range(self._limits.lanes)
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
-    async def submit(self, command: Command) -> Receipt | Refusal:
+    @property
+    def waiting(self) -> int:
+        """How many writes are without an answer, those under way included."""
+        return sum(lane.unanswered for lane in self._lanes)
+
+    async def submit(self, command: Command, context: object | None = None) -> Receipt | Refusal:
         """Have a command decided and committed.
 
         If the caller is cancelled while the command waits, it is dropped; once its batch is under
         way, the batch goes on undisturbed.
+
+        Args:
+            command: What to decide.
+            context: What the observer is given when the command's batch begins.
 
         Raises:
             Overloaded: Too many writes are waiting.
@@ -96,13 +109,15 @@ class Committer:
             Exception: A bug; the command had no effect.
         """
         if self._stopping:
+            self._observer.shed("stopping")
             raise Stopping("the server is shutting down")
         # Users are numbers that somebody counts up: the remainder spreads them evenly.
         lane = self._lanes[command.user_id % len(self._lanes)]
         if lane.full:
+            self._observer.shed("queue_full")
             raise Overloaded("more writes are waiting than are queued")
         answer: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
-        lane.offer(Entry(command, answer))
+        lane.offer(Entry(command, answer, context))
         return await answer
 
     async def __aenter__(self) -> "Committer":

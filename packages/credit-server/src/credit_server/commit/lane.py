@@ -15,6 +15,7 @@ from random import Random
 
 from credit_server.commit.cache import Cache
 from credit_server.commit.errors import NotCommitted, ResultUnknown
+from credit_server.commit.observer import CommitObserver
 from credit_server.commit.plan import Known, Plan, plan
 from credit_server.ledger import (
     Accepted,
@@ -70,20 +71,29 @@ class LaneLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command that waits, and where its answer goes."""
+    """A command that waits, where its answer goes, and what its batch's observer is told."""
 
     command: Command
     answer: "asyncio.Future[Receipt | Refusal]"
+    context: object = None
 
 
 class Lane:
     """Commits the writes of some users."""
 
     def __init__(
-        self, writer: Writer, limits: LaneLimits, *, now: Callable[[], datetime], random: Random
+        self,
+        writer: Writer,
+        limits: LaneLimits,
+        *,
+        now: Callable[[], datetime],
+        random: Random,
+        observer: CommitObserver,
     ) -> None:
         self._writer = writer
         self._limits = limits
+        self._observer = observer
+        self._attempts = 0
         self._now = now
         self._random = random
         self._slot = random.randrange(_SLOTS)
@@ -95,6 +105,11 @@ class Lane:
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
         self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
+
+    @property
+    def unanswered(self) -> int:
+        """How many commands are without an answer, those under way included."""
+        return self._unanswered
 
     @property
     def full(self) -> bool:
@@ -125,13 +140,19 @@ class Lane:
             await self._arrived.wait()
             batch = self._take()
             if batch:
-                give_up_at = asyncio.get_running_loop().time() + self._limits.retry_seconds
-                try:
-                    await self._settle(batch, give_up_at)
-                except Exception as error:
-                    # Whatever it is, those who wait get an answer and the lane goes on.
-                    log.exception("a batch could not be settled")
-                    self._fail(batch, error, uncertain=True)
+                await self._run_batch(batch)
+
+    async def _run_batch(self, batch: Sequence[Entry]) -> None:
+        loop = asyncio.get_running_loop()
+        began, self._attempts = loop.time(), 0
+        try:
+            with self._observer.batch([entry.context for entry in batch]):
+                await self._settle(batch, began + self._limits.retry_seconds)
+        except Exception as error:
+            # Whatever it is, those who wait get an answer and the lane goes on.
+            log.exception("a batch could not be settled")
+            self._fail(batch, error, uncertain=True)
+        self._observer.batch_settled(len(batch), loop.time() - began, self._attempts)
 
     def _take(self) -> list[Entry]:
         """Take the next batch off the queue. Whoever no longer waits for an answer is left out."""
@@ -169,11 +190,13 @@ class Lane:
                 return
             reason: Exception
             split = False
+            self._attempts += 1
             try:
                 outcomes = await self._attempt([entry.command for entry in batch], careful=careful)
             except Conflict as error:
                 reason = error
                 conflicts += 1
+                self._observer.conflict()
                 split = conflicts > _CONFLICTS_BEFORE_SPLIT
                 self._slot = self._random.randrange(_SLOTS)
             except Interrupted as error:
@@ -181,6 +204,7 @@ class Lane:
             except CommitUnknown as error:
                 reason = error
                 uncertain = True
+                self._observer.commit_unknown()
             except StoreUnavailable as error:
                 reason = error
                 if not uncertain:
@@ -199,6 +223,7 @@ class Lane:
             careful = True
             if split and len(batch) > 1:
                 middle = len(batch) // 2
+                self._observer.retried()
                 for half in (batch[:middle], batch[middle:]):
                     await self._settle(half, give_up_at, careful=True, uncertain=uncertain)
                 return
@@ -206,6 +231,7 @@ class Lane:
                 self._fail(batch, reason, uncertain=uncertain)
                 return
             attempt += 1
+            self._observer.retried()
             await asyncio.sleep(self._pause(attempt))
 
     async def _attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:

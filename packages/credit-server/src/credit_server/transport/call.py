@@ -22,6 +22,7 @@ from grpclib.server import Stream
 from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
+from credit_server.transport.observer import UNOBSERVED, CallObservation
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
@@ -40,6 +41,7 @@ class Call(Stream[Received, Sent]):
         flush_soon: Sends what was written to the connection, a moment later.
         identity: Who makes the call; None: nobody was asked, or it is not known yet.
         outcome: The name of the status that the call was answered with; empty before that.
+        observation: Is told of its messages.
     """
 
     request_id: str
@@ -49,6 +51,7 @@ class Call(Stream[Received, Sent]):
     flush_soon: Callable[[Connection], None]
     identity: Identity | None
     outcome: str
+    observation: CallObservation = UNOBSERVED
 
     @property
     def path(self) -> str:
@@ -105,6 +108,11 @@ class Call(Stream[Received, Sent]):
         """
         return cast(Received, await self.recv_message())
 
+    async def send_message(self, message: Sent) -> None:
+        """Send one message, after the headers where they have not been sent."""
+        await super().send_message(message)
+        self.observation.message_sent()
+
     async def send_answer(self, message: Sent) -> None:
         """Send the only message of an answer and the status OK together.
 
@@ -130,18 +138,22 @@ class Call(Stream[Received, Sent]):
         self._send_initial_metadata_done = self._send_message_done = True
         self._send_trailing_metadata_done = True
         self.outcome = Status.OK.name
+        self.observation.message_sent()
 
     async def send_messages(self, messages: Iterable[Sent]) -> None:
         """Send several messages in as few frames as they fit in."""
         if not self._send_initial_metadata_done:
             await self.send_initial_metadata()
         data = bytearray()
+        count = 0
         for message in messages:
+            count += 1
             encoded = self._codec.encode(message, self._send_type)
             data += _FRAME.pack(0, len(encoded)) + encoded
         if data:
             await self._stream.send_data(bytes(data))
             self._send_message_done = True
+            self.observation.message_sent(count)
 
     async def send_initial_metadata(self, *, metadata: _MetadataLike | None = None) -> None:
         """Send the headers that begin an answer."""
@@ -213,9 +225,11 @@ class Call(Stream[Received, Sent]):
         if len(data) != length:
             raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
         try:
-            return cast(Received, self._codec.decode(data, self._recv_type))
+            message = cast(Received, self._codec.decode(data, self._recv_type))
         except WireError as error:
             raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
+        self.observation.message_received()
+        return message
 
     async def _recv(self, size: int) -> bytes:
         try:

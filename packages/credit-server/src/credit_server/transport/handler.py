@@ -24,6 +24,7 @@ from credit_server.commit import Stopping
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
 from credit_server.transport.call import Call
+from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -81,11 +82,13 @@ class CallHandler(Handler):
         gate: Gate,
         limits: CallLimits,
         access: Access,
+        observer: CallObserver = UNOBSERVED,
     ) -> None:
         super().__init__(dict(methods), WireCodec(), StatusDetailsCodec(), dispatch)
         self._gate = gate
         self._limits = limits
         self._access = access
+        self._observer = observer
         self._flushing = False
 
     def flush_soon(self, connection: Connection) -> None:
@@ -133,6 +136,7 @@ class CallHandler(Handler):
         """Serve one call and log it; nothing but a cancellation comes out of it."""
         started = time.perf_counter()
         call = self._call(stream, fields)
+        self._observe(call, fields)
         error: BaseException | None = None
         try:
             await self._answer(call, fields)
@@ -147,7 +151,9 @@ class CallHandler(Handler):
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             error = bug
         finally:
-            _log_call(fields.get(":path", ""), call, time.perf_counter() - started, error)
+            seconds = time.perf_counter() - started
+            _log_call(fields.get(":path", ""), call, seconds, error)
+            call.observation.finished(_status(call.outcome), seconds)
 
     def _call(self, stream: H2Stream, fields: Mapping[str, str]) -> "Call[object, object]":
         method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
@@ -172,6 +178,14 @@ class CallHandler(Handler):
         call.outcome = ""
         return call
 
+    def _observe(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
+        """Have the call observed, and named in all that its task logs."""
+        peer = call.peer.addr()
+        call.observation = self._observer.started(fields.get(":path", ""), fields, peer)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        if call.observation.trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
+
     async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
         rejection = _rejection(fields)
         if rejection is not None:
@@ -180,6 +194,8 @@ class CallHandler(Handler):
         try:
             call.deadline = _deadline(fields)
             self._access.admit(call, fields.get("authorization"))
+            if call.identity is not None:
+                structlog.contextvars.bind_contextvars(identity=call.identity.name)
             method = self.mapping.get(call.path)
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
@@ -245,6 +261,17 @@ def _rejection(fields: Mapping[str, str]) -> Headers | None:
     if fields.get("te") != "trailers":
         return [(":status", "400")]
     return None
+
+
+def _status(outcome: str) -> Status:
+    """Say what a client makes of a call's outcome.
+
+    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md. A call that was
+    not answered had nobody left to answer.
+    """
+    if outcome.startswith("HTTP "):
+        return Status.INTERNAL if outcome == "HTTP 400" else Status.UNKNOWN
+    return Status[outcome] if outcome else Status.CANCELLED
 
 
 def _log_call(

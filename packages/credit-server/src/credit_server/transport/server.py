@@ -16,6 +16,7 @@ from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class GrpcServer(Server):
         limits: CallLimits,
         access: Access,
         connections: ConnectionLimits = _DEFAULTS,
+        observer: CallObserver = UNOBSERVED,
     ) -> None:
         """Prepare to serve.
 
@@ -48,6 +50,7 @@ class GrpcServer(Server):
             limits: Limits on single calls.
             access: Who may make which call.
             connections: Limits on connections.
+            observer: Is told of every call.
 
         Raises:
             LookupError: Something is served of which `access` does not know who may call it.
@@ -58,6 +61,7 @@ class GrpcServer(Server):
         self._access = access
         self._limits = limits
         self._connection_limits = connections
+        self._observer = observer
         self._gate = Gate()
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
@@ -141,7 +145,12 @@ class GrpcServer(Server):
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
         handler = CallHandler(
-            self._mapping, self.__dispatch__, self._gate, self._limits, self._access
+            self._mapping,
+            self.__dispatch__,
+            self._gate,
+            self._limits,
+            self._access,
+            self._observer,
         )
         self._handlers.add(handler)
         return ServerProtocol(

@@ -91,7 +91,7 @@ class CreditService(CreditServiceBase):
 
     async def _commit(self, call: Call[_Write, Empty], command: Command) -> Receipt:
         try:
-            result = await self._committer.submit(command)
+            result = await self._committer.submit(command, call.observation.context)
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):

@@ -1,0 +1,67 @@
+"""A real server's metrics, as Prometheus reads them where the banner says."""
+
+import asyncio
+import re
+import urllib.request
+
+from credit_client import CreditClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import StartServer
+from tests.e2e.server_process import ServerProcess, run_credit_server
+
+
+async def _samples(server: ServerProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    (url,) = re.findall(r"  scrape (http://\S+)", server.banner)
+
+    def read() -> str:
+        with urllib.request.urlopen(url) as response:
+            return str(response.read().decode())
+
+    text = await asyncio.to_thread(read)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_a_call_and_its_batch_are_seen(
+    credit_server_process: StartServer, store_options: list[str]
+) -> None:
+    server = await credit_server_process(*store_options)
+    async with CreditClient(server.address) as client:
+        await client.add(user_id=7, app_id=1, credits=5, created_by=9)
+        await client.balance(1, 7)
+        samples = await _samples(server)
+    call = {
+        "grpc_type": "unary",
+        "grpc_service": "credit.v1.CreditService",
+        "grpc_method": "AddCredits",
+        "grpc_code": "OK",
+    }
+    assert samples["grpc_server_handled_total", frozenset(call.items())] == 1
+    assert samples["credit_batch_size_count", frozenset()] == 1
+    assert samples["credit_store_healthy", frozenset()] == 1
+    assert samples["credit_connections", frozenset()] >= 1  # the SDK may open more than one
+    assert not [name for name, _ in samples if name.endswith("_created")]
+
+
+async def test_a_port_for_metrics_that_is_in_use_is_refused(
+    credit_server_process: StartServer, store_options: list[str]
+) -> None:
+    server = await credit_server_process(*store_options)
+    (port,) = re.findall(r"  scrape http://127.0.0.1:(\d+)/", server.banner)
+    options = ("serve", *store_options, "--port", "0", "--metrics-port", port)
+    ended = await run_credit_server(server.folder, *options)
+    assert ended.status == 1
+    assert f"port {port}" in ended.errors
+    assert "--no-metrics" in ended.errors
+    assert "Traceback" not in ended.errors
+
+
+async def test_a_server_without_metrics_says_so(
+    credit_server_process: StartServer, store_options: list[str]
+) -> None:
+    server = await credit_server_process(*store_options, "--no-metrics")
+    assert "  scrape no metrics\n" in server.banner

@@ -1,0 +1,34 @@
+"""A server that is observed by an SDK, and a connection to it."""
+
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.server.telemetry.observed import Observed, Sdk, observed
+from tests.server.transport.wire import Wire
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
+    """Keeps what is logged, instead of rendering it."""
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def sdk() -> Sdk:
+    return Sdk()
+
+
+@pytest.fixture
+async def server(sdk: Sdk) -> AsyncIterator[Observed]:
+    async with observed(sdk.telemetry()) as running:
+        yield running
+
+
+@pytest.fixture
+async def wire(server: Observed) -> AsyncIterator[Wire]:
+    async with Wire.connect(server.port) as connection:
+        yield connection

@@ -1,0 +1,105 @@
+"""A whole server on the memory twin that is observed, and what has been seen of it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from credit_server.commit import CommitLimits, Committer
+from credit_server.store.memory import MemoryStore
+from credit_server.telemetry import Telemetry
+from credit_server.transport.access import Access
+from credit_server.transport.audit import AuditLog
+from credit_server.transport.handler import CallLimits
+from credit_server.transport.server import GrpcServer
+from credit_server.transport.service import CreditService
+from credit_server.transport.standard import standard_services
+from grpclib.health.check import ServiceStatus
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+ADDRESS = "127.0.0.1"
+
+
+@dataclass(kw_only=True)
+class Sdk:
+    """An SDK of OpenTelemetry that keeps what it is told."""
+
+    exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
+    reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
+
+    def __post_init__(self) -> None:
+        self.tracers = TracerProvider(shutdown_on_exit=False)
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def telemetry(self) -> Telemetry:
+        return Telemetry(tracer_provider=self.tracers, meter_provider=self.meters)
+
+    def spans(self, name: str) -> Sequence[ReadableSpan]:
+        """Returns the spans of a name that have ended, oldest first."""
+        return [span for span in self.exporter.get_finished_spans() if span.name == name]
+
+    def span(self, name: str) -> ReadableSpan:
+        """Returns the only span of a name."""
+        (span,) = self.spans(name)
+        return span
+
+    def metrics(self) -> MetricsData:
+        """Returns what an exporter would export now."""
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """A server that is observed."""
+
+    server: GrpcServer
+    telemetry: Telemetry
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def value(self, name: str, **labels: str) -> float:
+        """Returns the value of a sample that Prometheus would be shown."""
+        value = self.telemetry.registry.get_sample_value(name, labels)
+        assert value is not None, f"there is no {name} {labels}"
+        return value
+
+    async def quiet(self) -> None:
+        """Waits until no call of the contract runs."""
+        await self.server._gate.wait_idle()
+
+
+@asynccontextmanager
+async def observed(
+    telemetry: Telemetry,
+    store: MemoryStore | None = None,
+    *,
+    limits: CommitLimits | None = None,
+) -> AsyncIterator[Observed]:
+    """Starts a server, and stops it in the end."""
+    store = store or MemoryStore()
+    async with Committer(store, limits, observer=telemetry.commits) as committer:
+        status, audit = ServiceStatus(), AuditLog(None)
+        status.set(True)
+        services = standard_services(CreditService(committer, store, audit), status)
+        calls = telemetry.calls(services, server_address=ADDRESS, server_port=0)
+        server = GrpcServer(
+            services,
+            limits=CallLimits(message_bytes_max=4096),
+            access=Access(None, audit=audit),
+            observer=calls,
+        )
+        telemetry.commits.watch_queue(lambda: committer.waiting)
+        telemetry.connections.watch_open(lambda: len(server.connections.members))
+        await server.start(ADDRESS, 0)
+        try:
+            yield Observed(server=server, telemetry=telemetry)
+        finally:
+            await server.stop(grace_seconds=0)

@@ -1,0 +1,20 @@
+"""Connections as Prometheus sees them."""
+
+from credit_models import UserId
+
+from tests.server.telemetry.observed import Observed
+from tests.server.transport.serving import until
+from tests.server.transport.wire import Wire
+
+
+async def test_open_connections_are_counted(server: Observed) -> None:
+    assert server.value("credit_connections") == 0
+    async with Wire.connect(server.port) as wire:
+        await wire.call("GetUserCredits", UserId(user_id=7))
+        assert server.value("credit_connections") == 1
+    await until(lambda: server.value("credit_connections") == 0)
+
+
+async def test_closings_are_counted_by_reason(server: Observed) -> None:
+    server.telemetry.connections.watch_closed(lambda: {"idle": 2})
+    assert server.value("credit_connections_closed_total", reason="idle") == 2

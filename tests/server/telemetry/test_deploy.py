@@ -1,0 +1,157 @@
+"""The dashboard and the alerts ask for nothing that the server does not show."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped] # it ships no types
+from credit_server.commit import Committer
+from credit_server.settings import ServerSettings
+from credit_server.store.memory import MemoryStore
+from credit_server.telemetry import Telemetry
+from credit_server.transport.audit import AuditLog
+from credit_server.transport.service import CreditService
+from credit_server.transport.standard import standard_services
+from grpclib.health.check import ServiceStatus
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+# What Prometheus adds to every series.
+ADDED = {"job", "instance"}
+METRIC = re.compile(r"\b((?:credit|grpc|process|python|up)_?[a-z_]*)\b(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'([a-z_]+)(=~|!~|!=|=)"([^"]*)"')
+GROUPING = re.compile(r"\b(?:by|without) \(([^)]*)\)")
+
+Labels = Mapping[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def shown() -> Mapping[str, Labels]:
+    """Each sample that the server shows, with its labels and their values."""
+    telemetry = Telemetry()
+    store = MemoryStore()
+    service = CreditService(Committer(store), store, AuditLog(None))
+    telemetry.calls(
+        standard_services(service, ServiceStatus()), server_address="127.0.0.1", server_port=0
+    )
+    telemetry.connections.watch_closed(lambda: {"idle": 1})  # its reasons are the transport's
+    samples: dict[str, dict[str, set[str]]] = {}
+    for family in telemetry.registry.collect():
+        for sample in family.samples:
+            labels = samples.setdefault(sample.name, {})
+            for label, value in sample.labels.items():
+                labels.setdefault(label, set()).add(value)
+    return samples
+
+
+def _dashboard() -> dict[str, Any]:  # Any: what JSON holds
+    dashboard: dict[str, Any] = json.loads((DEPLOY / "grafana" / "credit.json").read_text())
+    return dashboard
+
+
+def _rules() -> list[dict[str, Any]]:  # Any: what YAML holds
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def _panels() -> Iterator[dict[str, Any]]:  # Any: what JSON holds
+    return (panel for panel in _dashboard()["panels"] if panel["type"] != "row")
+
+
+def _queries() -> list[tuple[str, str]]:
+    panels = [
+        (panel["title"], target["expr"]) for panel in _panels() for target in panel["targets"]
+    ]
+    variables = [
+        (variable["name"], re.sub(r"label_values\((.*), \w+\)", r"\1", variable["query"]["query"]))
+        for variable in _dashboard()["templating"]["list"]
+        if variable["type"] == "query"
+    ]
+    return panels + variables + [(rule["alert"], rule["expr"]) for rule in _rules()]
+
+
+QUERIES = _queries()
+
+
+@pytest.mark.parametrize(("name", "query"), QUERIES, ids=[name for name, _ in QUERIES])
+def test_a_query_asks_for_what_is_shown(name: str, query: str, shown: Mapping[str, Labels]) -> None:
+    bare = GROUPING.sub("", query)
+    asked = METRIC.findall(re.sub(r'"[^"]*"(?![^{]*\})', "", bare))
+    assert asked, query
+    known: set[str] = set(ADDED)
+    for metric, matchers in asked:
+        assert metric in shown, f"{name}: there is no {metric}"
+        known |= shown[metric].keys()
+        for label, operator, value in MATCHER.findall(matchers):
+            _assert_known(shown[metric], label, operator, value)
+    for group in GROUPING.findall(query):
+        assert {label.strip() for label in group.split(",")} <= known, f"{name}: by {group}"
+    assert query.count("(") == query.count(")")
+
+
+def _assert_known(labels: Labels, label: str, operator: str, value: str) -> None:
+    assert label in labels.keys() | ADDED, f"there is no label {label}"
+    if label in ADDED:
+        return
+    values = value.split("|") if operator.endswith("~") else [value]
+    assert set(values) <= labels[label], f"{label} is never {value}"
+
+
+def test_a_panel_is_one_that_grafana_can_show() -> None:
+    ids = [panel["id"] for panel in _dashboard()["panels"]]
+    assert len(ids) == len(set(ids))
+    for panel in _panels():
+        assert panel["title"]
+        assert panel["targets"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def test_panels_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in _dashboard()["panels"]:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not taken & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+@pytest.mark.parametrize("rule", _rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_it_means_and_what_to_do(rule: Mapping[str, Any]) -> None:
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+    assert re.fullmatch(r"Credit[A-Za-z]+", rule["alert"])
+    assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m"))
+    assert rule["labels"] == {"severity": "page"}
+    assert set(rule["annotations"]) == {"summary", "description"}
+    assert len(rule["annotations"]["description"]) > 100
+
+
+def test_every_alert_is_explained_to_the_operator() -> None:
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    assert all(f"`{rule['alert']}`" in page for rule in _rules())
+
+
+def test_every_metric_is_explained_to_the_operator(shown: Mapping[str, Labels]) -> None:
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    ours = {
+        re.sub(r"_(bucket|count|sum)$", "", name)
+        for name in shown
+        if name.startswith(("credit_", "grpc_")) and not name.endswith("_created")
+    }
+    missing = sorted(name for name in ours if f"`{name}`" not in page)
+    assert not missing
+
+
+def test_the_scrape_finds_the_default_port() -> None:
+    scrape = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yml").read_text())
+    (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
+    fields = ServerSettings.model_fields
+    assert target == f"{fields['metrics_host'].default}:{fields['metrics_port'].default}"

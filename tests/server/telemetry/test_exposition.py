@@ -1,0 +1,103 @@
+"""Metrics over HTTP: on a port of their own, whoever else is there, and gone in the end."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import MutableMapping
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from credit_server.errors import StartError
+from credit_server.telemetry import Telemetry, exposed
+from prometheus_client import CollectorRegistry, Counter
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("seen_total", "How often.", registry=registry).inc(3)
+    return registry
+
+
+def _get(port: int, host: str = HOST) -> str:
+    connection = HTTPConnection(host, port, timeout=60)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    assert response.status == 200
+    return text
+
+
+def test_metrics_are_shown_while_the_context_lasts(registry: CollectorRegistry) -> None:
+    with exposed(registry, host=HOST, port=0) as (host, port):
+        assert host == HOST
+        assert "seen_total 3.0" in _get(port)
+    with socket.create_server((HOST, port)):
+        assert "metrics" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_an_ipv6_address_is_listened_on(registry: CollectorRegistry) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with exposed(registry, host="::1", port=0) as (host, port):
+        assert "seen_total" in _get(port, host)
+
+
+async def test_metrics_can_be_read_while_the_event_loop_stands_still(
+    registry: CollectorRegistry,
+) -> None:
+    asyncio.get_running_loop()  # this test is a coroutine: the loop waits for the answer
+    with exposed(registry, host=HOST, port=0) as (_, port):
+        assert "seen_total" in _get(port)
+
+
+def test_a_client_that_says_nothing_keeps_nobody_waiting(registry: CollectorRegistry) -> None:
+    with (
+        exposed(registry, host=HOST, port=0) as (_, port),
+        socket.create_connection((HOST, port)),
+    ):
+        assert "seen_total" in _get(port)
+
+
+def test_a_port_that_is_in_use_says_what_to_do(registry: CollectorRegistry) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(
+                StartError, match=rf"port {port}: .*in use.*--metrics-port.*--no-metrics"
+            ),
+            exposed(registry, host=HOST, port=port),
+        ):
+            pass
+
+
+def test_a_port_that_nobody_has_named_gives_way(
+    registry: CollectorRegistry, logged: list[MutableMapping[str, Any]]
+) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with exposed(registry, host=HOST, port=port, may_give_way=True) as (_, instead):
+            assert instead != port
+            assert "seen_total" in _get(instead)
+    assert logged[0]["port"] == port
+    assert logged[0]["instead"] == instead
+
+
+def test_an_address_of_another_machine_is_refused(registry: CollectorRegistry) -> None:
+    # From the range that is kept for documents: RFC 5737.
+    with (
+        pytest.raises(StartError, match="--metrics-host"),
+        exposed(registry, host="192.0.2.1", port=0, may_give_way=True),
+    ):
+        pass
+
+
+def test_a_server_shows_what_runs(registry: CollectorRegistry) -> None:
+    with exposed(Telemetry().registry, host=HOST, port=0) as (_, port):
+        text = _get(port)
+    for name in ("credit_build_info{", "process_resident_memory_bytes ", "process_open_fds "):
+        assert name in text

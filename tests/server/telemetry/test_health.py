@@ -1,0 +1,112 @@
+"""Health follows the store, and is wrong for no longer than the interval and the timeout."""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import StoreUnavailable
+from credit_server.telemetry import HealthWatch, Telemetry
+from grpclib.health.check import ServiceStatus
+
+from tests.server.telemetry.driven_loop import DrivenLoop, drive
+
+INTERVAL, TIMEOUT = 2.0, 3.0
+
+
+class Heart(MemoryStore):
+    """A store that is well, refuses, or does not answer at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses: Exception | None = None
+        self.silent = False
+
+    async def ping(self) -> None:
+        if self.silent:
+            await asyncio.get_running_loop().create_future()
+        if self.refuses is not None:
+            raise self.refuses
+
+
+class Watched:
+    """A watch that runs on a driven loop, and when the status has changed."""
+
+    def __init__(self, loop: DrivenLoop) -> None:
+        self.loop = loop
+        self.store = Heart()
+        self.telemetry = Telemetry()
+        self.status = ServiceStatus()
+        self.status.set(True)
+        watch = HealthWatch(
+            self.store,
+            self.status,
+            self.telemetry.store,
+            interval_seconds=INTERVAL,
+            timeout_seconds=TIMEOUT,
+        )
+        self.task = loop.create_task(watch.run())
+
+    async def becomes(self, *, healthy: bool) -> float:
+        """Waits for a status and returns after how many seconds it came."""
+        began = self.loop.now
+        changed = await self.status.__subscribe__()
+        while self.status.__status__() is not healthy:
+            changed.clear()
+            await changed.wait()
+        await self.status.__unsubscribe__(changed)
+        return self.loop.now - began
+
+    def healthy(self) -> float | None:
+        return self.telemetry.registry.get_sample_value("credit_store_healthy")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 1.999])
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_loss_is_told_within_interval_and_timeout_and_the_return_within_the_interval(
+    moment: float, *, silent: bool
+) -> None:
+    async def scenario(loop: DrivenLoop) -> None:
+        watched = Watched(loop)
+        await asyncio.sleep(10 * INTERVAL + moment)
+        assert watched.status.__status__()
+        watched.store.silent = silent
+        watched.store.refuses = StoreUnavailable("there is no primary")
+        assert await watched.becomes(healthy=False) <= INTERVAL + TIMEOUT
+        assert watched.healthy() == 0
+        watched.store.silent, watched.store.refuses = False, None
+        # A question that was put before the return is not answered any more.
+        assert await watched.becomes(healthy=True) <= INTERVAL + TIMEOUT
+        assert watched.healthy() == 1
+        watched.task.cancel()
+
+    drive(scenario)
+
+
+def test_any_fault_of_the_question_counts_as_a_loss_and_does_not_end_the_watch() -> None:
+    async def scenario(loop: DrivenLoop) -> None:
+        watched = Watched(loop)
+        watched.store.refuses = RuntimeError("a bug")
+        await watched.becomes(healthy=False)
+        watched.store.refuses = None
+        await watched.becomes(healthy=True)
+        watched.task.cancel()
+
+    drive(scenario)
+
+
+def test_a_loss_and_a_return_are_logged_once(logged: list[MutableMapping[str, Any]]) -> None:
+    async def scenario(loop: DrivenLoop) -> None:
+        watched = Watched(loop)
+        watched.store.silent = True
+        await watched.becomes(healthy=False)
+        await asyncio.sleep(10 * (INTERVAL + TIMEOUT))
+        watched.store.silent = False
+        await watched.becomes(healthy=True)
+        await asyncio.sleep(10 * INTERVAL)
+        watched.task.cancel()
+
+    drive(scenario)
+    assert [line["event"] for line in logged] == ["the store is away", "the store is back"]
+    assert logged[0]["error"] == "TimeoutError"

@@ -1,0 +1,67 @@
+"""Measurements as OpenTelemetry's exporters get them."""
+
+from collections.abc import Mapping
+
+from credit_models import CreditRequest, UserId
+from opentelemetry.sdk.metrics.export import DataPointT, NumberDataPoint
+
+from tests.server.telemetry.observed import Observed, Sdk
+from tests.server.transport.wire import Wire, call_headers
+
+
+def _points(sdk: Sdk, name: str) -> list[tuple[Mapping[str, object], int | float]]:
+    """Returns the attributes of each series of an instrument, and its value or count."""
+    found: list[tuple[Mapping[str, object], int | float]] = []
+    for resource in sdk.metrics().resource_metrics:
+        for scope in resource.scope_metrics:
+            assert scope.scope.name == "credit_server"
+            for metric in scope.metrics:
+                if metric.name == name:
+                    found.extend(
+                        (dict(point.attributes or {}), _amount(point))
+                        for point in metric.data.data_points
+                    )
+    return found
+
+
+def _amount(point: DataPointT) -> int | float:
+    return point.value if isinstance(point, NumberDataPoint) else point.count
+
+
+async def test_the_duration_of_calls_has_the_conventions_attributes(
+    sdk: Sdk, server: Observed, wire: Wire
+) -> None:
+    await wire.call("GetUserCredits", UserId(user_id=7))
+    await wire.call("GetUserCredits", UserId(user_id=7))
+    await wire.request(call_headers("/made.up.Service/Call"))
+    await server.quiet()
+    served = {
+        "rpc.system.name": "grpc",
+        "rpc.method": "credit.v1.CreditService/GetUserCredits",
+        "rpc.response.status_code": "OK",
+    }
+    invented = {
+        "rpc.system.name": "grpc",
+        "rpc.method": "_OTHER",
+        "rpc.response.status_code": "UNIMPLEMENTED",
+        "error.type": "UNIMPLEMENTED",
+    }
+    assert _points(sdk, "rpc.server.call.duration") == [(served, 2), (invented, 1)]
+
+
+async def test_batches_are_measured(sdk: Sdk, server: Observed, wire: Wire) -> None:
+    await wire.call("AddCredits", CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
+    await server.quiet()
+    assert _points(sdk, "credit.batch.size") == [({}, 1)]
+    assert _points(sdk, "credit.batch.duration") == [({}, 1)]
+
+
+async def test_what_goes_wrong_is_counted(sdk: Sdk, server: Observed) -> None:
+    commits = server.telemetry.commits
+    commits.conflict()
+    commits.retried()
+    commits.commit_unknown()
+    commits.shed("queue_full")
+    for name in ("credit.conflicts", "credit.retries", "credit.commit.unknown"):
+        assert _points(sdk, name) == [({}, 1)]
+    assert _points(sdk, "credit.shed") == [({"cause": "queue_full"}, 1)]
