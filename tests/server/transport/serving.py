@@ -47,7 +47,10 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    store: Store | None = None, *, limits: CommitLimits | None = None
+    store: Store | None = None,
+    *,
+    limits: CommitLimits | None = None,
+    call_limits: CallLimits | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
@@ -56,7 +59,7 @@ async def serving(
         status.set(True)
         server = GrpcServer(
             standard_services(CreditService(committer, store), status),
-            limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+            limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
         )
         await server.start("127.0.0.1", 0)
         try:

@@ -103,7 +103,7 @@ async def serve(settings: ServerSettings) -> None:
         async with Committer(store, _commit_limits(settings)) as committer:
             server = GrpcServer(
                 standard_services(CreditService(committer, store), status),
-                limits=CallLimits(message_bytes_max=settings.message_bytes_max),
+                limits=_call_limits(settings),
             )
             await _listen(server, settings)
             status.set(True)
@@ -148,10 +148,22 @@ def _hosts(uri: SecretStr) -> str:
     return server.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
+def _call_limits(settings: ServerSettings) -> CallLimits:
+    return CallLimits(
+        message_bytes_max=settings.message_bytes_max,
+        calls_max=settings.calls_max,
+        call_deadline_seconds=settings.call_deadline_seconds,
+        stream_deadline_seconds=settings.stream_deadline_seconds,
+        deadline_seconds_max=settings.deadline_seconds_max,
+        loop_lag_seconds_max=settings.loop_lag_seconds_max,
+    )
+
+
 def _commit_limits(settings: ServerSettings) -> CommitLimits:
     return CommitLimits(
         lanes=settings.commit_lanes,
         waiting_max=settings.commit_waiting_max,
+        wait_seconds_max=settings.commit_wait_seconds_max,
         batch_max=settings.commit_batch_max,
         retry_seconds=settings.commit_retry_seconds,
         cache_max=settings.commit_cache_max,

@@ -26,11 +26,13 @@ class GrpcServer(Server):
 
         Args:
             services: What to serve.
-            limits: Limits on single calls.
+            limits: Limits on calls.
         """
         super().__init__(services)
         self._limits = limits
-        self._gate = Gate()
+        self._gate = Gate(
+            calls_max=limits.calls_max, loop_lag_seconds_max=limits.loop_lag_seconds_max
+        )
         self._protocols: set[_Protocol] = set()
         self._h2_config = H2Configuration(
             client_side=False,

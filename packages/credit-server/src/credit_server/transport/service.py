@@ -70,7 +70,7 @@ class CreditService(CreditServiceBase):
 
     async def _write(self, call: Call[_Request, Empty], command: Command) -> None:
         try:
-            result = await self._committer.submit(command)
+            result = await self._committer.submit(command, seconds_left=call.seconds_left)
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):
