@@ -32,6 +32,19 @@ class HeldStore(MemoryStore):
             yield unit
 
 
+@asynccontextmanager
+async def committing(
+    store: HeldStore, limits: CommitLimits, watching: Watching | None = None
+) -> AsyncIterator[Committer]:
+    """Runs a committer, and holds nothing any more when the test is over."""
+    async with Committer(store, limits, observer=watching) as committer:
+        try:
+            yield committer
+        finally:
+            for _ in range(100):
+                store.released.release()
+
+
 class Clock:
     """Takes the place of the loop's clock for the lane: it moves when the test says so."""
 
@@ -76,7 +89,7 @@ async def turns(count: int = 3) -> None:
 
 async def test_who_leaves_the_queue_makes_room_at_once_and_has_no_effect() -> None:
     store, watching = HeldStore(), Watching()
-    async with Committer(store, LIMITS, observer=watching) as committer:
+    async with committing(store, LIMITS, watching) as committer:
         running = submit(committer, store)
         await store.entered.acquire()
         queued = [submit(committer, store) for _ in range(9)]
@@ -103,7 +116,7 @@ async def test_who_leaves_the_queue_makes_room_at_once_and_has_no_effect() -> No
 
 async def test_who_leaves_a_batch_under_way_does_not_disturb_it() -> None:
     store = HeldStore()
-    async with Committer(store, LIMITS) as committer:
+    async with committing(store, LIMITS) as committer:
         first = submit(committer, store)
         await store.entered.acquire()
         leaving, staying = submit(committer, store), submit(committer, store)
@@ -123,9 +136,10 @@ async def test_who_leaves_a_batch_under_way_does_not_disturb_it() -> None:
 async def slow_lane(
     committer: Committer, store: HeldStore, clock: Clock, *, seconds: float
 ) -> "asyncio.Task[object]":
-    """Has a full batch of four take so many seconds; then begins another one of a single write."""
+    """Has a batch of one and one of four take their share of so many seconds, and begins another."""
     running = submit(committer, store)
     await store.entered.acquire()
+    clock.seconds += seconds / 4
     four = [submit(committer, store) for _ in range(4)]
     await turns()
     store.released.release()
@@ -142,7 +156,7 @@ async def slow_lane(
 async def test_a_write_that_would_wait_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     store, watching = HeldStore(), Watching()
     limits = replace(LIMITS, wait_seconds_max=1.0)
-    async with Committer(store, limits, observer=watching) as committer:
+    async with committing(store, limits, watching) as committer:
         clock = Clock(monkeypatch)
         running = await slow_lane(committer, store, clock, seconds=2.0)
         fitting = [submit(committer, store) for _ in range(4)]
@@ -160,7 +174,7 @@ async def test_a_write_whose_answer_would_come_after_its_deadline_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, watching = HeldStore(), Watching()
-    async with Committer(store, LIMITS, observer=watching) as committer:
+    async with committing(store, LIMITS, watching) as committer:
         clock = Clock(monkeypatch)
         running = await slow_lane(committer, store, clock, seconds=2.0)
         with pytest.raises(Overloaded):
@@ -177,7 +191,7 @@ async def test_an_idle_lane_refuses_nobody_however_slow_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = HeldStore()
-    async with Committer(store, LIMITS) as committer:
+    async with committing(store, LIMITS) as committer:
         clock = Clock(monkeypatch)
         running = await slow_lane(committer, store, clock, seconds=100.0)
         store.released.release()
