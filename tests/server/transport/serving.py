@@ -65,6 +65,7 @@ async def serving(
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
     audit_sink: Sink | None = None,
+    call_limits: CallLimits | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
@@ -74,7 +75,7 @@ async def serving(
         status.set(True)
         server = GrpcServer(
             standard_services(CreditService(committer, store, audit), status),
-            limits=CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+            limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
         )

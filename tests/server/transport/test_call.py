@@ -1,5 +1,6 @@
 """What a call takes in: every kind of broken message gets the status that gRPC's documents give."""
 
+import gzip
 import struct
 
 import pytest
@@ -12,6 +13,7 @@ from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
 
 PATH = SERVICE + "GetUserCredits"
 SOUND = framed(encode(UserId(user_id=7)))
+GZIP = ("grpc-encoding", "gzip")
 
 pytestmark = pytest.mark.usefixtures("neighbour")
 
@@ -69,11 +71,39 @@ async def test_a_compressed_flag_without_an_encoding_is_an_internal_error(wire: 
         assert "grpc-encoding" in answer.sentence
 
 
-async def test_a_compressed_message_is_told_what_is_accepted(wire: Wire) -> None:
-    headers = call_headers(PATH, ("grpc-encoding", "gzip"))
+@pytest.mark.parametrize("encoding", ["deflate", "snappy", "GZIP", "gzip,identity", "x" * 200])
+async def test_an_unknown_encoding_is_told_what_is_accepted(wire: Wire, encoding: str) -> None:
+    headers = call_headers(PATH, ("grpc-encoding", encoding))
     answer = await wire.request(headers, framed(b"\x1f\x8b", flag=1))
     assert answer.status is Status.UNIMPLEMENTED
-    assert answer.headers["grpc-accept-encoding"] == "identity"
+    assert answer.headers["grpc-accept-encoding"] == "identity,gzip"
+    await is_served(wire)
+
+
+async def test_a_gzip_message_is_taken_in_and_the_answer_is_not_compressed(wire: Wire) -> None:
+    packed = gzip.compress(encode(UserId(user_id=7)))
+    answer = await wire.request(call_headers(PATH, GZIP), framed(packed, flag=1))
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+    assert "grpc-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("packed", "status"),
+    [
+        pytest.param(b"", Status.INTERNAL, id="nothing"),
+        pytest.param(b"not gzip", Status.INTERNAL, id="not gzip"),
+        pytest.param(gzip.compress(b"")[:-1], Status.INTERNAL, id="cut off"),
+        pytest.param(gzip.compress(b"") * 2, Status.INTERNAL, id="two members"),
+        pytest.param(
+            gzip.compress(bytes(MESSAGE_BYTES_MAX * 100)), Status.RESOURCE_EXHAUSTED, id="bomb"
+        ),
+    ],
+)
+async def test_unsound_gzip_has_the_status_that_the_documents_give(
+    wire: Wire, packed: bytes, status: Status
+) -> None:
+    answer = await wire.request(call_headers(PATH, GZIP), framed(packed, flag=1))
+    assert answer.status is status
     await is_served(wire)
 
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any
 
 import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
 from credit_models.reasons import method_reasons
+from credit_server.commit import CommitLimits
+from credit_server.ledger import Transaction
+from credit_server.store.memory import MemoryStore
+from credit_server.transport.handler import CallLimits
 from grpclib.const import Status
 
 from tests.server.transport.serving import FailingStore, HeldStore, Serving, is_served, serving
@@ -88,6 +92,123 @@ async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
         assert (await wire.ended(running)).message(Empty) == Empty()
         listed = await wire.call("ListUserTransactions", UserId(user_id=7))
         assert len(listed.messages(CreditTransaction)) == 1
+
+
+async def test_a_call_that_is_given_up_in_the_queue_is_dropped() -> None:
+    store = HeldStore()
+    limits = CommitLimits(lanes=1, waiting_max=2)
+    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+        _, running = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await wire.pong()
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await wire.pong()
+        # Its place in the queue is free again.
+        _, another = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await wire.pong()
+        store.released.set()
+        for answer in (running, another):
+            assert (await wire.ended(answer)).message(Empty) == Empty()
+        listed = await wire.call("ListUserTransactions", UserId(user_id=7))
+        assert len(listed.messages(CreditTransaction)) == 2
+
+
+async def test_a_call_that_is_given_up_in_the_store_does_not_disturb_the_batch() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await wire.pong()
+        store.released.set()
+        await wire.call("AddCredits", ADD)
+        listed = await wire.call("ListUserTransactions", UserId(user_id=7))
+        assert len(listed.messages(CreditTransaction)) == 2
+
+
+SHORT = CallLimits(
+    message_bytes_max=4096, call_deadline_seconds=0.02, stream_deadline_seconds=3600.0
+)
+
+
+async def test_a_call_without_a_deadline_gets_one() -> None:
+    store = HeldStore()
+    async with (
+        serving(store, call_limits=SHORT) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        answer = await wire.call("AddCredits", ADD)
+        assert answer.status is Status.DEADLINE_EXCEEDED
+        store.released.set()
+
+
+async def test_a_deadline_of_the_clients_own_may_be_longer_than_the_one_it_would_get() -> None:
+    store = HeldStore()
+    async with (
+        serving(store, call_limits=SHORT) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        headers = call_headers(SERVICE + "AddCredits", ("grpc-timeout", "1H"))
+        _, patient = wire.begin(headers, framed(encode(ADD)))
+        assert (await wire.call("AddCredits", ADD)).status is Status.DEADLINE_EXCEEDED
+        store.released.set()
+        assert (await wire.ended(patient)).message(Empty) == Empty()
+
+
+@pytest.mark.parametrize("more", [[], [("grpc-timeout", "1H")]], ids=["none", "a long one"])
+async def test_no_deadline_is_longer_than_the_longest(more: list[tuple[str, str]]) -> None:
+    store = HeldStore()
+    limits = CallLimits(message_bytes_max=4096, deadline_seconds_max=0.02)
+    async with (
+        serving(store, call_limits=limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        answer = await wire.call("AddCredits", ADD, *more)
+        assert answer.status is Status.DEADLINE_EXCEEDED
+        store.released.set()
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.02, Status.DEADLINE_EXCEEDED), (60, Status.OK)])
+async def test_a_stream_has_a_deadline_of_its_own(seconds: float, status: Status) -> None:
+    class SlowStore(MemoryStore):
+        async def list_transactions(
+            self, user_id: int, apps: frozenset[int] | None = None
+        ) -> AsyncIterator[Sequence[Transaction]]:
+            if seconds < 1:
+                await asyncio.get_running_loop().create_future()
+            yield []
+
+    limits = CallLimits(
+        message_bytes_max=4096, call_deadline_seconds=0.01, stream_deadline_seconds=seconds
+    )
+    async with (
+        serving(SlowStore(), call_limits=limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        answer = await wire.call("ListUserTransactions", UserId(user_id=7))
+        assert answer.status is status
+
+
+async def test_a_health_watch_has_no_deadline() -> None:
+    limits = CallLimits(
+        message_bytes_max=4096,
+        call_deadline_seconds=0.01,
+        stream_deadline_seconds=0.01,
+        deadline_seconds_max=0.01,
+    )
+    store = HeldStore()
+    async with (
+        serving(store, call_limits=limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
+        await watch.begun()
+        assert (await wire.call("AddCredits", ADD)).status is Status.DEADLINE_EXCEEDED
+        assert not watch.ended.is_set()
+        store.released.set()
 
 
 @pytest.mark.parametrize("path", ["/", "/x", SERVICE, SERVICE + "addCredits", PATH + "/", "/é"])

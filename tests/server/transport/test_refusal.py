@@ -21,6 +21,7 @@ from credit_server.identity import Identity
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
 from credit_server.transport import refusal
 from credit_server.transport.access import AccessLimits
+from credit_server.transport.handler import CallLimits
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 
@@ -119,22 +120,25 @@ async def _too_many_apps(method: str) -> Answer:
 
 async def _overloaded(method: str) -> Answer:
     store = HeldStore()
-    limits = CommitLimits(lanes=1, waiting_max=2)
-    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
-        if method not in ("AddCredits", "UseCredits"):
-            # Reads do not queue: it turns them away when it stops.
-            served.server._gate.stopping = True
-            turned_away = await wire.call(method, _request(method))
-            served.server._gate.stopping = False
-            return turned_away
-        first = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
+    limits = CallLimits(message_bytes_max=4096, calls_max=1)
+    async with serving(store, call_limits=limits) as served, Wire.connect(served.port) as wire:
+        running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
-        second = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
-        await asyncio.sleep(0)  # it has been sent, and so is read before the next one
         answer = await wire.call(method, _request(method))
         store.released.set()
-        for waiting in (first, second):
-            assert (await waiting).message(Empty) == Empty()
+        assert (await running).message(Empty) == Empty()
+        return answer
+
+
+async def _queue_full(method: str) -> Answer:
+    store = HeldStore()
+    limits = CommitLimits(lanes=1, waiting_max=1)
+    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+        running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
+        await store.entered.wait()
+        answer = await wire.call(method, _request(method))
+        store.released.set()
+        assert (await running).message(Empty) == Empty()
         return answer
 
 
@@ -227,8 +231,14 @@ async def test_a_refusal_says_why_in_words_and_has_no_receipt(
     assert not answer.data
 
 
+@pytest.mark.parametrize("method", ["AddCredits", "UseCredits"])
+async def test_a_write_that_finds_no_place_is_refused_as_a_call_too_many_is(method: str) -> None:
+    answer = await _queue_full(method)
+    assert (answer.status, _info(answer).reason) == (Status.UNAVAILABLE, "OVERLOADED")
+
+
 async def test_a_retryable_reason_says_after_which_time() -> None:
-    for provoke in (_overloaded, _store_unavailable, _rate_limited):
+    for provoke in (_overloaded, _queue_full, _store_unavailable, _rate_limited):
         retry = (await provoke("AddCredits")).details[1]
         assert isinstance(retry, RetryInfo)
         assert 0 < retry.retry_delay.ToMilliseconds() <= 10_000
@@ -398,6 +408,15 @@ def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
     assert translated.details[0].reason == reason_name(reason)
     certain = isinstance(error, Overloaded | Stopping | NotCommitted)
     assert ("nothing happened" in str(translated.message)) is certain
+
+
+def test_a_call_that_is_cut_off_may_have_happened() -> None:
+    ended = refusal.cut_off()
+    assert ended.status is Status.UNAVAILABLE
+    assert ended.details is not None
+    assert ended.details[0].reason == "STORE_UNAVAILABLE"
+    assert "may have happened" in str(ended.message)
+    assert "nothing happened" not in str(ended.message)
 
 
 @pytest.mark.parametrize("method", [path.rpartition("/")[2] for path in method_reasons()])

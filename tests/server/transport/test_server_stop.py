@@ -6,7 +6,9 @@ import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.transport.connection import ServerProtocol
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
 from tests.server.transport.loops import OnLoop, on_both_loops
@@ -70,6 +72,12 @@ async def test_a_new_call_on_an_old_connection_is_unavailable(on_loop: OnLoop) -
                 answer = await wire.call(method, message)
                 assert answer.status is Status.UNAVAILABLE
                 assert "shutting down" in answer.sentence
+                info, retry = answer.details
+                assert isinstance(info, ErrorInfo)
+                assert info.reason == "OVERLOADED"
+                assert isinstance(retry, RetryInfo)
+                assert retry.retry_delay.ToMilliseconds() > 0
+            assert served.server._gate.shed_total == {"stopping": 2}
             store.released.set()
             assert (await wire.ended(running)).message(Empty) == Empty()
             await stopping
@@ -87,6 +95,9 @@ async def test_a_call_that_outlives_the_grace_is_unavailable(on_loop: OnLoop) ->
             await served.server.stop(grace_seconds=0.01)
             answer = await wire.ended(running)
             assert answer.status is Status.UNAVAILABLE
+            info = answer.details[0]
+            assert isinstance(info, ErrorInfo)
+            assert info.reason == "STORE_UNAVAILABLE"  # it may have happened
             await wire.closed.wait()
             assert wire.goaway is ErrorCodes.NO_ERROR
             store.released.set()
@@ -102,6 +113,24 @@ async def test_a_health_watch_does_not_hold_it_up_and_is_told(on_loop: OnLoop) -
             await watch.begun()
             await served.server.stop(grace_seconds=LONG_SECONDS)
             assert (await wire.ended(watch)).status is Status.UNAVAILABLE
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_health_is_told_while_it_stops(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        store = HeldStore()
+        async with serving(store) as served, Wire.connect(served.port) as wire:
+            running = _begin_add(wire)
+            await store.entered.wait()
+            served.status.set(False)
+            stopping = await _stopping(served, LONG_SECONDS)
+            health = await wire.call("/grpc.health.v1.Health/Check", HealthCheckRequest())
+            assert health.message(HealthCheckResponse).status == HealthCheckResponse.NOT_SERVING
+            store.released.set()
+            assert (await wire.ended(running)).message(Empty) == Empty()
+            await stopping
 
     await on_loop(scenario)
 

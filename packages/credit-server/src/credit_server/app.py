@@ -122,7 +122,7 @@ async def serve(settings: ServerSettings) -> None:
             services = standard_services(CreditService(committer, store, audit), status)
             server = GrpcServer(
                 services,
-                limits=CallLimits(message_bytes_max=settings.message_bytes_max),
+                limits=_call_limits(settings),
                 connections=_connection_limits(settings),
                 access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
                 observer=telemetry.calls(
@@ -131,6 +131,7 @@ async def serve(settings: ServerSettings) -> None:
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
             telemetry.connections.watch_open(lambda: len(server.connections.members))
+            telemetry.commits.watch_shed(lambda: server.shed_total)
             telemetry.connections.watch_closed(lambda: server.connections.closed)
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
@@ -231,10 +232,22 @@ def _hosts(uri: SecretStr) -> str:
     return server.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
+def _call_limits(settings: ServerSettings) -> CallLimits:
+    return CallLimits(
+        message_bytes_max=settings.message_bytes_max,
+        calls_max=settings.calls_max,
+        call_deadline_seconds=settings.call_deadline_seconds,
+        stream_deadline_seconds=settings.stream_deadline_seconds,
+        deadline_seconds_max=settings.deadline_seconds_max,
+        loop_lag_seconds_max=settings.loop_lag_seconds_max,
+    )
+
+
 def _commit_limits(settings: ServerSettings) -> CommitLimits:
     return CommitLimits(
         lanes=settings.commit_lanes,
         waiting_max=settings.commit_waiting_max,
+        wait_seconds_max=settings.commit_wait_seconds_max,
         batch_max=settings.commit_batch_max,
         retry_seconds=settings.commit_retry_seconds,
         cache_max=settings.commit_cache_max,

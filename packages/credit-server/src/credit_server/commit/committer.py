@@ -10,6 +10,7 @@ from types import TracebackType
 from credit_server.commit.errors import Overloaded, Stopping
 from credit_server.commit.lane import Entry, Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
+from credit_server.commit.pressure import Pressure
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
 
@@ -25,6 +26,8 @@ class CommitLimits:
             (2-core machine, medians of 4 runs in turn).
         waiting_max: How many writes may be without an answer. Each lane has its equal share, so
             that one that is held up does not refuse the users of the others.
+        wait_seconds_max: A write that does not fit in its lane's next batch is refused where it
+            would be expected to wait longer than this.
         batch_max: The most writes in one batch.
         retry_seconds: For how long a batch is tried again; what is under way then is waited for.
         backoff_initial_seconds: The longest pause before the first repetition of a batch.
@@ -34,6 +37,7 @@ class CommitLimits:
 
     lanes: int = 2
     waiting_max: int = 4096
+    wait_seconds_max: float = 1.0
     batch_max: int = 256
     retry_seconds: float = 10.0
     backoff_initial_seconds: float = 0.005
@@ -73,12 +77,14 @@ class Committer:
         lane_limits = LaneLimits(
             batch_max=self._limits.batch_max,
             waiting_max=max(1, self._limits.waiting_max // self._limits.lanes),
+            wait_seconds_max=self._limits.wait_seconds_max,
             retry_seconds=self._limits.retry_seconds,
             backoff_initial_seconds=self._limits.backoff_initial_seconds,
             backoff_max_seconds=self._limits.backoff_max_seconds,
             cache_max=self._limits.cache_max // self._limits.lanes,
         )
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
+        self._pressure = Pressure(random)
         self._lanes = [
             Lane(store.writer(), lane_limits, now=now, random=random, observer=self._observer)
             for _ in range(self._limits.lanes)
@@ -91,7 +97,13 @@ class Committer:
         """How many writes are without an answer, those under way included."""
         return sum(lane.unanswered for lane in self._lanes)
 
-    async def submit(self, command: Command, context: object | None = None) -> Receipt | Refusal:
+    async def submit(
+        self,
+        command: Command,
+        context: object | None = None,
+        *,
+        seconds_left: float | None = None,
+    ) -> Receipt | Refusal:
         """Have a command decided and committed.
 
         If the caller is cancelled while the command waits, it is dropped; once its batch is under
@@ -100,9 +112,10 @@ class Committer:
         Args:
             command: What to decide.
             context: What the observer is given when the command's batch begins.
+            seconds_left: How long the caller waits; None for ever.
 
         Raises:
-            Overloaded: Too many writes are waiting.
+            Overloaded: Too many writes are waiting, or the answer would come too late.
             Stopping: The server is shutting down.
             NotCommitted: The store is away, or contended for too long.
             ResultUnknown: The store did not say in time whether it has committed.
@@ -113,9 +126,14 @@ class Committer:
             raise Stopping("the server is shutting down")
         # Users are numbers that somebody counts up: the remainder spreads them evenly.
         lane = self._lanes[command.user_id % len(self._lanes)]
-        if lane.full:
-            self._observer.shed("queue_full")
-            raise Overloaded("more writes are waiting than are queued")
+        cause = lane.refusal(seconds_left)
+        if cause is not None:
+            self._observer.shed(cause)
+            raise Overloaded(
+                "the write would wait too long",
+                retry_seconds=self._pressure.refused(lane.expected_seconds()),
+            )
+        self._pressure.admitted()
         answer: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
         lane.offer(Entry(command, answer, context))
         return await answer

@@ -1,7 +1,7 @@
 """Why a write got no answer from the ledger.
 
     CommitError
-    ├── Overloaded      more writes wait than are queued; this one was not taken in
+    ├── Overloaded      it would wait too long, or find no place; this one was not taken in
     ├── Stopping        the server is going away; this one was not taken in
     ├── NotCommitted    the store is away or contended; this one has not happened
     └── ResultUnknown   the store did not say whether it has committed; it may have happened or not
@@ -15,7 +15,15 @@ class CommitError(Exception):
 
 
 class Overloaded(CommitError):
-    """The queue is full. The write was not taken in and has not happened."""
+    """The write would wait too long. It was not taken in and has not happened.
+
+    Attributes:
+        retry_seconds: When it should be sent again.
+    """
+
+    def __init__(self, message: str = "", *, retry_seconds: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class Stopping(CommitError):

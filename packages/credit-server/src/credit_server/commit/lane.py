@@ -16,6 +16,7 @@ from random import Random
 from credit_server.commit.cache import Cache
 from credit_server.commit.errors import NotCommitted, ResultUnknown
 from credit_server.commit.observer import CommitObserver
+from credit_server.commit.pace import Pace
 from credit_server.commit.plan import Known, Plan, plan
 from credit_server.ledger import (
     Accepted,
@@ -55,6 +56,7 @@ class LaneLimits:
     Attributes:
         batch_max: The most commands in one batch.
         waiting_max: How many commands may be without an answer.
+        wait_seconds_max: How long a command that does not fit in the next batch may have to wait.
         retry_seconds: For how long a batch, with all its parts, is tried again.
         backoff_initial_seconds: The longest pause before the first repetition; doubled each time.
         backoff_max_seconds: The longest pause at all.
@@ -63,6 +65,7 @@ class LaneLimits:
 
     batch_max: int
     waiting_max: int
+    wait_seconds_max: float
     retry_seconds: float
     backoff_initial_seconds: float
     backoff_max_seconds: float
@@ -94,6 +97,7 @@ class Lane:
         self._limits = limits
         self._observer = observer
         self._attempts = 0
+        self._pace = Pace(limits.batch_max)
         self._now = now
         self._random = random
         self._slot = random.randrange(_SLOTS)
@@ -111,10 +115,36 @@ class Lane:
         """How many commands are without an answer, those under way included."""
         return self._unanswered
 
+    def refusal(self, seconds_left: float | None) -> str | None:
+        """Say why a command would not be taken in now, as `CommitObserver.shed` names it.
+
+        Who fits in the next batch waits for no queue, and who comes to an idle lane for nothing at
+        all: they are not refused because earlier batches were slow.
+
+        Args:
+            seconds_left: How long its caller waits; None for ever.
+        """
+        if self._unanswered >= self._limits.waiting_max:
+            return "queue_full"
+        expected = self.expected_seconds()
+        if (
+            self._waiting_live >= self._limits.batch_max
+            and expected > self._limits.wait_seconds_max
+        ):
+            return "expected_wait"
+        if seconds_left is not None and self._pace.busy and expected > seconds_left:
+            return "deadline"
+        return None
+
+    def expected_seconds(self) -> float:
+        """Estimate how long a command that comes now waits for its answer."""
+        now = asyncio.get_running_loop().time()
+        return self._pace.seconds_until_settled(self._waiting_live, now)
+
     @property
-    def full(self) -> bool:
-        """Whether as many commands as may be are without an answer."""
-        return self._unanswered >= self._limits.waiting_max
+    def _waiting_live(self) -> int:
+        """How many wait for a batch and have not left."""
+        return max(0, self._unanswered - self._pace.size)
 
     def offer(self, entry: Entry) -> None:
         """Queue a command for the next batch."""
@@ -145,6 +175,7 @@ class Lane:
     async def _run_batch(self, batch: Sequence[Entry]) -> None:
         loop = asyncio.get_running_loop()
         began, self._attempts = loop.time(), 0
+        self._pace.begin(len(batch), began)
         try:
             with self._observer.batch([entry.context for entry in batch]):
                 await self._settle(batch, began + self._limits.retry_seconds)
@@ -152,7 +183,9 @@ class Lane:
             # Whatever it is, those who wait get an answer and the lane goes on.
             log.exception("a batch could not be settled")
             self._fail(batch, error, uncertain=True)
-        self._observer.batch_settled(len(batch), loop.time() - began, self._attempts)
+        ended = loop.time()
+        self._pace.end(ended)
+        self._observer.batch_settled(len(batch), ended - began, self._attempts)
 
     def _take(self) -> list[Entry]:
         """Take the next batch off the queue. Whoever no longer waits for an answer is left out."""

@@ -18,6 +18,10 @@ class CommitSettings(BaseModel):
         description="writes that may be without an answer, shared equally by the lanes; more are"
         " refused as OVERLOADED",
     )
+    commit_wait_seconds_max: Seconds = Field(
+        default=1.0,
+        description="how long a write may be expected to wait; more are refused as OVERLOADED",
+    )
     commit_batch_max: int = Field(
         default=256, ge=1, le=1000, description="writes that share one transaction of the store"
     )

@@ -14,7 +14,28 @@ class TransportSettings(ConnectionSettings):
         default=50051, ge=0, le=65535, description="port to listen on; 0: one that is free"
     )
     message_bytes_max: int = Field(
-        default=1_048_576, ge=1024, le=2**31 - 1, description="longest request that is taken in"
+        default=1_048_576,
+        ge=1024,
+        le=2**31 - 1,
+        description="longest request that is taken in, inflated where it is compressed",
+    )
+    calls_max: Count = Field(
+        default=2048,
+        description="calls that may run at once; more are refused as OVERLOADED",
+    )
+    call_deadline_seconds: Seconds = Field(
+        default=30.0, description="how long a call has whose client sets no deadline"
+    )
+    stream_deadline_seconds: Seconds = Field(
+        default=600.0, description="the same for the calls that stream a list"
+    )
+    deadline_seconds_max: Seconds = Field(
+        default=3600.0, description="longest deadline; a client's longer one is shortened to it"
+    )
+    loop_lag_seconds_max: Seconds = Field(
+        default=0.5,
+        description="how late the server's event loop may be; beyond it new calls are refused as"
+        " OVERLOADED",
     )
     list_page_size: Count = Field(
         default=1000, description="entries of a list that are read and held at a time"

@@ -22,6 +22,7 @@ from grpclib.server import Stream
 from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
+from credit_server.transport.compression import ACCEPTED, inflate
 from credit_server.transport.observer import UNOBSERVED, CallObservation
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
@@ -36,7 +37,7 @@ class Call(Stream[Received, Sent]):
     Attributes:
         request_id: Names the call in the log and in the answer's metadata `x-request-id`.
         compression: What the client says its messages are compressed with.
-        message_bytes_max: The longest message that is taken in.
+        message_bytes_max: The longest message that is taken in, as it comes and inflated.
         trailers: Metadata to be sent with the status.
         flush_soon: Sends what was written to the connection, a moment later.
         identity: Who makes the call; None: nobody was asked, or it is not known yet.
@@ -85,12 +86,17 @@ class Call(Stream[Received, Sent]):
         """Whether an answer would still reach anybody."""
         return self._stream.closable
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the call has until its deadline; None where it has none."""
+        return None if self.deadline is None else self.deadline.time_remaining()
+
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.
 
         Raises:
-            GRPCError: The message is too long, compressed, truncated or not decodable; or the call
-                takes exactly one, and none or more came.
+            GRPCError: The message is too long, truncated, not decodable or not to be inflated; or
+                the call takes exactly one, and none or more came.
         """
         message = await self._recv_next()
         if not self._cardinality.client_streaming:
@@ -205,7 +211,7 @@ class Call(Stream[Received, Sent]):
         return [
             (":status", "200"),
             ("content-type", self._content_type),
-            ("grpc-accept-encoding", "identity"),
+            ("grpc-accept-encoding", ACCEPTED),
             ("x-request-id", self.request_id),
         ]
 
@@ -214,8 +220,8 @@ class Call(Stream[Received, Sent]):
         if not prefix:
             return None
         flag, length = _FRAME.unpack(prefix)
-        if flag:
-            self._refuse_compressed(flag)
+        if flag > 1:
+            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
         if length > self.message_bytes_max:
             raise GRPCError(
                 Status.RESOURCE_EXHAUSTED,
@@ -224,6 +230,8 @@ class Call(Stream[Received, Sent]):
         data = await self._recv(length)
         if len(data) != length:
             raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+        if flag:
+            data = inflate(data, self.compression, bytes_max=self.message_bytes_max)
         try:
             message = cast(Received, self._codec.decode(data, self._recv_type))
         except WireError as error:
@@ -238,15 +246,3 @@ class Call(Stream[Received, Sent]):
             raise GRPCError(
                 Status.INTERNAL, "the request ended in the middle of a message"
             ) from None
-
-    def _refuse_compressed(self, flag: int) -> None:
-        if flag != 1:
-            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
-        if self.compression in ("", "identity"):
-            raise GRPCError(
-                Status.INTERNAL, "a message is flagged as compressed and grpc-encoding is missing"
-            )
-        # Every answer's grpc-accept-encoding tells the client what to use instead.
-        raise GRPCError(
-            Status.UNIMPLEMENTED, "compressed messages are not supported: send identity"
-        )

@@ -18,13 +18,16 @@ from grpclib.metadata import Deadline, decode_timeout
 from grpclib.protocol import Connection
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Handler
+from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from credit_server.commit import Stopping
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
 from credit_server.transport.call import Call
+from credit_server.transport.gate import Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
+
+__all__ = ["CallHandler", "CallLimits", "Gate"]
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -36,40 +39,25 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
 
 
-class Gate:
-    """Says whether calls are taken in, and counts those that run. Shared by all connections."""
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def enter(self) -> None:
-        """Count a call that begins."""
-        self._running += 1
-        self._idle.clear()
-
-    def leave(self, _: "asyncio.Task[None]") -> None:
-        """Count a call that has ended."""
-        self._running -= 1
-        if not self._running:
-            self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Return when no call runs."""
-        await self._idle.wait()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallLimits:
-    """Limits on single calls.
+    """Limits on calls.
 
     Attributes:
-        message_bytes_max: The longest message that is taken in.
+        message_bytes_max: The longest message that is taken in, inflated where it is compressed.
+        calls_max: How many calls may run at once, over all connections.
+        call_deadline_seconds: How long a call with one answer has where its client does not say.
+        stream_deadline_seconds: How long a call with a stream of answers has.
+        deadline_seconds_max: How long any call has, whatever its client says.
+        loop_lag_seconds_max: How late the event loop may be before new calls are refused.
     """
 
     message_bytes_max: int
+    calls_max: int = 2048
+    call_deadline_seconds: float = 30.0
+    stream_deadline_seconds: float = 600.0
+    deadline_seconds_max: float = 3600.0
+    loop_lag_seconds_max: float = 0.5
 
 
 class CallHandler(Handler):
@@ -112,8 +100,14 @@ class CallHandler(Handler):
         self.__gc_step__()
         fields = dict(headers)
         # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
-        counted = not fields.get(":path", "").startswith("/grpc.")
+        # They are answered whatever the load: an orchestrator kills who does not tell its health.
+        counted = not _is_standard(fields)
         if counted:
+            cause = self._gate.refusal()
+            if cause is not None:
+                self._shed(stream, fields, cause)
+                release_stream()
+                return
             self._gate.enter()
         task = self.loop.create_task(self._serve(stream, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
@@ -121,6 +115,21 @@ class CallHandler(Handler):
         if counted:
             task.add_done_callback(self._gate.leave)
         self._tasks[stream] = task
+
+    def _shed(self, stream: H2Stream, fields: Mapping[str, str], cause: str) -> None:
+        """Refuse a call in one packet, without a task, a message or a log line of its own."""
+        seconds = self._gate.shed(cause)
+        if not stream.closable:
+            return
+        assert stream.id is not None  # noqa: S101 - for the type checker
+        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
+        headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
+        http.send_headers(
+            stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True
+        )
+        if stream.closable:  # its client is still sending
+            http.reset_stream(stream.id, ErrorCodes.NO_ERROR)
+        self.flush_soon(stream.connection)
 
     def cancel(self, stream: H2Stream) -> None:
         """End a call that its client has reset, or that outlives the server's grace.
@@ -144,9 +153,7 @@ class CallHandler(Handler):
             error = cancelled
             # A client that does not read would keep the answer, and the stop, waiting.
             if self._gate.stopping and call.open and stream.connection.write_ready.is_set():
-                await call.send_trailing_metadata(
-                    status=Status.UNAVAILABLE, status_message="the server is shutting down"
-                )
+                await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             error = bug
@@ -168,8 +175,7 @@ class CallHandler(Handler):
             dispatch=self.dispatch,
             user_agent=fields.get("user-agent"),
         )
-        request_id = fields.get("x-request-id", "")
-        call.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        call.request_id = _request_id(fields)
         call.compression = fields.get("grpc-encoding", "")
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
@@ -192,20 +198,16 @@ class CallHandler(Handler):
             await call.reject(rejection)
             return
         try:
-            call.deadline = _deadline(fields)
+            method = self.mapping.get(call.path)
+            call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))
             if call.identity is not None:
                 structlog.contextvars.bind_contextvars(identity=call.identity.name)
-            method = self.mapping.get(call.path)
-            if method is None:
+            if method is None:  # only now: who is nobody learns no paths
                 raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
-            if self._gate.stopping:
-                raise refusal.unavailable(Stopping())
             await _within(call.deadline, method, call)
         except GRPCError as error:
-            await call.send_trailing_metadata(
-                status=error.status, status_message=error.message, status_details=error.details
-            )
+            await _send_refusal(call, error)
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
             if call.open:
@@ -216,6 +218,19 @@ class CallHandler(Handler):
         else:
             if not call.outcome:
                 await call.send_trailing_metadata()
+
+    def _deadline(self, fields: Mapping[str, str], method: const.Handler) -> Deadline | None:
+        """Return when a call ends at the latest."""
+        seconds = _timeout_seconds(fields)
+        if not _is_standard(fields):  # health's Watch may go on for as long as its client likes
+            limits = self._limits
+            if seconds is None:
+                streams = method.cardinality.server_streaming
+                seconds = (
+                    limits.stream_deadline_seconds if streams else limits.call_deadline_seconds
+                )
+            seconds = min(seconds, limits.deadline_seconds_max)
+        return None if seconds is None else Deadline.from_timeout(seconds)
 
 
 _NO_METHOD = const.Handler(lambda _: None, const.Cardinality.UNARY_UNARY, object, object)
@@ -238,7 +253,24 @@ async def _within(
         raise
 
 
-def _deadline(fields: Mapping[str, str]) -> Deadline | None:
+async def _send_refusal(call: "Call[object, object]", error: GRPCError) -> None:
+    await call.send_trailing_metadata(
+        status=error.status, status_message=error.message, status_details=error.details
+    )
+
+
+def _is_standard(fields: Mapping[str, str]) -> bool:
+    """Say whether a call is for one of gRPC's own services."""
+    return fields.get(":path", "").startswith("/grpc.")
+
+
+def _request_id(fields: Mapping[str, str]) -> str:
+    request_id = fields.get("x-request-id", "")
+    return request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+
+
+def _timeout_seconds(fields: Mapping[str, str]) -> float | None:
+    """Return how long the client waits, or None where it does not say."""
     timeout = fields.get("grpc-timeout")
     if timeout is None:
         return None
@@ -246,7 +278,7 @@ def _deadline(fields: Mapping[str, str]) -> Deadline | None:
         raise GRPCError(
             Status.INVALID_ARGUMENT, "grpc-timeout is not 1 to 8 digits and one of H M S m u n"
         )
-    return Deadline.from_timeout(decode_timeout(timeout))
+    return decode_timeout(timeout)
 
 
 def _rejection(fields: Mapping[str, str]) -> Headers | None:

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
+from math import ceil
 from typing import assert_never
 
 from credit_models import ErrorReason
 from credit_models.constraints import Violation
 from credit_models.reasons import DOMAIN, RULES, reason_name
+from credit_models.status import StatusDetailsCodec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import encode_bin_value, encode_grpc_message
 
 from credit_server.commit import (
     CommitError,
@@ -27,11 +31,13 @@ from credit_server.ledger import (
     TooManyApps,
 )
 from credit_server.store.port import StoreError
+from credit_server.transport.compression import ACCEPTED
 
-_RETRY_OVERLOADED_SECONDS = 0.1
-"""About a few batches: the queue has moved by then."""
+_RETRY_STEP_SECONDS = 0.05
+"""To what times of shed calls are rounded, so that their headers are made once."""
 _RETRY_STORE_SECONDS = 1.0
-"""A replica set takes some seconds to elect a primary."""
+"""A replica set takes some seconds to elect a primary, and a server to be replaced."""
+_STOPPING = "the server is shutting down"
 
 
 def unauthenticated(sentence: str) -> GRPCError:
@@ -140,20 +146,10 @@ def total_overflow(total: int) -> GRPCError:
 def unavailable(error: CommitError | StoreError) -> GRPCError:
     """Translate why a write was not settled, or a read not answered."""
     match error:
-        case Overloaded():
-            return _error(
-                ErrorReason.OVERLOADED,
-                "more writes are waiting than the server queues; nothing happened",
-                {},
-                _retry_in(_RETRY_OVERLOADED_SECONDS),
-            )
+        case Overloaded(retry_seconds=seconds):
+            return _overloaded("more writes are waiting than can be answered in time", seconds)
         case Stopping():
-            return _error(
-                ErrorReason.OVERLOADED,
-                "the server is shutting down; nothing happened",
-                {},
-                _retry_in(_RETRY_STORE_SECONDS),
-            )
+            return _overloaded(_STOPPING, _RETRY_STORE_SECONDS)
         case ResultUnknown():
             return _error(
                 ErrorReason.STORE_UNAVAILABLE,
@@ -176,6 +172,51 @@ def unavailable(error: CommitError | StoreError) -> GRPCError:
                 {},
                 _retry_in(_RETRY_STORE_SECONDS),
             )
+
+
+def cut_off() -> GRPCError:
+    """End a call that the server has begun and cannot finish, because it stops.
+
+    Not as OVERLOADED, which promises that nothing has happened.
+    """
+    return _error(
+        ErrorReason.STORE_UNAVAILABLE,
+        "the server is shutting down before the call was done; a write may have happened:"
+        " send it again with the same idempotency key",
+        {},
+        _retry_in(_RETRY_STORE_SECONDS),
+    )
+
+
+def shed_headers(retry_seconds: float, *, stopping: bool) -> Sequence[tuple[str, str]]:
+    """Return the whole answer to a call that is refused by its headers alone.
+
+    Args:
+        retry_seconds: When it should come again; rounded up to a twentieth of a second.
+        stopping: Whether the server is shutting down; otherwise it has too much to do.
+    """
+    return _shed_headers(ceil(retry_seconds / _RETRY_STEP_SECONDS), stopping)
+
+
+@cache
+def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ...]:
+    sentence = _STOPPING if stopping else "the server has more calls than it can answer in time"
+    error = _overloaded(sentence, retry_steps * _RETRY_STEP_SECONDS)
+    details = StatusDetailsCodec().encode(error.status, error.message, error.details)
+    return (
+        (":status", "200"),
+        ("content-type", "application/grpc+proto"),
+        ("grpc-accept-encoding", ACCEPTED),
+        ("grpc-status", str(error.status.value)),
+        ("grpc-message", encode_grpc_message(str(error.message))),
+        ("grpc-status-details-bin", encode_bin_value(details).decode("ascii")),
+    )
+
+
+def _overloaded(sentence: str, retry_seconds: float) -> GRPCError:
+    return _error(
+        ErrorReason.OVERLOADED, f"{sentence}; nothing happened", {}, _retry_in(retry_seconds)
+    )
 
 
 def _error(

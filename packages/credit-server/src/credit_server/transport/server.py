@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl as tls
+from collections import Counter
 from collections.abc import Collection
 
 from grpclib._typing import IServable
@@ -47,7 +48,7 @@ class GrpcServer(Server):
 
         Args:
             services: What to serve.
-            limits: Limits on single calls.
+            limits: Limits on calls.
             access: Who may make which call.
             connections: Limits on connections.
             observer: Is told of every call.
@@ -62,7 +63,9 @@ class GrpcServer(Server):
         self._limits = limits
         self._connection_limits = connections
         self._observer = observer
-        self._gate = Gate()
+        self._gate = Gate(
+            calls_max=limits.calls_max, loop_lag_seconds_max=limits.loop_lag_seconds_max
+        )
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -75,6 +78,11 @@ class GrpcServer(Server):
             normalize_inbound_headers=False,
             normalize_outbound_headers=False,
         )
+
+    @property
+    def shed_total(self) -> Counter[str]:
+        """How many calls were refused before they were looked at, by cause."""
+        return self._gate.shed_total
 
     @property
     def port(self) -> int:

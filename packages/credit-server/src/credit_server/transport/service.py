@@ -91,7 +91,9 @@ class CreditService(CreditServiceBase):
 
     async def _commit(self, call: Call[_Write, Empty], command: Command) -> Receipt:
         try:
-            result = await self._committer.submit(command, call.observation.context)
+            result = await self._committer.submit(
+                command, call.observation.context, seconds_left=call.seconds_left
+            )
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):

@@ -1,0 +1,127 @@
+"""Says whether calls are taken in, from their headers alone, and counts those that run."""
+
+import asyncio
+import time
+from collections import Counter
+from random import Random
+
+import structlog
+
+from credit_server.commit.pressure import Pressure
+
+log = structlog.get_logger("credit_server.calls")
+
+_BEAT_SECONDS = 0.05
+_RETRY_SECONDS = 0.25
+_RETRY_STOPPING_SECONDS = 1.0
+_LOG_SECONDS = 1.0
+
+
+class Gate:
+    """The way in for calls. Shared by all connections.
+
+    Refusing costs the server a fraction of an answer, so it is done before anything of a call has
+    been read but its headers, when too many run or the event loop is behind with its work.
+
+    Attributes:
+        stopping: Whether the server is shutting down and takes in nothing more.
+        shed_total: How many calls were refused, by cause: `calls`, `loop_lag` or `stopping`.
+    """
+
+    def __init__(self, *, calls_max: int, loop_lag_seconds_max: float) -> None:
+        """Open the gate.
+
+        Args:
+            calls_max: How many calls may run.
+            loop_lag_seconds_max: How late the event loop may be before new calls are refused.
+        """
+        self.stopping = False
+        self.shed_total: Counter[str] = Counter()
+        self._calls_max = calls_max
+        self._lag = LoopLag()
+        self._lag_seconds_max = loop_lag_seconds_max
+        self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._logged_at = -_LOG_SECONDS
+        self._unlogged = 0
+
+    @property
+    def running(self) -> int:
+        """How many calls run."""
+        return self._running
+
+    def refusal(self) -> str | None:
+        """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
+        if self.stopping:
+            return "stopping"
+        if self._running >= self._calls_max:
+            return "calls"
+        if self._lag.seconds() > self._lag_seconds_max:
+            return "loop_lag"
+        return None
+
+    def shed(self, cause: str) -> float:
+        """Count a refused call, and say in how many seconds it should come again."""
+        self.shed_total[cause] += 1
+        self._unlogged += 1
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
+            log.warning("calls are refused", cause=cause, calls=self._unlogged)
+            self._logged_at, self._unlogged = now, 0
+        return self._pressure.refused(
+            _RETRY_STOPPING_SECONDS if cause == "stopping" else _RETRY_SECONDS
+        )
+
+    def enter(self) -> None:
+        """Count a call that begins."""
+        self._running += 1
+        self._idle.clear()
+        self._pressure.admitted()
+        self._lag.watch()
+
+    def leave(self, _: "asyncio.Task[None]") -> None:
+        """Count a call that has ended."""
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no call runs."""
+        await self._idle.wait()
+
+
+class LoopLag:
+    """Measures how late the event loop is with what it has to do.
+
+    A timer that is due says it: by how much it was late, or already is. It runs only after calls
+    have come, so that an idle server sleeps.
+    """
+
+    def __init__(self) -> None:
+        self._due: float | None = None
+        self._beaten_at = 0.0
+        self._last = 0.0
+
+    def watch(self) -> None:
+        """Measure for the next moment."""
+        if self._due is None:
+            # Not the loop's own clock: uvloop's stands still while callbacks run.
+            now = time.monotonic()
+            if now - self._beaten_at > 2 * _BEAT_SECONDS:
+                self._last = 0.0  # it is from before a quiet time
+            self._due = now + _BEAT_SECONDS
+            asyncio.get_running_loop().call_later(_BEAT_SECONDS, self._beat)
+
+    def seconds(self) -> float:
+        """Return how late the loop is, or was at the latest beat; 0 where nothing measures it."""
+        if self._due is None:
+            return 0.0
+        return max(self._last, time.monotonic() - self._due)
+
+    def _beat(self) -> None:
+        assert self._due is not None  # noqa: S101 - for the type checker
+        self._beaten_at = time.monotonic()
+        self._last = max(0.0, self._beaten_at - self._due)
+        self._due = None
