@@ -59,14 +59,16 @@ async def besiege(
         EmbeddedError: The mongod does not start.
     """
     rows: list[Row] = []
+    written = False
     async with EmbeddedMongod(data_dir=folder / "data") as mongod, AsyncExitStack() as stack:
         await migrate(mongod.uri, DATABASE)
         besieged: Besieged | None = None
         for attack in attacks:
             if besieged is None:
                 besieged = await stack.enter_async_context(defended(mongod.uri, DATABASE, folder))
-                if not rows:
-                    await write_history(besieged.server)
+            if attack.lists_history and not written:
+                await write_history(besieged.server)
+                written = True
             row = await assail(attack, besieged, seconds=seconds)
             rows.append(row)
             progress(row)

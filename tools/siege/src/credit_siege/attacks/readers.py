@@ -75,11 +75,17 @@ async def _too_many_streams(target: Target) -> Outcome:
 
 
 ATTACKS = (
-    Attack(name="reader:never-reads", required="dropped in time, memory flat", run=_never_reads),
+    Attack(
+        name="reader:never-reads",
+        required="dropped in time, memory flat",
+        run=_never_reads,
+        lists_history=True,
+    ),
     Attack(
         name="reader:window-of-zero",
         required="calls ended in time, memory flat",
         run=_window_of_zero,
+        lists_history=True,
     ),
     Attack(
         name="streams:too-many",
