@@ -103,7 +103,10 @@ class ServerProcess:
             ServerNotStarted: It has ended instead.
         """
         assert self._process.stdout is not None
-        while "  try " not in self.banner:
+        # A line to try comes last, and only where anybody may.
+        while "  stop " not in self.banner or (
+            "no TLS, no identities" in self.banner and "  try " not in self.banner
+        ):
             line = await asyncio.to_thread(self._process.stdout.readline)
             if not line:
                 status = await self.wait()

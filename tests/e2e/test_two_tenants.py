@@ -1,0 +1,124 @@
+"""Two tenants' SDKs on one real server with TLS and tokens: each tries everything on the other."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from credit_client import (
+    AccessDenied,
+    ActorNotAllowed,
+    AppNotAllowed,
+    CreditClient,
+    IdempotencyKeyReused,
+    ScopeMissing,
+    Unauthenticated,
+)
+from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
+from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
+
+from tests.e2e.server_process import ServerProcess, running_server
+
+USER = 7
+EVERYTHING = ["credits:issue", "credits:spend", "credits:read"]
+
+
+class Tenants:
+    """A server, and whoever calls it."""
+
+    def __init__(self, server: ServerProcess, made: CertificateFiles, key: Path) -> None:
+        self.server = server
+        self._made = made
+        self._key = key
+
+    def token(self, name: str, app: int, actor: int, scopes: list[str]) -> str:
+        grant = Grant(
+            subject=name,
+            scopes=scopes,
+            apps=[app],
+            actor=actor,
+            impersonate=False,
+            minutes=5,
+            issuer=ISSUER,
+            audience=AUDIENCE,
+        )
+        return issue_token(self._key, grant)
+
+    def client(self, token: str | None) -> CreditClient:
+        target = f"localhost:{self.server.port}"
+        return CreditClient(target, tls=str(self._made.ca), token=token)
+
+
+@pytest.fixture
+async def tenants(tmp_path: Path, store_options: list[str]) -> AsyncIterator[Tenants]:
+    made = make_certificates(tmp_path / "certificates", client="unused", days=1)
+    private, public = make_keys(tmp_path / "keys")
+    options = [
+        *("--tls-certificate", str(made.server), "--tls-key", str(key_of(made.server))),
+        *("--token-keys", str(public), "--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+    ]
+    async with running_server(tmp_path, *store_options, *options) as server:
+        yield Tenants(server, made, private)
+
+
+async def test_neither_tenant_spends_or_sees_what_is_the_others(tenants: Tenants) -> None:
+    async with AsyncExitStack() as stack:
+        tokens = [tenants.token(f"tenant-{app}", app, 10 + app, EVERYTHING) for app in (1, 2)]
+        one, two = [await stack.enter_async_context(tenants.client(token)) for token in tokens]
+        for app, client in ((1, one), (2, two)):
+            await client.add(
+                user_id=USER, app_id=app, credits=100 * app, created_by=10 + app,
+                idempotency_key=f"grant-{app}",
+            )  # fmt: skip
+            await client.use(
+                user_id=USER, app_id=app, report_id=f"r-{app}", report_name="Traffic", credits=5,
+                created_by=10 + app,
+            )  # fmt: skip
+        for own, other, client in ((1, 2, one), (2, 1, two)):
+            me = 10 + own
+            with pytest.raises(AppNotAllowed) as refused:
+                await client.add(user_id=USER, app_id=other, credits=1, created_by=me)
+            assert refused.value.app_id == other
+            with pytest.raises(AppNotAllowed):
+                await client.use(
+                    user_id=USER, app_id=other, report_id="x", report_name="x", credits=1,
+                    created_by=me,
+                )  # fmt: skip
+            for user in (None, USER):
+                with pytest.raises(AppNotAllowed):
+                    await client.balance(other, user)
+            with pytest.raises(ActorNotAllowed):
+                await client.add(user_id=USER, app_id=own, credits=1, created_by=10 + other)
+            with pytest.raises(IdempotencyKeyReused) as reused:
+                await client.add(
+                    user_id=USER, app_id=own, credits=9, created_by=me,
+                    idempotency_key=f"grant-{other}",
+                )  # fmt: skip
+            assert list(reused.value.fields) == [
+                "app_id"
+            ]  # and nothing else of the other's request
+            seen = await client.user_credits(USER)
+            assert [(each.app_id, each.balance) for each in seen.balances] == [(own, 100 * own - 5)]
+            assert seen.updated_by == 0
+            assert {each.app_id async for each in client.purchases(USER)} == {own}
+            assert [each.app_id async for each in client.transactions(USER)] == [own, own]
+            assert await client.balance(own) == 100 * own - 5
+
+
+async def test_a_tenant_makes_no_call_that_its_scopes_do_not_name(tenants: Tenants) -> None:
+    async with tenants.client(tenants.token("reader", 1, 11, ["credits:read"])) as reader:
+        assert await reader.balance(1, USER) == 0
+        with pytest.raises(ScopeMissing) as refused:
+            await reader.add(user_id=USER, app_id=1, credits=1, created_by=11)
+        assert refused.value.scope == "credits:issue"
+
+
+@pytest.mark.parametrize("token", [None, "forged.token.here"])
+async def test_who_is_nobody_is_told_nothing(tenants: Tenants, token: str | None) -> None:
+    async with tenants.client(token) as nobody:
+        with pytest.raises(Unauthenticated):
+            await nobody.balance(1)
+        with pytest.raises(AccessDenied):
+            await nobody.add(user_id=USER, app_id=1, credits=1, created_by=1)
+    if token is not None:
+        assert token not in tenants.server.stderr.read_text()
