@@ -23,13 +23,12 @@ def _descendants(pid: int) -> Iterator[int]:
             yield from _descendants(int(child))
 
 
-async def test_rows_that_pass_are_shown_and_end_with_0() -> None:
-    siege = await _start("--rows", "message:second,flood:hpack-bomb")
+async def test_the_table_is_shown_and_the_status_is_its_verdict() -> None:
+    siege = await _start("--rows", "message:second")
     output, errors = await siege.communicate()
-    # A busy machine may keep the neighbour waiting; the verdict and the status must agree.
-    assert siege.returncode == (0 if b"all 2 rows pass" in output else 1), errors.decode()
+    # A busy machine may keep the neighbour waiting: the verdict and the status must agree.
+    assert siege.returncode == (0 if b"1 of 1 rows pass" in output else 1), errors.decode()
     assert b"UNIMPLEMENTED" in output
-    assert b"GOAWAY" in output
 
 
 async def test_a_signal_ends_everything_it_has_started() -> None:

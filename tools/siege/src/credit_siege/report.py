@@ -25,7 +25,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
     console.print(
         f"{len(failed)} of {len(rows)} rows fail: {', '.join(failed)}"
         if failed
-        else f"all {len(rows)} rows pass",
+        else f"{len(rows)} of {len(rows)} rows pass",
         highlight=False,
         markup=False,
     )
