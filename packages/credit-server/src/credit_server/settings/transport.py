@@ -38,7 +38,9 @@ class TransportSettings(ConnectionSettings):
         " OVERLOADED",
     )
     list_page_size: Count = Field(
-        default=1000, description="entries of a list that are read and held at a time"
+        default=100,
+        description="entries of a list that are read and held at a time; a page is made into"
+        " messages at one go, and other calls wait meanwhile",
     )
     grace_seconds: Seconds = Field(
         default=20.0, description="how long running calls have to finish when the server stops"
