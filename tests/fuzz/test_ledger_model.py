@@ -17,7 +17,7 @@ from tests.fuzz.ledger_model import APPS_MAX, UINT32_MAX, Refused, Write
 
 CLIENTS = 4
 CALLERS = 48
-EXAMPLES = 50
+EXAMPLES = 120
 
 
 def _settings(server: ServerProcess) -> ClientSettings:

@@ -146,18 +146,20 @@ class Call(Stream[Received, Sent]):
         self.outcome = Status.OK.name
         self.observation.message_sent()
 
-    async def send_messages(self, messages: Iterable[Sent]) -> None:
-        """Send several messages in as few frames as they fit in."""
-        if not self._send_initial_metadata_done:
-            await self.send_initial_metadata()
+    def frames(self, messages: Iterable[Sent]) -> bytes:
+        """Write several messages, to be sent in as few frames as they fit in."""
         data = bytearray()
-        count = 0
         for message in messages:
-            count += 1
             encoded = self._codec.encode(message, self._send_type)
             data += _FRAME.pack(0, len(encoded)) + encoded
+        return bytes(data)
+
+    async def send_frames(self, data: bytes, *, count: int) -> None:
+        """Send what `frames` has written of so many messages."""
+        if not self._send_initial_metadata_done:
+            await self.send_initial_metadata()
         if data:
-            await self._stream.send_data(bytes(data))
+            await self._stream.send_data(data)
             self._send_message_done = True
             self.observation.message_sent(count)
 

@@ -1,5 +1,6 @@
 """The six calls of the contract: validate, hand to the ledger, translate the answer."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ class CreditService(CreditServiceBase):
         self._committer = committer
         self._store = store
         self._audit = audit
+        self._turn = asyncio.Lock()
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
@@ -131,13 +133,13 @@ class CreditService(CreditServiceBase):
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
         pages = self._store.list_purchases(request.user_id, apps)
-        await _stream(call, pages, convert.purchase_to_message)
+        await _stream(call, pages, convert.purchase_to_message, self._turn)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
         pages = self._store.list_transactions(request.user_id, apps)
-        await _stream(call, pages, convert.transaction_to_message)
+        await _stream(call, pages, convert.transaction_to_message, self._turn)
 
     def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
         try:
@@ -163,11 +165,18 @@ async def _stream(
     call: Call[_Request, _Message],
     pages: AsyncIterator[Sequence[_Entry]],
     translate: Callable[[_Entry], _Message],
+    turn: asyncio.Lock,
 ) -> None:
-    """Send page after page; the next one is read when the client has taken the last."""
+    """Send page after page; the next one is read when the client has taken the last.
+
+    One list at a time makes a page into bytes: a hundred at once would keep all others waiting.
+    """
     try:
         async for page in pages:
-            await call.send_messages(translate(entry) for entry in page)
+            async with turn:
+                data = call.frames(translate(entry) for entry in page)
+                await asyncio.sleep(0)  # whoever else is ready comes first
+            await call.send_frames(data, count=len(page))
     except StoreError as error:
         raise refusal.unavailable(error) from error
     if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
