@@ -33,7 +33,7 @@ class TransportSettings(ConnectionSettings):
         default=3600.0, description="longest deadline; a client's longer one is shortened to it"
     )
     loop_lag_seconds_max: Seconds = Field(
-        default=0.5,
+        default=1.0,
         description="how late the server's event loop may be; beyond it new calls are refused as"
         " OVERLOADED",
     )

@@ -57,7 +57,7 @@ class CallLimits:
     call_deadline_seconds: float = 30.0
     stream_deadline_seconds: float = 600.0
     deadline_seconds_max: float = 3600.0
-    loop_lag_seconds_max: float = 0.5
+    loop_lag_seconds_max: float = 1.0
 
 
 class CallHandler(Handler):
