@@ -369,6 +369,8 @@ def test_an_interrupt_has_its_exit_code() -> None:
             [COMMAND, "balance", "--app", "1", "--target", f"127.0.0.1:{port}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # What a shell runs in the background ignores the signal, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:
             connection, _ = silent.accept()
             with connection:
