@@ -94,6 +94,15 @@ def test_another_scheme_is_refused(header: str, token: str, tmp_path: Path) -> N
     assert token not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "header", ["Bearer {token}, Bearer {token}", "Bearer {token} {token}", "Bearer {token},"]
+)
+def test_more_than_one_token_is_refused(header: str, token: str, tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated, match="more than a token") as refused:
+        name(opened(tmp_path), header.format(token=token))
+    assert token not in str(refused.value)
+
+
 def test_without_settings_there_is_none() -> None:
     assert open_authenticator(IdentitySettings()) is None
 

@@ -134,6 +134,14 @@ async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
             assert (reason(answer) == "") is (scope == METHOD_SCOPES[path])
 
 
+@pytest.mark.parametrize("second", ["tenant", "everything", "forged"])
+async def test_who_sends_two_tokens_has_proved_nothing(second: str) -> None:
+    async with guarded() as wire:
+        for tokens in ((token("tenant"), token(second)), (token(second), token("tenant"))):
+            answer = await wire.call("GetUserCredits", UserId(user_id=7), *tokens)
+            assert reason(answer) == "UNAUTHENTICATED"
+
+
 async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
     async with guarded() as wire:
         for path in (SERVICE + "AddCredits", SERVICE + "StealCredits", "/x", "/"):

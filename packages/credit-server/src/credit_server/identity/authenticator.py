@@ -1,5 +1,6 @@
 """Finds out who makes a call: by its token, or else by its connection's client certificate."""
 
+import re
 from functools import partial
 
 from credit_server.identity.certificate import CertificateIdentities, identity_parser
@@ -9,6 +10,9 @@ from credit_server.identity.keys import parse_keys
 from credit_server.identity.token import TokenRules, TokenVerifier
 from credit_server.identity.watched_file import WatchedFile
 from credit_server.settings.identity import IdentitySettings
+
+# RFC 6750, section 2.1.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class CallAuthenticator:
@@ -77,5 +81,10 @@ def _bearer(authorization: str) -> str:
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated(
             "The header 'authorization' is of another scheme: send 'Bearer', a space and the token."
+        )
+    if _TOKEN.fullmatch(token) is None:
+        raise Unauthenticated(
+            "The header 'authorization' holds more than a token, or comes twice: send it once, with"
+            " 'Bearer', a space and one token."
         )
     return token

@@ -98,7 +98,7 @@ class CallHandler(Handler):
     ) -> None:
         """Begin to serve a call."""
         self.__gc_step__()
-        fields = dict(headers)
+        fields = _fields(headers)
         # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not _is_standard(fields)
@@ -257,6 +257,20 @@ async def _send_refusal(call: "Call[object, object]", error: GRPCError) -> None:
     await call.send_trailing_metadata(
         status=error.status, status_message=error.message, status_details=error.details
     )
+
+
+def _fields(headers: Headers) -> dict[str, str]:
+    """Index a request's headers; of those that come more than once the last one counts.
+
+    But for `authorization`, which is joined as RFC 9110, section 5.2, says, and so proves nothing:
+    a proxy that has looked at one of two must not let the other in.
+    """
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        given = [value for name, value in headers if name == "authorization"]
+        if len(given) > 1:
+            fields["authorization"] = ", ".join(given)
+    return fields
 
 
 def _is_standard(fields: Mapping[str, str]) -> bool:
