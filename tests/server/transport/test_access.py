@@ -243,6 +243,22 @@ def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> N
     assert admitted(access, FakeCall(), "Bearer tenant") == ""
 
 
+def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> None:
+    tokens = FakeAuthenticator(TOKENS)
+    limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
+    access = Access(tokens, audit=AuditLog(None), limits=limits, clock=Clock())
+    known = FakeCall()
+    assert admitted(access, known, "Bearer tenant") == ""
+    assert admitted(access, FakeCall(), "Bearer guess") == "UNAUTHENTICATED"
+    asked = tokens.asked
+    assert admitted(access, FakeCall(), "Bearer guess") == "RATE_LIMITED"
+    assert admitted(access, FakeCall(), "Bearer other app") == "RATE_LIMITED", "not known yet"
+    again = FakeCall()
+    assert admitted(access, again, "Bearer tenant") == ""
+    assert again.identity == known.identity
+    assert tokens.asked == asked
+
+
 def test_who_succeeds_uses_up_no_failures() -> None:
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
     access = Access(FakeAuthenticator(TOKENS), audit=AuditLog(None), limits=limits)

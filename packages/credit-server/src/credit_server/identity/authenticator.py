@@ -40,12 +40,30 @@ class CallAuthenticator:
             return self._tokens.verify(_bearer(credentials.authorization))
         if self._certificates is not None and credentials.certificate:
             return self._certificates.identify(credentials.certificate)
+        raise Unauthenticated(f"The call has no identity: {self._ways()}.")
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        """Return the identity of a remembered token, or of a certificate; None: neither is known.
+
+        A certificate's signature has been checked when its connection began.
+        """
+        if self._tokens is not None and credentials.authorization is not None:
+            try:
+                return self._tokens.recognize(_bearer(credentials.authorization))
+            except Unauthenticated:
+                return None
+        try:
+            return self.authenticate(credentials)
+        except Unauthenticated:
+            return None
+
+    def _ways(self) -> str:
         ways = []
         if self._tokens is not None:
             ways.append("send the header 'authorization: Bearer <token>'")
         if self._certificates is not None:
             ways.append("connect with a client certificate")
-        raise Unauthenticated(f"The call has no identity: {' or '.join(ways)}.")
+        return " or ".join(ways)
 
 
 def open_authenticator(settings: IdentitySettings) -> Authenticator | None:

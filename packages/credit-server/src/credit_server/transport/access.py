@@ -128,14 +128,17 @@ class Access:
         self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
     ) -> Identity:
         address, now = _network(call.host), self._clock()
+        credentials = Credentials(authorization=authorization, certificate=call.certificate)
         # Asked first: a signature takes far longer to check than this.
         wait = self._failures.wait_seconds(address, now)
         if wait:
-            raise refusal.rate_limited("the address has failed to prove an identity", wait)
+            # Behind a proxy all have one address: who is known must not suffer for a stranger.
+            known = authenticator.recognize(credentials)
+            if known is None:
+                raise refusal.rate_limited("the address has failed to prove an identity", wait)
+            return known
         try:
-            return authenticator.authenticate(
-                Credentials(authorization=authorization, certificate=call.certificate)
-            )
+            return authenticator.authenticate(credentials)
         except Unauthenticated as error:
             self._failures.take(address, now)
             raise refusal.unauthenticated(str(error)) from error
