@@ -1,5 +1,6 @@
 """Who is let in: every call with each thing that may be wrong about its caller."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from credit_models import AppId, CreditRequest, CreditTransaction, PurchaseReque
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.identity import Credentials, Identity
 from credit_server.transport.access import Access, AccessLimits
-from credit_server.transport.audit import AuditLog
+from credit_server.transport.audit import AuditLog, Line
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -189,7 +190,9 @@ class Unscoped:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_what_nobody_may_call_is_not_served_at_all(authenticator: FakeAuthenticator | None) -> None:
+async def test_what_nobody_may_call_is_not_served_at_all(
+    authenticator: FakeAuthenticator | None,
+) -> None:
     access = Access(authenticator, audit=AuditLog(None))
     with pytest.raises(LookupError, match=r"who may call /credit\.v1\.Backdoor/Open"):
         GrpcServer([Unscoped()], limits=CallLimits(message_bytes_max=1024), access=access)
@@ -257,6 +260,32 @@ def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> N
     assert admitted(access, again, "Bearer tenant") == ""
     assert again.identity == known.identity
     assert tokens.asked == asked
+
+
+def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
+    clock, lines = Clock(), list[Line]()
+    limits = AccessLimits(
+        calls_per_second=0.01, calls_burst=1, failures_per_second=0.01, failures_burst=2
+    )
+    tokens = FakeAuthenticator(TOKENS)
+    access = Access(tokens, audit=AuditLog(lines.append), limits=limits, clock=clock)
+    admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    for _ in range(100):
+        admitted(access, FakeCall("192.0.2.1"), "Bearer guess")
+        admitted(access, FakeCall("192.0.2.2"), "Bearer guess")
+        admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    told = Counter((line["peer"], line["reason"]) for line in lines)
+    assert told == {
+        ("192.0.2.1:50000", "UNAUTHENTICATED"): 2,
+        ("192.0.2.1:50000", "RATE_LIMITED"): 1,
+        ("192.0.2.2:50000", "UNAUTHENTICATED"): 2,
+        ("192.0.2.2:50000", "RATE_LIMITED"): 1,
+        ("192.0.2.9:50000", "RATE_LIMITED"): 1,
+    }
+    clock.now += 1
+    admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    assert lines[-1]["identity"] == "tenant"
+    assert len(lines) == sum(told.values()) + 1
 
 
 def test_who_succeeds_uses_up_no_failures() -> None:

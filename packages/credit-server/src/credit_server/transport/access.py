@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from credit_models.scopes import METHOD_SCOPES
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from credit_server.identity import Authenticator, Credentials, Identity, Unauthenticated
@@ -33,6 +34,10 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 
 # Load balancers and orchestrators probe without tokens, and learn no more than up or down.
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+
+_AUDITED_PER_SECOND = 1
+"""Lines of the audit log about one name's calls that come too soon: a flood of calls that cost
+their sender nothing must not become one of lines, which fills the disk. The metrics count them."""
 
 _IPV6_HOST_BITS = 64
 """Whoever has one IPv6 address has a network of these many bits (RFC 6177), and counts as one."""
@@ -90,6 +95,9 @@ class Access:
             burst=limits.failures_burst,
             names_max=limits.names_max,
         )
+        self._audited = RateLimit(
+            per_second=_AUDITED_PER_SECOND, burst=1, names_max=limits.names_max
+        )
 
     @staticmethod
     def check(paths: Collection[str]) -> None:
@@ -121,8 +129,15 @@ class Access:
             call.identity = self._identity(self._authenticator, call, authorization)
             self._permit(call.identity, call.path)
         except GRPCError as refused:
-            self._audit.refused(call, refused)
+            if self._is_audited(call, refused):
+                self._audit.refused(call, refused)
             raise
+
+    def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
+        if refused.status is not Status.RESOURCE_EXHAUSTED:
+            return True
+        name = _network(call.host) if call.identity is None else call.identity.name
+        return not self._audited.take(name, self._clock())
 
     def _identity(
         self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
