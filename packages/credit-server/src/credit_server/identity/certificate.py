@@ -170,7 +170,7 @@ class _Twice(ValueError):
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     ((name, count),) = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
     if count > 1:
-        raise _Twice(f"it has {ascii(name)} twice: say what holds")
+        raise _Twice(f"it has {name!a} twice: say what holds")
     return dict(pairs)
 
 
