@@ -96,7 +96,7 @@ class IdentitySettings(BaseModel):
     failures_per_second: Rate = Field(
         default=10.0,
         description="failed authentications that a peer address may have per second, on average;"
-        " what comes beyond is refused unexamined; 0: any number",
+        " beyond that only known tokens and certificates are let in; 0: any number",
     )
     failures_burst: Count = Field(
         default=100, description="failed authentications that a peer address may have at once"
