@@ -1,5 +1,6 @@
 """Who is let in: every call with each thing that may be wrong about its caller."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
-from tests.server.transport.serving import serving
+from tests.server.transport.serving import HeldStore, serving, until
 from tests.server.transport.wire import SERVICE, Answer, Wire
 
 TENANT = Identity(
@@ -210,6 +211,47 @@ async def test_each_identity_has_a_rate_of_its_own() -> None:
         assert 90_000 < retry.retry_delay.ToMilliseconds() <= 100_000
         other = await wire.call("GetUserCredits", UserId(user_id=7), token("other app"))
         assert other.status is Status.OK
+
+
+async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
+    store = HeldStore()
+    write = REQUESTS["AddCredits"]
+    async with (
+        serving(
+            store,
+            authenticator=FakeAuthenticator(TOKENS),
+            access_limits=AccessLimits(calls_running_max=2),
+        ) as served,
+        Wire.connect(served.port) as wire,
+        Wire.connect(served.port) as another,
+    ):
+        slow = [
+            asyncio.create_task(wire.call("AddCredits", write, token("tenant"))) for _ in range(2)
+        ]
+        await store.entered.wait()
+        await until(lambda: served.server._access._running["tenant"] == 2)
+        refused = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
+        assert reason(refused) == "RATE_LIMITED"
+        assert isinstance(refused.details[1], RetryInfo)
+        other = await another.call("GetUserCredits", UserId(user_id=7), token("other app"))
+        assert other.status is Status.OK
+        store.released.set()
+        assert [(await call).status for call in slow] == [Status.OK] * 2
+        again = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
+        assert again.status is Status.OK
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> None:
+    async with (
+        serving(authenticator=FakeAuthenticator(TOKENS)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        headers = [] if caller is None else [token(caller)]
+        for method in (*REQUESTS, "Nonsense"):
+            await wire.call(method, REQUESTS.get(method, UserId(user_id=0)), *headers)
+        await served.wait_quiet()
+        assert not served.server._access._running
 
 
 class FakeCall:

@@ -6,6 +6,7 @@ whose name, is decided in `transport.permission`, once its message is read.
 
 import ipaddress
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -50,6 +51,7 @@ class AccessLimits:
     Attributes:
         calls_per_second: How many calls an identity may make, on average.
         calls_burst: How many it may make at once, at least 1.
+        calls_running_max: How many of its calls may run at once, at least 1.
         failures_per_second: How many failed authentications a peer address may have, on average.
         failures_burst: How many it may have at once, at least 1.
         names_max: How many identities, and how many addresses, are kept count of; at least 1.
@@ -57,6 +59,7 @@ class AccessLimits:
 
     calls_per_second: float = 1000.0
     calls_burst: int = 2000
+    calls_running_max: int = 512
     failures_per_second: float = 10.0
     failures_burst: int = 100
     names_max: int = 10_000
@@ -90,6 +93,8 @@ class Access:
             burst=limits.calls_burst,
             names_max=limits.names_max,
         )
+        self._running: Counter[str] = Counter()
+        self._running_max = limits.calls_running_max
         self._failures = RateLimit(
             per_second=limits.failures_per_second,
             burst=limits.failures_burst,
@@ -111,7 +116,7 @@ class Access:
             raise LookupError(f"nothing says who may call {', '.join(unknown)}")
 
     def admit(self, call: Call[Any, Any], authorization: str | None) -> None:
-        """Let a call in, and note on it who makes it.
+        """Let a call in, and note on it who makes it; `leave` must follow when the call has ended.
 
         A path that is not served is let in too, to be answered as such: who calls has then proved
         an identity, so that strangers cannot find out what is served.
@@ -128,10 +133,26 @@ class Access:
         try:
             call.identity = self._identity(self._authenticator, call, authorization)
             self._permit(call.identity, call.path)
+            self._enter(call.identity)
         except GRPCError as refused:
             if self._is_audited(call, refused):
                 self._audit.refused(call, refused)
             raise
+
+    def leave(self, call: Call[Any, Any]) -> None:
+        """Note that a call has ended that was let in."""
+        if call.identity is None:
+            return
+        name = call.identity.name
+        self._running[name] -= 1
+        if not self._running[name]:
+            del self._running[name]
+
+    def _enter(self, identity: Identity) -> None:
+        # A rate is not enough: calls that are slow on purpose would take all places of the server.
+        if self._running[identity.name] >= self._running_max:
+            raise refusal.too_many_running(self._running_max)
+        self._running[identity.name] += 1
 
     def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
         if refused.status is not Status.RESOURCE_EXHAUSTED:

@@ -201,11 +201,14 @@ class CallHandler(Handler):
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))
-            if call.identity is not None:
-                structlog.contextvars.bind_contextvars(identity=call.identity.name)
-            if method is None:  # only now: who is nobody learns no paths
-                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
-            await _within(call.deadline, method, call)
+            try:
+                if call.identity is not None:
+                    structlog.contextvars.bind_contextvars(identity=call.identity.name)
+                if method is None:  # only now: who is nobody learns no paths
+                    raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+                await _within(call.deadline, method, call)
+            finally:
+                self._access.leave(call)
         except GRPCError as error:
             await _send_refusal(call, error)
         except Exception:
