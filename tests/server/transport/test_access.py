@@ -24,7 +24,7 @@ from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import HeldStore, serving, until
-from tests.server.transport.wire import SERVICE, Answer, Wire
+from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 TENANT = Identity(
     name="tenant",
@@ -229,7 +229,7 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
             asyncio.create_task(wire.call("AddCredits", write, token("tenant"))) for _ in range(2)
         ]
         await store.entered.wait()
-        await until(lambda: served.server._access._running["tenant"] == 2)
+        await until(lambda: served.server._access._running["identity tenant"] == 2)
         refused = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
         assert reason(refused) == "RATE_LIMITED"
         assert isinstance(refused.details[1], RetryInfo)
@@ -239,6 +239,27 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
         assert [(await call).status for call in slow] == [Status.OK] * 2
         again = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
         assert again.status is Status.OK
+
+
+@pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
+async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticator | None) -> None:
+    async with (
+        serving(
+            authenticator=authenticator, access_limits=AccessLimits(calls_running_max=2)
+        ) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        watch = call_headers("/grpc.health.v1.Health/Watch")
+        watches = [wire.begin(watch, framed(b"")) for _ in range(2)]
+        for _, answer in watches:
+            await answer.begun()
+        assert reason(await wire.call(HEALTH, HealthCheckRequest())) == "RATE_LIMITED"
+        assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.RESOURCE_EXHAUSTED
+        stream_id, _ = watches[0]
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await until(lambda: sum(served.server._access._running.values()) == 1)
+        assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)

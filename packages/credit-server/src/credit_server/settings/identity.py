@@ -95,8 +95,8 @@ class IdentitySettings(BaseModel):
     rate_burst: Count = Field(default=2000, description="calls that an identity may make at once")
     calls_per_identity_max: Count = Field(
         default=512,
-        description="calls of one identity that may run at once; keep it well below calls_max, so"
-        " that one with slow calls leaves room for the others",
+        description="calls of one identity, and watches of health from one address, that may run at"
+        " once; well below calls_max one with slow calls leaves room for the others",
     )
     failures_per_second: Rate = Field(
         default=10.0,

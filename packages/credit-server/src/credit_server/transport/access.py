@@ -51,7 +51,8 @@ class AccessLimits:
     Attributes:
         calls_per_second: How many calls an identity may make, on average.
         calls_burst: How many it may make at once, at least 1.
-        calls_running_max: How many of its calls may run at once, at least 1.
+        calls_running_max: How many of its calls may run at once, at least 1; and of those that need
+            no identity, how many of an address.
         failures_per_second: How many failed authentications a peer address may have, on average.
         failures_burst: How many it may have at once, at least 1.
         names_max: How many identities, and how many addresses, are kept count of; at least 1.
@@ -128,12 +129,11 @@ class Access:
         Raises:
             GRPCError: It is not let in.
         """
-        if self._authenticator is None or call.path in _PUBLIC:
-            return
         try:
-            call.identity = self._identity(self._authenticator, call, authorization)
-            self._permit(call.identity, call.path)
-            self._enter(call.identity)
+            if self._authenticator is not None and call.path not in _PUBLIC:
+                call.identity = self._identity(self._authenticator, call, authorization)
+                self._permit(call.identity, call.path)
+            self._enter(call)
         except GRPCError as refused:
             if self._is_audited(call, refused):
                 self._audit.refused(call, refused)
@@ -141,18 +141,21 @@ class Access:
 
     def leave(self, call: Call[Any, Any]) -> None:
         """Note that a call has ended that was let in."""
-        if call.identity is None:
+        name = _holder(call)
+        if name is None:
             return
-        name = call.identity.name
         self._running[name] -= 1
         if not self._running[name]:
             del self._running[name]
 
-    def _enter(self, identity: Identity) -> None:
-        # A rate is not enough: calls that are slow on purpose would take all places of the server.
-        if self._running[identity.name] >= self._running_max:
+    def _enter(self, call: Call[Any, Any]) -> None:
+        """Count a call in. A rate is not enough: slow calls would take all places of the server."""
+        name = _holder(call)
+        if name is None:
+            return
+        if self._running[name] >= self._running_max:
             raise refusal.too_many_running(self._running_max)
-        self._running[identity.name] += 1
+        self._running[name] += 1
 
     def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
         if refused.status is not Status.RESOURCE_EXHAUSTED:
@@ -186,6 +189,13 @@ class Access:
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
             raise refusal.scope_missing(scope)
+
+
+def _holder(call: Call[Any, Any]) -> str | None:
+    """Say whose place a call takes; None: nobody's, as every caller is trusted alike."""
+    if call.identity is not None:
+        return f"identity {call.identity.name}"
+    return f"address {_network(call.host)}" if call.path in _PUBLIC else None
 
 
 def _network(host: str) -> str:

@@ -66,10 +66,10 @@ def rate_limited(sentence: str, wait_seconds: float) -> GRPCError:
 
 
 def too_many_running(limit: int) -> GRPCError:
-    """Refuse a call of an identity that has as many calls under way as it may."""
+    """Refuse a call of who has as many calls under way as they may."""
     return _error(
         ErrorReason.RATE_LIMITED,
-        f"the identity has {limit} calls under way, which is all that it may; nothing happened",
+        f"the caller has {limit} calls under way, which is all that it may; nothing happened",
         {},
         _retry_in(_RETRY_RUNNING_SECONDS),
     )
