@@ -196,6 +196,9 @@ class _Everybody:
     def authenticate(self, credentials: Credentials) -> Identity:
         return self._identity
 
+    def recognize(self, credentials: Credentials) -> Identity:
+        return self._identity
+
 
 async def _unauthenticated(call: str) -> None:
     async with _caller(authenticator=FakeAuthenticator({})) as caller:

@@ -1,5 +1,6 @@
 """Two tenants' SDKs on one real server with TLS and tokens: each tries everything on the other."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,8 +10,10 @@ from credit_client import (
     AccessDenied,
     ActorNotAllowed,
     AppNotAllowed,
+    ClientSettings,
     CreditClient,
     IdempotencyKeyReused,
+    RateLimited,
     ScopeMissing,
     Unauthenticated,
 )
@@ -21,6 +24,7 @@ from tests.e2e.server_process import ServerProcess, running_server
 
 USER = 7
 EVERYTHING = ["credits:issue", "credits:spend", "credits:read"]
+_ONCE = ClientSettings(retry_attempts_max=1)
 
 
 class Tenants:
@@ -45,17 +49,46 @@ class Tenants:
         return issue_token(self._key, grant)
 
     def client(self, token: str | None) -> CreditClient:
-        target = f"localhost:{self.server.port}"
-        return CreditClient(target, tls=str(self._made.ca), token=token)
+        return CreditClient(self._target, tls=self._made.ca, token=token, settings=_ONCE)
+
+    def client_with_certificate(self) -> CreditClient:
+        certificate = self._made.client
+        return CreditClient(
+            self._target,
+            tls=self._made.ca,
+            client_certificate=certificate,
+            client_key=key_of(certificate),
+            settings=_ONCE,
+        )
+
+    @property
+    def _target(self) -> str:
+        return f"localhost:{self.server.port}"
+
+    @property
+    def audit(self) -> str:
+        return (self.server.folder / "audit.json").read_text()
+
+
+def _identities(folder: Path) -> Path:
+    """Lets the client's certificate do what a tenant of app 3 may."""
+    path = folder / "identities.json"
+    entry = {"scopes": EVERYTHING, "apps": [3], "actor": 13}
+    path.write_text(json.dumps({"CN=tenant-3": entry}))
+    return path
 
 
 @pytest.fixture
 async def tenants(tmp_path: Path, store_options: list[str]) -> AsyncIterator[Tenants]:
-    made = make_certificates(tmp_path / "certificates", client="unused", days=1)
+    made = make_certificates(tmp_path / "certificates", client="tenant-3", days=1)
     private, public = make_keys(tmp_path / "keys")
     options = [
         *("--tls-certificate", str(made.server), "--tls-key", str(key_of(made.server))),
         *("--token-keys", str(public), "--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+        *("--tls-client-ca", str(made.ca), "--tls-client-auth", "optional"),
+        *("--identities-file", str(_identities(tmp_path))),
+        *("--failures-per-second", "0.001", "--failures-burst", "8"),
+        *("--audit-log", str(tmp_path / "audit.json")),
     ]
     async with running_server(tmp_path, *store_options, *options) as server:
         yield Tenants(server, made, private)
@@ -122,3 +155,34 @@ async def test_who_is_nobody_is_told_nothing(tenants: Tenants, token: str | None
             await nobody.add(user_id=USER, app_id=1, credits=1, created_by=1)
     if token is not None:
         assert token not in tenants.server.stderr.read_text()
+
+
+async def test_who_has_a_certificate_is_a_tenant_like_others(tenants: Tenants) -> None:
+    async with tenants.client_with_certificate() as three:
+        receipt = await three.add(user_id=USER, app_id=3, credits=30, created_by=13)
+        assert receipt.balance == 30
+        with pytest.raises(AppNotAllowed):
+            await three.balance(1)
+        with pytest.raises(ActorNotAllowed):
+            await three.add(user_id=USER, app_id=3, credits=1, created_by=11)
+    assert '"identity": "CN=tenant-3"' in tenants.audit
+
+
+async def test_strangers_at_the_same_address_shut_no_tenant_out(tenants: Tenants) -> None:
+    mine = tenants.token("tenant-1", 1, 11, EVERYTHING)
+    async with (
+        tenants.client(mine) as one,
+        tenants.client_with_certificate() as three,
+        tenants.client("forged.token.here") as stranger,
+    ):
+        await one.add(user_id=USER, app_id=1, credits=5, created_by=11)
+        for _ in range(8):
+            with pytest.raises(Unauthenticated):
+                await stranger.balance(1)
+        for _ in range(20):
+            with pytest.raises(RateLimited):
+                await stranger.balance(1)
+        assert await one.balance(1) == 5
+        assert await three.balance(3) == 0
+    assert "forged" not in tenants.audit
+    assert mine not in tenants.audit + tenants.server.stderr.read_text()

@@ -1,5 +1,6 @@
 """The audit log's file: whole lines, for its owner alone, wherever rotation has put it."""
 
+import errno
 import json
 import os
 import stat
@@ -12,11 +13,12 @@ import pytest
 from credit_server.audit_file import AuditFile
 from structlog.testing import capture_logs
 
+Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
+def logged() -> Iterator[Logged]:
     with capture_logs() as entries:
         yield entries
 
@@ -86,7 +88,7 @@ def test_it_goes_on_in_a_file_that_rotation_has_made(file: AuditFile, path: Path
 
 
 def test_a_file_that_cannot_be_written_is_told_once_and_stops_nobody(
-    file: AuditFile, path: Path, logged: list[MutableMapping[str, Any]]
+    file: AuditFile, path: Path, logged: Logged
 ) -> None:
     folder = path.parent
     path.rename(folder.with_name("elsewhere"))
@@ -96,8 +98,45 @@ def test_a_file_that_cannot_be_written_is_told_once_and_stops_nobody(
     assert [line["event"] for line in logged] == ["the audit log cannot be written"]
     folder.mkdir()
     file({"n": 3})
+    file({"n": 4})
+    assert len(_lines(path)) == 2
+    again = {"log_level": "warning", "event": "the audit log is written again"}
+    assert logged[1:] == [{**again, "file": str(path), "lines_failed": 2}]
+
+
+def test_what_cannot_be_written_to_a_new_file_is_in_the_one_that_was_rotated_away(
+    file: AuditFile, path: Path
+) -> None:
+    rotated = path.rename(path.with_suffix(".1"))
+    path.mkdir()
+    file({"n": 1})
+    assert len(_lines(rotated)) == 1
+
+
+def test_a_full_disk_is_told_once_and_stops_nobody(
+    file: AuditFile, path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    def write(number: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", write)
+        file({"n": 1})
+        file({"n": 2})
+    file({"n": 3})
     assert len(_lines(path)) == 1
-    assert len(logged) == 1
+    assert [line.get("lines_failed") for line in logged] == [None, 2]
+    assert "No space left" in logged[0]["reason"]
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o602, 1)])
+def test_a_file_that_everybody_can_read_is_warned_of(
+    mode: int, warned: int, path: Path, logged: Logged
+) -> None:
+    path.touch()
+    path.chmod(mode)
+    AuditFile(path).close()
+    assert len(logged) == warned
 
 
 def test_after_half_a_line_a_new_one_begins(

@@ -143,3 +143,41 @@ def test_what_is_bound_to_a_call_is_in_every_line_of_it(
     assert "the-call" in bound
     assert "the-call" in library
     assert "the-call" not in free
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("own", [True, False], ids=["own", "library's"])
+def test_a_traceback_shows_no_variables(
+    own: bool, log_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _configured(monkeypatch, log_format)
+    logger = structlog.get_logger("x") if own else logging.getLogger("x")
+
+    def serve(headers: dict[str, str]) -> None:
+        raise ZeroDivisionError(f"of {len(headers)}")
+
+    try:
+        serve({"authorization": "".join(["Bearer ", "se", "cret"])})
+    except ZeroDivisionError as error:
+        logger.error("call", exc_info=error)
+    assert "ZeroDivisionError: of 1" in stream.getvalue()
+    assert "secret" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("own", [True, False], ids=["own", "library's"])
+def test_no_text_of_a_client_steers_the_terminal_or_begins_a_line(
+    own: bool, log_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _configured(monkeypatch, log_format)
+    odd = "/\x1b[2J\x9b1m\r\n2026 forged\u2028\u202e"
+    try:
+        raise ValueError(odd.replace("\n", ""))
+    except ValueError as error:
+        if own:
+            structlog.get_logger("x").error("call", method=odd, exc_info=error)
+        else:
+            logging.getLogger("x").error(odd, exc_info=error)
+    written = stream.getvalue()
+    assert not [sign for sign in "\x1b\x9b\r\u2028\u202e" if sign in written]
+    assert not [line for line in written.split("\n") if line.startswith("2026 forged")]

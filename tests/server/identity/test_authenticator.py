@@ -94,6 +94,37 @@ def test_another_scheme_is_refused(header: str, token: str, tmp_path: Path) -> N
     assert token not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "header", ["Bearer {token}, Bearer {token}", "Bearer {token} {token}", "Bearer {token},"]
+)
+def test_more_than_one_token_is_refused(header: str, token: str, tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated, match="more than a token") as refused:
+        name(opened(tmp_path), header.format(token=token))
+    assert token not in str(refused.value)
+
+
+def test_a_token_is_recognized_once_it_has_proved_an_identity(token: str, tmp_path: Path) -> None:
+    authenticator = opened(tmp_path)
+    shown = Credentials(authorization=f"Bearer {token}", certificate=CERTIFICATE)
+    assert authenticator.recognize(shown) is None, "and the certificate does not count beside it"
+    proved = authenticator.authenticate(shown)
+    assert authenticator.recognize(shown) == proved
+
+
+@pytest.mark.parametrize("header", ["Basic YTpi", "Bearer", "Bearer bad", "Bearer a, Bearer b"])
+def test_what_proves_nothing_is_not_recognized(header: str, tmp_path: Path) -> None:
+    shown = Credentials(authorization=header, certificate=CERTIFICATE)
+    assert opened(tmp_path).recognize(shown) is None
+
+
+def test_a_certificate_is_always_recognized(tmp_path: Path) -> None:
+    authenticator = opened(tmp_path)
+    known = authenticator.recognize(Credentials(authorization=None, certificate=CERTIFICATE))
+    assert known is not None
+    assert known.name == "CN=owner"
+    assert authenticator.recognize(Credentials(authorization=None, certificate=None)) is None
+
+
 def test_without_settings_there_is_none() -> None:
     assert open_authenticator(IdentitySettings()) is None
 

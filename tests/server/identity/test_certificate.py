@@ -76,9 +76,13 @@ def test_an_owner_who_is_not_listed_is_refused(found: Any, tmp_path: Path) -> No
         identities(tmp_path, Clock()).identify(found)
 
 
-def test_two_spiffe_ids_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unauthenticated, match="more than one SPIFFE id"):
-        identities(tmp_path, Clock()).identify(certificate(SHOP, "spiffe://example.org/b"))
+@pytest.mark.parametrize(
+    "other", ["spiffe://example.org/b", SHOP, "SPIFFE://example.org/shop", "https://example.org"]
+)
+def test_another_uri_beside_a_spiffe_id_is_refused(other: str, tmp_path: Path) -> None:
+    for uris in ((SHOP, other), (other, SHOP)):
+        with pytest.raises(Unauthenticated, match="more than one URI"):
+            identities(tmp_path, Clock()).identify(certificate(*uris))
 
 
 def test_a_certificate_that_expires_on_an_open_connection_is_refused(tmp_path: Path) -> None:
@@ -143,6 +147,8 @@ def test_a_file_may_be_json(tmp_path: Path) -> None:
         (entry(actor=True), "shop → actor"),
         (entry(impersonate="yes"), "shop → impersonate"),
         (entry(impersonates=True), "shop → impersonates"),
+        ('{"a": {"scopes": []}, "a": {"scopes": ["credits:read"]}}', "'a' twice"),
+        ('{"a": {"scopes": [], "apps": [1], "apps": "*"}}', "'apps' twice"),
     ],
 )
 def test_a_file_that_may_mean_something_else_is_refused(

@@ -245,6 +245,20 @@ async def test_half_a_pair_leaves_the_earlier_one_and_is_complained_of_once(
             await is_served(wire)
 
 
+def test_a_key_that_vanishes_while_it_is_read_is_named(
+    made: CertificateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ssl.SSLContext.load_cert_chain
+
+    def load_and_lose(self: ssl.SSLContext, certfile: Path, keyfile: Path, **more: Any) -> None:
+        load(self, certfile, keyfile, **more)
+        keyfile.unlink()
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_lose)
+    with pytest.raises(FileUnusable, match=f"{key_of(made.server)} cannot be read"):
+        tls_context(server_files(made))
+
+
 def encrypted(made: CertificateFiles, password: bytes) -> None:
     """Encrypts the server's key."""
     path = key_of(made.server)

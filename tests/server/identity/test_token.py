@@ -220,6 +220,7 @@ BAD_CLAIMS: dict[str, list[Any]] = {
     "apps": [None, 1, "1", "1,2", ["1"], [1.0], [True], [0], [-1], [2**32], {"1": 1}, ["*"]],
     "actor": ["7", 0, 2**32, True, 7.0],
     "impersonate": [1, "true", None],
+    "cnf": [{"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}, {"jkt": "x"}, {}, False],
 }
 
 

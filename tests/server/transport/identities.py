@@ -10,10 +10,11 @@ EVERYTHING = Identity(name="somebody", scopes=SCOPES, apps=None, actor=None, may
 
 
 class FakeAuthenticator:
-    """Knows identities by tokens, and counts how often it was asked."""
+    """Knows identities by tokens, remembers who came, and counts how often it was asked."""
 
     def __init__(self, tokens: Mapping[str, Identity]) -> None:
         self._tokens = tokens
+        self._came: dict[str, Identity] = {}
         self.asked = 0
 
     def authenticate(self, credentials: Credentials) -> Identity:
@@ -23,4 +24,8 @@ class FakeAuthenticator:
         identity = self._tokens.get(credentials.authorization.removeprefix("Bearer "))
         if identity is None:
             raise Unauthenticated("the token does not hold")
+        self._came[credentials.authorization] = identity
         return identity
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        return self._came.get(credentials.authorization or "")

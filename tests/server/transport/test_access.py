@@ -1,5 +1,7 @@
 """Who is let in: every call with each thing that may be wrong about its caller."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +13,7 @@ from credit_models import AppId, CreditRequest, CreditTransaction, PurchaseReque
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.identity import Credentials, Identity
 from credit_server.transport.access import Access, AccessLimits
-from credit_server.transport.audit import AuditLog
+from credit_server.transport.audit import AuditLog, Line
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.server import GrpcServer
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -21,8 +23,8 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
-from tests.server.transport.serving import serving
-from tests.server.transport.wire import SERVICE, Answer, Wire
+from tests.server.transport.serving import HeldStore, serving, until
+from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 TENANT = Identity(
     name="tenant",
@@ -134,6 +136,14 @@ async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
             assert (reason(answer) == "") is (scope == METHOD_SCOPES[path])
 
 
+@pytest.mark.parametrize("second", ["tenant", "everything", "forged"])
+async def test_who_sends_two_tokens_has_proved_nothing(second: str) -> None:
+    async with guarded() as wire:
+        for tokens in ((token("tenant"), token(second)), (token(second), token("tenant"))):
+            answer = await wire.call("GetUserCredits", UserId(user_id=7), *tokens)
+            assert reason(answer) == "UNAUTHENTICATED"
+
+
 async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
     async with guarded() as wire:
         for path in (SERVICE + "AddCredits", SERVICE + "StealCredits", "/x", "/"):
@@ -181,7 +191,9 @@ class Unscoped:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_what_nobody_may_call_is_not_served_at_all(authenticator: FakeAuthenticator | None) -> None:
+async def test_what_nobody_may_call_is_not_served_at_all(
+    authenticator: FakeAuthenticator | None,
+) -> None:
     access = Access(authenticator, audit=AuditLog(None))
     with pytest.raises(LookupError, match=r"who may call /credit\.v1\.Backdoor/Open"):
         GrpcServer([Unscoped()], limits=CallLimits(message_bytes_max=1024), access=access)
@@ -199,6 +211,68 @@ async def test_each_identity_has_a_rate_of_its_own() -> None:
         assert 90_000 < retry.retry_delay.ToMilliseconds() <= 100_000
         other = await wire.call("GetUserCredits", UserId(user_id=7), token("other app"))
         assert other.status is Status.OK
+
+
+async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
+    store = HeldStore()
+    write = REQUESTS["AddCredits"]
+    async with (
+        serving(
+            store,
+            authenticator=FakeAuthenticator(TOKENS),
+            access_limits=AccessLimits(calls_running_max=2),
+        ) as served,
+        Wire.connect(served.port) as wire,
+        Wire.connect(served.port) as another,
+    ):
+        slow = [
+            asyncio.create_task(wire.call("AddCredits", write, token("tenant"))) for _ in range(2)
+        ]
+        await store.entered.wait()
+        await until(lambda: served.server._access._running["identity tenant"] == 2)
+        refused = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
+        assert reason(refused) == "RATE_LIMITED"
+        assert isinstance(refused.details[1], RetryInfo)
+        other = await another.call("GetUserCredits", UserId(user_id=7), token("other app"))
+        assert other.status is Status.OK
+        store.released.set()
+        assert [(await call).status for call in slow] == [Status.OK] * 2
+        again = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
+        assert again.status is Status.OK
+
+
+@pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
+async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticator | None) -> None:
+    async with (
+        serving(
+            authenticator=authenticator, access_limits=AccessLimits(calls_running_max=2)
+        ) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        watch = call_headers("/grpc.health.v1.Health/Watch")
+        watches = [wire.begin(watch, framed(b"")) for _ in range(2)]
+        for _, answer in watches:
+            await answer.begun()
+        assert reason(await wire.call(HEALTH, HealthCheckRequest())) == "RATE_LIMITED"
+        assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.RESOURCE_EXHAUSTED
+        stream_id, _ = watches[0]
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await until(lambda: sum(served.server._access._running.values()) == 1)
+        assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.OK
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> None:
+    async with (
+        serving(authenticator=FakeAuthenticator(TOKENS)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        headers = [] if caller is None else [token(caller)]
+        for method in (*REQUESTS, "Nonsense"):
+            await wire.call(method, REQUESTS.get(method, UserId(user_id=0)), *headers)
+        await served.wait_quiet()
+        assert not served.server._access._running
 
 
 class FakeCall:
@@ -233,6 +307,48 @@ def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> N
     assert admitted(access, FakeCall("192.0.2.2"), "Bearer guess") == "UNAUTHENTICATED"
     clock.now += 0.5
     assert admitted(access, FakeCall(), "Bearer tenant") == ""
+
+
+def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> None:
+    tokens = FakeAuthenticator(TOKENS)
+    limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
+    access = Access(tokens, audit=AuditLog(None), limits=limits, clock=Clock())
+    known = FakeCall()
+    assert admitted(access, known, "Bearer tenant") == ""
+    assert admitted(access, FakeCall(), "Bearer guess") == "UNAUTHENTICATED"
+    asked = tokens.asked
+    assert admitted(access, FakeCall(), "Bearer guess") == "RATE_LIMITED"
+    assert admitted(access, FakeCall(), "Bearer other app") == "RATE_LIMITED", "not known yet"
+    again = FakeCall()
+    assert admitted(access, again, "Bearer tenant") == ""
+    assert again.identity == known.identity
+    assert tokens.asked == asked
+
+
+def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
+    clock, lines = Clock(), list[Line]()
+    limits = AccessLimits(
+        calls_per_second=0.01, calls_burst=1, failures_per_second=0.01, failures_burst=2
+    )
+    tokens = FakeAuthenticator(TOKENS)
+    access = Access(tokens, audit=AuditLog(lines.append), limits=limits, clock=clock)
+    admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    for _ in range(100):
+        admitted(access, FakeCall("192.0.2.1"), "Bearer guess")
+        admitted(access, FakeCall("192.0.2.2"), "Bearer guess")
+        admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    told = Counter((line["peer"], line["reason"]) for line in lines)
+    assert told == {
+        ("192.0.2.1:50000", "UNAUTHENTICATED"): 2,
+        ("192.0.2.1:50000", "RATE_LIMITED"): 1,
+        ("192.0.2.2:50000", "UNAUTHENTICATED"): 2,
+        ("192.0.2.2:50000", "RATE_LIMITED"): 1,
+        ("192.0.2.9:50000", "RATE_LIMITED"): 1,
+    }
+    clock.now += 1
+    admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
+    assert lines[-1]["identity"] == "tenant"
+    assert len(lines) == sum(told.values()) + 1
 
 
 def test_who_succeeds_uses_up_no_failures() -> None:

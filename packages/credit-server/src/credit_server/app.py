@@ -308,6 +308,7 @@ def _access_limits(settings: ServerSettings) -> AccessLimits:
     return AccessLimits(
         calls_per_second=settings.rate_per_second,
         calls_burst=settings.rate_burst,
+        calls_running_max=settings.calls_per_identity_max,
         failures_per_second=settings.failures_per_second,
         failures_burst=settings.failures_burst,
         names_max=settings.rate_names_max,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger("credit_server.audit")
+
+_OTHERS = stat.S_IROTH | stat.S_IWOTH
 
 
 def _utc_now() -> datetime:
@@ -36,41 +39,54 @@ class AuditFile:
         """
         self._path = path
         self._clock = clock
-        self._failing = False
+        self._failed = 0  # lines in a row
         self._torn = False
         self._open()
 
     def __call__(self, line: Mapping[str, str | int | bool]) -> None:
         """Append a line.
 
-        Where that fails, the ordinary log says so once, and the server goes on: what the line is
-        about has happened.
+        Where that fails, the ordinary log says so once, and at the end of it how many lines it
+        concerns. The server goes on: what a line is about has happened.
         """
         stamped = {"timestamp": self._clock().isoformat(), **line}
         # After half a line a new one begins.
         data = b"\n" * self._torn + json.dumps(stamped).encode() + b"\n"
+        file = str(self._path)
         try:
-            self._follow()
-            self._torn = os.write(self._file, data) != len(data)
-            if self._torn:
-                raise OSError("only a part of a line was written")
+            self._append(data)
         except OSError as error:
-            if not self._failing:
-                log.error(
-                    "the audit log cannot be written", file=str(self._path), reason=str(error)
-                )
-            self._failing = True
+            if not self._failed:
+                log.error("the audit log cannot be written", file=file, reason=str(error))
+            self._failed += 1
         else:
-            self._failing = False
+            if self._failed:
+                log.warning("the audit log is written again", file=file, lines_failed=self._failed)
+            self._failed = 0
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
+    def _append(self, data: bytes) -> None:
+        try:
+            self._follow()
+        finally:
+            # Where none can be opened at the path, the file that was rotated away still takes it.
+            self._torn = os.write(self._file, data) != len(data)
+        if self._torn:
+            raise OSError("only a part of a line was written")
+
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._file = os.open(self._path, flags, mode=0o600)
-        self._opened = _which(os.fstat(self._file))
+        status = os.fstat(self._file)
+        self._opened = _which(status)
+        if stat.S_IMODE(status.st_mode) & _OTHERS:
+            log.warning(
+                "the audit log is open to all users of this machine: chmod o= it",
+                file=str(self._path),
+            )
 
     def _follow(self) -> None:
         """Open the file anew if the one at its path is no longer the one that is open."""

@@ -20,14 +20,16 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
     ]
     if console:
-        # The console renderer formats exceptions by itself.
+        shared.append(_printable)
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty()
+            colors=sys.stderr.isatty(),
+            # Where rich is installed, its tracebacks would show local variables: headers, tokens.
+            exception_formatter=structlog.dev.plain_traceback,
         )
     else:
-        shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -47,3 +49,24 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     # h2 and hpack log each frame at debug; motor's driver logs each command.
     for chatty in ("h2", "hpack", "pymongo", "grpclib", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _printable(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape what would steer a terminal or begin a line: clients choose paths and keys."""
+    return {
+        name: _escaped(value, but="\n" if name == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for name, value in line.items()
+    }
+
+
+def _escaped(text: str, *, but: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in but else sign.encode("unicode_escape").decode()
+        for sign in text
+    )

@@ -1,5 +1,6 @@
 """Finds out who makes a call: by its token, or else by its connection's client certificate."""
 
+import re
 from functools import partial
 
 from credit_server.identity.certificate import CertificateIdentities, identity_parser
@@ -9,6 +10,9 @@ from credit_server.identity.keys import parse_keys
 from credit_server.identity.token import TokenRules, TokenVerifier
 from credit_server.identity.watched_file import WatchedFile
 from credit_server.settings.identity import IdentitySettings
+
+# RFC 6750, section 2.1.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class CallAuthenticator:
@@ -36,12 +40,30 @@ class CallAuthenticator:
             return self._tokens.verify(_bearer(credentials.authorization))
         if self._certificates is not None and credentials.certificate:
             return self._certificates.identify(credentials.certificate)
+        raise Unauthenticated(f"The call has no identity: {self._ways()}.")
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        """Return the identity of a remembered token, or of a certificate; None: neither is known.
+
+        A certificate's signature has been checked when its connection began.
+        """
+        if self._tokens is not None and credentials.authorization is not None:
+            try:
+                return self._tokens.recognize(_bearer(credentials.authorization))
+            except Unauthenticated:
+                return None
+        try:
+            return self.authenticate(credentials)
+        except Unauthenticated:
+            return None
+
+    def _ways(self) -> str:
         ways = []
         if self._tokens is not None:
             ways.append("send the header 'authorization: Bearer <token>'")
         if self._certificates is not None:
             ways.append("connect with a client certificate")
-        raise Unauthenticated(f"The call has no identity: {' or '.join(ways)}.")
+        return " or ".join(ways)
 
 
 def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
@@ -77,5 +99,10 @@ def _bearer(authorization: str) -> str:
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated(
             "The header 'authorization' is of another scheme: send 'Bearer', a space and the token."
+        )
+    if _TOKEN.fullmatch(token) is None:
+        raise Unauthenticated(
+            "The header 'authorization' holds more than a token, or comes twice: send it once, with"
+            " 'Bearer', a space and one token."
         )
     return token

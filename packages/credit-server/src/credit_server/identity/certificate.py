@@ -4,6 +4,7 @@ import json
 import ssl
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,16 +125,14 @@ def name_of(certificate: Mapping[str, Any]) -> str:
     writes it: `CN=shop,O=Example`. One that has a SPIFFE id is never known by its subject.
 
     Raises:
-        Unauthenticated: It has several SPIFFE ids, which that document forbids.
+        Unauthenticated: It has another URI beside its SPIFFE id, which that document forbids.
     """
-    ids = [
-        value
-        for kind, value in certificate.get("subjectAltName", ())
-        if kind == "URI" and value.lower().startswith("spiffe:")
-    ]
-    if len(ids) > 1:
+    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    ids = [uri for uri in uris if uri.lower().startswith("spiffe:")]
+    if ids and len(uris) > 1:
         raise Unauthenticated(
-            "The client certificate has more than one SPIFFE id: connect with one that has one."
+            "The client certificate has more than one URI, and a SPIFFE id among them: connect with"
+            " one that has the SPIFFE id alone."
         )
     return ids[0] if ids else _subject(certificate.get("subject", ()))
 
@@ -157,9 +156,22 @@ def _escaped(value: str) -> str:
 
 def _json(data: bytes) -> object:
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_unique)
+    except _Twice:
+        raise
     except (ValueError, RecursionError):
         raise ValueError("it is no JSON; a TOML file must be named .toml") from None
+
+
+class _Twice(ValueError):
+    """A name stands twice in one object: JSON's parser would take the last without a word."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    ((name, count),) = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
+    if count > 1:
+        raise _Twice(f"it has {name!a} twice: say what holds")
+    return dict(pairs)
 
 
 def _toml(data: bytes) -> object:

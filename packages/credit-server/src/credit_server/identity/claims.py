@@ -42,6 +42,8 @@ class Claims(BaseModel):
         apps: The apps they act and see in, or `*` for all; none where it is missing.
         actor: The `created_by` that they give.
         impersonate: Whether they may give any `created_by`.
+        cnf: What key the token is bound to: none. It would have to be shown, and whoever has stolen
+            such a token must not be let in without (RFC 7800; RFC 9449, section 7.1).
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -54,6 +56,7 @@ class Claims(BaseModel):
     apps: Apps = []
     actor: Uint32 | None = None
     impersonate: bool = False
+    cnf: None = None
 
     def check_time(self, now: float, *, leeway_seconds: float) -> None:
         """Check that the token is valid at a time.

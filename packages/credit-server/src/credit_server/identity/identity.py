@@ -56,3 +56,11 @@ class Authenticator(Protocol):
         Raises:
             Unauthenticated: They prove none.
         """
+        ...
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        """Return the identity of credentials that are known, without checking any signature.
+
+        For peers that are not worth one at the moment; None says nothing about the credentials.
+        """
+        ...

@@ -139,6 +139,7 @@ def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
     password = "" if files.key_password is None else _read(files.key_password).strip()
     try:
         context.load_cert_chain(files.certificate, files.key, password=lambda: password)
+        mode = stat.S_IMODE(files.key.stat().st_mode)
     except (ssl.SSLError, ValueError) as error:
         # OpenSSL's word for it, such as KEY_VALUES_MISMATCH. ValueError: the password is too long.
         reason = str(getattr(error, "reason", None) or "password too long")
@@ -150,7 +151,7 @@ def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
         ) from None
     except OSError as error:
         raise FileUnusable(f"{files.key} cannot be read: {error.strerror}.") from None
-    if stat.S_IMODE(files.key.stat().st_mode) & _OTHERS:
+    if mode & _OTHERS:
         log.warning(
             "the TLS key is open to all users of this machine: chmod o= it", path=str(files.key)
         )

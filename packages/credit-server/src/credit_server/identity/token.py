@@ -72,6 +72,9 @@ class TokenVerifier:
         Raises:
             Unauthenticated: It proves none.
         """
+        identity = self.recognize(token)
+        if identity is not None:
+            return identity
         if len(token) > self._rules.length_max:
             raise Unauthenticated(
                 f"The token is longer than {self._rules.length_max} characters: ask its issuer for"
@@ -79,18 +82,22 @@ class TokenVerifier:
             )
         if not token.isascii():
             _refuse_malformed()
+        claims = self._prove(token)
+        claims.check_time(self._clock(), leeway_seconds=self._rules.leeway_seconds)
+        verified = VerifiedToken(claims=claims, identity=claims.identity())
+        self._verified.remember(token, verified)
+        return verified.identity
+
+    def recognize(self, token: str) -> Identity | None:
+        """Return the identity of a token that is remembered and holds still; None: it is not."""
         verified = self._verified.get(token, self._keys.current())
         if verified is None:
-            claims = self._prove(token)
-            claims.check_time(self._clock(), leeway_seconds=self._rules.leeway_seconds)
-            verified = VerifiedToken(claims=claims, identity=claims.identity())
-            self._verified.remember(token, verified)
-            return verified.identity
+            return None
         try:
             verified.claims.check_time(self._clock(), leeway_seconds=self._rules.leeway_seconds)
         except Unauthenticated:
             self._verified.forget(token)
-            raise
+            return None
         return verified.identity
 
     def _prove(self, token: str) -> Claims:

@@ -60,4 +60,5 @@ class VerifiedTokens:
 
 def _digest(token: str) -> bytes:
     # A token in memory is a secret that a core dump would tell; its hash is none.
-    return sha256(token.encode()).digest()
+    # surrogatepass: it may be any text, and not only what a header holds.
+    return sha256(token.encode(errors="surrogatepass")).digest()

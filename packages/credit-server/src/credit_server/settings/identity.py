@@ -93,10 +93,15 @@ class IdentitySettings(BaseModel):
         " 0: any number",
     )
     rate_burst: Count = Field(default=2000, description="calls that an identity may make at once")
+    calls_per_identity_max: Count = Field(
+        default=512,
+        description="calls of one identity, and watches of health from one address, that may run at"
+        " once; well below calls_max one with slow calls leaves room for the others",
+    )
     failures_per_second: Rate = Field(
         default=10.0,
         description="failed authentications that a peer address may have per second, on average;"
-        " what comes beyond is refused unexamined; 0: any number",
+        " beyond that only known tokens and certificates are let in; 0: any number",
     )
     failures_burst: Count = Field(
         default=100, description="failed authentications that a peer address may have at once"

@@ -6,12 +6,14 @@ whose name, is decided in `transport.permission`, once its message is read.
 
 import ipaddress
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from credit_models.scopes import METHOD_SCOPES
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from credit_server.identity import Authenticator, Credentials, Identity, Unauthenticated
@@ -34,6 +36,10 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 # Load balancers and orchestrators probe without tokens, and learn no more than up or down.
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
+_AUDITED_PER_SECOND = 1
+"""Lines of the audit log about one name's calls that come too soon: a flood of calls that cost
+their sender nothing must not become one of lines, which fills the disk. The metrics count them."""
+
 _IPV6_HOST_BITS = 64
 """Whoever has one IPv6 address has a network of these many bits (RFC 6177), and counts as one."""
 
@@ -45,6 +51,8 @@ class AccessLimits:
     Attributes:
         calls_per_second: How many calls an identity may make, on average.
         calls_burst: How many it may make at once, at least 1.
+        calls_running_max: How many of its calls may run at once, at least 1; and of those that need
+            no identity, how many of an address.
         failures_per_second: How many failed authentications a peer address may have, on average.
         failures_burst: How many it may have at once, at least 1.
         names_max: How many identities, and how many addresses, are kept count of; at least 1.
@@ -52,6 +60,7 @@ class AccessLimits:
 
     calls_per_second: float = 1000.0
     calls_burst: int = 2000
+    calls_running_max: int = 512
     failures_per_second: float = 10.0
     failures_burst: int = 100
     names_max: int = 10_000
@@ -85,10 +94,15 @@ class Access:
             burst=limits.calls_burst,
             names_max=limits.names_max,
         )
+        self._running: Counter[str] = Counter()
+        self._running_max = limits.calls_running_max
         self._failures = RateLimit(
             per_second=limits.failures_per_second,
             burst=limits.failures_burst,
             names_max=limits.names_max,
+        )
+        self._audited = RateLimit(
+            per_second=_AUDITED_PER_SECOND, burst=1, names_max=limits.names_max
         )
 
     @staticmethod
@@ -103,7 +117,7 @@ class Access:
             raise LookupError(f"nothing says who may call {', '.join(unknown)}")
 
     def admit(self, call: Call[Any, Any], authorization: str | None) -> None:
-        """Let a call in, and note on it who makes it.
+        """Let a call in, and note on it who makes it; `leave` must follow when the call has ended.
 
         A path that is not served is let in too, to be answered as such: who calls has then proved
         an identity, so that strangers cannot find out what is served.
@@ -115,27 +129,55 @@ class Access:
         Raises:
             GRPCError: It is not let in.
         """
-        if self._authenticator is None or call.path in _PUBLIC:
-            return
         try:
-            call.identity = self._identity(self._authenticator, call, authorization)
-            self._permit(call.identity, call.path)
+            if self._authenticator is not None and call.path not in _PUBLIC:
+                call.identity = self._identity(self._authenticator, call, authorization)
+                self._permit(call.identity, call.path)
+            self._enter(call)
         except GRPCError as refused:
-            self._audit.refused(call, refused)
+            if self._is_audited(call, refused):
+                self._audit.refused(call, refused)
             raise
+
+    def leave(self, call: Call[Any, Any]) -> None:
+        """Note that a call has ended that was let in."""
+        name = _holder(call)
+        if name is None:
+            return
+        self._running[name] -= 1
+        if not self._running[name]:
+            del self._running[name]
+
+    def _enter(self, call: Call[Any, Any]) -> None:
+        """Count a call in. A rate is not enough: slow calls would take all places of the server."""
+        name = _holder(call)
+        if name is None:
+            return
+        if self._running[name] >= self._running_max:
+            raise refusal.too_many_running(self._running_max)
+        self._running[name] += 1
+
+    def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
+        if refused.status is not Status.RESOURCE_EXHAUSTED:
+            return True
+        name = _network(call.host) if call.identity is None else call.identity.name
+        return not self._audited.take(name, self._clock())
 
     def _identity(
         self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
     ) -> Identity:
         address, now = _network(call.host), self._clock()
+        credentials = Credentials(authorization=authorization, certificate=call.certificate)
         # Asked first: a signature takes far longer to check than this.
         wait = self._failures.wait_seconds(address, now)
         if wait:
-            raise refusal.rate_limited("the address has failed to prove an identity", wait)
+            # Behind a proxy all have one address: who is known must not suffer for a stranger.
+            known = authenticator.recognize(credentials)
+            if known is None:
+                raise refusal.rate_limited("the address has failed to prove an identity", wait)
+            return known
         try:
-            return authenticator.authenticate(
-                Credentials(authorization=authorization, certificate=call.certificate)
-            )
+            return authenticator.authenticate(credentials)
         except Unauthenticated as error:
             self._failures.take(address, now)
             raise refusal.unauthenticated(str(error)) from error
@@ -147,6 +189,13 @@ class Access:
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
             raise refusal.scope_missing(scope)
+
+
+def _holder(call: Call[Any, Any]) -> str | None:
+    """Say whose place a call takes; None: nobody's, as every caller is trusted alike."""
+    if call.identity is not None:
+        return f"identity {call.identity.name}"
+    return f"address {_network(call.host)}" if call.path in _PUBLIC else None
 
 
 def _network(host: str) -> str:

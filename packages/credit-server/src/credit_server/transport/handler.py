@@ -98,7 +98,7 @@ class CallHandler(Handler):
     ) -> None:
         """Begin to serve a call."""
         self.__gc_step__()
-        fields = dict(headers)
+        fields = _fields(headers)
         # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not _is_standard(fields)
@@ -201,11 +201,14 @@ class CallHandler(Handler):
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))
-            if call.identity is not None:
-                structlog.contextvars.bind_contextvars(identity=call.identity.name)
-            if method is None:  # only now: who is nobody learns no paths
-                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
-            await _within(call.deadline, method, call)
+            try:
+                if call.identity is not None:
+                    structlog.contextvars.bind_contextvars(identity=call.identity.name)
+                if method is None:  # only now: who is nobody learns no paths
+                    raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+                await _within(call.deadline, method, call)
+            finally:
+                self._access.leave(call)
         except GRPCError as error:
             await _send_refusal(call, error)
         except Exception:
@@ -257,6 +260,20 @@ async def _send_refusal(call: "Call[object, object]", error: GRPCError) -> None:
     await call.send_trailing_metadata(
         status=error.status, status_message=error.message, status_details=error.details
     )
+
+
+def _fields(headers: Headers) -> dict[str, str]:
+    """Index a request's headers; of those that come more than once the last one counts.
+
+    But for `authorization`, which is joined as RFC 9110, section 5.2, says, and so proves nothing:
+    a proxy that has looked at one of two must not let the other in.
+    """
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        given = [value for name, value in headers if name == "authorization"]
+        if len(given) > 1:
+            fields["authorization"] = ", ".join(given)
+    return fields
 
 
 def _is_standard(fields: Mapping[str, str]) -> bool:

@@ -35,6 +35,7 @@ from credit_server.transport.compression import ACCEPTED
 
 _RETRY_STEP_SECONDS = 0.05
 """To what times of shed calls are rounded, so that their headers are made once."""
+_RETRY_RUNNING_SECONDS = 0.25
 _RETRY_STORE_SECONDS = 1.0
 """A replica set takes some seconds to elect a primary, and a server to be replaced."""
 _STOPPING = "the server is shutting down"
@@ -61,6 +62,16 @@ def rate_limited(sentence: str, wait_seconds: float) -> GRPCError:
         f"{sentence} as often as it may in a time; nothing happened",
         {},
         _retry_in(wait_seconds),
+    )
+
+
+def too_many_running(limit: int) -> GRPCError:
+    """Refuse a call of who has as many calls under way as they may."""
+    return _error(
+        ErrorReason.RATE_LIMITED,
+        f"the caller has {limit} calls under way, which is all that it may; nothing happened",
+        {},
+        _retry_in(_RETRY_RUNNING_SECONDS),
     )
 
 
