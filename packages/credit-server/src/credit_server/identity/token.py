@@ -161,7 +161,7 @@ def _header(token: str) -> tuple[str, str | None]:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         _refuse_malformed()
-    kind = header.get("typ")
+    kind = header.get("typ", "JWT")  # RFC 7519, section 5.1: it is optional
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         _refuse("The token's type is neither JWT nor at+jwt: send an access token.")
     if "crit" in header or "b64" in header:
