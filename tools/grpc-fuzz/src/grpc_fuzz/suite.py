@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 
 from grpc_fuzz.adapters import Adapter
-from grpc_fuzz.model import Case, Check, Context, Failure, Method, Reply, Severity
+from grpc_fuzz.model import Case, Check, Context, Failure, Finding, Method, Reply, Severity
 from grpc_fuzz.phases import coverage, examples, fuzzing
 from grpc_fuzz.pytest_plugin import OVERRIDES
 from grpc_fuzz.reproduce import reproducers
@@ -26,7 +26,7 @@ from grpc_fuzz.target import Target
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
-CheckFunction = Callable[[Case, Reply, Context], str | None]
+CheckFunction = Callable[[Case, Reply, Context], str | Finding | None]
 BeforeCall = Callable[[Case], Case | None]
 AfterCall = Callable[[Case, Reply], None]
 # What pytest hands to a test: the fixtures' values, of any type.
