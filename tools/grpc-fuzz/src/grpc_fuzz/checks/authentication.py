@@ -10,6 +10,10 @@ _NOT_JUDGED = frozenset(
     {None, "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
 )
 _REFUSED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+# What no gRPC library answers by itself (statuscodes): the service has looked at the request.
+_OF_THE_SERVICE = frozenset(
+    {"OK", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"}
+)
 _WORDS: dict[Presented, str] = {
     "missing": "without credentials",
     "forged": "with forged credentials",
@@ -40,15 +44,15 @@ def _ignored(case: Case, reply: Reply, context: Context) -> str | Finding | None
 def _says_something(case: Case, reply: Reply) -> bool:
     """Whether the answer to a valid call is one that a caller without credentials must not get."""
     if case.wire is not None:
-        # What breaks the protocol is refused before anybody asks who calls.
-        return reply.status == "OK"
+        return reply.status in _OF_THE_SERVICE
     return reply.status not in _NOT_JUDGED | _REFUSED
 
 
 def _cause(case: Case, reply: Reply) -> str | None:
     if reply.status == "UNAUTHENTICATED" or reply.status in _NOT_JUDGED:
         return None
-    if case.wire is not None and reply.status != "OK":
+    # What breaks the protocol may be refused before anybody asks who calls.
+    if case.wire is not None and reply.status not in _OF_THE_SERVICE:
         return None
     return f"{reply.status} instead of UNAUTHENTICATED {_WORDS[case.presented]}"
 
