@@ -1,10 +1,12 @@
-"""The scripts of `tools/fuzz`, which is no package: where they are, and one of them as a module."""
+"""The scripts of `tools/fuzz`, which is no package, and the contract: where they are."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).parents[2] / "tools" / "fuzz"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tools" / "fuzz"
+IMAGE = ROOT / "packages/credit-models/src/credit_models/_generated/image.binpb"
 CONFIG = FOLDER / "grpc-fuzz.toml"
 RUN = FOLDER / "run.py"
 
