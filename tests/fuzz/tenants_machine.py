@@ -70,8 +70,8 @@ class TenantsMachine(RuleBasedStateMachine):
 
     @rule(who=whose, write=writes, app=apps, amount=amounts)
     def guess_a_key(self, who: int, write: Write, app: int, amount: int) -> None:
-        mine = {"app_id": self.apps[app], "created_by": self.actors[who]}
-        self._send(who, replace(write, credits=amount, **mine))
+        guess = replace(write, app_id=self.apps[app], credits=amount, created_by=self.actors[who])
+        self._send(who, guess)
 
     @rule(who=whose, user=whose)
     def see_credits(self, who: int, user: int) -> None:
