@@ -34,7 +34,7 @@ FRESH_NUMBERS: Iterator[int] = itertools.count(1_000_000)
 whose = st.integers(0, 1)
 apps = st.integers(0, 2)
 amounts = st.sampled_from((1, 1, 5, 100, 1000, 0))
-reports = st.booleans()
+whether = st.booleans()
 
 
 class TenantsMachine(RuleBasedStateMachine):
@@ -56,11 +56,11 @@ class TenantsMachine(RuleBasedStateMachine):
         self._ledger = Ledger()
         self._texts = itertools.count(1)
 
-    @rule(target=writes, who=whose, user=whose, app=apps, amount=amounts, buys=reports, actor=whose)
+    @rule(target=writes, who=whose, user=whose, app=apps, amount=amounts, buys=whether, actor=whose)
     def write(self, who: int, user: int, app: int, amount: int, buys: bool, actor: int) -> Write:
         return self._send_new(who, user, app, amount, buys, actor)
 
-    @rule(target=writes, who=whose, user=whose, app=apps, amount=amounts, buys=reports)
+    @rule(target=writes, who=whose, user=whose, app=apps, amount=amounts, buys=whether)
     def write_as_oneself(self, who: int, user: int, app: int, amount: int, buys: bool) -> Write:
         return self._send_new(who, user, app, amount, buys, who)
 
@@ -68,9 +68,18 @@ class TenantsMachine(RuleBasedStateMachine):
     def send_again(self, who: int, write: Write) -> None:
         self._send(who, write)
 
-    @rule(who=whose, write=writes, app=apps, amount=amounts)
-    def guess_a_key(self, who: int, write: Write, app: int, amount: int) -> None:
-        guess = replace(write, app_id=self.apps[app], credits=amount, created_by=self.actors[who])
+    @rule(who=whose, place=st.integers(0, 7), shared=whether, amount=amounts)
+    def guess_a_key(self, who: int, place: int, shared: bool, amount: int) -> None:
+        """Use a key that somebody has used already, for something of one's own."""
+        if not self._ledger.entries:
+            return
+        entry = self._ledger.entries[-1 - place % len(self._ledger.entries)]
+        guess = replace(
+            entry.write,
+            app_id=self.apps[2 if shared else who],
+            credits=amount,
+            created_by=self.actors[who],
+        )
         self._send(who, guess)
 
     @rule(who=whose, user=whose)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from credit_server.development.certificate import key_of, make_certificates
 from pymongo import MongoClient
 
 from tests.e2e.server_process import ServerProcess, migrated, running_server
@@ -49,13 +50,20 @@ async def test_the_service_serves_nobody_without_a_token_whatever_is_sent(
 ) -> None:
     tokens = load_run().make_tokens(tmp_path / "keys", minutes=5)
     audit = tmp_path / "audit.log"
-    options = [
+    made = make_certificates(tmp_path / "certificates", client="fuzzer", days=1)
+    server_options = [
         *await migrated(mongod_uri, database),
         *map(str, tokens.server_options),
-        *("--audit-log", str(audit), "--log-level", "warning"),
+        *("--tls-certificate", str(made.server), "--tls-key", str(key_of(made.server))),
+        *("--tls-client-ca", str(made.ca), "--audit-log", str(audit), "--log-level", "warning"),
     ]
-    async with running_server(tmp_path, *options) as server:
-        await _fuzz(server, seed, tmp_path, "--phases", "examples,fuzzing", *tokens.fuzzer_options)
+    options = [
+        *("--reflect", "--tls-ca", made.ca),
+        *("--tls-certificate", made.client, "--tls-key", key_of(made.client)),
+        *("--phases", "examples,fuzzing", *tokens.fuzzer_options),
+    ]
+    async with running_server(tmp_path, *server_options) as server:
+        await _fuzz(server, seed, tmp_path, *options)
     statuses = Counter(_status(line) for line in audit.read_text().splitlines())
     # Each call that was answered was tried in four other ways.
     assert statuses["UNAUTHENTICATED"] > statuses["OK"] > 0

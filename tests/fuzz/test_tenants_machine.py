@@ -78,9 +78,9 @@ async def test_the_real_server_keeps_its_tenants_apart(
     assert {*answers} <= EVERY_ANSWER
 
 
-async def test_every_kind_of_answer_is_given(seed: int, tmp_path: Path) -> None:
+async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
     async with _guarded(tmp_path) as guarded:
-        assert {*await guarded.explore(seed, 4 * EXAMPLES)} == EVERY_ANSWER
+        assert {*await guarded.explore(1, 4 * EXAMPLES)} == EVERY_ANSWER
 
 
 def _all_purchases(
