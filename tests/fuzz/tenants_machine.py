@@ -25,6 +25,7 @@ _STATUSES = {
     "IDEMPOTENCY_KEY_REUSED": "ALREADY_EXISTS",
     "INSUFFICIENT_CREDITS": "FAILED_PRECONDITION",
 }
+_PRICE = 7
 _ADD, _USE = 1, 2
 """Numbers of `TransactionType`."""
 
@@ -63,6 +64,13 @@ class TenantsMachine(RuleBasedStateMachine):
     @rule(target=writes, who=whose, user=whose, app=apps, amount=amounts, buys=whether)
     def write_as_oneself(self, who: int, user: int, app: int, amount: int, buys: bool) -> Write:
         return self._send_new(who, user, app, amount, buys, who)
+
+    @rule(who=whose, user=whose, shared=whether)
+    def earn_and_spend(self, who: int, user: int, shared: bool) -> None:
+        """What chance brings about too seldom: credits, and a purchase of as many."""
+        app = 2 if shared else who
+        for buys in (False, True):
+            self._send_new(who, user, app, _PRICE, buys, who)
 
     @rule(who=whose, write=writes)
     def send_again(self, who: int, write: Write) -> None:

@@ -176,7 +176,8 @@ async def _round(
     status = 0
     async with _server(data, log, options) as (server, address):
         for part in parts:
-            status = await _run(*part(address)) or status
+            ended = await _run(*part(address))
+            status = status or ended
     if server.returncode != 0:
         _say(f"the server ended with {server.returncode}; its log is {log}")
         status = status or FAILED
