@@ -107,7 +107,7 @@ bench: install ## Measure against a plain peer, side by side on one mongod.
 	@$(BIN)/credit-bench
 
 .PHONY: fuzz
-fuzz: install ## Fuzz the server on a real mongod; MINUTES=5, SEED=… to send the same again.
+fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… to send the same again.
 	@$(BIN)/python tools/fuzz/run.py
 
 .PHONY: siege

@@ -1,36 +1,74 @@
 """The server under grpc-fuzz: a short run of all phases, and what `make fuzz` runs around it."""
 
 import asyncio
+import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from credit_server.development.certificate import key_of, make_certificates
 from pymongo import MongoClient
 
-from tests.e2e.server_process import ServerProcess
+from tests.e2e.server_process import ServerProcess, migrated, running_server
 from tests.fuzz.conftest import DATABASE
-from tests.fuzz.scripts import CONFIG, load_books
+from tests.fuzz.scripts import CONFIG, load_books, load_run
 
 PHASES = ("examples", "coverage", "fuzzing", "wire", "stateful")
 EXAMPLES, WORKERS = 10, 4
 
 
-async def test_the_service_keeps_its_contract_whatever_is_sent(
-    server: ServerProcess, mongod_uri: str, seed: int, tmp_path: Path
-) -> None:
+async def _fuzz(server: ServerProcess, seed: int, state: Path, *options: str | Path) -> str:
+    """A run that passes; returns what it said."""
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("grpc-fuzz"),
         *("run", "--config", CONFIG, "--target", server.address, "--seed", str(seed)),
         *("--max-examples", str(EXAMPLES), "--workers", str(WORKERS)),
-        *("--state-directory", tmp_path),
+        *("--state-directory", state, *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output = (await process.communicate())[0].decode()
     assert process.returncode == 0, output
-    assert [phase for phase in PHASES if f"\n{phase} " in output] == [*PHASES]
     assert server.log == [], "a call that is not the server's fault is no warning"
+    return output
+
+
+async def test_the_service_keeps_its_contract_whatever_is_sent(
+    server: ServerProcess, mongod_uri: str, seed: int, tmp_path: Path
+) -> None:
+    output = await _fuzz(server, seed, tmp_path)
+    assert [phase for phase in PHASES if f"\n{phase} " in output] == [*PHASES]
     client: MongoClient[dict[str, Any]]  # documents hold values of many types
     with MongoClient(mongod_uri) as client:
         assert client[DATABASE]["credit_transactions"].count_documents({}) > 0
         assert load_books().findings(client[DATABASE]) == []
+
+
+async def test_the_service_serves_nobody_without_a_token_whatever_is_sent(
+    mongod_uri: str, database: str, seed: int, tmp_path: Path
+) -> None:
+    tokens = load_run().make_tokens(tmp_path / "keys", minutes=5)
+    audit = tmp_path / "audit.log"
+    made = make_certificates(tmp_path / "certificates", client="fuzzer", days=1)
+    server_options = [
+        *await migrated(mongod_uri, database),
+        *map(str, tokens.server_options),
+        *("--tls-certificate", str(made.server), "--tls-key", str(key_of(made.server))),
+        *("--tls-client-ca", str(made.ca), "--audit-log", str(audit), "--log-level", "warning"),
+    ]
+    options = [
+        *("--reflect", "--tls-ca", made.ca),
+        *("--tls-certificate", made.client, "--tls-key", key_of(made.client)),
+        *("--phases", "examples,fuzzing", *tokens.fuzzer_options),
+    ]
+    async with running_server(tmp_path, *server_options) as server:
+        await _fuzz(server, seed, tmp_path, *options)
+    statuses = Counter(_status(line) for line in audit.read_text().splitlines())
+    # Each call that was answered was tried in four other ways.
+    assert statuses["UNAUTHENTICATED"] > statuses["OK"] > 0
+
+
+def _status(line: str) -> str:
+    status: str = json.loads(line)["status"]
+    return status

@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,18 +59,30 @@ class Shop:
 
     Args:
         bug: The name of the check that shall fail, or "forgets_to_look" for a bug that only a
-            sequence of calls reaches; None: no bug.
+            sequence of calls reaches, or one of `ADMISSIONS`; None: no bug.
+        token: The bearer token that calls must come with; None: none.
     """
 
-    def __init__(self, bug: str | None = None) -> None:
+    def __init__(self, bug: str | None = None, token: str | None = None) -> None:
         self.bug = bug
-        self.server = Http2Server(self.handle, one_message=bug != "protocol_status")
+        self._token = token
+        self.server = Http2Server(
+            self.handle, one_message=bug != "protocol_status", admit=self.admit
+        )
         self._schema = shop_schema()
         self._methods = {method.path: method for method in self._schema.methods}
         self._lock = threading.Lock()
         self._orders: dict[str, Any] = {}
         self._removed: set[str] = set()
         self._by_key: dict[str, tuple[bytes, str]] = {}
+
+    def admit(self, path: str, authorization: str | None) -> None:
+        """Says who may call."""
+        if self._token is None or path not in self._methods:
+            return
+        admits = ADMISSIONS.get(self.bug or "", _admits)
+        if not admits(self._token, path, authorization):
+            raise Refused("UNAUTHENTICATED", "who is there?")
 
     def handle(self, path: str, data: bytes) -> list[bytes]:
         """Answers one call."""
@@ -205,8 +217,29 @@ def _has_unknown_fields(request: Message, data: bytes) -> bool:
     )
 
 
+def _admits(token: str, path: str, authorization: str | None) -> bool:
+    return authorization == f"Bearer {token}"
+
+
+def _unsigned(token: str, path: str, authorization: str | None) -> bool:
+    """A JWT library that does as the token's header says."""
+    sent = (authorization or "").removeprefix("Bearer ")
+    return sent == token or sent.endswith(f".{token.split('.')[1]}.")
+
+
+ADMISSIONS: Mapping[str, Callable[[str, str, str | None], bool]] = {
+    "ignored_auth": lambda token, path, sent: sent == f"Bearer {token}" or path.endswith("/Get"),
+    "credentials_accepted": lambda token, path, sent: False,
+    "takes_any_token": lambda token, path, sent: sent is not None,
+    "asks_no_signature": lambda token, path, sent: token.rpartition(".")[0] in (sent or ""),
+    "takes_unsigned_tokens": _unsigned,
+    "never_looks_at_the_clock": lambda token, path, sent: sent in (f"Bearer {token}", "Bearer old"),
+}
+"""Ways to get wrong who may call."""
+
+
 @contextmanager
-def running_shop(bug: str | None = None) -> Iterator[int]:
+def running_shop(bug: str | None = None, token: str | None = None) -> Iterator[int]:
     """Serves the shop, and yields its port."""
-    with Shop(bug).server.running() as port:
+    with Shop(bug, token).server.running() as port:
         yield port

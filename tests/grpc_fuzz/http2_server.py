@@ -50,12 +50,20 @@ class Silence(Exception):
 Handler = Callable[[str, bytes], list[bytes]]
 """Takes a method's path and a request, and returns the responses; raises `Refused` or `Silence`."""
 
+Admit = Callable[[str, str | None], None]
+"""Takes a method's path and the call's `authorization`; raises `Refused`."""
+
+
+def anybody(path: str, authorization: str | None) -> None:
+    """Lets every call in."""
+
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
     path: str
     encoding: str
     deadline: float | None
+    authorization: str | None
     data: bytearray = field(default_factory=bytearray)
 
 
@@ -65,10 +73,14 @@ class Http2Server:
     Args:
         handler: What answers.
         one_message: Whether more than one message in a call that takes one is refused.
+        admit: Who may call; asked before the request is looked at.
     """
 
-    def __init__(self, handler: Handler, *, one_message: bool = True) -> None:
+    def __init__(
+        self, handler: Handler, *, one_message: bool = True, admit: Admit = anybody
+    ) -> None:
         self._handler = handler
+        self._admit = admit
         self._one_message = one_message
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -103,7 +115,9 @@ class Http2Server:
             http = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1"))
             http.initiate_connection()
             try:
-                _Connection(connection, http, self._handler, self._one_message, self.dead).serve()
+                _Connection(
+                    connection, http, self._handler, self._one_message, self._admit, self.dead
+                ).serve()
             except OSError:
                 return
 
@@ -115,12 +129,14 @@ class _Connection:
         http: H2Connection,
         handler: Handler,
         one_message: bool,
+        admit: Admit,
         dead: threading.Event,
     ) -> None:
         self._socket = connection
         self._http = http
         self._handler = handler
         self._one_message = one_message
+        self._admit = admit
         self._dead = dead
         self._calls: dict[int, _Call] = {}
 
@@ -191,12 +207,14 @@ class _Connection:
             path=fields[":path"],
             encoding=fields.get("grpc-encoding", "identity"),
             deadline=deadline,
+            authorization=fields.get("authorization"),
         )
 
     def _answer(self, stream_id: int, call: _Call) -> None:
         try:
             if call.deadline is not None and call.deadline <= time.monotonic():
                 raise Refused("DEADLINE_EXCEEDED")
+            self._admit(call.path, call.authorization)
             messages = list(_messages(bytes(call.data), call.encoding))
             if not messages or (len(messages) > 1 and self._one_message):
                 raise Refused("UNIMPLEMENTED", "the call takes one message")

@@ -11,6 +11,7 @@ from grpc_fuzz.cli import main
 
 from tests.grpc_fuzz.broken_server import running_shop, shop_image
 
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 CONFIG = """
 idempotency_key = "key"
 [[adapters.house]]
@@ -85,6 +86,38 @@ def test_crashes_are_replayed_before_anything_else(folder: Path) -> None:
     assert "coverage " not in result.output.partition("FAILURES")[0]
 
 
+def test_a_server_that_asks_nobody_is_shown_kept_and_replayed_without_the_token(
+    folder: Path,
+) -> None:
+    (folder / "token").write_text(TOKEN)
+    options = ("--token-file", "token", "--max-examples", "2", "--phases", "coverage")
+    with running_shop("ignored_auth", TOKEN) as port:
+        result = fuzz("shop.binpb", *options, "--report", "ndjson=a.ndjson", port=port)
+        again = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
+    with running_shop(token=TOKEN) as port:
+        mended = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
+    with running_shop("ignored_auth", TOKEN) as port:
+        public = fuzz("shop.binpb", *options, "--public-method", "*/Get", port=port)
+
+    assert (result.exit_code, again.exit_code) == (1, 1)
+    assert (mended.exit_code, public.exit_code) == (0, 0)
+    assert "instead of UNAUTHENTICATED without credentials" in " ".join(result.output.split())
+    written = [path.read_text() for path in (folder / ".grpc-fuzz").rglob("*.json")]
+    for text in (result.output, (folder / "a.ndjson").read_text(), *written):
+        assert TOKEN.rpartition(".")[2] not in text
+
+
+def test_a_token_that_the_server_does_not_take_fails_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", "wrong")
+    with running_shop(token=TOKEN) as port:
+        result = fuzz("shop.binpb", "--token-variable", "WRONG", "--phases", "coverage", port=port)
+
+    assert result.exit_code == 1
+    assert "credentials_accepted" in result.output
+
+
 def test_the_same_seed_sends_the_same_cases(folder: Path) -> None:
     sent = []
     options = ("--phases", "fuzzing", "--max-examples", "5", "--include-method", "*/List")
@@ -145,6 +178,8 @@ def test_only_selected_methods_are_called(folder: Path) -> None:
         (("shop.binpb", "--target", "127.0.0.1:1", "--phases", "nope"), "no such phase: nope"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--include-method", "nope"), "no method"),
         (("shop.binpb", "--target", "127.0.0.1:1", "-m", "nope"), "key:value"),
+        (("shop.binpb", "--target", "127.0.0.1:1", "-m", "Authorization: x"), "--token-file"),
+        (("shop.binpb", "--target", "127.0.0.1:1", "--token-file", "nope"), "No such file"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--config", "nope.toml"), "nope.toml"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--workers", "0"), "workers: must be"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--max-time", "0"), "max_time: must be"),

@@ -22,7 +22,10 @@ def connect() -> Iterator[Connect]:
 
     def open_client(port: int, limits: Limits = QUICK) -> Client:
         client = Client(
-            Target(host="127.0.0.1", port=port), features(), limits, (("authorization", "me"),)
+            Target(host="127.0.0.1", port=port),
+            features(),
+            limits,
+            lambda presented: (("authorization", "me"),),
         )
         opened.append(client)
         return client

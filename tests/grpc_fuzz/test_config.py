@@ -6,6 +6,7 @@ import pytest
 from grpc_fuzz import config
 from grpc_fuzz.adapters import BufValidate, House
 from grpc_fuzz.config import ConfigError
+from grpc_fuzz.credentials import Credentials
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import Example, Link, Report
 from grpc_fuzz.target import Target, Tls
@@ -113,6 +114,52 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.settings_from(config.read(write(tmp_path, text)))
+
+
+def test_a_token_is_read_from_its_file_or_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("abc\n")
+    monkeypatch.setenv("OLD", "old")
+    text = """
+target = "here:1"
+[credentials]
+token_file = "token"
+expired_token_variable = "OLD"
+public = ["*/Get"]
+"""
+    settings = config.settings_from(config.read(write(tmp_path, text)))
+
+    assert settings.credentials == Credentials(token="abc", expired="old", public=("*/Get",))
+    assert settings.metadata_of("valid") == (("authorization", "Bearer abc"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("token_file = 'missing'", "No such file"),
+        ("token_file = 'empty'", "holds no token"),
+        ("token_variable = 'UNSET'", "UNSET holds no token"),
+        ("token_variable = 'SPACES'", "SPACES holds no token"),
+        ("token_file = 'a'\ntoken_variable = 'A'", "name one of them"),
+        ("expired_token_variable = 'GOOD'", "a valid one too"),
+        ("token = 'abc'", "unknown: token"),
+        ("token_variable = 'GOOD'\nkey = 'A b'", "key is of a-z"),
+        ("token_variable = 'GOOD'\nscheme = '$x'", "scheme of letters"),
+        ("token_variable = 'GOOD'\n[metadata]\nAuthorization = 'x'", "metadata: authorization"),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_said_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    (tmp_path / "empty").write_text("")
+    for name, value in {"GOOD": "s3cret", "SPACES": "s3cret s3cret"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message) as refused:
+        config.settings_from(
+            config.read(write(tmp_path, f"target = 'here:1'\n[credentials]\n{text}"))
+        )
+    assert "s3cret" not in str(refused.value)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

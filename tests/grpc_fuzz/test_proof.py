@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from grpc_fuzz import checks, runner
+from grpc_fuzz.credentials import Credentials
 from grpc_fuzz.model import PHASES, Limits
 from grpc_fuzz.runner import Outcome
 from grpc_fuzz.settings import Settings
@@ -13,6 +14,8 @@ from grpc_fuzz.target import Target
 
 from tests.grpc_fuzz.broken_server import running_shop, shop_schema
 
+# A JWT in its form: header, claims and signature.
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 ALL_CHECKS = [check.name for check in checks.ALL]
 
 
@@ -23,8 +26,9 @@ def fuzz_shop(
     check: str | None = None,
     phases: tuple[str, ...] = PHASES,
     limits: Limits | None = None,
+    include_methods: tuple[str, ...] = (),
 ) -> Outcome:
-    with running_shop(bug) as port:
+    with running_shop(bug, TOKEN) as port:
         settings = Settings(
             target=Target(host="127.0.0.1", port=port),
             phases=phases,
@@ -32,7 +36,9 @@ def fuzz_shop(
             max_examples=25,
             max_failures=1 if check else None,
             idempotency_key="key",
+            credentials=Credentials(token=TOKEN, expired="old"),
             state_directory=folder,
+            include_methods=include_methods,
             limits=limits or Limits(request_timeout=5.0),
         )
         return runner.run(settings, shop_schema())

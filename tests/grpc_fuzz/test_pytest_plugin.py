@@ -51,6 +51,27 @@ def test_contract(case):
     result.stdout.fnmatch_lines(["*test_contract?shop.v1.Orders/Put? PASSED*"])
 
 
+def test_credentials_come_from_a_fixture(pytester: pytest.Pytester) -> None:
+    with running_shop(token="secret") as port:
+        pytester.makepyfile(
+            PREAMBLE.format(port=port).replace('"server",', '"server", credentials="credentials",')
+            + """
+from grpc_fuzz import Credentials
+
+@pytest.fixture
+def credentials():
+    return Credentials(token="secret")
+
+@schema.parametrize(include=("List",))
+def test_contract(case):
+    case.call_and_validate()
+"""
+        )
+        result = pytester.runpytest("-p", "no:asyncio")
+
+    result.assert_outcomes(passed=1)
+
+
 def test_a_failure_names_the_check_and_how_to_see_it_again(pytester: pytest.Pytester) -> None:
     with running_shop("documented_status") as port:
         pytester.makepyfile(

@@ -10,7 +10,7 @@ from grpc_fuzz.schema import Schema, SchemaError
 from grpc_fuzz.target import Target
 from grpc_fuzz.wire.script import varint
 
-from tests.grpc_fuzz.http2_server import Http2Server, Refused
+from tests.grpc_fuzz.http2_server import Admit, Http2Server, Refused, anybody
 from tests.grpc_fuzz.protocols import features, image_of
 
 FILES = {file.name: file for file in FileDescriptorSet.FromString(image_of("features.proto")).file}
@@ -32,7 +32,9 @@ def answer_to(question: bytes) -> bytes:
     return field(4, field(1, FILES[name].SerializeToString()))
 
 
-def serve(version: str, answer: Callable[[bytes], bytes] = answer_to) -> Http2Server:
+def serve(
+    version: str, answer: Callable[[bytes], bytes] = answer_to, admit: Admit = anybody
+) -> Http2Server:
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
 
     def handle(called: str, data: bytes) -> list[bytes]:
@@ -40,7 +42,7 @@ def serve(version: str, answer: Callable[[bytes], bytes] = answer_to) -> Http2Se
             raise Refused("UNIMPLEMENTED")
         return [answer(data)]
 
-    return Http2Server(handle)
+    return Http2Server(handle, admit=admit)
 
 
 def fetched(port: int) -> FileDescriptorSet:
@@ -55,6 +57,18 @@ def test_the_contract_is_complete_with_all_imports(version: str) -> None:
     assert [method.path for method in schema.methods] == [
         method.path for method in features().methods
     ]
+
+
+def test_reflection_is_asked_with_the_metadata_of_the_run() -> None:
+    def admit(path: str, authorization: str | None) -> None:
+        if authorization != "Bearer abc":
+            raise Refused("UNAUTHENTICATED")
+
+    with serve("v1", admit=admit).running() as port:
+        target = Target(host="127.0.0.1", port=port)
+        assert reflection.fetch(target, Limits(), (("authorization", "Bearer abc"),)).file
+        with pytest.raises(SchemaError, match="UNAUTHENTICATED"):
+            reflection.fetch(target, Limits())
 
 
 def test_a_server_without_reflection_is_said_to_have_none() -> None:

@@ -1,12 +1,16 @@
 """Reproducers send what the case sent."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from grpc_fuzz.model import Case, WireScript, WireStep
+from grpc_fuzz.credentials import Credentials
+from grpc_fuzz.model import Case, Presented, WireScript, WireStep
 from grpc_fuzz.reproduce import reproducers
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target, Tls
@@ -44,6 +48,39 @@ def test_the_snippet_sends_the_same_bytes() -> None:
         subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
 
     assert received == [(ONE.path, REQUEST)]
+
+
+@pytest.mark.parametrize("presented", ["valid", "missing", "expired", "forged"])
+def test_tokens_are_put_in_where_a_reproducer_is_used(presented: Presented, tmp_path: Path) -> None:
+    image = tmp_path / "features.binpb"
+    image.write_bytes(image_of("features.proto"))
+    credentials = Credentials(token="s3cret", expired="0ld")
+    case = Case(
+        method=ONE, phase="fuzzing", positive=True, requests=(REQUEST,), presented=presented
+    )
+    received: list[str | None] = []
+
+    def admit(path: str, authorization: str | None) -> None:
+        received.append(authorization)
+
+    with Http2Server(lambda path, data: [b""], admit=admit).running() as port:
+        settings = replace(settings_for(port, image), credentials=credentials)
+        ways = reproducers(case, SCHEMA, settings)
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TOKEN": "s3cret",
+            "EXPIRED_TOKEN": "0ld",
+        }
+        for command in (
+            [sys.executable, "-c", ways["python"]],
+            ["/bin/sh", "-c", ways["buf curl"]],
+        ):
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+
+    proof = credentials.metadata(presented)
+    assert received == [proof[0][1] if proof else None] * 2
+    assert not {"s3cret", "0ld"} & {*re.findall(r"[A-Za-z0-9]+", str(ways))}
 
 
 def test_the_line_of_buf_curl_sends_the_same_bytes(tmp_path: Path) -> None:

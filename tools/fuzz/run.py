@@ -1,8 +1,11 @@
 """Fuzzes the real server on a real mongod, and audits its books: what `make fuzz` runs.
 
+Once without identities, then as long with tokens: first two tenants try everything on each other,
+then the fuzzer, which may do everything, makes each call without its token too.
+
 Run as `.venv/bin/python tools/fuzz/run.py`. Variables: MINUTES, how long, 5 by default; SEED, to
 send the same cases again; STATE, the folder for what was found, which is sent first in the next
-run, and for the server's log: `.grpc-fuzz` by default.
+run, and for the server's log: `.grpc-fuzz` by default, and `guarded` in it for the second half.
 Exit codes: 0 passed, 1 failures or books that do not add up, 2 misuse, 130 stopped by a signal.
 """
 
@@ -14,21 +17,32 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from credit_models.scopes import SCOPES
+from credit_server.development.new_file import SECRET, write_new_file
+from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
 from credit_server.embedded import EmbeddedMongod
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent.parent
 CONFIG = FOLDER / "grpc-fuzz.toml"
 BOOKS = FOLDER / "books.py"
-STATE = FOLDER.parent.parent / ".grpc-fuzz"
+STATE = ROOT / ".grpc-fuzz"
 SERVER_LOG = "server.log"
 DATABASE = "credit"
 
 MINUTES, MINUTES_MAX = 5.0, 24 * 60
 FAILURES_MAX = 20
 """A broken server fails in hundreds of ways; after so many nobody reads on."""
+TENANTS_SHARE = 0.3
+"""Of the time with tokens."""
+SLACK_MINUTES = 60.0
+"""How much longer than the run a token holds."""
+EXPIRED_MINUTES = -10.0
+"""Well beyond the leeway for clocks that differ."""
 PATIENCE_SECONDS = 60.0
 """For a server that does not stop when it is told to."""
 FAILED, MISUSE, STOPPED = 1, 2, 128 + signal.SIGINT
@@ -38,39 +52,151 @@ class Misuse(Exception):
     """A variable has a value of no use."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """Where everything is.
+
+    Attributes:
+        key: Signs tokens.
+        public_keys: Verify them.
+        token: Holds a token with all scopes, for all apps and in anybody's name.
+        expired: Holds one that would be the same, had it not expired.
+    """
+
+    key: Path
+    public_keys: Path
+    token: Path
+    expired: Path
+
+    @property
+    def server_options(self) -> list[str | Path]:
+        """Let a server verify tokens, and take calls as fast as they come.
+
+        With its limits on failures it would soon refuse who has no token without looking.
+        """
+        return [
+            *("--token-keys", self.public_keys),
+            *("--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+            *("--rate-per-second", "0", "--failures-per-second", "0"),
+        ]
+
+    @property
+    def fuzzer_options(self) -> list[str | Path]:
+        """Let grpc-fuzz send the tokens."""
+        return ["--token-file", self.token, "--expired-token-file", self.expired]
+
+
+def make_tokens(directory: Path, minutes: float) -> Tokens:
+    """Make keys and tokens.
+
+    Args:
+        directory: Where to; it must not have any.
+        minutes: How long they are needed.
+    """
+    key, public_keys = make_keys(directory)
+    tokens = Tokens(
+        key=key,
+        public_keys=public_keys,
+        token=directory / "token",
+        expired=directory / "expired-token",
+    )
+    for path, lasting in (
+        (tokens.token, minutes + SLACK_MINUTES),
+        (tokens.expired, EXPIRED_MINUTES),
+    ):
+        write_new_file(path, issue_token(key, _everything(lasting)).encode(), SECRET)
+    return tokens
+
+
+def _everything(minutes: float) -> Grant:
+    return Grant(
+        subject="fuzzer",
+        scopes=sorted(SCOPES),
+        apps=None,
+        actor=None,
+        impersonate=True,
+        minutes=minutes,
+        issuer=ISSUER,
+        audience=AUDIENCE,
+    )
+
+
 async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
-    """Start a server, fuzz it, stop it, and audit what it leaves behind.
+    """Fuzz a server that asks nobody, and one that wants tokens, for half of the time each.
 
     Returns:
-        The exit code.
+        The exit code: of the first of all parts that has not passed.
     """
-    log = state / SERVER_LOG
+    seconds = minutes * 60 / 2
     with tempfile.TemporaryDirectory(prefix="credit-fuzz-") as folder:
-        data = Path(folder) / "data"
-        async with _server(data, log) as (server, address):
-            status = await _run(
-                _command("grpc-fuzz"),
-                *("fuzz", "--config", CONFIG, "--target", address, "--seed", str(seed)),
-                *("--state-directory", state),
-                *("--max-time", str(minutes * 60), "--max-failures", str(FAILURES_MAX)),
-            )
-        if server.returncode != 0:
-            _say(f"the server ended with {server.returncode}; its log is {log}")
-            status = status or FAILED
-        # Opened anew, so that what was only in memory does not count.
-        async with EmbeddedMongod(data_dir=data) as mongod:
-            books = await _run(sys.executable, BOOKS, mongod.uri, DATABASE)
+        _say("without identities")
+        open_to_all = await _round(
+            Path(folder) / "open", state, [], [_fuzzer(state, seed, seconds)]
+        )
+        _say("with tokens")
+        tokens = make_tokens(Path(folder) / "keys", minutes)
+        state = state / "guarded"
+        guarded = await _round(
+            Path(folder) / "guarded",
+            state,
+            tokens.server_options,
+            [
+                _tenants(tokens, seed, seconds * TENANTS_SHARE),
+                _fuzzer(state, seed, seconds * (1 - TENANTS_SHARE), *tokens.fuzzer_options),
+            ],
+        )
+    return open_to_all or guarded
+
+
+Part = Callable[[str], Sequence[str | Path]]
+"""What is run against a server: its command, made from the server's address."""
+
+
+def _fuzzer(state: Path, seed: int, seconds: float, *options: str | Path) -> Part:
+    return lambda address: [
+        _command("grpc-fuzz"),
+        *("fuzz", "--config", CONFIG, "--target", address, "--seed", str(seed)),
+        *("--state-directory", state, "--max-time", str(seconds)),
+        *("--max-failures", str(FAILURES_MAX), *options),
+    ]
+
+
+def _tenants(tokens: Tokens, seed: int, seconds: float) -> Part:
+    return lambda address: [
+        *(sys.executable, "-m", "tests.fuzz.play_tenants"),
+        *(address, tokens.key, str(seed), str(seconds)),
+    ]
+
+
+async def _round(
+    data: Path, state: Path, options: Sequence[str | Path], parts: Sequence[Part]
+) -> int:
+    """Start a server, run all parts against it, stop it, and audit what it leaves behind."""
+    log = state / SERVER_LOG
+    status = 0
+    async with _server(data, log, options) as (server, address):
+        for part in parts:
+            ended = await _run(*part(address))
+            status = status or ended
+    if server.returncode != 0:
+        _say(f"the server ended with {server.returncode}; its log is {log}")
+        status = status or FAILED
+    # Opened anew, so that what was only in memory does not count.
+    async with EmbeddedMongod(data_dir=data) as mongod:
+        books = await _run(sys.executable, BOOKS, mongod.uri, DATABASE)
     return status or books
 
 
 @contextlib.asynccontextmanager
-async def _server(data: Path, log: Path) -> AsyncIterator[tuple[Process, str]]:
+async def _server(
+    data: Path, log: Path, options: Sequence[str | Path]
+) -> AsyncIterator[tuple[Process, str]]:
     """A server with its embedded mongod, and its address; it has ended when the context has."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stderr:
         server = await asyncio.create_subprocess_exec(
             _command("credit-server"),
-            *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning"),
+            *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning", *options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=stderr,
@@ -93,7 +219,7 @@ async def _address(server: Process, log: Path) -> str:
 
 async def _run(*command: str | Path) -> int:
     """Run a command to its end, or end it when this task is cancelled."""
-    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, start_new_session=True)
     try:
         return await process.wait()
     finally:
@@ -124,7 +250,7 @@ def _say(sentence: str) -> None:
 
 async def main() -> int:
     """Fuzz as the environment says; SIGINT and SIGTERM end everything that was started."""
-    minutes, seed, state = _minutes(), _seed(), Path(os.environ.get("STATE") or STATE)
+    minutes, seed, state = _minutes(), _seed(), _state()
     _say(f"replay with: make fuzz SEED={seed}")
     task = asyncio.ensure_future(fuzz(minutes=minutes, seed=seed, state=state))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -134,6 +260,11 @@ async def main() -> int:
     except asyncio.CancelledError:
         _say("stopped")
         return STOPPED
+
+
+def _state() -> Path:
+    # As it is seen from here: what is run runs in the repository's folder.
+    return Path(os.environ.get("STATE") or STATE).absolute()
 
 
 def _minutes() -> float:

@@ -2,14 +2,14 @@
 
 import pytest
 from grpc_fuzz.checks.leaks import NO_INTERNAL_LEAK
-from grpc_fuzz.model import Case, Context, Reply
+from grpc_fuzz.model import Case, Context, Finding, Reply
 
 from tests.grpc_fuzz.protocols import features
 
 CONTEXT = Context(schema=features(), send=lambda case: Reply(status="OK"))
 
 
-def cause(text: str, *, sent: bytes = b"") -> str | None:
+def cause(text: str, *, sent: bytes = b"") -> str | Finding | None:
     case = Case(method=features().methods[0], phase="fuzzing", positive=True, requests=(sent,))
     return NO_INTERNAL_LEAK.run(case, Reply(status="INTERNAL", message=text), CONTEXT)
 

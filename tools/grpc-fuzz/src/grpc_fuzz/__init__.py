@@ -8,8 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grpc_fuzz.credentials import Credentials
     from grpc_fuzz.misuse import Misuse
-    from grpc_fuzz.model import Case, Check, Context, Failure, Limits, Method, Reply, Severity
+    from grpc_fuzz.model import (
+        Case,
+        Check,
+        Context,
+        Failure,
+        Finding,
+        Limits,
+        Method,
+        Reply,
+        Severity,
+    )
     from grpc_fuzz.runner import Outcome, Unreachable, fuzz, replay, run
     from grpc_fuzz.schema import Schema, SchemaError
     from grpc_fuzz.settings import Settings
@@ -17,8 +28,9 @@ if TYPE_CHECKING:
     from grpc_fuzz.target import Target, Tls
 
 _MODULES = {
+    "grpc_fuzz.credentials": "Credentials",
     "grpc_fuzz.misuse": "Misuse",
-    "grpc_fuzz.model": "Case Check Context Failure Limits Method Reply Severity",
+    "grpc_fuzz.model": "Case Check Context Failure Finding Limits Method Reply Severity",
     "grpc_fuzz.runner": "Outcome Unreachable fuzz replay run",
     "grpc_fuzz.schema": "Schema SchemaError",
     "grpc_fuzz.settings": "Settings",
@@ -32,7 +44,9 @@ __all__ = [
     "Check",
     "CheckFailed",
     "Context",
+    "Credentials",
     "Failure",
+    "Finding",
     "Limits",
     "Method",
     "Misuse",

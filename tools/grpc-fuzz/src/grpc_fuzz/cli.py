@@ -31,7 +31,19 @@ _OPTIONS = (
         "--tls-ca", type=click.Path(exists=True), help="Speak TLS, trusting this PEM file."
     ),
     click.option(
+        "--tls-certificate", type=click.Path(exists=True), help="The client's own, a PEM file."
+    ),
+    click.option("--tls-key", type=click.Path(exists=True), help="Its key, a PEM file."),
+    click.option("--tls-server-name", metavar="NAME", help="Whose certificate to expect."),
+    click.option(
         "-m", "--metadata", multiple=True, metavar="KEY:VALUE", help="Sent with each call."
+    ),
+    click.option("--token-file", metavar="PATH", help="A bearer token, sent with each call."),
+    click.option("--token-variable", metavar="NAME", help="The same in a variable."),
+    click.option("--expired-token-file", metavar="PATH", help="One that must be refused."),
+    click.option("--expired-token-variable", metavar="NAME", help="The same in a variable."),
+    click.option(
+        "--public-method", multiple=True, metavar="GLOB", help="These need no credentials."
     ),
     click.option("--phases", metavar="NAMES", help=f"Of {','.join(PHASES)}."),
     click.option(
@@ -158,6 +170,8 @@ _KEYS = {
     "report": "reports",
 }
 _LIMITS = ("request_timeout", "max_response_time")
+_TLS = ("ca", "certificate", "key", "server_name")
+_AUTHORIZATION = "authorization"
 
 
 def _table(image: Path | None, options: Options) -> Options:
@@ -178,8 +192,8 @@ def _table(image: Path | None, options: Options) -> Options:
     reflect = given.pop("reflect", False)
     _take_limits(table, given)
     _take_metadata(table, given)
-    if "tls_ca" in given:
-        given["tls"] = {"ca": given.pop("tls_ca")}
+    _take_tls(table, given)
+    _take_credentials(table, given)
     table |= {_KEYS.get(name, name): value for name, value in given.items()}
     if image is not None:
         table["image"] = image
@@ -189,6 +203,28 @@ def _table(image: Path | None, options: Options) -> Options:
         raise config.ConfigError("which contract? Give an IMAGE or --reflect")
     table.setdefault("seed", secrets.randbits(32))
     return table
+
+
+def _take_tls(table: Options, given: Options) -> None:
+    named = {name: given.pop(f"tls_{name}") for name in _TLS if f"tls_{name}" in given}
+    if named:
+        known = table.get("tls")
+        given["tls"] = {**(known if isinstance(known, dict) else {}), **named}
+
+
+def _take_credentials(table: Options, given: Options) -> None:
+    known = dict(table.get("credentials", {}))
+    for kind in ("token", "expired_token"):
+        named = {
+            name: given.pop(name) for name in (f"{kind}_file", f"{kind}_variable") if name in given
+        }
+        if named:
+            # What the command line names takes the place of the other way, too.
+            known = {name: known[name] for name in known if not name.startswith(kind)} | named
+    if "public_method" in given:
+        known["public"] = given.pop("public_method")
+    if known:
+        table["credentials"] = known
 
 
 def _take_limits(table: Options, given: Options) -> None:
@@ -203,6 +239,10 @@ def _take_metadata(table: Options, given: Options) -> None:
         key, separator, value = entry.partition(":")
         if not separator or not key:
             raise config.ConfigError(f"-m {entry!r} is not key:value")
+        if key.lower() == _AUTHORIZATION:
+            raise config.ConfigError(
+                "-m authorization would show it to whoever lists processes; use --token-file"
+            )
         pairs[key] = value.lstrip()
     if pairs:
         table["metadata"] = {**table.get("metadata", {}), **pairs}

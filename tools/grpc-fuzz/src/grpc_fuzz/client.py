@@ -7,10 +7,11 @@ UNAVAILABLE, INTERNAL) where a server has sent none, and whether it has is what 
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from grpc_fuzz.call import call, header_fields
-from grpc_fuzz.model import Case, Limits, Metadata, Reply
+from grpc_fuzz.model import Case, Limits, Metadata, Presented, Reply
 from grpc_fuzz.replies import decode_details
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.target import Target
@@ -72,15 +73,26 @@ class _Line:
 
 
 class Client:
-    """Makes ordinary calls to one server. Safe to share between threads: each has its own lines."""
+    """Makes ordinary calls to one server. Safe to share between threads: each has its own lines.
+
+    Args:
+        target: The server.
+        schema: What the error details are decoded with.
+        limits: How long to wait.
+        metadata_of: What goes with every call, by the credentials that it comes with.
+    """
 
     def __init__(
-        self, target: Target, schema: Schema, limits: Limits, metadata: Metadata = ()
+        self,
+        target: Target,
+        schema: Schema,
+        limits: Limits,
+        metadata_of: Callable[[Presented], Metadata] = lambda presented: (),
     ) -> None:
         self._target = target
         self._schema = schema
         self._limits = limits
-        self._metadata = metadata
+        self._metadata_of = metadata_of
         self._lines: list[_Line] = []
         self._own = threading.local()
 
@@ -96,13 +108,15 @@ class Client:
         Any status is a sign of life, UNIMPLEMENTED too: only a server that says NOT_SERVING itself,
         or none at all, is not healthy.
         """
-        fields = header_fields(self._target, self._metadata, self._limits.request_timeout)
+        fields = header_fields(
+            self._target, self._metadata_of("valid"), self._limits.request_timeout
+        )
         reply = self._line("probes").call(HEALTH_METHOD, fields, (b"",))
         return reply.status is not None and reply.responses != (_NOT_SERVING,)
 
     def send(self, case: Case) -> Reply:
         """Makes the call and waits for its end, until the deadline and its slack are over."""
-        metadata = (*self._metadata, *case.metadata)
+        metadata = (*self._metadata_of(case.presented), *case.metadata)
         fields = header_fields(self._target, metadata, self._limits.request_timeout)
         reply = self._line("calls").call(case.method.path, fields, case.requests)
         details, details_error = decode_details(reply.trailers, self._schema)

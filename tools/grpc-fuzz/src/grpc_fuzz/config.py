@@ -1,5 +1,7 @@
 """Reading grpc-fuzz.toml."""
 
+import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any, cast
 
 from grpc_fuzz.adapters import Adapter, BufValidate, House, HouseErrors, HouseFields
 from grpc_fuzz.adapters.house import MAPPABLE
+from grpc_fuzz.credentials import Credentials
 from grpc_fuzz.misuse import Misuse
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import ALLOWED_STATUSES, Example, Link, Report, Settings
@@ -18,6 +21,15 @@ CONFIG_FILE = "grpc-fuzz.toml"
 class ConfigError(Misuse):
     """The configuration cannot be used; the message says which key and why."""
 
+
+# Where each token is read from: a file, or an environment variable. Never from the command line or
+# the configuration itself, which others can read.
+_TOKENS = {
+    "token_file": "token_variable",
+    "expired_token_file": "expired_token_variable",
+}
+_KEY, _SCHEME = re.compile(r"[a-z0-9-]+"), re.compile(r"[A-Za-z0-9-]*")
+_TOKEN = re.compile(r"[!-~]+")
 
 # A table of TOML. Any: TOML.
 Table = Mapping[str, Any]
@@ -38,6 +50,9 @@ def read(path: Path) -> Table:
     for name in ("image", "state_directory"):
         if name in table:
             table[name] = str(path.parent / table[name])
+    for name in ("token_file", "expired_token_file"):
+        if name in (credentials := table.get("credentials", {})):
+            credentials[name] = str(path.parent / credentials[name])
     return table
 
 
@@ -57,6 +72,7 @@ def settings_from(table: Table) -> Settings:
     )
     values = {name: _read(name, _READERS[name], table[name]) for name in table if name in _READERS}
     _check_numbers(values)
+    _check_credentials(values)
     return Settings(target=target, **values)
 
 
@@ -78,6 +94,57 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     for name in ("rate_limit", "max_time"):
         if values.get(name) is not None and values[name] <= 0:
             raise ConfigError(f"{name}: must be more than 0")
+
+
+def _check_credentials(values: Mapping[str, Any]) -> None:
+    credentials = values.get("credentials")
+    keys = [key for key, _ in values.get("metadata", ())]
+    if credentials is not None and credentials.key in keys:
+        raise ConfigError(f"metadata: {credentials.key} is what the credentials are sent as")
+
+
+def _credentials(value: Table) -> Credentials | None:
+    """None where a table says how tokens are sent, and names none."""
+    how = {name: value[name] for name in ("key", "scheme") if name in value}
+    unknown = value.keys() - how.keys() - _TOKENS.keys() - {*_TOKENS.values(), "public"}
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    if not _KEY.fullmatch(how.get("key", "a")) or not _SCHEME.fullmatch(how.get("scheme", "")):
+        raise ValueError("key is of a-z, 0-9 and hyphens, and scheme of letters and hyphens")
+    token, expired = (_token(value, file) for file in _TOKENS)
+    if token is None:
+        if expired is not None:
+            raise ValueError("an expired token alone proves nothing: name a valid one too")
+        return None
+    return Credentials(
+        token=token, expired=expired, public=_strings(value.get("public", ())), **how
+    )
+
+
+def _token(value: Table, file: str) -> str | None:
+    """A token out of the file or the variable that is named.
+
+    Raises:
+        ValueError: There is none, or both are named.
+    """
+    variable = _TOKENS[file]
+    if file in value and variable in value:
+        raise ValueError(f"{file} and {variable}: name one of them")
+    if file in value:
+        try:
+            token = Path(value[file]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise ValueError(f"{file} {value[file]}: {why}") from None
+        where = f"{file} {value[file]}"
+    elif variable in value:
+        token, where = os.environ.get(value[variable], "").strip(), f"{variable} {value[variable]}"
+    else:
+        return None
+    if not _TOKEN.fullmatch(token):
+        # Not the token itself: it is a secret.
+        raise ValueError(f"{where} holds no token: printable ASCII without spaces")
+    return token
 
 
 def _tls(value: Any) -> Tls | None:
@@ -164,6 +231,7 @@ def _trailers(value: Table) -> dict[str, TrailerRule]:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "image": Path,
     "metadata": _metadata,
+    "credentials": _credentials,
     "phases": _strings,
     "mode": _mode,
     "checks": _strings,

@@ -95,6 +95,7 @@ def case_to_json(case: Case) -> dict[str, Any]:
         "expected": None if case.expected is None else sorted(case.expected),
         "before": [case_to_json(call) for call in case.before],
         "bindings": [dataclasses.asdict(binding) for binding in case.bindings],
+        "presented": case.presented,
     }
 
 
@@ -118,6 +119,7 @@ def case_from_json(document: dict[str, Any], schema: Schema) -> Case:
         expected=None if document["expected"] is None else frozenset(document["expected"]),
         before=tuple(case_from_json(call, schema) for call in document["before"]),
         bindings=tuple(Binding(**binding) for binding in document["bindings"]),
+        presented=document.get("presented", "valid"),
     )
 
 

@@ -11,11 +11,15 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 if TYPE_CHECKING:
+    from grpc_fuzz.credentials import Credentials
     from grpc_fuzz.schema import Schema
 
 PHASES = ("examples", "coverage", "fuzzing", "wire", "stateful")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+
+Presented = Literal["valid", "missing", "forged", "unsigned", "expired"]
+"""The credentials that a call comes with, where the run has some."""
 
 
 class Severity(Enum):
@@ -172,6 +176,7 @@ class Case:
         before: The calls of a sequence that came first, in order.
         bindings: Where the request's values come from, when the sequence is played again; the
             requests hold those of the first time.
+        presented: Which credentials the call comes with; those of the calls before are valid.
     """
 
     method: Method
@@ -186,6 +191,7 @@ class Case:
     expected: frozenset[str] | None = None
     before: tuple["Case", ...] = ()
     bindings: tuple[Binding, ...] = ()
+    presented: Presented = "valid"
 
     @property
     def id(self) -> str:
@@ -196,6 +202,7 @@ class Case:
             repr(self.metadata),
             repr(self.wire),
             [case.id for case in self.before],
+            self.presented,
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
@@ -303,6 +310,7 @@ class Context:
         allowed_statuses: Statuses that any method may answer with, declared or not.
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The declared trailers, by name.
+        credentials: What every call comes with, or None.
     """
 
     schema: "Schema"
@@ -311,6 +319,22 @@ class Context:
     allowed_statuses: frozenset[str] = frozenset()
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
+    credentials: "Credentials | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What a check has found in a further call that it made itself.
+
+    Attributes:
+        case: That call.
+        reply: What the server answered.
+        cause: What was wrong with it.
+    """
+
+    case: Case
+    reply: Reply
+    cause: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,14 +347,15 @@ class Check:
         sentence: What the check means, for people.
         applies: Whether the check has anything to say about a case.
         run: The cause of the failure, or None where the reply is as it must be. A cause is short
-            and free of values that change from case to case: failures are told apart by it.
+            and free of values that change from case to case: failures are told apart by it. Where
+            it is a further call that shows the failure, a `Finding` names it.
     """
 
     name: str
     severity: Severity
     sentence: str
     applies: Callable[[Case, Context], bool]
-    run: Callable[[Case, Reply, Context], str | None]
+    run: Callable[[Case, Reply, Context], str | Finding | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

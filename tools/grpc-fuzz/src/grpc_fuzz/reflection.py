@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from grpc_fuzz.call import call, header_fields
-from grpc_fuzz.model import Limits
+from grpc_fuzz.model import Limits, Metadata
 from grpc_fuzz.schema import SchemaError
 from grpc_fuzz.target import Target
 from grpc_fuzz.wire.connection import Connection
@@ -52,18 +52,19 @@ _Request: Any = GetMessageClass(_POOL.FindMessageTypeByName("reflection.Request"
 _Response: Any = GetMessageClass(_POOL.FindMessageTypeByName("reflection.Response"))
 
 
-def fetch(target: Target, limits: Limits) -> FileDescriptorSet:
+def fetch(target: Target, limits: Limits, metadata: Metadata = ()) -> FileDescriptorSet:
     """Asks a server for all its services and every file that they need.
 
     Args:
         target: The server.
         limits: How long each answer may take.
+        metadata: Sent with each question.
 
     Raises:
         SchemaError: The server has no reflection, or does not answer.
     """
     try:
-        return _Reflection(target, limits).files()
+        return _Reflection(target, limits, metadata).files()
     except OSError as error:
         raise SchemaError(f"{target}: {error.strerror or error}") from error
 
@@ -75,8 +76,9 @@ class _Unimplemented(SchemaError):
 class _Reflection:
     """One conversation."""
 
-    def __init__(self, target: Target, limits: Limits) -> None:
+    def __init__(self, target: Target, limits: Limits, metadata: Metadata) -> None:
         self._target = target
+        self._metadata = metadata
         self._seconds = limits.request_timeout
         self._version = _VERSIONS[0]
         self._files: dict[str, FileDescriptorProto] = {}
@@ -114,7 +116,7 @@ class _Reflection:
         request = _Request(**question).SerializeToString()
         with contextlib.closing(Connection(self._target, self._seconds)) as connection:
             connection.open()
-            fields = header_fields(self._target, (), self._seconds)
+            fields = header_fields(self._target, self._metadata, self._seconds)
             call(connection, path, fields, (request,), self._seconds)
             reply = connection.exchange.reply(0.0)
         if reply.status == "UNIMPLEMENTED":

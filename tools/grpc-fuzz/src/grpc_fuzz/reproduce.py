@@ -12,9 +12,12 @@ from grpc_fuzz.schema import Schema
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target
 
+# The environment variables that stand for the tokens that are secret.
+TOKEN, EXPIRED_TOKEN = "TOKEN", "EXPIRED_TOKEN"
+
 
 def reproducers(case: Case, schema: Schema, settings: Settings) -> dict[str, str]:
-    """All ways that can express the case, by name."""
+    """All ways that can express the case, by name. Tokens that are secret are left to variables."""
     if case.wire is not None:
         return {"bytes": _wire_bytes(case)}
     made = {"python": _python(case, settings), "bytes": _request_bytes(case)}
@@ -37,8 +40,21 @@ def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
         text = value if isinstance(value, str) else base64.b64encode(value).decode()
         parts += ["-H", f"{key}: {text}"]
     scheme = "http" if settings.target.tls is None else "https"
-    parts += ["-d", body, f"{scheme}://{settings.target}{case.method.path}"]
-    return shlex.join(parts)
+    rest = ["-d", body, f"{scheme}://{settings.target}{case.method.path}"]
+    # In double quotes, where the shell puts in the variables; neither a token nor a key has others.
+    proof = [
+        f'-H "{key}: {value}"'
+        for key, value in _credentials(case, settings, f"${TOKEN}", f"${EXPIRED_TOKEN}")
+    ]
+    return " ".join([shlex.join(parts), *proof, shlex.join(rest)])
+
+
+def _credentials(
+    case: Case, settings: Settings, token: str, expired: str
+) -> tuple[tuple[str, str], ...]:
+    if settings.credentials is None:
+        return ()
+    return settings.credentials.shown(case.presented, token, expired)
 
 
 def _json(case: Case, schema: Schema) -> str | None:
@@ -80,7 +96,7 @@ def _python(case: Case, settings: Settings) -> str:
     channel = f"grpc.insecure_channel({str(settings.target)!r})"
     if settings.target.tls is not None:
         channel = f"grpc.secure_channel({str(settings.target)!r}, grpc.ssl_channel_credentials())"
-    lines = ["import grpc", "", f"channel = {channel}"]
+    lines = ["import os", "", "import grpc", "", f"channel = {channel}"]
     for call in (*case.before, case):
         lines += _python_call(call, settings)
     return "\n".join(lines)
@@ -89,9 +105,11 @@ def _python(case: Case, settings: Settings) -> str:
 def _python_call(case: Case, settings: Settings) -> list[str]:
     method = case.method
     sides = ["stream" if streams else "unary" for streams in _streams(case)]
-    metadata = (*settings.metadata, *case.metadata)
+    token, expired = (f'{{os.environ["{name}"]}}' for name in (TOKEN, EXPIRED_TOKEN))
+    entries = [repr(entry) for entry in (*settings.metadata, *case.metadata)]
+    entries += [f"({k!r}, f{v!r})" for k, v in _credentials(case, settings, token, expired)]
     request = f"iter({case.requests!r})" if method.client_streaming else repr(case.requests[0])
-    options = f"metadata={metadata!r}, timeout={settings.limits.request_timeout:g}"
+    options = f"metadata=[{', '.join(entries)}], timeout={settings.limits.request_timeout:g}"
     call = f"channel.{'_'.join(sides)}({method.path!r})({request}, {options})"
     return [
         "try:",

@@ -48,7 +48,8 @@ def load_schema(settings: Settings) -> Schema:
     """
     if settings.image is not None:
         return Schema.from_file(settings.image, settings.adapters)
-    return Schema(reflection.fetch(settings.target, settings.limits), settings.adapters)
+    files = reflection.fetch(settings.target, settings.limits, settings.metadata_of("valid"))
+    return Schema(files, settings.adapters)
 
 
 def run(

@@ -5,7 +5,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 from grpc_fuzz import checks, wire
@@ -13,11 +12,12 @@ from grpc_fuzz.binding import bound
 from grpc_fuzz.client import Client
 from grpc_fuzz.crashes import Crashes
 from grpc_fuzz.misuse import Misuse
-from grpc_fuzz.model import Case, Check, Context, Failure, Method, Reply
+from grpc_fuzz.model import Case, Check, Context, Failure, Finding, Method, Reply
 from grpc_fuzz.rate import RateLimit
 from grpc_fuzz.reach import Reach
 from grpc_fuzz.reproduce import reproducers
 from grpc_fuzz.schema import Schema
+from grpc_fuzz.selection import matches
 from grpc_fuzz.settings import Settings
 
 # After a sound reply the next one is probe enough; a probe every so many cases is for the rest.
@@ -65,13 +65,14 @@ class Session:
             allowed_statuses=settings.allowed_statuses,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
+            credentials=settings.credentials,
         )
         self.reach = Reach(schema, self.methods)
         self.failures: list[Failure] = []
         self.cases = 0
         self.crashes = Crashes(settings.state_directory / "crashes")
         self._checks = select_checks(settings, custom_checks)
-        self._client = Client(settings.target, schema, settings.limits, settings.metadata)
+        self._client = Client(settings.target, schema, settings.limits, settings.metadata_of)
         self._rate = RateLimit(settings.rate_limit)
         self._observers = observers
         self._round = 0
@@ -155,11 +156,17 @@ class Session:
     def _judge(self, check: Check, case: Case, reply: Reply) -> list[Failure]:
         if not check.applies(case, self.context):
             return []
-        cause = check.run(case, reply, self.context)
-        if cause is None:
+        found = check.run(case, reply, self.context)
+        if found is None:
             return []
+        if isinstance(found, str):
+            found = Finding(case=case, reply=reply, cause=found)
         failure = Failure(
-            check=check.name, severity=check.severity, case=case, reply=reply, cause=cause
+            check=check.name,
+            severity=check.severity,
+            case=found.case,
+            reply=found.reply,
+            cause=found.cause,
         )
         return [failure]
 
@@ -168,7 +175,8 @@ class Session:
         if case.wire is None:
             return self._client.send(case)
         settings = self.settings
-        return wire.play(case, settings.target, settings.limits, self.schema, settings.metadata)
+        metadata = settings.metadata_of(case.presented)
+        return wire.play(case, settings.target, settings.limits, self.schema, metadata)
 
     def _probe(self, case: Case, reply: Reply) -> Reply:
         """Asks for the server's health where the reply does not prove it."""
@@ -180,14 +188,8 @@ class Session:
 
 def _method_filter(settings: Settings) -> Callable[[Method], bool]:
     def selected(method: Method) -> bool:
-        # Leading slash or not: both are how people write a method's name.
-        names = (method.path, method.path.removeprefix("/"), method.name)
-
-        def matches(globs: tuple[str, ...]) -> bool:
-            return any(fnmatchcase(name, glob) for glob in globs for name in names)
-
-        included = not settings.include_methods or matches(settings.include_methods)
-        return included and not matches(settings.exclude_methods)
+        included = not settings.include_methods or matches(method, settings.include_methods)
+        return included and not matches(method, settings.exclude_methods)
 
     return selected
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grpc_fuzz.adapters import Adapter, BufValidate
-from grpc_fuzz.model import PHASES, Limits, Metadata, TrailerRule
+from grpc_fuzz.credentials import Credentials
+from grpc_fuzz.model import PHASES, Limits, Metadata, Presented, TrailerRule
 from grpc_fuzz.target import Target
 
 Mode = Literal["positive", "negative", "all"]
@@ -77,6 +78,7 @@ class Settings:
         target: The server.
         image: The file with the contract; None: ask the server (reflection).
         metadata: Sent with every call.
+        credentials: What proves to the server who calls; None: nothing does.
         phases: Which phases run, in this order.
         mode: Whether requests keep the constraints, break them, or both.
         checks: Names of the checks to run; None: all.
@@ -103,6 +105,7 @@ class Settings:
     target: Target
     image: Path | None = None
     metadata: Metadata = ()
+    credentials: Credentials | None = None
     phases: tuple[str, ...] = PHASES
     mode: Mode = "all"
     checks: tuple[str, ...] | None = None
@@ -129,6 +132,12 @@ class Settings:
     def positive(self) -> bool:
         """Whether requests that keep the constraints are sent."""
         return self.mode != "negative"
+
+    def metadata_of(self, presented: Presented) -> Metadata:
+        """What goes with every call, the credentials among it."""
+        if self.credentials is None:
+            return self.metadata
+        return (*self.metadata, *self.credentials.metadata(presented))
 
     @property
     def negative(self) -> bool:

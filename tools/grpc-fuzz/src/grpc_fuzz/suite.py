@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.strategies import SearchStrategy
 
 from grpc_fuzz.adapters import Adapter
-from grpc_fuzz.model import Case, Check, Context, Failure, Method, Reply, Severity
+from grpc_fuzz.credentials import Credentials
+from grpc_fuzz.model import Case, Check, Context, Failure, Finding, Method, Reply, Severity
 from grpc_fuzz.phases import coverage, examples, fuzzing
 from grpc_fuzz.pytest_plugin import OVERRIDES
 from grpc_fuzz.reproduce import reproducers
@@ -26,13 +27,15 @@ from grpc_fuzz.target import Target
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
-CheckFunction = Callable[[Case, Reply, Context], str | None]
+CheckFunction = Callable[[Case, Reply, Context], str | Finding | None]
 BeforeCall = Callable[[Case], Case | None]
 AfterCall = Callable[[Case, Reply], None]
 # What pytest hands to a test: the fixtures' values, of any type.
 Test = Callable[..., None]
 
 METHOD_ARGUMENT = "grpc_method"
+
+_SessionKey = tuple[tuple[str, ...], tuple[str, ...], str, Credentials | None]
 
 
 class CheckFailed(AssertionError):
@@ -116,15 +119,24 @@ class Suite:
         schema: The contract.
         target: The server's "host:port", or the name of a fixture that gives it.
         settings: What else a run can be told; its target is replaced by `target`.
+        credentials: What every call comes with, or the name of a fixture that gives it; None: as
+            the settings say.
     """
 
-    def __init__(self, schema: Schema, target: str, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        target: str,
+        settings: Settings | None = None,
+        credentials: Credentials | str | None = None,
+    ) -> None:
         self.schema = schema
         self._target = target
+        self._credentials = credentials
         self._settings = settings or Settings(target=Target(host="localhost", port=1))
         self._checks: list[Check] = []
         self._hooks = _Hooks()
-        self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...], str], Session] = {}
+        self._sessions: dict[_SessionKey, Session] = {}
 
     def check(
         self, severity: Severity = Severity.MAJOR
@@ -213,7 +225,11 @@ class Suite:
         text = self._target if ":" in self._target else str(request.getfixturevalue(self._target))
         settings = replace(settings, target=Target.parse(text, self._settings.target.tls))
         settings = replace(settings, **request.config.stash.get(OVERRIDES, {}))
-        key = (settings.include_methods, settings.exclude_methods, text)
+        given = self._credentials
+        if given is not None:
+            named = request.getfixturevalue(given) if isinstance(given, str) else given
+            settings = replace(settings, credentials=named)
+        key = (settings.include_methods, settings.exclude_methods, text, settings.credentials)
         if key not in self._sessions:
             session = Session(settings, self.schema, custom_checks=tuple(self._checks))
             self._sessions[key] = session
@@ -227,6 +243,7 @@ def from_image(
     *,
     adapters: tuple[Adapter, ...] = DEFAULT_ADAPTERS,
     settings: Settings | None = None,
+    credentials: Credentials | str | None = None,
 ) -> Suite:
     """Makes tests of a serialized FileDescriptorSet.
 
@@ -235,11 +252,12 @@ def from_image(
         target: The server's "host:port", or the name of a fixture that gives it.
         adapters: How the contract's options are read.
         settings: What else a run can be told.
+        credentials: What every call comes with, or the name of a fixture that gives it.
 
     Raises:
         SchemaError: The contract cannot be read.
     """
-    return Suite(Schema.from_image(image, adapters), target, settings)
+    return Suite(Schema.from_image(image, adapters), target, settings, credentials)
 
 
 def from_file(
@@ -248,9 +266,10 @@ def from_file(
     *,
     adapters: tuple[Adapter, ...] = DEFAULT_ADAPTERS,
     settings: Settings | None = None,
+    credentials: Credentials | str | None = None,
 ) -> Suite:
     """Makes tests of a file with a FileDescriptorSet; otherwise like `from_image`."""
-    return Suite(Schema.from_file(path, adapters), target, settings)
+    return Suite(Schema.from_file(path, adapters), target, settings, credentials)
 
 
 def _require_sound(test: Test) -> None:

@@ -1,5 +1,6 @@
 """All checks, worst first."""
 
+from grpc_fuzz.checks.authentication import CREDENTIALS_ACCEPTED, IGNORED_AUTH
 from grpc_fuzz.checks.data import (
     BROKEN_FIELD_NAMED,
     NEGATIVE_DATA_REJECTED,
@@ -29,6 +30,8 @@ ALL: tuple[Check, ...] = (
     SERVER_STILL_HEALTHY,
     ALWAYS_REPLIES,
     NOT_A_SERVER_ERROR,
+    IGNORED_AUTH,
+    CREDENTIALS_ACCEPTED,
     NO_INTERNAL_LEAK,
     NEGATIVE_DATA_REJECTED,
     POSITIVE_DATA_ACCEPTED,

@@ -1,0 +1,82 @@
+"""Calls in the name of tenants, with real tokens, and in full view of all bytes of the answers."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token
+from grpc_fuzz.client import Client
+from grpc_fuzz.model import Case, Limits, Reply
+from grpc_fuzz.replies import reason_of
+from grpc_fuzz.schema import Schema
+from grpc_fuzz.target import Target
+
+from tests.fuzz.scripts import IMAGE
+from tests.fuzz.tenant_model import Tenant
+
+SERVICE = "credit.v1.CreditService"
+_TRIES, _PAUSE_SECONDS = 100, 0.1
+_MINUTES = 25 * 60
+"""For how long a token holds: longer than any run."""
+
+
+class Calls:
+    """Makes calls to a server in any tenant's name, all on one connection.
+
+    Attributes:
+        answers: How often which status, or reason, was answered.
+    """
+
+    def __init__(self, address: str, key_file: Path) -> None:
+        self._schema = Schema.from_file(IMAGE, ())
+        limits = Limits(request_timeout=30.0, slack=5.0)
+        self._client = Client(Target.parse(address), self._schema, limits)
+        self._key_file = key_file
+        self.answers: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def token(self, tenant: Tenant) -> str:
+        """A token with all scopes of a tenant."""
+        grant = Grant(
+            subject=tenant.name,
+            scopes=["credits:issue", "credits:spend", "credits:read"],
+            apps=sorted(tenant.apps),
+            actor=tenant.actor,
+            impersonate=False,
+            minutes=_MINUTES,
+            issuer=ISSUER,
+            audience=AUDIENCE,
+        )
+        return issue_token(self._key_file, grant)
+
+    # Any: a field's value has the type that the contract gives it; so has a message's.
+    def make(self, token: str, name: str, **fields: Any) -> tuple[Reply, list[Any]]:
+        """Makes a call, again while the server is busy; returns the reply and its messages."""
+        method = self._schema.method(f"/{SERVICE}/{name}")
+        request = self._schema.message_class(method.input)(**fields)
+        case = Case(
+            method=method,
+            phase="stateful",
+            positive=None,
+            requests=(request.SerializeToString(),),
+            metadata=(("authorization", f"Bearer {token}"),),
+        )
+        for _ in range(_TRIES):
+            reply = self._client.send(case)
+            if reply.status != "UNAVAILABLE":
+                break
+            time.sleep(_PAUSE_SECONDS)
+        self.answers[reason_of(reply) or str(reply.status)] += 1
+        return reply, [self._schema.parse(method.output, data) for data in reply.responses]
+
+    def receipt(self, reply: Reply) -> Any:
+        """The receipt in the trailers of a write."""
+        found = reply.trailer("credit-receipt-bin")
+        assert isinstance(found, bytes), f"there is no receipt: {reply}"
+        return self._schema.parse(
+            self._schema.pool.FindMessageTypeByName("credit.v1.Receipt"), found
+        )

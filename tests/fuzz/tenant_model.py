@@ -1,0 +1,152 @@
+"""What each of several tenants may do, and be shown, of one ledger: from the contract alone.
+
+Written unlike the server, so that the two do not share a mistake.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tenant:
+    """An identity that belongs to certain apps.
+
+    Attributes:
+        name: Its subject.
+        apps: Where it may act and see.
+        actor: The only `created_by` that it may give.
+    """
+
+    name: str
+    apps: frozenset[int]
+    actor: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """A request that changes a balance.
+
+    Attributes:
+        credits: 0 breaks a constraint.
+        key: The idempotency key; never empty.
+        report: Id and name of the report that is bought; None where credits are added.
+    """
+
+    user_id: int
+    app_id: int
+    credits: int
+    created_by: int
+    key: str
+    report: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A write that has happened, with what its receipt said."""
+
+    write: Write
+    sequence: int
+    balance: int
+    transaction_id: str
+    purchase_id: str
+
+    def strings(self) -> Iterator[str]:
+        """Texts that are of this entry and no other one."""
+        yield from (self.write.key, self.transaction_id)
+        if self.write.report is not None:
+            yield from (self.purchase_id, *self.write.report)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """How a write is refused: its reason, and the metadata in the contract's order."""
+
+    reason: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """How a write is acknowledged; `earlier` is the entry that it repeats."""
+
+    sequence: int
+    balance: int
+    earlier: Entry | None
+
+
+class Ledger:
+    """All that has happened."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def predict(self, tenant: Tenant, write: Write) -> Accepted | Refused:
+        """What the server must answer: who may not is told nothing of what there is."""
+        if write.app_id not in tenant.apps:
+            return Refused(reason="APP_NOT_ALLOWED", metadata={"app_id": str(write.app_id)})
+        if write.created_by != tenant.actor:
+            metadata = {"created_by": str(write.created_by)}
+            return Refused(reason="ACTOR_NOT_ALLOWED", metadata=metadata)
+        if write.credits < 1:
+            return Refused(reason="INVALID_FIELD")
+        earlier = self._with_key(write)
+        if earlier is not None:
+            return _repeated(earlier, write)
+        balance = self.balance(write.app_id, write.user_id)
+        if write.report is not None and balance < write.credits:
+            numbers = (balance, write.credits, write.credits - balance)
+            names = ("available", "required", "shortfall")
+            metadata = {name: str(value) for name, value in zip(names, numbers, strict=True)}
+            return Refused(reason="INSUFFICIENT_CREDITS", metadata=metadata)
+        change = write.credits if write.report is None else -write.credits
+        return Accepted(
+            sequence=len(self._of(write.user_id)) + 1, balance=balance + change, earlier=None
+        )
+
+    def balance(self, app_id: int, user_id: int | None) -> int:
+        """The credits of a user in an app; without a user, of all."""
+        latest = {
+            entry.write.user_id: entry.balance
+            for entry in self.entries
+            if entry.write.app_id == app_id
+        }
+        return sum(latest.values()) if user_id is None else latest.get(user_id, 0)
+
+    def seen(self, tenant: Tenant, user_id: int) -> list[Entry]:
+        """What a tenant is shown of a user's history."""
+        return [entry for entry in self._of(user_id) if entry.write.app_id in tenant.apps]
+
+    def hidden(self, tenant: Tenant) -> set[str]:
+        """Texts that no answer to a tenant may have."""
+        shown: set[str] = set()
+        hidden: set[str] = set()
+        for entry in self.entries:
+            (shown if entry.write.app_id in tenant.apps else hidden).update(entry.strings())
+        return hidden - shown
+
+    def _of(self, user_id: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.write.user_id == user_id]
+
+    def _with_key(self, write: Write) -> Entry | None:
+        entries = self._of(write.user_id)
+        return next((entry for entry in entries if entry.write.key == write.key), None)
+
+
+def _repeated(earlier: Entry, write: Write) -> Accepted | Refused:
+    first = earlier.write
+    if first == write:
+        return Accepted(sequence=earlier.sequence, balance=earlier.balance, earlier=earlier)
+    if first.app_id != write.app_id:
+        # How else it differs may be another tenant's business.
+        fields = ["app_id"]
+    elif (first.report is None) != (write.report is None):
+        fields = ["call"]
+    else:
+        pairs = {
+            "report_id": ((first.report or ("",))[0], (write.report or ("",))[0]),
+            "report_name": ((first.report or ("",))[-1], (write.report or ("",))[-1]),
+            "credits": (first.credits, write.credits),
+            "created_by": (first.created_by, write.created_by),
+        }
+        fields = [name for name, (one, other) in pairs.items() if one != other]
+    return Refused(reason="IDEMPOTENCY_KEY_REUSED", metadata={"fields": ",".join(fields)})
