@@ -58,6 +58,11 @@ class ConnectionSettings(BaseModel):
     connection_streams_max: Count = Field(
         default=256, description="calls that may be open at once on a connection"
     )
+    connection_lists_max: Count = Field(
+        default=16,
+        description="lists that run at once on a connection, and wait for their client; its others"
+        " begin when one of them has ended",
+    )
     connection_header_bytes_max: Bytes = Field(
         default=16_384, description="longest headers of a call"
     )

@@ -42,6 +42,14 @@ class TransportSettings(ConnectionSettings):
         description="entries of a list that are read and held at a time; a page is made into"
         " messages at one go, and other calls wait meanwhile",
     )
+    list_pages_at_once: Count = Field(
+        default=4, description="pages that are read and made into messages at the same time"
+    )
+    list_wait_seconds_max: Seconds = Field(
+        default=5.0,
+        description="how long a list may wait for its turn to make a page; beyond it the list is"
+        " refused as OVERLOADED",
+    )
     grace_seconds: Seconds = Field(
         default=20.0, description="how long running calls have to finish when the server stops"
     )
