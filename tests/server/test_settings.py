@@ -94,6 +94,7 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "tls_key_password_file": TLS,
     "tls_client_ca": TLS,
     "identities_file": (*TLS, "tls_client_ca"),
+    "connection_request_bytes_max": ("message_bytes_max",),
 }
 OUT_OF_RANGE = {
     "mongodb_database": ["x" * 64],
@@ -264,6 +265,13 @@ def test_the_defaults_are_those_of_the_documents() -> None:
 
 def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
     assert _connection_limits(parse()) == ConnectionLimits()
+
+
+def test_a_connection_that_could_not_take_the_longest_message_is_refused() -> None:
+    exactly = ["--message-bytes-max", "2048", "--connection-request-bytes-max", "2053"]
+    assert parse(exactly).connection_request_bytes_max == 2053
+    with pytest.raises(ValidationError, match="raise the latter to 2053"):
+        parse([*exactly[:-1], "2052"])
 
 
 def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,7 @@ async def test_what_is_not_grpc_is_answered_in_http(
 ) -> None:
     answer = await wire.request(headers, SOUND, end=end)
     assert (answer.headers[":status"], answer.status) == (http_status, None)
+    assert answer.headers["x-request-id"]
     assert (answer.reset is None) is end  # who is still sending is told to stop
     await is_served(wire)
 

@@ -213,6 +213,7 @@ class Call(Stream[Received, Sent]):
 
     async def reject(self, headers: list[tuple[str, str]]) -> None:
         """Answer a request that is not gRPC in plain HTTP."""
+        headers = [*headers, ("x-request-id", self.request_id)]
         await self._stream.send_headers(headers, end_stream=True)
         self.outcome = f"HTTP {dict(headers)[':status']}"
         self._stop_client()

@@ -6,6 +6,7 @@ all connections, and tests bring the time themselves.
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -84,6 +85,7 @@ class ServerProtocol(H2Protocol):
             1 - _AGE_JITTER, 1 + _AGE_JITTER
         )
         self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes)
+        _limit_unsent(self._transport, limits.write_buffer_bytes)
         self._frames = ServerFrames(self.h2_config, limits, now)
         self._frames.initiate_connection()
         more = limits.connection_window_bytes - self._frames.inbound_flow_control_window
@@ -343,6 +345,16 @@ class ServerProcessor(EventsProcessor):
             else filter(None, [streams.get(event.stream_id)])
         ):
             server_stream(stream).moves()
+
+
+def _limit_unsent(transport: asyncio.Transport, size: int) -> None:
+    """Have the kernel hold no more for a client than the server does; by itself it takes megabytes.
+
+    A client that never reads is found out after few pages of its lists instead of hundreds.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def _passed(since: float | None, seconds: float, now: float) -> bool:

@@ -48,7 +48,7 @@ class ConnectionLimits:
     header_bytes_max: int = 16_384
     stream_window_bytes: int = 65_535
     connection_window_bytes: int = 1_048_576
-    request_bytes_max: int = 4_194_304
+    request_bytes_max: int = 2_097_152
     write_buffer_bytes: int = 65_536
     resets_per_second: int = 200
     resets_burst: int = 1_000

@@ -17,7 +17,7 @@ class PageTurns:
     sent, so that no client can keep one.
     """
 
-    def __init__(self, *, at_once: int, wait_seconds_max: float) -> None:
+    def __init__(self, *, at_once: int = 4, wait_seconds_max: float = 5.0) -> None:
         """Make turns.
 
         Args:

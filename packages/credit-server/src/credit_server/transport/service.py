@@ -55,7 +55,7 @@ class CreditService(CreditServiceBase):
         self._committer = committer
         self._store = store
         self._audit = audit
-        self._turns = turns or PageTurns(at_once=4, wait_seconds_max=5.0)
+        self._turns = turns or PageTurns()
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
