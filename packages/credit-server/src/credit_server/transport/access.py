@@ -4,7 +4,6 @@ The scopes of the contract's calls come from its options. What a call may do to 
 whose name, is decided in `transport.permission`, once its message is read.
 """
 
-import ipaddress
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from credit_server.identity import Authenticator, Credentials, Identity, Unauthe
 from credit_server.transport import refusal
 from credit_server.transport.audit import AuditLog
 from credit_server.transport.call import Call
+from credit_server.transport.network import network_of
 from credit_server.transport.rate import RateLimit
 
 _ADMIN = "credits:admin"
@@ -33,9 +33,6 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 
 # Load balancers and orchestrators probe without tokens, and learn no more than up or down.
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
-
-_IPV6_HOST_BITS = 64
-"""Whoever has one IPv6 address has a network of these many bits (RFC 6177), and counts as one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +124,7 @@ class Access:
     def _identity(
         self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
     ) -> Identity:
-        address, now = _network(call.host), self._clock()
+        address, now = network_of(call.host), self._clock()
         # Asked first: a signature takes far longer to check than this.
         wait = self._failures.wait_seconds(address, now)
         if wait:
@@ -147,17 +144,3 @@ class Access:
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
             raise refusal.scope_missing(scope)
-
-
-def _network(host: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or an IPv6 network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    mapped = address.ipv4_mapped
-    if mapped is not None:
-        return str(mapped)
-    return str(ipaddress.ip_network((address, _IPV6_HOST_BITS), strict=False))
