@@ -52,6 +52,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "connection_stalled_seconds": ("4", 4.0),
     "connection_closing_seconds": ("5", 5.0),
     "connection_streams_max": ("6", 6),
+    "connection_lists_max": ("7", 7),
     "connection_header_bytes_max": ("2048", 2048),
     "connection_window_bytes": ("65535", 65535),
     "connection_stream_window_bytes": ("65536", 65536),
@@ -67,6 +68,8 @@ GIVEN: dict[str, tuple[str, object]] = {
     "deadline_seconds_max": ("90", 90.0),
     "loop_lag_seconds_max": ("0.25", 0.25),
     "list_page_size": ("7", 7),
+    "list_pages_at_once": ("2", 2),
+    "list_wait_seconds_max": ("1.5", 1.5),
     "commit_lanes": ("3", 3),
     "commit_waiting_max": ("9", 9),
     "commit_wait_seconds_max": ("0.75", 0.75),
@@ -92,6 +95,7 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "tls_key_password_file": TLS,
     "tls_client_ca": TLS,
     "identities_file": (*TLS, "tls_client_ca"),
+    "connection_request_bytes_max": ("message_bytes_max",),
 }
 OUT_OF_RANGE = {
     "mongodb_database": ["x" * 64],
@@ -120,6 +124,7 @@ OUT_OF_RANGE = {
     "connection_stalled_seconds": ["0", "3601"],
     "connection_closing_seconds": ["0", "3601"],
     "connection_streams_max": ["0", "1000001"],
+    "connection_lists_max": ["0", "1000001"],
     "connection_header_bytes_max": ["1023", str(2**31)],
     "connection_window_bytes": ["65534", str(2**31)],
     "connection_stream_window_bytes": ["65534", str(2**31)],
@@ -135,6 +140,8 @@ OUT_OF_RANGE = {
     "deadline_seconds_max": ["0", "3601"],
     "loop_lag_seconds_max": ["0", "3601"],
     "list_page_size": ["0", "1000001"],
+    "list_pages_at_once": ["0", "1000001"],
+    "list_wait_seconds_max": ["0", "3601"],
     "commit_lanes": ["0", "65"],
     "commit_waiting_max": ["0", "1000001"],
     "commit_wait_seconds_max": ["0", "3601"],
@@ -260,6 +267,13 @@ def test_the_defaults_are_those_of_the_documents() -> None:
 
 def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
     assert _connection_limits(parse()) == ConnectionLimits()
+
+
+def test_a_connection_that_could_not_take_the_longest_message_is_refused() -> None:
+    exactly = ["--message-bytes-max", "2048", "--connection-request-bytes-max", "2053"]
+    assert parse(exactly).connection_request_bytes_max == 2053
+    with pytest.raises(ValidationError, match="raise the latter to 2053"):
+        parse([*exactly[:-1], "2052"])
 
 
 def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 from credit_server.commit import CommitLimits, Committer
-from credit_server.ledger import Add, Receipt
+from credit_server.ledger import Add, Receipt, Transaction
+from credit_server.store.documents import TransactionDocument
 from credit_server.store.failure import StoreMisconfigured
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
@@ -219,3 +221,32 @@ async def test_a_database_without_a_schema_is_named(mongod_uri: str, database: s
     with pytest.raises(StoreMisconfigured, match="credit-server migrate"):
         await store.verify_schema()
     store.close()
+
+
+@pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
+async def test_a_list_whose_reader_is_slow_holds_nothing_of_its_page(
+    store: MongoStore, apps: frozenset[int] | None
+) -> None:
+    key = f"slow {store.new_id()}"
+    async with Committer(store, CommitLimits(lanes=1)) as committer:
+        command = Add(
+            user_id=1, app_id=1, credits=5, created_by=1, key=key, transaction_id=store.new_id()
+        )
+        await committer.submit(command)
+    pages, before = store.list_transactions(1, apps), held(key)
+    (entry,) = await anext(pages)
+    assert entry.id == command.transaction_id
+    del entry
+    assert held(key) <= before  # the writer's own may go meanwhile
+    assert [page async for page in pages] == []
+
+
+def held(key: str) -> int:
+    """Counts what this process holds of a transaction, in any form."""
+    # Not isinstance: there are weak proxies among them, of what has gone.
+    return sum(
+        (type(each) is Transaction and each.key == key)
+        or (type(each) is TransactionDocument and each.idempotency_key == key)
+        or (type(each) is dict and each.get("idempotency_key") == key)
+        for each in gc.get_objects()
+    )

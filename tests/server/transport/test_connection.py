@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from credit_server.transport import server as server_module
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Closing
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.stream import server_stream
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,6 +53,7 @@ ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 ADD = framed(encode(ADD_REQUEST))
 USER = framed(encode(UserId(user_id=7)))
 PATH = SERVICE + "GetUserCredits"
+LIST = SERVICE + "ListUserTransactions"
 LIMITS = ConnectionLimits()
 
 
@@ -205,6 +208,60 @@ async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbou
         await served.wait_quiet()
         assert stream_id == 1
         assert not closed(served)
+
+
+async def test_lists_that_wait_behind_those_that_nobody_takes_are_given_up_with_them(
+    neighbour: Wire,
+) -> None:
+    limits = ConnectionLimits(lists_max=2)
+    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+        await reader.call("AddCredits", ADD_REQUEST)
+        lists = [reader.begin(call_headers(LIST), USER)[1] for _ in range(5)]
+        for begun in lists[:2]:
+            await begun.begun()
+        served.later(LIMITS.stalled_seconds)
+        for each in lists:
+            await reader.ended(each)
+        assert {each.reset for each in lists} == {ErrorCodes.ENHANCE_YOUR_CALM}
+        assert [bool(each.data) for each in lists] == [True, True, False, False, False]
+        await served.wait_quiet()
+
+
+async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
+    limits = ConnectionLimits(lists_max=1)
+    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+        await reader.call("AddCredits", ADD_REQUEST)
+        stream_id, first = reader.begin(call_headers(LIST), USER)
+        await first.begun()
+        second = reader.begin(call_headers(LIST), USER)[1]
+        await reader.pong()
+        (member,) = members(served)
+        waiting = server_stream(member.processor.streams[stream_id + 2])
+        waiting.waiting_since = member.connection.moved = -limits.stalled_seconds
+        reader.h2.increment_flow_control_window(1, stream_id)
+        reader.flush()
+        await reader.pong()
+        member.check(0.0)
+        assert not second.ended.is_set()
+        reader.h2.increment_flow_control_window(65_535, stream_id)
+        reader.h2.increment_flow_control_window(65_535, stream_id + 2)
+        reader.flush()
+        for each in (first, second):
+            await reader.ended(each)
+            assert each.trailers["grpc-status"] == "0"
+
+
+@on_both_loops
+async def test_the_kernel_holds_no_more_for_a_client_than_is_said(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            await is_served(wire)
+            (member,) = members(served)
+            opened = member._transport.get_extra_info("socket")
+            held = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            assert held == LIMITS.write_buffer_bytes
+
+    await on_loop(scenario)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""The registry: whose connections are counted together, and how much is logged of them."""
+"""The registry: how many connections are counted, and how much is logged of them."""
 
 from collections.abc import MutableMapping
 from typing import Any
 
-import pytest
-from credit_server.transport.connections import Closing, Connections, _network
+from credit_server.transport.connections import Closing, Connections
 from credit_server.transport.limits import ConnectionLimits
 
 
@@ -15,22 +14,6 @@ class Member:
 
     def check(self, now: float) -> None:
         """Does nothing."""
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("10.0.0.1", "10.0.0.1", True),
-        ("10.0.0.1", "10.0.0.2", False),
-        ("::ffff:10.0.0.1", "10.0.0.1", True),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%eth0", "fe80::1", True),
-        ("", "", True),
-    ],
-)
-def test_an_address_belongs_to_a_network(one: str, other: str, same: bool) -> None:
-    assert (_network(one) == _network(other)) is same
 
 
 def test_a_place_is_free_again_when_a_connection_has_gone() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from credit_server.commit import CommitLimits
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.transport.handler import CallLimits
+from credit_server.transport.observer import Unobserved
 from grpclib.const import Status
 
 from tests.server.transport.serving import FailingStore, HeldStore, Serving, is_served, serving
@@ -237,6 +238,7 @@ async def test_what_is_not_grpc_is_answered_in_http(
 ) -> None:
     answer = await wire.request(headers, SOUND, end=end)
     assert (answer.headers[":status"], answer.status) == (http_status, None)
+    assert answer.headers["x-request-id"]
     assert (answer.reset is None) is end  # who is still sending is told to stop
     await is_served(wire)
 
@@ -340,6 +342,21 @@ async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
     assert (line["log_level"], line["status"], line["request_id"]) == ("error", "INTERNAL", "mine")
     assert isinstance(line["exc_info"], ZeroDivisionError)
     assert line["exc_info"].__traceback__ is not None
+
+
+async def test_an_observer_that_fails_leaves_nobody_without_an_answer(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blind(Unobserved):
+        def started(
+            self, path: str, metadata: Mapping[str, str], peer: tuple[str, int] | None
+        ) -> Unobserved:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(served.server, "_observer", Blind())
+    async with Wire.connect(served.port) as wire:
+        answer = await wire.request(call_headers(PATH), SOUND)
+        assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
 
 
 async def test_a_call_that_its_client_gives_up_is_logged_as_cancelled(logged: Logged) -> None:

@@ -1,5 +1,7 @@
 """The six calls, as a client sees them on the wire."""
 
+import asyncio
+
 from credit_models import (
     AppId,
     Balance,
@@ -13,12 +15,13 @@ from credit_models import (
     UserCredits,
     UserId,
 )
-from credit_models.codec import decode
+from credit_models.codec import decode, encode
 from credit_server.store.memory import MemoryStore
+from credit_server.transport.limits import ConnectionLimits
 from grpclib.const import Status
 
-from tests.server.transport.serving import serving
-from tests.server.transport.wire import Answer, Wire
+from tests.server.transport.serving import EndlessStore, serving
+from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 UINT32_MAX = 2**32 - 1
 
@@ -180,6 +183,38 @@ async def test_purchases_come_oldest_first_over_all_pages() -> None:
         receipt.transaction_id for receipt in receipts
     ]
     assert {purchase.report_name for purchase in purchases} == {"Äpfel & Birnen 🍐"}
+
+
+async def test_more_lists_than_run_at_once_are_all_answered() -> None:
+    limits = ConnectionLimits(lists_max=2)
+    store = MemoryStore(page_size=1)
+    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+        for _ in range(3):
+            await wire.call("AddCredits", _add())
+        answers = await asyncio.gather(
+            *(wire.call("ListUserTransactions", UserId(user_id=7)) for _ in range(16))
+        )
+    assert [len(answer.messages(CreditTransaction)) for answer in answers] == [3] * 16
+    assert {answer.trailers["grpc-status"] for answer in answers} == {"0"}
+
+
+async def test_a_list_that_is_given_up_leaves_its_place_to_the_next() -> None:
+    limits = ConnectionLimits(lists_max=1)
+    async with (
+        serving(EndlessStore(), connections=limits) as served,
+        Wire.connect(served.port, window=200) as wire,
+    ):
+        await wire.call("AddCredits", _add())
+        path, question = SERVICE + "ListUserTransactions", framed(encode(UserId(user_id=7)))
+        streams = [wire.begin(call_headers(path), question) for _ in range(3)]
+        (first, running), (second, waiting), (_, last) = streams
+        await running.begun()
+        for given_up in (second, first):
+            wire.h2.reset_stream(given_up)
+        wire.flush()
+        await last.begun()
+        assert last.data
+        assert not waiting.data
 
 
 async def test_an_empty_list_has_headers_and_ends_well(wire: Wire) -> None:

@@ -30,6 +30,7 @@ from credit_server.transport.address import try_address
 from credit_server.transport.audit import AuditLog, ordinary_log
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.page_turns import PageTurns
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
@@ -119,7 +120,8 @@ async def serve(settings: ServerSettings) -> None:
         async with Committer(
             store, _commit_limits(settings), observer=telemetry.commits
         ) as committer:
-            services = standard_services(CreditService(committer, store, audit), status)
+            service = CreditService(committer, store, audit, _page_turns(settings))
+            services = standard_services(service, status)
             server = GrpcServer(
                 services,
                 limits=_call_limits(settings),
@@ -243,6 +245,12 @@ def _call_limits(settings: ServerSettings) -> CallLimits:
     )
 
 
+def _page_turns(settings: ServerSettings) -> PageTurns:
+    return PageTurns(
+        at_once=settings.list_pages_at_once, wait_seconds_max=settings.list_wait_seconds_max
+    )
+
+
 def _commit_limits(settings: ServerSettings) -> CommitLimits:
     return CommitLimits(
         lanes=settings.commit_lanes,
@@ -267,6 +275,7 @@ def _connection_limits(settings: ServerSettings) -> ConnectionLimits:
         stalled_seconds=settings.connection_stalled_seconds,
         closing_seconds=settings.connection_closing_seconds,
         streams_max=settings.connection_streams_max,
+        lists_max=settings.connection_lists_max,
         header_bytes_max=settings.connection_header_bytes_max,
         stream_window_bytes=settings.connection_stream_window_bytes,
         connection_window_bytes=settings.connection_window_bytes,

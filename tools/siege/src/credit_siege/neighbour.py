@@ -25,6 +25,10 @@ class Call:
     ended: float
     outcome: str
 
+    def seconds_since(self, begin: float) -> float:
+        """Tell how long it waited from a moment on; before that, others were at fault."""
+        return self.ended - max(self.due, begin)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experience:
@@ -33,7 +37,7 @@ class Experience:
     Attributes:
         calls: How many calls were under way in it.
         failed: What the others were answered with.
-        worst_seconds: The longest wait.
+        worst_seconds: The longest wait in it, and after it for calls that began in it.
     """
 
     calls: int
@@ -69,7 +73,7 @@ class Neighbour:
         return Experience(
             calls=len(calls),
             failed=[call.outcome for call in calls if call.outcome != OK],
-            worst_seconds=max((call.ended - call.due for call in calls), default=0.0),
+            worst_seconds=max((call.seconds_since(begin) for call in calls), default=0.0),
         )
 
     async def served(self) -> None:

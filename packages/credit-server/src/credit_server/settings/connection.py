@@ -58,6 +58,11 @@ class ConnectionSettings(BaseModel):
     connection_streams_max: Count = Field(
         default=256, description="calls that may be open at once on a connection"
     )
+    connection_lists_max: Count = Field(
+        default=16,
+        description="lists that run at once on a connection, and wait for their client; its others"
+        " begin when one of them has ended",
+    )
     connection_header_bytes_max: Bytes = Field(
         default=16_384, description="longest headers of a call"
     )
@@ -68,9 +73,9 @@ class ConnectionSettings(BaseModel):
         default=65_535, description="bytes that one request may have unread"
     )
     connection_request_bytes_max: Bytes = Field(
-        default=4_194_304,
-        description="bytes of requests that a connection's open calls may hold; at least the"
-        " longest request",
+        default=2_097_152,
+        description="bytes of requests that a connection's open calls may hold; at least those of"
+        " the longest message, message_bytes_max, and 5 more",
     )
     connection_write_buffer_bytes: Bytes = Field(
         default=65_536, description="bytes that may wait for a client before its calls have to wait"

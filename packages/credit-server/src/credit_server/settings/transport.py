@@ -1,9 +1,14 @@
 """Where the server listens, and what it takes from whom."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from credit_server.settings.connection import ConnectionSettings
 from credit_server.settings.units import Count, Seconds
+
+_PREFIX_BYTES = 5
+"""What gRPC writes before each message: whether it is compressed, and its length."""
 
 
 class TransportSettings(ConnectionSettings):
@@ -42,6 +47,26 @@ class TransportSettings(ConnectionSettings):
         description="entries of a list that are read and held at a time; a page is made into"
         " messages at one go, and other calls wait meanwhile",
     )
+    list_pages_at_once: Count = Field(
+        default=4, description="pages that are read and made into messages at the same time"
+    )
+    list_wait_seconds_max: Seconds = Field(
+        default=5.0,
+        description="how long a list may wait for its turn to make a page; beyond it the list is"
+        " refused as OVERLOADED",
+    )
     grace_seconds: Seconds = Field(
         default=20.0, description="how long running calls have to finish when the server stops"
     )
+
+    @model_validator(mode="after")
+    def _longest_message_can_arrive(self) -> Self:
+        needed = self.message_bytes_max + _PREFIX_BYTES
+        if self.connection_request_bytes_max < needed:
+            raise ValueError(
+                f"no message of CREDIT_MESSAGE_BYTES_MAX {self.message_bytes_max} could arrive on a"
+                " connection that holds CREDIT_CONNECTION_REQUEST_BYTES_MAX"
+                f" {self.connection_request_bytes_max}: lower the former, or raise the latter to"
+                f" {needed} or more"
+            )
+        return self

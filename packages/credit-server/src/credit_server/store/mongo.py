@@ -5,7 +5,7 @@ the change should touch these files only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +23,6 @@ from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
 from credit_server.store.documents import (
     AccountDocument,
-    Document,
     PurchaseDocument,
     TransactionDocument,
 )
@@ -31,8 +30,9 @@ from credit_server.store.failure import StoreMisconfigured, translated
 from credit_server.store.port import StoreUnavailable, Writer
 from credit_server.store.unit import MongoWriter
 
-_Documents = AsyncIOMotorCollection[dict[str, Any]]  # values are checked by the documents' models
-_D = TypeVar("_D", bound=Document)
+_Document = dict[str, Any]  # Any: the values are checked by the documents' models
+_Documents = AsyncIOMotorCollection[_Document]
+_Entry = TypeVar("_Entry", Transaction, Purchase)
 
 
 class MongoStore:
@@ -167,32 +167,30 @@ class MongoStore:
                 total += part["total"]
         return total
 
-    async def list_transactions(
+    def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None
     ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of transactions: see the port."""
         pages = self._pages if apps is None else partial(self._pages_of_apps, apps)
-        async for page in pages(self._transactions, user_id, TransactionDocument):
-            yield [document.to_transaction() for document in page]
+        return pages(self._transactions, user_id, _transaction)
 
-    async def list_purchases(
+    def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None
     ) -> AsyncIterator[Sequence[Purchase]]:
         """Iterate over pages of purchases: see the port."""
         pages = self._pages if apps is None else partial(self._pages_of_apps, apps)
-        async for page in pages(self._purchases, user_id, PurchaseDocument):
-            yield [document.to_purchase() for document in page]
+        return pages(self._purchases, user_id, _purchase)
 
     async def _pages(
-        self, collection: _Documents, user_id: int, model: type[_D]
-    ) -> AsyncIterator[list[_D]]:
+        self, collection: _Documents, user_id: int, translate: Callable[[_Document], _Entry]
+    ) -> AsyncIterator[list[_Entry]]:
         """Read by ranges of the sequence, not by a cursor.
 
         A reader may be slow: a range holds nothing open on the store between pages, and goes on
         after a change of primary.
         """
-        last = 0
-        while True:
+        last, whole = 0, True
+        while whole:
             async with self._patience():
                 found = (
                     await collection.find({"user_id": user_id, "sequence": {"$gt": last}})
@@ -200,15 +198,18 @@ class MongoStore:
                     .limit(self._page_size)
                     .to_list(self._page_size)
                 )
+            whole = len(found) == self._page_size
             if found:
-                yield [model.model_validate(document) for document in found]
-            if len(found) < self._page_size:
-                return
-            last = found[-1]["sequence"]
+                last = found[-1]["sequence"]
+                yield _given_away(found, translate)
 
     async def _pages_of_apps(
-        self, apps: frozenset[int], collection: _Documents, user_id: int, model: type[_D]
-    ) -> AsyncIterator[list[_D]]:
+        self,
+        apps: frozenset[int],
+        collection: _Documents,
+        user_id: int,
+        translate: Callable[[_Document], _Entry],
+    ) -> AsyncIterator[list[_Entry]]:
         """Read the entries of some apps: see `_pages`.
 
         Each range has a page's length in the sequence, not in what is found. A user has one entry
@@ -226,7 +227,7 @@ class MongoStore:
                     .to_list(self._page_size)
                 )
             if found:
-                yield [model.model_validate(document) for document in found]
+                yield _given_away(found, translate)
 
     async def _last_sequence(self, collection: _Documents, user_id: int) -> int:
         async with self._patience():
@@ -257,3 +258,22 @@ class MongoStore:
                     yield
         except TimeoutError:
             raise StoreUnavailable("MongoDB did not answer in time") from None
+
+
+def _transaction(document: _Document) -> Transaction:
+    return TransactionDocument.model_validate(document).to_transaction()
+
+
+def _purchase(document: _Document) -> Purchase:
+    return PurchaseDocument.model_validate(document).to_purchase()
+
+
+def _given_away(found: list[_Document], translate: Callable[[_Document], _Entry]) -> list[_Entry]:
+    """Translate a page and keep nothing of it.
+
+    What iterates over pages lives for as long as a reader takes: a hundred readers that took
+    nothing held 30 MB of documents.
+    """
+    entries = [translate(document) for document in found]
+    found.clear()
+    return entries

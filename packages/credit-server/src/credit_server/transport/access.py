@@ -4,7 +4,6 @@ The scopes of the contract's calls come from its options. What a call may do to 
 whose name, is decided in `transport.permission`, once its message is read.
 """
 
-import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -20,6 +19,7 @@ from credit_server.identity import Authenticator, Credentials, Identity, Unauthe
 from credit_server.transport import refusal
 from credit_server.transport.audit import AuditLog
 from credit_server.transport.call import Call
+from credit_server.transport.network import network_of
 from credit_server.transport.rate import RateLimit
 
 _ADMIN = "credits:admin"
@@ -39,9 +39,6 @@ _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Wat
 _AUDITED_PER_SECOND = 1
 """Lines of the audit log about one name's calls that come too soon: a flood of calls that cost
 their sender nothing must not become one of lines, which fills the disk. The metrics count them."""
-
-_IPV6_HOST_BITS = 64
-"""Whoever has one IPv6 address has a network of these many bits (RFC 6177), and counts as one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,13 +157,13 @@ class Access:
     def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
         if refused.status is not Status.RESOURCE_EXHAUSTED:
             return True
-        name = _network(call.host) if call.identity is None else call.identity.name
+        name = network_of(call.host) if call.identity is None else call.identity.name
         return not self._audited.take(name, self._clock())
 
     def _identity(
         self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
     ) -> Identity:
-        address, now = _network(call.host), self._clock()
+        address, now = network_of(call.host), self._clock()
         credentials = Credentials(authorization=authorization, certificate=call.certificate)
         # Asked first: a signature takes far longer to check than this.
         wait = self._failures.wait_seconds(address, now)
@@ -195,18 +192,4 @@ def _holder(call: Call[Any, Any]) -> str | None:
     """Say whose place a call takes; None: nobody's, as every caller is trusted alike."""
     if call.identity is not None:
         return f"identity {call.identity.name}"
-    return f"address {_network(call.host)}" if call.path in _PUBLIC else None
-
-
-def _network(host: str) -> str:
-    """Return what counts as one peer: an IPv4 address, or an IPv6 network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    mapped = address.ipv4_mapped
-    if mapped is not None:
-        return str(mapped)
-    return str(ipaddress.ip_network((address, _IPV6_HOST_BITS), strict=False))
+    return f"address {network_of(call.host)}" if call.path in _PUBLIC else None

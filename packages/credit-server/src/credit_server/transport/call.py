@@ -6,6 +6,7 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
 from credit_models.codec import WireError
@@ -24,6 +25,7 @@ from h2.exceptions import StreamClosedError
 from credit_server.identity import Identity
 from credit_server.transport.compression import ACCEPTED, inflate
 from credit_server.transport.observer import UNOBSERVED, CallObservation
+from credit_server.transport.stream import server_stream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
@@ -91,6 +93,10 @@ class Call(Stream[Received, Sent]):
         """How long the call has until its deadline; None where it has none."""
         return None if self.deadline is None else self.deadline.time_remaining()
 
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the connection's places for lists: see `ServerStream.place`."""
+        return server_stream(self._stream).place()
+
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.
 
@@ -146,16 +152,23 @@ class Call(Stream[Received, Sent]):
         self.outcome = Status.OK.name
         self.observation.message_sent()
 
-    def frames(self, messages: Iterable[Sent]) -> bytes:
-        """Write several messages, to be sent in as few frames as they fit in."""
+    def encoded(self, messages: Iterable[Sent]) -> bytes:
+        """Return messages as they are sent, each behind its flag and length."""
         data = bytearray()
         for message in messages:
             encoded = self._codec.encode(message, self._send_type)
             data += _FRAME.pack(0, len(encoded)) + encoded
         return bytes(data)
 
-    async def send_frames(self, data: bytes, *, count: int) -> None:
-        """Send what `frames` has written of so many messages."""
+    async def send_encoded(self, data: bytes, *, count: int) -> None:
+        """Send several messages at once, after the headers where they have not been sent.
+
+        Returns when the client has taken them all, as far as its windows tell: it sets the pace.
+
+        Args:
+            data: What `encoded` has made of them.
+            count: How many they are.
+        """
         if not self._send_initial_metadata_done:
             await self.send_initial_metadata()
         if data:
@@ -200,6 +213,7 @@ class Call(Stream[Received, Sent]):
 
     async def reject(self, headers: list[tuple[str, str]]) -> None:
         """Answer a request that is not gRPC in plain HTTP."""
+        headers = [*headers, ("x-request-id", self.request_id)]
         await self._stream.send_headers(headers, end_stream=True)
         self.outcome = f"HTTP {dict(headers)[':status']}"
         self._stop_client()

@@ -6,11 +6,12 @@ all connections, and tests bring the time themselves.
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
 from typing import cast
 
 from grpclib.config import Configuration
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.protocol import EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived, StreamReset, WindowUpdated
@@ -21,6 +22,7 @@ from credit_server.transport.connections import Closing, Connections
 from credit_server.transport.frames import FloodError, RequestRefused, ServerFrames
 from credit_server.transport.handler import CallHandler
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.stream import ServerConnection, server_stream
 
 _PING_DATA = bytes(8)
 _AGE_JITTER = 0.1
@@ -83,12 +85,19 @@ class ServerProtocol(H2Protocol):
             1 - _AGE_JITTER, 1 + _AGE_JITTER
         )
         self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes)
+        _limit_unsent(self._transport, limits.write_buffer_bytes)
         self._frames = ServerFrames(self.h2_config, limits, now)
         self._frames.initiate_connection()
         more = limits.connection_window_bytes - self._frames.inbound_flow_control_window
         if more > 0:
             self._frames.increment_flow_control_window(more)
-        self.connection = ServerConnection(self._frames, self._transport, config=self.config)
+        self.connection = ServerConnection(
+            self._frames,
+            self._transport,
+            config=self.config,
+            lists_max=limits.lists_max,
+            clock=self.clock,
+        )
         self.connection.flush()
         self.processor = ServerProcessor(self)
 
@@ -202,7 +211,7 @@ class ServerProtocol(H2Protocol):
             self._frames.ping(_PING_DATA)
             self.connection.flush()
         for stream in list(self.processor.streams.values()):
-            if _passed(cast(ServerStream, stream).sending_since, limits.stalled_seconds, now):
+            if _passed(server_stream(stream).stalled_since(), limits.stalled_seconds, now):
                 self.end_call(stream, "the client does not take its answer")
 
     def _overdue(self, now: float) -> float:
@@ -281,46 +290,6 @@ class ServerProtocol(H2Protocol):
         self.processor.close("the server closed the connection")
 
 
-class ServerConnection(Connection):
-    """grpclib's connection, which can fall silent.
-
-    Attributes:
-        silent: Whether the last word has been said; h2 still makes frames, for nobody.
-    """
-
-    silent = False
-
-    def flush(self) -> None:
-        """Send what h2 has ready."""
-        if not self.silent and not self.is_closing():
-            super().flush()
-
-    # grpclib's signature has the wrapper of its own handler, which ours does without.
-    def create_stream(self, *, stream_id: int | None = None, wrapper: object = None) -> Stream:
-        """Make a stream that knows since when it sends."""
-        return ServerStream(self, self._connection, self._transport, stream_id=stream_id)
-
-
-class ServerStream(Stream):
-    """grpclib's stream.
-
-    Attributes:
-        sending_since: Since when the client has taken nothing of what it is sent; None: nothing
-            is sent now.
-    """
-
-    sending_since: float | None = None
-    clock: Callable[[], float]
-
-    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
-        """Send data, as far and as soon as the client takes it."""
-        self.sending_since = self.clock()
-        try:
-            await super().send_data(data, end_stream)
-        finally:
-            self.sending_since = None
-
-
 class ServerProcessor(EventsProcessor):
     """Handles HTTP/2 events as grpclib does, but for those that would break a connection."""
 
@@ -343,7 +312,6 @@ class ServerProcessor(EventsProcessor):
 
     def register(self, stream: Stream) -> Callable[[], None]:
         """Count a call in; returns what counts it out."""
-        cast(ServerStream, stream).clock = self._protocol.clock
         release = super().register(stream)
 
         def release_and_count() -> None:
@@ -376,9 +344,17 @@ class ServerProcessor(EventsProcessor):
             if event.stream_id == 0
             else filter(None, [streams.get(event.stream_id)])
         ):
-            waiting = cast(ServerStream, stream)
-            if waiting.sending_since is not None:
-                waiting.sending_since = self._protocol.clock()
+            server_stream(stream).moves()
+
+
+def _limit_unsent(transport: asyncio.Transport, size: int) -> None:
+    """Have the kernel hold no more for a client than the server does; by itself it takes megabytes.
+
+    A client that never reads is found out after few pages of its lists instead of hundreds.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def _passed(since: float | None, seconds: float, now: float) -> bool:

@@ -4,13 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
 from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from credit_server.transport.budget import Budget
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.network import network_of
 
 log = structlog.get_logger("credit_server.connections")
 
@@ -71,7 +71,7 @@ class Connections(Generic[SupervisedT]):
 
     def admit(self, member: SupervisedT, address: str) -> Closing | None:
         """Take a new connection in, or say why not."""
-        network = _network(address)
+        network = network_of(address)
         if len(self.members) >= self._limits.connections_max:
             return Closing.TOO_MANY
         if self._per_network[network] >= self._limits.connections_per_peer_max:
@@ -82,7 +82,7 @@ class Connections(Generic[SupervisedT]):
 
     def forget(self, member: SupervisedT, address: str) -> None:
         """Take a connection out that was admitted and is gone."""
-        network = _network(address)
+        network = network_of(address)
         self.members.discard(member)
         self._per_network[network] -= 1
         if not self._per_network[network]:
@@ -108,16 +108,3 @@ class Connections(Generic[SupervisedT]):
         unlogged, self._unlogged = self._unlogged, 0
         more = {"detail": detail} if detail else {}
         log.info(event, peer=peer, reason=str(reason), **more, unlogged_before=unlogged)
-
-
-def _network(address: str) -> str:
-    """Tell whose address it is: a host of IPv6 owns all addresses of its /64 network."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return parsed.packed[:8].hex()

@@ -145,7 +145,6 @@ class CallHandler(Handler):
         """Serve one call and log it; nothing but a cancellation comes out of it."""
         started = time.perf_counter()
         call = self._call(stream, fields)
-        self._observe(call, fields)
         error: BaseException | None = None
         try:
             await self._answer(call, fields)
@@ -193,11 +192,12 @@ class CallHandler(Handler):
             structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
 
     async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
-        rejection = _rejection(fields)
-        if rejection is not None:
-            await call.reject(rejection)
-            return
         try:
+            self._observe(call, fields)
+            rejection = _rejection(fields)
+            if rejection is not None:
+                await call.reject(rejection)
+                return
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))

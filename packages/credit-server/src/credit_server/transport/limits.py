@@ -20,6 +20,7 @@ class ConnectionLimits:
         stalled_seconds: How long a peer may refuse what the server has to send.
         closing_seconds: How long a peer has to read why its connection is closed.
         streams_max: Calls that may be open at once on a connection.
+        lists_max: Of these, the lists that run at once; others wait until one has ended.
         header_bytes_max: The headers of a call, as written and as decoded (RFC 9113, 6.5.2).
         stream_window_bytes: Bytes of a request that may be unread, from 65,535.
         connection_window_bytes: Bytes of all requests that may be unread, from 65,535.
@@ -43,10 +44,11 @@ class ConnectionLimits:
     stalled_seconds: float = 30.0
     closing_seconds: float = 1.0
     streams_max: int = 256
+    lists_max: int = 16
     header_bytes_max: int = 16_384
     stream_window_bytes: int = 65_535
     connection_window_bytes: int = 1_048_576
-    request_bytes_max: int = 4_194_304
+    request_bytes_max: int = 2_097_152
     write_buffer_bytes: int = 65_536
     resets_per_second: int = 200
     resets_burst: int = 1_000

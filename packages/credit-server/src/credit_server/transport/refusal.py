@@ -185,6 +185,15 @@ def unavailable(error: CommitError | StoreError) -> GRPCError:
             )
 
 
+def too_many_lists(retry_seconds: float) -> GRPCError:
+    """Refuse to go on with a list whose turn does not come.
+
+    Args:
+        retry_seconds: When it should be asked for again.
+    """
+    return _overloaded("more lists are asked for than can be read in time", retry_seconds)
+
+
 def cut_off() -> GRPCError:
     """End a call that the server has begun and cannot finish, because it stops.
 

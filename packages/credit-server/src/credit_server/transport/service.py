@@ -28,6 +28,7 @@ from credit_server.store.port import Store, StoreError
 from credit_server.transport import convert, permission, refusal
 from credit_server.transport.audit import AuditLog
 from credit_server.transport.call import Call
+from credit_server.transport.page_turns import PageTurns
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
@@ -40,11 +41,21 @@ _Message = TypeVar("_Message")
 class CreditService(CreditServiceBase):
     """Serves the contract on a committer for writes and a store for reads."""
 
-    def __init__(self, committer: Committer, store: Store, audit: AuditLog) -> None:
+    def __init__(
+        self, committer: Committer, store: Store, audit: AuditLog, turns: PageTurns | None = None
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            committer: Takes the writes.
+            store: Answers the reads.
+            audit: Is told of writes and refusals.
+            turns: What the lists take turns with; None: ones of the settings' defaults.
+        """
         self._committer = committer
         self._store = store
         self._audit = audit
-        self._turn = asyncio.Lock()
+        self._turns = turns or PageTurns()
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
@@ -133,13 +144,13 @@ class CreditService(CreditServiceBase):
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
         pages = self._store.list_purchases(request.user_id, apps)
-        await _stream(call, pages, convert.purchase_to_message, self._turn)
+        await _stream(call, pages, convert.purchase_to_message, self._turns)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
         pages = self._store.list_transactions(request.user_id, apps)
-        await _stream(call, pages, convert.transaction_to_message, self._turn)
+        await _stream(call, pages, convert.transaction_to_message, self._turns)
 
     def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
         try:
@@ -165,19 +176,35 @@ async def _stream(
     call: Call[_Request, _Message],
     pages: AsyncIterator[Sequence[_Entry]],
     translate: Callable[[_Entry], _Message],
-    turn: asyncio.Lock,
+    turns: PageTurns,
 ) -> None:
     """Send page after page; the next one is read when the client has taken the last.
 
-    One list at a time makes a page into bytes: a hundred at once would keep all others waiting.
+    A list that waits for its client holds no more than a page's bytes, and there are few of them:
+    the connection's others have not begun.
     """
     try:
-        async for page in pages:
-            async with turn:
-                data = call.frames(translate(entry) for entry in page)
-                await asyncio.sleep(0)  # whoever else is ready comes first
-            await call.send_frames(data, count=len(page))
+        async with call.place():
+            while made := await _next_page(call, pages, translate, turns):
+                data, count = made
+                await call.send_encoded(data, count=count)
     except StoreError as error:
         raise refusal.unavailable(error) from error
     if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
         await call.send_initial_metadata()
+
+
+async def _next_page(
+    call: Call[_Request, _Message],
+    pages: AsyncIterator[Sequence[_Entry]],
+    translate: Callable[[_Entry], _Message],
+    turns: PageTurns,
+) -> tuple[bytes, int] | None:
+    """Return the next page's bytes and how many messages they are; None after the last page."""
+    async with turns.turn():
+        page = await anext(pages, None)
+        if page is None:
+            return None
+        data = call.encoded(translate(entry) for entry in page)
+        await asyncio.sleep(0)  # whoever else is ready comes first
+        return data, len(page)
