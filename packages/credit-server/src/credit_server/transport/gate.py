@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import structlog
@@ -10,6 +11,9 @@ import structlog
 from credit_server.commit.pressure import Pressure
 
 log = structlog.get_logger("credit_server.calls")
+
+WRITES = frozenset({"/credit.v1.CreditService/AddCredits", "/credit.v1.CreditService/UseCredits"})
+"""The calls that wait for a commit."""
 
 _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
@@ -25,16 +29,29 @@ class Gate:
 
     Attributes:
         stopping: Whether the server is shutting down and takes in nothing more.
-        shed_total: How many calls were refused, by cause: `calls`, `loop_lag` or `stopping`.
+        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, `stopping`, or what
+            the way in for writes says.
     """
 
-    def __init__(self, *, calls_max: int, loop_lag_seconds_max: float) -> None:
+    def __init__(
+        self,
+        *,
+        calls_max: int,
+        loop_lag_seconds_max: float,
+        refuses_write: Callable[[int], str | None] = lambda _: None,
+        on_overload: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open the gate.
 
         Args:
             calls_max: How many calls may run.
             loop_lag_seconds_max: How late the event loop may be before new calls are refused.
+            refuses_write: Is given the number of running calls, and says why no write is taken in
+                now, or None if writes are.
+            on_overload: Is told of every call that is refused because of the load.
         """
+        self._refuses_write = refuses_write
+        self._on_overload = on_overload
         self.stopping = False
         self.shed_total: Counter[str] = Counter()
         self._calls_max = calls_max
@@ -52,7 +69,7 @@ class Gate:
         """How many calls run."""
         return self._running
 
-    def refusal(self) -> str | None:
+    def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
         if self.stopping:
             return "stopping"
@@ -60,7 +77,7 @@ class Gate:
             return "calls"
         if self._lag.seconds() > self._lag_seconds_max:
             return "loop_lag"
-        return None
+        return self._refuses_write(self._running) if path in WRITES else None
 
     def shed(self, cause: str) -> float:
         """Count a refused call, and say in how many seconds it should come again."""
@@ -70,9 +87,10 @@ class Gate:
         if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
             log.warning("calls are refused", cause=cause, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
-        return self._pressure.refused(
-            _RETRY_STOPPING_SECONDS if cause == "stopping" else _RETRY_SECONDS
-        )
+        if cause == "stopping":
+            return self._pressure.refused(_RETRY_STOPPING_SECONDS)
+        self._on_overload()
+        return self._pressure.refused(_RETRY_SECONDS)
 
     def enter(self) -> None:
         """Count a call that begins."""

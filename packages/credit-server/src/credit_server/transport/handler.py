@@ -50,6 +50,8 @@ class CallLimits:
         stream_deadline_seconds: How long a call with a stream of answers has.
         deadline_seconds_max: How long any call has, whatever its client says.
         loop_lag_seconds_max: How late the event loop may be before new calls are refused.
+        overload_streams_max: How many streams all connections together may have open while calls
+            are refused.
     """
 
     message_bytes_max: int
@@ -58,10 +60,16 @@ class CallLimits:
     stream_deadline_seconds: float = 600.0
     deadline_seconds_max: float = 3600.0
     loop_lag_seconds_max: float = 1.0
+    overload_streams_max: int = 768
 
 
 class CallHandler(Handler):
-    """Serves the calls of one connection. Replaces grpclib's own request handler."""
+    """Serves the calls of one connection. Replaces grpclib's own request handler.
+
+    Attributes:
+        lasting: How many calls are open that may last for long: lists, and all of gRPC's own
+            services.
+    """
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class CallHandler(Handler):
         self._access = access
         self._observer = observer
         self._flushing = False
+        self.lasting = 0
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what was written once all that is ready now has been written.
@@ -103,7 +112,7 @@ class CallHandler(Handler):
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not _is_standard(fields)
         if counted:
-            cause = self._gate.refusal()
+            cause = self._gate.refusal(fields.get(":path", ""))
             if cause is not None:
                 self._shed(stream, fields, cause)
                 release_stream()
@@ -114,7 +123,14 @@ class CallHandler(Handler):
         task.add_done_callback(lambda _: release_stream())
         if counted:
             task.add_done_callback(self._gate.leave)
+        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
+        if not counted or method.cardinality.server_streaming:
+            self.lasting += 1
+            task.add_done_callback(self._lasted)
         self._tasks[stream] = task
+
+    def _lasted(self, _: "asyncio.Task[None]") -> None:
+        self.lasting -= 1
 
     def _shed(self, stream: H2Stream, fields: Mapping[str, str], cause: str) -> None:
         """Refuse a call in one packet, without a task, a message or a log line of its own."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl as tls
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from grpclib._typing import IServable
 from grpclib.config import Configuration
@@ -13,6 +13,7 @@ from grpclib.server import Server
 from h2.config import H2Configuration
 
 from credit_server.transport.access import Access
+from credit_server.transport.backpressure import Backpressure
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
@@ -43,6 +44,7 @@ class GrpcServer(Server):
         access: Access,
         connections: ConnectionLimits = _DEFAULTS,
         observer: CallObserver = UNOBSERVED,
+        refuses_write: Callable[[int], str | None] = lambda _: None,
     ) -> None:
         """Prepare to serve.
 
@@ -52,6 +54,8 @@ class GrpcServer(Server):
             access: Who may make which call.
             connections: Limits on connections.
             observer: Is told of every call.
+            refuses_write: Is given the number of running calls, and says why no write is taken in
+                now, or None if writes are.
 
         Raises:
             LookupError: Something is served of which `access` does not know who may call it.
@@ -63,11 +67,15 @@ class GrpcServer(Server):
         self._limits = limits
         self._connection_limits = connections
         self._observer = observer
-        self._gate = Gate(
-            calls_max=limits.calls_max, loop_lag_seconds_max=limits.loop_lag_seconds_max
-        )
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
+        self._backpressure = Backpressure(self._protocols, streams_max=limits.overload_streams_max)
+        self._gate = Gate(
+            calls_max=limits.calls_max,
+            loop_lag_seconds_max=limits.loop_lag_seconds_max,
+            refuses_write=refuses_write,
+            on_overload=self._backpressure.refused,
+        )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._h2_config = H2Configuration(
             client_side=False,
@@ -135,6 +143,7 @@ class GrpcServer(Server):
         """
         assert self._server is not None  # noqa: S101 - for the type checker
         self._gate.stopping = True
+        self._backpressure.stop()
         self._server.close()
         try:
             async with asyncio.timeout(grace_seconds):
