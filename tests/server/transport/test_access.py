@@ -181,7 +181,9 @@ class Unscoped:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_what_nobody_may_call_is_not_served_at_all(authenticator: FakeAuthenticator | None) -> None:
+async def test_what_nobody_may_call_is_not_served_at_all(
+    authenticator: FakeAuthenticator | None,
+) -> None:
     access = Access(authenticator, audit=AuditLog(None))
     with pytest.raises(LookupError, match=r"who may call /credit\.v1\.Backdoor/Open"):
         GrpcServer([Unscoped()], limits=CallLimits(message_bytes_max=1024), access=access)
