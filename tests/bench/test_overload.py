@@ -19,6 +19,7 @@ from credit_bench.sample import Sample
 from credit_bench.system import System
 from credit_models import CreditRequest
 from credit_models.codec import encode
+from credit_server.transport.limits import ConnectionLimits
 from rich.console import Console
 
 from tests.server.transport.serving import HeldStore, serving
@@ -87,6 +88,17 @@ async def test_a_call_without_room_is_not_sent() -> None:
     assert goodput._errors == {UNSENT: 1}
 
 
+async def test_a_caller_of_a_closed_loop_waits_for_room() -> None:
+    async with (
+        serving(connections=ConnectionLimits(streams_max=2)) as served,
+        connected(served.port) as connection,
+    ):
+        rows = requests(contract(), Users.RANDOM, 10, "seed")
+        sample = await Goodput([connection], rows, warm_up_seconds=0, seconds=0.2).closed(10)
+    assert UNSENT not in sample.errors
+    assert sample.acknowledged + sample.failed > 10
+
+
 async def test_ten_times_the_best_is_offered() -> None:
     asked: list[Sequence[str]] = []
 
@@ -97,18 +109,21 @@ async def test_ten_times_the_best_is_offered() -> None:
 
     overload = await measure(System.OURS, 1, generate, seconds=1)
     assert (overload.callers, overload.kept) == (CALLERS[1], 0.5)
-    assert "--open-rate=2000" in asked[-1] or "--open-rate=2000.0" in asked[-1]
-    assert len(overload.samples) == len(CALLERS) + 1
+    assert "--open-rate=2000" in asked[-2]
+    assert f"--callers={CALLERS[1]}" in asked[-1]
+    assert len(overload.samples) == len(CALLERS) + 2
 
 
 def overloaded(kept: float) -> Overload:
     return Overload(
         system=System.OURS,
         repetition=1,
-        best=SAMPLE,
-        callers=64,
+        searched={
+            64: replace(SAMPLE, operations_per_second=80),
+            8: replace(SAMPLE, operations_per_second=9),
+        },
         flooded=replace(SAMPLE, operations_per_second=100 * kept, errors={"UNAVAILABLE": 7}),
-        searched=[SAMPLE],
+        again=replace(SAMPLE, operations_per_second=120),
     )
 
 

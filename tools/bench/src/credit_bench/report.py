@@ -62,7 +62,7 @@ def overload_table(overloads: Sequence[Overload]) -> Table:
         flooded = overload.flooded
         made.add_row(
             overload.system,
-            f"{overload.best.operations_per_second:.0f}",
+            f"{overload.best:.0f}",
             str(overload.callers),
             f"{flooded.operations_per_second:.0f}",
             f"{overload.kept:.0%}",
@@ -109,7 +109,10 @@ def document(result: Result, rows: Sequence[Row], options: Options) -> str:
         "clean": result.clean,
         "rows": [asdict(row) for row in rows],
         "measurements": [asdict(measurement) for measurement in result.measurements],
-        "overloads": [{**asdict(overload), "kept": overload.kept} for overload in result.overloads],
+        "overloads": [
+            {**asdict(overload), "best": overload.best, "kept": overload.kept}
+            for overload in result.overloads
+        ],
         "audits": {
             system: {**asdict(audit), "passed": audit.passed}
             for system, audit in result.audits.items()

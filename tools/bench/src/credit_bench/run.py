@@ -122,7 +122,7 @@ async def _overload(
             )
             progress(
                 f"{repetition}/{options.repetitions} overload: {server.system}"
-                f" {overload.best.operations_per_second:.0f} op/s at best,"
+                f" {overload.best:.0f} op/s at best,"
                 f" {overload.kept:.0%} of it under {TIMES} times as much"
             )
             yield overload

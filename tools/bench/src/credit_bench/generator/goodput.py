@@ -7,7 +7,7 @@ does: calls arrive at a fixed rate, and nobody waits for anybody. It is what an 
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 
@@ -22,9 +22,12 @@ from credit_bench.sample import Sample, percentile
 
 DEADLINE_SECONDS = 1.0
 UNSENT = "UNSENT"
-"""How a call ends for which the server's limits left no room on any connection."""
+"""How a call of an open loop ends for which the server's limits left no room on any connection. The
+callers of a closed loop wait instead."""
 
 Then = Callable[[], None] | None
+Message = tuple[bytes, bytes]
+Waiting = tuple[Message, float, Then]
 
 _TIMEOUT = f"{DEADLINE_SECONDS * 1000:.0f}m"
 _TICK_SECONDS = 0.005
@@ -64,6 +67,7 @@ class Goodput:
             for method in ("AddCredits", "UseCredits")
         }
         self._under_way = 0
+        self._waiting: deque[Waiting] = deque()
         self._latencies_ms: list[float] = []
         self._acknowledged = 0
         self._errors: Counter[str] = Counter()
@@ -100,21 +104,26 @@ class Goodput:
         self._end = self._begin + self._seconds
         self._cpu, self._clock = time.process_time(), time.perf_counter()
 
-    def _prepare(self) -> tuple[bytes, bytes]:
+    def _prepare(self) -> Message:
         request = next(self._requests)
         data = message_frame(request.message.SerializeToString())
         return self._blocks[request.method], data
 
-    def _send(self, message: tuple[bytes, bytes], arrival: float, then: Then) -> None:
+    def _send(self, message: Message, arrival: float, then: Then) -> None:
         block, data = message
         connection = self._with_room(len(data))
         if connection is None:
-            self._errors[UNSENT] += 1
+            if then is None:
+                self._errors[UNSENT] += 1
+            else:  # a caller is patient
+                self._waiting.append((message, arrival, then))
             return
 
         def ended(status: str) -> None:
             self._under_way -= 1
             self._note(status, arrival)
+            if self._waiting:
+                self._send(*self._waiting.popleft())
             if then is not None:
                 then()
 
@@ -144,6 +153,7 @@ class Goodput:
         while self._under_way and time.perf_counter() < patience:  # noqa: ASYNC110 - it is a poll
             await asyncio.sleep(_TICK_SECONDS)
         self._errors[LOST] += self._under_way  # whoever is left never got an answer
+        self._errors[UNSENT] += len(self._waiting)
         return Sample(
             operations_per_second=len(self._latencies_ms) / self._seconds,
             p50_ms=percentile(self._latencies_ms, 50),
