@@ -227,8 +227,11 @@ async def test_the_committer_refuses_before_it_knows_the_lane_only_where_many_ru
     store = HeldStore()
     async with committing(store, replace(LIMITS, wait_seconds_max=1.0)) as committer:
         assert committer.refusal(1000) is None  # nothing is known yet
+        assert not committer.overdue(1000)
         running = await slow_lane(committer, store, Clock(monkeypatch), seconds=2.0)
         assert committer.refusal(4) is None
+        assert committer.overdue(4)  # they are taken in, and are late
+        assert not committer.overdue(1)
         assert committer.refusal(1000) == "expected_wait"
         store.released.release()
         await settled(running)

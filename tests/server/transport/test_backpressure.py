@@ -33,7 +33,7 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 class FakeConnection:
     """Keeps what it was allowed last."""
 
-    def __init__(self, *, pressing: bool = True) -> None:
+    def __init__(self, *, pressing: int = 1) -> None:
         self.pressing = pressing
         self.allowed: int | None = None
 
@@ -46,9 +46,9 @@ async def test_nobody_is_rationed_before_a_call_is_refused() -> None:
 
 
 async def test_the_busy_share_what_all_may_have() -> None:
-    connections = [FakeConnection(pressing=number < 2) for number in range(4)]
+    connections = [FakeConnection(pressing=1 - number // 2) for number in range(4)]
     rationed = Backpressure(connections, streams_max=100)
-    rationed.refused()
+    rationed.refused(informed=True)
     assert [connection.allowed for connection in connections] == [50] * 4
     rationed.stop()
 
@@ -56,7 +56,7 @@ async def test_the_busy_share_what_all_may_have() -> None:
 async def test_each_connection_may_have_one_however_many_there_are() -> None:
     connections = [FakeConnection() for _ in range(50)]
     rationed = Backpressure(connections, streams_max=10)
-    rationed.refused()
+    rationed.refused(informed=True)
     assert {connection.allowed for connection in connections} == {1}
     rationed.stop()
 
@@ -69,12 +69,12 @@ async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_i
         allowed = []
         for _ in range(count):
             if refused:
-                rationed.refused()
+                rationed.refused(informed=True)
             rationed.end_round()
             allowed.append(connection.allowed)
         return allowed
 
-    rationed.refused()
+    rationed.refused(informed=True)
     assert connection.allowed == 100
     shrinking = rounds(refused=True, count=5)
     assert shrinking == [70, 64, 64, 64, 64]  # batches still come about
@@ -84,6 +84,43 @@ async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_i
     rounds(refused=False, count=10)
     assert not rationed.rationing
     assert connection.allowed is None
+
+
+async def test_the_ration_shrinks_while_those_who_are_taken_in_are_late() -> None:
+    connection, late = FakeConnection(), [True, True, False]
+    rationed = Backpressure([connection], streams_max=1000, overdue=lambda: late.pop(0))
+    rationed.refused(informed=False)
+    allowed = []
+    for _ in range(3):
+        rationed.end_round()
+        allowed.append(connection.allowed)
+    assert allowed == [700, 489, 539]
+    rationed.stop()
+
+
+async def test_calls_that_were_sent_before_their_client_knew_do_not_shrink_the_ration() -> None:
+    connection = FakeConnection()
+    rationed = Backpressure([connection], streams_max=1000)
+    rationed.refused(informed=False)
+    rationed.end_round()
+    assert connection.allowed == 1000
+    rationed.refused(informed=True)
+    rationed.end_round()
+    assert connection.allowed == 700
+    rationed.stop()
+
+
+async def test_clients_that_hold_calls_back_are_not_let_go() -> None:
+    connection = FakeConnection(pressing=60)
+    rationed = Backpressure([connection], streams_max=100)
+    rationed.refused(informed=True)
+    for _ in range(30):
+        rationed.end_round()
+    assert rationed.rationing
+    connection.pressing = 40
+    for _ in range(10):
+        rationed.end_round()
+    assert not rationed.rationing
 
 
 LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
@@ -174,7 +211,7 @@ async def test_calls_that_last_do_not_use_up_a_ration(
         await wire.request(call_headers(SERVICE + "AddCredits"), ADD)
         _, lasting = wire.begin(call_headers(path), framed(message_bytes(message)))
         await lasting.begun()
-        served.server._backpressure.refused()
+        served.server._backpressure.refused(informed=True)
         await wire.pong()
         assert allowed(wire) == 2
         await is_served(wire)

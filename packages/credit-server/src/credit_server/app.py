@@ -128,7 +128,7 @@ async def serve(settings: ServerSettings) -> None:
                 observer=telemetry.calls(
                     services, server_address=settings.host, server_port=settings.port
                 ),
-                refuses_write=committer.refusal,
+                writes=committer,
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
             telemetry.connections.watch_open(lambda: len(server.connections.members))

@@ -110,12 +110,21 @@ class Committer:
         Returns:
             The cause, as `CommitObserver.shed` names it. The observer is not told.
         """
-        lanes = self._lanes
-        queued = running - sum(lane.under_way for lane in lanes)
-        if queued < len(lanes) * self._limits.batch_max:
-            return None
-        expected = max(lane.expected_seconds(queued // len(lanes)) for lane in lanes)
-        return "expected_wait" if expected > self._limits.wait_seconds_max else None
+        fits = self._queued(running) < len(self._lanes) * self._limits.batch_max
+        return "expected_wait" if not fits and self.overdue(running) else None
+
+    def overdue(self, running: int) -> bool:
+        """Say whether a write that comes now is expected to wait too long, refused or not.
+
+        Args:
+            running: As for `refusal`.
+        """
+        queued = max(0, self._queued(running)) // len(self._lanes)
+        expected = max(lane.expected_seconds(queued) for lane in self._lanes)
+        return expected > self._limits.wait_seconds_max
+
+    def _queued(self, running: int) -> int:
+        return running - sum(lane.under_way for lane in self._lanes)
 
     async def submit(
         self,

@@ -7,7 +7,7 @@ With 32 connections and four times the load that can be served the goodput was 0
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -17,19 +17,23 @@ log = structlog.get_logger("credit_server.connections")
 _ROUND_SECONDS = 0.25
 _SHRINK, _GROW = 0.7, 1.1
 """A quick refusal makes room for the next call: only when hardly any are refused do clients hold
-back. So the ration shrinks until then, and is tried out again slowly, as TCP does."""
+back. So the ration shrinks until then, and until those who are taken in do not wait too long, and
+is tried out again slowly, as TCP does."""
 _STREAMS_LEAST = 64
 """For all together: batches that share a transaction still come about."""
 _CALM_ROUNDS = 10
-"""How many rounds without a refusal end the rationing: it must not come and go with each burst."""
+"""How many calm rounds end the rationing: it must not come and go with each burst."""
+_CALM_SHARE = 0.5
+"""The share of the full ration below which a round is calm. That nobody is refused does not say so:
+clients that are let go while they hold back what they have would all send it at once."""
 
 
 class Connection(Protocol):
     """What the rationing has to know of a connection, and to tell it."""
 
     @property
-    def pressing(self) -> bool:
-        """Whether it has calls open that add to the load."""
+    def pressing(self) -> int:
+        """How many calls it has open that add to the load."""
 
     def ration(self, streams_max: int | None) -> None:
         """Let its client have so many streams open; None for as many as usual."""
@@ -38,14 +42,23 @@ class Connection(Protocol):
 class Backpressure:
     """Rations the streams of all connections while calls are refused for the load."""
 
-    def __init__(self, connections: Collection[Connection], *, streams_max: int) -> None:
+    def __init__(
+        self,
+        connections: Collection[Connection],
+        *,
+        streams_max: int,
+        overdue: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Prepare; nothing is rationed yet.
 
         Args:
             connections: All that are open, kept current by their owner.
             streams_max: How many streams they may have open together while rationed, at least 1.
                 Each may have one, however many there are.
+            overdue: Says whether calls that are taken in have to wait too long. A slow store has
+                its callers time out in a queue that is not long enough for refusals.
         """
+        self._overdue = overdue
         self._connections = connections
         self._streams_max = streams_max
         self._ration = float(streams_max)
@@ -58,14 +71,19 @@ class Backpressure:
         """Whether clients are held back."""
         return self._timer is not None
 
-    def refused(self) -> None:
-        """Note that a call was refused because of the load."""
+    def refused(self, *, informed: bool) -> None:
+        """Note that a call was refused because of the load.
+
+        Args:
+            informed: Whether its client knew its latest ration. Calls that were sent before do not
+                say that it is too large; a burst of them takes a second to refuse.
+        """
         if self._timer is None:
             self._calm_rounds = 0
             self._ration = float(self._streams_max)
             log.warning("clients are held back", streams_max=self._streams_max)
             self._begin_round()
-        self._refused = True
+        self._refused = self._refused or informed
 
     def stop(self) -> None:
         """Ration nothing more; connections keep the shares that they have."""
@@ -79,12 +97,14 @@ class Backpressure:
         The clock calls it; connections come and go, and fall idle.
         """
         self.stop()
-        if self._refused:
-            self._calm_rounds = 0
+        congested = self._refused or self._overdue()
+        if congested:
             self._ration = max(self._ration * _SHRINK, min(_STREAMS_LEAST, self._streams_max))
         else:
             self._ration = min(self._ration * _GROW, self._streams_max)
-            self._calm_rounds += self._ration == self._streams_max
+        pressing = sum(connection.pressing for connection in self._connections)
+        calm = not congested and pressing < self._streams_max * _CALM_SHARE
+        self._calm_rounds = self._calm_rounds + 1 if calm else 0
         if self._calm_rounds < _CALM_ROUNDS:
             self._begin_round()
         else:
@@ -93,8 +113,8 @@ class Backpressure:
 
     def _begin_round(self) -> None:
         self._refused = False
-        pressing = sum(connection.pressing for connection in self._connections)
-        self._give(max(1, int(self._ration) // max(1, pressing)))
+        busy = sum(connection.pressing > 0 for connection in self._connections)
+        self._give(max(1, int(self._ration) // max(1, busy)))
         self._timer = asyncio.get_running_loop().call_later(_ROUND_SECONDS, self.end_round)
 
     def _give(self, streams_max: int | None) -> None:

@@ -103,9 +103,9 @@ class ServerProtocol(H2Protocol):
         return self._connections.clock
 
     @property
-    def pressing(self) -> bool:
-        """Whether it has calls open that add to the load; see `CallHandler.lasting`."""
-        return len(self.processor.streams) > self.handler.lasting
+    def pressing(self) -> int:
+        """How many calls it has open that add to the load; see `CallHandler.lasting`."""
+        return len(self.processor.streams) - self.handler.lasting
 
     def ration(self, streams_max: int | None) -> None:
         """Let the client have fewer streams open than usual; None: as many as usual.

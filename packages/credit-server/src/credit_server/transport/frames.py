@@ -90,7 +90,8 @@ class ServerFrames(H2Connection):
         self.greeted = False
         """Whether the client's SETTINGS have come, which its preface ends with."""
         self._streams_wanted = self._streams_told = limits.streams_max
-        self._settings_unacknowledged = True  # the first are under way
+        self.settings_known = False
+        """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
         self._server_resets = 0
         self._resets = Budget(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
@@ -125,9 +126,9 @@ class ServerFrames(H2Connection):
             count: At least 1.
         """
         self._streams_wanted = count
-        if count != self._streams_told and not self._settings_unacknowledged:
+        if count != self._streams_told and self.settings_known:
             self._streams_told = count
-            self._settings_unacknowledged = True
+            self.settings_known = False
             self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: count})
 
     def send_data(
@@ -158,7 +159,7 @@ class ServerFrames(H2Connection):
     def _is_awaited(self, frame: Frame) -> bool:
         """Say whether the server has asked for a frame: the client does not pay for that one."""
         acknowledges = isinstance(frame, SettingsFrame) and "ACK" in frame.flags
-        return acknowledges and self._settings_unacknowledged
+        return acknowledges and not self.settings_known
 
     def _charge(self, budget: Budget, what: str, count: int = 1) -> None:
         if not budget.spend(count):
@@ -223,7 +224,7 @@ class ServerFrames(H2Connection):
         self.greeted = True
         if "ACK" in frame.flags:
             handled = super()._receive_settings_frame(frame)
-            self._settings_unacknowledged = False
+            self.settings_known = True
             self.limit_streams(self._streams_wanted)
             return handled
         if not _KNOWN_SETTINGS.issuperset(frame.settings):  # h2 would remember each for ever

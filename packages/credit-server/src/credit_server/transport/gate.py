@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 import structlog
 
@@ -19,6 +20,16 @@ _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
 _RETRY_STOPPING_SECONDS = 1.0
 _LOG_SECONDS = 1.0
+
+
+class Writes(Protocol):
+    """What knows how long writes wait; both are given how many calls run."""
+
+    def refusal(self, running: int) -> str | None:
+        """Say why no write is taken in now, as `Gate.shed_total` names it; None if writes are."""
+
+    def overdue(self, running: int) -> bool:
+        """Say whether a write that comes now is expected to wait too long."""
 
 
 class Gate:
@@ -38,19 +49,19 @@ class Gate:
         *,
         calls_max: int,
         loop_lag_seconds_max: float,
-        refuses_write: Callable[[int], str | None] = lambda _: None,
-        on_overload: Callable[[], None] = lambda: None,
+        writes: Writes | None = None,
+        on_overload: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Open the gate.
 
         Args:
             calls_max: How many calls may run.
             loop_lag_seconds_max: How late the event loop may be before new calls are refused.
-            refuses_write: Is given the number of running calls, and says why no write is taken in
-                now, or None if writes are.
-            on_overload: Is told of every call that is refused because of the load.
+            writes: Knows how long writes wait; None where nobody does.
+            on_overload: Is told of every call that is refused because of the load, and whether its
+                client knew its latest limits.
         """
-        self._refuses_write = refuses_write
+        self._writes = writes
         self._on_overload = on_overload
         self.stopping = False
         self.shed_total: Counter[str] = Counter()
@@ -69,6 +80,10 @@ class Gate:
         """How many calls run."""
         return self._running
 
+    def overdue(self) -> bool:
+        """Say whether a write that comes now is expected to wait too long."""
+        return self._writes is not None and self._writes.overdue(self._running)
+
     def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
         if self.stopping:
@@ -77,10 +92,17 @@ class Gate:
             return "calls"
         if self._lag.seconds() > self._lag_seconds_max:
             return "loop_lag"
-        return self._refuses_write(self._running) if path in WRITES else None
+        if self._writes is None or path not in WRITES:
+            return None
+        return self._writes.refusal(self._running)
 
-    def shed(self, cause: str) -> float:
-        """Count a refused call, and say in how many seconds it should come again."""
+    def shed(self, cause: str, *, informed: bool = True) -> float:
+        """Count a refused call, and say in how many seconds it should come again.
+
+        Args:
+            cause: Why, as `refusal` has said.
+            informed: Whether its client knew its latest limits.
+        """
         self.shed_total[cause] += 1
         self._unlogged += 1
         now = time.monotonic()
@@ -89,7 +111,7 @@ class Gate:
             self._logged_at, self._unlogged = now, 0
         if cause == "stopping":
             return self._pressure.refused(_RETRY_STOPPING_SECONDS)
-        self._on_overload()
+        self._on_overload(informed)
         return self._pressure.refused(_RETRY_SECONDS)
 
     def enter(self) -> None:

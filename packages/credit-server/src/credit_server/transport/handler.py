@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 from credit_models.codec import WireCodec
@@ -24,6 +25,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
 from credit_server.transport.call import Call
+from credit_server.transport.frames import ServerFrames
 from credit_server.transport.gate import Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -134,11 +136,12 @@ class CallHandler(Handler):
 
     def _shed(self, stream: H2Stream, fields: Mapping[str, str], cause: str) -> None:
         """Refuse a call in one packet, without a task, a message or a log line of its own."""
-        seconds = self._gate.shed(cause)
+        # grpclib writes after each frame; this one is ours: see `ServerFrames`.
+        http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
+        seconds = self._gate.shed(cause, informed=http.settings_known)
         if not stream.closable:
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
         headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
         http.send_headers(
             stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True

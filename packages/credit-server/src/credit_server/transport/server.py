@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl as tls
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from grpclib._typing import IServable
 from grpclib.config import Configuration
@@ -16,7 +16,8 @@ from credit_server.transport.access import Access
 from credit_server.transport.backpressure import Backpressure
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
-from credit_server.transport.handler import CallHandler, CallLimits, Gate
+from credit_server.transport.gate import Gate, Writes
+from credit_server.transport.handler import CallHandler, CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -44,7 +45,7 @@ class GrpcServer(Server):
         access: Access,
         connections: ConnectionLimits = _DEFAULTS,
         observer: CallObserver = UNOBSERVED,
-        refuses_write: Callable[[int], str | None] = lambda _: None,
+        writes: Writes | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -54,8 +55,7 @@ class GrpcServer(Server):
             access: Who may make which call.
             connections: Limits on connections.
             observer: Is told of every call.
-            refuses_write: Is given the number of running calls, and says why no write is taken in
-                now, or None if writes are.
+            writes: Knows how long writes wait; None where nobody does.
 
         Raises:
             LookupError: Something is served of which `access` does not know who may call it.
@@ -69,12 +69,16 @@ class GrpcServer(Server):
         self._observer = observer
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
-        self._backpressure = Backpressure(self._protocols, streams_max=limits.overload_streams_max)
         self._gate = Gate(
             calls_max=limits.calls_max,
             loop_lag_seconds_max=limits.loop_lag_seconds_max,
-            refuses_write=refuses_write,
-            on_overload=self._backpressure.refused,
+            writes=writes,
+            on_overload=lambda informed: self._backpressure.refused(informed=informed),
+        )
+        self._backpressure = Backpressure(
+            self._protocols,
+            streams_max=limits.overload_streams_max,
+            overdue=self._gate.overdue,
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._h2_config = H2Configuration(
