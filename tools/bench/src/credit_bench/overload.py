@@ -70,6 +70,7 @@ async def measure(
     *,
     seconds: float,
     warm_up_seconds: float = WARM_UP_SECONDS,
+    callers: Sequence[int] = CALLERS,
 ) -> Overload:
     """Find a server's best, flood it, and look at its best again.
 
@@ -79,13 +80,14 @@ async def measure(
         generate: Runs the load generator with arguments.
         seconds: The length of each measurement.
         warm_up_seconds: How long calls are made before it.
+        callers: Among which numbers of callers its best is looked for.
     """
 
-    async def closed(callers: int, name: str) -> Sample:
-        return await generate([*common, f"--callers={callers}", f"--seed={repetition}/{name}"])
+    async def closed(number: int, name: str) -> Sample:
+        return await generate([*common, f"--callers={number}", f"--seed={repetition}/{name}"])
 
     common = [f"--seconds={seconds}", f"--warm-up-seconds={warm_up_seconds}", "--goodput"]
-    searched = {callers: await closed(callers, f"{callers}") for callers in CALLERS}
+    searched = {number: await closed(number, f"{number}") for number in callers}
     best = _best(searched)
     rate = max(1.0, TIMES * searched[best].operations_per_second)
     return Overload(

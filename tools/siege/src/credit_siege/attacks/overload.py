@@ -1,9 +1,9 @@
-"""Ten times the load that the server can serve: what is left of its best, by `credit-bench`'s measure."""
+"""Ten times the load that the server can serve, and what is left of its best."""
 
 from collections.abc import Sequence
 
 from credit_bench.child import module, output
-from credit_bench.overload import GOAL, TIMES, WARM_UP_SECONDS, measure
+from credit_bench.overload import CALLERS, GOAL, TIMES, WARM_UP_SECONDS, measure
 from credit_bench.sample import Sample
 from credit_bench.system import System
 
@@ -30,6 +30,7 @@ async def _ten_times(target: Target) -> Outcome:
         generate,
         seconds=_SECONDS * target.scale,
         warm_up_seconds=WARM_UP_SECONDS * target.scale,
+        callers=CALLERS[: target.count(len(CALLERS))],
     )
     flooded = overload.flooded
     refused, kept_back = flooded.errors.get(_REFUSED, 0), flooded.errors.get(_KEPT_BACK, 0)
