@@ -11,6 +11,8 @@ from credit_client.connection import ClientProtocol
 from credit_client.keepalive import KEEPALIVE_TIMES
 from grpclib.config import Configuration
 from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import SettingCodes, Settings
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "localhost")]
 
@@ -80,3 +82,28 @@ async def test_a_closed_connection_leaves_no_timer(vanished_port: int) -> None:
     await asyncio.sleep(0)
     gc.collect()
     assert remains() is None
+
+
+async def test_a_call_that_waits_for_a_free_stream_begins_when_the_server_allows_more() -> None:
+    """A server that was overloaded allows more streams again without ending one."""
+    server = H2Connection(H2Configuration(client_side=False))
+    server.local_settings = Settings(
+        client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1}
+    )
+    server.initiate_connection()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        protocol = await _open(listening.getsockname()[1])
+        protocol.data_received(server.data_to_send())
+        await protocol.connection.create_stream().send_request(
+            REQUEST, _processor=protocol.processor
+        )
+        second = protocol.connection.create_stream()
+        waiting = asyncio.create_task(second.send_request(REQUEST, _processor=protocol.processor))
+        while not protocol.connection.stream_close_waiter._waiters:  # noqa: ASYNC110 - it will wait
+            await asyncio.sleep(0)
+        server.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+        protocol.data_received(server.data_to_send())
+        await waiting
+        assert second.id == 3
+        protocol.transport.abort()
+        await protocol.lost

@@ -3,9 +3,11 @@
 Wall-clock limits are for `make siege` to judge. Here cost is told in what ordinary calls cost.
 """
 
+import re
+
 import pytest
 from credit_siege.attack import Attack
-from credit_siege.attacks import ATTACKS, connections, floods, resets, stop
+from credit_siege.attacks import ATTACKS, connections, floods, overload, resets, stop
 from credit_siege.siege import Besieged, assail, defended
 
 # It waits so long for the server only where a test fails.
@@ -20,7 +22,9 @@ def scale(attack: Attack) -> float:
 
 
 @pytest.mark.parametrize(
-    "attack", [a for a in ATTACKS if not a.ends_server], ids=lambda attack: attack.name
+    "attack",
+    [attack for attack in ATTACKS if not (attack.ends_server or attack.exhausts)],
+    ids=lambda attack: attack.name,
 )
 async def test_an_attack_ends_as_required_and_the_neighbour_is_served(
     attack: Attack, besieged: Besieged
@@ -41,6 +45,18 @@ async def test_an_attack_costs_less_than_thousands_of_ordinary_calls(
     row = await assail(attack, besieged, seconds=SECONDS, rest_seconds=0)
     assert row.cost is not None
     assert row.cost.cpu_seconds <= ordinary_cpu_seconds
+
+
+async def test_ten_times_the_load_is_offered_and_what_is_left_is_told(
+    besieged: Besieged, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (attack,) = overload.ATTACKS
+    folder = tmp_path_factory.mktemp("overload")
+    uri, database = besieged.server.uri, besieged.server.database
+    async with defended(uri, database, folder) as other:
+        row = await assail(attack, other, seconds=SECONDS, scale=0.05, rest_seconds=0)
+    # How much is left, a busy machine decides.
+    assert re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen), row.outcome.seen
 
 
 async def test_a_server_that_is_told_to_stop_under_load_loses_nothing(

@@ -43,6 +43,17 @@ def test_all_that_is_wrong_is_named() -> None:
     ]
 
 
+def test_a_neighbour_may_be_refused_where_more_is_asked_for_than_can_be_served() -> None:
+    refused = replace(
+        ROW,
+        attack=replace(ROW.attack, exhausts=True),
+        attacked=Experience(calls=9, failed=["Unavailable"], worst_seconds=5),
+    )
+    assert refused.failures == []
+    lost = replace(refused, attacked=replace(refused.attacked, failed=["DeadlineExceeded"]))
+    assert lost.failures == ["neighbour: 1 DeadlineExceeded"]
+
+
 def test_a_server_that_ends_of_an_attack_fails() -> None:
     assert replace(ROW, cost=None).failures == ["the server has ended"]
 

@@ -198,3 +198,40 @@ async def test_an_idle_lane_refuses_nobody_however_slow_it_was(
         await settled(running)
         store.released.release()
         await settled(submit(committer, store, seconds_left=0.5))
+
+
+async def test_who_would_leave_during_the_batch_is_refused_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, watching = HeldStore(), Watching()
+    async with committing(store, LIMITS, watching) as committer:
+        clock = Clock(monkeypatch)
+        running = await slow_lane(committer, store, clock, seconds=2.0)
+        patient = submit(committer, store)
+        hasty = submit(committer, store, seconds_left=1.6)
+        await turns()
+        clock.seconds += 1.0  # the batch under way takes longer than was expected
+        store.released.release()
+        await settled(running)
+        await store.entered.acquire()
+        with pytest.raises(Overloaded):
+            await hasty
+        store.released.release()
+        await settled(patient)
+    assert watching.sheds == ["deadline"]
+
+
+async def test_the_committer_refuses_before_it_knows_the_lane_only_where_many_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = HeldStore()
+    async with committing(store, replace(LIMITS, wait_seconds_max=1.0)) as committer:
+        assert committer.refusal(1000) is None  # nothing is known yet
+        assert not committer.overdue(1000)
+        running = await slow_lane(committer, store, Clock(monkeypatch), seconds=2.0)
+        assert committer.refusal(4) is None
+        assert committer.overdue(4)  # they are taken in, and are late
+        assert not committer.overdue(1)
+        assert committer.refusal(1000) == "expected_wait"
+        store.released.release()
+        await settled(running)

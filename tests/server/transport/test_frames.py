@@ -9,13 +9,16 @@ import pytest
 from credit_models import UserCredits, UserId
 from credit_models.codec import encode
 from credit_server.transport.connections import Closing
-from credit_server.transport.frames import _SLICE_FRAMES, ServerFrames
+from credit_server.transport.frames import _SLICE_FRAMES, FloodError, ServerFrames
 from credit_server.transport.limits import ConnectionLimits
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
+from h2.events import RequestReceived
 from h2.exceptions import FrameTooLargeError
+from h2.settings import SettingCodes
 
 from tests.server.transport.raw import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -39,6 +42,7 @@ PATH = SERVICE + "GetUserCredits"
 CALL = block(call_headers(PATH))
 SOUND = framed(encode(UserId(user_id=7)))
 CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+ACKNOWLEDGED = frame(SETTINGS, flags=ACK)
 GROWTH_BYTES_MAX = 20 * 2**20
 
 
@@ -218,6 +222,61 @@ def test_a_buffer_is_read_in_slices() -> None:
     while server.has_more:
         turns.append(len(server.receive_data(b"")))
     assert turns == [_SLICE_FRAMES, _SLICE_FRAMES, 1]
+
+
+def told(server: ServerFrames) -> list[int]:
+    """How many streams the SETTINGS that are to be sent allow for."""
+    data, found = server.data_to_send(), []
+    while data:
+        length, type_, flags = int.from_bytes(data[:3]), data[3], data[4]
+        payload, data = data[9 : 9 + length], data[9 + length :]
+        if type_ == SETTINGS and not flags & ACK:
+            found.append(
+                dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
+            )
+    return found
+
+
+def test_a_client_is_told_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
+    server = frames()
+    assert told(server) == [256]
+    server.limit_streams(9)
+    assert told(server) == []
+    server.receive_data(ACKNOWLEDGED)
+    assert told(server) == [9]
+    for count in (8, 7, 6):
+        server.limit_streams(count)
+    assert told(server) == []
+    server.receive_data(ACKNOWLEDGED)
+    assert told(server) == [6]
+    server.receive_data(ACKNOWLEDGED)
+    server.limit_streams(6)
+    assert told(server) == []
+
+
+def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
+    server = frames()
+    server.limit_streams(1)
+    # Those were under way.
+    early = server.receive_data(begin(1) + begin(3))
+    assert [type(event) for event in early] == [RequestReceived] * 2
+    server.receive_data(ACKNOWLEDGED)  # the first SETTINGS, which say nothing of a limit of one
+    assert server.receive_data(begin(5))
+    server.receive_data(ACKNOWLEDGED)
+    server.clear_outbound_data_buffer()
+    assert server.receive_data(begin(7)) == []
+    assert server.data_to_send()[3] == RST_STREAM
+
+
+def test_acknowledging_what_the_server_asked_for_is_free() -> None:
+    server = frames(ConnectionLimits(control_frames_burst=2, control_frames_per_second=1))
+    server.receive_data(ACKNOWLEDGED)
+    for count in range(1, 100):
+        server.limit_streams(count)
+        server.receive_data(ACKNOWLEDGED)
+    server.receive_data(ACKNOWLEDGED)  # for nothing: the SETTINGS of `frames` were the first of two
+    with pytest.raises(FloodError):
+        server.receive_data(ACKNOWLEDGED)
 
 
 def test_a_header_block_may_come_in_slices() -> None:

@@ -155,11 +155,11 @@ async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are(
 
 async def test_calls_are_refused_while_the_loop_is_late_and_taken_in_after_it() -> None:
     gate = Gate(calls_max=100, loop_lag_seconds_max=0.02)
-    assert gate.refusal() is None
+    assert gate.refusal("/any") is None
     gate.enter()
     time.sleep(0.1)  # noqa: ASYNC251 - this is what is measured: a loop that stands still
-    assert gate.refusal() == "loop_lag"
-    while gate.refusal() is not None:  # noqa: ASYNC110 - the next beat finds the loop in time
+    assert gate.refusal("/any") == "loop_lag"
+    while gate.refusal("/any") is not None:  # noqa: ASYNC110 - the next beat finds the loop in time
         await asyncio.sleep(0)
 
 
@@ -173,13 +173,13 @@ async def test_a_quiet_loop_is_not_late() -> None:
 async def test_a_stopping_gate_refuses_whatever_the_load() -> None:
     gate = Gate(calls_max=100, loop_lag_seconds_max=1)
     gate.stopping = True
-    assert gate.refusal() == "stopping"
+    assert gate.refusal("/any") == "stopping"
 
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_as_many_calls_as_are_allowed_run(count: int) -> None:
     gate = Gate(calls_max=count, loop_lag_seconds_max=60)
     for _ in range(count):
-        assert gate.refusal() is None
+        assert gate.refusal("/any") is None
         gate.enter()
-    assert gate.refusal() == "calls"
+    assert gate.refusal("/any") == "calls"

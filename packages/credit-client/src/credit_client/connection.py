@@ -2,8 +2,8 @@
 
 What grpclib 0.4.9 does otherwise: an unknown frame type, or an informational response, kills the
 connection; an empty DATA frame counts as the end of the stream; a call that waits for a free stream
-or for the socket's buffer waits for ever once the connection is gone; an error of the parser that
-is not h2's own reaches the event loop.
+or for the socket's buffer waits for ever once the connection is gone, and does not notice that the
+server allows more streams; an error of the parser that is not h2's own reaches the event loop.
 
 An answer that is complete when the connection goes is kept. A GOAWAY still ends every other call on
 the connection, also those that the server would finish: h2 takes no frame after it. Such calls are
@@ -21,7 +21,8 @@ from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
-from h2.events import DataReceived, Event
+from h2.events import DataReceived, Event, RemoteSettingsChanged
+from h2.settings import SettingCodes
 
 from credit_client.header_log import keep_tokens_out
 from credit_client.keepalive import Keepalive, KeepaliveTimes
@@ -69,6 +70,12 @@ class _Processor(EventsProcessor):
     def process_data_received(self, event: DataReceived) -> None:
         if event.flow_controlled_length:
             super().process_data_received(event)
+
+    def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
+        super().process_remote_settings_changed(event)
+        if SettingCodes.MAX_CONCURRENT_STREAMS in event.changed_settings:
+            # Calls wait for one to end; a busy server that allows more again ends none.
+            self.connection.stream_close_waiter.set()
 
     def register(self, stream: Stream) -> Callable[[], None]:
         release = super().register(stream)

@@ -130,6 +130,7 @@ async def serve(settings: ServerSettings) -> None:
                 observer=telemetry.calls(
                     services, server_address=settings.host, server_port=settings.port
                 ),
+                writes=committer,
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
             telemetry.connections.watch_open(lambda: len(server.connections.members))
@@ -242,6 +243,7 @@ def _call_limits(settings: ServerSettings) -> CallLimits:
         stream_deadline_seconds=settings.stream_deadline_seconds,
         deadline_seconds_max=settings.deadline_seconds_max,
         loop_lag_seconds_max=settings.loop_lag_seconds_max,
+        overload_streams_max=settings.overload_streams_max,
     )
 
 

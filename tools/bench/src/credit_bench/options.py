@@ -22,6 +22,8 @@ class Options:
         seed: What the requests are drawn from, and the same for both servers.
         systems: What is measured.
         mongodb_uri: The replica set; None starts a private mongod.
+        cells: Whether the cells are measured.
+        overload: Whether the overload is measured.
         json: Where all samples go; None for nowhere.
     """
 
@@ -34,6 +36,8 @@ class Options:
     systems: tuple[System, ...]
     mongodb_uri: str | None
     json: Path | None
+    cells: bool = True
+    overload: bool = True
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -58,6 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--seed", type=int, help="what the requests are drawn from")
     parser.add_argument("--only", type=System, choices=System, help="measure one server alone")
     parser.add_argument("--mongodb-uri", help="a replica set to use instead of a private mongod")
+    parser.add_argument("--overload", action="store_true", help="measure the overload alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to a file")
     parser.add_argument(
         "--quick",
@@ -75,6 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         systems=tuple(System) if parsed.only is None else (parsed.only,),
         mongodb_uri=parsed.mongodb_uri,
         json=parsed.json,
+        cells=not parsed.overload,
     )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from credit_bench.audit import Audit
 from credit_bench.options import Options
+from credit_bench.overload import GOAL, TIMES, Overload, kept_median
 from credit_bench.run import Result
 from credit_bench.summary import Figures, Ratio, Row
 from credit_bench.system import System
@@ -47,14 +48,50 @@ def table(rows: Sequence[Row], options: Options) -> Table:
     return made
 
 
+def overload_table(overloads: Sequence[Overload]) -> Table:
+    """Make the table of what is left of each server's best under an overload."""
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption="Goodput: calls per second that are answered OK within a second of their arrival",
+    )
+    for column in ("server", "at best", "callers", f"at {TIMES}x", "kept", "p50/p99 ms"):
+        made.add_column(column, justify="left" if column == "server" else "right", no_wrap=True)
+    made.add_column("what became of the others")
+    for overload in overloads:
+        flooded = overload.flooded
+        made.add_row(
+            overload.system,
+            f"{overload.best:.0f}",
+            str(overload.callers),
+            f"{flooded.operations_per_second:.0f}",
+            f"{overload.kept:.0%}",
+            f"{_milliseconds(flooded.p50_ms)}/{_milliseconds(flooded.p99_ms)}",
+            ", ".join(f"{name} {count}" for name, count in sorted(flooded.errors.items())),
+        )
+    return made
+
+
 def verdicts(result: Result) -> list[str]:
     """Say in sentences what the audits found, and whether anything spoils the figures."""
     sentences = [_verdict(system, audit) for system, audit in result.audits.items()]
     if not result.clean:
         sentences.append("NOT CLEAN: calls failed or an audit did; do not quote these figures.")
+    sentences.extend(_kept(result.overloads, system) for system in System)
     shares = [measurement.sample.generator_cpu_share for measurement in result.measurements]
-    sentences.append(f"The load generator used {max(shares):.0%} of a core at most.")
-    return sentences
+    shares += [overload.flooded.generator_cpu_share for overload in result.overloads]
+    sentences.append(f"The load generator used {max(shares, default=0):.0%} of a core at most.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _kept(overloads: Sequence[Overload], system: System) -> str:
+    kept = kept_median(overloads, system)
+    if kept is None:
+        return ""
+    return (
+        f"{system}: under {TIMES} times the load {kept:.0%} of the best goodput is left"
+        f" (goal {GOAL:.0%})."
+    )
 
 
 def document(result: Result, rows: Sequence[Row], options: Options) -> str:
@@ -72,6 +109,10 @@ def document(result: Result, rows: Sequence[Row], options: Options) -> str:
         "clean": result.clean,
         "rows": [asdict(row) for row in rows],
         "measurements": [asdict(measurement) for measurement in result.measurements],
+        "overloads": [
+            {**asdict(overload), "best": overload.best, "kept": overload.kept}
+            for overload in result.overloads
+        ],
         "audits": {
             system: {**asdict(audit), "passed": audit.passed}
             for system, audit in result.audits.items()
@@ -82,7 +123,10 @@ def document(result: Result, rows: Sequence[Row], options: Options) -> str:
 
 def show(result: Result, rows: Sequence[Row], options: Options, console: Console) -> None:
     """Print the table and the verdicts."""
-    console.print(table(rows, options))
+    if rows:
+        console.print(table(rows, options))
+    if result.overloads:
+        console.print(overload_table(result.overloads))
     for sentence in verdicts(result):
         console.print(sentence, highlight=False)
 

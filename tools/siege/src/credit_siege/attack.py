@@ -58,6 +58,8 @@ class Attack:
         run: Does it.
         heavy: It uses the server up: the next row gets a fresh one, whose memory can be measured.
         ends_server: The server is told to stop, so that the neighbour cannot be served.
+        exhausts: It asks for more than can be served of what is allowed: the neighbour is refused
+            too, and waits like everybody.
         lists_history: It asks for the long history, which takes a while to write.
         growth_bytes_max: By how much the server's memory may grow. More than usual where the
             server is asked for what it allows: memory per connection is bounded by their number.
@@ -68,5 +70,6 @@ class Attack:
     run: Callable[[Target], Awaitable[Outcome]]
     heavy: bool = True
     ends_server: bool = False
+    exhausts: bool = False
     lists_history: bool = False
     growth_bytes_max: int = GROWTH_BYTES_MAX

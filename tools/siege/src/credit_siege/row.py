@@ -10,6 +10,9 @@ from credit_siege.neighbour import Experience
 NEIGHBOUR_SECONDS_MAX = 0.5
 """How long a well-behaved caller may have to wait while others attack."""
 
+_REFUSED = "Unavailable"
+"""How the SDK names what the server refuses for the load."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
@@ -56,10 +59,12 @@ class Row:
 
     def _neighbour_failures(self) -> list[str]:
         found = []
-        if self.attacked.failed:
-            counts = Counter(self.attacked.failed)
+        counts = Counter(self.attacked.failed)
+        if self.attack.exhausts:
+            del counts[_REFUSED]
+        if counts:
             found.append("neighbour: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-        if self.attacked.worst_seconds > NEIGHBOUR_SECONDS_MAX:
+        if not self.attack.exhausts and self.attacked.worst_seconds > NEIGHBOUR_SECONDS_MAX:
             found.append("neighbour waited")
         if self.cost is None:
             found.append("the server has ended")

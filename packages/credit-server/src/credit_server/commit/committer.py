@@ -37,7 +37,7 @@ class CommitLimits:
 
     lanes: int = 2
     waiting_max: int = 4096
-    wait_seconds_max: float = 1.0
+    wait_seconds_max: float = 0.5
     batch_max: int = 256
     retry_seconds: float = 10.0
     backoff_initial_seconds: float = 0.005
@@ -97,6 +97,35 @@ class Committer:
         """How many writes are without an answer, those under way included."""
         return sum(lane.unanswered for lane in self._lanes)
 
+    def refusal(self, running: int) -> str | None:
+        """Say why a write is best refused before anything is known of it, or None.
+
+        To find out which lane it is for costs as much as to serve it, so all lanes are taken
+        together; those who hit one that is worse off are refused by `submit`.
+
+        Args:
+            running: How many calls the server has taken in and not answered. Many of a burst may
+                not have come as far as `submit`.
+
+        Returns:
+            The cause, as `CommitObserver.shed` names it. The observer is not told.
+        """
+        fits = self._queued(running) < len(self._lanes) * self._limits.batch_max
+        return "expected_wait" if not fits and self.overdue(running) else None
+
+    def overdue(self, running: int) -> bool:
+        """Say whether a write that comes now is expected to wait too long, refused or not.
+
+        Args:
+            running: As for `refusal`.
+        """
+        queued = max(0, self._queued(running)) // len(self._lanes)
+        expected = max(lane.expected_seconds(queued) for lane in self._lanes)
+        return expected > self._limits.wait_seconds_max
+
+    def _queued(self, running: int) -> int:
+        return running - sum(lane.under_way for lane in self._lanes)
+
     async def submit(
         self,
         command: Command,
@@ -134,8 +163,10 @@ class Committer:
                 retry_seconds=self._pressure.refused(lane.expected_seconds()),
             )
         self._pressure.admitted()
-        answer: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
-        lane.offer(Entry(command, answer, context))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
+        deadline = None if seconds_left is None else loop.time() + seconds_left
+        lane.offer(Entry(command, answer, context, deadline))
         return await answer
 
     async def __aenter__(self) -> "Committer":

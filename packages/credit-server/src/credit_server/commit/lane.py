@@ -14,7 +14,7 @@ from datetime import datetime
 from random import Random
 
 from credit_server.commit.cache import Cache
-from credit_server.commit.errors import NotCommitted, ResultUnknown
+from credit_server.commit.errors import NotCommitted, Overloaded, ResultUnknown
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pace import Pace
 from credit_server.commit.plan import Known, Plan, plan
@@ -74,11 +74,19 @@ class LaneLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command that waits, where its answer goes, and what its batch's observer is told."""
+    """A command that waits.
+
+    Attributes:
+        command: What to decide.
+        answer: Where its answer goes.
+        context: What its batch's observer is told.
+        deadline: The loop's time from which its caller waits no more; None where it waits for ever.
+    """
 
     command: Command
     answer: "asyncio.Future[Receipt | Refusal]"
     context: object = None
+    deadline: float | None = None
 
 
 class Lane:
@@ -127,22 +135,28 @@ class Lane:
         if self._unanswered >= self._limits.waiting_max:
             return "queue_full"
         expected = self.expected_seconds()
-        if (
-            self._waiting_live >= self._limits.batch_max
-            and expected > self._limits.wait_seconds_max
-        ):
+        if self.queued >= self._limits.batch_max and expected > self._limits.wait_seconds_max:
             return "expected_wait"
         if seconds_left is not None and self._pace.busy and expected > seconds_left:
             return "deadline"
         return None
 
-    def expected_seconds(self) -> float:
-        """Estimate how long a command that comes now waits for its answer."""
+    def expected_seconds(self, queued: int | None = None) -> float:
+        """Estimate how long a command that comes now waits for its answer.
+
+        Args:
+            queued: How many are to be thought of as queued before it; None for those that are.
+        """
         now = asyncio.get_running_loop().time()
-        return self._pace.seconds_until_settled(self._waiting_live, now)
+        return self._pace.seconds_until_settled(self.queued if queued is None else queued, now)
 
     @property
-    def _waiting_live(self) -> int:
+    def under_way(self) -> int:
+        """How many commands are in the batch that is under way."""
+        return self._pace.size
+
+    @property
+    def queued(self) -> int:
         """How many wait for a batch and have not left."""
         return max(0, self._unanswered - self._pace.size)
 
@@ -188,11 +202,22 @@ class Lane:
         self._observer.batch_settled(len(batch), ended - began, self._attempts)
 
     def _take(self) -> list[Entry]:
-        """Take the next batch off the queue. Whoever no longer waits for an answer is left out."""
+        """Take the next batch off the queue.
+
+        Whoever no longer waits for an answer is left out, and so is who will not wait long enough:
+        under load the batch would otherwise be made up of those who leave while it commits.
+        """
+        now = asyncio.get_running_loop().time()
         batch: list[Entry] = []
         while self._waiting and len(batch) < self._limits.batch_max:
             entry = self._waiting.popleft()
-            if not entry.answer.done():
+            if entry.answer.done():
+                continue
+            settled_at = now + self._pace.seconds_until_settled(len(batch), now)
+            if batch and entry.deadline is not None and entry.deadline < settled_at:
+                self._observer.shed("deadline")
+                entry.answer.set_exception(Overloaded("the answer would come too late"))
+            else:
                 batch.append(entry)
         if not self._waiting and not self._stopping:
             self._arrived.clear()

@@ -19,7 +19,7 @@ class CommitSettings(BaseModel):
         " refused as OVERLOADED",
     )
     commit_wait_seconds_max: Seconds = Field(
-        default=1.0,
+        default=0.5,
         description="how long a write may be expected to wait; more are refused as OVERLOADED",
     )
     commit_batch_max: int = Field(

@@ -42,6 +42,11 @@ class TransportSettings(ConnectionSettings):
         description="how late the server's event loop may be; beyond it new calls are refused as"
         " OVERLOADED",
     )
+    overload_streams_max: Count = Field(
+        default=768,
+        description="calls that all clients together may have open while calls are refused;"
+        " clients keep back what is more",
+    )
     list_page_size: Count = Field(
         default=100,
         description="entries of a list that are read and held at a time; a page is made into"

@@ -111,6 +111,24 @@ class ServerProtocol(H2Protocol):
         """The time in seconds."""
         return self._connections.clock
 
+    @property
+    def pressing(self) -> int:
+        """How many calls it has open that add to the load; see `CallHandler.lasting`."""
+        return len(self.processor.streams) - self.handler.lasting
+
+    def ration(self, streams_max: int | None) -> None:
+        """Let the client have fewer streams open than usual; None: as many as usual.
+
+        Lists and calls that watch the health are not counted: they may last longer than the load,
+        and a client with a small ration could call nothing else meanwhile.
+        """
+        if self._closing is not None or self._transport.is_closing():
+            return
+        usual = self._limits.streams_max
+        share = usual if streams_max is None else min(streams_max + self.handler.lasting, usual)
+        self._frames.limit_streams(share)
+        self.connection.flush()
+
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: the client has sent something."""
         if self._closing is None:

@@ -89,6 +89,9 @@ class ServerFrames(H2Connection):
         self.incoming_buffer: _Slices = _Slices(limits.header_bytes_max)
         self.greeted = False
         """Whether the client's SETTINGS have come, which its preface ends with."""
+        self._streams_wanted = self._streams_told = limits.streams_max
+        self.settings_known = False
+        """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
         self._server_resets = 0
         self._resets = Budget(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
@@ -112,6 +115,22 @@ class ServerFrames(H2Connection):
         self._resets.refill(now)
         self._control.refill(now)
 
+    def limit_streams(self, count: int) -> None:
+        """Tell the client how many streams it may have open from now on.
+
+        One change at a time: h2 holds a client to what it has acknowledged, and takes the first
+        acknowledgement for all that was sent before. A client that acknowledges nothing is told
+        nothing more.
+
+        Args:
+            count: At least 1.
+        """
+        self._streams_wanted = count
+        if count != self._streams_told and self.settings_known:
+            self._streams_told = count
+            self.settings_known = False
+            self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: count})
+
     def send_data(
         self,
         stream_id: int,
@@ -129,13 +148,18 @@ class ServerFrames(H2Connection):
                 self._charge(self._control, "small DATA frames")
         elif isinstance(frame, RstStreamFrame):
             self._charge(self._resets, "resets")
-        elif not isinstance(frame, HeadersFrame):
+        elif not isinstance(frame, HeadersFrame) and not self._is_awaited(frame):
             self._charge(self._control, "control frames")
         events = super()._receive_frame(frame)
         if self._server_resets:
             count, self._server_resets = self._server_resets, 0
             self._charge(self._resets, "faults", count)
         return events
+
+    def _is_awaited(self, frame: Frame) -> bool:
+        """Say whether the server has asked for a frame: the client does not pay for that one."""
+        acknowledges = isinstance(frame, SettingsFrame) and "ACK" in frame.flags
+        return acknowledges and not self.settings_known
 
     def _charge(self, budget: Budget, what: str, count: int = 1) -> None:
         if not budget.spend(count):
@@ -198,6 +222,11 @@ class ServerFrames(H2Connection):
 
     def _receive_settings_frame(self, frame: SettingsFrame) -> Handled:
         self.greeted = True
+        if "ACK" in frame.flags:
+            handled = super()._receive_settings_frame(frame)
+            self.settings_known = True
+            self.limit_streams(self._streams_wanted)
+            return handled
         if not _KNOWN_SETTINGS.issuperset(frame.settings):  # h2 would remember each for ever
             frame.settings = {
                 code: value for code, value in frame.settings.items() if code in _KNOWN_SETTINGS

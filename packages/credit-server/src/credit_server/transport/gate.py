@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 import structlog
 
@@ -11,10 +13,23 @@ from credit_server.commit.pressure import Pressure
 
 log = structlog.get_logger("credit_server.calls")
 
+WRITES = frozenset({"/credit.v1.CreditService/AddCredits", "/credit.v1.CreditService/UseCredits"})
+"""The calls that wait for a commit."""
+
 _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
 _RETRY_STOPPING_SECONDS = 1.0
 _LOG_SECONDS = 1.0
+
+
+class Writes(Protocol):
+    """What knows how long writes wait; both are given how many calls run."""
+
+    def refusal(self, running: int) -> str | None:
+        """Say why no write is taken in now, as `Gate.shed_total` names it; None if writes are."""
+
+    def overdue(self, running: int) -> bool:
+        """Say whether a write that comes now is expected to wait too long."""
 
 
 class Gate:
@@ -25,16 +40,29 @@ class Gate:
 
     Attributes:
         stopping: Whether the server is shutting down and takes in nothing more.
-        shed_total: How many calls were refused, by cause: `calls`, `loop_lag` or `stopping`.
+        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, `stopping`, or what
+            the way in for writes says.
     """
 
-    def __init__(self, *, calls_max: int, loop_lag_seconds_max: float) -> None:
+    def __init__(
+        self,
+        *,
+        calls_max: int,
+        loop_lag_seconds_max: float,
+        writes: Writes | None = None,
+        on_overload: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         """Open the gate.
 
         Args:
             calls_max: How many calls may run.
             loop_lag_seconds_max: How late the event loop may be before new calls are refused.
+            writes: Knows how long writes wait; None where nobody does.
+            on_overload: Is told of every call that is refused because of the load, and whether its
+                client knew its latest limits.
         """
+        self._writes = writes
+        self._on_overload = on_overload
         self.stopping = False
         self.shed_total: Counter[str] = Counter()
         self._calls_max = calls_max
@@ -52,7 +80,11 @@ class Gate:
         """How many calls run."""
         return self._running
 
-    def refusal(self) -> str | None:
+    def overdue(self) -> bool:
+        """Say whether a write that comes now is expected to wait too long."""
+        return self._writes is not None and self._writes.overdue(self._running)
+
+    def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
         if self.stopping:
             return "stopping"
@@ -60,19 +92,27 @@ class Gate:
             return "calls"
         if self._lag.seconds() > self._lag_seconds_max:
             return "loop_lag"
-        return None
+        if self._writes is None or path not in WRITES:
+            return None
+        return self._writes.refusal(self._running)
 
-    def shed(self, cause: str) -> float:
-        """Count a refused call, and say in how many seconds it should come again."""
+    def shed(self, cause: str, *, informed: bool = True) -> float:
+        """Count a refused call, and say in how many seconds it should come again.
+
+        Args:
+            cause: Why, as `refusal` has said.
+            informed: Whether its client knew its latest limits.
+        """
         self.shed_total[cause] += 1
         self._unlogged += 1
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
             log.warning("calls are refused", cause=cause, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
-        return self._pressure.refused(
-            _RETRY_STOPPING_SECONDS if cause == "stopping" else _RETRY_SECONDS
-        )
+        if cause == "stopping":
+            return self._pressure.refused(_RETRY_STOPPING_SECONDS)
+        self._on_overload(informed)
+        return self._pressure.refused(_RETRY_SECONDS)
 
     def enter(self) -> None:
         """Count a call that begins."""

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 from credit_models.codec import WireCodec
@@ -24,6 +25,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
 from credit_server.transport.call import Call
+from credit_server.transport.frames import ServerFrames
 from credit_server.transport.gate import Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -50,6 +52,8 @@ class CallLimits:
         stream_deadline_seconds: How long a call with a stream of answers has.
         deadline_seconds_max: How long any call has, whatever its client says.
         loop_lag_seconds_max: How late the event loop may be before new calls are refused.
+        overload_streams_max: How many streams all connections together may have open while calls
+            are refused.
     """
 
     message_bytes_max: int
@@ -58,10 +62,16 @@ class CallLimits:
     stream_deadline_seconds: float = 600.0
     deadline_seconds_max: float = 3600.0
     loop_lag_seconds_max: float = 1.0
+    overload_streams_max: int = 768
 
 
 class CallHandler(Handler):
-    """Serves the calls of one connection. Replaces grpclib's own request handler."""
+    """Serves the calls of one connection. Replaces grpclib's own request handler.
+
+    Attributes:
+        lasting: How many calls are open that may last for long: lists, and all of gRPC's own
+            services.
+    """
 
     def __init__(
         self,
@@ -78,6 +88,7 @@ class CallHandler(Handler):
         self._access = access
         self._observer = observer
         self._flushing = False
+        self.lasting = 0
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what was written once all that is ready now has been written.
@@ -103,7 +114,7 @@ class CallHandler(Handler):
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not _is_standard(fields)
         if counted:
-            cause = self._gate.refusal()
+            cause = self._gate.refusal(fields.get(":path", ""))
             if cause is not None:
                 self._shed(stream, fields, cause)
                 release_stream()
@@ -114,15 +125,23 @@ class CallHandler(Handler):
         task.add_done_callback(lambda _: release_stream())
         if counted:
             task.add_done_callback(self._gate.leave)
+        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
+        if not counted or method.cardinality.server_streaming:
+            self.lasting += 1
+            task.add_done_callback(self._lasted)
         self._tasks[stream] = task
+
+    def _lasted(self, _: "asyncio.Task[None]") -> None:
+        self.lasting -= 1
 
     def _shed(self, stream: H2Stream, fields: Mapping[str, str], cause: str) -> None:
         """Refuse a call in one packet, without a task, a message or a log line of its own."""
-        seconds = self._gate.shed(cause)
+        # grpclib writes after each frame; this one is ours: see `ServerFrames`.
+        http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
+        seconds = self._gate.shed(cause, informed=http.settings_known)
         if not stream.closable:
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
         headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
         http.send_headers(
             stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True

@@ -13,9 +13,11 @@ from grpclib.server import Server
 from h2.config import H2Configuration
 
 from credit_server.transport.access import Access
+from credit_server.transport.backpressure import Backpressure
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
-from credit_server.transport.handler import CallHandler, CallLimits, Gate
+from credit_server.transport.gate import Gate, Writes
+from credit_server.transport.handler import CallHandler, CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -43,6 +45,7 @@ class GrpcServer(Server):
         access: Access,
         connections: ConnectionLimits = _DEFAULTS,
         observer: CallObserver = UNOBSERVED,
+        writes: Writes | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -52,6 +55,7 @@ class GrpcServer(Server):
             access: Who may make which call.
             connections: Limits on connections.
             observer: Is told of every call.
+            writes: Knows how long writes wait; None where nobody does.
 
         Raises:
             LookupError: Something is served of which `access` does not know who may call it.
@@ -63,11 +67,19 @@ class GrpcServer(Server):
         self._limits = limits
         self._connection_limits = connections
         self._observer = observer
-        self._gate = Gate(
-            calls_max=limits.calls_max, loop_lag_seconds_max=limits.loop_lag_seconds_max
-        )
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
+        self._gate = Gate(
+            calls_max=limits.calls_max,
+            loop_lag_seconds_max=limits.loop_lag_seconds_max,
+            writes=writes,
+            on_overload=lambda informed: self._backpressure.refused(informed=informed),
+        )
+        self._backpressure = Backpressure(
+            self._protocols,
+            streams_max=limits.overload_streams_max,
+            overdue=self._gate.overdue,
+        )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._h2_config = H2Configuration(
             client_side=False,
@@ -135,6 +147,7 @@ class GrpcServer(Server):
         """
         assert self._server is not None  # noqa: S101 - for the type checker
         self._gate.stopping = True
+        self._backpressure.stop()
         self._server.close()
         try:
             async with asyncio.timeout(grace_seconds):

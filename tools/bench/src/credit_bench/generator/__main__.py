@@ -1,6 +1,7 @@
 """Runs the load generator as a process of its own and prints a sample as one line of JSON."""
 
 import argparse
+import asyncio
 import sys
 from itertools import cycle
 
@@ -9,6 +10,8 @@ from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 
 from credit_bench.cell import Users
 from credit_bench.contract import contract
+from credit_bench.generator.connection import CallConnection
+from credit_bench.generator.goodput import Goodput
 from credit_bench.generator.load import Call, Load, drain
 from credit_bench.generator.workload import Request, openings, requests
 from credit_bench.sample import Sample
@@ -18,6 +21,29 @@ from credit_bench.sample import Sample
 _CHANNELS = 4
 _CALL_TIMEOUT_SECONDS = 60.0
 _OPENING_CALLERS = 128
+
+
+async def _goodput(arguments: argparse.Namespace) -> Sample:
+    host, _, port = arguments.target.rpartition(":")
+    loop = asyncio.get_running_loop()
+    connections = []
+    try:
+        for _ in range(arguments.connections):
+            _, connection = await loop.create_connection(CallConnection, host, int(port))
+            connections.append(connection)
+            await connection.ready.wait()
+        goodput = Goodput(
+            connections,
+            requests(contract(), Users.RANDOM, arguments.users, arguments.seed),
+            warm_up_seconds=arguments.warm_up_seconds,
+            seconds=arguments.seconds,
+        )
+        if arguments.open_rate is None:
+            return await goodput.closed(arguments.callers)
+        return await goodput.open(arguments.open_rate)
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 async def _run(arguments: argparse.Namespace) -> Sample:
@@ -72,7 +98,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="the length of the window")
     parser.add_argument("--warm-up-seconds", type=float, default=0.5)
     parser.add_argument("--seed", default="0")
-    sys.stdout.write(uvloop.run(_run(parser.parse_args())).to_json() + "\n")
+    parser.add_argument("--goodput", action="store_true", help="count answers within a second")
+    parser.add_argument("--open-rate", type=float, help="calls per second, whatever happens")
+    parser.add_argument("--connections", type=int, default=16, help="for --goodput")
+    arguments = parser.parse_args()
+    run = _goodput if arguments.goodput else _run
+    sys.stdout.write(uvloop.run(run(arguments)).to_json() + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from credit_siege.attacks import (
     headers,
     lengths,
     messages,
+    overload,
     readers,
     resets,
     stop,
@@ -24,6 +25,7 @@ ATTACKS: Sequence[Attack] = (
     *floods.ATTACKS,
     *readers.ATTACKS,
     *connections.ATTACKS,
+    *overload.ATTACKS,
     *stop.ATTACKS,
 )
 
