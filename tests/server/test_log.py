@@ -143,3 +143,18 @@ def test_what_is_bound_to_a_call_is_in_every_line_of_it(
     assert "the-call" in bound
     assert "the-call" in library
     assert "the-call" not in free
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_values_of_variables(
+    log_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _configured(monkeypatch, log_format, stream=Terminal())
+    headers = {"authorization": "Bearer s3cret"}
+    try:
+        headers["x-request-id"]
+    except KeyError as error:
+        structlog.get_logger("x").error("call", exc_info=error)
+        logging.getLogger("x").error("call", exc_info=error)
+    assert stream.getvalue().count("KeyError") == 2
+    assert "s3cret" not in stream.getvalue()

@@ -22,9 +22,10 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
-        # The console renderer formats exceptions by itself.
+        # The console renderer formats exceptions by itself. Its default, where rich is installed,
+        # shows local variables as well: headers, and the token in them.
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty()
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     else:
         shared.append(structlog.processors.format_exc_info)

@@ -16,6 +16,7 @@ from credit_server.transport.access import Access
 from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.handler import CallHandler, CallLimits, Gate
+from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -59,6 +60,7 @@ class GrpcServer(Server):
         # grpclib's own keepalive asks every two hours; ServerProtocol has one of its own.
         super().__init__(services, config=Configuration(_keepalive_time=None))
         access.check(self._mapping)
+        keep_tokens_out()
         self._access = access
         self._limits = limits
         self._connection_limits = connections
