@@ -102,6 +102,7 @@ class Committer:
         command: Command,
         context: object | None = None,
         *,
+        request_id: str | None = None,
         seconds_left: float | None = None,
     ) -> Receipt | Refusal:
         """Have a command decided and committed.
@@ -112,6 +113,7 @@ class Committer:
         Args:
             command: What to decide.
             context: What the observer is given when the command's batch begins.
+            request_id: Names the call in what is logged of the command's batch.
             seconds_left: How long the caller waits; None for ever.
 
         Raises:
@@ -135,7 +137,7 @@ class Committer:
             )
         self._pressure.admitted()
         answer: asyncio.Future[Receipt | Refusal] = asyncio.get_running_loop().create_future()
-        lane.offer(Entry(command, answer, context))
+        lane.offer(Entry(command, answer, context, request_id))
         return await answer
 
     async def __aenter__(self) -> "Committer":

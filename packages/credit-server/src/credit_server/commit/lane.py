@@ -6,12 +6,13 @@ conflict on accounts and history.
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
+
+import structlog
 
 from credit_server.commit.cache import Cache
 from credit_server.commit.errors import NotCommitted, ResultUnknown
@@ -40,7 +41,7 @@ from credit_server.store.port import (
     Writer,
 )
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger("credit_server.commit")
 
 _SLOTS = 256
 """Among how many slots of an app's total a lane picks its own. Lanes of all servers that pick the
@@ -74,11 +75,16 @@ class LaneLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command that waits, where its answer goes, and what its batch's observer is told."""
+    """A command that waits, where its answer goes, and what its batch's observer is told.
+
+    Attributes:
+        request_id: Names its call in what is logged of its batch.
+    """
 
     command: Command
     answer: "asyncio.Future[Receipt | Refusal]"
     context: object = None
+    request_id: str | None = None
 
 
 class Lane:
@@ -181,7 +187,7 @@ class Lane:
                 await self._settle(batch, began + self._limits.retry_seconds)
         except Exception as error:
             # Whatever it is, those who wait get an answer and the lane goes on.
-            log.exception("a batch could not be settled")
+            log.exception("a batch could not be settled", **_named(batch))
             self._fail(batch, error, uncertain=True)
         ended = loop.time()
         self._pace.end(ended)
@@ -246,7 +252,7 @@ class Lane:
                 reason = error
                 split = True  # find the command that provokes it; the others are sound
                 if len(batch) == 1:
-                    log.exception("a command could not be decided or written")
+                    log.exception("a command could not be decided or written", **_named(batch))
                     self._fail(batch, error, uncertain=uncertain)
                     return
             else:
@@ -358,7 +364,7 @@ class Lane:
             error = NotCommitted(str(reason))
         else:
             error = reason  # a bug, and nothing was written
-        log.warning("a batch of %d was not settled: %s", len(batch), reason)
+        log.warning("a batch was not settled", reason=str(reason), **_named(batch))
         for entry in batch:
             if not entry.answer.done():
                 entry.answer.set_exception(error)
@@ -367,6 +373,12 @@ class Lane:
         """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
         longest = self._limits.backoff_initial_seconds * 2.0 ** min(attempt - 1, 60)
         return self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
+
+
+def _named(batch: Sequence[Entry]) -> Mapping[str, int | Sequence[str]]:
+    """Say whose writes a line of the log is about: all of them, as each would ask for its own."""
+    ids = [entry.request_id for entry in batch if entry.request_id is not None]
+    return {"writes": len(batch), "request_ids": ids}
 
 
 def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
