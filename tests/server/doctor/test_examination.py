@@ -1,6 +1,7 @@
 """The whole examination of real stores: healthy, drifted, standalone, away, embedded."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -184,13 +185,25 @@ async def test_a_standalone_fails_by_its_topology(tmp_path: Path, database: str)
 async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
     mongod._launch()
+    uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
-        uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
-        finding = (await _examine(_settings(uri, "credit")))["topology"]
+        asked = (await _examine(_settings(f"{uri}/?directConnection=true", "credit")))["topology"]
+        # The driver asks a set as a whole, and this one is none yet.
+        away = await _examine(_settings(f"{uri}/?replicaSet=rs0", "credit", timeout_seconds=2))
     finally:
         await mongod.end()
-    assert finding.verdict is FAILS
-    assert "rs.initiate()" in finding.remedy
+    assert asked.verdict is FAILS
+    assert "rs.initiate()" in asked.remedy
+    assert away["store"].verdict is FAILS
+    assert "was never initiated: run rs.initiate()" in away["store"].found
+
+
+async def test_a_set_of_another_name_says_so(mongod_uri: str, database: str) -> None:
+    uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
+    assert uri != mongod_uri
+    found = await _examine(_settings(uri, database, timeout_seconds=2))
+    assert found["store"].verdict is FAILS
+    assert "none of them is in a replica set 'another'" in found["store"].found
 
 
 async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: Path) -> None:
@@ -230,6 +243,8 @@ async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
     away = MongodProcess(tmp_path)  # never started
     found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))
     assert found["store"].verdict is FAILS
+    assert f"127.0.0.1:{away.port}: [Errno 111] Connection refused" in found["store"].found
+    assert "timeouts" not in found["store"].found
     assert "schema" not in found
 
 
