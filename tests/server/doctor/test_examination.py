@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from credit_server.commit import Committer
-from credit_server.doctor import Finding, Papers, Verdict, examine
+from credit_server.doctor import Finding, Verdict, examine
 from credit_server.embedded import EmbeddedMongod
 from credit_server.ledger import Add
 from credit_server.settings import ServerSettings
@@ -21,7 +21,6 @@ from pydantic import SecretStr
 from tests.conftest import StartServer
 from tests.e2e.mongod_process import MongodProcess, running_mongod
 from tests.e2e.server_process import migrated, run_credit_server
-from tests.server.doctor.papers import certificate, private_key, private_pem, written
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 BOOKS = "books (spot check)"
@@ -38,7 +37,7 @@ def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> Serv
 
 
 async def _examine(settings: ServerSettings) -> Mapping[str, Finding]:
-    return {finding.check: finding for finding in await examine(settings, papers=Papers())}
+    return {finding.check: finding for finding in await examine(settings)}
 
 
 @pytest.fixture
@@ -252,22 +251,12 @@ async def test_a_connection_string_that_is_not_one_fails() -> None:
     assert (await _examine(_settings("http://db", "credit")))["store"].verdict is FAILS
 
 
-async def test_papers_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
-    key = private_key()
-    papers = Papers(
-        tls_certificate=written(tmp_path / "server.pem", certificate(key)),
-        tls_key=written(tmp_path / "server.key", private_pem(key)),
-        tls_client_ca=tmp_path / "missing",
-        token_keys=tmp_path / "missing",
-        identities_file=written(tmp_path / "identities.json", b"{}"),
-    )
-    found = await examine(settings, papers=papers, connections_max=10_000_000)
-    checks = {finding.check: finding.verdict for finding in found}
-    assert checks["TLS key"] is OK
-    assert checks["TLS client CA"] is FAILS
-    assert checks["token keys"] is FAILS
-    assert checks["identities"] is OK
-    assert checks["open files"] is WARNING
+async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
+    missing = {"tls_certificate": tmp_path / "missing", "tls_key": tmp_path / "missing"}
+    more = {**missing, "connections_max": 1_000_000}
+    found = await _examine(settings.model_copy(update=more))
+    assert found["TLS certificate"].verdict is FAILS
+    assert found["open files"].verdict is WARNING
 
 
 async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:
