@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from credit_client import CreditError, ErrorReason, request_id
+from credit_client import CreditClient, CreditError, ErrorReason, request_id
 from credit_client.correlation import current_request_id
 from credit_client.testing import FakeCreditService, fake_credits
 
@@ -46,3 +46,18 @@ async def test_the_name_is_sent_and_comes_back_in_the_error() -> None:
         with pytest.raises(CreditError) as later:
             await anext(messages)
     assert later.value.request_id == "page-8"
+
+
+async def test_what_is_refused_before_it_is_sent_has_the_name_that_was_given_and_no_other() -> None:
+    async with fake_credits(FakeCreditService()) as client:
+        for refused in (
+            client.balance(0),
+            client.add(user_id=7, app_id=1, credits=1, created_by=1, idempotency_key=""),
+            CreditClient("localhost:1").balance(1),
+        ):
+            with request_id("page-9"), pytest.raises(CreditError, match="page-9") as caught:
+                await refused
+            assert caught.value.request_id == "page-9"
+        with pytest.raises(CreditError) as unnamed:
+            await client.balance(0)
+    assert unnamed.value.request_id is None

@@ -101,6 +101,25 @@ async def test_calls_that_are_rejected_together_share_one_new_token(
     assert _tokens(transport) == ["Bearer token-1"] * 5 + ["Bearer token-2"] * 5
 
 
+async def test_calls_that_wait_for_one_token_in_vain_have_each_an_error_of_its_own(
+    scripted: Scripted, written: Answer[object]
+) -> None:
+    async def fail() -> str:
+        await asyncio.sleep(0)
+        raise LookupError("no such secret")
+
+    async with CreditClient(token=fail, transport=scripted(written)) as client:
+        calls = (
+            client.add(user_id=7, app_id=1, credits=1, created_by=1, idempotency_key=key)
+            for key in ("a", "b")
+        )
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    failed = [error for error in errors if isinstance(error, TokenUnavailable)]
+    assert [error.idempotency_key for error in failed] == ["a", "b"]
+    assert len({error.request_id for error in failed}) == 2
+    assert [type(error.__cause__) for error in failed] == [LookupError] * 2
+
+
 async def test_a_token_that_does_not_come_ends_the_call_at_its_deadline(
     scripted: Scripted, written: Answer[object]
 ) -> None:

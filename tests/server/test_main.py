@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 from credit_server import app, doctor, main
-from credit_server.doctor import Finding, Papers, Verdict
+from credit_server.doctor import Finding, Verdict
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.identity import FileUnusable
@@ -164,9 +164,7 @@ def _found(monkeypatch: Patch, verdict: Verdict) -> list[ServerSettings]:
     """Puts one finding in the examination's place; returns the settings it is told."""
     told: list[ServerSettings] = []
 
-    async def examine(
-        settings: ServerSettings, *, papers: Papers, connections_max: int
-    ) -> list[Finding]:
+    async def examine(settings: ServerSettings) -> list[Finding]:
         told.append(settings)
         return [Finding(check="clock", verdict=verdict, found="was looked at", remedy="say why")]
 

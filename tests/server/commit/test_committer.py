@@ -36,6 +36,7 @@ from credit_server.store.port import (
     Unit,
     UserKey,
 )
+from structlog.testing import capture_logs
 
 LIMITS = CommitLimits(
     lanes=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
@@ -280,6 +281,47 @@ async def test_an_unreachable_store_is_reported_at_once(store: ScriptedStore) ->
             await committer.submit(add(store))
         assert store.script.batches == [1]
         assert isinstance(await committer.submit(add(store)), Receipt)
+
+
+async def test_what_is_logged_of_a_batch_names_all_its_requests(store: ScriptedStore) -> None:
+    store.script.hold = asyncio.Event()
+    async with Committer(store, LIMITS) as committer:
+        first = asyncio.create_task(committer.submit(add(store), request_id="first"))
+        await store.script.held.wait()
+        waiting = [
+            asyncio.create_task(committer.submit(add(store), request_id=request_id))
+            for request_id in ("second", None, "third")
+        ]
+        await asyncio.sleep(0)
+        store.script.before = [None, StoreUnavailable("away")]
+        store.script.hold.set()
+        with capture_logs() as logged:
+            await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert logged == [
+        {
+            "event": "a batch was not settled",
+            "log_level": "warning",
+            "reason": "away",
+            "writes": 3,
+            "request_ids": ["second", "third"],
+        }
+    ]
+
+
+async def test_what_is_logged_of_a_bad_command_names_its_request_alone(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        with capture_logs() as logged:
+            await asyncio.gather(
+                committer.submit(add(store), request_id="good"),
+                committer.submit(replace(add(store), credits=0), request_id="bad"),
+                return_exceptions=True,
+            )
+    assert [(line["log_level"], line["request_ids"]) for line in logged] == [
+        ("error", ["bad"]),
+        ("warning", ["bad"]),
+    ]
 
 
 async def test_one_bad_command_does_not_take_its_batch_with_it(store: ScriptedStore) -> None:

@@ -1,8 +1,12 @@
 """Connection strings that others on the network could listen to, or use."""
 
+from pathlib import Path
+
 import pytest
 from credit_server.doctor.connection_string import check_connection_string
 from credit_server.doctor.finding import Verdict
+
+from tests.server.doctor.papers import written
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,13 @@ def test_what_is_missing_off_loopback_is_named(uri: str, missing: str) -> None:
     assert finding.verdict is Verdict.WARNING
     assert finding.found.endswith(f"with {missing}")
     assert "hidden" not in f"{finding.found}{finding.remedy}"
+
+
+def test_a_file_that_others_can_read_is_told(tmp_path: Path) -> None:
+    uri = "mongodb://me:hidden@db1,db2/?tls=true"
+    file = written(tmp_path / "uri", uri.encode(), 0o640)
+    finding = check_connection_string(uri, file)
+    assert finding.verdict is Verdict.WARNING
+    assert finding.remedy == f"run: chmod 600 {file}"
+    file.chmod(0o600)
+    assert check_connection_string(uri, file).verdict is Verdict.OK

@@ -1,6 +1,7 @@
 """The whole examination of real stores: healthy, drifted, standalone, away, embedded."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from credit_server.commit import Committer
-from credit_server.doctor import Finding, Papers, Verdict, examine
+from credit_server.doctor import Finding, Verdict, examine
 from credit_server.embedded import EmbeddedMongod
 from credit_server.ledger import Add
 from credit_server.settings import ServerSettings
@@ -20,7 +21,6 @@ from pydantic import SecretStr
 from tests.conftest import StartServer
 from tests.e2e.mongod_process import MongodProcess, running_mongod
 from tests.e2e.server_process import migrated, run_credit_server
-from tests.server.doctor.papers import certificate, private_key, private_pem, written
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 BOOKS = "books (spot check)"
@@ -37,7 +37,7 @@ def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> Serv
 
 
 async def _examine(settings: ServerSettings) -> Mapping[str, Finding]:
-    return {finding.check: finding for finding in await examine(settings, papers=Papers())}
+    return {finding.check: finding for finding in await examine(settings)}
 
 
 @pytest.fixture
@@ -184,13 +184,25 @@ async def test_a_standalone_fails_by_its_topology(tmp_path: Path, database: str)
 async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
     mongod._launch()
+    uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
-        uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
-        finding = (await _examine(_settings(uri, "credit")))["topology"]
+        asked = (await _examine(_settings(f"{uri}/?directConnection=true", "credit")))["topology"]
+        # The driver asks a set as a whole, and this one is none yet.
+        away = await _examine(_settings(f"{uri}/?replicaSet=rs0", "credit", timeout_seconds=2))
     finally:
         await mongod.end()
-    assert finding.verdict is FAILS
-    assert "rs.initiate()" in finding.remedy
+    assert asked.verdict is FAILS
+    assert "rs.initiate()" in asked.remedy
+    assert away["store"].verdict is FAILS
+    assert "was never initiated: run rs.initiate()" in away["store"].found
+
+
+async def test_a_set_of_another_name_says_so(mongod_uri: str, database: str) -> None:
+    uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
+    assert uri != mongod_uri
+    found = await _examine(_settings(uri, database, timeout_seconds=2))
+    assert found["store"].verdict is FAILS
+    assert "none of them is in a replica set 'another'" in found["store"].found
 
 
 async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: Path) -> None:
@@ -230,6 +242,8 @@ async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
     away = MongodProcess(tmp_path)  # never started
     found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))
     assert found["store"].verdict is FAILS
+    assert f"127.0.0.1:{away.port}: [Errno 111] Connection refused" in found["store"].found
+    assert "timeouts" not in found["store"].found
     assert "schema" not in found
 
 
@@ -237,22 +251,12 @@ async def test_a_connection_string_that_is_not_one_fails() -> None:
     assert (await _examine(_settings("http://db", "credit")))["store"].verdict is FAILS
 
 
-async def test_papers_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
-    key = private_key()
-    papers = Papers(
-        tls_certificate=written(tmp_path / "server.pem", certificate(key)),
-        tls_key=written(tmp_path / "server.key", private_pem(key)),
-        tls_client_ca=tmp_path / "missing",
-        token_keys=tmp_path / "missing",
-        identities_file=written(tmp_path / "identities.json", b"{}"),
-    )
-    found = await examine(settings, papers=papers, connections_max=10_000_000)
-    checks = {finding.check: finding.verdict for finding in found}
-    assert checks["TLS key"] is OK
-    assert checks["TLS client CA"] is FAILS
-    assert checks["token keys"] is FAILS
-    assert checks["identities"] is OK
-    assert checks["open files"] is WARNING
+async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
+    missing = {"tls_certificate": tmp_path / "missing", "tls_key": tmp_path / "missing"}
+    more = {**missing, "connections_max": 1_000_000}
+    found = await _examine(settings.model_copy(update=more))
+    assert found["TLS certificate"].verdict is FAILS
+    assert found["open files"].verdict is WARNING
 
 
 async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:

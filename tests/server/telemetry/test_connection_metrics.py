@@ -1,6 +1,7 @@
 """Connections as Prometheus sees them."""
 
 from credit_models import UserId
+from credit_server.transport.connections import Closing
 
 from tests.server.telemetry.observed import Observed
 from tests.server.transport.serving import until
@@ -13,6 +14,13 @@ async def test_open_connections_are_counted(server: Observed) -> None:
         await wire.call("GetUserCredits", UserId(user_id=7))
         assert server.value("credit_connections") == 1
     await until(lambda: server.value("credit_connections") == 0)
+
+
+async def test_each_reason_for_closing_is_shown_before_it_has_happened(server: Observed) -> None:
+    connections = server.server.connections
+    server.telemetry.connections.watch_closed(lambda: connections.closed)
+    for reason in Closing:
+        assert server.value("credit_connections_closed_total", reason=reason) == 0
 
 
 async def test_closings_are_counted_by_reason(server: Observed) -> None:

@@ -64,4 +64,10 @@ async def test_what_goes_wrong_is_counted(sdk: Sdk, server: Observed) -> None:
     commits.shed("queue_full")
     for name in ("credit.conflicts", "credit.retries", "credit.commit.unknown"):
         assert _points(sdk, name) == [({}, 1)]
-    assert _points(sdk, "credit.shed") == [({"cause": "queue_full"}, 1)]
+
+
+async def test_refusals_are_counted_whoever_refuses(sdk: Sdk, server: Observed) -> None:
+    server.telemetry.commits.watch_shed(lambda: {"calls": 3})
+    server.telemetry.commits.shed("queue_full")
+    counted = {str(by["cause"]): count for by, count in _points(sdk, "credit.shed") if count}
+    assert counted == {"calls": 3, "queue_full": 1}

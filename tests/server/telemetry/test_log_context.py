@@ -1,15 +1,17 @@
-"""What is logged while a call runs says which call it was."""
+"""What is logged of a call, while it runs or of its batch, says which call it was."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
-from credit_models import AppId
+from credit_models import AppId, CreditRequest
 from credit_server.store.memory import MemoryStore
+from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
 from opentelemetry import trace
 
 from tests.server.telemetry.observed import Sdk, observed
+from tests.server.transport.serving import FailingStore
 from tests.server.transport.wire import Wire
 
 
@@ -46,3 +48,16 @@ async def test_a_line_of_a_call_that_is_not_traced_names_its_request_alone() -> 
         await wire.call("GetAppBalance", AppId(app_id=1), ("x-request-id", "mine"))
         await server.quiet()
     assert store.bound == [{"request_id": "mine"}]
+
+
+async def test_a_line_of_a_batch_names_the_requests_in_it(
+    logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
+) -> None:
+    store = FailingStore(StoreUnavailable("away"))
+    async with observed(Telemetry(), store) as server, Wire.connect(server.port) as wire:
+        request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=1)
+        answer = await wire.call("AddCredits", request, ("x-request-id", "mine"))
+        await server.quiet()
+    assert answer.headers["x-request-id"] == "mine"
+    (line,) = (line for line in logged if "request_ids" in line)
+    assert (line["event"], line["request_ids"]) == ("a batch was not settled", ["mine"])

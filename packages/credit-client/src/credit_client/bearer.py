@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -137,7 +138,11 @@ class FetchedToken:
         await asyncio.wait([fetching])
         if fetching.cancelled():
             raise TokenUnavailable("the token could not be fetched: it was cancelled")
-        return fetching.result()
+        try:
+            return fetching.result()
+        except TokenUnavailable as error:
+            # Each call writes its own request id and idempotency key into its error.
+            raise copy(error) from error.__cause__
 
     def reject(self, token: str) -> None:
         """See `Bearer.reject`. Of calls that were rejected together one alone fetches."""

@@ -14,6 +14,7 @@ from grpclib.const import Status
 from credit_client import methods
 from credit_client.arguments import FilePath, Made, TlsArgument, TokenArgument, made
 from credit_client.call import Caller, Values
+from credit_client.correlation import given_request_id
 from credit_client.errors import ClientClosed, CreditError, InvalidField, ProtocolMismatch
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
@@ -256,7 +257,10 @@ class CreditClient:
     @property
     def _open_caller(self) -> Caller:
         if self._caller is None:
-            raise ClientClosed("the client is not open: use it inside 'async with CreditClient(…)'")
+            raise ClientClosed(
+                "the client is not open: use it inside 'async with CreditClient(…)'",
+                request_id=given_request_id(),
+            )
         return self._caller
 
     async def _write(
@@ -306,5 +310,7 @@ def _key(given: str | None) -> str:
     if given == "":
         # The contract lets it be empty, for a write that cannot be repeated; here all are.
         violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
-        raise InvalidField(describe([violation]), violations=[violation])
+        raise InvalidField(
+            describe([violation]), violations=[violation], request_id=given_request_id()
+        )
     return uuid.uuid4().hex if given is None else given

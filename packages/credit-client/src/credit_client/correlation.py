@@ -39,4 +39,12 @@ def request_id(name: str) -> Iterator[str]:
 
 def current_request_id() -> str:
     """The id for a call that begins now: the one that was given, else a new one."""
-    return _given.get() or uuid.uuid4().hex
+    return given_request_id() or uuid.uuid4().hex
+
+
+def given_request_id() -> str | None:
+    """The id that the app has given; None where it has not.
+
+    It names what is refused before a call begins: a new one would be found nowhere else.
+    """
+    return _given.get()

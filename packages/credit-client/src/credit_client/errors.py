@@ -47,7 +47,8 @@ class CreditError(Exception):
         status: The gRPC status.
         reason: The contract's reason; None where there is none that this SDK knows.
         request_id: Names the call, also in the server's logs if it got there, and ends the text of
-            the error; None where the request was refused before the call began.
+            the error. None where the request was refused before the call began, unless the app
+            has given an id.
         idempotency_key: The key of the write, your own or the one that the SDK made: with it the
             write can be repeated and counts once. None for what reads.
     """

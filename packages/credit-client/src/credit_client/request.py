@@ -6,6 +6,7 @@ from typing import TypeVar
 from credit_models import AppId, CreditRequest, PurchaseRequest, UserId
 from credit_models.constraints import Violation, violations
 
+from credit_client.correlation import given_request_id
 from credit_client.errors import InvalidField
 
 RequestT = TypeVar("RequestT", CreditRequest, PurchaseRequest, UserId, AppId)
@@ -33,7 +34,7 @@ def build(message_type: type[RequestT], values: Mapping[str, int | str | None]) 
             setattr(request, name, value)
     broken = (*violations(request), *_unencodable(values))
     if broken:
-        raise InvalidField(describe(broken), violations=broken)
+        raise InvalidField(describe(broken), violations=broken, request_id=given_request_id())
     return request
 
 

@@ -85,15 +85,7 @@ def _doctor(options: list[str]) -> int:
     findings: list[doctor.Finding] = []
 
     async def examine(settings: ServerSettings) -> None:
-        papers = doctor.Papers(
-            tls_certificate=settings.tls_certificate,
-            tls_key=settings.tls_key,
-            tls_client_ca=settings.tls_client_ca,
-            token_keys=settings.token_keys,
-            identities_file=settings.identities_file,
-        )
-        limit = settings.connections_max
-        findings.extend(await doctor.examine(settings, papers=papers, connections_max=limit))
+        findings.extend(await doctor.examine(settings))
 
     as_json = _JSON in options
     options = [option for option in options if option != _JSON]
@@ -102,6 +94,7 @@ def _doctor(options: list[str]) -> int:
     except (ValidationError, SettingsError) as error:
         findings.append(doctor.invalid_settings(_explain(error)))
     else:
+        log.configure(settings.log_format, "error")  # a warning is among the findings
         _event_loop_run(examine(settings))
     print(doctor.as_json(findings) if as_json else doctor.as_text(findings))  # noqa: T201
     return doctor.exit_code(findings)

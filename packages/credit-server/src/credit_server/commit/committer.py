@@ -131,6 +131,7 @@ class Committer:
         command: Command,
         context: object | None = None,
         *,
+        request_id: str | None = None,
         seconds_left: float | None = None,
     ) -> Receipt | Refusal:
         """Have a command decided and committed.
@@ -141,6 +142,7 @@ class Committer:
         Args:
             command: What to decide.
             context: What the observer is given when the command's batch begins.
+            request_id: Names the call in what is logged of the command's batch.
             seconds_left: How long the caller waits; None for ever.
 
         Raises:
@@ -166,7 +168,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
         deadline = None if seconds_left is None else loop.time() + seconds_left
-        lane.offer(Entry(command, answer, context, deadline))
+        lane.offer(Entry(command, answer, context, deadline, request_id))
         return await answer
 
     async def __aenter__(self) -> "Committer":

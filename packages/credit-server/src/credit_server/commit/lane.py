@@ -6,12 +6,13 @@ conflict on accounts and history.
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
+
+import structlog
 
 from credit_server.commit.cache import Cache
 from credit_server.commit.errors import NotCommitted, Overloaded, ResultUnknown
@@ -40,7 +41,7 @@ from credit_server.store.port import (
     Writer,
 )
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger("credit_server.commit")
 
 _SLOTS = 256
 """Among how many slots of an app's total a lane picks its own. Lanes of all servers that pick the
@@ -81,12 +82,14 @@ class Entry:
         answer: Where its answer goes.
         context: What its batch's observer is told.
         deadline: The loop's time from which its caller waits no more; None where it waits for ever.
+        request_id: Names its call in what is logged of its batch.
     """
 
     command: Command
     answer: "asyncio.Future[Receipt | Refusal]"
     context: object = None
     deadline: float | None = None
+    request_id: str | None = None
 
 
 class Lane:
@@ -195,7 +198,7 @@ class Lane:
                 await self._settle(batch, began + self._limits.retry_seconds)
         except Exception as error:
             # Whatever it is, those who wait get an answer and the lane goes on.
-            log.exception("a batch could not be settled")
+            log.exception("a batch could not be settled", **_named(batch))
             self._fail(batch, error, uncertain=True)
         ended = loop.time()
         self._pace.end(ended)
@@ -271,7 +274,7 @@ class Lane:
                 reason = error
                 split = True  # find the command that provokes it; the others are sound
                 if len(batch) == 1:
-                    log.exception("a command could not be decided or written")
+                    log.exception("a command could not be decided or written", **_named(batch))
                     self._fail(batch, error, uncertain=uncertain)
                     return
             else:
@@ -383,7 +386,7 @@ class Lane:
             error = NotCommitted(str(reason))
         else:
             error = reason  # a bug, and nothing was written
-        log.warning("a batch of %d was not settled: %s", len(batch), reason)
+        log.warning("a batch was not settled", reason=str(reason), **_named(batch))
         for entry in batch:
             if not entry.answer.done():
                 entry.answer.set_exception(error)
@@ -392,6 +395,12 @@ class Lane:
         """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
         longest = self._limits.backoff_initial_seconds * 2.0 ** min(attempt - 1, 60)
         return self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
+
+
+def _named(batch: Sequence[Entry]) -> Mapping[str, int | Sequence[str]]:
+    """Say whose writes a line of the log is about: all of them, as each would ask for its own."""
+    ids = [entry.request_id for entry in batch if entry.request_id is not None]
+    return {"writes": len(batch), "request_ids": ids}
 
 
 def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:

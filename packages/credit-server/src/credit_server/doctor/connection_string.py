@@ -1,8 +1,10 @@
 """The MongoDB connection string: is what it carries safe from others on the network?"""
 
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from credit_server.doctor.finding import Finding, ok, warning
+from credit_server.doctor.permissions import readable_by_others
 from credit_server.settings import is_loopback
 
 _CHECK = "connection string"
@@ -10,11 +12,19 @@ _CHECK = "connection string"
 _YES = frozenset({"true", "1"})
 
 
-def check_connection_string(uri: str) -> Finding:
-    """Judge whether a connection string asks for TLS and names a user.
+def check_connection_string(uri: str, file: Path | None = None) -> Finding:
+    """Judge whether a connection string asks for TLS and names a user, and who may read it.
 
-    Neither matters where every host is this machine. The finding never shows the string itself.
+    The former does not matter where every host is this machine. The finding never shows the string
+    itself.
+
+    Args:
+        uri: The string.
+        file: The file that it was read from; None where it came otherwise.
     """
+    exposed = None if file is None else readable_by_others(file, _CHECK)
+    if exposed is not None:
+        return exposed
     if is_local(uri):
         return ok(_CHECK, "names hosts of this machine only")
     scheme, _, rest = uri.partition("://")

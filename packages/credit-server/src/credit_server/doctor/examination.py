@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from credit_server.doctor.books import check_books, unread
-from credit_server.doctor.certificates import check_certificate, check_client_authority
 from credit_server.doctor.connection_string import check_connection_string
 from credit_server.doctor.finding import Finding, fails, ok
-from credit_server.doctor.identities import check_identities
 from credit_server.doctor.machine import (
     DirectoryFacts,
     check_address,
@@ -19,8 +16,8 @@ from credit_server.doctor.machine import (
     check_settings,
     open_files_limit,
 )
+from credit_server.doctor.papers import check_papers
 from credit_server.doctor.store import check_store, unreachable
-from credit_server.doctor.token_keys import check_token_keys
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
 from credit_server.settings import ServerSettings
 from credit_server.store.inspection import Client, connected, inspect
@@ -31,63 +28,26 @@ _ACCOUNTS_MAX = 100
 _HISTORY_MAX = 200
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Papers:
-    """The files that prove who is who. None: there is no such file in the settings.
-
-    Attributes:
-        tls_certificate: The server's certificate; goes with `tls_key`.
-        tls_key: Its private key.
-        tls_client_ca: What clients' certificates are issued by.
-        token_keys: The public keys of tokens.
-        identities_file: What the holders of certificates may do.
-    """
-
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    token_keys: Path | None = None
-    identities_file: Path | None = None
-
-
-async def examine(
-    settings: ServerSettings, *, papers: Papers, connections_max: int | None = None
-) -> list[Finding]:
+async def examine(settings: ServerSettings) -> list[Finding]:
     """Look at everything that a server with these settings relies on. Starts no server.
 
     Args:
         settings: As `credit-server serve` has them.
-        papers: The files of its identities.
-        connections_max: How many connections it takes; None where there is no limit.
     """
-    tls = papers.tls_certificate is not None
+    tls = settings.tls_certificate is not None
     findings = [
         check_settings(settings),
         await check_address(settings.host, settings.port, tls=tls),
+        check_open_files(open_files_limit(), connections_max=settings.connections_max),
+        *check_papers(settings, now=datetime.now(UTC)),
     ]
-    if connections_max is not None:
-        findings.append(check_open_files(open_files_limit(), connections_max=connections_max))
-    findings.extend(_check_papers(papers, datetime.now(UTC)))
     if settings.mongodb_uri is not None:
         uri = settings.mongodb_uri.get_secret_value()
-        findings.append(check_connection_string(uri))
+        findings.append(check_connection_string(uri, settings.mongodb_uri_file))
         findings.extend(await _check_store(uri, settings, embedded=False))
         return findings
     findings.extend(check_data_directory(DirectoryFacts.of(settings.data_dir)))
     findings.extend(await _check_embedded(settings))
-    return findings
-
-
-def _check_papers(papers: Papers, now: datetime) -> list[Finding]:
-    findings: list[Finding] = []
-    if papers.tls_certificate is not None and papers.tls_key is not None:
-        findings.extend(check_certificate(papers.tls_certificate, papers.tls_key, now=now))
-    if papers.tls_client_ca is not None:
-        findings.extend(check_client_authority(papers.tls_client_ca, now=now))
-    if papers.token_keys is not None:
-        findings.extend(check_token_keys(papers.token_keys))
-    if papers.identities_file is not None:
-        findings.append(check_identities(papers.identities_file))
     return findings
 
 

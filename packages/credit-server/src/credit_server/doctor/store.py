@@ -57,7 +57,8 @@ def check_store(facts: StoreFacts, *, embedded: bool, database: str) -> list[Fin
 
 def unreachable(reason: str) -> Finding:
     """Make the finding of a store that gives no answer."""
-    return fails("store", reason, "nothing else about the store could be checked")
+    remedy = "see the hosts, CREDIT_MONGODB_URI, the network; no more of the store could be checked"
+    return fails("store", reason, remedy)
 
 
 def _reachable(facts: StoreFacts) -> Iterator[Finding]:

@@ -34,7 +34,8 @@ from credit_server.store.facts import (
     Topology,
 )
 from credit_server.store.failure import StoreMisconfigured, translated
-from credit_server.store.port import StoreError
+from credit_server.store.port import StoreError, StoreUnavailable
+from credit_server.store.silence import explain
 
 SCRATCH = "credit_doctor_scratch"
 """The collection for a majority write where no note may be appended to the oplog."""
@@ -146,6 +147,8 @@ async def _first_hello(client: Client) -> _Answer:
     """Ask what everybody may; who may not is not known to the server."""
     try:
         return await _ask(client, "hello")
+    except ServerSelectionTimeoutError as error:
+        raise StoreUnavailable(explain(client.delegate.topology_description)) from error
     except OperationFailure as error:
         reason = (error.details or {}).get("errmsg", "no reason")
         raise StoreMisconfigured(

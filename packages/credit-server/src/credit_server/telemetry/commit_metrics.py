@@ -76,3 +76,7 @@ class CommitMetrics:
     def shed(self, cause: str) -> None:
         """Count a refusal."""
         self._shed.add(cause)
+
+    def shed_totals(self) -> Mapping[str, int]:
+        """Return all refusals by cause, those of others too, from any thread."""
+        return self._shed.totals()

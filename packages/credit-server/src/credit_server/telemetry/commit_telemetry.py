@@ -26,6 +26,7 @@ class CommitTelemetry:
         self._metrics = metrics
         self._instruments = instruments
         self._spans = spans
+        instruments.watch_shed(metrics.shed_totals)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Have the depth of the queue asked for whenever somebody looks, from any thread."""
@@ -66,4 +67,3 @@ class CommitTelemetry:
     def shed(self, cause: str) -> None:
         """Count a refusal."""
         self._metrics.shed(cause)
-        self._instruments.shed(cause)

@@ -60,8 +60,16 @@ class CommitInstruments:
             unit="{commit}",
             description="Commits of which the store did not say whether they had happened.",
         )
-        self._shed = meter.create_counter(
+
+    def watch_shed(self, totals: Callable[[], Mapping[str, int]]) -> None:
+        """Have the refusals, by cause, asked for at each export."""
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(count, {"cause": cause}) for cause, count in totals().items()]
+
+        self._meter.create_observable_counter(
             "credit.shed",
+            [observe],
             unit="{call}",
             description="Calls that were refused because the server had too much to do.",
         )
@@ -95,7 +103,3 @@ class CommitInstruments:
     def commit_unknown(self) -> None:
         """Count a commit without a result."""
         self._unknown.add(1)
-
-    def shed(self, cause: str) -> None:
-        """Count a refusal."""
-        self._shed.add(1, {"cause": cause})

@@ -41,12 +41,16 @@ class Tally:
         # A copy: a thread of its own reads it, and dict copies without letting others in.
         self._others.append(lambda: {**cast(Mapping[str, int], counts())})
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Tell Prometheus."""
+    def totals(self) -> Mapping[str, int]:
+        """Return what has been counted, here and elsewhere, from any thread."""
         total = self._own.copy()
         for counts in self._others:
             total.update(counts())
+        return total
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Tell Prometheus."""
         family = CounterMetricFamily(self._name, self._documentation, labels=[self._label])
-        for value, count in total.items():
+        for value, count in self.totals().items():
             family.add_metric([value], count)
         yield family

@@ -21,6 +21,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 from credit_server.transport.connections import Closing, Connections
 from credit_server.transport.frames import FloodError, RequestRefused, ServerFrames
 from credit_server.transport.handler import CallHandler
+from credit_server.transport.header_log import without_bytes
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.stream import ServerConnection, server_stream
 
@@ -148,7 +149,7 @@ class ServerProtocol(H2Protocol):
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
             # h2 has made a GOAWAY that says what was wrong.
-            self._leave(Closing.FLOOD if flood else Closing.PROTOCOL, None, str(error))
+            self._leave(Closing.FLOOD if flood else Closing.PROTOCOL, None, without_bytes(error))
         except Exception as error:  # noqa: BLE001 - whatever a peer sends must end here
             self._leave(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
         else:

@@ -32,6 +32,7 @@ from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, Set
 
 from credit_server.transport.budget import Budget
 from credit_server.transport.header_block import LiteralEncoder
+from credit_server.transport.header_log import without_bytes
 from credit_server.transport.limits import ConnectionLimits
 
 Handled = tuple[list[Frame], list[Event]]
@@ -181,7 +182,7 @@ class ServerFrames(H2Connection):
             malformed = type(error) is ProtocolError and not isinstance(error.__cause__, HPACKError)
             if not malformed or frame.stream_id not in self.streams:
                 raise
-            return self._reset(frame.stream_id, str(error))
+            return self._reset(frame.stream_id, without_bytes(error))
 
     def _refuse(self, frame: HeadersFrame) -> Handled:
         """Refuse a call beyond the limit: a client may begin it before it has seen our SETTINGS."""

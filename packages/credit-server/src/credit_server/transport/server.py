@@ -18,6 +18,7 @@ from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.gate import Gate, Writes
 from credit_server.transport.handler import CallHandler, CallLimits
+from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
@@ -63,6 +64,7 @@ class GrpcServer(Server):
         # grpclib's own keepalive asks every two hours; ServerProtocol has one of its own.
         super().__init__(services, config=Configuration(_keepalive_time=None))
         access.check(self._mapping)
+        keep_tokens_out()
         self._access = access
         self._limits = limits
         self._connection_limits = connections

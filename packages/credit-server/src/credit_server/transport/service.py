@@ -105,7 +105,10 @@ class CreditService(CreditServiceBase):
     async def _commit(self, call: Call[_Write, Empty], command: Command) -> Receipt:
         try:
             result = await self._committer.submit(
-                command, call.observation.context, seconds_left=call.seconds_left
+                command,
+                call.observation.context,
+                request_id=call.request_id,
+                seconds_left=call.seconds_left,
             )
         except CommitError as error:
             raise refusal.unavailable(error) from error
