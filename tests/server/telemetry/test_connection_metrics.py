@@ -18,7 +18,7 @@ async def test_open_connections_are_counted(server: Observed) -> None:
 
 async def test_each_reason_for_closing_is_shown_before_it_has_happened(server: Observed) -> None:
     connections = server.server.connections
-    server.telemetry.connections.watch_closed(lambda: connections.closed)
+    server.telemetry.connections.watch_closed(lambda: connections.closed, Closing)
     for reason in Closing:
         assert server.value("credit_connections_closed_total", reason=reason) == 0
 

@@ -48,5 +48,5 @@ def test_a_client_that_leaves_is_counted_and_not_logged(
 ) -> None:
     connections: Connections[Member] = Connections(ConnectionLimits())
     connections.count("10.0.0.1:5", Closing.CLIENT)
-    assert +connections.closed == {Closing.CLIENT: 1}
+    assert connections.closed == {Closing.CLIENT: 1}
     assert not logged

@@ -28,6 +28,7 @@ from credit_server.telemetry import HealthWatch, Telemetry, exposed
 from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.address import try_address
 from credit_server.transport.audit import AuditLog, ordinary_log
+from credit_server.transport.connections import Closing
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.page_turns import PageTurns
@@ -135,7 +136,7 @@ async def serve(settings: ServerSettings) -> None:
             telemetry.commits.watch_queue(lambda: committer.waiting)
             telemetry.connections.watch_open(lambda: len(server.connections.members))
             telemetry.commits.watch_shed(lambda: server.shed_total)
-            telemetry.connections.watch_closed(lambda: server.connections.closed)
+            telemetry.connections.watch_closed(lambda: server.connections.closed, Closing)
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
             status.set(True)

@@ -1,6 +1,6 @@
 """Counts connections for Prometheus."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -23,6 +23,14 @@ class ConnectionMetrics:
         """Have the number of open connections asked for whenever somebody looks."""
         self._open.set_function(count)
 
-    def watch_closed(self, counts: Callable[[], Mapping[ValueT, int]]) -> None:
-        """Have the closed connections, by reason, asked for whenever somebody looks."""
+    def watch_closed(
+        self, counts: Callable[[], Mapping[ValueT, int]], reasons: Iterable[str] = ()
+    ) -> None:
+        """Have the closed connections, by reason, asked for whenever somebody looks.
+
+        Args:
+            counts: How many there have been; it only ever grows.
+            reasons: What is shown from the start, so that a first one is an increase.
+        """
+        self._closed.expect(*reasons)
         self._closed.watch(counts)

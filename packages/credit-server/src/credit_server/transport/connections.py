@@ -62,7 +62,7 @@ class Connections(Generic[SupervisedT]):
         self, limits: ConnectionLimits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.members: set[SupervisedT] = set()
-        self.closed: Counter[Closing] = Counter(dict.fromkeys(Closing, 0))
+        self.closed: Counter[Closing] = Counter()
         self.clock = clock
         self._limits = limits
         self._per_network: Counter[str] = Counter()
