@@ -47,7 +47,7 @@ def test_a_neighbour_may_be_refused_where_more_is_asked_for_than_can_be_served()
     refused = replace(
         ROW,
         attack=replace(ROW.attack, exhausts=True),
-        attacked=Experience(calls=9, failed=["Unavailable"], worst_seconds=5),
+        attacked=Experience(calls=9, failed=["Overloaded"], worst_seconds=5),
     )
     assert refused.failures == []
     lost = replace(refused, attacked=replace(refused.attacked, failed=["DeadlineExceeded"]))

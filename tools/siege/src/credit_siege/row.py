@@ -10,7 +10,7 @@ from credit_siege.neighbour import Experience
 NEIGHBOUR_SECONDS_MAX = 0.5
 """How long a well-behaved caller may have to wait while others attack."""
 
-_REFUSED = "Unavailable"
+_REFUSED = "Overloaded"
 """How the SDK names what the server refuses for the load."""
 
 

@@ -50,6 +50,6 @@ ATTACKS = (
         run=_ten_times,
         exhausts=True,
         # Five runs of hundreds of calls at once; accounts and keys are remembered up to a limit.
-        growth_bytes_max=96 * 2**20,
+        growth_bytes_max=64 * 2**20,
     ),
 )
