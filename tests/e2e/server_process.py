@@ -218,10 +218,8 @@ def _launch(
 ) -> ServerProcess:
     number = len(list(folder.glob("credit-server-*.log")))
     port = () if "--port" in options else ("--port", "0")
-    # Several servers run on one machine; those that share the default would warn of it.
-    metrics = () if "--metrics-port" in options else ("--metrics-port", "0")
     process = subprocess.Popen(
-        [*COMMAND, "serve", *port, *metrics, *options],
+        [*COMMAND, "serve", *port, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -235,4 +233,5 @@ def _launch(
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     """This process's variables without those that would change the server's settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
-    return own | dict(more or {})
+    # Several servers run on one machine; those that share the default would warn of it.
+    return own | {"CREDIT_METRICS_PORT": "0"} | dict(more or {})

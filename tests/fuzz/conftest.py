@@ -29,7 +29,10 @@ async def server(
     """A server on an empty database of the tests' mongod, for the tests of one module."""
     options = await migrated(mongod_uri, DATABASE)
     quiet = ("--log-level", "warning")  # one line a call would be megabytes
-    async with running_server(tmp_path_factory.mktemp("fuzz"), *quiet, *options) as process:
+    # What is judged is what becomes of calls, and not how soon, on a machine that others use too.
+    patient = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
+    folder = tmp_path_factory.mktemp("fuzz")
+    async with running_server(folder, *quiet, *patient, *options) as process:
         yield process
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
