@@ -44,6 +44,26 @@ async def test_a_real_cancellation_at_the_same_moment_wins() -> None:
         await task
 
 
+async def test_who_ends_its_own_scope_and_leaves_is_not_cancelled_later() -> None:
+    scope = Scope()
+    with scope:
+        scope.cancel(Ended())
+    for _ in range(3):
+        await asyncio.sleep(0)  # this is where it would be
+    with pytest.raises(Ended), scope:
+        pass
+
+
+async def test_who_ends_its_own_scope_and_waits_in_it_gets_the_error() -> None:
+    scope = Scope()
+    with pytest.raises(Ended), scope:
+        scope.cancel(Ended())
+        await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 async def test_a_timeout_around_still_works_afterwards() -> None:
     scope = Scope()
 

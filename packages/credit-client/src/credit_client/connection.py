@@ -149,11 +149,16 @@ class ClientProtocol(H2Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop: the socket is closed."""
         self.ended_by = exc
-        if not self._beginning and self.transport.get_extra_info("ssl_object") is not None:
-            # Many servers, asyncio's too, refuse a client certificate without a word.
+        if not self._beginning:
+            # Many servers, asyncio's too, refuse a client certificate, or what is no TLS, without a
+            # word.
+            encrypted = self.transport.get_extra_info("ssl_object") is not None
             self.processor.close(
                 "it was closed right after the TLS handshake, as by a server that wants a client"
                 " certificate, or another one"
+                if encrypted
+                else "it was closed before the server said a word, as by one that speaks TLS:"
+                " connect with `tls` if it does"
             )
         super().connection_lost(exc)
         if not self.lost.done():

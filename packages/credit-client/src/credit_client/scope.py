@@ -5,7 +5,9 @@ from types import TracebackType
 
 
 class Scope:
-    """Makes `with scope:` raise the error that `cancel` was called with, there and then.
+    """Makes whoever waits in `with scope:` get the error that `cancel` was called with.
+
+    A body that has no need to wait any more ends as it would have, and keeps its result.
 
     grpclib has such a class, `grpclib.utils.Wrapper`. It cancels the task and does not take the
     cancellation back, which afterwards breaks every `asyncio.timeout` and `TaskGroup` around the
@@ -44,10 +46,20 @@ class Scope:
             raise self._error from None
 
     def cancel(self, error: Exception) -> None:
-        """Ends the scope: whoever is inside, or enters it later, gets the first such error."""
+        """Ends the scope: whoever waits inside, or enters it later, gets the first such error."""
         if self._error is not None:
             return
         self._error = error
-        if self._task is not None:
+        if self._task is None:
+            return
+        if self._task is asyncio.current_task():
+            # It does not wait now, and may leave before it does. Until Python 3.13 `uncancel` does
+            # not take back a cancellation that has not arrived: it would hit the next await outside.
+            asyncio.get_running_loop().call_soon(self._interrupt, self._task)
+        else:
+            self._interrupt(self._task)
+
+    def _interrupt(self, task: asyncio.Task[object]) -> None:
+        if self._task is task:
             self._cancelled = True
-            self._task.cancel()
+            task.cancel()
