@@ -93,6 +93,15 @@ async def test_health_is_told_whatever_the_load() -> None:
         store.released.set()
 
 
+async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other() -> None:
+    store = HeldStore()
+    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+        wire.begin(call_headers(PATH), ADD)
+        await store.entered.wait()
+        assert_shed(await wire.request(call_headers("/grpc.nonsense.v1.Nothing/Do"), ADD))
+        store.released.set()
+
+
 async def test_a_call_that_is_reset_frees_its_place() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
@@ -156,7 +165,7 @@ async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are(
 async def test_calls_are_refused_while_the_loop_is_late_and_taken_in_after_it() -> None:
     gate = Gate(calls_max=100, loop_lag_seconds_max=0.02)
     assert gate.refusal("/any") is None
-    gate.enter()
+    gate.enter("/any")
     time.sleep(0.1)  # noqa: ASYNC251 - this is what is measured: a loop that stands still
     assert gate.refusal("/any") == "loop_lag"
     while gate.refusal("/any") is not None:  # noqa: ASYNC110 - the next beat finds the loop in time
@@ -181,5 +190,32 @@ async def test_as_many_calls_as_are_allowed_run(count: int) -> None:
     gate = Gate(calls_max=count, loop_lag_seconds_max=60)
     for _ in range(count):
         assert gate.refusal("/any") is None
-        gate.enter()
+        gate.enter("/any")
     assert gate.refusal("/any") == "calls"
+
+
+class Written:
+    """Keeps how many writes it was told of."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def refusal(self, writing: int) -> str | None:
+        self.told.append(writing)
+        return None
+
+    def overdue(self, writing: int) -> bool:
+        self.told.append(writing)
+        return False
+
+
+async def test_no_write_is_thought_to_wait_for_calls_that_only_read() -> None:
+    writes = Written()
+    gate = Gate(calls_max=100, loop_lag_seconds_max=60, writes=writes)
+    for path in (PATH, SERVICE + "ListUserTransactions", SERVICE + "GetUserCredits"):
+        gate.enter(path)
+    assert gate.refusal(PATH) is None
+    assert not gate.overdue()
+    gate.leave(PATH)
+    assert gate.refusal(PATH) is None
+    assert writes.told == [1, 1, 0]

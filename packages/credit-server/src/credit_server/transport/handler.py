@@ -29,8 +29,6 @@ from credit_server.transport.frames import ServerFrames
 from credit_server.transport.gate import Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
-__all__ = ["CallHandler", "CallLimits", "Gate"]
-
 log = structlog.get_logger("credit_server.calls")
 
 Headers = list[tuple[str, str]]
@@ -110,26 +108,31 @@ class CallHandler(Handler):
         """Begin to serve a call."""
         self.__gc_step__()
         fields = _fields(headers)
+        path = fields.get(":path", "")
         # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
-        counted = not _is_standard(fields)
+        counted = not self._is_standard(path)
         if counted:
-            cause = self._gate.refusal(fields.get(":path", ""))
+            cause = self._gate.refusal(path)
             if cause is not None:
                 self._shed(stream, fields, cause)
                 release_stream()
                 return
-            self._gate.enter()
+            self._gate.enter(path)
         task = self.loop.create_task(self._serve(stream, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
         task.add_done_callback(lambda _: release_stream())
         if counted:
-            task.add_done_callback(self._gate.leave)
-        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
+            task.add_done_callback(lambda _: self._gate.leave(path))
+        method = self.mapping.get(path, _NO_METHOD)
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
             task.add_done_callback(self._lasted)
         self._tasks[stream] = task
+
+    def _is_standard(self, path: str) -> bool:
+        """Say whether a call is for one of gRPC's own services, as far as they are served."""
+        return path.startswith("/grpc.") and path in self.mapping
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:
         self.lasting -= 1
@@ -244,7 +247,7 @@ class CallHandler(Handler):
     def _deadline(self, fields: Mapping[str, str], method: const.Handler) -> Deadline | None:
         """Return when a call ends at the latest."""
         seconds = _timeout_seconds(fields)
-        if not _is_standard(fields):  # health's Watch may go on for as long as its client likes
+        if not self._is_standard(fields.get(":path", "")):  # health's Watch may go on for as long as its client likes
             limits = self._limits
             if seconds is None:
                 streams = method.cardinality.server_streaming
@@ -293,11 +296,6 @@ def _fields(headers: Headers) -> dict[str, str]:
         if len(given) > 1:
             fields["authorization"] = ", ".join(given)
     return fields
-
-
-def _is_standard(fields: Mapping[str, str]) -> bool:
-    """Say whether a call is for one of gRPC's own services."""
-    return fields.get(":path", "").startswith("/grpc.")
 
 
 def _request_id(fields: Mapping[str, str]) -> str:
