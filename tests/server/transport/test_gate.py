@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from credit_server.transport.connections import Closing
 from credit_server.transport.gate import Gate, LoopLag
 from credit_server.transport.handler import CallLimits
+from credit_server.transport.limits import ConnectionLimits
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -127,6 +129,29 @@ async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
         await wire.pong()
         store.released.set()
         assert (await wire.ended(running)).message(Empty) == Empty()
+
+
+async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+    store = HeldStore()
+    connections = ConnectionLimits(resets_burst=20, resets_per_second=1)
+    async with (
+        serving(store, call_limits=ONE_CALL, connections=connections) as served,
+        Wire.connect(served.port) as deaf,
+    ):
+        deaf.begin(call_headers(PATH), ADD)
+        await store.entered.wait()
+        (member,) = served.server._protocols
+        member.connection.pause_writing()
+        refused = await deaf.request(call_headers(PATH), ADD)
+        assert refused.reset is ErrorCodes.REFUSED_STREAM
+        assert not refused.headers
+        for _ in range(30):
+            deaf.begin(call_headers(PATH), ADD)
+        await deaf.pong()
+        await deaf.pong()  # what the slice before has cost is asked for with the next frame
+        await deaf.closed.wait()
+        store.released.set()
+        assert served.server.connections.closed == {Closing.FLOOD: 1}
 
 
 async def test_refusals_leave_nothing_behind_in_the_connection() -> None:

@@ -144,6 +144,10 @@ class CallHandler(Handler):
         seconds = self._gate.shed(cause, informed=http.settings_known)
         if not stream.closable:
             return
+        if not stream.connection.write_ready.is_set():
+            # What its client does not read would pile up. Resets cost it of its budget.
+            stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
+            return
         assert stream.id is not None  # noqa: S101 - for the type checker
         headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
         http.send_headers(
@@ -173,12 +177,13 @@ class CallHandler(Handler):
         except asyncio.CancelledError as cancelled:
             error = cancelled
             # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and call.open and stream.connection.write_ready.is_set():
+            if self._gate.stopping and call.open and call.writable:
                 await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             error = bug
         finally:
+            self._access.leave(call)  # not before it is answered: who does not read waits there
             seconds = time.perf_counter() - started
             _log_call(fields.get(":path", ""), call, seconds, error)
             call.observation.finished(_status(call.outcome), seconds)
@@ -201,7 +206,7 @@ class CallHandler(Handler):
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
         call.flush_soon = self.flush_soon
-        call.identity = None
+        call.identity = call.holder = None
         call.outcome = ""
         return call
 
@@ -214,25 +219,30 @@ class CallHandler(Handler):
             structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
 
     async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
+        let_in = False
         try:
             self._observe(call, fields)
             rejection = _rejection(fields)
             if rejection is not None:
-                await call.reject(rejection)
+                if call.writable:
+                    await call.reject(rejection)
+                else:
+                    call.turn_away()
                 return
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))
-            try:
-                if call.identity is not None:
-                    structlog.contextvars.bind_contextvars(identity=call.identity.name)
-                if method is None:  # only now: who is nobody learns no paths
-                    raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
-                await _within(call.deadline, method, call)
-            finally:
-                self._access.leave(call)
+            let_in = True
+            if call.identity is not None:
+                structlog.contextvars.bind_contextvars(identity=call.identity.name)
+            if method is None:  # only now: who is nobody learns no paths
+                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+            await _within(call.deadline, method, call)
         except GRPCError as error:
-            await _send_refusal(call, error)
+            if let_in or call.writable:
+                await _send_refusal(call, error)
+            else:  # strangers who do not read must not have the server wait with its places
+                call.turn_away()
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
             if call.open:
