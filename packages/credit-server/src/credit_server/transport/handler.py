@@ -257,7 +257,8 @@ class CallHandler(Handler):
     def _deadline(self, fields: Mapping[str, str], method: const.Handler) -> Deadline | None:
         """Return when a call ends at the latest."""
         seconds = _timeout_seconds(fields)
-        if not self._is_standard(fields.get(":path", "")):  # health's Watch may go on for as long as its client likes
+        # Health's Watch may go on for as long as its client likes.
+        if not self._is_standard(fields.get(":path", "")):
             limits = self._limits
             if seconds is None:
                 streams = method.cardinality.server_streaming
