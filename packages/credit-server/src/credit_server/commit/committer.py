@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 
+from credit_server.commit.entry import Entry
 from credit_server.commit.errors import Overloaded, Stopping
-from credit_server.commit.lane import Entry, Lane, LaneLimits
+from credit_server.commit.lane import Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pressure import Pressure
 from credit_server.ledger import Command, Receipt, Refusal
