@@ -10,6 +10,7 @@ from typing import Any
 import betterproto2
 import pytest
 from credit_models import AppId, CreditRequest, CreditTransaction, PurchaseRequest, UserId
+from credit_models.codec import encode
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.identity import Credentials, Identity
 from credit_server.transport.access import Access, AccessLimits
@@ -21,6 +22,7 @@ from grpclib import const
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
+from h2.errors import ErrorCodes
 
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import HeldStore, serving, until
@@ -272,6 +274,45 @@ async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> 
         for method in (*REQUESTS, "Nonsense"):
             await wire.call(method, REQUESTS.get(method, UserId(user_id=0)), *headers)
         await served.wait_quiet()
+        assert not served.server._access._running
+
+
+async def test_strangers_who_do_not_read_hold_no_places() -> None:
+    async with (
+        serving(authenticator=FakeAuthenticator(TOKENS)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        await wire.pong()
+        (member,) = served.server._protocols
+        member.connection.pause_writing()
+        user = framed(encode(UserId(user_id=7)))
+        headers = call_headers(SERVICE + "GetUserCredits")
+        strange = [
+            wire.begin(headers, user)[1],
+            wire.begin([*headers, token("forged")], user)[1],
+            wire.begin([*headers, ("grpc-timeout", "x")], user)[1],
+            wire.begin([(":method", "GET"), *headers[1:]], user)[1],
+        ]
+        await wire.pong()
+        await served.wait_quiet()
+        await wire.pong()
+        assert [answer.reset for answer in strange] == [ErrorCodes.ENHANCE_YOUR_CALM] * 4
+
+
+async def test_calls_whose_answers_wait_for_their_client_still_count_as_the_identitys() -> None:
+    async with (
+        serving(authenticator=FakeAuthenticator(TOKENS)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        await wire.pong()
+        (member,) = served.server._protocols
+        member.connection.pause_writing()
+        headers = call_headers(SERVICE + "GetUserCredits", token("tenant"))
+        _, answer = wire.begin(headers, framed(b""))  # invalid
+        await wire.pong()
+        assert served.server._access._running == {"identity tenant": 1}
+        member.connection.resume_writing()
+        assert (await wire.ended(answer)).status is Status.INVALID_ARGUMENT
         assert not served.server._access._running
 
 

@@ -53,6 +53,22 @@ async def test_the_busy_share_what_all_may_have() -> None:
     rationed.stop()
 
 
+class BrokenConnection(FakeConnection):
+    """Cannot be told anything."""
+
+    def ration(self, streams_max: int | None) -> None:
+        raise RuntimeError("broken")
+
+
+async def test_a_client_that_cannot_be_told_keeps_no_other_from_it() -> None:
+    sound = FakeConnection()
+    rationed = Backpressure([BrokenConnection(), sound], streams_max=100)
+    rationed.refused(informed=True)
+    assert sound.allowed == 50
+    assert rationed.rationing
+    rationed.stop()
+
+
 async def test_each_connection_may_have_one_however_many_there_are() -> None:
     connections = [FakeConnection() for _ in range(50)]
     rationed = Backpressure(connections, streams_max=10)
@@ -175,6 +191,23 @@ async def test_a_client_is_let_go_in_the_end() -> None:
         end_rounds(served, 11)
         await wire.pong()
         assert allowed(wire) == ConnectionLimits().streams_max
+
+
+async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has_one() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        await wire.pong()
+        (member,) = served.server._protocols
+        for ration in (5, 9, 3, 9):
+            member.ration(ration)
+            await wire.pong()
+            assert allowed(wire) <= min(ration, 5)
+        assert allowed(wire) == 3
+        _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
+        await wire.pong()
+        member.ration(9)
+        await wire.pong()
+        assert allowed(wire) == 9
+        assert not unfinished.ended.is_set()
 
 
 async def test_a_ration_is_never_above_what_a_connection_may_have_anyway() -> None:

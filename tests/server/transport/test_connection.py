@@ -14,8 +14,9 @@ import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.transport import server as server_module
-from credit_server.transport.connection import ServerProtocol
+from credit_server.transport.connection import ServerProtocol, _limit_unsent
 from credit_server.transport.connections import Closing
+from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.stream import server_stream
 from cryptography import x509
@@ -182,6 +183,22 @@ async def test_an_old_connection_is_closed_once_its_calls_have_ended() -> None:
         assert closed(served) == {Closing.AGE: 1}
 
 
+async def test_a_connection_that_leaves_takes_in_nothing_of_what_has_come() -> None:
+    async with (
+        serving(call_limits=CallLimits(message_bytes_max=1024, calls_max=0)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        await wire.pong()
+        (member,) = members(served)
+        member._age_seconds = 1e-9
+        for stream_id in (1, 3):
+            wire.h2.send_headers(stream_id, call_headers(PATH), end_stream=True)
+        wire.flush()
+        await wire.closed.wait()
+        assert served.server.shed_total == {"calls": 1}  # the first one was its last
+        assert closed(served) == {Closing.AGE: 1}
+
+
 async def test_a_call_cannot_hold_an_old_connection_for_ever() -> None:
     limits = ConnectionLimits(age_seconds=10, age_grace_seconds=5, keepalive_seconds=1000)
     async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
@@ -262,6 +279,12 @@ async def test_the_kernel_holds_no_more_for_a_client_than_is_said(on_loop: OnLoo
             assert held == LIMITS.write_buffer_bytes
 
     await on_loop(scenario)
+
+
+def test_a_socket_that_has_gone_is_asked_nothing_in_vain() -> None:
+    gone = socket.socket()
+    gone.close()
+    _limit_unsent(asyncio.Transport({"socket": gone}), 1024)
 
 
 @pytest.mark.parametrize(

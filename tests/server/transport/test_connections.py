@@ -50,3 +50,31 @@ def test_a_client_that_leaves_is_counted_and_not_logged(
     connections.count("10.0.0.1:5", Closing.CLIENT)
     assert connections.closed == {Closing.CLIENT: 1}
     assert not logged
+
+
+class Broken(Member):
+    """A connection whose time limits cannot be looked at."""
+
+    def check(self, now: float) -> None:
+        raise RuntimeError("broken")
+
+
+class Due(Member):
+    """A connection that is closed when it is looked at."""
+
+    closed = False
+
+    def check(self, now: float) -> None:
+        self.closed = True
+
+
+def test_a_connection_that_cannot_be_checked_keeps_no_other_from_it(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    connections: Connections[Member] = Connections(ConnectionLimits())
+    sound = [Due() for _ in range(20)]
+    for member in (*sound, Broken()):
+        assert connections.admit(member, "10.0.0.1") is None
+    connections.sweep(1.0)
+    assert all(member.closed for member in sound)
+    assert [line["event"] for line in logged] == ["a connection could not be checked"]

@@ -23,6 +23,7 @@ from tests.server.transport.raw import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
     PREFACE,
@@ -266,6 +267,14 @@ def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
     server.clear_outbound_data_buffer()
     assert server.receive_data(begin(7)) == []
     assert server.data_to_send()[3] == RST_STREAM
+
+
+def test_a_client_that_has_left_is_told_no_limit() -> None:
+    server = frames()
+    server.receive_data(ACKNOWLEDGED + frame(GOAWAY, bytes(8)))
+    server.data_to_send()
+    server.limit_streams(5)
+    assert told(server) == []
 
 
 def test_acknowledging_what_the_server_asked_for_is_free() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from credit_server.transport.connections import Closing
 from credit_server.transport.gate import Gate, LoopLag
 from credit_server.transport.handler import CallLimits
+from credit_server.transport.limits import ConnectionLimits
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -93,6 +95,15 @@ async def test_health_is_told_whatever_the_load() -> None:
         store.released.set()
 
 
+async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other() -> None:
+    store = HeldStore()
+    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+        wire.begin(call_headers(PATH), ADD)
+        await store.entered.wait()
+        assert_shed(await wire.request(call_headers("/grpc.nonsense.v1.Nothing/Do"), ADD))
+        store.released.set()
+
+
 async def test_a_call_that_is_reset_frees_its_place() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
@@ -118,6 +129,29 @@ async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
         await wire.pong()
         store.released.set()
         assert (await wire.ended(running)).message(Empty) == Empty()
+
+
+async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+    store = HeldStore()
+    connections = ConnectionLimits(resets_burst=20, resets_per_second=1)
+    async with (
+        serving(store, call_limits=ONE_CALL, connections=connections) as served,
+        Wire.connect(served.port) as deaf,
+    ):
+        deaf.begin(call_headers(PATH), ADD)
+        await store.entered.wait()
+        (member,) = served.server._protocols
+        member.connection.pause_writing()
+        refused = await deaf.request(call_headers(PATH), ADD)
+        assert refused.reset is ErrorCodes.REFUSED_STREAM
+        assert not refused.headers
+        for _ in range(30):
+            deaf.begin(call_headers(PATH), ADD)
+        await deaf.pong()
+        await deaf.pong()  # what the slice before has cost is asked for with the next frame
+        await deaf.closed.wait()
+        store.released.set()
+        assert served.server.connections.closed == {Closing.FLOOD: 1}
 
 
 async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
@@ -156,7 +190,7 @@ async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are(
 async def test_calls_are_refused_while_the_loop_is_late_and_taken_in_after_it() -> None:
     gate = Gate(calls_max=100, loop_lag_seconds_max=0.02)
     assert gate.refusal("/any") is None
-    gate.enter()
+    gate.enter("/any")
     time.sleep(0.1)  # noqa: ASYNC251 - this is what is measured: a loop that stands still
     assert gate.refusal("/any") == "loop_lag"
     while gate.refusal("/any") is not None:  # noqa: ASYNC110 - the next beat finds the loop in time
@@ -181,5 +215,32 @@ async def test_as_many_calls_as_are_allowed_run(count: int) -> None:
     gate = Gate(calls_max=count, loop_lag_seconds_max=60)
     for _ in range(count):
         assert gate.refusal("/any") is None
-        gate.enter()
+        gate.enter("/any")
     assert gate.refusal("/any") == "calls"
+
+
+class Written:
+    """Keeps how many writes it was told of."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def refusal(self, writing: int) -> str | None:
+        self.told.append(writing)
+        return None
+
+    def overdue(self, writing: int) -> bool:
+        self.told.append(writing)
+        return False
+
+
+async def test_no_write_is_thought_to_wait_for_calls_that_only_read() -> None:
+    writes = Written()
+    gate = Gate(calls_max=100, loop_lag_seconds_max=60, writes=writes)
+    for path in (PATH, SERVICE + "ListUserTransactions", SERVICE + "GetUserCredits"):
+        gate.enter(path)
+    assert gate.refusal(PATH) is None
+    assert not gate.overdue()
+    gate.leave(PATH)
+    assert gate.refusal(PATH) is None
+    assert writes.told == [1, 1, 0]

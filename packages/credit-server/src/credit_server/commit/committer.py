@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 
+from credit_server.commit.entry import Entry
 from credit_server.commit.errors import Overloaded, Stopping
-from credit_server.commit.lane import Entry, Lane, LaneLimits
+from credit_server.commit.lane import Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pressure import Pressure
 from credit_server.ledger import Command, Receipt, Refusal
@@ -97,34 +98,34 @@ class Committer:
         """How many writes are without an answer, those under way included."""
         return sum(lane.unanswered for lane in self._lanes)
 
-    def refusal(self, running: int) -> str | None:
+    def refusal(self, writing: int) -> str | None:
         """Say why a write is best refused before anything is known of it, or None.
 
         To find out which lane it is for costs as much as to serve it, so all lanes are taken
         together; those who hit one that is worse off are refused by `submit`.
 
         Args:
-            running: How many calls the server has taken in and not answered. Many of a burst may
+            writing: How many writes the server has taken in and not answered. Many of a burst may
                 not have come as far as `submit`.
 
         Returns:
             The cause, as `CommitObserver.shed` names it. The observer is not told.
         """
-        fits = self._queued(running) < len(self._lanes) * self._limits.batch_max
-        return "expected_wait" if not fits and self.overdue(running) else None
+        fits = self._queued(writing) < len(self._lanes) * self._limits.batch_max
+        return "expected_wait" if not fits and self.overdue(writing) else None
 
-    def overdue(self, running: int) -> bool:
+    def overdue(self, writing: int) -> bool:
         """Say whether a write that comes now is expected to wait too long, refused or not.
 
         Args:
-            running: As for `refusal`.
+            writing: As for `refusal`.
         """
-        queued = max(0, self._queued(running)) // len(self._lanes)
+        queued = max(0, self._queued(writing)) // len(self._lanes)
         expected = max(lane.expected_seconds(queued) for lane in self._lanes)
         return expected > self._limits.wait_seconds_max
 
-    def _queued(self, running: int) -> int:
-        return running - sum(lane.under_way for lane in self._lanes)
+    def _queued(self, writing: int) -> int:
+        return writing - sum(lane.under_way for lane in self._lanes)
 
     async def submit(
         self,

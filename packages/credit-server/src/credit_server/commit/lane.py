@@ -15,6 +15,7 @@ from random import Random
 import structlog
 
 from credit_server.commit.cache import Cache
+from credit_server.commit.entry import Entry
 from credit_server.commit.errors import NotCommitted, Overloaded, ResultUnknown
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pace import Pace
@@ -71,25 +72,6 @@ class LaneLimits:
     backoff_initial_seconds: float
     backoff_max_seconds: float
     cache_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A command that waits.
-
-    Attributes:
-        command: What to decide.
-        answer: Where its answer goes.
-        context: What its batch's observer is told.
-        deadline: The loop's time from which its caller waits no more; None where it waits for ever.
-        request_id: Names its call in what is logged of its batch.
-    """
-
-    command: Command
-    answer: "asyncio.Future[Receipt | Refusal]"
-    context: object = None
-    deadline: float | None = None
-    request_id: str | None = None
 
 
 class Lane:

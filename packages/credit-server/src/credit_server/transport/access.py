@@ -114,7 +114,7 @@ class Access:
             raise LookupError(f"nothing says who may call {', '.join(unknown)}")
 
     def admit(self, call: Call[Any, Any], authorization: str | None) -> None:
-        """Let a call in, and note on it who makes it; `leave` must follow when the call has ended.
+        """Let a call in, and note on it who makes it; `leave` must follow when it has ended.
 
         A path that is not served is let in too, to be answered as such: who calls has then proved
         an identity, so that strangers cannot find out what is served.
@@ -137,8 +137,8 @@ class Access:
             raise
 
     def leave(self, call: Call[Any, Any]) -> None:
-        """Note that a call has ended that was let in."""
-        name = _holder(call)
+        """Note that a call has ended, whether it was let in or not: its answer has been sent."""
+        name, call.holder = call.holder, None
         if name is None:
             return
         self._running[name] -= 1
@@ -153,6 +153,7 @@ class Access:
         if self._running[name] >= self._running_max:
             raise refusal.too_many_running(self._running_max)
         self._running[name] += 1
+        call.holder = name
 
     def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
         if refused.status is not Status.RESOURCE_EXHAUSTED:

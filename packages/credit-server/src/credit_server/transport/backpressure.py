@@ -113,10 +113,14 @@ class Backpressure:
 
     def _begin_round(self) -> None:
         self._refused = False
+        # Before all else: a round that is not ended would hold clients back for ever.
+        self._timer = asyncio.get_running_loop().call_later(_ROUND_SECONDS, self.end_round)
         busy = sum(connection.pressing > 0 for connection in self._connections)
         self._give(max(1, int(self._ration) // max(1, busy)))
-        self._timer = asyncio.get_running_loop().call_later(_ROUND_SECONDS, self.end_round)
 
     def _give(self, streams_max: int | None) -> None:
         for connection in list(self._connections):
-            connection.ration(streams_max)
+            try:
+                connection.ration(streams_max)
+            except Exception as bug:  # the others must be told all the same
+                log.error("a client could not be held back", exc_info=bug)

@@ -20,6 +20,7 @@ from grpclib.metadata import (
 )
 from grpclib.protocol import Connection
 from grpclib.server import Stream
+from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
@@ -43,6 +44,7 @@ class Call(Stream[Received, Sent]):
         trailers: Metadata to be sent with the status.
         flush_soon: Sends what was written to the connection, a moment later.
         identity: Who makes the call; None: nobody was asked, or it is not known yet.
+        holder: Whose number of running calls it counts towards; None: nobody's, or not yet.
         outcome: The name of the status that the call was answered with; empty before that.
         observation: Is told of its messages.
     """
@@ -53,6 +55,7 @@ class Call(Stream[Received, Sent]):
     trailers: dict[str, str | bytes]
     flush_soon: Callable[[Connection], None]
     identity: Identity | None
+    holder: str | None
     outcome: str
     observation: CallObservation = UNOBSERVED
 
@@ -87,6 +90,11 @@ class Call(Stream[Received, Sent]):
     def open(self) -> bool:
         """Whether an answer would still reach anybody."""
         return self._stream.closable
+
+    @property
+    def writable(self) -> bool:
+        """Whether an answer would leave now; if not, it has to wait for what the client reads."""
+        return self._stream.connection.write_ready.is_set()
 
     @property
     def seconds_left(self) -> float | None:
@@ -217,6 +225,12 @@ class Call(Stream[Received, Sent]):
         await self._stream.send_headers(headers, end_stream=True)
         self.outcome = f"HTTP {dict(headers)[':status']}"
         self._stop_client()
+
+    def turn_away(self) -> None:
+        """End the call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
+        self.outcome = Status.RESOURCE_EXHAUSTED.name
+        if self._stream.closable:
+            self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _stop_client(self) -> None:
         """Tell a client that is still sending to stop."""

@@ -91,7 +91,10 @@ class Connections(Generic[SupervisedT]):
     def sweep(self, now: float) -> None:
         """Close all connections that are due at this time."""
         for member in list(self.members):
-            member.check(now)
+            try:
+                member.check(now)
+            except Exception as bug:  # the others must be looked at all the same
+                log.error("a connection could not be checked", peer=member.peer, exc_info=bug)
 
     def count(self, peer: str, closing: Closing, detail: str = "") -> None:
         """Count a connection that ends, and log it unless its client just left."""

@@ -13,7 +13,7 @@ What h2 4.4.1 leaves open, and what is done here:
 """
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection, _decode_headers
+from h2.connection import ConnectionState, H2Connection, _decode_headers
 from h2.errors import ErrorCodes
 from h2.events import Event, StreamReset
 from h2.exceptions import (
@@ -90,7 +90,8 @@ class ServerFrames(H2Connection):
         self.incoming_buffer: _Slices = _Slices(limits.header_bytes_max)
         self.greeted = False
         """Whether the client's SETTINGS have come, which its preface ends with."""
-        self._streams_wanted = self._streams_told = limits.streams_max
+        self.streams_wanted = self._streams_told = limits.streams_max
+        """How many streams the client is to have open at most; it may not have been told yet."""
         self.settings_known = False
         """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
         self._server_resets = 0
@@ -126,7 +127,9 @@ class ServerFrames(H2Connection):
         Args:
             count: At least 1.
         """
-        self._streams_wanted = count
+        if self.state_machine.state is ConnectionState.CLOSED:
+            return
+        self.streams_wanted = count
         if count != self._streams_told and self.settings_known:
             self._streams_told = count
             self.settings_known = False
@@ -226,7 +229,7 @@ class ServerFrames(H2Connection):
         if "ACK" in frame.flags:
             handled = super()._receive_settings_frame(frame)
             self.settings_known = True
-            self.limit_streams(self._streams_wanted)
+            self.limit_streams(self.streams_wanted)
             return handled
         if not _KNOWN_SETTINGS.issuperset(frame.settings):  # h2 would remember each for ever
             frame.settings = {

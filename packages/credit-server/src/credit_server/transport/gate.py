@@ -23,12 +23,12 @@ _LOG_SECONDS = 1.0
 
 
 class Writes(Protocol):
-    """What knows how long writes wait; both are given how many calls run."""
+    """What knows how long writes wait; both are given how many of them run."""
 
-    def refusal(self, running: int) -> str | None:
+    def refusal(self, writing: int) -> str | None:
         """Say why no write is taken in now, as `Gate.shed_total` names it; None if writes are."""
 
-    def overdue(self, running: int) -> bool:
+    def overdue(self, writing: int) -> bool:
         """Say whether a write that comes now is expected to wait too long."""
 
 
@@ -70,19 +70,15 @@ class Gate:
         self._lag_seconds_max = loop_lag_seconds_max
         self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
         self._running = 0
+        self._writing = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._logged_at = -_LOG_SECONDS
         self._unlogged = 0
 
-    @property
-    def running(self) -> int:
-        """How many calls run."""
-        return self._running
-
     def overdue(self) -> bool:
         """Say whether a write that comes now is expected to wait too long."""
-        return self._writes is not None and self._writes.overdue(self._running)
+        return self._writes is not None and self._writes.overdue(self._writing)
 
     def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
@@ -94,7 +90,7 @@ class Gate:
             return "loop_lag"
         if self._writes is None or path not in WRITES:
             return None
-        return self._writes.refusal(self._running)
+        return self._writes.refusal(self._writing)
 
     def shed(self, cause: str, *, informed: bool = True) -> float:
         """Count a refused call, and say in how many seconds it should come again.
@@ -114,16 +110,21 @@ class Gate:
         self._on_overload(informed)
         return self._pressure.refused(_RETRY_SECONDS)
 
-    def enter(self) -> None:
-        """Count a call that begins."""
+    def enter(self, path: str) -> None:
+        """Count a call that begins.
+
+        Writes are counted apart: lists may run for minutes, and no write waits for them.
+        """
         self._running += 1
+        self._writing += path in WRITES
         self._idle.clear()
         self._pressure.admitted()
         self._lag.watch()
 
-    def leave(self, _: "asyncio.Task[None]") -> None:
+    def leave(self, path: str) -> None:
         """Count a call that has ended."""
         self._running -= 1
+        self._writing -= path in WRITES
         if not self._running:
             self._idle.set()
 

@@ -29,8 +29,6 @@ from credit_server.transport.frames import ServerFrames
 from credit_server.transport.gate import Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
-__all__ = ["CallHandler", "CallLimits", "Gate"]
-
 log = structlog.get_logger("credit_server.calls")
 
 Headers = list[tuple[str, str]]
@@ -110,26 +108,31 @@ class CallHandler(Handler):
         """Begin to serve a call."""
         self.__gc_step__()
         fields = _fields(headers)
+        path = fields.get(":path", "")
         # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
-        counted = not _is_standard(fields)
+        counted = not self._is_standard(path)
         if counted:
-            cause = self._gate.refusal(fields.get(":path", ""))
+            cause = self._gate.refusal(path)
             if cause is not None:
                 self._shed(stream, fields, cause)
                 release_stream()
                 return
-            self._gate.enter()
+            self._gate.enter(path)
         task = self.loop.create_task(self._serve(stream, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
         task.add_done_callback(lambda _: release_stream())
         if counted:
-            task.add_done_callback(self._gate.leave)
-        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
+            task.add_done_callback(lambda _: self._gate.leave(path))
+        method = self.mapping.get(path, _NO_METHOD)
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
             task.add_done_callback(self._lasted)
         self._tasks[stream] = task
+
+    def _is_standard(self, path: str) -> bool:
+        """Say whether a call is for one of gRPC's own services, as far as they are served."""
+        return path.startswith("/grpc.") and path in self.mapping
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:
         self.lasting -= 1
@@ -140,6 +143,10 @@ class CallHandler(Handler):
         http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
         seconds = self._gate.shed(cause, informed=http.settings_known)
         if not stream.closable:
+            return
+        if not stream.connection.write_ready.is_set():
+            # What its client does not read would pile up. Resets cost it of its budget.
+            stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
         headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
@@ -170,12 +177,13 @@ class CallHandler(Handler):
         except asyncio.CancelledError as cancelled:
             error = cancelled
             # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and call.open and stream.connection.write_ready.is_set():
+            if self._gate.stopping and call.open and call.writable:
                 await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             error = bug
         finally:
+            self._access.leave(call)  # not before it is answered: who does not read waits there
             seconds = time.perf_counter() - started
             _log_call(fields.get(":path", ""), call, seconds, error)
             call.observation.finished(_status(call.outcome), seconds)
@@ -198,7 +206,7 @@ class CallHandler(Handler):
         call.message_bytes_max = self._limits.message_bytes_max
         call.trailers = {}
         call.flush_soon = self.flush_soon
-        call.identity = None
+        call.identity = call.holder = None
         call.outcome = ""
         return call
 
@@ -211,25 +219,30 @@ class CallHandler(Handler):
             structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
 
     async def _answer(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
+        let_in = False
         try:
             self._observe(call, fields)
             rejection = _rejection(fields)
             if rejection is not None:
-                await call.reject(rejection)
+                if call.writable:
+                    await call.reject(rejection)
+                else:
+                    call.turn_away()
                 return
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
             self._access.admit(call, fields.get("authorization"))
-            try:
-                if call.identity is not None:
-                    structlog.contextvars.bind_contextvars(identity=call.identity.name)
-                if method is None:  # only now: who is nobody learns no paths
-                    raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
-                await _within(call.deadline, method, call)
-            finally:
-                self._access.leave(call)
+            let_in = True
+            if call.identity is not None:
+                structlog.contextvars.bind_contextvars(identity=call.identity.name)
+            if method is None:  # only now: who is nobody learns no paths
+                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+            await _within(call.deadline, method, call)
         except GRPCError as error:
-            await _send_refusal(call, error)
+            if let_in or call.writable:
+                await _send_refusal(call, error)
+            else:  # strangers who do not read must not have the server wait with its places
+                call.turn_away()
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
             if call.open:
@@ -244,7 +257,8 @@ class CallHandler(Handler):
     def _deadline(self, fields: Mapping[str, str], method: const.Handler) -> Deadline | None:
         """Return when a call ends at the latest."""
         seconds = _timeout_seconds(fields)
-        if not _is_standard(fields):  # health's Watch may go on for as long as its client likes
+        # Health's Watch may go on for as long as its client likes.
+        if not self._is_standard(fields.get(":path", "")):
             limits = self._limits
             if seconds is None:
                 streams = method.cardinality.server_streaming
@@ -293,11 +307,6 @@ def _fields(headers: Headers) -> dict[str, str]:
         if len(given) > 1:
             fields["authorization"] = ", ".join(given)
     return fields
-
-
-def _is_standard(fields: Mapping[str, str]) -> bool:
-    """Say whether a call is for one of gRPC's own services."""
-    return fields.get(":path", "").startswith("/grpc.")
 
 
 def _request_id(fields: Mapping[str, str]) -> str:
