@@ -56,9 +56,14 @@ async def test_who_ends_its_own_scope_and_leaves_is_not_cancelled_later() -> Non
 
 async def test_who_ends_its_own_scope_and_waits_in_it_gets_the_error() -> None:
     scope = Scope()
-    with pytest.raises(Ended), scope:
-        scope.cancel(Ended())
-        await asyncio.Event().wait()
+
+    async def end_and_wait() -> None:
+        with scope:
+            scope.cancel(Ended())
+            await asyncio.Event().wait()
+
+    with pytest.raises(Ended):
+        await end_and_wait()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0

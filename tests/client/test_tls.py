@@ -244,7 +244,7 @@ async def test_a_client_without_tls_is_told_that_the_server_wants_it(
         fake_server(service, ssl=server_context(server_certificate)) as port,
         CreditClient(f"127.0.0.1:{port}", settings=settings) as client,
     ):
-        with pytest.raises(Unavailable, match="speaks TLS.*connect with `tls`"):
+        with pytest.raises(Unavailable, match=r"speaks TLS.*connect with `tls`"):
             await client.balance(1)
 
 

@@ -50,14 +50,16 @@ class Scope:
         if self._error is not None:
             return
         self._error = error
-        if self._task is None:
+        task = self._task
+        if task is None:
             return
-        if self._task is asyncio.current_task():
-            # It does not wait now, and may leave before it does. Until Python 3.13 `uncancel` does
-            # not take back a cancellation that has not arrived: it would hit the next await outside.
-            asyncio.get_running_loop().call_soon(self._interrupt, self._task)
+        waits = task is not asyncio.current_task()
+        if waits:
+            self._interrupt(task)
         else:
-            self._interrupt(self._task)
+            # It may leave without waiting. Until Python 3.13 a cancellation that has not arrived
+            # cannot be taken back: it would hit the next await outside.
+            asyncio.get_running_loop().call_soon(self._interrupt, task)
 
     def _interrupt(self, task: asyncio.Task[object]) -> None:
         if self._task is task:
