@@ -10,21 +10,15 @@ from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
-import hypothesis
 from credit_client import CreditClient
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers, take_turns
 from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown
 from tests.fuzz.ledger_model import UINT32_MAX, Refused, Write
+from tests.fuzz.playing import play
 
 _ValueT = TypeVar("_ValueT")
 _QuestionT = TypeVar("_QuestionT", Write, Read)
@@ -213,17 +207,7 @@ def explore(loop: Loop, *, seed: int, examples: int, shrink: bool = True) -> Cou
 
     Machine.loop = loop
     Machine.met = Counter()
-    settings = hypothesis.settings(
-        max_examples=examples,
-        stateful_step_count=STEPS,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(hypothesis.seed(seed)(Machine), settings=settings)
+    play(Machine, seed=seed, examples=examples, steps=STEPS, shrink=shrink)
     return Machine.met
 
 

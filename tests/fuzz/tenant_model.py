@@ -6,6 +6,8 @@ Written unlike the server, so that the two do not share a mistake.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.fuzz.ledger_model import Write
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tenant:
@@ -20,24 +22,6 @@ class Tenant:
     name: str
     apps: frozenset[int]
     actor: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Write:
-    """A request that changes a balance.
-
-    Attributes:
-        credits: 0 breaks a constraint.
-        key: The idempotency key; never empty.
-        report: Id and name of the report that is bought; None where credits are added.
-    """
-
-    user_id: int
-    app_id: int
-    credits: int
-    created_by: int
-    key: str
-    report: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

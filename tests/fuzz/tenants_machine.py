@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import hypothesis
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_fuzz.model import Reply
 from grpc_fuzz.replies import error_info
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
+from tests.fuzz.ledger_model import Write
+from tests.fuzz.playing import play
 from tests.fuzz.tenant_calls import Calls
-from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant, Write
+from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant
 
 STEPS = 30
 _STATUSES = {
@@ -276,15 +276,5 @@ def explore(calls: Calls, *, seed: int, examples: int, shrink: bool = True) -> C
         pass
 
     Machine.calls = calls
-    settings = hypothesis.settings(
-        max_examples=examples,
-        stateful_step_count=STEPS,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(hypothesis.seed(seed)(Machine), settings=settings)
+    play(Machine, seed=seed, examples=examples, steps=STEPS, shrink=shrink)
     return calls.answers

@@ -1,0 +1,33 @@
+"""Has hypothesis play a state machine from a seed, and shrink what it finds."""
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+
+def play(
+    machine: type[RuleBasedStateMachine], *, seed: int, examples: int, steps: int, shrink: bool
+) -> None:
+    """Let hypothesis play so many examples of so many steps at most.
+
+    Args:
+        machine: What is played.
+        seed: Makes the same examples again: nothing is kept between runs.
+        examples: How many begin anew.
+        steps: How many rules of the machine an example takes at most.
+        shrink: Whether to look for the shortest example that fails.
+
+    Raises:
+        AssertionError: The machine has found something.
+    """
+    settings = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=settings)
