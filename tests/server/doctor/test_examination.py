@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -313,6 +314,18 @@ async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_pat
     found = await _examine(settings.model_copy(update=more))
     assert found["TLS certificate"].verdict is FAILS
     assert found["open files"].verdict is WARNING
+
+
+async def test_what_serve_refuses_or_warns_of_is_found(
+    settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_PROT", "50052")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        more = {"audit_log": tmp_path / "not" / "x", "metrics_port": taken.getsockname()[1]}
+        found = await _examine(settings.model_copy(update=more))
+    assert found["audit log"].verdict is FAILS
+    assert found["metrics"].verdict is FAILS
+    assert found["variables"].verdict is WARNING
 
 
 async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The examination: gathers the facts of one server's settings, and has them judged."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from credit_server.doctor.audit_log import check_audit_log
 from credit_server.doctor.books import check_books, not_looked_at, unread
 from credit_server.doctor.connection_string import check_connection_string
 from credit_server.doctor.finding import Finding, fails, ok
@@ -16,10 +18,12 @@ from credit_server.doctor.machine import (
     check_settings,
     open_files_limit,
 )
+from credit_server.doctor.metrics import check_metrics
 from credit_server.doctor.papers import check_papers
 from credit_server.doctor.store import check_store, unreachable
+from credit_server.doctor.variables import check_variables
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
-from credit_server.settings import ServerSettings
+from credit_server.settings import ServerSettings, unknown_variables
 from credit_server.store.facts import StoreFacts
 from credit_server.store.inspection import Client, connected, inspect
 from credit_server.store.port import StoreError
@@ -38,10 +42,14 @@ async def examine(settings: ServerSettings) -> list[Finding]:
     tls = settings.tls_certificate is not None
     findings = [
         check_settings(settings),
+        check_variables(unknown_variables(os.environ)),
         await check_address(settings.host, settings.port, tls=tls),
+        await check_metrics(settings),
         check_open_files(open_files_limit(), connections_max=settings.connections_max),
         *check_papers(settings, now=datetime.now(UTC)),
     ]
+    if settings.audit_log is not None:
+        findings.append(check_audit_log(settings.audit_log))
     if settings.mongodb_uri is not None:
         uri = settings.mongodb_uri.get_secret_value()
         findings.append(check_connection_string(uri, settings.mongodb_uri_file))
