@@ -278,14 +278,14 @@ BREAKING = [
         "a new field of a request must be set",
         "REQUEST_FIELD_ADDED_MUST_BE_SET",
         KEY_OF_REQUEST,
-        KEY_OF_REQUEST + "\n  // Why.\n  uint32 cause = 6" + RANGE + ";",
+        KEY_OF_REQUEST + "\n  // Why.\n  uint32 cause = 60" + RANGE + ";",
     ),
     _edit(
         "a new optional field of a request is required",
         "REQUEST_FIELD_ADDED_MUST_BE_SET",
         KEY_OF_REQUEST,
         KEY_OF_REQUEST
-        + "\n  // Why.\n  optional uint32 cause = 6"
+        + "\n  // Why.\n  optional uint32 cause = 60"
         + " [(credit.options.v1.constraint) = {required: true}];",
     ),
     _edit(
@@ -417,13 +417,13 @@ ALLOWED = [
         None,
         KEY_OF_REQUEST,
         KEY_OF_REQUEST
-        + "\n  // Why.\n  string cause = 6 [(credit.options.v1.constraint) = {length_max: 9}];",
+        + "\n  // Why.\n  string cause = 60 [(credit.options.v1.constraint) = {length_max: 9}];",
     ),
     _edit(
         "an optional field with a range is added to a request",
         None,
         KEY_OF_REQUEST,
-        KEY_OF_REQUEST + "\n  // Why.\n  optional uint32 cause = 6" + RANGE + ";",
+        KEY_OF_REQUEST + "\n  // Why.\n  optional uint32 cause = 60" + RANGE + ";",
     ),
     _edit("a call is added", None, ADD_COMMENT, NEW_CALL % "INSUFFICIENT_CREDITS" + ADD_COMMENT),
     Mutation(

@@ -118,6 +118,27 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
     assert [settings.port for settings in told] == [0]
 
 
+def test_a_server_warns_in_one_line_of_variables_that_set_nothing(
+    capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("CREDIT_PROT", "50052")
+    monkeypatch.setenv("CREDIT_TARGET", "localhost:50052")
+    _serve_with(monkeypatch)
+    assert main.run(["serve", "--log-format", "json"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["names"] == ["CREDIT_PROT (CREDIT_PORT?)"]
+
+
+def test_a_complaint_of_what_is_missing_names_what_may_have_been_meant_for_it(
+    capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("CREDIT_TLS_CERTIFCATE", "server.pem")
+    assert main.run(["serve", "--tls-key", "server-key.pem"]) == 2
+    complaint = capsys.readouterr().err
+    assert "set both, or neither" in complaint
+    assert "no setting has the name CREDIT_TLS_CERTIFCATE (CREDIT_TLS_CERTIFICATE?)" in complaint
+
+
 @pytest.mark.parametrize(
     "error",
     [

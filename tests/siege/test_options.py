@@ -26,5 +26,15 @@ def test_a_value_of_no_use_is_refused(
     assert option in capsys.readouterr().err
 
 
+def test_whoever_names_a_row_that_there_is_not_is_told_all_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--rows", "rapid-reset,no-such"])
+    told = capsys.readouterr().err
+    assert "there is no row no-such; there are" in told
+    assert not [attack.name for attack in ATTACKS if attack.name not in told]
+
+
 def test_no_two_rows_have_one_name() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)

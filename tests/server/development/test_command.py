@@ -3,12 +3,14 @@
 import shlex
 import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from credit_server.development import run
+from credit_server.development.certificate import find_certificates, make_certificates
 from credit_server.development.token import AUDIENCE, ISSUER
-from credit_server.identity import Credentials, Identity, open_authenticator, open_tls
+from credit_server.identity import Credentials, FileUnusable, Identity, open_authenticator, open_tls
 from credit_server.settings import ServerSettings
 
 from tests.server.identity.signing import ed_key, private_pem, public_pem
@@ -113,16 +115,96 @@ def test_only_the_owner_can_read_what_is_secret(tmp_path: Path) -> None:
     assert secret == {"token-key.pem", "server-key.pem", "client-key.pem"}
 
 
-@pytest.mark.parametrize("action", ["keys", "certificates"])
-def test_nothing_is_overwritten(action: str, tmp_path: Path, capsys: Captured) -> None:
+FILES = {
+    "keys": ["token-key.pem", "token-keys.json"],
+    "certificates": ["ca.pem", "server.pem", "server-key.pem", "client.pem", "client-key.pem"],
+}
+BOTH = pytest.mark.parametrize("action", list(FILES))
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@BOTH
+def test_what_was_made_earlier_is_used_as_it_is(
+    action: str, tmp_path: Path, capsys: Captured
+) -> None:
     assert run([action, "--directory", str(tmp_path)]) == 0
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before, first = contents(tmp_path), exported(capsys)
+    assert sorted(before) == sorted(FILES[action])
+    assert run([action, "--directory", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "used as they are" in printed.err
+    assert all(f"export {name}={value}" in printed.out for name, value in first.items())
+    assert contents(tmp_path) == before
+
+
+def test_keys_and_certificates_share_a_directory(tmp_path: Path, capsys: Captured) -> None:
+    for _ in range(2):
+        assert run(["keys", "--directory", str(tmp_path)]) == 0
+        assert run(["certificates", "--directory", str(tmp_path)]) == 0
+        assert as_settings(exported(capsys)).has_identities
+
+
+@pytest.mark.parametrize(
+    ("action", "missing"), [(action, name) for action, names in FILES.items() for name in names]
+)
+def test_a_part_of_a_set_is_left_alone_and_told_with_what_to_do(
+    action: str, missing: str, tmp_path: Path, capsys: Captured
+) -> None:
+    run([action, "--directory", str(tmp_path)])
+    (tmp_path / missing).unlink()
+    before = contents(tmp_path)
     capsys.readouterr()
     assert run([action, "--directory", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert not printed.out
+    assert f"{tmp_path / missing} is missing: put it back" in printed.err
     assert "exists and is not overwritten" in printed.err
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert "remove" in printed.err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["nonsense", "another set's"])
+@pytest.mark.parametrize(
+    ("action", "name"), [(action, name) for action, names in FILES.items() for name in names]
+)
+def test_a_set_that_is_not_sound_is_left_alone_and_told(
+    action: str, name: str, how: str, tmp_path: Path, capsys: Captured
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for directory in (here, there):
+        run([action, "--directory", str(directory)])
+    (here / name).write_bytes(b"nonsense" if how == "nonsense" else (there / name).read_bytes())
+    before = contents(here)
+    capsys.readouterr()
+    assert run([action, "--directory", str(here)]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert str(here) in printed.err
+    assert contents(here) == before
+
+
+def test_certificates_that_have_ended_are_told(tmp_path: Path) -> None:
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    make_certificates(tmp_path, client="shop", days=2, now=made)
+    assert find_certificates(tmp_path, client="shop", now=made + timedelta(days=1))
+    with pytest.raises(FileUnusable, match=r"server\.pem ended 2026-01-03: name another"):
+        find_certificates(tmp_path, client="shop", now=made + timedelta(days=2))
+
+
+@pytest.mark.parametrize("client", ["shop", "spiffe://localhost/shop"])
+def test_certificates_of_another_client_are_told(
+    client: str, tmp_path: Path, capsys: Captured
+) -> None:
+    options = ["certificates", "--directory", str(tmp_path)]
+    assert run([*options, "--client", client]) == 0
+    assert run([*options, "--client", client]) == 0
+    assert run(options) == 0, "who names no client takes any"
+    capsys.readouterr()
+    assert run([*options, "--client", "another"]) == 1
+    assert f"client.pem is made out to {client}" in capsys.readouterr().err
 
 
 def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from bson.int64 import Int64
 from credit_server.commit import Committer
 from credit_server.doctor import Finding, Verdict, examine
 from credit_server.embedded import EmbeddedMongod
-from credit_server.ledger import Add
+from credit_server.ledger import Add, Use
 from credit_server.settings import ServerSettings
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
@@ -47,21 +49,32 @@ async def settings(mongod_uri: str, database: str) -> ServerSettings:
     return _settings(mongod_uri, database)
 
 
-async def _add(uri: str, database: str) -> None:
+_ADD = partial(Add, user_id=7, app_id=1, credits=5, created_by=1, key="")
+_USE = partial(
+    Use,
+    user_id=7,
+    app_id=1,
+    credits=3,
+    created_by=1,
+    key="",
+    report_id="r-81",
+    report_name="Traffic",
+)
+
+
+async def _submit(uri: str, database: str, *commands: Callable[..., Add | Use]) -> None:
     store = MongoStore(uri, database=database)
     async with Committer(store) as committer:
-        for user_id in (7, 7, 8):
-            await committer.submit(
-                Add(
-                    user_id=user_id,
-                    app_id=1,
-                    credits=5,
-                    created_by=1,
-                    key="",
-                    transaction_id=store.new_id(),
-                )
-            )
+        for command in commands:
+            ids = {"transaction_id": store.new_id()}
+            if command is _USE:
+                ids["purchase_id"] = store.new_id()
+            await committer.submit(command(**ids))
     store.close()
+
+
+async def _add(uri: str, database: str) -> None:
+    await _submit(uri, database, _ADD, _ADD, partial(_ADD, user_id=8))
 
 
 async def test_a_healthy_store_fails_in_nothing(
@@ -73,6 +86,7 @@ async def test_a_healthy_store_fails_in_nothing(
     for check in ("store", "topology", "majority write", "durability", "clock", "schema", BOOKS):
         assert found[check].verdict is OK, check
     assert "accounts touched last: 2, their latest transactions: 3" in found[BOOKS].found
+    assert "apps' totals: 1;" in found[BOOKS].found
 
 
 async def test_it_leaves_the_database_as_it_was(
@@ -89,7 +103,8 @@ async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, databas
     found = await _examine(_settings(mongod_uri, database))
     assert found["schema"].verdict is FAILS
     assert found["schema"].remedy == "run: credit-server migrate"
-    assert BOOKS not in found
+    assert found[BOOKS].verdict is WARNING
+    assert "were not looked at: the schema is not what it should be" in found[BOOKS].found
 
 
 async def test_drift_is_named_with_its_remedy(
@@ -155,6 +170,47 @@ async def test_books_that_somebody_has_changed_fail(
     assert "user 7: sequence 2 left 10 in app 1, not 999" in finding.found
 
 
+@pytest.mark.parametrize(
+    ("collection", "query", "fault"),
+    [
+        (schema.CREDIT_TRANSACTIONS, {"sequence": 1}, "user 7: the history begins with sequence 2"),
+        (schema.CREDIT_TRANSACTIONS, {"sequence": 2}, "user 7: sequence 1 is where 2 should be"),
+        (schema.CREDIT_TRANSACTIONS, {}, "user 7: there is no history, where 2 transactions"),
+        (schema.PURCHASES, {}, "user 7: sequence 2 paid for a purchase that is not there"),
+        (schema.USER_CREDITS, {}, "user 7: there is history and no account"),
+    ],
+)
+async def test_what_somebody_has_removed_is_found(
+    collection: str,
+    query: dict[str, int],
+    fault: str,
+    settings: ServerSettings,
+    mongod_uri: str,
+    database: str,
+) -> None:
+    await _submit(mongod_uri, database, _ADD, _USE)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    assert (await client[database][collection].delete_many({"user_id": 7, **query})).deleted_count
+    client.close()
+    finding = (await _examine(settings))[BOOKS]
+    assert finding.verdict is FAILS
+    assert fault in finding.found
+
+
+async def test_a_total_that_somebody_has_changed_is_found(
+    settings: ServerSettings, mongod_uri: str, database: str
+) -> None:
+    await _submit(mongod_uri, database, _ADD, _USE)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
+    await client[database][schema.APP_TOTALS].update_one(
+        {"app_id": 1}, {"$inc": {"total": Int64(7)}}
+    )
+    client.close()
+    finding = (await _examine(settings))[BOOKS]
+    assert finding.verdict is FAILS
+    assert finding.found == "app 1: its total is 9, and all users hold 2"
+
+
 async def test_a_document_that_no_release_has_written_is_told_without_a_traceback(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
@@ -214,6 +270,7 @@ async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: 
     assert found["members"].verdict is FAILS
     assert "1 of 3 voting members with data are up" in found["members"].found
     assert "schema" not in found
+    assert "were not looked at: the store has no schema" in found[BOOKS].found
 
 
 async def _lose_majority(mongod: MongodProcess) -> None:
@@ -257,6 +314,18 @@ async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_pat
     found = await _examine(settings.model_copy(update=more))
     assert found["TLS certificate"].verdict is FAILS
     assert found["open files"].verdict is WARNING
+
+
+async def test_what_serve_refuses_or_warns_of_is_found(
+    settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_PROT", "50052")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        more = {"audit_log": tmp_path / "not" / "x", "metrics_port": taken.getsockname()[1]}
+        found = await _examine(settings.model_copy(update=more))
+    assert found["audit log"].verdict is FAILS
+    assert found["metrics"].verdict is FAILS
+    assert found["variables"].verdict is WARNING
 
 
 async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ async def open_store(settings: StoreSettings, *, page_size: int = 1000) -> Async
             await store.check_topology()
         except StoreUnavailable as error:
             where = "embedded" if settings.mongodb_uri is None else _hosts(settings.mongodb_uri)
-            raise StartError(f"The store at {where} cannot be reached. {error}.") from error
+            raise StartError(
+                f"The store at {where} cannot be reached. {error}. credit-server doctor tells more."
+            ) from error
         if mongod is not None:
             await store.migrate()
         yield OpenStore(store=store, mongod=mongod)

@@ -1,6 +1,7 @@
 """The command `credit-server`: serve, migrate, doctor and token."""
 
 import asyncio
+import os
 import re
 import sys
 from argparse import ArgumentParser
@@ -8,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+import structlog
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
@@ -15,7 +17,7 @@ from credit_server import app, development, doctor, log
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.identity import IdentityError
-from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.settings import ServerSettings, StoreSettings, unknown_variables
 from credit_server.store.port import StoreError
 
 _USAGE = """\
@@ -72,6 +74,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _serve(settings: ServerSettings) -> Coroutine[Any, Any, None]:
     log.configure(settings.log_format, settings.log_level)
+    if unknown := unknown_variables(os.environ):
+        structlog.get_logger("credit_server").warning(
+            "variables that are no settings are passed over", names=unknown
+        )
     return app.serve(settings)
 
 
@@ -174,6 +180,8 @@ def _explain(error: ValidationError | SettingsError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         where = f"--{name.replace('_', '-')} (CREDIT_{name.upper()}): " if name else ""
         lines.append(f"{where}{message}")
+    # What is missed may be there under another name.
+    lines += [f"no setting has the name {each}" for each in unknown_variables(os.environ)]
     return "\n".join(lines)
 
 

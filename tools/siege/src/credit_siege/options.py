@@ -56,7 +56,8 @@ def _attacks(text: str) -> Sequence[Attack]:
     wanted = {name.strip() for name in text.split(",")}
     known = {attack.name for attack in ATTACKS} | {_family(attack) for attack in ATTACKS}
     if unknown := sorted(wanted - known):
-        raise argparse.ArgumentTypeError(f"there is no row {', '.join(unknown)}")
+        names = ", ".join(attack.name for attack in ATTACKS)
+        raise argparse.ArgumentTypeError(f"there is no row {', '.join(unknown)}; there are {names}")
     return [attack for attack in ATTACKS if {attack.name, _family(attack)} & wanted]
 
 

@@ -4,18 +4,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     EllipticCurvePrivateKey,
     generate_private_key,
 )
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from credit_server.development.file_set import is_there, remedy
 from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+from credit_server.identity import FileUnusable
 
 _HOSTS = (
     x509.DNSName("localhost"),
@@ -37,6 +46,19 @@ class CertificateFiles:
     ca: Path
     server: Path
     client: Path
+
+    @classmethod
+    def within(cls, directory: Path) -> Self:
+        """Name the files in a directory."""
+        return cls(
+            ca=directory / "ca.pem",
+            server=directory / "server.pem",
+            client=directory / "client.pem",
+        )
+
+    def all(self) -> list[Path]:
+        """List them, with their keys."""
+        return [self.ca, self.server, key_of(self.server), self.client, key_of(self.client)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +115,7 @@ def make_certificates(
         begins=now - timedelta(minutes=5),  # clocks differ
         ends=now + timedelta(days=days),
     )
-    files = CertificateFiles(
-        ca=directory / "ca.pem", server=directory / "server.pem", client=directory / "client.pem"
-    )
+    files = CertificateFiles.within(directory)
     ca = authority.sign(
         authority.name,
         authority.key,
@@ -111,9 +131,76 @@ def make_certificates(
     return files
 
 
+def find_certificates(
+    directory: Path, *, client: str | None, now: datetime | None = None
+) -> CertificateFiles | None:
+    """Find what was made here earlier; None: there is nothing.
+
+    Args:
+        directory: Where.
+        client: Whom the client's must be made out to; None: anybody.
+        now: When they must hold; None: now.
+
+    Raises:
+        FileUnusable: A part of the files is missing, one of them cannot be read, they do not belong
+            together, they have ended, or the client's is somebody else's.
+    """
+    files = CertificateFiles.within(directory)
+    if not is_there(files.all()):
+        return None
+    fault = _fault(files, client, now or datetime.now(UTC))
+    if fault:
+        raise FileUnusable(f"{fault}: {remedy(files.all())}")
+    return files
+
+
+def end_of(certificate: Path) -> datetime:
+    """Tell when a certificate that was found ends."""
+    return _read(certificate).not_valid_after_utc
+
+
 def key_of(certificate: Path) -> Path:
     """Say where the key of one of the certificates is."""
     return certificate.with_name(f"{certificate.stem}-key.pem")
+
+
+def _fault(files: CertificateFiles, client: str | None, now: datetime) -> str:
+    """Say why the files are of no use; empty when they are."""
+    path = files.ca
+    try:
+        authority = _read(path)
+        for end in (files.server, files.client):
+            path = end
+            certificate = _read(path)
+            certificate.verify_directly_issued_by(authority)
+            if now >= certificate.not_valid_after_utc:
+                return f"{path} ended {certificate.not_valid_after_utc:%Y-%m-%d}"
+            path = key_of(end)
+            key = load_pem_private_key(path.read_bytes(), password=None)
+            if key.public_key() != certificate.public_key():
+                return f"{path} is not the key of the certificate beside it"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    except InvalidSignature:
+        return f"{path} is not signed by {files.ca}"
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return f"{path} is not what was made for it"
+    owner = _owner(_read(files.client))
+    return "" if client in (None, owner) else f"{files.client} is made out to {owner}"
+
+
+def _owner(certificate: x509.Certificate) -> str:
+    """Say whom a client's certificate is made out to: as it was given to `make_certificates`."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(name.value)
+    return names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+
+def _read(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
 
 
 def _write_end(

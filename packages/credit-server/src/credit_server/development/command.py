@@ -10,11 +10,24 @@ from pathlib import Path
 
 from credit_models.scopes import SCOPES
 
-from credit_server.development.certificate import key_of, make_certificates
-from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
+from credit_server.development.certificate import (
+    end_of,
+    find_certificates,
+    key_of,
+    make_certificates,
+)
+from credit_server.development.token import (
+    AUDIENCE,
+    ISSUER,
+    Grant,
+    find_keys,
+    issue_token,
+    make_keys,
+)
 from credit_server.identity import FileUnusable
 
 _DIRECTORY = Path(".credit-keys")
+_CLIENT = "spiffe://localhost/credit-client"
 _ID_MAX = 2**32 - 1
 
 
@@ -44,7 +57,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _keys(options: argparse.Namespace) -> list[str]:
-    private, public = make_keys(options.directory)
+    # A second terminal needs the variables too, and the same keys.
+    found = find_keys(options.directory)
+    private, public = found or make_keys(options.directory)
+    if found:
+        _remark(f"The keys in {options.directory} are used as they are.")
     _remark(f"{private} signs tokens and {public} verifies them. These variables start the server:")
     return [
         _export("CREDIT_TOKEN_KEYS", public.resolve()),
@@ -54,7 +71,15 @@ def _keys(options: argparse.Namespace) -> list[str]:
 
 
 def _certificates(options: argparse.Namespace) -> list[str]:
-    files = make_certificates(options.directory, client=options.client, days=options.days)
+    found = find_certificates(options.directory, client=options.client)
+    files = found or make_certificates(
+        options.directory, client=options.client or _CLIENT, days=options.days
+    )
+    if found:
+        _remark(
+            f"The certificates in {options.directory} are used as they are; they hold until"
+            f" {end_of(files.server):%Y-%m-%d %H:%M} UTC."
+        )
     _remark(
         f"A client needs {files.ca}, {files.client} and {key_of(files.client)};"
         " CREDIT_IDENTITIES_FILE says what its owner may do. These variables start the server:"
@@ -85,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="credit-server token",
         description="Make keys, certificates and tokens for development. What is printed on"
-        ' standard output is for the shell: eval "$(credit-server token keys)".',
+        ' standard output is for the shell: eval "$(credit-server token keys)". Keys and'
+        " certificates that are there already are used as they are.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     keys = actions.add_parser("keys", help="make a key pair that signs and verifies tokens")
@@ -99,8 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     certificates.add_argument(
         "--client",
         type=_text,
-        default="spiffe://localhost/credit-client",
-        help="SPIFFE id or common name of the client (default: %(default)s)",
+        help=f"SPIFFE id or common name of the client (default: {_CLIENT})",
     )
     certificates.add_argument(
         "--days", type=_positive, default=30.0, help="how long they hold (default: 30)"

@@ -25,9 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import get_default_algorithms
 
+from credit_server.development.file_set import is_there, remedy
 from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
 from credit_server.identity.errors import FileUnusable
-from credit_server.identity.keys import PublicKey, algorithms_of
+from credit_server.identity.keys import PublicKey, algorithms_of, parse_keys
 
 ISSUER = "credit-development"
 AUDIENCE = "credit"
@@ -81,6 +82,30 @@ def make_keys(directory: Path) -> tuple[Path, Path]:
     write_new_file(private, pem, SECRET)
     write_new_file(public, json.dumps(jwks, indent=2).encode() + b"\n", PUBLIC)
     return private, public
+
+
+def find_keys(directory: Path) -> tuple[Path, Path] | None:
+    """Find the pair that was made here earlier; None: there is none.
+
+    Returns:
+        As `make_keys` does.
+
+    Raises:
+        FileUnusable: Only one of the files is there, or they are not a pair.
+    """
+    private, public = files = directory / PRIVATE_KEY, directory / PUBLIC_KEYS
+    if not is_there(files):
+        return None
+    key = _load(private).public_key()
+    try:
+        known = parse_keys(public.read_bytes(), algorithms_of(key))
+    except OSError as error:
+        raise FileUnusable(f"{public} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise FileUnusable(f"{public} cannot be used: {error}; {remedy(files)}") from None
+    if key not in [one.key for one in known.keys]:
+        raise FileUnusable(f"{public} has not the public key of {private}: {remedy(files)}")
+    return files
 
 
 def issue_token(key_file: Path, grant: Grant) -> str:

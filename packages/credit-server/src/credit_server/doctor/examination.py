@@ -1,11 +1,13 @@
 """The examination: gathers the facts of one server's settings, and has them judged."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from credit_server.doctor.books import check_books, unread
+from credit_server.doctor.audit_log import check_audit_log
+from credit_server.doctor.books import check_books, not_looked_at, unread
 from credit_server.doctor.connection_string import check_connection_string
 from credit_server.doctor.finding import Finding, fails, ok
 from credit_server.doctor.machine import (
@@ -16,16 +18,19 @@ from credit_server.doctor.machine import (
     check_settings,
     open_files_limit,
 )
+from credit_server.doctor.metrics import check_metrics
 from credit_server.doctor.papers import check_papers
 from credit_server.doctor.store import check_store, unreachable
+from credit_server.doctor.variables import check_variables
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
-from credit_server.settings import ServerSettings
+from credit_server.settings import ServerSettings, unknown_variables
+from credit_server.store.facts import StoreFacts
 from credit_server.store.inspection import Client, connected, inspect
 from credit_server.store.port import StoreError
-from credit_server.store.sample import sample_books
+from credit_server.store.sample import SampleLimits, sample_books
 
-_ACCOUNTS_MAX = 100
-_HISTORY_MAX = 200
+_SECONDS_OF_SUMS = 0.5
+"""The part of the store's time limit that one sum over all accounts may take."""
 
 
 async def examine(settings: ServerSettings) -> list[Finding]:
@@ -37,10 +42,14 @@ async def examine(settings: ServerSettings) -> list[Finding]:
     tls = settings.tls_certificate is not None
     findings = [
         check_settings(settings),
+        check_variables(unknown_variables(os.environ)),
         await check_address(settings.host, settings.port, tls=tls),
+        await check_metrics(settings),
         check_open_files(open_files_limit(), connections_max=settings.connections_max),
         *check_papers(settings, now=datetime.now(UTC)),
     ]
+    if settings.audit_log is not None:
+        findings.append(check_audit_log(settings.audit_log))
     if settings.mongodb_uri is not None:
         uri = settings.mongodb_uri.get_secret_value()
         findings.append(check_connection_string(uri, settings.mongodb_uri_file))
@@ -78,18 +87,28 @@ async def _check_store(uri: str, settings: ServerSettings, *, embedded: bool) ->
         async with connected(uri, timeout_seconds=seconds) as client:
             facts = await inspect(client, database=database, timeout_seconds=seconds)
             findings = check_store(facts, embedded=embedded, database=database)
-            if facts.schema is not None and not facts.schema.drift:
-                findings.append(await _check_books(client, database))
+            findings.append(await _check_books(client, facts, settings))
             return findings
     except StoreError as error:
         return [unreachable(str(error))]
 
 
-async def _check_books(client: Client, database: str) -> Finding:
-    sample = sample_books(
-        client, database=database, accounts_max=_ACCOUNTS_MAX, history_max=_HISTORY_MAX
+async def _check_books(client: Client, facts: StoreFacts, settings: ServerSettings) -> Finding:
+    if facts.schema is None:
+        return not_looked_at("the store has no schema that could be checked")
+    if facts.schema.drift:
+        return not_looked_at("the schema is not what it should be")
+    limits = SampleLimits(
+        accounts_max=100,
+        history_max=200,
+        counted_max=100_000,
+        apps_max=10,
+        summed_max=100_000,
+        sums_seconds=settings.store_timeout_seconds * _SECONDS_OF_SUMS,
     )
     try:
-        return check_books([entry async for entry in sample])
+        return check_books(
+            await sample_books(client, database=settings.mongodb_database, limits=limits)
+        )
     except StoreError as error:
         return unread(str(error))

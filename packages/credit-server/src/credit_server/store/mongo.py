@@ -14,7 +14,7 @@ from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import PyMongoError
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -28,6 +28,7 @@ from credit_server.store.documents import (
 )
 from credit_server.store.failure import StoreMisconfigured, translated
 from credit_server.store.port import StoreUnavailable, Writer
+from credit_server.store.silence import explain
 from credit_server.store.unit import MongoWriter
 
 _Document = dict[str, Any]  # Any: the values are checked by the documents' models
@@ -98,11 +99,22 @@ class MongoStore:
         """Make sure that the server behind the URI can do transactions.
 
         Raises:
-            StoreMisconfigured: It is a standalone server.
-            StoreUnavailable: It cannot be reached.
+            StoreMisconfigured: It is a standalone server, or a set that was never initiated.
+            StoreUnavailable: It cannot be reached; the message says for each host why.
         """
-        with translated():
-            hello = await self._client.admin.command("hello")
+        try:
+            with translated():
+                hello = await self._client.admin.command("hello")
+        except StoreUnavailable as error:
+            # At the start there is somebody to read it, and time to say more.
+            if isinstance(error.__cause__, ServerSelectionTimeoutError):
+                reason = explain(self._client.delegate.topology_description)
+                raise StoreUnavailable(reason) from error
+            raise
+        if hello.get("isreplicaset"):
+            raise StoreMisconfigured(
+                "MongoDB's replica set was never initiated: run rs.initiate() once, in mongosh."
+            )
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise StoreMisconfigured(
                 "MongoDB runs as a standalone server, which has no transactions. Start it with"

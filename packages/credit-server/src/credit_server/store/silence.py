@@ -1,4 +1,4 @@
-"""Silence: why no server of a store can be asked, from what the driver has learnt of each host."""
+"""Silence: why no server of a store serves, from what the driver has learnt of each host."""
 
 from pymongo.server_description import ServerDescription
 from pymongo.server_type import SERVER_TYPE
@@ -8,8 +8,11 @@ _DRIVERS_SETTINGS = " (configured timeouts"
 """What the driver appends to the operating system's words."""
 
 
+_NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOther)
+
+
 def explain(topology: TopologyDescription) -> str:
-    """Say for each host that a connection string names why it cannot be asked."""
+    """Say for each host of a connection string why it cannot be asked, or takes no writes."""
     servers = topology.server_descriptions().values()
     if not servers:  # the driver forgets whom it was not sent for
         return (
@@ -23,6 +26,8 @@ def _explain_host(server: ServerDescription) -> str:
     where = f"{server.address[0]}:{server.address[1]}"
     if server.server_type == SERVER_TYPE.RSGhost:
         return f"the replica set of {where} was never initiated: run rs.initiate() once, in mongosh"
+    if server.server_type in _NOT_PRIMARY:
+        return f"{where} is up and not the primary: see rs.status()"
     if server.error is None:
         return f"{where} does not answer"
     why = str(server.error).partition(_DRIVERS_SETTINGS)[0]

@@ -1,0 +1,85 @@
+"""A server that cannot start tells a set without members, another set and a dead host apart."""
+
+import re
+from pathlib import Path
+
+import pytest
+from credit_server import app
+from credit_server.errors import StartError
+from credit_server.settings import StoreSettings
+from credit_server.store.failure import StoreMisconfigured
+from credit_server.store.silence import explain
+from pydantic import SecretStr
+from pymongo.hello import Hello
+from pymongo.server_description import ServerDescription
+from pymongo.synchronous.settings import TopologySettings
+from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
+
+from tests.e2e.mongod_process import MongodProcess
+
+
+async def _start(uri: str) -> None:
+    settings = StoreSettings(mongodb_uri=SecretStr(uri), store_timeout_seconds=2)
+    async with app.open_store(settings):
+        pass
+
+
+async def _refused(uri: str) -> str:
+    with pytest.raises(StartError) as refused:
+        await _start(uri)
+    told = str(refused.value)
+    assert told.endswith("credit-server doctor tells more.")
+    assert "hidden" not in told
+    return told
+
+
+async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
+    mongod = MongodProcess(tmp_path)
+    mongod._launch()
+    uri = f"mongodb://127.0.0.1:{mongod.port}"
+    try:
+        # The driver waits for it to listen.
+        with pytest.raises(StoreMisconfigured, match=r"never initiated: run rs\.initiate\(\)"):
+            async with app.open_store(
+                StoreSettings(
+                    mongodb_uri=SecretStr(f"{uri}/?directConnection=true"), store_timeout_seconds=30
+                )
+            ):
+                pass
+        told = await _refused(f"{uri}/?replicaSet=rs0")
+    finally:
+        await mongod.end()
+    assert "was never initiated: run rs.initiate() once, in mongosh" in told
+
+
+async def test_a_set_of_another_name_says_so(mongod_uri: str) -> None:
+    uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
+    assert uri != mongod_uri
+    assert "none of them is in a replica set 'another'" in await _refused(uri)
+
+
+async def test_a_host_where_nothing_listens_says_so(tmp_path: Path) -> None:
+    away = MongodProcess(tmp_path)  # never started
+    uri = away.uri.replace("//", "//me:hidden@")
+    assert f"127.0.0.1:{away.port}: [Errno 111] Connection refused" in await _refused(uri)
+
+
+def test_a_set_without_a_primary_names_those_that_are_up() -> None:
+    up, away = ("db1", 27017), ("db2", 27017)
+    answer = {
+        "ok": 1,
+        "setName": "rs0",
+        "secondary": True,
+        "hosts": ["db1:27017", "db2:27017"],
+        "maxWireVersion": 17,
+    }
+    servers: dict[tuple[str, int | None], ServerDescription] = {
+        up: ServerDescription(up, Hello(answer)),
+        away: ServerDescription(away, error=OSError("no route to host")),
+    }
+    topology = TopologyDescription(
+        TOPOLOGY_TYPE.ReplicaSetNoPrimary, servers, "rs0", None, None, TopologySettings()
+    )
+    assert explain(topology) == (
+        "db1:27017 is up and not the primary: see rs.status(); db2:27017: no route to host"
+    )
