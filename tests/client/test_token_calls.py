@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -169,6 +169,20 @@ async def test_the_error_of_the_function_is_the_call_s_and_nothing_is_sent(
     assert caught.value.request_id is not None
 
 
+@contextmanager
+def _of_sending(handler: logging.Handler) -> Iterator[None]:
+    """Leaves to a handler what hpack logs of headers that are sent; it serves other tests after."""
+
+    def is_of_sending(record: logging.LogRecord) -> bool:
+        return record.funcName in {"add", "encode", "_shrink"}
+
+    handler.addFilter(is_of_sending)
+    try:
+        yield
+    finally:
+        handler.removeFilter(is_of_sending)
+
+
 async def test_the_server_gets_the_header_and_no_log_shows_it(
     fake_server: Callable[..., AbstractAsyncContextManager[int]],
     caplog: pytest.LogCaptureFixture,
@@ -180,13 +194,13 @@ async def test_the_server_gets_the_header_and_no_log_shows_it(
 
     caplog.set_level(logging.DEBUG)
     # This process is the server too, and hpack logs what it decodes.
-    caplog.handler.addFilter(lambda record: record.funcName in {"add", "encode", "_shrink"})
-    async with (
-        fake_server(FakeCreditService(), received=note) as port,
-        CreditClient(f"127.0.0.1:{port}", token="s3cret") as client,
-    ):
-        await client.balance(1)
-        assert "s3cret" not in repr(vars(client))
+    with _of_sending(caplog.handler):
+        async with (
+            fake_server(FakeCreditService(), received=note) as port,
+            CreditClient(f"127.0.0.1:{port}", token="s3cret") as client,
+        ):
+            await client.balance(1)
+            assert "s3cret" not in repr(vars(client))
     assert got == ["Bearer s3cret"]
     assert "x-request-id" in caplog.text
     assert "s3cret" not in caplog.text
