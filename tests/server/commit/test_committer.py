@@ -10,6 +10,8 @@ import pytest
 from credit_server.commit import (
     CommitLimits,
     Committer,
+    Ending,
+    NoObserver,
     NotCommitted,
     Overloaded,
     ResultUnknown,
@@ -382,6 +384,67 @@ async def test_a_caller_that_leaves_does_not_disturb_its_batch(store: ScriptedSt
     assert isinstance(again, Receipt)
     assert again.replayed
     assert [entry.credits for entry in await history(store)] == [5, 7]
+
+
+async def test_what_came_of_a_command_is_told_where_its_caller_has_left(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    told: list[Ending] = []
+    dropped: list[Ending] = []
+    async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+        leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
+        await store.script.held.wait()
+        waiting = asyncio.create_task(committer.submit(add(store), after=dropped.append))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        waiting.cancel()
+        await asyncio.wait([leaving, waiting])
+        assert told == dropped == []
+        store.script.hold.set()
+    (written,) = await history(store)
+    assert told == [Receipt(transaction=written, replayed=False)]
+    assert dropped == [None]
+
+
+async def test_an_answer_that_comes_as_its_caller_leaves_is_told(store: ScriptedStore) -> None:
+    class Leaving(NoObserver):
+        def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
+            caller.cancel()  # it has its answer, and has not run since
+
+    told: list[Ending] = []
+    async with Committer(store, LIMITS, observer=Leaving()) as committer:
+        caller = asyncio.create_task(committer.submit(add(store), after=told.append))
+        await asyncio.wait([caller])
+    assert caller.cancelled()
+    (written,) = await history(store)
+    assert told == [Receipt(transaction=written, replayed=False)]
+
+
+async def test_a_caller_who_stays_is_answered_and_nothing_else_told(store: ScriptedStore) -> None:
+    told: list[Ending] = []
+    async with Committer(store, LIMITS) as committer:
+        assert isinstance(await committer.submit(add(store), after=told.append), Receipt)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told_as"),
+    [(StoreUnavailable("away"), NotCommitted), (CommitUnknown("unknown"), ResultUnknown)],
+    ids=["away", "unknown"],
+)
+async def test_a_failure_is_told_where_its_caller_has_left(
+    store: ScriptedStore, error: Exception, told_as: type[Exception]
+) -> None:
+    store.script.hold = asyncio.Event()
+    store.script.before = [error]
+    told: list[Ending] = []
+    async with Committer(store, replace(LIMITS, retry_seconds=0)) as committer:
+        leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
+        await store.script.held.wait()
+        leaving.cancel()
+        store.script.hold.set()
+    assert [type(ending) for ending in told] == [told_as]
 
 
 async def test_callers_who_have_left_do_not_count_as_waiting(store: ScriptedStore) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, MutableMapping
@@ -14,13 +15,15 @@ import pytest
 from credit_models import AppId, CreditRequest, PurchaseRequest, Receipt, UserId
 from credit_models.codec import decode, encode
 from credit_server.audit_file import AuditFile
-from credit_server.store.port import Store, StoreUnavailable
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Store, StoreUnavailable, Unit
 from credit_server.transport.access import AccessLimits
 from credit_server.transport.audit import Line, ordinary_log
 from grpclib.const import Status
+from h2.exceptions import StreamClosedError
 
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
-from tests.server.transport.serving import FailingStore, HeldStore, Serving, serving
+from tests.server.transport.serving import FailingStore, HeldStore, Serving, serving, until
 from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="order-1")
@@ -163,17 +166,144 @@ async def test_a_peer_is_told_by_address_and_port() -> None:
         assert (host, port.isdigit()) == ("127.0.0.1", True)
 
 
-async def test_a_write_whose_caller_leaves_is_told_as_cancelled() -> None:
+def begin_add(wire: Wire, *, key: str = "order-1") -> int:
+    """Begins to add, and returns the stream's number."""
+    headers = call_headers(SERVICE + "AddCredits", *AS_SHOP)
+    return wire.begin(headers, framed(encode(replace(ADD, idempotency_key=key))))[0]
+
+
+async def give_up(audited: Audited, stream_id: int) -> None:
+    """Resets a call that runs, and waits until the server runs none."""
+    audited.wire.h2.reset_stream(stream_id)
+    audited.wire.flush()
+    await audited.served.wait_quiet()
+
+
+async def test_a_write_whose_caller_leaves_is_told_with_what_came_of_it() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
-        headers = call_headers(SERVICE + "AddCredits", *AS_SHOP)
-        stream_id, _ = audited.wire.begin(headers, framed(encode(ADD)))
+        stream_id = begin_add(audited.wire)
         await store.entered.wait()
-        audited.wire.h2.reset_stream(stream_id)
-        audited.wire.flush()
+        await give_up(audited, stream_id)
+        assert audited.lines == [], "nobody knows yet"
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        ((transaction,),) = [page async for page in store.list_transactions(7)]
+        assert audited.line == {
+            **WHO,
+            **ASKED,
+            "method": SERVICE + "AddCredits",
+            "status": "OK",
+            "transaction_id": transaction.id,
+            "replayed": False,
+            "answered": False,
+        }
+
+
+async def test_a_write_whose_client_hangs_up_is_told_with_its_peer() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        async with Wire.connect(audited.served.port) as wire:
+            begin_add(wire)
+            await store.entered.wait()
         await audited.served.wait_quiet()
         store.released.set()
-        assert (audited.line["status"], audited.line["key"]) == ("CANCELLED", "order-1")
+        await until(lambda: bool(audited.lines))
+        assert str(audited.lines[0]["peer"]).startswith("127.0.0.1:")
+        assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
+
+
+async def test_a_write_that_runs_out_of_time_is_told_with_what_came_of_it() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        headers = call_headers(SERVICE + "AddCredits", *AS_SHOP, ("grpc-timeout", "20m"))
+        answer = await audited.wire.request(headers, framed(encode(ADD)))
+        assert answer.status is Status.DEADLINE_EXCEEDED
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
+
+
+async def test_a_refusal_that_nobody_waits_for_is_told_with_its_reason() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        headers = call_headers(SERVICE + "UseCredits", *AS_SHOP)
+        stream_id, _ = audited.wire.begin(headers, framed(encode(USE)))
+        await store.entered.wait()
+        await give_up(audited, stream_id)
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        line = audited.line
+        assert (line["status"], line["reason"]) == ("FAILED_PRECONDITION", "INSUFFICIENT_CREDITS")
+        assert line["answered"] is False
+
+
+async def test_a_write_that_is_given_up_before_its_batch_is_told_as_cancelled() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        begin_add(audited.wire)
+        await store.entered.wait()
+        waiting = begin_add(audited.wire, key="order-2")
+        await until(lambda: audited.served.server._gate._running == 2)
+        audited.wire.h2.reset_stream(waiting)
+        audited.wire.flush()
+        await until(lambda: audited.served.server._gate._running == 1)
+        store.released.set()
+        await until(lambda: len(audited.lines) == 2)
+        by_key = {line["key"]: line for line in audited.lines}
+        assert by_key["order-1"]["status"] == "OK"
+        assert "answered" not in by_key["order-1"]
+        dropped = by_key["order-2"]
+        assert (dropped["status"], dropped["answered"]) == ("CANCELLED", False)
+        assert "transaction_id" not in dropped
+        assert [len(page) async for page in store.list_transactions(7)] == [1]
+
+
+class SlowStore(MemoryStore):
+    """Lets others have many turns before it does anything."""
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        async with super().begin() as unit:
+            yield unit
+
+
+async def test_the_log_and_the_history_agree_whenever_callers_leave() -> None:
+    store = SlowStore()
+    async with auditing(store) as audited:
+        for turns in range(40):
+            stream_id = begin_add(audited.wire, key=str(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            with contextlib.suppress(StreamClosedError):  # it has its answer
+                audited.wire.h2.reset_stream(stream_id)
+            audited.wire.flush()
+        await audited.wire.call("AddCredits", replace(ADD, idempotency_key="last"), *AS_SHOP)
+    written = {entry.key: entry.id async for page in store.list_transactions(7) for entry in page}
+    assert written == {
+        line["key"]: line["transaction_id"] for line in audited.lines if line["status"] == "OK"
+    }
+    assert len(written) > 1, "some were in time"
+    assert {line["status"] for line in audited.lines} <= {"OK", "CANCELLED"}
+    assert any(line.get("answered") is False for line in audited.lines)
+
+
+async def test_a_stop_tells_all_writes_that_it_has_cut_off() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        for number in range(3):
+            begin_add(audited.wire, key=f"order-{number}")
+        await store.entered.wait()
+        await until(lambda: audited.served.server._gate._running == 3)
+        await audited.served.server.stop(grace_seconds=0)
+        store.released.set()
+    written = {entry.key async for page in store.list_transactions(7) for entry in page}
+    told = {line["key"]: line["status"] for line in audited.lines}
+    assert len(audited.lines) == len(told) == 3
+    assert {key for key, status in told.items() if status == "OK"} == written
+    assert not any(line["answered"] for line in audited.lines)
 
 
 @pytest.mark.parametrize(

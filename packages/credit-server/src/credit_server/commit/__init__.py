@@ -1,6 +1,7 @@
 """Group commit: concurrent writes share a transaction of the store."""
 
 from credit_server.commit.committer import CommitLimits, Committer
+from credit_server.commit.entry import Ending
 from credit_server.commit.errors import (
     CommitError,
     NotCommitted,
@@ -15,6 +16,7 @@ __all__ = [
     "CommitLimits",
     "CommitObserver",
     "Committer",
+    "Ending",
     "NoObserver",
     "NotCommitted",
     "Overloaded",

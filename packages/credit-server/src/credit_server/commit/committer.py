@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 
-from credit_server.commit.entry import Entry
+from credit_server.commit.entry import Ending, Entry
 from credit_server.commit.errors import Overloaded, Stopping
 from credit_server.commit.lane import Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
@@ -134,6 +134,7 @@ class Committer:
         *,
         request_id: str | None = None,
         seconds_left: float | None = None,
+        after: Callable[[Ending], None] | None = None,
     ) -> Receipt | Refusal:
         """Have a command decided and committed.
 
@@ -145,6 +146,9 @@ class Committer:
             context: What the observer is given when the command's batch begins.
             request_id: Names the call in what is logged of the command's batch.
             seconds_left: How long the caller waits; None for ever.
+            after: Where the caller is cancelled, it is told once what came of the command, as soon
+                as that is settled: at the latest when the committer has stopped. It must be quick
+                and must not raise. After a bug it may be told twice; the first time counts.
 
         Raises:
             Overloaded: Too many writes are waiting, or the answer would come too late.
@@ -169,8 +173,13 @@ class Committer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
         deadline = None if seconds_left is None else loop.time() + seconds_left
-        lane.offer(Entry(command, answer, context, deadline, request_id))
-        return await answer
+        lane.offer(Entry(command, answer, context, deadline, request_id, after))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if after is not None and not answer.cancelled():  # the answer came at the same time
+                after(answer.exception() or answer.result())
+            raise
 
     async def __aenter__(self) -> "Committer":
         self._tasks = [asyncio.create_task(lane.run()) for lane in self._lanes]

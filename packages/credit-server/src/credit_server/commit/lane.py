@@ -151,7 +151,7 @@ class Lane:
         entry.answer.add_done_callback(self._answered_one)
         if len(self._waiting) >= 2 * self._limits.waiting_max:
             # Most of them belong to callers who have left.
-            self._waiting = deque(entry for entry in self._waiting if not entry.answer.done())
+            self._waiting = deque(entry for entry in self._waiting if entry.waits())
         self._waiting.append(entry)
         self._arrived.set()
 
@@ -196,12 +196,12 @@ class Lane:
         batch: list[Entry] = []
         while self._waiting and len(batch) < self._limits.batch_max:
             entry = self._waiting.popleft()
-            if entry.answer.done():
+            if not entry.waits():
                 continue
             settled_at = now + self._pace.seconds_until_settled(len(batch), now)
             if batch and entry.deadline is not None and entry.deadline < settled_at:
                 self._observer.shed("deadline")
-                entry.answer.set_exception(Overloaded("the answer would come too late"))
+                entry.settle(Overloaded("the answer would come too late"))
             else:
                 batch.append(entry)
         if not self._waiting and not self._stopping:
@@ -228,7 +228,7 @@ class Lane:
         attempt = conflicts = 0
         while True:
             if not uncertain:  # who has left need not be served
-                batch = [entry for entry in batch if not entry.answer.done()]
+                batch = [entry for entry in batch if entry.waits()]
             if not batch:
                 return
             reason: Exception
@@ -370,8 +370,7 @@ class Lane:
             error = reason  # a bug, and nothing was written
         log.warning("a batch was not settled", reason=str(reason), **_named(batch))
         for entry in batch:
-            if not entry.answer.done():
-                entry.answer.set_exception(error)
+            entry.settle(error)
 
     def _pause(self, attempt: int) -> float:
         """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
@@ -387,14 +386,12 @@ def _named(batch: Sequence[Entry]) -> Mapping[str, int | Sequence[str]]:
 
 def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
     for entry, outcome in zip(batch, outcomes, strict=True):
-        if entry.answer.done():  # the caller has gone; the command took effect all the same
-            continue
         match outcome:
             case Accepted(transaction=transaction):
-                entry.answer.set_result(Receipt(transaction=transaction, replayed=False))
+                entry.settle(Receipt(transaction=transaction, replayed=False))
             case Replayed(transaction=transaction):
                 # An earlier attempt at this very command is no replay.
                 replayed = transaction.id != entry.command.transaction_id
-                entry.answer.set_result(Receipt(transaction=transaction, replayed=replayed))
+                entry.settle(Receipt(transaction=transaction, replayed=replayed))
             case refusal:
-                entry.answer.set_result(refusal)
+                entry.settle(refusal)

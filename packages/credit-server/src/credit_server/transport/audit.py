@@ -3,6 +3,7 @@
 No secrets: of what proves an identity only the name is written.
 """
 
+import contextvars
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -48,7 +49,11 @@ class AuditLog:
     def write(
         self, call: Call[Any, Any], request: CreditRequest | PurchaseRequest
     ) -> "AuditedWrite":
-        """Return a context in which a write happens; its line is written on leaving it."""
+        """Return a context in which a write happens.
+
+        Its line is written on leaving it, or, where the caller has gone before that, once it is
+        known what came of the write.
+        """
         return AuditedWrite(self, call, request)
 
     def refused(self, call: Call[Any, Any], error: GRPCError, request: AppId | None = None) -> None:
@@ -64,30 +69,18 @@ class AuditLog:
             what["app_id"] = request.app_id
             if request.user_id is not None:
                 what["user_id"] = request.user_id
-        self.record(call, what, _outcome(error))
+        self.record(call, {**_who(call), **what}, _refusal(error))
 
     def record(self, call: Call[Any, Any], what: Line, outcome: Line) -> None:
         """Write one line.
 
         Args:
             call: The call. Any: a call of any messages.
-            what: What was asked for.
+            what: Who asked for what.
             outcome: What came of it.
         """
-        if self._sink is None:
-            return
-        who: dict[str, str] = {"peer": call.peer_name}
-        if call.identity is not None:
-            who["identity"] = call.identity.name
-        self._sink(
-            {
-                **who,
-                "method": call.path[:_PATH_CHARACTERS_MAX],
-                **what,
-                **outcome,
-                "request_id": call.request_id,
-            }
-        )
+        if self._sink is not None:
+            self._sink({**what, **outcome, "request_id": call.request_id})
 
 
 class AuditedWrite:
@@ -108,7 +101,10 @@ class AuditedWrite:
         self.receipt = None
         self._audit = audit
         self._call = call
-        self._request = request
+        # Now: a connection that has gone knows its peer no more.
+        self._what = {**_who(call), **_asked(request)}
+        self._context = contextvars.copy_context()
+        self._told = False
 
     def __enter__(self) -> "AuditedWrite":
         return self
@@ -119,22 +115,28 @@ class AuditedWrite:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._audit.record(self._call, _asked(self._request), self._outcome(error))
+        # The caller has left, or the deadline has passed: `outlived` will be told.
+        if error is None or isinstance(error, Exception):
+            self._record(_outcome(error or self.receipt))
 
-    def _outcome(self, error: BaseException | None) -> Line:
-        if self.receipt is not None:
-            return {
-                "status": Status.OK.name,
-                "transaction_id": self.receipt.transaction.id,
-                "replayed": self.receipt.replayed,
-            }
-        if isinstance(error, GRPCError):
-            return _outcome(error)
-        if isinstance(error, Exception):
-            return {"status": Status.INTERNAL.name}
-        # The caller left, or the deadline has passed: the write may happen all the same, and the
-        # history tells under its key.
-        return {"status": Status.CANCELLED.name}
+    def outlived(self, ending: Receipt | BaseException | None) -> None:
+        """Write what came of a write whose caller has gone.
+
+        Args:
+            ending: What was accepted, or why not; None: it was dropped, and had no effect.
+        """
+        # In what the call is logged with: it may be the batch that tells.
+        self._context.run(self._record, {**_outcome(ending), "answered": False})
+
+    def _record(self, outcome: Line) -> None:
+        if not self._told:
+            self._told = True
+            self._audit.record(self._call, self._what, outcome)
+
+
+def _who(call: Call[Any, Any]) -> Line:
+    identity = {} if call.identity is None else {"identity": call.identity.name}
+    return {"peer": call.peer_name, **identity, "method": call.path[:_PATH_CHARACTERS_MAX]}
 
 
 def _asked(request: CreditRequest | PurchaseRequest) -> Line:
@@ -147,7 +149,19 @@ def _asked(request: CreditRequest | PurchaseRequest) -> Line:
     }
 
 
-def _outcome(error: GRPCError) -> Line:
+def _outcome(ending: Receipt | BaseException | None) -> Line:
+    if isinstance(ending, Receipt):
+        return {
+            "status": Status.OK.name,
+            "transaction_id": ending.transaction.id,
+            "replayed": ending.replayed,
+        }
+    if isinstance(ending, GRPCError):
+        return _refusal(ending)
+    return {"status": (Status.CANCELLED if ending is None else Status.INTERNAL).name}
+
+
+def _refusal(error: GRPCError) -> Line:
     outcome = {"status": error.status.name}
     info = next((detail for detail in error.details or () if isinstance(detail, ErrorInfo)), None)
     if info is not None:

@@ -22,11 +22,12 @@ from credit_models.constraints import violations
 from grpclib import const
 from grpclib.exceptions import GRPCError
 
-from credit_server.commit import CommitError, Committer
+from credit_server.commit import CommitError, Committer, Ending
+from credit_server.identity import Identity
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
 from credit_server.store.port import Store, StoreError
 from credit_server.transport import convert, permission, refusal
-from credit_server.transport.audit import AuditLog
+from credit_server.transport.audit import AuditedWrite, AuditLog
 from credit_server.transport.call import Call
 from credit_server.transport.page_turns import PageTurns
 
@@ -97,18 +98,21 @@ class CreditService(CreditServiceBase):
             permission.check_app(call.identity, request)
             permission.check_actor(call.identity, request)
             _check(request)
-            receipt = audited.receipt = await self._commit(call, command())
+            receipt = audited.receipt = await self._commit(call, command(), audited)
         # Whether the answer reaches anybody or not, the write has happened.
         call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(receipt))
         await call.send_answer(Empty())
 
-    async def _commit(self, call: Call[_Write, Empty], command: Command) -> Receipt:
+    async def _commit(
+        self, call: Call[_Write, Empty], command: Command, audited: AuditedWrite
+    ) -> Receipt:
         try:
             result = await self._committer.submit(
                 command,
                 call.observation.context,
                 request_id=call.request_id,
                 seconds_left=call.seconds_left,
+                after=lambda ending: audited.outlived(_translated(ending, call.identity)),
             )
         except CommitError as error:
             raise refusal.unavailable(error) from error
@@ -173,6 +177,15 @@ def _check(request: betterproto2.Message) -> None:
     broken = violations(request)
     if broken:
         raise refusal.invalid(broken)
+
+
+def _translated(ending: Ending, identity: Identity | None) -> Receipt | BaseException | None:
+    """Return what came of a write as its caller would have been told."""
+    if isinstance(ending, CommitError):
+        return refusal.unavailable(ending)
+    if ending is None or isinstance(ending, Receipt | BaseException):
+        return ending
+    return refusal.refused(permission.visible_refusal(ending, identity))
 
 
 async def _stream(
