@@ -84,9 +84,10 @@ async def open_store(settings: StoreSettings, *, page_size: int = 1000) -> Async
         try:
             await store.check_topology()
         except StoreUnavailable as error:
-            where = "embedded" if settings.mongodb_uri is None else _hosts(settings.mongodb_uri)
+            named = settings.mongodb_uri
+            which = "The embedded MongoDB" if named is None else f"MongoDB at {_hosts(named)}"
             raise StartError(
-                f"The store at {where} cannot be reached. {error}. credit-server doctor tells more."
+                f"{which} cannot be reached. {error}. credit-server doctor tells more."
             ) from error
         if mongod is not None:
             await store.migrate()
