@@ -35,7 +35,8 @@ async def _connect(served: Serving, context: ssl.SSLContext | None, said: bytes 
 
 @on_both_loops
 @pytest.mark.parametrize(
-    "said", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", bytes(100)],
+    "said",
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", bytes(100)],
     ids=["HTTP/2", "HTTP/1.1", "zeros"],
 )
 async def test_a_client_without_tls_is_counted_and_logged(
