@@ -43,12 +43,19 @@ def test_a_line_is_there_at_once_with_its_time(file: AuditFile, path: Path) -> N
     file({"identity": "shop", "credits": 5, "replayed": False})
     assert _lines(path) == [
         {
-            "timestamp": "2026-01-02T03:04:05.678000+00:00",
+            "timestamp": "2026-01-02T03:04:05.678000Z",
             "identity": "shop",
             "credits": 5,
             "replayed": False,
         }
     ]
+
+
+def test_a_time_is_written_alike_on_the_full_second(path: Path) -> None:
+    file = AuditFile(path, clock=lambda: NOW.replace(microsecond=0))
+    file({})
+    file.close()
+    assert _lines(path) == [{"timestamp": "2026-01-02T03:04:05.000000Z"}]
 
 
 def test_only_the_owner_may_read_it(file: AuditFile, path: Path) -> None:

@@ -75,15 +75,35 @@ def test_a_bad_token_is_not_made_good_by_a_certificate(tmp_path: Path) -> None:
 def test_where_tokens_are_not_taken_the_certificate_decides(token: str, tmp_path: Path) -> None:
     authenticator = opened(tmp_path, tokens=False)
     assert name(authenticator, f"Bearer {token}", CERTIFICATE) == "CN=owner"
-    with pytest.raises(Unauthenticated, match="no identity: connect with a client certificate"):
+    with pytest.raises(Unauthenticated) as refused:
         name(authenticator, f"Bearer {token}")
+    assert str(refused.value) == (
+        "The server takes no tokens, and nothing else proves the call's identity: connect with a"
+        " client certificate."
+    )
 
 
-def test_where_certificates_prove_nothing_a_token_is_asked_for(tmp_path: Path) -> None:
+def test_where_certificates_prove_nothing_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated) as refused:
         name(opened(tmp_path, certificates=False), None, CERTIFICATE)
     assert str(refused.value) == (
-        "The call has no identity: send the header 'authorization: Bearer <token>'."
+        "The client certificate proves no identity here, as the server lists no owners: send the"
+        " header 'authorization: Bearer <token>'."
+    )
+
+
+def test_an_owner_who_is_not_listed_is_told_so(tmp_path: Path) -> None:
+    stranger = {**CERTIFICATE, "subject": ((("commonName", "stranger"),),)}
+    with pytest.raises(Unauthenticated, match="owner is not known here"):
+        name(opened(tmp_path), None, stranger)
+
+
+def test_who_shows_nothing_is_told_all_ways(tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        name(opened(tmp_path), None)
+    assert str(refused.value) == (
+        "The call has no identity: send the header 'authorization: Bearer <token>' or connect with"
+        " a client certificate."
     )
 
 

@@ -49,7 +49,9 @@ class AuditFile:
         Where that fails, the ordinary log says so once, and at the end of it how many lines it
         concerns. The server goes on: what a line is about has happened.
         """
-        stamped = {"timestamp": self._clock().isoformat(), **line}
+        # As the ordinary log writes it.
+        timestamp = self._clock().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        stamped = {"timestamp": timestamp, **line}
         # After half a line a new one begins.
         data = b"\n" * self._torn + json.dumps(stamped).encode() + b"\n"
         file = str(self._path)

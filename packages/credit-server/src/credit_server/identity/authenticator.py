@@ -40,7 +40,7 @@ class CallAuthenticator:
             return self._tokens.verify(_bearer(credentials.authorization))
         if self._certificates is not None and credentials.certificate:
             return self._certificates.identify(credentials.certificate)
-        raise Unauthenticated(f"The call has no identity: {self._ways()}.")
+        raise Unauthenticated(f"{self._lack(credentials)}: {self._ways()}.")
 
     def recognize(self, credentials: Credentials) -> Identity | None:
         """Return the identity of a remembered token, or of a certificate; None: neither is known.
@@ -56,6 +56,15 @@ class CallAuthenticator:
             return self.authenticate(credentials)
         except Unauthenticated:
             return None
+
+    @staticmethod
+    def _lack(credentials: Credentials) -> str:
+        """Say why a call has no identity, of which all that came is of a kind that is not taken."""
+        if credentials.certificate:
+            return "The client certificate proves no identity here, as the server lists no owners"
+        if credentials.authorization is not None:
+            return "The server takes no tokens, and nothing else proves the call's identity"
+        return "The call has no identity"
 
     def _ways(self) -> str:
         ways = []

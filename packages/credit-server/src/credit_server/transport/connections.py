@@ -25,6 +25,7 @@ class Closing(StrEnum):
     CLIENT = "the client closed it"
     TOO_MANY = "too many connections"
     TOO_MANY_OF_PEER = "too many connections of one peer"
+    TLS = "TLS handshake"
     HANDSHAKE = "no HTTP/2 preface in time"
     HEADERS = "a header block without an end"
     FLOOD = "a flood"
@@ -101,6 +102,10 @@ class Connections(Generic[SupervisedT]):
         self.closed[closing] += 1
         if closing is not Closing.CLIENT:
             self.note("connection closed", peer, closing, detail)
+
+    def failed_handshake(self, reason: str) -> None:
+        """Count and log a TLS handshake that has failed; nobody knows who it was with."""
+        self.count("", Closing.TLS, reason)
 
     def note(self, event: str, peer: str, reason: str, detail: str = "") -> None:
         """Log what a peer did, as long as there are not too many lines."""

@@ -18,6 +18,7 @@ from credit_server.transport.connection import ServerProtocol
 from credit_server.transport.connections import Connections
 from credit_server.transport.gate import Gate, Writes
 from credit_server.transport.handler import CallHandler, CallLimits
+from credit_server.transport.handshake import on_failed_handshake
 from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
@@ -120,6 +121,8 @@ class GrpcServer(Server):
         """
         # grpclib's own start cannot limit the TLS handshake.
         handshake_seconds = self._connection_limits.handshake_seconds if ssl else None
+        if ssl is not None:
+            on_failed_handshake(ssl, self.connections.failed_handshake)
         self._server = await self._loop.create_server(
             self._protocol_factory,
             host,
