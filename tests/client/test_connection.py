@@ -107,3 +107,23 @@ async def test_a_call_that_waits_for_a_free_stream_begins_when_the_server_allows
         assert second.id == 3
         protocol.transport.abort()
         await protocol.lost
+
+
+@pytest.mark.parametrize("cut", range(6))
+async def test_a_server_whose_first_bytes_come_in_two_parts_is_understood(cut: int) -> None:
+    server = H2Connection(H2Configuration(client_side=False))
+    server.initiate_connection()
+    hello = server.data_to_send()
+    near, far = socket.socketpair()
+    _, protocol = await asyncio.get_running_loop().create_connection(
+        lambda: ClientProtocol(
+            Configuration().__for_client__(), H2Configuration(), KEEPALIVE_TIMES
+        ),
+        sock=near,
+    )
+    with far:
+        protocol.data_received(hello[:cut])
+        protocol.data_received(hello[cut:])
+        assert not protocol.connection.is_closing()
+        protocol.transport.abort()
+        await protocol.lost

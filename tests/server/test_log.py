@@ -1,5 +1,6 @@
 """Logs: JSON for machines, text for people, each in one stream and with the reason of a fault."""
 
+import errno
 import io
 import json
 import logging
@@ -181,3 +182,17 @@ def test_no_text_of_a_client_steers_the_terminal_or_begins_a_line(
     written = stream.getvalue()
     assert not [sign for sign in "\x1b\x9b\r\u2028\u202e" if sign in written]
     assert not [line for line in written.split("\n") if line.startswith("2026 forged")]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_disk_that_is_full_does_not_end_what_logs(
+    log_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # the library would tell on the console
+    _configured(monkeypatch, log_format, stream=Full())
+    structlog.get_logger("x").warning("hello")
+    logging.getLogger("x").warning("hello")

@@ -447,6 +447,28 @@ async def test_a_failure_is_told_where_its_caller_has_left(
     assert [type(ending) for ending in told] == [told_as]
 
 
+async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore) -> None:
+    failures: list[object] = []
+
+    def fails(_: Ending) -> None:
+        raise OSError("no space left on device")
+
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    store.script.hold = asyncio.Event()
+    try:
+        async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+            leaving = asyncio.create_task(committer.submit(add(store), after=fails))
+            await store.script.held.wait()
+            leaving.cancel()
+            store.script.hold.set()
+            assert isinstance(await committer.submit(add(store)), Receipt)
+    finally:
+        loop.set_exception_handler(handler)
+    assert [type(failure) for failure in failures] == [OSError]
+
+
 async def test_callers_who_have_left_do_not_count_as_waiting(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
     async with Committer(store, replace(LIMITS, waiting_max=4, lanes=1)) as committer:

@@ -258,3 +258,15 @@ def test_a_key_that_signs_nothing_is_told(
     printed = capsys.readouterr()
     assert not printed.out
     assert str(key) in printed.err
+
+
+@pytest.mark.parametrize("command", ["keys", "certificates"])
+def test_a_directory_that_cannot_be_is_told(command: str, tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for directory, why in ((tmp_path / ("x" * 300), "too long"), (file, "cannot be")):
+        assert run([command, "--directory", str(directory)]) != 0
+        told = capsys.readouterr()
+        assert why in told.err
+        assert "Traceback" not in told.err
+        assert not told.out

@@ -49,3 +49,9 @@ def test_a_folder_that_takes_no_files_fails(
     finding = check_audit_log(tmp_path / "audit.log")
     assert finding.verdict is Verdict.FAILS
     assert f"no file can be made in {tmp_path}" in finding.found
+
+
+def test_a_link_into_a_folder_that_is_not_there_fails(tmp_path: Path) -> None:
+    link = tmp_path / "audit.log"
+    link.symlink_to(tmp_path / "unmounted" / "audit.log")
+    assert check_audit_log(link).verdict is Verdict.FAILS

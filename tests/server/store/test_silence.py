@@ -83,3 +83,10 @@ def test_a_set_without_a_primary_names_those_that_are_up() -> None:
     assert explain(topology) == (
         "db1:27017 is up and not the primary: see rs.status(); db2:27017: no route to host"
     )
+
+
+def test_hosts_without_a_set_are_told_where_none_is_named() -> None:
+    topology = TopologyDescription(TOPOLOGY_TYPE.Unknown, {}, None, None, None, TopologySettings())
+    assert explain(topology) == (
+        "the hosts that CREDIT_MONGODB_URI names answer, and none is in a replica set"
+    )

@@ -133,7 +133,7 @@ class ClientProtocol(H2Protocol):
             return
         self._keepalive.heard()
         if len(self._beginning) <= _FRAME_TYPE_AT:
-            self._beginning += data[: _FRAME_TYPE_AT + 1]
+            self._beginning = (self._beginning + data)[: _FRAME_TYPE_AT + 1]
             if self._beginning.startswith(_TLS_ALERT):
                 self.processor.close("The other side speaks TLS: connect with `tls`")
                 return

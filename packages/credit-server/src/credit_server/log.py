@@ -1,5 +1,6 @@
 """Structured logs on standard error: for people at a terminal, JSON for machines."""
 
+import contextlib
 import logging
 import sys
 from typing import Literal
@@ -35,7 +36,7 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -49,6 +50,16 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     # h2 and hpack log each frame at debug; motor's driver logs each command.
     for chatty in ("h2", "hpack", "pymongo", "grpclib", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _Lines(structlog.PrintLogger):
+    """Writes lines as long as they can be written: a full disk must not end what logs."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = exception = critical = fatal = msg
 
 
 def _printable(

@@ -50,4 +50,5 @@ class Entry:
 
     def _tell(self, ending: Ending) -> None:
         if self.after is not None:
-            self.after(ending)
+            # Not here: what fails in it, such as a log's full disk, must not end the lane.
+            self.answer.get_loop().call_soon(self.after, ending)

@@ -12,8 +12,11 @@ def is_there(files: Sequence[Path]) -> bool:
     Raises:
         FileUnusable: Only a part of them is there, and nobody knows where the others went.
     """
-    there = [file for file in files if file.exists()]
-    missing = [file for file in files if not file.exists()]
+    try:
+        there = [file for file in files if file.exists()]
+    except OSError as error:  # `exists` tells of what is not there alone
+        raise FileUnusable(f"{error.filename} cannot be looked at: {error.strerror}.") from None
+    missing = [file for file in files if file not in there]
     if there and missing:
         raise FileUnusable(
             f"{_listed(there)} exists and is not overwritten, and {_listed(missing)} is missing:"

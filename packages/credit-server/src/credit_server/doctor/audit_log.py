@@ -22,7 +22,7 @@ def check_audit_log(path: Path) -> Finding:
 
 
 def _absent(path: Path) -> Finding:
-    folder = path.absolute().parent
+    folder = path.resolve().parent  # where a link leads, the file is made
     if not folder.is_dir():
         return _unusable(path, f"there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):

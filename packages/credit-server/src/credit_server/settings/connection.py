@@ -50,7 +50,9 @@ class ConnectionSettings(BaseModel):
     connection_stalled_seconds: Seconds = Field(
         default=30.0,
         description="how long a client may take nothing of what it is sent: its call is ended, or"
-        " its connection where not even the socket takes more",
+        " its connection where not even the socket takes more. A list that waits for its turn takes"
+        " nothing: it must be more than CREDIT_LIST_WAIT_SECONDS_MAX and"
+        " CREDIT_STORE_TIMEOUT_SECONDS together",
     )
     connection_closing_seconds: Seconds = Field(
         default=1.0, description="how long a client has to read why its connection is closed"

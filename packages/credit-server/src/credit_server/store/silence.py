@@ -15,6 +15,8 @@ def explain(topology: TopologyDescription) -> str:
     """Say for each host of a connection string why it cannot be asked, or takes no writes."""
     servers = topology.server_descriptions().values()
     if not servers:  # the driver forgets whom it was not sent for
+        if topology.replica_set_name is None:
+            return "the hosts that CREDIT_MONGODB_URI names answer, and none is in a replica set"
         return (
             "the hosts that CREDIT_MONGODB_URI names answer, and none of them is in a replica set"
             f" '{topology.replica_set_name}': see replicaSet= in it, and rs.status().set"
