@@ -1,6 +1,6 @@
 """Certificates that would make a server unreachable, today or soon, or easy to impersonate."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,8 @@ def test_a_good_pair_is_ok_and_its_end_is_told(tmp_path: Path) -> None:
         (NOW, FAILS, "ended 2026-06-01"),
     ],
 )
-def test_a_certificate_lasts(ends: object, verdict: Verdict, says: str, tmp_path: Path) -> None:
-    first = _check(tmp_path, certificate(KEY, begins=NOW - 9 * DAY, ends=ends))[0]  # type: ignore[arg-type]
+def test_a_certificate_lasts(ends: datetime, verdict: Verdict, says: str, tmp_path: Path) -> None:
+    first = _check(tmp_path, certificate(KEY, begins=NOW - 9 * DAY, ends=ends))[0]
     assert first.verdict is verdict
     assert says in first.found
 

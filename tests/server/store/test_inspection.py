@@ -120,6 +120,7 @@ async def test_a_user_that_is_not_known_is_told_so_without_the_password(
     assert "hidden" not in str(refused.value)
 
 
-async def test_a_connection_string_that_is_not_one_is_refused() -> None:
+@pytest.mark.parametrize("uri", ["http://db", "db1:27017"])
+async def test_a_connection_string_that_is_not_one_is_refused(uri: str) -> None:
     with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_URI is not valid"):
-        await _inspect("http://db")
+        await _inspect(uri)

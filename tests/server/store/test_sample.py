@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from credit_server.commit import Committer
 from credit_server.ledger import Add
-from credit_server.store.inspection import Client, connected
+from credit_server.store.connection_string import Client
+from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
 from credit_server.store.sample import SampleLimits, sample_books
 

@@ -9,7 +9,7 @@ import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
 from credit_server.transport.connections import Closing
-from credit_server.transport.gate import Gate, LoopLag
+from credit_server.transport.gate import WRITES, Gate, LoopLag
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -244,3 +244,7 @@ async def test_no_write_is_thought_to_wait_for_calls_that_only_read() -> None:
     gate.leave(PATH)
     assert gate.refusal(PATH) is None
     assert writes.told == [1, 1, 0]
+
+
+def test_the_writes_are_known_from_the_contract() -> None:
+    assert {SERVICE + "AddCredits", SERVICE + "UseCredits"} == WRITES

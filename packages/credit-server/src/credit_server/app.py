@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 from grpclib.health.check import ServiceStatus
-from pydantic import SecretStr
 
 from credit_server.audit_file import AuditFile
 from credit_server.commit import CommitLimits, Committer
@@ -22,6 +21,7 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
 from credit_server.identity import Authenticator, open_authenticator, open_tls
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
+from credit_server.store.connection_string import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import HealthWatch, Telemetry, exposed
@@ -84,8 +84,7 @@ async def open_store(settings: StoreSettings, *, page_size: int = 1000) -> Async
         try:
             await store.check_topology()
         except StoreUnavailable as error:
-            named = settings.mongodb_uri
-            which = "The embedded MongoDB" if named is None else f"MongoDB at {_hosts(named)}"
+            which = f"MongoDB at {hosts_of(uri)}" if mongod is None else "The embedded MongoDB"
             raise StartError(
                 f"{which} cannot be reached. {error}. credit-server doctor tells more."
             ) from error
@@ -175,7 +174,8 @@ def banner(settings: ServerSettings, port: int, metrics_address: str | None = No
     if settings.mongodb_uri is None:
         store = f"embedded mongod, data in {settings.data_dir.resolve()}"
     else:
-        store = f"MongoDB {_hosts(settings.mongodb_uri)}, database {settings.mongodb_database}"
+        hosts = hosts_of(settings.mongodb_uri.get_secret_value())
+        store = f"MongoDB {hosts}, database {settings.mongodb_database}"
     lines = [
         f"credit-server listens on {address} ({_protection(settings)})",
         f"  store  {store}",
@@ -230,13 +230,6 @@ async def _observed(settings: ServerSettings) -> AsyncIterator[_Observed]:
             )
             address = _address(host, port)
         yield _Observed(telemetry=telemetry, address=address)
-
-
-def _hosts(uri: SecretStr) -> str:
-    """Tell a connection string's hosts; its user, password and options are nobody's business."""
-    server = uri.get_secret_value().partition("://")[2]
-    # A password may hold any sign but these two unescaped; MongoDB refuses it otherwise.
-    return server.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
 def _call_limits(settings: ServerSettings) -> CallLimits:

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 from credit_server.doctor.finding import Finding, ok, warning
 from credit_server.doctor.permissions import readable_by_others
 from credit_server.settings import is_loopback
+from credit_server.store.connection_string import hosts_of
 
 _CHECK = "connection string"
 
@@ -49,8 +50,7 @@ def check_connection_string(uri: str, file: Path | None = None) -> Finding:
 
 def is_local(uri: str) -> bool:
     """Say whether a connection string names hosts of this machine only."""
-    hosts = uri.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
-    return all(is_loopback(_host(host)) for host in hosts.split(","))
+    return all(is_loopback(_host(host)) for host in hosts_of(uri).split(","))
 
 
 def _host(address: str) -> str:

@@ -24,8 +24,9 @@ from credit_server.doctor.store import check_store, unreachable
 from credit_server.doctor.variables import check_variables
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
 from credit_server.settings import ServerSettings, unknown_variables
+from credit_server.store.connection_string import Client
 from credit_server.store.facts import StoreFacts
-from credit_server.store.inspection import Client, connected, inspect
+from credit_server.store.inspection import connected, inspect
 from credit_server.store.port import StoreError
 from credit_server.store.sample import SampleLimits, sample_books
 

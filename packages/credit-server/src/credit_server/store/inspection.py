@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson.codec_options import CodecOptions
-from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import ValidationError
 from pymongo.errors import (
     OperationFailure,
@@ -24,6 +23,7 @@ from pymongo.read_preferences import Nearest
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
+from credit_server.store.connection_string import Client, open_client
 from credit_server.store.facts import (
     Clock,
     MajorityWrite,
@@ -43,7 +43,6 @@ SCRATCH = "credit_doctor_scratch"
 _HELLOS = 3
 
 # `Any`: what the driver decodes has no narrower type.
-Client = AsyncIOMotorClient[dict[str, Any]]
 _Answer = dict[str, Any]
 
 # A set without a primary can be asked too, and then most of all.
@@ -61,18 +60,7 @@ async def connected(uri: str, *, timeout_seconds: float) -> AsyncIterator[Client
     Raises:
         StoreMisconfigured: The connection string is not valid.
     """
-    milliseconds = int(timeout_seconds * 1000)
-    try:
-        client: Client = AsyncIOMotorClient(
-            uri,
-            appname="credit-server doctor",
-            tz_aware=True,
-            connectTimeoutMS=milliseconds,
-            serverSelectionTimeoutMS=milliseconds,
-            socketTimeoutMS=milliseconds,
-        )
-    except (PyMongoError, ValueError) as error:
-        raise StoreMisconfigured(f"CREDIT_MONGODB_URI is not valid: {error}") from error
+    client = open_client(uri, name="credit-server doctor", timeout_seconds=timeout_seconds)
     try:
         yield client
     finally:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
@@ -21,6 +21,7 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
+from credit_server.store.connection_string import Client, open_client
 from credit_server.store.documents import (
     AccountDocument,
     PurchaseDocument,
@@ -59,22 +60,9 @@ class MongoStore:
         Raises:
             StoreMisconfigured: The connection string is not valid.
         """
-        milliseconds = int(timeout_seconds * 1000)
-        if not uri.startswith(("mongodb://", "mongodb+srv://")):
-            raise StoreMisconfigured(
-                "CREDIT_MONGODB_URI is not valid: it must begin with mongodb:// or mongodb+srv://"
-            )
-        try:
-            self._client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
-                uri,
-                appname="credit-server",
-                tz_aware=True,
-                connectTimeoutMS=milliseconds,
-                serverSelectionTimeoutMS=milliseconds,
-                socketTimeoutMS=milliseconds,
-            )
-        except (PyMongoError, ValueError) as error:
-            raise StoreMisconfigured(f"CREDIT_MONGODB_URI is not valid: {error}") from error
+        self._client: Client = open_client(
+            uri, name="credit-server", timeout_seconds=timeout_seconds
+        )
         try:
             self._database: AsyncIOMotorDatabase[dict[str, Any]] = self._client.get_database(
                 database,

@@ -8,12 +8,13 @@ from random import Random
 from typing import Protocol
 
 import structlog
+from credit_models.scopes import METHOD_SCOPES
 
 from credit_server.commit.pressure import Pressure
 
 log = structlog.get_logger("credit_server.calls")
 
-WRITES = frozenset({"/credit.v1.CreditService/AddCredits", "/credit.v1.CreditService/UseCredits"})
+WRITES = frozenset(path for path, scope in METHOD_SCOPES.items() if scope != "credits:read")
 """The calls that wait for a commit."""
 
 _BEAT_SECONDS = 0.05
