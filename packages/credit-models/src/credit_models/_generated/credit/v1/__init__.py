@@ -68,7 +68,7 @@ class ErrorReason(betterproto2.Enum):
 
     IDEMPOTENCY_KEY_REUSED = 2
     """
-    ALREADY_EXISTS. The user's idempotency key was used before, for another request.
+    ALREADY_EXISTS. The idempotency key was used before for another request of this user in this app.
     Metadata: `fields`, the names of the fields that differ from that request, comma-separated
     (`call` stands for another call). Take a new key for a new request.
     """
@@ -142,6 +142,21 @@ class ErrorReason(betterproto2.Enum):
     Metadata: `created_by`. Nothing happened.
     """
 
+    CREDITS_LIMIT_EXCEEDED = 14
+    """
+    OUT_OF_RANGE. The request adds more credits than the operator allows in one call. Metadata:
+    `credits` (how many the request adds) and `limit` (the most that one call may add: the server's, the
+    app's or the token's, whichever is least). Nothing was added.
+    """
+
+    CLOCK_SKEWED = 15
+    """
+    UNAVAILABLE. The clocks of the server and its store differ by more than the operator allows, so the
+    server accepts no writes. Metadata: `skew_milliseconds` (the difference, at least) and
+    `limit_milliseconds`. Nothing was written. A `google.rpc.RetryInfo` says when to retry; another
+    server may accept the write at once.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -159,6 +174,8 @@ class ErrorReason(betterproto2.Enum):
             11: "ERROR_REASON_SCOPE_MISSING",
             12: "ERROR_REASON_APP_NOT_ALLOWED",
             13: "ERROR_REASON_ACTOR_NOT_ALLOWED",
+            14: "ERROR_REASON_CREDITS_LIMIT_EXCEEDED",
+            15: "ERROR_REASON_CLOCK_SKEWED",
         }
 
     @classmethod
@@ -178,6 +195,8 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_SCOPE_MISSING": 11,
             "ERROR_REASON_APP_NOT_ALLOWED": 12,
             "ERROR_REASON_ACTOR_NOT_ALLOWED": 13,
+            "ERROR_REASON_CREDITS_LIMIT_EXCEEDED": 14,
+            "ERROR_REASON_CLOCK_SKEWED": 15,
         }
 
 
@@ -304,9 +323,10 @@ class CreditRequest(betterproto2.Message):
         5, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to repeat: the same key with the same request has one effect for ever, and
-    the first answer is given again. A key belongs to the user: another user may use the same one.
-    A refused call is not remembered. Empty: every call is a new one.
+    Makes the call safe to retry: the same key with the same request has one effect, however often and
+    however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
+    app: another user, or the same user in another app, may use the same key for another request.
+    A rejected call is not remembered. Empty: every call is a new one.
     """
 
 
@@ -481,6 +501,13 @@ class Purchase(betterproto2.Message):
     The `id` of the `CreditTransaction` that paid for it.
     """
 
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        10, betterproto2.TYPE_UINT64
+    )
+    """
+    The `sequence` of that transaction. 0 from servers before 0.2.0.
+    """
+
 
 default_message_pool.register_message("credit.v1", "Purchase", Purchase)
 
@@ -537,9 +564,10 @@ class PurchaseRequest(betterproto2.Message):
         7, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to repeat: the same key with the same request has one effect for ever, and
-    the first answer is given again. A key belongs to the user: another user may use the same one.
-    A refused call is not remembered. Empty: every call is a new one.
+    Makes the call safe to retry: the same key with the same request has one effect, however often and
+    however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
+    app: another user, or the same user in another app, may use the same key for another request.
+    A rejected call is not remembered. Empty: every call is a new one.
     """
 
 
@@ -671,6 +699,14 @@ class UserId(betterproto2.Message):
     The user.
     """
 
+    after_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(2, betterproto2.TYPE_UINT64)
+    )
+    """
+    Lists start after this `sequence`: pass the last one that you received to continue a list that broke
+    off. 0: from the beginning. `GetUserCredits` ignores it.
+    """
+
 
 default_message_pool.register_message("credit.v1", "UserId", UserId)
 
@@ -699,8 +735,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Adds credits to a user's balance in an app.
 
-        Without an idempotency key every call is a new one, which is why no idempotency level is
-        promised for the call as such; with a key it can be repeated for ever and happens once.
+        Without an idempotency key every call is a new one, so no idempotency level is promised for the
+        call as such. With a key it can be retried at any time, and takes effect once.
         """
 
         return await self._unary_unary(
@@ -789,8 +825,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[Purchase]":
         """
-        Streams all purchases of a user, oldest first; of the identity's apps, where it belongs to
-        certain ones.
+        Streams a user's purchases, oldest first: by ascending `sequence`, after `after_sequence`. An
+        identity that belongs to certain apps receives the purchases in these apps.
         """
 
         async for response in self._unary_stream(
@@ -812,8 +848,9 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[CreditTransaction]":
         """
-        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap; of the
-        identity's apps, where it belongs to certain ones: those of other apps are then left out.
+        Streams a user's transactions, oldest first: by ascending `sequence` without a gap, after
+        `after_sequence`. An identity that belongs to certain apps receives the transactions in these apps;
+        the sequence then has gaps where other apps' transactions are left out.
         """
 
         async for response in self._unary_stream(
@@ -847,8 +884,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Adds credits to a user's balance in an app.
 
-        Without an idempotency key every call is a new one, which is why no idempotency level is
-        promised for the call as such; with a key it can be repeated for ever and happens once.
+        Without an idempotency key every call is a new one, so no idempotency level is promised for the
+        call as such. With a key it can be retried at any time, and takes effect once.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -881,8 +918,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def list_user_purchases(self, message: "UserId") -> "AsyncIterator[Purchase]":
         """
-        Streams all purchases of a user, oldest first; of the identity's apps, where it belongs to
-        certain ones.
+        Streams a user's purchases, oldest first: by ascending `sequence`, after `after_sequence`. An
+        identity that belongs to certain apps receives the purchases in these apps.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -890,8 +927,9 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def list_user_transactions(self, message: "UserId") -> "AsyncIterator[CreditTransaction]":
         """
-        Streams all transactions of a user, oldest first, by ascending `sequence` without a gap; of the
-        identity's apps, where it belongs to certain ones: those of other apps are then left out.
+        Streams a user's transactions, oldest first: by ascending `sequence` without a gap, after
+        `after_sequence`. An identity that belongs to certain apps receives the transactions in these apps;
+        the sequence then has gaps where other apps' transactions are left out.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
