@@ -47,8 +47,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.INSUFFICIENT_CREDITS: "too few credits",
     Exit.KEY_REUSED: "the idempotency key belongs to another request",
     Exit.OVERFLOW: (
-        "a balance or sum would pass 4294967295, a user would have too many apps, or one call adds too"
-        " many credits"
+        "a balance or sum would pass 4294967295, a user would have too many apps, or one call adds"
+        " too many credits"
     ),
     Exit.UNAVAILABLE: "the server cannot be reached or is in trouble",
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
