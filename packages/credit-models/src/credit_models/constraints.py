@@ -16,6 +16,7 @@ from credit_models._generated.message_pool import default_message_pool
 from credit_models.checks import Check, Constraint, field_check
 from credit_models.fields import map_value
 from credit_models.image import POOL, full_names, option
+from credit_models.text import Text
 from credit_models.violation import Violation
 from credit_models.wrapped import WRAPPINGS
 
@@ -100,6 +101,7 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
         length_max=bound("length_max"),
         pattern=bound("pattern"),
         required=found.required,
+        text=Text(found.text),
     )
 
 
