@@ -32,9 +32,9 @@ KEY_RULE = """ [(credit.options.v1.constraint) = {
 KEY_OF_REQUEST = f"""Empty: every call is a new one.
   string idempotency_key = 5{KEY_RULE};"""
 KEY_OF_ENTRY = "  string idempotency_key = 11 [(credit.options.v1.constraint) = {length_max: 128}];"
-WHOM = "  // Who gets the credits.\n  uint32 user_id = 1" + RANGE
+WHOM = "  // The user who receives the credits.\n  uint32 user_id = 1" + RANGE
 REPORT = (
-    "  // With the credits of which app.\n  uint32 app_id = 2"
+    "  // The app whose credits pay for the report.\n  uint32 app_id = 2"
     + RANGE
     + """;
 
@@ -468,8 +468,8 @@ ALLOWED = [
     _edit(
         "a message is added",
         None,
-        "// Nothing. Successful",
-        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n// Nothing. Successful",
+        "// The answer to a successful write",
+        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n// The answer to a successful write",
     ),
     _edit(
         "an error that installed SDKs know is added to a call",

@@ -64,8 +64,8 @@ def test_bufs_strictest_rules_are_on_and_nothing_is_exempt() -> None:
 
 def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
     copy.edit(
-        "maximum: 4294967295\n  }];\n}\n\n// Names an app",
-        "maximum: 9\n  }];\n}\n\n// Names an app",
+        "maximum: 4294967295\n  }];\n}\n\n// The app, and optionally",
+        "maximum: 9\n  }];\n}\n\n// The app, and optionally",
     )
     lines = (copy.contracts / CREDIT).read_text().splitlines()
     line = lines.index("message UserId {") + 3
@@ -104,7 +104,7 @@ def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
     path = copy.contracts / OPTIONS
     text = path.read_text()
     begin = text.index("\n  // Which characters a string may hold. An empty")
-    end = text.index("// How one reason for an error travels.")
+    end = text.index("// How the server sends one reason for an error.")
     path.write_text(text[:begin] + "}\n\n" + text[end:])
     credit = copy.contracts / CREDIT
     ruled = credit.read_text()
