@@ -469,7 +469,8 @@ ALLOWED = [
         "a message is added",
         None,
         "// The answer to a successful write",
-        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n// The answer to a successful write",
+        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n"
+        "// The answer to a successful write",
     ),
     _edit(
         "an error that installed SDKs know is added to a call",

@@ -10,7 +10,7 @@ from contract_gate.advice import OWN_RULES, advice
 from contract_gate.buf import build_image
 
 from tests.contract.conftest import CREDIT, OPTIONS, ROOT, Copy
-from tests.contract.mutations import ALLOWED, BREAKING, Mutation
+from tests.contract.mutations import ALLOWED, BREAKING, RANGE, Mutation
 
 
 def _in_one_line(text: str) -> str:
@@ -63,10 +63,8 @@ def test_bufs_strictest_rules_are_on_and_nothing_is_exempt() -> None:
 
 
 def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
-    copy.edit(
-        "maximum: 4294967295\n  }];\n}\n\n// The app, and optionally",
-        "maximum: 9\n  }];\n}\n\n// The app, and optionally",
-    )
+    field = "message UserId {\n  // The user.\n  uint32 user_id = 1" + RANGE
+    copy.edit(field, field.replace("4294967295", "9"))
     lines = (copy.contracts / CREDIT).read_text().splitlines()
     line = lines.index("message UserId {") + 3
     assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.gate("check").said
