@@ -21,7 +21,7 @@ from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.errors import DeadlineExceeded
 from credit_client.testing import FakeCreditService
 from credit_client.transport import AttemptFailed
-from credit_models import CreditRequest, ErrorReason
+from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 from grpclib.const import Status
 from grpclib.events import RecvRequest
 from typer.testing import CliRunner, Result
@@ -123,7 +123,10 @@ def test_tables_have_aligned_columns(served: Served) -> None:
 
 def test_names_cannot_steer_the_terminal(served: Served) -> None:
     credit(*ADD)
-    credit(*USE[:7], "--name", "\x1b[2Jcleared\nline", "--report", "r1", "--credits", "5")
+    # An entry that was written before names had rules.
+    name = "\x1b[2Jcleared\nline"
+    purchase = PurchaseRequest(user_id=7, app_id=1, report_name=name, credits=5, created_by=1)
+    served.service.ledger.use(purchase)
     _, row = credit("purchases", "--user", "7", "-o", "table").stdout.splitlines()
     assert row.endswith(r"\x1b[2Jcleared\nline")
 
@@ -144,6 +147,25 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit(*ADD[:-1], "4294967295"), 5, "do not fit")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
     _refused(credit("balance", "--app", "1"), 6, "(request ")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([*ADD, "--key", "order-7\r"], "idempotency_key must not begin or end with white space"),
+        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\udcff"], "idempotency_key must be valid Unicode text"),
+        ([*USE, "--name", "  "], "report_name must not begin or end with white space"),
+        ([*USE, "--name", "\u2800"], "report_name must hold a visible character"),
+        ([*USE, "--report", "r\t1"], "report_id must not hold the character U+0009"),
+    ],
+    ids=ascii,
+)
+def test_what_looks_like_something_else_is_misuse_and_changes_nothing(
+    served: Served, options: list[str], words: str
+) -> None:
+    _refused(credit(*options), 2, words)
+    assert credit("transactions", "--user", "7").stdout == ""
 
 
 def test_a_write_that_may_have_happened_says_how_to_repeat_it(served: Served) -> None:

@@ -1,7 +1,9 @@
 """The six calls, as a client sees them on the wire."""
 
 import asyncio
+from dataclasses import replace
 
+import pytest
 from credit_models import (
     AppId,
     Balance,
@@ -18,6 +20,7 @@ from credit_models import (
 from credit_models.codec import decode, encode
 from credit_server.store.memory import MemoryStore
 from credit_server.transport.limits import ConnectionLimits
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.server.transport.serving import EndlessStore, serving
@@ -89,6 +92,34 @@ async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
     assert again.replayed
     assert (again.transaction_id, again.purchase_id) == (first.transaction_id, first.purchase_id)
     assert len((await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase)) == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k\r", " k", "k\u00a0", "k\u200b", "\ufeffk", "k\0", "e\u0301", "k\ufe0f", "k\U000e0fff"],
+    ids=ascii,
+)
+async def test_a_key_that_looks_like_another_one_is_refused_and_adds_nothing(
+    wire: Wire, key: str
+) -> None:
+    answer = await wire.call("AddCredits", _add(key=key))
+    assert answer.status is Status.INVALID_ARGUMENT
+    info, broken = answer.details
+    assert isinstance(info, ErrorInfo)
+    assert isinstance(broken, BadRequest)
+    assert info.reason == "INVALID_FIELD"
+    assert [one.field for one in broken.field_violations] == ["idempotency_key"]
+    total = (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance)
+    assert total.balance == 0
+
+
+async def test_a_report_needs_an_id_and_a_name_that_can_be_seen(wire: Wire) -> None:
+    await wire.call("AddCredits", _add())
+    for report, name in (("   ", "Report"), ("r-1", "   "), ("r-1", "\u200b"), ("r\u200b1", "R")):
+        request = replace(_use(report=report), report_name=name)
+        answer = await wire.call("UseCredits", request)
+        assert answer.status is Status.INVALID_ARGUMENT
+    assert (await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase) == []
 
 
 async def test_calls_without_a_key_are_all_new(wire: Wire) -> None:

@@ -32,7 +32,9 @@ def build(message_type: type[RequestT], values: Mapping[str, int | str | None]) 
             # Assigned and not passed to the constructor, which would refuse values that do not fit
             # the wire one at a time, and take "7" and 7.0 for 7.
             setattr(request, name, value)
-    broken = (*violations(request), *_unencodable(values))
+    broken = violations(request)
+    named = {violation.field for violation in broken}
+    broken += tuple(found for found in _unencodable(values) if found.field not in named)
     if broken:
         raise InvalidField(describe(broken), violations=broken, request_id=given_request_id())
     return request

@@ -120,7 +120,11 @@ def _ends(value: str, characters: Collection[str]) -> str | None:
 
 def _first(value: str, is_wrong: Callable[[str], bool]) -> str | None:
     wrong = next(filter(is_wrong, value), None)
-    return None if wrong is None else f"must not hold {_named(wrong)}"
+    if wrong is None:
+        return None
+    if unicodedata.category(wrong) == "Cs":
+        return "must be valid Unicode text"
+    return f"must not hold {_named(wrong)}"
 
 
 def _normalization(value: str) -> str | None:
