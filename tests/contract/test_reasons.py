@@ -21,6 +21,7 @@ from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, Us
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
 from credit_server.commit import CommitLimits
 from credit_server.identity import Authenticator, Credentials, Identity
+from credit_server.identity.identity import AddLimits
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.access import AccessLimits
 from google.protobuf.descriptor import MethodDescriptor
@@ -134,6 +135,12 @@ async def _insufficient_credits(call: str) -> None:
         await caller.call(call, credits=50)
 
 
+async def _credits_limit_exceeded(call: str) -> None:
+    limited = replace(EVERYTHING, add_limits=AddLimits(by_app={1: 49}))
+    async with _caller(authenticator=_Everybody(limited)) as caller:
+        await caller.call(call)
+
+
 async def _balance_overflow(call: str) -> None:
     async with _caller() as caller:
         await caller.add(MOST)
@@ -233,6 +240,7 @@ async def _actor_not_allowed(call: str) -> None:
 PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "INVALID_FIELD": _invalid_field,
     "IDEMPOTENCY_KEY_REUSED": _key_reused,
+    "CREDITS_LIMIT_EXCEEDED": _credits_limit_exceeded,
     "INSUFFICIENT_CREDITS": _insufficient_credits,
     "BALANCE_OVERFLOW": _balance_overflow,
     "APP_TOTAL_OVERFLOW": _app_total_overflow,

@@ -123,7 +123,13 @@ async def serve(settings: ServerSettings) -> None:
         async with Committer(
             store, _commit_limits(settings), observer=telemetry.commits
         ) as committer:
-            service = CreditService(committer, store, audit, _page_turns(settings))
+            service = CreditService(
+                committer,
+                store,
+                audit,
+                _page_turns(settings),
+                credits_max=settings.credits_max,
+            )
             services = standard_services(service, status)
             server = GrpcServer(
                 services,

@@ -10,6 +10,7 @@ from credit_server.ledger.invariant import invariant
 from credit_server.ledger.outcome import (
     Accepted,
     BalanceOverflow,
+    CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
     Outcome,
@@ -24,7 +25,7 @@ def decide(
     """Decide what comes of a command.
 
     Refusals follow the precedence of the contract's `errors` option: a reused key first, then the
-    balance.
+    caller's limit, then the balance.
 
     Args:
         account: The user's account as it is.
@@ -49,6 +50,8 @@ def decide(
     balance = account.balance(command.app_id)
     match command:
         case Add():
+            if command.credits > command.credits_max:
+                return CreditsLimitExceeded(credits=command.credits, limit=command.credits_max)
             balance_after = balance + command.credits
             if balance_after > UINT32_MAX:
                 return BalanceOverflow(balance=balance, credits=command.credits)

@@ -4,12 +4,21 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from credit_server.ledger import UINT32_MAX
 from credit_server.settings.units import Count, Seconds
 
 
 class CommitSettings(BaseModel):
     """How writes are gathered and committed."""
 
+    # A negative number of 32 bits arrives as at least 2**31: the default rejects all of them.
+    credits_max: int = Field(
+        default=2**31 - 1,
+        ge=1,
+        le=UINT32_MAX,
+        description="the most credits that one call may add; a token or the identities file may"
+        " set a lower limit. More are rejected as CREDITS_LIMIT_EXCEEDED",
+    )
     commit_lanes: int = Field(
         default=2, ge=1, le=64, description="batches of writes that may be in flight at once"
     )

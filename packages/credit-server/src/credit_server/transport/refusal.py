@@ -25,6 +25,7 @@ from credit_server.commit import (
 )
 from credit_server.ledger import (
     BalanceOverflow,
+    CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
     Refusal,
@@ -118,6 +119,12 @@ def refused(refusal: Refusal) -> GRPCError:
                 ErrorReason.IDEMPOTENCY_KEY_REUSED,
                 f"the idempotency key was used for a request with another {', '.join(fields)}",
                 {"fields": ",".join(fields)},
+            )
+        case CreditsLimitExceeded(credits=added, limit=limit):
+            return _error(
+                ErrorReason.CREDITS_LIMIT_EXCEEDED,
+                f"the request adds {added} credits and one call may add {limit}; nothing was added",
+                {"credits": str(added), "limit": str(limit)},
             )
         case InsufficientCredits(available=available, required=required):
             return _error(
