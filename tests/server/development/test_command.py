@@ -231,9 +231,9 @@ def test_certificates_of_another_client_are_told(
 
 def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> None:
     assert run(["certificates", "--directory", str(tmp_path), "--client", "shop"]) == 0
-    context = open_tls(as_settings(exported(capsys)))
-    assert context is not None
-    assert context.verify_mode is ssl.CERT_OPTIONAL
+    tls = open_tls(as_settings(exported(capsys)))
+    assert tls is not None
+    assert tls.context.verify_mode is ssl.CERT_OPTIONAL
 
 
 @pytest.mark.parametrize(

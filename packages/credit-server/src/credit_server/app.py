@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import signal
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +20,7 @@ from credit_server.commit import CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import StartError
 from credit_server.identity import Authenticator, open_authenticator, open_tls
+from credit_server.identity.tls import ServerTls
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.connection_string import hosts_of
 from credit_server.store.mongo import MongoStore
@@ -41,6 +42,8 @@ log = structlog.get_logger("credit_server")
 _RESTARTS_MAX = 3
 _RESTARTS_SECONDS = 600.0
 """How often within this time an embedded mongod that dies is started again."""
+
+SECOND_SIGNAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,14 +115,14 @@ async def serve(settings: ServerSettings) -> None:
     authenticator = open_authenticator(settings)
     stopped = _on_signals()
     await _check_address(settings)
+    status = ServiceStatus()
     async with (
-        _observed(settings) as observed,
+        _observed(settings, status, tls) as observed,
         _open_audit(settings, authenticator) as audit,
         open_store(settings, page_size=settings.list_page_size) as opened,
     ):
         store, telemetry = opened.store, observed.telemetry
         await store.verify_schema()
-        status = ServiceStatus()
         async with Committer(
             store, _commit_limits(settings), observer=telemetry.commits
         ) as committer:
@@ -171,6 +174,7 @@ async def serve(settings: ServerSettings) -> None:
                 for task in tasks:
                     task.cancel()
                 await _first_error(tasks)
+    log.info("stopped")
 
 
 def banner(settings: ServerSettings, port: int, metrics_address: str | None = None) -> str:
@@ -219,16 +223,22 @@ class _Observed:
 
 
 @asynccontextmanager
-async def _observed(settings: ServerSettings) -> AsyncIterator[_Observed]:
+async def _observed(
+    settings: ServerSettings, status: ServiceStatus, tls: ServerTls | None
+) -> AsyncIterator[_Observed]:
     telemetry = Telemetry()
     async with contextlib.AsyncExitStack() as stack:
         lag = asyncio.create_task(telemetry.process.watch_loop())
         stack.callback(lag.cancel)
+        if tls is not None:
+            certificates = asyncio.create_task(telemetry.certificates.watch(tls.validities))
+            stack.callback(certificates.cancel)
         address = None
         if settings.metrics:
             host, port = stack.enter_context(
                 exposed(
                     telemetry.registry,
+                    ready=lambda: bool(status.__status__()),
                     host=settings.metrics_host,
                     port=settings.metrics_port,
                     may_give_way="metrics_port" not in settings.model_fields_set,
@@ -330,12 +340,20 @@ def _access_limits(settings: ServerSettings) -> AccessLimits:
 
 
 def _on_signals() -> asyncio.Event:
-    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    """Return an event that SIGINT or SIGTERM sets; a later second signal ends the process at once.
+
+    Supervisors and shells send one signal twice, within milliseconds: to the process and to its
+    group. A second one counts from `SECOND_SIGNAL_SECONDS` after the first.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    counts_from = math.inf
 
     def stop() -> None:
-        if stopped.is_set():
+        nonlocal counts_from
+        if not stopped.is_set():
+            counts_from = loop.time() + SECOND_SIGNAL_SECONDS
+        elif loop.time() >= counts_from:
             # What was acknowledged is stored; an embedded mongod ends with this process.
             log.warning("stopped at once, by a second signal")
             os._exit(130)
@@ -354,9 +372,10 @@ async def _check_address(settings: ServerSettings) -> None:
         raise _not_listening(settings, error) from error
 
 
-async def _listen(server: GrpcServer, settings: ServerSettings, tls: ssl.SSLContext | None) -> None:
+async def _listen(server: GrpcServer, settings: ServerSettings, tls: ServerTls | None) -> None:
     try:
-        await server.start(settings.host, settings.port, ssl=tls)
+        context = None if tls is None else tls.context
+        await server.start(settings.host, settings.port, ssl=context)
     except OSError as error:
         raise _not_listening(settings, error) from error
 

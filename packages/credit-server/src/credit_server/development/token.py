@@ -64,7 +64,7 @@ class Grant:
     apps: list[int] | None
     actor: int | None
     impersonate: bool
-    credits_max: CreditsMax | None
+    credits_max: CreditsMax | None = None
     minutes: float
     issuer: str
     audience: str

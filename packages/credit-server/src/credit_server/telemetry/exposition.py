@@ -1,15 +1,16 @@
-"""Shows the metrics to Prometheus, over HTTP on a port of their own.
+"""Serves metrics and the probes of an orchestrator, over HTTP on a port of their own.
 
-A thread serves them, not the event loop: they can be read as well when the loop stands still, which
-is when they are wanted most.
+A thread serves them, not the event loop: they can be read while the loop is blocked, which is when
+they are needed most.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from socket import AF_INET6
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Thread
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -17,7 +18,13 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, make_w
 
 from credit_server.errors import StartError
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 log = structlog.get_logger("credit_server")
+
+
+_PATHS = ("/metrics", "/healthz", "/readyz")
 
 
 class _Request(WSGIRequestHandler):
@@ -47,15 +54,21 @@ class _HttpServerIPv6(_HttpServer):
 
 @contextmanager
 def exposed(
-    registry: CollectorRegistry, *, host: str, port: int, may_give_way: bool = False
+    registry: CollectorRegistry,
+    *,
+    ready: Callable[[], bool],
+    host: str,
+    port: int,
+    may_give_way: bool = False,
 ) -> Iterator[tuple[str, int]]:
-    """Show metrics for as long as the context lasts; gives the host and the port.
+    """Serve `/metrics`, `/healthz` and `/readyz` inside the context; gives the host and the port.
 
     Args:
-        registry: What to show.
+        registry: The metrics.
+        ready: Returns whether calls are served. A thread calls it, so it must not block.
         host: The address to listen on.
-        port: The port; 0: one that is free.
-        may_give_way: Whether another port is taken where this one is in use.
+        port: The port; 0: any free one.
+        may_give_way: Whether to use any free port if this one is in use.
 
     Raises:
         StartError: The address cannot be listened on.
@@ -74,7 +87,7 @@ def exposed(
         )
     # Half of all that is sent would be the times at which series began, which is when we did.
     disable_created_metrics()  # type: ignore[no-untyped-call] # as the library has it
-    server.set_app(make_wsgi_app(registry))
+    server.set_app(_routes(registry, ready))
     # It looks that often whether it is to stop, and the stop waits for it.
     thread = Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
     thread.start()
@@ -84,6 +97,31 @@ def exposed(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _routes(registry: CollectorRegistry, ready: Callable[[], bool]) -> "WSGIApplication":
+    """Return an application that answers 404 to every path but its three."""
+    metrics = make_wsgi_app(registry)
+
+    def route(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        headers = [("Content-Type", "text/plain; charset=utf-8")]
+        if path not in _PATHS:
+            status, text = "404 Not Found", f"not found: there are {', '.join(_PATHS)}"
+        elif method not in ("GET", "HEAD"):
+            status, text = "405 Method Not Allowed", "use GET"
+            headers.append(("Allow", "GET, HEAD"))
+        elif path == "/metrics":
+            body = metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
+            return body if method == "GET" else []
+        elif path == "/healthz" or ready():
+            status, text = "200 OK", "ok"
+        else:
+            status, text = "503 Service Unavailable", "not serving"
+        start_response(status, headers)
+        return [f"{text}\n".encode()] if method != "HEAD" else []
+
+    return route
 
 
 def _server(host: str, port: int) -> _HttpServer:
