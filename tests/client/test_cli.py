@@ -233,6 +233,13 @@ def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
     _refused(credit(*ADD), 9, "told to fail")
 
 
+def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Served) -> None:
+    served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
+    _refused(credit(*ADD), 6, "told to fail")
+    served.service.ledger._credits_max = 119
+    _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
+
+
 def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_line(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

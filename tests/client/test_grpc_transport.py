@@ -168,6 +168,12 @@ BROKEN = {
     "message that is no protobuf": _broken(
         start, lambda peer, stream: peer.message(stream, b"\xff\xff"), finish
     ),
+    "receipt with a number that does not fit": _broken(
+        start,
+        lambda peer, stream: peer.message(stream),
+        # balance = 2**32 + 5
+        lambda peer, stream: peer.trailers(stream, ("credit-receipt-bin", "CgF0GIWAgIAQIAE=")),
+    ),
     "compressed message": _broken(start, lambda peer, stream: peer.message(stream, flag=1), finish),
     "message that is too large": _broken(
         start,
@@ -293,6 +299,19 @@ async def test_a_history_whose_connection_is_lost_midway_is_unavailable(raw_serv
         with pytest.raises(Unavailable):
             [purchase async for purchase in purchases]
         assert len(server.connections) == 1
+
+
+async def test_an_answer_with_a_number_that_does_not_fit_is_a_protocol_mismatch(
+    raw_server: Raw,
+) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, bytes.fromhex("0805 108580808010"))  # balance = 2**32 + 5
+        peer.trailers(stream_id)
+
+    async with raw_server(script) as server, _client(server.port) as client:
+        with pytest.raises(ProtocolMismatch, match="balance must be 0 to 4294967295"):
+            await client.balance(app_id=5)
 
 
 async def test_an_unknown_frame_and_an_empty_one_are_ignored(raw_server: Raw) -> None:

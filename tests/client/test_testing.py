@@ -1,5 +1,7 @@
 """The fake service obeys the contract's table of refusals, in its order of precedence."""
 
+from dataclasses import replace
+
 import pytest
 from credit_client import ClientSettings, errors
 from credit_client.testing import FakeCreditService, FakeLedger, fake_credits
@@ -136,6 +138,32 @@ async def test_a_rate_limit_of_the_fake_is_waited_out() -> None:
         with pytest.raises(errors.RateLimited) as caught:
             await client.balance(5)
     assert caught.value.retry_after_seconds == 0.001
+
+
+async def test_a_skewed_clock_of_the_fake_fails_writes_and_no_reads() -> None:
+    service = FakeCreditService()
+    service.fail_next(ErrorReason.CLOCK_SKEWED)
+    settings = ClientSettings(retry_attempts_max=1)
+    async with fake_credits(service, settings=settings) as client:
+        assert await client.balance(app_id=5) == 0
+        with pytest.raises(errors.ClockSkewed) as caught:
+            await client.add(user_id=7, app_id=5, credits=1, created_by=3)
+        assert caught.value.skew_milliseconds > caught.value.limit_milliseconds > 0
+        assert (await client.add(user_id=7, app_id=5, credits=1, created_by=3)).sequence == 1
+
+
+async def test_the_fake_limits_what_one_call_adds_but_replays_an_earlier_answer() -> None:
+    ledger = FakeLedger(credits_max=100)
+    ledger.add(replace(ADDITION, credits=100, idempotency_key="k"))
+    ledger._credits_max = 99
+    async with fake_credits(FakeCreditService(ledger)) as client:
+        with pytest.raises(errors.CreditsLimitExceeded) as caught:
+            await client.add(user_id=7, app_id=1, credits=100, created_by=1)
+        assert (caught.value.credits, caught.value.limit) == (100, 99)
+        again = await client.add(
+            user_id=7, app_id=1, credits=100, created_by=1, idempotency_key="k"
+        )
+    assert again.replayed
 
 
 @pytest.mark.parametrize("reason", [ErrorReason.INVALID_FIELD, ErrorReason.UNSPECIFIED])

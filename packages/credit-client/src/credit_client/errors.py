@@ -4,6 +4,7 @@
     ├── InvalidField            yours: mend the request
     ├── IdempotencyKeyReused    yours: take a new key for a new request
     ├── InsufficientCredits     the user's: the same call succeeds once credits have been added
+    ├── CreditsLimitExceeded    the request's: it adds more than the operator allows in one call
     ├── BalanceOverflow         the request's: the balance has no room for so many credits
     ├── TooManyApps             the request's: the user has credits in as many apps as may be
     ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
@@ -18,6 +19,7 @@
     ├── UnknownRefusal          unknown: the server is newer than this SDK
     ├── Unavailable             the network's or the server's: repeat
     │   ├── Overloaded          the server's: repeat later
+    │   ├── ClockSkewed         the server's: retry later
     │   └── StoreUnavailable    the server's: repeat later
     ├── DeadlineExceeded        unknown: repeat, with more time
     ├── ClientClosed            yours: the client was not open, or was closed during the call
@@ -136,6 +138,30 @@ class InsufficientCredits(CreditError):
         self.available = available
         self.required = required
         self.shortfall = shortfall
+
+
+class CreditsLimitExceeded(CreditError):
+    """The request adds more credits than the operator allows in one call. Nothing was added.
+
+    Attributes:
+        credits: How many the request adds.
+        limit: The most that one call may add.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.CREDITS_LIMIT_EXCEEDED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        credits: int,  # noqa: A002 - the contract's word
+        limit: int,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.credits = credits
+        self.limit = limit
 
 
 class BalanceOverflow(CreditError):
@@ -335,6 +361,31 @@ class Overloaded(Unavailable):
     """More writes are waiting than the server queues. This one did not happen; repeat it later."""
 
     reason = ErrorReason.OVERLOADED
+
+
+class ClockSkewed(Unavailable):
+    """The server's clock differs too much from its store's, so it accepts no writes.
+
+    Nothing was written. Retry later; another server may accept the write at once.
+
+    Attributes:
+        skew_milliseconds: The difference between the two clocks, at least.
+        limit_milliseconds: The largest difference that the operator allows.
+    """
+
+    reason = ErrorReason.CLOCK_SKEWED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        skew_milliseconds: int,
+        limit_milliseconds: int,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.skew_milliseconds = skew_milliseconds
+        self.limit_milliseconds = limit_milliseconds
 
 
 class StoreUnavailable(Unavailable):

@@ -15,7 +15,9 @@ from credit_client.errors import (
     AppNotAllowed,
     AppTotalOverflow,
     BalanceOverflow,
+    ClockSkewed,
     CreditError,
+    CreditsLimitExceeded,
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -102,6 +104,13 @@ def _by_reason(
                 shortfall=int(metadata["shortfall"]),
                 request_id=request_id,
             )
+        case ErrorReason.CREDITS_LIMIT_EXCEEDED:
+            return CreditsLimitExceeded(
+                message,
+                credits=int(metadata["credits"]),
+                limit=int(metadata["limit"]),
+                request_id=request_id,
+            )
         case ErrorReason.BALANCE_OVERFLOW:
             return BalanceOverflow(
                 message,
@@ -115,6 +124,13 @@ def _by_reason(
             return AppTotalOverflow(message, total=int(metadata["total"]), request_id=request_id)
         case ErrorReason.OVERLOADED:
             return Overloaded(message, request_id=request_id)
+        case ErrorReason.CLOCK_SKEWED:
+            return ClockSkewed(
+                message,
+                skew_milliseconds=int(metadata["skew_milliseconds"]),
+                limit_milliseconds=int(metadata["limit_milliseconds"]),
+                request_id=request_id,
+            )
         case ErrorReason.STORE_UNAVAILABLE:
             return StoreUnavailable(message, request_id=request_id)
         case ErrorReason.UNAUTHENTICATED:

@@ -14,6 +14,7 @@ from grpc_fuzz.misuse import Misuse
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import ALLOWED_STATUSES, Example, Link, Report, Settings
 from grpc_fuzz.target import Target, Tls
+from grpc_fuzz.texts import TEXT_RULES
 
 CONFIG_FILE = "grpc-fuzz.toml"
 
@@ -205,6 +206,8 @@ def _house(value: Table) -> House:
     fields = HouseFields(**value["fields"]) if "fields" in value else None
     if fields is not None and fields.map.keys() - MAPPABLE:
         raise ValueError(f"map: there is no {', '.join(sorted(fields.map.keys() - MAPPABLE))}")
+    if fields is not None and set(fields.texts.values()) - TEXT_RULES.keys():
+        raise ValueError(f"texts: the rules are {', '.join(TEXT_RULES)}")
     errors = HouseErrors(**value["errors"]) if "errors" in value else None
     return House(fields=fields, errors_from=errors)
 

@@ -9,6 +9,7 @@ from credit_client.errors import (
     AppTotalOverflow,
     BalanceOverflow,
     CreditError,
+    CreditsLimitExceeded,
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -45,7 +46,10 @@ MEANINGS: dict[Exit, str] = {
     Exit.MISUSE: "misuse, or a constraint is broken",
     Exit.INSUFFICIENT_CREDITS: "too few credits",
     Exit.KEY_REUSED: "the idempotency key belongs to another request",
-    Exit.OVERFLOW: "a balance or sum would pass 4294967295, or a user would have too many apps",
+    Exit.OVERFLOW: (
+        "a balance or sum would pass 4294967295, a user would have too many apps, or one call adds"
+        " too many credits"
+    ),
     Exit.UNAVAILABLE: "the server cannot be reached or is in trouble",
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
     Exit.ACCESS_DENIED: "no token, one that the server does not take, or not allowed",
@@ -58,6 +62,7 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     InvalidField: Exit.MISUSE,
     InsufficientCredits: Exit.INSUFFICIENT_CREDITS,
     IdempotencyKeyReused: Exit.KEY_REUSED,
+    CreditsLimitExceeded: Exit.OVERFLOW,
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
     TooManyApps: Exit.OVERFLOW,

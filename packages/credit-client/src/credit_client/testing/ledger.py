@@ -64,20 +64,35 @@ def _now() -> dt.datetime:
 class FakeLedger:
     """All accounts. Requests must be valid; nothing is awaited, so that no two ever meet."""
 
-    def __init__(self, clock: Callable[[], dt.datetime] = _now) -> None:
+    def __init__(
+        self, clock: Callable[[], dt.datetime] = _now, *, credits_max: int = UINT32_MAX
+    ) -> None:
+        """Makes an empty ledger.
+
+        Args:
+            clock: Returns the time of a write, with a time zone.
+            credits_max: The most credits that one call may add.
+        """
         self._clock = clock
+        self._credits_max = credits_max
         self._accounts: defaultdict[int, _Account] = defaultdict(_Account)
 
     def add(self, request: CreditRequest) -> Receipt:
         """Adds credits.
 
         Raises:
-            Refused: The key is used, or the balance would be too large.
+            Refused: The key is used, or the credits or the balance would be too many.
         """
         account = self._accounts[request.user_id]
         replayed = _replayed(account, request)
         if replayed is not None:
             return replayed
+        if request.credits > self._credits_max:
+            raise Refused(
+                ErrorReason.CREDITS_LIMIT_EXCEEDED,
+                f"the request adds {request.credits} credits, one call may add {self._credits_max}",
+                metadata={"credits": request.credits, "limit": self._credits_max},
+            )
         balance = account.balances.get(request.app_id, 0)
         if balance + request.credits > UINT32_MAX:
             raise Refused(

@@ -24,6 +24,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
+from credit_server.transport import refusal
 from credit_server.transport.compression import ACCEPTED, inflate
 from credit_server.transport.observer import UNOBSERVED, CallObservation
 from credit_server.transport.stream import server_stream
@@ -265,6 +266,8 @@ class Call(Stream[Received, Sent]):
         try:
             message = cast(Received, self._codec.decode(data, self._recv_type))
         except WireError as error:
+            if error.violations:
+                raise refusal.invalid(error.violations) from None
             raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
         self.observation.message_received()
         return message

@@ -18,6 +18,7 @@ from contract_gate.rules.reasons import OPTION as REASON_OPTION
 from contract_gate.rules.scopes import scope_of
 
 _PREFIX = "ERROR_REASON_"
+_TEXT = "credit.options.v1.Text"
 _ERROR_HEAD = ("reason", "status", "metadata", "further details", "repeat")
 _HEAD = """\
 # Reference of the contract
@@ -46,7 +47,11 @@ def render(image: Image) -> str:
         GateError: A call has no example.
     """
     packages = {service.file.package: None for service in image.services.values()}
-    blocks = [_HEAD, *(block for package in packages for block in _package(image, package))]
+    blocks = [
+        _HEAD,
+        *(block for package in packages for block in _package(image, package)),
+        f"## Characters of strings\n\n{_enum(image, image.enums[_TEXT])}",
+    ]
     return "\n".join(block.rstrip() + "\n" for block in blocks)
 
 
