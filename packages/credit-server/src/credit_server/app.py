@@ -16,7 +16,7 @@ import structlog
 from grpclib.health.check import ServiceStatus
 
 from credit_server.audit_file import AuditFile
-from credit_server.commit import CommitLimits, Committer
+from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import PartFailed, StartError
 from credit_server.identity import Authenticator, open_authenticator, open_tls
@@ -124,11 +124,22 @@ async def serve(settings: ServerSettings) -> None:
     ):
         store, telemetry = opened.store, observed.telemetry
         await store.verify_schema()
+        clock = Clock(skew_seconds_max=settings.clock_skew_seconds_max)
+        clock.compare(await store.ping())  # before the first write
         status = ServiceStatus()
+        watch = HealthWatch(
+            store,
+            status,
+            telemetry.store,
+            clock,
+            interval_seconds=settings.health_interval_seconds,
+            timeout_seconds=settings.health_timeout_seconds,
+        )
         async with (
             Committer(
                 store,
                 _commit_limits(settings),
+                clock=clock,
                 observer=telemetry.commits,
                 start=supervisor.start,
             ) as committer,
@@ -153,15 +164,8 @@ async def serve(settings: ServerSettings) -> None:
             telemetry.connections.watch_closed(lambda: server.connections.closed, Closing)
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
-            status.set(True)
+            await watch.look()  # before anybody reads the banner and probes
             print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
-            watch = HealthWatch(
-                store,
-                status,
-                telemetry.store,
-                interval_seconds=settings.health_interval_seconds,
-                timeout_seconds=settings.health_timeout_seconds,
-            )
             watching = supervisor.start("the health watch", watch.run())
             _start_parts(supervisor, observed, opened.mongod)
             try:
