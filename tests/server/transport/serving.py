@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
-from credit_server.commit import CommitLimits, Committer
+from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.identity import Authenticator
 from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
@@ -60,6 +60,7 @@ async def serving(
     store: Store | None = None,
     *,
     limits: CommitLimits | None = None,
+    clock: Clock | None = None,
     connections: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
     authenticator: Authenticator | None = None,
@@ -71,7 +72,7 @@ async def serving(
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
     audit = AuditLog(audit_sink)
-    async with Committer(store, limits) as committer:
+    async with Committer(store, limits, clock=clock) as committer:
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(

@@ -36,7 +36,13 @@ class CommitSettings(BaseModel):
     )
     commit_retry_seconds: Seconds = Field(
         default=10.0,
-        description="how long a batch is tried again while the store is contended or silent",
+        description="how long a batch, with all its parts, is retried while the store is contended"
+        " or silent",
+    )
+    clock_skew_seconds_max: Annotated[float, Field(ge=0.1, le=86_400)] = Field(
+        default=2.0,
+        description="by how much this machine's clock and the store's may differ; beyond that,"
+        " writes are refused as CLOCK_SKEWED and health is NOT_SERVING until they agree again",
     )
     commit_cache_max: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
         default=100_000, description="accounts, and idempotency keys, that are remembered"

@@ -4,13 +4,16 @@ A thread serves them, not the event loop: they can be read while the loop is blo
 they are needed most.
 """
 
+import asyncio
 import errno
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from socket import AF_INET6
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -47,9 +50,33 @@ class _HttpServer(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment] # bytes only for other families
         self.setup_environ()
 
+    # Any: what socketserver's base takes.
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log it; the base prints it, and where that fails the thread would end."""
+        log.warning("a request for metrics failed", exc_info=True)
+
 
 class _HttpServerIPv6(_HttpServer):
     address_family = AF_INET6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exposition:
+    """Metrics that are shown.
+
+    Attributes:
+        host: The address that is listened on.
+        port: The port.
+        ended: Is done when the thread that shows them has ended.
+    """
+
+    host: str
+    port: int
+    ended: Future[None]
+
+    async def run(self) -> None:
+        """Return, or raise, when the thread ends."""
+        await asyncio.wrap_future(self.ended)
 
 
 @contextmanager
@@ -60,8 +87,8 @@ def exposed(
     host: str,
     port: int,
     may_give_way: bool = False,
-) -> Iterator[tuple[str, int]]:
-    """Serve `/metrics`, `/healthz` and `/readyz` inside the context; gives the host and the port.
+) -> Iterator[Exposition]:
+    """Serve `/metrics`, `/healthz` and `/readyz` inside the context.
 
     Args:
         registry: The metrics.
@@ -88,11 +115,11 @@ def exposed(
     # Half of all that is sent would be the times at which series began, which is when we did.
     disable_created_metrics()  # type: ignore[no-untyped-call] # as the library has it
     server.set_app(_routes(registry, ready))
-    # It looks that often whether it is to stop, and the stop waits for it.
-    thread = Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+    ended: Future[None] = Future()
+    thread = Thread(target=_serve, args=(server, ended), name="metrics", daemon=True)
     thread.start()
     try:
-        yield host, server.server_port
+        yield Exposition(host=host, port=server.server_port, ended=ended)
     finally:
         server.shutdown()
         server.server_close()
@@ -122,6 +149,17 @@ def _routes(registry: CollectorRegistry, ready: Callable[[], bool]) -> "WSGIAppl
         return [f"{text}\n".encode()] if method != "HEAD" else []
 
     return route
+
+
+def _serve(server: _HttpServer, ended: "Future[None]") -> None:
+    ended.set_running_or_notify_cancel()  # who waits for it cannot cancel it
+    try:
+        # It looks that often whether it is to stop, and the stop waits for it.
+        server.serve_forever(0.1)
+    except Exception as error:  # noqa: BLE001 - whoever supervises the thread logs it
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 def _server(host: str, port: int) -> _HttpServer:
