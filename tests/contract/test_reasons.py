@@ -19,8 +19,9 @@ from credit_client.target import Target
 from credit_client.transport import AttemptFailed, Method
 from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
-from credit_server.commit import CommitLimits
+from credit_server.commit import Clock, CommitLimits
 from credit_server.identity import Authenticator, Credentials, Identity
+from credit_server.identity.identity import AddLimits
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.access import AccessLimits
 from google.protobuf.descriptor import MethodDescriptor
@@ -28,6 +29,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.contract.released_images import TODAY, model
+from tests.server.clocks import skewed_clock
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import FailingStore, HeldStore, full_store, serving
 
@@ -105,9 +107,14 @@ async def _caller(
     limits: CommitLimits | None = None,
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Caller]:
     async with serving(
-        store, limits=limits, authenticator=authenticator, access_limits=access_limits
+        store,
+        limits=limits,
+        authenticator=authenticator,
+        access_limits=access_limits,
+        clock=clock,
     ) as served:
         transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
         try:
@@ -132,6 +139,12 @@ async def _insufficient_credits(call: str) -> None:
     async with _caller() as caller:
         await caller.add(20)
         await caller.call(call, credits=50)
+
+
+async def _credits_limit_exceeded(call: str) -> None:
+    limited = replace(EVERYTHING, add_limits=AddLimits(by_app={1: 49}))
+    async with _caller(authenticator=_Everybody(limited)) as caller:
+        await caller.call(call)
 
 
 async def _balance_overflow(call: str) -> None:
@@ -180,6 +193,11 @@ async def _overloaded(call: str) -> None:
             await refused
         finally:
             await asyncio.gather(second, third, return_exceptions=True)
+
+
+async def _clock_skewed(call: str) -> None:
+    async with _caller(clock=skewed_clock()) as caller:
+        await caller.call(call)
 
 
 async def _store_unavailable(call: str) -> None:
@@ -233,11 +251,13 @@ async def _actor_not_allowed(call: str) -> None:
 PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "INVALID_FIELD": _invalid_field,
     "IDEMPOTENCY_KEY_REUSED": _key_reused,
+    "CREDITS_LIMIT_EXCEEDED": _credits_limit_exceeded,
     "INSUFFICIENT_CREDITS": _insufficient_credits,
     "BALANCE_OVERFLOW": _balance_overflow,
     "APP_TOTAL_OVERFLOW": _app_total_overflow,
     "OVERLOADED": _overloaded,
     "TOO_MANY_APPS": _too_many_apps,
+    "CLOCK_SKEWED": _clock_skewed,
     "STORE_UNAVAILABLE": _store_unavailable,
     "UNAUTHENTICATED": _unauthenticated,
     "RATE_LIMITED": _rate_limited,

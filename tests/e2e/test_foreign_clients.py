@@ -16,6 +16,7 @@ import credit_models
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_models.codec import decode, encode
+from credit_server.settings import ServerSettings
 from google.protobuf import descriptor_pool
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -199,6 +200,32 @@ class TestGrpcio:
                 reason="BALANCE_OVERFLOW",
                 domain="credit.v1",
                 metadata={"balance": str(most), "credits": str(most)},
+            )
+        ]
+
+    async def test_a_negative_number_of_32_bits_is_rejected_by_default(
+        self, mongod_uri: str, tmp_path: Path, stubs: Stubs
+    ) -> None:
+        options = await migrated(mongod_uri, "test_credits_max")
+        default = {"CREDIT_CREDITS_MAX": str(ServerSettings.model_fields["credits_max"].default)}
+        async with running_server(tmp_path, *options, environment=default) as process:
+            with grpc.insecure_channel(process.address) as channel:
+                add = channel.unary_unary(
+                    "/credit.v1.CreditService/AddCredits",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=stubs.messages.Empty.FromString,
+                )
+                # What `-5` of a Java `int` becomes.
+                request = stubs.messages.CreditRequest(
+                    user_id=208, app_id=28, credits=-5 % 2**32, created_by=1
+                )
+                error = _refused(add, request)
+        assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert _details(error) == [
+            ErrorInfo(
+                reason="CREDITS_LIMIT_EXCEEDED",
+                domain="credit.v1",
+                metadata={"credits": "4294967291", "limit": "2147483647"},
             )
         ]
 

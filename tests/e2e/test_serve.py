@@ -1,6 +1,8 @@
 """`credit-server serve`: how it starts, what it says, what stops it from starting, how it ends."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import shlex
@@ -8,16 +10,21 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
+from credit_server.app import SECOND_SIGNAL_SECONDS
 from credit_server.embedded.mongod import free_port
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
+from tests.server.doctor.papers import certificate, private_key, private_pem, written
+from tests.server.transport.wire import SERVICE, Wire, call_headers
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16
@@ -87,11 +94,89 @@ async def test_a_second_signal_ends_it_at_once_and_quietly(
 ) -> None:
     server = await credit_server_process()
     mongod = os.pidfd_open(embedded_mongod_pid(tmp_path / ".credit-data"))
-    server.send(signal.SIGTERM)
-    await server.logged(lambda line: line.get("event") == "stopping")
-    assert await server.stop(signal.SIGINT) == 130
+    async with _unfinished_call(server.port):
+        server.send(signal.SIGTERM)
+        await server.logged(lambda line: line.get("event") == "stopping")
+        await asyncio.sleep(SECOND_SIGNAL_SECONDS)
+        assert await server.stop(signal.SIGINT) == 130
     await gone(mongod)
     assert "Traceback" not in server.stderr.read_text()
+
+
+@contextlib.asynccontextmanager
+async def _unfinished_call(port: int) -> AsyncIterator[None]:
+    """Keep a server from stopping early: a call runs whose request never ends."""
+    async with Wire.connect(port) as wire:
+        wire.begin(call_headers(f"{SERVICE}GetAppBalance"), end=False)
+        await wire.pong()
+        yield
+
+
+async def test_a_signal_that_comes_twice_within_milliseconds_counts_once(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options, "--grace-seconds", "2")
+    async with _unfinished_call(server.port):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            server.send(number)
+        assert await server.wait() == 0
+    events = [json.loads(line).get("event") for line in server.stderr.read_text().splitlines()]
+    assert events[-1] == "stopped"
+    assert "stopped at once, by a second signal" not in events
+
+
+async def test_readiness_ends_with_the_first_signal(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
+    assert await _status(scraped, "/readyz") == 200
+    async with _unfinished_call(server.port):
+        server.send(signal.SIGTERM)
+        await server.logged(lambda line: line.get("event") == "stopping")
+        assert await _status(scraped, "/readyz") == 503
+        assert await _status(scraped, "/healthz") == 200
+    assert await server.wait() == 0
+
+
+async def _status(address: str, path: str) -> int:
+    def ask() -> int:
+        connection = HTTPConnection(address, timeout=60)
+        connection.request("GET", path)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_a_server_whose_certificate_has_ended_starts_and_warns(
+    tmp_path: Path, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    key = private_key()
+    now = datetime.now(UTC)
+    ended = certificate(key, begins=now - timedelta(days=9), ends=now - timedelta(days=1))
+    server = await credit_server_process(
+        *store_options,
+        *("--tls-certificate", str(written(tmp_path / "server.pem", ended))),
+        *("--tls-key", str(written(tmp_path / "server.key", private_pem(key)))),
+    )
+    await server.logged(lambda line: "a certificate has ended" in line["event"])
+    (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
+    shown = await asyncio.to_thread(_metrics, scraped)
+    (days,) = re.findall(
+        r"^credit_certificate_days_left\{.*server\.pem.*\} (\S+)$", shown, re.MULTILINE
+    )
+    assert -2 < float(days) < 0
+    assert await server.stop(signal.SIGTERM) == 0
+
+
+def _metrics(address: str) -> str:
+    connection = HTTPConnection(address, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 async def test_a_killed_server_leaves_no_mongod_behind(

@@ -18,6 +18,7 @@ from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from grpclib.const import Status
@@ -46,10 +47,11 @@ class SchemaStore(MemoryStore):
     async def verify_schema(self) -> None:
         """Finds all in order."""
 
-    async def ping(self) -> None:
+    async def ping(self) -> ClockReading:
         self.pinged.set()
         if self.away:
             raise StoreUnavailable("no primary")
+        return await super().ping()
 
 
 class Mongod:

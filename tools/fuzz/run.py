@@ -196,7 +196,9 @@ async def _server(
     with log.open("wb") as stderr:
         server = await asyncio.create_subprocess_exec(
             _command("credit-server"),
-            *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning", *options),
+            *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning"),
+            # The fuzzer and its model know the contract's own bounds.
+            *("--credits-max", str(2**32 - 1), *options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=stderr,

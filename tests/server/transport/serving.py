@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
-from credit_server.commit import CommitLimits, Committer
+from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.identity import Authenticator
-from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
+from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Changes, Store, Unit
 from credit_server.transport.access import Access, AccessLimits
@@ -60,21 +60,25 @@ async def serving(
     store: Store | None = None,
     *,
     limits: CommitLimits | None = None,
+    clock: Clock | None = None,
     connections: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
     audit_sink: Sink | None = None,
     call_limits: CallLimits | None = None,
+    credits_max: int = UINT32_MAX,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
     audit = AuditLog(audit_sink)
-    async with Committer(store, limits) as committer:
+    async with Committer(store, limits, clock=clock) as committer:
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(
-            standard_services(CreditService(committer, store, audit), status),
+            standard_services(
+                CreditService(committer, store, audit, credits_max=credits_max), status
+            ),
             limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),

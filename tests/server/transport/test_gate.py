@@ -32,7 +32,7 @@ def assert_shed(answer: Answer) -> None:
     assert (info.reason, info.domain) == ("OVERLOADED", "credit.v1")
     assert isinstance(retry, RetryInfo)
     assert 0.1 <= retry.retry_delay.ToMilliseconds() / 1000 <= 15
-    assert "nothing happened" in answer.sentence
+    assert "no change was made" in answer.sentence
     assert not answer.data
 
 

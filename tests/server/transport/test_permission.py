@@ -17,6 +17,7 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode
+from credit_server.identity.identity import AddLimits
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -206,3 +207,62 @@ async def test_nobody_gets_the_other_tenants_receipt_by_repeating_their_key(
     other = await two.add(50, key="k")
     assert other.status is Status.ALREADY_EXISTS
     assert "credit-receipt-bin" not in other.metadata
+
+
+# ---- how much one call may add
+
+
+def receipt(answer: Answer) -> Receipt:
+    assert answer.message(Empty) == Empty()
+    return decode(Receipt, answer.binary("credit-receipt-bin"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit"),
+    [
+        (AddLimits(), 100),
+        (AddLimits(default=40), 40),
+        (AddLimits(default=400), 100),
+        (AddLimits(by_app={1: 30}), 30),
+        (AddLimits(default=40, by_app={2: 30}), 40),
+        (AddLimits(default=40, by_app={1: 60}), 60),
+    ],
+)
+async def test_the_least_of_the_servers_and_the_identitys_limit_bounds_what_one_call_adds(
+    limits: AddLimits, limit: int
+) -> None:
+    limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=limits)})
+    async with (
+        serving(authenticator=limited, credits_max=100) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        shop = Tenant(wire, "shop", 1)
+        refused = await shop.add(limit + 1)
+        assert refused.status is Status.OUT_OF_RANGE
+        assert info(refused).reason == "CREDITS_LIMIT_EXCEEDED"
+        assert dict(info(refused).metadata) == {"credits": str(limit + 1), "limit": str(limit)}
+        assert not (await shop.holdings()).balances
+        assert (await shop.add(limit)).status is Status.OK
+
+
+async def test_a_retry_succeeds_although_the_limit_was_lowered_meanwhile() -> None:
+    identities = {"shop": EVERYTHING}
+    async with (
+        serving(authenticator=FakeAuthenticator(identities)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        shop = Tenant(wire, "shop", 1)
+        first = receipt(await shop.add(50, key="k"))
+        identities["shop"] = replace(EVERYTHING, add_limits=AddLimits(default=1))
+        again = receipt(await shop.add(50, key="k"))
+        assert again.replayed
+        assert again.transaction_id == first.transaction_id
+
+
+async def test_what_a_purchase_costs_is_not_bounded_by_the_limit() -> None:
+    limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=AddLimits(default=5))})
+    async with serving(authenticator=limited) as served, Wire.connect(served.port) as wire:
+        shop = Tenant(wire, "shop", 1)
+        for _ in range(2):
+            await shop.add(5)
+        assert (await shop.use(10)).status is Status.OK

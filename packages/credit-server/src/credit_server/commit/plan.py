@@ -78,6 +78,7 @@ def plan(
     accounts: Mapping[int, Account],
     known: Known,
     now: datetime,
+    latest: datetime | None = None,
 ) -> Plan:
     """Decide a batch in memory.
 
@@ -89,13 +90,14 @@ def plan(
         accounts: The account of every user among them.
         known: Earlier transactions with their keys or ids.
         now: The time, UTC, in whole milliseconds.
+        latest: The latest time that an entry may have; None: there is no limit.
     """
     result = Plan()
     fresh = Known()
     for command in commands:
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
         earlier = known.find(command) or fresh.find(command)
-        outcome = decide(account, command, earlier, now)
+        outcome = decide(account, command, earlier, now, latest)
         match outcome:
             case Accepted():
                 result._accept(outcome)  # noqa: SLF001 - a plan is made here and read elsewhere

@@ -78,6 +78,19 @@ class BalanceOverflow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CreditsLimitExceeded:
+    """The call adds more credits than its caller may add at once.
+
+    Attributes:
+        credits: How many it adds.
+        limit: How many it may add.
+    """
+
+    credits: int
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TooManyApps:
     """The user has, or had, credits in as many apps as one user may.
 
@@ -88,7 +101,7 @@ class TooManyApps:
     limit: int
 
 
-Refusal = KeyReused | InsufficientCredits | BalanceOverflow | TooManyApps
+Refusal = KeyReused | CreditsLimitExceeded | InsufficientCredits | BalanceOverflow | TooManyApps
 Outcome = Accepted | Replayed | Refusal
 
 

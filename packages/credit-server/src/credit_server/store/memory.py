@@ -1,12 +1,15 @@
 """The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
 
 import itertools
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.store.clock import ClockReading
 from credit_server.store.port import Changes, Conflict, Unit, UserKey, Writer
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
@@ -27,7 +30,14 @@ class _Tables:
 class MemoryStore:
     """Keeps everything in this process. Not durable."""
 
-    def __init__(self, *, page_size: int = 1000) -> None:
+    def __init__(self, *, page_size: int = 1000, clock: Callable[[], float] = time.time) -> None:
+        """Begin with nothing.
+
+        Args:
+            page_size: How many entries of a list are read at a time.
+            clock: The store's clock, in seconds since 1970.
+        """
+        self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)
         self._page_size = page_size
@@ -79,8 +89,12 @@ class MemoryStore:
         for start in range(0, len(entries), self._page_size):
             yield entries[start : start + self._page_size]
 
-    async def ping(self) -> None:
-        """Return at once: memory is always there."""
+    async def ping(self) -> ClockReading:
+        """Return the time at once: memory is always there."""
+        moment = time.monotonic()
+        # As precise as MongoDB tells it.
+        seconds = math.floor(self._clock() * 1000) / 1000
+        return ClockReading(store_seconds=seconds, asked_at=moment, answered_at=moment)
 
 
 class _MemoryUnit:

@@ -5,6 +5,7 @@ the change should touch these files only.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
+from credit_server.store.clock import ClockReading, reading_of
 from credit_server.store.connection_string import Client, open_client
 from credit_server.store.documents import (
     AccountDocument,
@@ -238,12 +240,15 @@ class MongoStore:
             )
         return 0 if last is None else int(last["sequence"])
 
-    async def ping(self) -> None:
-        """Return when there is a primary that takes writes: see the port."""
+    async def ping(self) -> ClockReading:
+        """Return the primary's time once there is one that takes writes: see the port."""
+        asked_at = time.monotonic()
         async with self._patience():
             hello = await self._client.admin.command("hello")
+        answered_at = time.monotonic()
         if not hello.get("isWritablePrimary", False):
             raise StoreUnavailable("there is no primary")
+        return reading_of(hello, asked_at=asked_at, answered_at=answered_at)
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:

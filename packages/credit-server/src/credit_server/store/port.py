@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.store.clock import ClockReading
 
 UserKey = tuple[int, str]
 """(user_id, idempotency_key): a key belongs to a user."""
@@ -29,6 +30,13 @@ class CommitUnknown(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached. Nothing was written by this unit."""
+
+
+class Rejected(StoreError):
+    """The unit failed before its commit, for a reason that nobody foresaw. Nothing was written.
+
+    It may be a bug, one document that cannot be written, or a fault of the store.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +80,16 @@ class Unit(Protocol):
     async def commit(self) -> None:
         """Make all that was read and written certain, on a majority of the store's nodes.
 
+        The first four are certain: no attempt at this unit can take effect any more.
+
         Raises:
             Interrupted: Nothing was written.
             Conflict: An account's revision is no longer what it was, or an id, a sequence or a
                 key is taken, or another unit was faster. Nothing was written.
-            CommitUnknown: It could not be learnt whether the commit happened.
             StoreUnavailable: Nothing was written; the store cannot be reached.
+            Rejected: Nothing was written, for a reason that nobody foresaw.
+            CommitUnknown: It could not be learnt whether the commit happened; it may still happen.
+            Exception: Anything else is to be taken for a CommitUnknown.
         """
         ...
 
@@ -138,8 +150,8 @@ class Store(Protocol):
         """
         ...
 
-    async def ping(self) -> None:
-        """Return when the store can take writes.
+    async def ping(self) -> ClockReading:
+        """Return the store's time once the store can take writes.
 
         Raises:
             StoreUnavailable: It cannot.

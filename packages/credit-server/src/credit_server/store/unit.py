@@ -19,7 +19,7 @@ from bson.objectid import ObjectId
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, WriteConcernError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -38,6 +38,8 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
+    Rejected,
+    StoreUnavailable,
     Unit,
     UserKey,
 )
@@ -140,7 +142,12 @@ class MongoUnit:
     async def end(self) -> None:
         """Give up what has not been committed."""
         if self._session.in_transaction:
-            await self._run(self._session.abort_transaction)
+            await self._run(self._abort)
+
+    def _abort(self) -> None:
+        # Asked again: where the caller was cancelled, its commit went on before this on the thread.
+        if self._session.in_transaction:
+            self._session.abort_transaction()
 
     async def _run(self, step: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)
@@ -150,9 +157,15 @@ class MongoUnit:
             return list(self._database[collection].find(query, session=self._session))
 
     def _write_and_commit(self) -> None:
-        with translated():
-            for changes in self._changes:
-                self._write(changes)
+        try:
+            with translated():
+                for changes in self._changes:
+                    self._write(changes)
+        except (Conflict, Interrupted, StoreUnavailable):
+            raise
+        except Exception as error:
+            # Nothing has been committed, and nothing will be: the commit was not sent.
+            raise Rejected(f"the write failed ({type(error).__name__}: {error})") from error
         self._commit()
 
     def _write(self, changes: Changes) -> None:
@@ -211,11 +224,19 @@ class MongoUnit:
         return reply
 
     def _commit(self) -> None:
+        """Commit.
+
+        Only the server's own answer makes it certain that the commit did not happen. The driver
+        sends it twice, and labels some errors of its own as transient: the first may have arrived.
+        """
         try:
-            self._session.commit_transaction()  # the driver repeats it once
-        except PyMongoError as error:
+            self._session.commit_transaction()  # the driver sends it again once
+        except WriteConcernError as error:  # committed on the primary, and not yet on a majority
+            raise CommitUnknown(str(error)) from error
+        except OperationFailure as error:
             known = translate(error)
             if isinstance(known, Conflict | Interrupted):
                 raise known from error
-            # Whatever else went wrong, nobody has said that the commit did not happen.
             raise CommitUnknown(str(error)) from error
+        except Exception as error:
+            raise CommitUnknown(f"{type(error).__name__}: {error}") from error

@@ -11,6 +11,7 @@ import structlog
 from credit_models.scopes import METHOD_SCOPES
 
 from credit_server.commit.pressure import Pressure
+from credit_server.transport.timer import Timers
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -52,6 +53,7 @@ class Gate:
         loop_lag_seconds_max: float,
         writes: Writes | None = None,
         on_overload: Callable[[bool], None] = lambda _: None,
+        timers: Timers | None = None,
     ) -> None:
         """Open the gate.
 
@@ -61,13 +63,14 @@ class Gate:
             writes: Knows how long writes wait; None where nobody does.
             on_overload: Is told of every call that is refused because of the load, and whether its
                 client knew its latest limits.
+            timers: Starts the timer that measures the event loop; None: its bugs are only logged.
         """
         self._writes = writes
         self._on_overload = on_overload
         self.stopping = False
         self.shed_total: Counter[str] = Counter()
         self._calls_max = calls_max
-        self._lag = LoopLag()
+        self._lag = LoopLag(timers)
         self._lag_seconds_max = loop_lag_seconds_max
         self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
         self._running = 0
@@ -141,7 +144,8 @@ class LoopLag:
     have come, so that an idle server sleeps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timers: Timers | None = None) -> None:
+        self._timers = timers or Timers()
         self._due: float | None = None
         self._beaten_at = 0.0
         self._last = 0.0
@@ -154,7 +158,7 @@ class LoopLag:
             if now - self._beaten_at > 2 * _BEAT_SECONDS:
                 self._last = 0.0  # it is from before a quiet time
             self._due = now + _BEAT_SECONDS
-            asyncio.get_running_loop().call_later(_BEAT_SECONDS, self._beat)
+            self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
 
     def seconds(self) -> float:
         """Return how late the loop is, or was at the latest beat; 0 where nothing measures it."""

@@ -26,7 +26,7 @@ from credit_server.transport import refusal
 from credit_server.transport.access import Access
 from credit_server.transport.call import Call
 from credit_server.transport.frames import ServerFrames
-from credit_server.transport.gate import Gate
+from credit_server.transport.gate import WRITES, Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = structlog.get_logger("credit_server.calls")
@@ -291,7 +291,7 @@ async def _within(
             await method.func(call)
     except TimeoutError:
         if limit.expired() or deadline.time_remaining() <= 0:
-            raise GRPCError(Status.DEADLINE_EXCEEDED, "the deadline has passed") from None
+            raise refusal.deadline_exceeded(write=call.path in WRITES) from None
         raise
 
 

@@ -29,6 +29,18 @@ def check_actor(identity: Identity | None, request: CreditRequest | PurchaseRequ
         raise refusal.actor_not_allowed(request.created_by)
 
 
+def add_limit(identity: Identity | None, app_id: int, *, credits_max: int) -> int:
+    """Return the most credits that a caller may add in one call.
+
+    Args:
+        identity: Who calls; None: identities are not known.
+        app_id: In which app.
+        credits_max: The server's own limit, 1 to 2**32 - 1.
+    """
+    limit = None if identity is None else identity.add_limits.of(app_id)
+    return credits_max if limit is None else min(limit, credits_max)
+
+
 def apps_of(identity: Identity | None) -> frozenset[int] | None:
     """Return the apps that are shown to an identity; None: all."""
     return None if identity is None else identity.apps

@@ -22,6 +22,7 @@ from credit_server.transport.handshake import on_failed_handshake
 from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
+from credit_server.transport.timer import Timers
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class GrpcServer(Server):
         connections: ConnectionLimits = _DEFAULTS,
         observer: CallObserver = UNOBSERVED,
         writes: Writes | None = None,
+        timers: Timers | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -58,6 +60,7 @@ class GrpcServer(Server):
             connections: Limits on connections.
             observer: Is told of every call.
             writes: Knows how long writes wait; None where nobody does.
+            timers: Starts the server's timers; None: their bugs are only logged.
 
         Raises:
             LookupError: Something is served of which `access` does not know who may call it.
@@ -66,6 +69,7 @@ class GrpcServer(Server):
         super().__init__(services, config=Configuration(_keepalive_time=None))
         access.check(self._mapping)
         keep_tokens_out()
+        self._timers = timers or Timers()
         self._access = access
         self._limits = limits
         self._connection_limits = connections
@@ -77,11 +81,13 @@ class GrpcServer(Server):
             loop_lag_seconds_max=limits.loop_lag_seconds_max,
             writes=writes,
             on_overload=lambda informed: self._backpressure.refused(informed=informed),
+            timers=self._timers,
         )
         self._backpressure = Backpressure(
             self._protocols,
             streams_max=limits.overload_streams_max,
             overdue=self._gate.overdue,
+            timers=self._timers,
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._h2_config = H2Configuration(
@@ -141,7 +147,9 @@ class GrpcServer(Server):
         super().close()
 
     def _sweep(self) -> None:
-        self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._sweep_timer = self._timers.later(
+            _SWEEP_SECONDS, "the check of connections", self._sweep
+        )
         self.connections.sweep(self.connections.clock())
 
     async def stop(self, *, grace_seconds: float) -> None:

@@ -43,7 +43,13 @@ class CreditService(CreditServiceBase):
     """Serves the contract on a committer for writes and a store for reads."""
 
     def __init__(
-        self, committer: Committer, store: Store, audit: AuditLog, turns: PageTurns | None = None
+        self,
+        committer: Committer,
+        store: Store,
+        audit: AuditLog,
+        turns: PageTurns | None = None,
+        *,
+        credits_max: int = UINT32_MAX,
     ) -> None:
         """Prepare to serve.
 
@@ -52,11 +58,14 @@ class CreditService(CreditServiceBase):
             store: Answers the reads.
             audit: Is told of writes and refusals.
             turns: What the lists take turns with; None: ones of the settings' defaults.
+            credits_max: The most credits that one call may add, 1 to 2**32 - 1; an identity may
+                have a lower limit.
         """
         self._committer = committer
         self._store = store
         self._audit = audit
         self._turns = turns or PageTurns()
+        self._credits_max = credits_max
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
@@ -79,8 +88,9 @@ class CreditService(CreditServiceBase):
 
     async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
         request = await call.recv_request()
+        limit = permission.add_limit(call.identity, request.app_id, credits_max=self._credits_max)
         await self._write(
-            call, request, lambda: convert.add_from_message(request, self._store.new_id())
+            call, request, lambda: convert.add_from_message(request, self._store.new_id(), limit)
         )
 
     async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
