@@ -237,7 +237,9 @@ class MongoStore:
                     bounds["$lt"] = found[-1]["sequence"]
                 some = {"$in": apps[start : start + _SCANS_MAX]}
                 query = {"user_id": user_id, "app_id": some, "sequence": bounds}
-                found += await self._find(of_snapshot, query, schema.BY_APP_AND_SEQUENCE, session)
+                more = await self._find(of_snapshot, query, schema.BY_APP_AND_SEQUENCE, session)
+                found += more
+                more.clear()  # motor's future keeps the list until the garbage collector runs
                 found.sort(key=itemgetter("sequence"))
                 del found[self._page_size :]
         return found
