@@ -256,6 +256,30 @@ async def test_a_users_credits_are_the_same_after_any_sequence(wire: Wire) -> No
     assert others == [whole, whole]
 
 
+async def test_a_caller_who_reads_nothing_does_not_hold_up_others_on_its_connection() -> None:
+    """A proxy sends the calls of many callers over one connection."""
+    tokens = FakeAuthenticator(
+        {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
+    )
+    greedy, modest = [("authorization", f"Bearer {name}") for name in ("greedy", "modest")]
+    path, question = SERVICE + "ListUserTransactions", framed(encode(UserId(user_id=7)))
+    async with (
+        serving(
+            EndlessStore(), connections=ConnectionLimits(lists_max=2), authenticator=tokens
+        ) as served,
+        Wire.connect(served.port, window=200) as wire,
+    ):
+        await wire.call("AddCredits", _add(), greedy)
+        lists = [wire.begin(call_headers(path, greedy), question)[1] for _ in range(3)]
+        for running in lists[:2]:
+            await running.begun()
+        for answer in await asyncio.gather(
+            *(wire.call("ListUserPurchases", UserId(user_id=8), modest) for _ in range(9))
+        ):
+            assert answer.status is Status.OK
+        assert not lists[2].headers, "the greedy caller's third list waits for its other two"
+
+
 def _differs(asked: list[int], length: int) -> bool:
     return len(asked) != length
 

@@ -28,7 +28,6 @@ from credit_server.store.port import Store, StoreError
 from credit_server.transport import convert, permission, refusal
 from credit_server.transport.audit import AuditedWrite, AuditLog
 from credit_server.transport.call import Call
-from credit_server.transport.network import network_of
 from credit_server.transport.page_turns import PageTurns
 
 RECEIPT_METADATA = "credit-receipt-bin"
@@ -221,9 +220,7 @@ async def _next_page(
     turns: PageTurns,
 ) -> tuple[bytes, int] | None:
     """Return the next page's bytes and how many messages they are; None after the last page."""
-    # Without identities the address is all that tells one caller from another.
-    holder = call.holder or f"address {network_of(call.host)}"
-    async with turns.turn(holder):
+    async with turns.turn(call.caller):
         page = await anext(pages, None)
         if page is None:
             return None
