@@ -23,6 +23,7 @@ from credit_server.commit.plan import Known, Plan, plan
 from credit_server.commit.settlement import RetryLimits, Settlement, fail, named
 from credit_server.ledger import Account, Command, Outcome, Receipt, Refusal, Transaction
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
@@ -30,7 +31,6 @@ from credit_server.store.port import (
     Rejected,
     StoreUnavailable,
     Unit,
-    UserKey,
     Writer,
 )
 
@@ -102,7 +102,7 @@ class Lane:
         # Both are what this lane committed itself, so they are durable; accounts may be stale
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
-        self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
+        self._answered: Cache[AppKey, Transaction] = Cache(limits.cache_max)
 
     @property
     def unanswered(self) -> int:
@@ -300,7 +300,9 @@ class Lane:
 
     async def _look_up(self, unit: Unit, commands: Sequence[Command], known: Known) -> None:
         unknown = [command for command in commands if known.find(command) is None]
-        keys = {(command.user_id, command.key) for command in unknown if command.key}
+        keys = {
+            (command.user_id, command.app_id, command.key) for command in unknown if command.key
+        }
         # The ids tell whether an attempt of our own with an unknown result took effect.
         ids = {command.transaction_id for command in unknown}
         known.add(await unit.transactions(keys, ids))
@@ -309,7 +311,7 @@ class Lane:
         known = Known()
         for command in commands:
             if command.key:
-                entry = self._answered.get((command.user_id, command.key))
+                entry = self._answered.get((command.user_id, command.app_id, command.key))
                 if entry is not None:
                     known.add([entry])
         return known
@@ -319,7 +321,7 @@ class Lane:
             self._accounts.put(user_id, account)
         for entry in batch.transactions:
             if entry.key:
-                self._answered.put((entry.user_id, entry.key), entry)
+                self._answered.put((entry.user_id, entry.app_id, entry.key), entry)
 
     def _changes(self, batch: Plan, accounts: dict[int, Account]) -> Changes:
         return Changes(

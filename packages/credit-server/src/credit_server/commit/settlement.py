@@ -27,7 +27,6 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
-    Rejected,
     StoreUnavailable,
 )
 
