@@ -95,6 +95,11 @@ async def _key_reused(method: str) -> Answer:
         return await wire.call(method, _request(method, amount=51, key="k"))
 
 
+async def _credits_limit_exceeded(method: str) -> Answer:
+    async with serving(credits_max=49) as served, Wire.connect(served.port) as wire:
+        return await wire.call(method, _request(method))
+
+
 async def _insufficient_credits(method: str) -> Answer:
     async with _wire() as wire:
         await wire.call("AddCredits", _request("AddCredits", amount=20))
@@ -186,6 +191,7 @@ async def _rate_limited(method: str) -> Answer:
 PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.INVALID_FIELD: _invalid_field,
     ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
+    ErrorReason.CREDITS_LIMIT_EXCEEDED: _credits_limit_exceeded,
     ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
