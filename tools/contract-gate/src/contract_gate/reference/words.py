@@ -8,8 +8,8 @@ from contract_gate.image import Image
 
 _IDEMPOTENCY = {
     MethodOptions.IDEMPOTENCY_UNKNOWN: "nothing is promised for the call as such",
-    MethodOptions.NO_SIDE_EFFECTS: "changes nothing, and can be repeated at will",
-    MethodOptions.IDEMPOTENT: "can be repeated: the effect is that of one call",
+    MethodOptions.NO_SIDE_EFFECTS: "changes nothing, and is safe to retry",
+    MethodOptions.IDEMPOTENT: "safe to retry: several calls have the effect of one",
 }
 
 
@@ -47,7 +47,7 @@ def type_of(field: FieldDescriptor) -> str:
 
 
 def idempotency(method: MethodDescriptor) -> str:
-    """Says what is promised about the repetition of a call."""
+    """Return what the contract promises about retries of a call."""
     return _IDEMPOTENCY[method.GetOptions().idempotency_level]
 
 
