@@ -178,22 +178,6 @@ async def test_the_limits_are_announced(served: Serving) -> None:
     assert announced[6] == 16_384  # MAX_HEADER_LIST_SIZE
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        pytest.param(block(call_headers(PATH, ("x-long", "x" * 16_100))), id="long when decoded"),
-        # RFC 7541: one header of 4,000 bytes, remembered, and then named a hundred times.
-        pytest.param(
-            CALL + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100, id="an HPACK bomb"
-        ),
-    ],
-)
-async def test_long_headers_are_refused(served: Serving, neighbour: Wire, headers: bytes) -> None:
-    async with Raw.connect(served.port) as raw:
-        raw.write(begin(1, headers=headers))
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
-
-
 async def test_a_header_block_that_goes_on_and_on_is_refused(
     served: Serving, neighbour: Wire
 ) -> None:

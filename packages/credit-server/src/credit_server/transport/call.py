@@ -5,8 +5,9 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from credit_models.codec import WireError
@@ -20,6 +21,7 @@ from grpclib.metadata import (
 )
 from grpclib.protocol import Connection
 from grpclib.server import Stream
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
@@ -34,6 +36,21 @@ _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The HTTP answer to a request that is not gRPC.
+
+    Attributes:
+        status: The HTTP status.
+        reason: Why, for a person to read.
+        headers: Further headers.
+    """
+
+    status: str
+    reason: str
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class Call(Stream[Received, Sent]):
@@ -87,6 +104,11 @@ class Call(Stream[Received, Sent]):
         """
         found: Mapping[str, Any] | None = self.peer._transport.get_extra_info("peercert")  # noqa: SLF001
         return found or None
+
+    @property
+    def too_long(self) -> str:
+        """Why the headers of the request are too long; empty: they are not."""
+        return server_stream(self._stream).too_long
 
     @property
     def open(self) -> bool:
@@ -151,17 +173,15 @@ class Call(Stream[Received, Sent]):
         encoded = self._codec.encode(message, self._send_type)
         data = _FRAME.pack(0, len(encoded)) + encoded
         stream = self._stream
-        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
         await stream.connection.write_ready.wait()
-        if stream.id is None or stream.id not in http.streams:
-            raise StreamClosedError(stream.id or 0)
-        if len(data) > min(http.local_flow_control_window(stream.id), http.max_outbound_frame_size):
+        http, stream_id = self._http()
+        if len(data) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
             await self.send_message(message)
             return
-        http.send_headers(stream.id, self._headers())
-        http.send_data(stream.id, data)
+        http.send_headers(stream_id, self._headers())
+        http.send_data(stream_id, data)
         http.send_headers(
-            stream.id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
+            stream_id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
         )
         self.flush_soon(stream.connection)
         stream.connection.headers_send_process()
@@ -229,18 +249,56 @@ class Call(Stream[Received, Sent]):
         if status is not Status.OK:
             self._stop_client()
 
-    async def reject(self, headers: list[tuple[str, str]]) -> None:
-        """Answer a request that is not gRPC in plain HTTP."""
-        headers = [*headers, ("x-request-id", self.request_id)]
-        await self._stream.send_headers(headers, end_stream=True)
-        self.outcome = f"HTTP {dict(headers)[':status']}"
+    async def reject(self, rejection: Rejection, *, body: bool) -> None:
+        """Answer a request that is not gRPC in plain HTTP.
+
+        The reason is in the headers too, as a status of gRPC. The body is left out where the client
+        does not take it at once: the call must not wait for it.
+
+        Args:
+            rejection: The answer.
+            body: Whether the answer may have a body.
+        """
+        headers = [
+            (":status", rejection.status),
+            *rejection.headers,
+            ("grpc-status", str(Status.INTERNAL.value)),
+            ("grpc-message", encode_grpc_message(rejection.reason)),
+            ("x-request-id", self.request_id),
+        ]
+        text = f"{rejection.reason}\n".encode() if body else b""
+        stream = self._stream
+        await stream.connection.write_ready.wait()
+        http, stream_id = self._http()
+        if len(text) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
+            text = b""
+        if text:
+            headers += [("content-type", "text/plain"), ("content-length", str(len(text)))]
+        http.send_headers(stream_id, headers, end_stream=not text)
+        if text:
+            http.send_data(stream_id, text, end_stream=True)
+        self.outcome = f"HTTP {rejection.status}"
         self._stop_client()
+        stream.connection.flush()
 
     def turn_away(self) -> None:
         """End the call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
         self.outcome = Status.RESOURCE_EXHAUSTED.name
         if self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _http(self) -> tuple[H2Connection, int]:
+        """Return what several frames are written to at once, and the stream's number.
+
+        grpclib writes to the socket after each frame.
+
+        Raises:
+            StreamClosedError: The stream is gone.
+        """
+        http, stream_id = self._stream._h2_connection, self._stream.id  # noqa: SLF001
+        if stream_id is None or stream_id not in http.streams:
+            raise StreamClosedError(stream_id or 0)
+        return http, stream_id
 
     def _stop_client(self) -> None:
         """Tell a client that is still sending to stop."""

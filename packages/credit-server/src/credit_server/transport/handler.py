@@ -24,7 +24,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
-from credit_server.transport.call import Call
+from credit_server.transport.call import Call, Rejection
 from credit_server.transport.frames import ServerFrames
 from credit_server.transport.gate import WRITES, Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
@@ -40,6 +40,7 @@ _NAME_CHARACTERS_MAX = 64
 _ASCII_VALUE = bytes(range(0x20, 0x7F))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
+_PATH = re.compile(r"/[^/]+/[^/]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,10 +231,15 @@ class CallHandler(Handler):
             rejection = _rejection(fields)
             if rejection is not None:
                 if call.writable:
-                    await call.reject(rejection)
+                    await call.reject(rejection, body=fields.get(":method") != "HEAD")
                 else:
                     call.turn_away()
                 return
+            _check_te(fields)
+            if call.too_long:
+                raise GRPCError(
+                    Status.RESOURCE_EXHAUSTED, f"{call.too_long}; no change was made: send less"
+                )
             _check_values(headers)
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
@@ -242,7 +248,12 @@ class CallHandler(Handler):
             if call.identity is not None:
                 structlog.contextvars.bind_contextvars(identity=call.identity.name)
             if method is None:  # only now: who is nobody learns no paths
-                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+                raise GRPCError(
+                    Status.UNIMPLEMENTED,
+                    "there is no such method"
+                    if _PATH.fullmatch(call.path)
+                    else "the path is not /package.Service/Method",
+                )
             await _within(call.deadline, method, call)
         except GRPCError as error:
             if let_in or call.writable:
@@ -352,28 +363,45 @@ def _timeout_seconds(fields: Mapping[str, str]) -> float | None:
     return decode_timeout(timeout)
 
 
-def _rejection(fields: Mapping[str, str]) -> Headers | None:
+def _rejection(fields: Mapping[str, str]) -> Rejection | None:
     """Return the HTTP answer to a request that is not gRPC, or None if it is.
 
-    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md.
+    As grpc-java does: an HTTP status, with the reason in the body and in `grpc-message`.
     """
     if fields.get(":method") != "POST":
-        return [(":status", "405"), ("allow", "POST")]
-    if fields.get("content-type") not in _CONTENT_TYPES:
-        return [(":status", "415")]
-    if fields.get("te") != "trailers":
-        return [(":status", "400")]
+        return Rejection("405", "a gRPC call is made with POST", [("allow", "POST")])
+    # RFC 9110, section 8.3.1: case does not matter in a media type, and parameters may follow it.
+    media_type = fields.get("content-type", "").partition(";")[0].rstrip().lower()
+    if media_type not in _CONTENT_TYPES:
+        return Rejection(
+            "415",
+            "the content-type is neither application/grpc nor application/grpc+proto, and nothing"
+            " else is served here",
+        )
     return None
 
 
-def _status(outcome: str) -> Status:
-    """Say what a client makes of a call's outcome.
+def _check_te(fields: Mapping[str, str]) -> None:
+    """Refuse a call behind a proxy that may drop trailers, and the answer's status with them.
 
-    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md. A call that was
-    not answered had nobody left to answer.
+    PROTOCOL-HTTP2.md demands the header. grpcio and grpc-java on OkHttp refuse such a call too;
+    grpc-go and grpc-java on Netty serve it.
+    """
+    if fields.get("te", "").lower() != "trailers":
+        raise GRPCError(
+            Status.INTERNAL,
+            "the request has no header te: trailers, so that a proxy on the way may drop the"
+            " answer's status; no change was made",
+        )
+
+
+def _status(outcome: str) -> Status:
+    """Return the status that a client gets from a call's outcome.
+
+    A call that was not answered had no client left to answer.
     """
     if outcome.startswith("HTTP "):
-        return Status.INTERNAL if outcome == "HTTP 400" else Status.UNKNOWN
+        return Status.INTERNAL
     return Status[outcome] if outcome else Status.CANCELLED
 
 

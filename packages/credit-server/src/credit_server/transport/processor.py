@@ -7,7 +7,7 @@ from grpclib.protocol import EventsProcessor, Stream
 from h2.events import DataReceived, RequestReceived, StreamReset, WindowUpdated
 from h2.events import Event as H2Event
 
-from credit_server.transport.frames import RequestRefused
+from credit_server.transport.frames import LongRequest, RequestRefused
 from credit_server.transport.stream import server_stream
 
 if TYPE_CHECKING:  # the connection imports this module
@@ -19,6 +19,7 @@ class ServerProcessor(EventsProcessor):
 
     def __init__(self, protocol: "ServerProtocol") -> None:
         super().__init__(protocol.handler, protocol.connection)
+        self.processors[LongRequest] = self.process_long_request
         self._protocol = protocol
         self._request_bytes = 0
 
@@ -33,6 +34,13 @@ class ServerProcessor(EventsProcessor):
         # `processors` when the connection is closed.
         elif type(event) in getattr(self, "processors", ()):
             super().process(event)
+
+    def process_long_request(self, event: LongRequest) -> None:
+        """Begin a call that is rejected for its long headers."""
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        server_stream(stream).too_long = event.reason
+        release_stream = self.register(stream)
+        self.handler.accept(stream, event.headers, release_stream)  # type: ignore[arg-type] # as grpclib's own
 
     def register(self, stream: Stream) -> Callable[[], None]:
         """Count a call in; returns what counts it out."""

@@ -67,9 +67,11 @@ class ServerStream(Stream):
         sending_since: Since when the client has taken nothing of what it is sent; None: nothing
             is sent now.
         waiting_since: Since when it waits for a place; None: it has one or needs none.
+        too_long: Why the headers of its request are too long; empty: they are not.
     """
 
     connection: ServerConnection
+    too_long = ""
     sending_since: float | None = None
     waiting_since: float | None = None
 
