@@ -138,6 +138,7 @@ class Wire:
         self.h2._frame_dispatch_table[GoAwayFrame] = self._take_goaway
         self.goaways: list[int] = []
         """The last stream ids of all GOAWAY frames that have come."""
+        self._goaway_came = asyncio.Event()
         self.closed = asyncio.Event()
         self._ponged = asyncio.Event()
         self.goaway: ErrorCodes | int | None = None
@@ -214,6 +215,12 @@ class Wire:
         self.flush()
         await self._ponged.wait()
 
+    async def said_goodbye(self, *, times: int = 1) -> None:
+        """Waits until so many GOAWAY frames have come."""
+        while len(self.goaways) < times:
+            self._goaway_came.clear()
+            await self._goaway_came.wait()
+
     async def disconnect(self) -> None:
         """Closes the connection without a word."""
         self._writer.close()
@@ -240,6 +247,7 @@ class Wire:
     def _take_goaway(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         self.goaway = ErrorCodes(frame.error_code)
         self.goaways.append(frame.last_stream_id)
+        self._goaway_came.set()
         return [], []
 
     def _take(self, event: Event) -> None:

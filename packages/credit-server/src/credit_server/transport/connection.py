@@ -15,6 +15,7 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
+from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport.connections import Closing, Connections
@@ -56,7 +57,7 @@ class ServerProtocol(H2Protocol):
         self._connections = connections
         self._closing: Closing | None = None
         self._drain: Drain | None = None
-        self._reads_on = False
+        self._reads_on = self._processing = False
         self._block_since: float | None = None
         self._pinged: float | None = None
         self._blocked_since: float | None = None
@@ -155,10 +156,7 @@ class ServerProtocol(H2Protocol):
         try:
             events = self._frames.receive_data(data)
             self.connection.flush()
-            for event in without_stillborn(events):
-                if self._closing is not None:  # one that is too old leaves after its last call
-                    break
-                self.processor.process(event)
+            self._process(without_stillborn(events))
             self.connection.flush()
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
@@ -168,6 +166,15 @@ class ServerProtocol(H2Protocol):
             self._leave(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
         else:
             self._read_on()
+
+    def _process(self, events: list[Event]) -> None:
+        self._processing = True
+        try:
+            for event in events:
+                self.processor.process(event)
+        finally:
+            self._processing = False
+        self._end_if_drained()
 
     def _read_on(self) -> None:
         if not self._frames.in_header_block:
@@ -293,6 +300,8 @@ class ServerProtocol(H2Protocol):
         Calls that watch the health never end by themselves: they are ended once no other is open.
         """
         if self._closing is not None or self._drain is None or not self._drain.final:
+            return
+        if self._processing:  # the next event may be a call that the final GOAWAY promises to serve
             return
         if not self.processor.streams:
             self._leave(self._drain.reason, None)
