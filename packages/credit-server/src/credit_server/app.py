@@ -180,10 +180,14 @@ async def serve(settings: ServerSettings) -> None:
             try:
                 await _first_of(signalled, supervisor)
             finally:
-                log.info("stopping", at_most_seconds=settings.grace_seconds)
+                log.info(
+                    "stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds
+                )
                 watching.cancel()
                 status.set(False)
-                await server.stop(grace_seconds=settings.grace_seconds)
+                await server.stop(
+                    grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds
+                )
     log.info("stopped")
 
 

@@ -16,6 +16,8 @@ What h2 4.4.1 leaves open, and what is done here:
 - It ends a connection for a header list that is too long. Here the call is rejected; a list that is
   several times too long ends the connection.
 - It remembers 65,536 closed streams and any number of unknown settings.
+- It sends and receives nothing more after a GOAWAY of either side. Here the calls that have begun
+  go on (RFC 9113, section 6.8).
 """
 
 from typing import NoReturn
@@ -23,7 +25,7 @@ from typing import NoReturn
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import Event, RequestReceived, StreamReset
+from h2.events import ConnectionTerminated, Event, RequestReceived, StreamReset
 from h2.exceptions import (
     DenialOfServiceError,
     FlowControlError,
@@ -42,6 +44,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PriorityFrame,
     RstStreamFrame,
@@ -70,6 +73,10 @@ _STREAM_ID_AT = slice(5, 9)
 _RESERVED_BIT = 1 << 31
 _PRIORITY_BYTES = 5
 _WINDOW_UPDATE_BYTES = 4
+_STREAM_ID_MAX = 2**31 - 1
+_EARLY_STREAMS = 4
+"""How many times the limit on streams a client may begin before it has acknowledged the limit. A
+proxy sends what has piled up on a new connection at once: Envoy up to 1,024 calls."""
 
 
 class FloodError(DenialOfServiceError):
@@ -111,6 +118,7 @@ class ServerFrames(H2Connection):
         """
         super().__init__(config)
         # Not an update: h2 would enforce that when the client has acknowledged it, if it ever does.
+        # The limit on streams alone waits for that: see `initiate_connection`.
         self.local_settings = Settings(
             client=False,
             initial_values={
@@ -126,8 +134,13 @@ class ServerFrames(H2Connection):
         """Whether the client's SETTINGS have come, which its preface ends with."""
         self.streams_wanted = self._streams_told = limits.streams_max
         """How many streams the client is to have open at most; it may not have been told yet."""
+        self._limited = False
+        """Whether the first limit on streams is in force."""
         self.settings_known = False
         """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
+        self._early_stream_id_max = 2 * _EARLY_STREAMS * limits.streams_max
+        self._last_stream_id = _STREAM_ID_MAX
+        """The last stream that is served, as the latest GOAWAY says."""
         self._server_resets = 0
         self._resets = Budget(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
@@ -135,6 +148,19 @@ class ServerFrames(H2Connection):
         self._control = Budget(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
+
+    def initiate_connection(self) -> None:
+        """Write the server's SETTINGS; the limit on streams is in force once it is acknowledged.
+
+        A client may begin calls before it has read it. Each was refused, and a proxy does not retry
+        by itself. A client that acknowledges nothing has no more of such calls than others.
+        """
+        super().initiate_connection()
+        limit = self.local_settings.max_concurrent_streams
+        values = {SettingCodes(code): value for code, value in self.local_settings.items()}
+        values[SettingCodes.MAX_CONCURRENT_STREAMS] = _EARLY_STREAMS * limit
+        self.local_settings = Settings(client=False, initial_values=values)
+        self.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = limit
 
     @property
     def has_more(self) -> bool:
@@ -168,6 +194,24 @@ class ServerFrames(H2Connection):
             self._streams_told = count
             self.settings_known = False
             self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: count})
+
+    def announce_end(self) -> None:
+        """Send GOAWAY with the highest stream id: the client begins no more calls, and loses none.
+
+        Not by h2's `close_connection`, after which no stream goes on.
+        """
+        self._send_goaway()
+
+    def end_with_latest_stream(self) -> None:
+        """Send GOAWAY with the id of the latest stream; those that come later are refused."""
+        self._last_stream_id = min(self._last_stream_id, self.highest_inbound_stream_id)
+        self._send_goaway()
+
+    def _send_goaway(self) -> None:
+        if self.state_machine.state is not ConnectionState.CLOSED:
+            frame = GoAwayFrame(0)
+            frame.last_stream_id = self._last_stream_id
+            self._prepare_for_sending([frame])
 
     def send_data(
         self,
@@ -208,6 +252,8 @@ class ServerFrames(H2Connection):
             # NO_ERROR: the call has its answer, and its client is told to send no more.
             if frame.__class__ is RstStreamFrame and frame.error_code:
                 self._server_resets += 1
+            elif frame.__class__ is GoAwayFrame:  # RFC 9113, section 6.8: never a higher id
+                frame.last_stream_id = min(frame.last_stream_id, self._last_stream_id)
         super()._prepare_for_sending(frames)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> Handled:
@@ -217,6 +263,10 @@ class ServerFrames(H2Connection):
             self._charge(self._control, "HEADERS of closed calls")
             self._decode(frame)
             return [], []
+        if stream_id > max(self._last_stream_id, self.highest_inbound_stream_id):
+            return self._refuse(frame)
+        if stream_id > self._early_stream_id_max:
+            self._limit_is_known()
         begins = stream_id not in self.streams
         try:
             # h2 forgets the length when trailers come, and does not compare it at the end.
@@ -259,8 +309,14 @@ class ServerFrames(H2Connection):
         request.reason = reason
         return handled, [request, *others]
 
+    def _limit_is_known(self) -> None:
+        """Put the limit on streams in force, for a client that does not acknowledge it."""
+        if not self._limited:
+            self._limited = True
+            self.local_settings.acknowledge()
+
     def _refuse(self, frame: HeadersFrame) -> Handled:
-        """Refuse a call beyond the limit: a client may begin it before it has seen our SETTINGS."""
+        """Refuse a call that its client began before it read our SETTINGS, or our GOAWAY."""
         stream_id, highest = frame.stream_id, self.highest_inbound_stream_id
         if stream_id % 2 == 0:
             raise ProtocolError("a stream's number is not one of a client")
@@ -356,10 +412,18 @@ class ServerFrames(H2Connection):
             handled = [each for each in handled if each.__class__ is not RstStreamFrame]
         return handled, events
 
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> Handled:
+        """Take in a GOAWAY: the client accepts no streams of the server, which opens none."""
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
     def _receive_settings_frame(self, frame: SettingsFrame) -> Handled:
         self.greeted = True
         if "ACK" in frame.flags:
             handled = super()._receive_settings_frame(frame)
+            self._limited = True
             self.settings_known = True
             self.limit_streams(self.streams_wanted)
             return handled

@@ -73,6 +73,8 @@ class CallHandler(Handler):
     Attributes:
         lasting: How many calls are open that may last for long: lists, and all of gRPC's own
             services.
+        awaited: How many calls are open that a drain waits for: all but those of gRPC's own
+            services.
     """
 
     def __init__(
@@ -90,7 +92,8 @@ class CallHandler(Handler):
         self._access = access
         self._observer = observer
         self._flushing = False
-        self.lasting = 0
+        self.lasting = self.awaited = 0
+        self._cutting_off = False
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what was written once all that is ready now has been written.
@@ -113,7 +116,7 @@ class CallHandler(Handler):
         self.__gc_step__()
         fields = _fields(headers)
         path = fields.get(":path", "")
-        # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
+        # gRPC's own services have calls that never end (health's Watch): no drain waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not self._is_standard(path)
         if counted:
@@ -123,11 +126,12 @@ class CallHandler(Handler):
                 release_stream()
                 return
             self._gate.enter(path)
+            self.awaited += 1
         task = self.loop.create_task(self._serve(stream, headers, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: release_stream())
         if counted:
-            task.add_done_callback(lambda _: self._gate.leave(path))
+            task.add_done_callback(lambda _: self._left(path))
+        task.add_done_callback(lambda _: release_stream())
         method = self.mapping.get(path, _NO_METHOD)
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
@@ -137,6 +141,10 @@ class CallHandler(Handler):
     def _is_standard(self, path: str) -> bool:
         """Say whether a call is for one of gRPC's own services, as far as they are served."""
         return path.startswith("/grpc.") and path in self.mapping
+
+    def _left(self, path: str) -> None:
+        self._gate.leave(path)
+        self.awaited -= 1
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:
         self.lasting -= 1
@@ -153,7 +161,7 @@ class CallHandler(Handler):
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
+        headers = refusal.shed_headers(seconds)
         http.send_headers(
             stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True
         )
@@ -162,7 +170,7 @@ class CallHandler(Handler):
         self.flush_soon(stream.connection)
 
     def cancel(self, stream: H2Stream) -> None:
-        """End a call that its client has reset, or that outlives the server's grace.
+        """End a call that its client has reset, or that outlives its connection.
 
         Both may come to the same call, where grpclib's own would raise.
         """
@@ -170,6 +178,11 @@ class CallHandler(Handler):
         if task is not None:
             task.cancel()
             self._cancelled.add(task)
+
+    def cut_off(self, stream: H2Stream) -> None:
+        """End a call that outlives its connection's grace, and answer it as UNAVAILABLE."""
+        self._cutting_off = True
+        self.cancel(stream)
 
     async def _serve(self, stream: H2Stream, headers: Headers, fields: Mapping[str, str]) -> None:
         """Serve one call and log it; nothing but a cancellation comes out of it."""
@@ -180,8 +193,8 @@ class CallHandler(Handler):
             await self._answer(call, headers, fields)
         except asyncio.CancelledError as cancelled:
             error = cancelled
-            # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and call.open and call.writable:
+            # A client that does not read would keep the answer, and the drain, waiting.
+            if self._cutting_off and call.open and call.writable:
                 await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
