@@ -144,14 +144,17 @@ class Wire:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, port: int, *, window: int = 65535) -> AsyncIterator["Wire"]:
+    async def connect(
+        cls, port: int, *, window: int = 65535, address: str = "127.0.0.1"
+    ) -> AsyncIterator["Wire"]:
         """Connects to a loopback port.
 
         Args:
             port: The port.
             window: How many bytes of an answer the server may send before it has to wait.
+            address: The loopback address that it comes from.
         """
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
         wire = cls(reader, writer)
         wire.h2.initiate_connection()
         wire.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})

@@ -62,8 +62,8 @@ class ConnectionSettings(BaseModel):
     )
     connection_lists_max: Count = Field(
         default=16,
-        description="lists that run at once on a connection, and wait for their client; its others"
-        " begin when one of them has ended",
+        description="lists of one caller that run at once on a connection, and wait for their"
+        " client; its others begin when one of them has ended",
     )
     connection_header_bytes_max: Bytes = Field(
         default=16_384, description="longest headers of a call"

@@ -25,6 +25,7 @@ from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
 from credit_server.transport.compression import ACCEPTED, inflate
+from credit_server.transport.network import network_of
 from credit_server.transport.observer import UNOBSERVED, CallObservation
 from credit_server.transport.stream import server_stream
 
@@ -101,9 +102,17 @@ class Call(Stream[Received, Sent]):
         """How long the call has until its deadline; None where it has none."""
         return None if self.deadline is None else self.deadline.time_remaining()
 
+    @property
+    def caller(self) -> str:
+        """Name who makes the call, as what is shared between callers counts them.
+
+        Without identities the address is all that tells one caller from another.
+        """
+        return self.holder or f"address {network_of(self.host)}"
+
     def place(self) -> AbstractAsyncContextManager[None]:
-        """Wait for one of the connection's places for lists: see `ServerStream.place`."""
-        return server_stream(self._stream).place()
+        """Wait for one of the caller's places for lists: see `ServerStream.place`."""
+        return server_stream(self._stream).place(self.caller)
 
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.

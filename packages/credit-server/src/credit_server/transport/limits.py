@@ -20,7 +20,8 @@ class ConnectionLimits:
         stalled_seconds: How long a peer may refuse what the server has to send.
         closing_seconds: How long a peer has to read why its connection is closed.
         streams_max: Calls that may be open at once on a connection.
-        lists_max: Of these, the lists that run at once; others wait until one has ended.
+        lists_max: Of these, the lists of one caller that run at once; its others wait until one
+            has ended.
         header_bytes_max: The headers of a call, as written and as decoded (RFC 9113, 6.5.2).
         stream_window_bytes: Bytes of a request that may be unread, from 65,535.
         connection_window_bytes: Bytes of all requests that may be unread, from 65,535.

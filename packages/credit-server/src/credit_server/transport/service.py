@@ -217,7 +217,7 @@ async def _next_page(
     turns: PageTurns,
 ) -> tuple[bytes, int] | None:
     """Return the next page's bytes and how many messages they are; None after the last page."""
-    async with turns.turn():
+    async with turns.turn(call.caller):
         page = await anext(pages, None)
         if page is None:
             return None
