@@ -70,8 +70,10 @@ async def test_a_key_makes_a_write_count_once() -> None:
         second = await credits_.add(**ADDITION, idempotency_key="k")
         assert (second.replayed, second.transaction_id) == (True, first.transaction_id)
         with pytest.raises(IdempotencyKeyReused) as caught:
-            await credits_.add(**ADDITION | {"credits": 1, "app_id": 2}, idempotency_key="k")
-        assert caught.value.fields == ("app_id", "credits")
+            await credits_.add(**ADDITION | {"credits": 1, "created_by": 2}, idempotency_key="k")
+        assert caught.value.fields == ("credits", "created_by")
+        elsewhere = await credits_.add(**ADDITION | {"app_id": 2}, idempotency_key="k")
+        assert elsewhere.replayed is False
 
 
 async def test_an_empty_key_is_refused_because_the_write_could_not_be_repeated() -> None:

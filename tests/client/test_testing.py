@@ -4,8 +4,17 @@ import pytest
 from credit_client import ClientSettings, errors
 from credit_client.testing import FakeCreditService, FakeLedger, fake_credits
 from credit_client.testing.ledger import Refused
-from credit_models import CreditRequest, ErrorReason, PurchaseRequest, UserCredits
+from credit_models import (
+    CreditRequest,
+    CreditServiceStub,
+    ErrorReason,
+    PurchaseRequest,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import WireCodec
 from credit_models.constraints import violations
+from grpclib.testing import ChannelFor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,13 +56,39 @@ def test_a_refusal_is_not_remembered() -> None:
     assert ledger.use(_purchase(10, key="k")).replayed is True
 
 
-def test_a_key_belongs_to_a_user() -> None:
+def test_a_key_belongs_to_a_user_in_an_app() -> None:
     ledger = FakeLedger()
-    for user_id in (7, 8):
-        receipt = ledger.add(
-            CreditRequest(user_id=user_id, app_id=1, credits=10, created_by=1, idempotency_key="k")
+    for user_id, app_id in ((7, 1), (8, 1), (7, 2)):
+        request = CreditRequest(
+            user_id=user_id, app_id=app_id, credits=10, created_by=1, idempotency_key="k"
         )
-        assert receipt.replayed is False
+        assert ledger.add(request).replayed is False
+        assert ledger.add(request).replayed is True
+
+
+def test_lists_start_after_a_sequence_and_purchases_tell_theirs() -> None:
+    ledger = FakeLedger()
+    ledger.add(ADDITION)
+    for _ in range(3):
+        ledger.use(_purchase(1))
+    assert [entry.sequence for entry in ledger.transactions(7, 2)] == [3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(7)] == [2, 3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(7, 2)] == [3, 4]
+    assert ledger.transactions(7, 4) == ledger.purchases(7, 2**63 - 1) == ()
+
+
+async def test_the_fake_service_starts_lists_after_the_sequence_that_is_asked_for() -> None:
+    service = FakeCreditService()
+    service.ledger.add(ADDITION)
+    for _ in range(2):
+        service.ledger.use(_purchase(1))
+    asked = UserId(user_id=7, after_sequence=2)
+    async with ChannelFor([service], codec=WireCodec()) as channel:
+        stub = CreditServiceStub(channel)
+        transactions = [entry.sequence async for entry in stub.list_user_transactions(asked)]
+        purchases = [entry.sequence async for entry in stub.list_user_purchases(asked)]
+        assert (await stub.get_user_credits(asked)).revision == 3
+    assert (transactions, purchases) == ([3], [3])
 
 
 def test_a_balance_holds_just_a_uint32() -> None:

@@ -148,6 +148,29 @@ class TestGrpcio:
         assert (purchase.transaction_id, purchase.id) == (used.id, used.purchase_id)
         assert added.created_at.ToMilliseconds() <= purchase.created_at.ToMilliseconds()
 
+    def test_a_list_that_broke_off_goes_on_after_the_last_sequence(self, stubs: Stubs) -> None:
+        messages, service = stubs.messages, stubs.service
+        service.AddCredits(messages.CreditRequest(user_id=221, app_id=41, credits=9, created_by=1))
+        for _ in range(3):
+            service.UseCredits(_purchase(stubs, user_id=221, app_id=41, credits=1))
+        for list_, first in ((service.ListUserTransactions, 1), (service.ListUserPurchases, 2)):
+            broken_off = list_(messages.UserId(user_id=221))
+            last = next(broken_off).sequence
+            broken_off.cancel()
+            rest = list_(messages.UserId(user_id=221, after_sequence=last))
+            assert [last, *(entry.sequence for entry in rest)] == list(range(first, 5))
+            assert list(list_(messages.UserId(user_id=221, after_sequence=2**63 - 1))) == []
+        error = _refused(service.GetUserCredits, messages.UserId(user_id=221, after_sequence=2**63))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    def test_a_key_is_free_in_another_app(self, stubs: Stubs) -> None:
+        fields = {"user_id": 222, "credits": 5, "created_by": 1, "idempotency_key": "order-4711"}
+        for app in (42, 43):
+            for replayed in (False, True):
+                request = stubs.messages.CreditRequest(app_id=app, **fields)
+                receipt = _receipt(stubs, *stubs.service.AddCredits.with_call(request))
+                assert (receipt.balance, receipt.replayed) == (5, replayed)
+
     def test_a_write_brings_its_receipt_in_the_trailing_metadata(self, stubs: Stubs) -> None:
         request = stubs.messages.CreditRequest(
             user_id=202, app_id=22, credits=5, created_by=1, idempotency_key="k"

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
+from credit_server.embedded import EmbeddedMongod
 from credit_server.embedded.mongod import free_port
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
+from tests.server.store.schema_1 import make_schema_1
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16
@@ -129,6 +131,41 @@ async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
     assert database in ended.output
     server = await credit_server_process(*options)
     assert (await _add(server.address)).sequence == 1
+
+
+async def test_a_database_of_release_0_1_0_is_served_once_it_is_migrated(
+    tmp_path: Path, mongod_uri: str, database: str, credit_server_process: StartServer
+) -> None:
+    await make_schema_1(mongod_uri, database)
+    options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
+    _assert_refused(ended, 1, "has version 1, this server needs 2", "credit-server migrate")
+    ended = await run_credit_server(tmp_path, "migrate", *options)
+    assert (ended.status, ended.output) == (0, f"the database '{database}' has schema version 2\n")
+    await _assert_upgraded(await credit_server_process(*options))
+
+
+async def test_embedded_data_of_release_0_1_0_are_migrated_at_the_start(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    async with EmbeddedMongod(data_dir=tmp_path / ".credit-data") as mongod:
+        await make_schema_1(mongod.uri, "credit")
+    await _assert_upgraded(await credit_server_process())
+
+
+async def _assert_upgraded(server: ServerProcess) -> None:
+    """Old entries and keys are there, and an old key is free in another app."""
+    async with CreditClient(server.address) as client:
+        old, new = [
+            await client.add(
+                user_id=7, app_id=app, credits=100, created_by=9, idempotency_key="order-4711"
+            )
+            for app in (1, 2)
+        ]
+        sequences = [entry.sequence async for entry in client.transactions(7)]
+    assert (old.replayed, old.sequence) == (True, 1)
+    assert (new.replayed, new.sequence) == (False, 5)
+    assert sequences == [1, 2, 3, 4, 5]
 
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:

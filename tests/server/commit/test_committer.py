@@ -30,13 +30,13 @@ from credit_server.ledger import (
 )
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
     StoreUnavailable,
     Unit,
-    UserKey,
 )
 from structlog.testing import capture_logs
 
@@ -79,7 +79,7 @@ class ScriptedUnit:
         return await self._unit.accounts(user_ids)
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         self._script.looked_up.append(len(keys))
         return await self._unit.transactions(keys, ids)

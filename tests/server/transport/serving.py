@@ -17,6 +17,7 @@ from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.audit import AuditLog, Sink
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.page_turns import PageTurns
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
@@ -66,6 +67,7 @@ async def serving(
     access_limits: AccessLimits | None = None,
     audit_sink: Sink | None = None,
     call_limits: CallLimits | None = None,
+    turns: PageTurns | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
@@ -74,7 +76,7 @@ async def serving(
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(
-            standard_services(CreditService(committer, store, audit), status),
+            standard_services(CreditService(committer, store, audit, turns), status),
             limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
@@ -115,11 +117,32 @@ class HeldStore(MemoryStore):
             yield unit
 
 
+class GatedStore(MemoryStore):
+    """Reads a page of transactions only when it is allowed one; notes whose pages are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(page_size=1)
+        self.asked: list[int] = []
+        self.allowed = asyncio.Semaphore(0)
+
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
+        while True:
+            self.asked.append(user_id)
+            await self.allowed.acquire()
+            page = await anext(pages, None)
+            if page is None:
+                return
+            yield page
+
+
 class EndlessStore(MemoryStore):
     """Has a history without an end."""
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         while True:
             async for page in super().list_transactions(user_id, apps):
@@ -146,13 +169,13 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         raise self._error
         yield []
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Purchase]]:
         raise self._error
         yield []

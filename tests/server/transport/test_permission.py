@@ -168,18 +168,21 @@ async def test_a_refusal_tells_only_of_the_tenants_own_balance(tenants: Tenants)
 
 @pytest.mark.parametrize("first", ["add", "use"])
 @pytest.mark.parametrize("second", ["add", "use"])
-async def test_a_key_of_the_other_tenant_tells_only_that_the_app_differs(
+async def test_a_key_of_another_app_is_as_free_as_any_other_key(
     tenants: Tenants, first: str, second: str
 ) -> None:
     one, two, _ = tenants
     for tenant in (one, two):
         await tenant.add(100)
     written = await (one.add(11, key="k") if first == "add" else one.use(11, key="k"))
+    receipts = []
+    for key in ("k", "another"):
+        answer = await (two.add(12, key=key) if second == "add" else two.use(12, key=key))
+        assert answer.message(Empty) == Empty()
+        receipts.append(decode(Receipt, answer.binary("credit-receipt-bin")))
     assert written.message(Empty) == Empty()
-    refused = await (two.add(12, key="k") if second == "add" else two.use(12, key="k"))
-    assert refused.status is Status.ALREADY_EXISTS
-    assert info(refused).metadata == {"fields": "app_id"}
-    assert refused.sentence == "the idempotency key was used for a request with another app_id"
+    assert [receipt.replayed for receipt in receipts] == [False, False]
+    assert receipts[1].sequence == receipts[0].sequence + 1
 
 
 async def test_a_key_of_ones_own_app_tells_all_that_differs(tenants: Tenants) -> None:
@@ -189,20 +192,20 @@ async def test_a_key_of_ones_own_app_tells_all_that_differs(tenants: Tenants) ->
     assert info(await one.use(51, key="k")).metadata == {"fields": "call"}
 
 
-async def test_who_belongs_to_all_apps_is_told_all_that_differs(tenants: Tenants) -> None:
+async def test_who_belongs_to_all_apps_uses_a_key_once_in_each(tenants: Tenants) -> None:
     one, _, everybody = tenants
     await one.add(50, key="k")
-    fields = info(await everybody.add(51, key="k")).metadata["fields"]
-    assert fields == "app_id,credits,created_by"
+    reused = await everybody.add(51, key="k", app=1)
+    assert info(reused).metadata == {"fields": "credits,created_by"}
+    elsewhere = await everybody.add(51, key="k", app=2)
+    assert elsewhere.message(Empty) == Empty()
 
 
-async def test_nobody_gets_the_other_tenants_receipt_by_repeating_their_key(
-    tenants: Tenants,
-) -> None:
+async def test_a_key_of_the_other_tenant_gets_a_receipt_of_ones_own(tenants: Tenants) -> None:
     one, two, _ = tenants
     await one.add(50, key="k")
-    again = await one.add(50, key="k")
-    assert decode(Receipt, again.binary("credit-receipt-bin")).replayed
-    other = await two.add(50, key="k")
-    assert other.status is Status.ALREADY_EXISTS
-    assert "credit-receipt-bin" not in other.metadata
+    again = decode(Receipt, (await one.add(50, key="k")).binary("credit-receipt-bin"))
+    assert (again.replayed, again.sequence) == (True, 1)
+    other = decode(Receipt, (await two.add(50, key="k")).binary("credit-receipt-bin"))
+    assert (other.replayed, other.sequence) == (False, 2)
+    assert other.transaction_id != again.transaction_id

@@ -263,9 +263,13 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
     async with _wire() as wire:
         request = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="k")
         await wire.call("AddCredits", request)
-        request.app_id, request.created_by = 2, 10
+        request.credits, request.created_by = 51, 10
         answer = await wire.call("AddCredits", request)
-        assert _info(answer).metadata == {"fields": "app_id,created_by"}
+        assert _info(answer).metadata == {"fields": "credits,created_by"}
+        assert answer.sentence == (
+            "the idempotency key was used in this app for a request with another"
+            " credits, created_by; no change was made"
+        )
 
 
 async def test_a_key_of_another_call_is_told_as_such() -> None:

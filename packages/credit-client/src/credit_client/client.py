@@ -141,8 +141,8 @@ class CreditClient:
             credits: How many.
             created_by: The identity of the acting person or service.
             idempotency_key: 1 to 128 characters that name this addition among all writes for the
-                user: calls with the same key count once, for ever. None makes a new one, which
-                covers the SDK's own repetitions but not yours.
+                user in the app: calls with the same key count once, however late they are sent.
+                None makes a new one, which covers the SDK's own retries but not yours.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:

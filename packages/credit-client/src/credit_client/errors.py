@@ -95,7 +95,7 @@ class InvalidField(CreditError):
 
 
 class IdempotencyKeyReused(CreditError):
-    """The user's idempotency key was used before, for another request. Take a new key.
+    """The key was used before, for another request of this user in this app. Take a new key.
 
     Attributes:
         fields: The fields that differ from that request; "call" stands for another call.

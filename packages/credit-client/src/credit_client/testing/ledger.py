@@ -53,7 +53,7 @@ class _Account:
     balances: dict[int, int] = field(default_factory=dict)
     transactions: list[CreditTransaction] = field(default_factory=list)
     purchases: list[Purchase] = field(default_factory=list)
-    answers: dict[str, tuple[_Write, Receipt]] = field(default_factory=dict)
+    answers: dict[tuple[int, str], tuple[_Write, Receipt]] = field(default_factory=dict)
 
 
 def _now() -> dt.datetime:
@@ -127,6 +127,7 @@ class FakeLedger:
                 created_at=account.transactions[-1].created_at,
                 created_by=request.created_by,
                 transaction_id=receipt.transaction_id,
+                sequence=receipt.sequence,
             )
         )
         return receipt
@@ -167,13 +168,15 @@ class FakeLedger:
             )
         return total
 
-    def purchases(self, user_id: int) -> tuple[Purchase, ...]:
-        """Gives a user's purchases, oldest first."""
-        return tuple(self._account(user_id).purchases)
+    def purchases(self, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
+        """Return a user's purchases after a sequence, oldest first."""
+        purchases = self._account(user_id).purchases
+        return tuple(one for one in purchases if one.sequence > after_sequence)
 
-    def transactions(self, user_id: int) -> tuple[CreditTransaction, ...]:
-        """Gives a user's transactions, oldest first."""
-        return tuple(self._account(user_id).transactions)
+    def transactions(self, user_id: int, after_sequence: int = 0) -> tuple[CreditTransaction, ...]:
+        """Return a user's transactions after a sequence, oldest first."""
+        transactions = self._account(user_id).transactions
+        return tuple(one for one in transactions if one.sequence > after_sequence)
 
     def _account(self, user_id: int) -> _Account:
         return self._accounts.get(user_id) or _Account()
@@ -208,12 +211,12 @@ class FakeLedger:
             sequence=sequence,
         )
         if request.idempotency_key:
-            account.answers[request.idempotency_key] = (request, receipt)
+            account.answers[request.app_id, request.idempotency_key] = (request, receipt)
         return receipt
 
 
 def _replayed(account: _Account, request: _Write) -> Receipt | None:
-    known = account.answers.get(request.idempotency_key)
+    known = account.answers.get((request.app_id, request.idempotency_key))
     if known is None:
         return None
     earlier, receipt = known

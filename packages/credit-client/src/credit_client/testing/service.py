@@ -74,8 +74,14 @@ class FakeCreditService:
                 self._write(methods.USE, ledger.use),
                 self._read(methods.USER_CREDITS, lambda asked: ledger.user_credits(asked.user_id)),
                 self._read(methods.BALANCE, self._balance),
-                self._list(methods.PURCHASES, lambda asked: ledger.purchases(asked.user_id)),
-                self._list(methods.TRANSACTIONS, lambda asked: ledger.transactions(asked.user_id)),
+                self._list(
+                    methods.PURCHASES,
+                    lambda asked: ledger.purchases(asked.user_id, asked.after_sequence),
+                ),
+                self._list(
+                    methods.TRANSACTIONS,
+                    lambda asked: ledger.transactions(asked.user_id, asked.after_sequence),
+                ),
             ]
         )
 

@@ -31,6 +31,7 @@ from credit_server.ledger import (
     Transaction,
 )
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
@@ -38,7 +39,6 @@ from credit_server.store.port import (
     StoreError,
     StoreUnavailable,
     Unit,
-    UserKey,
     Writer,
 )
 
@@ -101,7 +101,7 @@ class Lane:
         # Both are what this lane committed itself, so they are durable; accounts may be stale
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
-        self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
+        self._answered: Cache[AppKey, Transaction] = Cache(limits.cache_max)
 
     @property
     def unanswered(self) -> int:
@@ -322,7 +322,9 @@ class Lane:
 
     async def _look_up(self, unit: Unit, commands: Sequence[Command], known: Known) -> None:
         unknown = [command for command in commands if known.find(command) is None]
-        keys = {(command.user_id, command.key) for command in unknown if command.key}
+        keys = {
+            (command.user_id, command.app_id, command.key) for command in unknown if command.key
+        }
         # The ids tell whether an attempt of our own with an unknown result took effect.
         ids = {command.transaction_id for command in unknown}
         known.add(await unit.transactions(keys, ids))
@@ -331,7 +333,7 @@ class Lane:
         known = Known()
         for command in commands:
             if command.key:
-                entry = self._answered.get((command.user_id, command.key))
+                entry = self._answered.get((command.user_id, command.app_id, command.key))
                 if entry is not None:
                     known.add([entry])
         return known
@@ -341,7 +343,7 @@ class Lane:
             self._accounts.put(user_id, account)
         for entry in batch.transactions:
             if entry.key:
-                self._answered.put((entry.user_id, entry.key), entry)
+                self._answered.put((entry.user_id, entry.app_id, entry.key), entry)
 
     def _forget(self, batch: Sequence[Entry]) -> None:
         for entry in batch:

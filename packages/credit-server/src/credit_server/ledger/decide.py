@@ -29,23 +29,26 @@ def decide(
     Args:
         account: The user's account as it is.
         command: What is asked, valid by the contract's constraints.
-        earlier: The user's transaction with the command's key, or with the command's own
-            transaction id; None if there is none.
+        earlier: The transaction with the command's key, of the same user in the same app, or the
+            one with the command's own transaction id; None if there is none.
         now: The time, UTC, in whole milliseconds.
 
     Returns:
         All effects, or the earlier transaction, or the one reason for refusing.
 
     Raises:
-        InvariantViolated: The command is not for this account, or is not valid.
+        InvariantViolated: The command is not for this account, or is not valid; or the earlier
+            transaction is of another user or app.
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
     if earlier is not None:
+        invariant(
+            (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
+            "a key belongs to a user in an app",
+        )
         fields = _differences(command, earlier)
-        if not fields:
-            return Replayed(transaction=earlier)
-        return KeyReused(fields=fields, other_app=command.app_id != earlier.app_id)
+        return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
     balance = account.balance(command.app_id)
     match command:
         case Add():
@@ -120,13 +123,13 @@ def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
 def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
     """Name the fields in which a request differs from the one that made a transaction.
 
-    The user and the key are the same by the look-up; `created_by` counts, since who acts is part
-    of what is asked.
+    The user, the app and the key are the same by the look-up; `created_by` counts, since who acts
+    is part of what is asked.
     """
     kind = Kind.ADD if isinstance(command, Add) else Kind.USE
     if kind is not earlier.kind:
         return ("call",)
-    compared = ["app_id", "credits", "created_by"]
+    compared = ["credits", "created_by"]
     if isinstance(command, Use):
-        compared = ["app_id", "report_id", "report_name", "credits", "created_by"]
+        compared = ["report_id", "report_name", "credits", "created_by"]
     return tuple(name for name in compared if getattr(command, name) != getattr(earlier, name))

@@ -34,16 +34,14 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyReused:
-    """The user's idempotency key came before, with another request.
+    """The idempotency key was used before, for another request of this user in this app.
 
     Attributes:
         fields: The names of the request's fields that differ, in the contract's order; `call`
             stands for another call.
-        other_app: Whether that request was for another app, of which the caller may not be.
     """
 
     fields: tuple[str, ...]
-    other_app: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from credit_server.ledger import Account, Purchase, Transaction
 
-UserKey = tuple[int, str]
-"""(user_id, idempotency_key): a key belongs to a user."""
+AppKey = tuple[int, int, str]
+"""(user_id, app_id, idempotency_key): a key belongs to a user in an app."""
 
 
 class StoreError(Exception):
@@ -60,7 +60,7 @@ class Unit(Protocol):
         ...
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         """Return the transactions that have one of the keys or one of the ids."""
         ...
@@ -117,25 +117,24 @@ class Store(Protocol):
         ...
 
     def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of a user's transactions, by ascending sequence.
+
+        Every step of the iteration reads one page. Its cost depends on the page's length and the
+        number of apps, not on what the user has in other apps. All pages but the last are full.
 
         Args:
             user_id: Whose.
             apps: In which apps; None: in all.
+            after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
         """
         ...
 
     def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Purchase]]:
-        """Iterate over pages of a user's purchases, by ascending sequence.
-
-        Args:
-            user_id: Whose.
-            apps: In which apps; None: in all.
-        """
+        """Iterate over pages of a user's purchases: as `list_transactions` does."""
         ...
 
     async def ping(self) -> None:

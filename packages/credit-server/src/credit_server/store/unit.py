@@ -34,12 +34,12 @@ from credit_server.store.documents import (
 )
 from credit_server.store.failure import translate, translated
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
     Unit,
-    UserKey,
 )
 
 _T = TypeVar("_T")
@@ -115,11 +115,12 @@ class MongoUnit:
         return {account.user_id: account for account in accounts}
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         """Return the transactions that have one of the keys or one of the ids."""
         wanted: list[dict[str, Any]] = [
-            {"user_id": user_id, "idempotency_key": key} for user_id, key in keys
+            {"user_id": user_id, "app_id": app_id, "idempotency_key": key}
+            for user_id, app_id, key in keys
         ]
         if ids:
             wanted.append({"_id": {"$in": [ObjectId(id_) for id_ in ids]}})

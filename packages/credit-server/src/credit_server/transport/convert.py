@@ -84,6 +84,7 @@ def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
         created_at=purchase.created_at,
         created_by=purchase.created_by,
         transaction_id=purchase.transaction_id,
+        sequence=purchase.sequence,
     )
 
 

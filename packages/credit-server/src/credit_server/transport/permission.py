@@ -1,11 +1,9 @@
 """In which apps, and in whose name, a call acts: what its message asks, against its identity."""
 
-from dataclasses import replace
-
 from credit_models import AppId, CreditRequest, PurchaseRequest
 
 from credit_server.identity import Identity
-from credit_server.ledger import Account, KeyReused, Refusal
+from credit_server.ledger import Account
 from credit_server.transport import refusal
 
 
@@ -45,14 +43,3 @@ def visible_account(account: Account, identity: Identity | None) -> Account:
         return account
     balances = {app: balance for app, balance in account.balances.items() if app in apps}
     return Account(user_id=account.user_id, id=account.id if balances else "", balances=balances)
-
-
-def visible_refusal(refused: Refusal, identity: Identity | None) -> Refusal:
-    """Return what of a refusal is shown to an identity.
-
-    A key belongs to a user, and so may have been used in another app: how that request differs
-    beyond its app is nobody's business here.
-    """
-    if apps_of(identity) is not None and isinstance(refused, KeyReused) and refused.other_app:
-        return replace(refused, fields=("app_id",))
-    return refused

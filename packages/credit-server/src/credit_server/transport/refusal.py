@@ -116,7 +116,8 @@ def refused(refusal: Refusal) -> GRPCError:
         case KeyReused(fields=fields):
             return _error(
                 ErrorReason.IDEMPOTENCY_KEY_REUSED,
-                f"the idempotency key was used for a request with another {', '.join(fields)}",
+                f"the idempotency key was used in this app for a request with another"
+                f" {', '.join(fields)}; no change was made",
                 {"fields": ",".join(fields)},
             )
         case InsufficientCredits(available=available, required=required):

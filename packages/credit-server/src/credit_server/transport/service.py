@@ -23,7 +23,6 @@ from grpclib import const
 from grpclib.exceptions import GRPCError
 
 from credit_server.commit import CommitError, Committer, Ending
-from credit_server.identity import Identity
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
 from credit_server.store.port import Store, StoreError
 from credit_server.transport import convert, permission, refusal
@@ -112,12 +111,12 @@ class CreditService(CreditServiceBase):
                 call.observation.context,
                 request_id=call.request_id,
                 seconds_left=call.seconds_left,
-                after=lambda ending: audited.outlived(_translated(ending, call.identity)),
+                after=lambda ending: audited.outlived(_translated(ending)),
             )
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):
-            raise refusal.refused(permission.visible_refusal(result, call.identity))
+            raise refusal.refused(result)
         return result
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
@@ -150,13 +149,17 @@ class CreditService(CreditServiceBase):
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
-        pages = self._store.list_purchases(request.user_id, apps)
+        pages = self._store.list_purchases(
+            request.user_id, apps, after_sequence=request.after_sequence
+        )
         await _stream(call, pages, convert.purchase_to_message, self._turns)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
-        pages = self._store.list_transactions(request.user_id, apps)
+        pages = self._store.list_transactions(
+            request.user_id, apps, after_sequence=request.after_sequence
+        )
         await _stream(call, pages, convert.transaction_to_message, self._turns)
 
     def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
@@ -179,13 +182,13 @@ def _check(request: betterproto2.Message) -> None:
         raise refusal.invalid(broken)
 
 
-def _translated(ending: Ending, identity: Identity | None) -> Receipt | BaseException | None:
+def _translated(ending: Ending) -> Receipt | BaseException | None:
     """Return what came of a write as its caller would have been told."""
     if isinstance(ending, CommitError):
         return refusal.unavailable(ending)
     if ending is None or isinstance(ending, Receipt | BaseException):
         return ending
-    return refusal.refused(permission.visible_refusal(ending, identity))
+    return refusal.refused(ending)
 
 
 async def _stream(
@@ -222,5 +225,5 @@ async def _next_page(
         if page is None:
             return None
         data = call.encoded(translate(entry) for entry in page)
-        await asyncio.sleep(0)  # whoever else is ready comes first
+        await asyncio.sleep(0)  # let other tasks run first
         return data, len(page)
