@@ -6,7 +6,8 @@ then the fuzzer, which may do everything, makes each call without its token too.
 Run as `.venv/bin/python tools/fuzz/run.py`. Variables: MINUTES, how long, 5 by default; SEED, to
 send the same cases again; STATE, the folder for what was found, which is sent first in the next
 run, and for the server's log: `.grpc-fuzz` by default, and `guarded` in it for the second half.
-Exit codes: 0 passed, 1 failures or books that do not add up, 2 misuse, 130 stopped by a signal.
+Exit codes: 0 passed, 1 failures or books that do not add up, 2 misuse, 3 a fault of grpc-fuzz
+itself, 130 stopped by a signal.
 """
 
 import asyncio

@@ -64,10 +64,10 @@ def _float(constraint: Constraint) -> _Wrong:
 def _enum(field: FieldDescriptor, constraint: Constraint) -> _Wrong:
     enum = cast(EnumDescriptor, field.enum_type)
     if constraint.defined_only and not enum.is_closed:
-        yield "defined_only", unknown_numbers(enum)
+        yield "defined_only", _unknown_numbers(enum)
 
 
-def unknown_numbers(enum: EnumDescriptor) -> SearchStrategy[int]:
+def _unknown_numbers(enum: EnumDescriptor) -> SearchStrategy[int]:
     """Numbers that the enum does not name, at the edges of the bits and next to those it does."""
     named = set(enum.values_by_number)
     low, high = INTEGER_RANGES[FieldDescriptor.TYPE_ENUM]
