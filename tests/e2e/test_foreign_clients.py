@@ -331,6 +331,26 @@ class TestGrpcio:
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=29)).balance == 0
 
+    def test_long_metadata_rejects_its_call_alone(self, stubs: Stubs, channel: Any) -> None:
+        """All calls of a channel share one connection, as those of many clients do on a proxy's."""
+        watch = _health(channel, "Watch")(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        balance = channel.unary_unary(
+            f"/{SERVICE}/GetAppBalance",
+            request_serializer=stubs.messages.AppId.SerializeToString,
+            response_deserializer=stubs.messages.Balance.FromString,
+        )
+        request = stubs.messages.AppId(app_id=30)
+        long = [(f"x-long-{at}", "x" * 960) for at in range(20)]
+        rejected = [balance.future(request, metadata=long) for _ in range(10)]
+        served = [balance.future(request) for _ in range(10)]
+        for call in rejected:
+            assert call.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "16384 are allowed" in call.exception().details()
+        assert [call.result().balance for call in served] == [0] * 10
+        assert watch.is_active()  # the connection has not ended
+        watch.cancel()
+
     def test_a_call_that_does_not_exist_is_unimplemented(self, channel: Any) -> None:
         error = _refused(channel.unary_unary(f"/{SERVICE}/StealCredits"), b"")
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
