@@ -36,30 +36,32 @@ async def test_writes_give_receipts_and_reads_show_what_they_did() -> None:
         used = await credits_.use(**PURCHASE)
         assert (added.balance, added.sequence, added.replayed) == (120, 1, False)
         assert (used.balance, used.sequence, bool(used.purchase_id)) == (100, 2, True)
-        assert await credits_.balance(1) == await credits_.balance(1, 7) == 100
-        assert await credits_.balance(2, 7) == 0
-        (balance,) = (await credits_.user_credits(7)).balances
+        assert (
+            await credits_.balance(app_id=1) == await credits_.balance(app_id=1, user_id=7) == 100
+        )
+        assert await credits_.balance(app_id=2, user_id=7) == 0
+        (balance,) = (await credits_.user_credits(user_id=7)).balances
         assert (balance.app_id, balance.balance) == (1, 100)
-        history = [entry async for entry in credits_.transactions(7)]
+        history = [entry async for entry in credits_.transactions(user_id=7)]
         assert [entry.type for entry in history] == [TransactionType.ADD, TransactionType.USE]
         assert [entry.balance_after for entry in history] == [120, 100]
-        (purchase,) = [entry async for entry in credits_.purchases(7)]
+        (purchase,) = [entry async for entry in credits_.purchases(user_id=7)]
         assert (purchase.id, purchase.transaction_id) == (used.purchase_id, used.transaction_id)
         assert purchase.report_name == "Report №1"
 
 
 async def test_a_user_without_history_has_nothing() -> None:
     async with fake_credits() as credits_:
-        held = await credits_.user_credits(9)
+        held = await credits_.user_credits(user_id=9)
         assert (held.user_id, held.balances, held.revision) == (9, [], 0)
-        assert [entry async for entry in credits_.transactions(9)] == []
+        assert [entry async for entry in credits_.transactions(user_id=9)] == []
 
 
 async def test_every_write_without_a_key_gets_a_new_one() -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION)
         await credits_.add(**ADDITION)
-        keys = [entry.idempotency_key async for entry in credits_.transactions(7)]
+        keys = [entry.idempotency_key async for entry in credits_.transactions(user_id=7)]
     assert len(set(keys)) == 2
     assert all(len(key) == 32 for key in keys)
 
@@ -90,7 +92,7 @@ async def test_the_ledger_s_refusals_arrive_with_their_numbers() -> None:
         assert (overflow.value.balance, overflow.value.credits) == (2**32 - 1, 120)
         await credits_.add(**ADDITION | {"user_id": 8, "credits": 1})
         with pytest.raises(AppTotalOverflow) as total:
-            await credits_.balance(1)
+            await credits_.balance(app_id=1)
         assert total.value.total == 2**32
         with pytest.raises(InsufficientCredits) as few:
             await credits_.use(**PURCHASE | {"user_id": 8})
@@ -107,7 +109,7 @@ async def test_trouble_that_passes_is_not_seen_and_trouble_that_stays_is() -> No
         service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
         with pytest.raises(StoreUnavailable):
             await credits_.add(**ADDITION)
-        assert await credits_.balance(1) == 120
+        assert await credits_.balance(app_id=1) == 120
 
 
 async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_repeated() -> None:
@@ -120,14 +122,14 @@ async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_repeate
         key = made.value.idempotency_key
         assert key is not None
         await credits_.add(**ADDITION, idempotency_key=key)
-        assert [entry.idempotency_key async for entry in credits_.transactions(7)] == [key]
+        assert [entry.idempotency_key async for entry in credits_.transactions(user_id=7)] == [key]
         service.fail_next(ErrorReason.STORE_UNAVAILABLE)
         with pytest.raises(StoreUnavailable) as given:
             await credits_.use(**PURCHASE, idempotency_key="order-1")
         assert given.value.idempotency_key == "order-1"
         service.fail_next(ErrorReason.STORE_UNAVAILABLE)
         with pytest.raises(StoreUnavailable) as read:
-            await credits_.balance(1)
+            await credits_.balance(app_id=1)
         assert read.value.idempotency_key is None
 
 
@@ -163,11 +165,11 @@ async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
     with pytest.raises(ClientClosed, match="use it inside 'async with"):
         await client.add(**ADDITION)
     with pytest.raises(ClientClosed):
-        client.purchases(7)
+        client.purchases(user_id=7)
     async with client:
         pass
     with pytest.raises(ClientClosed):
-        await client.balance(1)
+        await client.balance(app_id=1)
 
 
 async def test_a_client_is_opened_once_at_a_time_and_may_be_opened_again() -> None:
@@ -182,6 +184,6 @@ async def test_a_history_can_be_closed_by_hand() -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION)
         await credits_.add(**ADDITION)
-        async with contextlib.aclosing(credits_.transactions(7)) as history:
+        async with contextlib.aclosing(credits_.transactions(user_id=7)) as history:
             assert (await anext(history)).sequence == 1
         assert [entry async for entry in history] == []

@@ -209,7 +209,7 @@ class CreditClient:
         )
 
     async def user_credits(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, timeout_seconds: float | None = None
     ) -> UserCredits:
         """Shows a user's balances in all apps; who never had credits has an empty list of them."""
         answer, _ = await self._open_caller.unary(
@@ -218,7 +218,7 @@ class CreditClient:
         return answer.reply
 
     async def balance(
-        self, app_id: int, user_id: int | None = None, *, timeout_seconds: float | None = None
+        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
     ) -> int:
         """Shows a user's balance in an app or, without `user_id`, the sum over all its users.
 
@@ -231,7 +231,7 @@ class CreditClient:
         return answer.reply.balance
 
     def purchases(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, timeout_seconds: float | None = None
     ) -> AsyncGenerator[Purchase, None]:
         """Gives all purchases of a user, oldest first, as they arrive: `async for … in …`.
 
@@ -247,7 +247,7 @@ class CreditClient:
         )
 
     def transactions(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, timeout_seconds: float | None = None
     ) -> AsyncGenerator[CreditTransaction, None]:
         """Gives all transactions of a user, oldest first; otherwise as `purchases`."""
         return self._open_caller.stream(

@@ -175,12 +175,12 @@ def balance(
     """Shows a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
     async def of_app(client: CreditClient, app_id: int) -> None:
-        credits_held = await client.balance(app_id, user)
+        credits_held = await client.balance(app_id=app_id, user_id=user)
         whose = {} if user is None else {"user_id": user}
         show({"app_id": app_id, **whose, "balance": credits_held}, _format(output))
 
     async def of_user(client: CreditClient, user_id: int) -> None:
-        held = await client.user_credits(user_id)
+        held = await client.user_credits(user_id=user_id)
         if _format(output) is Format.JSON:
             show(record_of(held), Format.JSON)
         else:
@@ -200,7 +200,7 @@ def purchases(user: User, connection: Connection, output: Output = None) -> None
     """Lists all purchases of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.purchases(user), _PURCHASES, _format(output), "purchases"
+            client.purchases(user_id=user), _PURCHASES, _format(output), "purchases"
         ),
         connection,
     )
@@ -212,7 +212,7 @@ def transactions(user: User, connection: Connection, output: Output = None) -> N
     """Lists all transactions of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.transactions(user), _TRANSACTIONS, _format(output), "transactions"
+            client.transactions(user_id=user), _TRANSACTIONS, _format(output), "transactions"
         ),
         connection,
     )
