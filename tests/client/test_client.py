@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -16,11 +16,15 @@ from credit_client import (
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
+    Receipt,
     StoreUnavailable,
     TransactionType,
+    Unavailable,
 )
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService, fake_credits
+from credit_client.transport import AttemptFailed
+from grpclib.const import Status
 
 # Any: the transport is the scripted one of conftest, which importlib mode cannot name here.
 Scripted = Callable[..., Any]
@@ -138,6 +142,96 @@ async def test_an_early_end_of_the_time_carries_the_key_too(scripted: Scripted) 
         with pytest.raises(DeadlineExceeded) as late:
             await credits_.add(**ADDITION, timeout_seconds=0.01)
     assert late.value.idempotency_key is not None
+
+
+def _notes(error: BaseException | None) -> str:
+    """All notes that a traceback would show: of the error and of those that led to it."""
+    notes: list[str] = []
+    while error is not None:
+        notes += getattr(error, "__notes__", [])
+        error = error.__cause__ or error.__context__
+    return "\n".join(notes)
+
+
+async def _with_wait_for(write: Coroutine[Any, Any, Receipt]) -> None:
+    await asyncio.wait_for(write, 0.01)
+
+
+async def _with_timeout(write: Coroutine[Any, Any, Receipt]) -> None:
+    async with asyncio.timeout(0.01):
+        await write
+
+
+async def _as_a_task_with_wait_for(write: Coroutine[Any, Any, Receipt]) -> None:
+    await asyncio.wait_for(asyncio.create_task(write), 0.01)
+
+
+@pytest.mark.parametrize("limited", [_with_wait_for, _with_timeout, _as_a_task_with_wait_for])
+async def test_a_timeout_around_a_write_does_not_lose_the_key_that_the_sdk_made(
+    scripted: Scripted, limited: Callable[[Coroutine[Any, Any, Receipt]], Coroutine[Any, Any, None]]
+) -> None:
+    transport = scripted(asyncio.Event())
+    async with CreditClient(transport=transport) as credits_:
+        with pytest.raises(TimeoutError) as caught:
+            await limited(credits_.add(**ADDITION))
+    (sent,) = transport.sent
+    assert f"idempotency_key={sent.request.idempotency_key!r}" in _notes(caught.value)
+
+
+async def test_a_cancelled_write_carries_its_key_in_a_note(scripted: Scripted) -> None:
+    reached = asyncio.Event()
+    transport = scripted(reached)
+    async with CreditClient(transport=transport) as credits_:
+        task = asyncio.create_task(credits_.use(**PURCHASE))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    assert transport.sent[0].request.idempotency_key in _notes(caught.value)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), SystemExit(1)])
+async def test_whatever_else_ends_a_write_carries_its_key_in_a_note(
+    scripted: Scripted, error: BaseException
+) -> None:
+    transport = scripted()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    transport.unary = fail
+    async with CreditClient(transport=transport) as credits_:
+        # Driven by hand: asyncio lets a KeyboardInterrupt of a task end the whole loop.
+        write = credits_.add(**ADDITION, idempotency_key="stored before")
+        with pytest.raises(type(error)) as caught:
+            write.send(None)
+    assert "idempotency_key='stored before'" in _notes(caught.value)
+
+
+async def test_the_traceback_of_an_unanswered_write_shows_its_key_and_that_of_a_refusal_does_not(
+    scripted: Scripted,
+) -> None:
+    lost = AttemptFailed(Status.UNAVAILABLE, "the connection was lost")
+    async with CreditClient(
+        transport=scripted(lost), settings=ClientSettings(retry_attempts_max=1)
+    ) as credits_:
+        with pytest.raises(Unavailable) as unanswered:
+            await credits_.add(**ADDITION)
+        with pytest.raises(InvalidField) as refused:
+            await credits_.add(**ADDITION | {"credits": 0})
+    assert f"idempotency_key={unanswered.value.idempotency_key!r}" in _notes(unanswered.value)
+    assert _notes(refused.value) == ""
+    assert refused.value.idempotency_key is not None
+
+
+async def test_a_key_can_be_made_before_the_write_and_before_the_client_is_open() -> None:
+    keys = {CreditClient.new_key(), CreditClient("localhost").new_key()}
+    assert len(keys) == 2
+    async with fake_credits() as credits_:
+        for key in keys:
+            for _ in range(2):
+                await credits_.add(**ADDITION, idempotency_key=key)
+        assert await credits_.balance(app_id=1) == 240
 
 
 @pytest.mark.parametrize(

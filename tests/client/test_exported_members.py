@@ -30,6 +30,7 @@ def test_the_public_names_are_these() -> None:
         "InsufficientCredits",
         "InternalError",
         "InvalidField",
+        "Outcome",
         "Overloaded",
         "ProtocolMismatch",
         "Purchase",
@@ -65,6 +66,7 @@ def test_the_client_has_these_methods() -> None:
         "balance": ["app_id", "user_id", "timeout_seconds"],
         "purchases": ["user_id", "timeout_seconds"],
         "transactions": ["user_id", "timeout_seconds"],
+        "new_key": [],
     }
 
 

@@ -11,7 +11,14 @@ from grpclib.const import Status
 
 from credit_client.bearer import Bearer
 from credit_client.correlation import current_request_id
-from credit_client.errors import ClientClosed, CreditError, DeadlineExceeded
+from credit_client.errors import (
+    ClientClosed,
+    CreditError,
+    DeadlineExceeded,
+    IdempotencyKeyReused,
+    Outcome,
+)
+from credit_client.outcome import outcome_of
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.request import RequestT, build
 from credit_client.retry import Backoff, RetryBudget, is_retryable
@@ -32,12 +39,30 @@ class _Call:
     deadline: float  # by the caller's clock, in seconds
     request_id: str
     span: CallSpan
+    writes: bool = False
+    outcome: Outcome = Outcome.NO_CHANGE  # of the latest attempt; unknown once it is sent
+    earlier_unknown: bool = False  # whether the outcome of an attempt before it is unknown
     failure: AttemptFailed | None = None  # the latest
     attempts: int = 0
     waits_for_token: bool = False
     # What must not be shown where somebody prints the call.
     token: str | None = field(default=None, repr=False)
     token_rejected: str | None = field(default=None, repr=False)
+
+    def begin_attempt(self) -> None:
+        """Note that the latest attempt is now one of the earlier ones."""
+        self.earlier_unknown |= self.outcome is Outcome.UNKNOWN
+        self.outcome = Outcome.NO_CHANGE
+
+    def sending(self) -> None:
+        """Note that from now on the server may execute the latest attempt."""
+        self.outcome = Outcome.UNKNOWN
+
+    def failed(self, failure: AttemptFailed) -> None:
+        """Note how the latest attempt has failed."""
+        self.failure = failure
+        if self.outcome is Outcome.UNKNOWN:
+            self.outcome = outcome_of(failure)
 
 
 class Caller:
@@ -101,10 +126,12 @@ class Caller:
         """
         request = build(method.request_type, values)
         call = self._begin(method.path, self._seconds(timeout_seconds))
+        call.writes = "idempotency_key" in values
         with _observed(call), self._closable() as scope, scope:
             while True:
                 try:
                     async with asyncio.timeout(self._time_left(call)):
+                        call.begin_attempt()
                         metadata = await self._metadata(call)
                         answer = await self._transport.unary(
                             method,
@@ -112,6 +139,7 @@ class Caller:
                             request_id=call.request_id,
                             timeout_seconds=self._time_left(call),
                             metadata=metadata,
+                            sending=call.sending,
                         )
                 except TimeoutError:
                     raise _too_late(call) from call.failure
@@ -244,7 +272,7 @@ class Caller:
         return max(0.0, call.deadline - self._clock())
 
     async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
-        call.failure = failure
+        call.failed(failure)
         call.attempts += 1
         if self._may_get_another_token(call, failure):
             call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
@@ -276,15 +304,34 @@ class Caller:
 
 @contextmanager
 def _observed(call: _Call) -> Iterator[None]:
-    """Ends the call's span with what becomes of the call, and names the call in its error."""
+    """End the call's span with the call's result. Name the call and its outcome in its error."""
     try:
         yield
     except BaseException as error:
-        if isinstance(error, CreditError) and error.request_id is None:
-            error.request_id = call.request_id
+        if isinstance(error, CreditError):
+            error.request_id = error.request_id or call.request_id
+            _name_outcome(call, error)
         call.span.end(error)
         raise
     call.span.end(None)
+
+
+def _name_outcome(call: _Call, error: CreditError) -> None:
+    error.outcome = Outcome.NO_CHANGE
+    if not call.writes:
+        return
+    clause = "no change was made"
+    if call.outcome is Outcome.UNKNOWN:
+        error.outcome, clause = Outcome.UNKNOWN, "the write may have taken effect"
+    elif call.earlier_unknown and not isinstance(error, IdempotencyKeyReused):
+        # A refusal proves that the earlier attempt had not taken effect by then. It may still be on
+        # its way to another server, and take effect once there are credits, say. Only a key that
+        # belongs to another request rejects it for good.
+        error.outcome, clause = Outcome.UNKNOWN, "an earlier attempt may have taken effect"
+    elif "nothing happened" in error.message or clause in error.message:
+        return
+    error.message = f"{error.message}; {clause}"
+    error.args = (error.message,)
 
 
 def _too_late(call: _Call) -> DeadlineExceeded:

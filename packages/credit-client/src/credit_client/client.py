@@ -15,7 +15,13 @@ from credit_client import methods
 from credit_client.arguments import FilePath, Made, TlsArgument, TokenArgument, made
 from credit_client.call import Caller, Values
 from credit_client.correlation import given_request_id
-from credit_client.errors import ClientClosed, CreditError, InvalidField, ProtocolMismatch
+from credit_client.errors import (
+    ClientClosed,
+    CreditError,
+    InvalidField,
+    Outcome,
+    ProtocolMismatch,
+)
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
@@ -28,8 +34,10 @@ class CreditClient:
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
 
     A client may be shared by all tasks of an event loop, and lives best as long as its app: it
-    keeps connections, reopens them after a loss, and repeats what failed in passing. Every write
-    has an idempotency key, so that a repetition never counts twice.
+    keeps connections, reopens them after a loss, and retries what may succeed later. Every write
+    has an idempotency key, so that the SDK's own retries never count twice. For yours, make the
+    key first (`new_key`) and store it: a write that is cancelled, or whose process ends, may have
+    taken effect.
 
     All methods raise `CreditError`s (`credit_client.errors` has the tree), `TypeError` where an
     argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
@@ -123,6 +131,15 @@ class CreditClient:
             await asyncio.sleep(0)
             await transport.close()
 
+    @staticmethod
+    def new_key() -> str:
+        """Make an idempotency key for one write, to store before the write is sent.
+
+        Returns:
+            32 hexadecimal digits: a random UUID.
+        """
+        return uuid.uuid4().hex
+
     async def add(
         self,
         *,
@@ -141,8 +158,10 @@ class CreditClient:
             credits: How many.
             created_by: The identity of the acting person or service.
             idempotency_key: 1 to 128 characters that name this addition among all writes for the
-                user in the app: calls with the same key count once, however late they are sent.
-                None makes a new one, which covers the SDK's own retries but not yours.
+                user in the app: calls with the same key count once, however late they come. None
+                makes a new one, which covers the SDK's own retries. For yours, make the key first
+                (`new_key`). Anything that this method raises carries the key: a `CreditError` as
+                its attribute, and every exception, a cancellation too, in a note.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
@@ -257,10 +276,12 @@ class CreditClient:
     @property
     def _open_caller(self) -> Caller:
         if self._caller is None:
-            raise ClientClosed(
+            error = ClientClosed(
                 "the client is not open: use it inside 'async with CreditClient(…)'",
                 request_id=given_request_id(),
             )
+            error.outcome = Outcome.NO_CHANGE
+            raise error
         return self._caller
 
     async def _write(
@@ -276,8 +297,8 @@ class CreditClient:
                 method, {**values, "idempotency_key": key}, timeout_seconds=timeout_seconds
             )
             return _receipt(answer, request_id)
-        except CreditError as error:
-            error.idempotency_key = key
+        except BaseException as error:
+            _name_key(error, key)
             raise
 
 
@@ -288,8 +309,22 @@ def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
         problem = "there is no receipt"
     except WireError as error:
         problem = f"the receipt cannot be read: {error}"
-    raise ProtocolMismatch(
-        f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
+    mismatch = ProtocolMismatch(
+        f"the write took effect, but {problem}", status=Status.OK, request_id=request_id
+    )
+    mismatch.outcome = Outcome.APPLIED
+    raise mismatch
+
+
+def _name_key(error: BaseException, key: str) -> None:
+    """Let whatever a write raises carry the write's key: a cancellation too."""
+    if isinstance(error, CreditError):
+        error.idempotency_key = key
+        if error.outcome is Outcome.NO_CHANGE:
+            return
+    error.add_note(
+        f"idempotency_key={key!r} identifies this write: sent again unchanged with this key, it"
+        " counts once, whether or not it has taken effect"
     )
 
 
@@ -308,9 +343,9 @@ def _connect(made: Made) -> Transport:
 
 def _key(given: str | None) -> str:
     if given == "":
-        # The contract lets it be empty, for a write that cannot be repeated; here all are.
+        # The contract lets it be empty, for a write that cannot be retried; here all can.
         violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
         raise InvalidField(
             describe([violation]), violations=[violation], request_id=given_request_id()
         )
-    return uuid.uuid4().hex if given is None else given
+    return CreditClient.new_key() if given is None else given

@@ -2,26 +2,22 @@
 
 import asyncio
 import errno
-import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias
 
 import typer
+from credit_models import Receipt
 from typer.models import OptionInfo
 
 from credit_client.cli.connection import Connection, with_connection
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.cli.output import Column, Format, record_of, show, show_rows, show_stream
+from credit_client.cli.streams import complain, discard
+from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
-from credit_client.errors import (
-    CreditError,
-    DeadlineExceeded,
-    InternalError,
-    ProtocolMismatch,
-    Unavailable,
-)
+from credit_client.errors import CreditError, Outcome
 
 
 def _whole(text: str | int) -> int:
@@ -42,7 +38,9 @@ Credits: TypeAlias = Annotated[int, _number("--credits", "How many credits.")]
 By: TypeAlias = Annotated[int, _number("--by", "Who asks: an id, 1 or more.")]
 Key: TypeAlias = Annotated[
     str | None,
-    typer.Option("--key", help="Idempotency key. With the same one a repetition counts once."),
+    typer.Option(
+        "--key", help="Idempotency key: writes with the same one count once. Default: a new one."
+    ),
 ]
 Output: TypeAlias = Annotated[
     Format | None,
@@ -74,6 +72,12 @@ _BALANCES = (
     Column(field="balance", width=10, right=True),
 )
 
+_WRITES = (
+    "Where a write ends without its result, standard error says whether it may have taken effect,"
+    " and the command that retries it and counts once. Only kill -9 leaves no time for that: give"
+    " --key yourself where the process may be killed."
+)
+
 _TOKENS = (
     "A server that asks who calls gets a token from the variable CREDIT_TOKEN, or from a file that"
     " --token-file or CREDIT_TOKEN_FILE names; never from the command line, where others could read"
@@ -88,6 +92,7 @@ app = typer.Typer(
     # A paragraph for each, or they would run together.
     epilog="\n\n".join(
         [
+            _WRITES,
             _TOKENS,
             "Exit codes:",
             *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
@@ -124,14 +129,15 @@ def add(
     output: Output = None,
 ) -> None:
     """Adds credits to a user's balance in an app."""
-
-    async def call(client: CreditClient) -> None:
-        receipt = await client.add(
+    _write(
+        lambda client, key: client.add(
             user_id=user, app_id=app_id, credits=amount, created_by=by, idempotency_key=key
-        )
-        show(record_of(receipt), _format(output))
-
-    _make(call, connection)
+        ),
+        ["add", "--user", user, "--app", app_id, "--credits", amount, "--by", by],
+        connection,
+        key=key,
+        output=output,
+    )
 
 
 @app.command()
@@ -148,9 +154,9 @@ def use(
     output: Output = None,
 ) -> None:
     """Buys a report with a user's credits in an app."""
-
-    async def call(client: CreditClient) -> None:
-        receipt = await client.use(
+    what = ["--user", user, "--app", app_id, "--report", report, "--name", name]
+    _write(
+        lambda client, key: client.use(
             user_id=user,
             app_id=app_id,
             report_id=report,
@@ -158,10 +164,12 @@ def use(
             credits=amount,
             created_by=by,
             idempotency_key=key,
-        )
-        show(record_of(receipt), _format(output))
-
-    _make(call, connection)
+        ),
+        ["use", *what, "--credits", amount, "--by", by],
+        connection,
+        key=key,
+        output=output,
+    )
 
 
 @app.command()
@@ -227,8 +235,8 @@ def run() -> None:
             sys.stdout.flush()
     except OSError as error:
         # What the network does arrives as a `CreditError`: this is the output, on a full disk.
-        _discard_output()
-        sys.stderr.write(f"credit: cannot write the output: {error.strerror or error}\n")
+        discard(sys.stdout)
+        complain(f"credit: cannot write the output: {error.strerror or error}\n")
         sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
 
 
@@ -241,10 +249,7 @@ def _make(
     connection: Connection,
 ) -> None:
     """Makes a call with a client of its own, and turns what goes wrong into an exit code."""
-    try:
-        client = connection.client()
-    except ValueError as error:
-        _fail(str(error), Exit.MISUSE)
+    client = _client(connection)
 
     async def made() -> None:
         async with client:
@@ -254,28 +259,52 @@ def _make(
         asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
-        _fail(_sentence(error), exit_of(error))
+        _fail(str(error), exit_of(error))
     except BrokenPipeError:
-        _discard_output()
+        discard(sys.stdout)
         raise typer.Exit(Exit.PIPE_CLOSED) from None
 
 
-def _sentence(error: CreditError) -> str:
-    sentence = error.message
-    if error.request_id is not None:
-        sentence += f" (request {error.request_id})"
-    uncertain = Unavailable | DeadlineExceeded | InternalError | ProtocolMismatch
-    if error.idempotency_key is not None and isinstance(error, uncertain):
-        # The server's own words may say already that the write may have happened.
-        sentence += f"; repeat it with --key {error.idempotency_key}, and it counts once"
-    return sentence
+def _write(
+    call: Callable[[CreditClient, str], Coroutine[None, None, Receipt]],
+    command: Sequence[object],
+    connection: Connection,
+    *,
+    key: str | None,
+    output: Format | None,
+) -> None:
+    """Make a write and show its receipt.
+
+    Args:
+        call: The write.
+        command: Its name and its options, to which the key and the connection come.
+        connection: How to reach the server.
+        key: The idempotency key; None for a new one.
+        output: How to show the receipt.
+    """
+    client = _client(connection)
+    key = client.new_key() if key is None else key
+    shape = [] if output is None else ["--output", output]
+    retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
+
+    async def made() -> None:
+        async with client:
+            receipt = await call(client, key)
+            write.outcome = Outcome.APPLIED
+            show(record_of(receipt), _format(output))
+            sys.stdout.flush()
+
+    with retryable(retry) as write:
+        asyncio.run(made())
 
 
-def _discard_output() -> None:
-    """Lets Python flush what cannot be written, without its complaining once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _client(connection: Connection) -> CreditClient:
+    try:
+        return connection.client()
+    except ValueError as error:
+        _fail(str(error), Exit.MISUSE)
 
 
 def _fail(sentence: str, code: Exit) -> NoReturn:
-    sys.stderr.write(f"credit: {sentence}\n")
+    complain(f"credit: {sentence}\n")
     raise typer.Exit(code) from None
