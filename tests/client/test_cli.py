@@ -74,6 +74,16 @@ def test_lists_give_a_json_line_for_each_entry(served: Served) -> None:
     assert json.loads(purchase)["report_name"] == "Report"
 
 
+def test_a_list_starts_after_a_sequence(served: Served) -> None:
+    for _ in range(3):
+        credit(*ADD)
+    after = credit("transactions", "--user", "7", "--after", "1").stdout.splitlines()
+    assert [json.loads(line)["sequence"] for line in after] == [2, 3]
+    _refused(
+        credit("purchases", "--user", "7", "--after", "-1"), 2, "after_sequence must be 0 or more"
+    )
+
+
 def test_tables_have_aligned_columns(served: Served) -> None:
     credit(*ADD)
     credit(*USE)

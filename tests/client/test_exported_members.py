@@ -64,8 +64,8 @@ def test_the_client_has_these_methods() -> None:
         "use": ["user_id", "app_id", "report_id", "report_name", "credits", *write],
         "user_credits": ["user_id", "timeout_seconds"],
         "balance": ["app_id", "user_id", "timeout_seconds"],
-        "purchases": ["user_id", "timeout_seconds"],
-        "transactions": ["user_id", "timeout_seconds"],
+        "purchases": ["user_id", "after_sequence", "timeout_seconds"],
+        "transactions": ["user_id", "after_sequence", "timeout_seconds"],
         "new_key": [],
     }
 

@@ -4,9 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from credit_models import UserId
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
@@ -18,6 +19,7 @@ from credit_client.errors import (
     IdempotencyKeyReused,
     Outcome,
 )
+from credit_client.listing import Listing, RowT
 from credit_client.outcome import outcome_of
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.request import RequestT, build
@@ -151,31 +153,32 @@ class Caller:
 
     def stream(
         self,
-        method: Method[RequestT, ReplyT],
+        method: Method[UserId, RowT],
         values: Values,
         *,
         timeout_seconds: float | None = None,
-    ) -> AsyncGenerator[ReplyT, None]:
+    ) -> AsyncGenerator[RowT, None]:
         """Makes a call with many answers, and holds no more than one of them.
 
-        The call is repeated only until the first message has come: the contract has no cursor from
-        which to go on, and a message given twice would be worse than an error.
+        A list that breaks off is continued after its last row: when the server ends it at a time
+        limit of its own, and after any failure that may be retried. Each row sets the count of
+        attempts back.
 
         Args:
-            method: Which call.
+            method: Which list.
             values: The fields of its request.
-            timeout_seconds: The time for the first message, with all attempts, and again for each
-                next one; None for the client's. The whole may take as long as its reader takes.
+            timeout_seconds: The time for the first row, with all attempts, and again for each next
+                one; None for the client's. The whole list may take as long as its reader takes.
 
         Raises:
             CreditError: The request is refused here; the generator raises what comes later.
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
-        request = build(method.request_type, values)
+        listing = Listing(method, build(method.request_type, values))
         seconds = self._seconds(timeout_seconds)
         # Asked for here: the generator runs wherever its reader is.
-        return self._messages(method, request, seconds, current_request_id())
+        return self._rows(listing, seconds, current_request_id())
 
     def close(self) -> None:
         """Ends every call that is under way with `ClientClosed`."""
@@ -184,54 +187,55 @@ class Caller:
         if self._bearer is not None:
             self._bearer.close()
 
-    async def _messages(
-        self,
-        method: Method[RequestT, ReplyT],
-        request: RequestT,
-        timeout_seconds: float,
-        request_id: str,
-    ) -> AsyncGenerator[ReplyT, None]:
-        call = self._begin(method.path, timeout_seconds, request_id)
+    async def _rows(
+        self, listing: Listing[RowT], timeout_seconds: float, request_id: str
+    ) -> AsyncGenerator[RowT, None]:
+        call = self._begin(listing.method.path, timeout_seconds, request_id)
         with _observed(call), self._closable() as scope:
-            with scope:
-                messages, message = await self._first(call, method, request)
-            async with aclosing(messages):
-                while message is not None:
-                    yield message
-                    call.deadline = self._clock() + call.timeout_seconds
+            try:
+                while True:
                     with scope:
-                        message = await self._next(call, messages)
+                        row = await self._next_row(call, listing)
+                    if row is None:
+                        return
+                    yield row
+                    call.deadline = self._clock() + call.timeout_seconds
+            finally:
+                await listing.close()
 
-    async def _first(
-        self, call: _Call, method: Method[RequestT, ReplyT], request: RequestT
-    ) -> tuple[AsyncGenerator[ReplyT, None], ReplyT | None]:
+    async def _next_row(self, call: _Call, listing: Listing[RowT]) -> RowT | None:
         while True:
             try:
                 async with asyncio.timeout(self._time_left(call)):
-                    messages = self._transport.stream(
-                        method,
-                        request,
-                        request_id=call.request_id,
-                        metadata=await self._metadata(call),
-                    )
-                    message = await anext(messages, None)
+                    if not listing.is_open:
+                        metadata = await self._metadata(call)
+                        listing.open(self._transport, request_id=call.request_id, metadata=metadata)
+                    row = await listing.message()
+                wanted = row is None or listing.takes(row)
             except TimeoutError:
                 raise _too_late(call) from call.failure
             except AttemptFailed as failure:
-                await self._wait_or_raise(call, failure)
-            else:
-                self._budget.succeeded()
-                call.failure = None
-                return messages, message
+                await self._continue_or_raise(call, listing, failure)
+                continue
+            if wanted:
+                if listing.rows == (0 if row is None else 1):  # the attempt's first answer
+                    self._budget.succeeded()
+                call.failure = call.token_rejected = None
+                call.attempts = 0
+                return row
+            # A server of an older version starts at the first row again.
+            call.deadline = self._clock() + call.timeout_seconds
 
-    async def _next(self, call: _Call, messages: AsyncGenerator[ReplyT, None]) -> ReplyT | None:
-        try:
-            async with asyncio.timeout(self._time_left(call)):
-                return await anext(messages, None)
-        except TimeoutError:
-            raise _too_late(call) from None
-        except AttemptFailed as failure:
+    async def _continue_or_raise(
+        self, call: _Call, listing: Listing[RowT], failure: AttemptFailed
+    ) -> None:
+        if not listing.can_continue:
             raise error_of(failure, request_id=call.request_id) from failure
+        if failure.status is Status.DEADLINE_EXCEEDED and listing.rows:
+            # The client sets no time limit for a list: this is the server's own, and no failure.
+            call.span.repeated(failure, attempts=1, wait_seconds=0.0)
+            return
+        await self._wait_or_raise(call, failure)
 
     def _seconds(self, timeout_seconds: float | None) -> float:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds

@@ -47,6 +47,10 @@ Output: TypeAlias = Annotated[
     typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
 ]
 
+After: TypeAlias = Annotated[
+    int, _number("--after", "Only what comes after this sequence. Default: 0, for all.")
+]
+
 _HISTORY = (
     Column(field="created_at", width=24),
     Column(field="app_id", width=10, right=True),
@@ -61,6 +65,7 @@ _TRANSACTIONS = (
     Column(field="id", width=24),
 )
 _PURCHASES = (
+    Column(field="sequence", width=10, right=True),
     *_HISTORY,
     Column(field="created_by", width=10, right=True),
     Column(field="id", width=24),
@@ -204,11 +209,14 @@ def balance(
 
 @app.command()
 @with_connection
-def purchases(user: User, connection: Connection, output: Output = None) -> None:
+def purchases(user: User, connection: Connection, after: After = 0, output: Output = None) -> None:
     """Lists all purchases of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.purchases(user_id=user), _PURCHASES, _format(output), "purchases"
+            client.purchases(user_id=user, after_sequence=after),
+            _PURCHASES,
+            _format(output),
+            "purchases",
         ),
         connection,
     )
@@ -216,11 +224,16 @@ def purchases(user: User, connection: Connection, output: Output = None) -> None
 
 @app.command()
 @with_connection
-def transactions(user: User, connection: Connection, output: Output = None) -> None:
+def transactions(
+    user: User, connection: Connection, after: After = 0, output: Output = None
+) -> None:
     """Lists all transactions of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.transactions(user_id=user), _TRANSACTIONS, _format(output), "transactions"
+            client.transactions(user_id=user, after_sequence=after),
+            _TRANSACTIONS,
+            _format(output),
+            "transactions",
         ),
         connection,
     )
