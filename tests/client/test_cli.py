@@ -1,15 +1,14 @@
 """The `credit` command: what it prints, and the exit codes that scripts build on."""
 
-import asyncio
 import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
@@ -19,52 +18,18 @@ import pytest
 from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.errors import DeadlineExceeded
-from credit_client.testing import FakeCreditService
 from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 from grpclib.const import Status
-from grpclib.events import RecvRequest
 from typer.testing import CliRunner, Result
 
 from tests.client.certificates import Authority
+from tests.client.served import Served
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
 README = Path(__file__).parents[2] / "packages/credit-client/README.md"
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
 USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
-
-
-class Served:
-    """A fake service in a thread of its own, because the command has an event loop of its own."""
-
-    def __init__(self, serve: Callable[..., AbstractAsyncContextManager[int]]) -> None:
-        self.authorizations: list[object] = []
-        self.service = FakeCreditService()
-        self._serve = serve
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._ready = threading.Event()
-        self.port = 0
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._run()])
-
-    async def _run(self) -> None:
-        async with self._serve(self.service, received=self._note) as self.port:
-            self._ready.set()
-            await self._stop.wait()
-
-    async def _note(self, event: RecvRequest) -> None:
-        if "authorization" in event.metadata:
-            self.authorizations.append(event.metadata["authorization"])
-
-    def __enter__(self) -> "Served":
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture
@@ -109,6 +74,16 @@ def test_lists_give_a_json_line_for_each_entry(served: Served) -> None:
     assert json.loads(purchase)["report_name"] == "Report"
 
 
+def test_a_list_starts_after_a_sequence(served: Served) -> None:
+    for _ in range(3):
+        credit(*ADD)
+    after = credit("transactions", "--user", "7", "--after", "1").stdout.splitlines()
+    assert [json.loads(line)["sequence"] for line in after] == [2, 3]
+    _refused(
+        credit("purchases", "--user", "7", "--after", "-1"), 2, "after_sequence must be 0 or more"
+    )
+
+
 def test_tables_have_aligned_columns(served: Served) -> None:
     credit(*ADD)
     credit(*USE)
@@ -137,6 +112,17 @@ def _refused(result: Result, code: int, words: str) -> None:
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
+
+
+def _uncertain(result: Result, code: int, words: str) -> list[str]:
+    """Check how a write ended whose result is not known, and return the words of the retry."""
+    assert result.exit_code == code
+    assert result.stdout == ""
+    sentence, retry = result.stderr.splitlines()
+    assert words in sentence
+    intro, _, command = retry.partition(" once: ")
+    assert intro == "credit: this command retries the write, and it counts"
+    return shlex.split(command)
 
 
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
@@ -168,17 +154,25 @@ def test_what_looks_like_something_else_is_misuse_and_changes_nothing(
     assert credit("transactions", "--user", "7").stdout == ""
 
 
-def test_a_write_that_may_have_happened_says_how_to_repeat_it(served: Served) -> None:
+def test_a_write_that_may_have_taken_effect_names_the_command_that_retries_it(
+    served: Served,
+) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    _refused(credit(*ADD, "--key", "my-key"), 6, "repeat it with --key my-key")
+    retry = _uncertain(
+        credit(*ADD, "--key", "my key"),
+        10,
+        "told to fail; the write may have taken effect (request ",
+    )
+    target = f"127.0.0.1:{served.port}"
+    assert retry == ["credit", *ADD, "--by", "1", "--key", "my key", "--target", target]
 
 
 def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: Served) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    failed = credit(*ADD)
-    key = failed.stderr.partition("--key ")[2].partition(",")[0]
+    _, *retry = _uncertain(credit(*ADD), 10, "told to fail")
+    key = retry[retry.index("--key") + 1]
     assert len(key) == 32
-    credit(*ADD, "--key", key)
+    assert credit(*retry).exit_code == 0
     (entry,) = credit("transactions", "--user", "7").stdout.splitlines()
     assert json.loads(entry)["idempotency_key"] == key
 
@@ -248,7 +242,7 @@ def test_an_empty_table_says_so_and_empty_json_does_not(
 
 def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
-    _refused(credit(*ADD), 8, "told to fail (request ")
+    _refused(credit(*ADD), 8, "told to fail; no change was made (request ")
     served.service.fail_next(ErrorReason.APP_NOT_ALLOWED)
     _refused(credit(*ADD), 8, "told to fail")
     served.service.fail_next(ErrorReason.RATE_LIMITED, times=3)
@@ -257,7 +251,7 @@ def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
 
 def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Served) -> None:
     served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
-    _refused(credit(*ADD), 6, "told to fail")
+    _uncertain(credit(*ADD), 6, "told to fail; no change was made (request ")
     served.service.ledger._credits_max = 119
     _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
 

@@ -357,7 +357,7 @@ async def test_leaving_a_history_early_resets_its_stream(raw_server: Raw) -> Non
         peer.message(stream_id, encode(Purchase(id="2")))
 
     async with raw_server(script) as server, _client(server.port) as client:
-        async for purchase in client.purchases(7):
+        async for purchase in client.purchases(user_id=7):
             assert purchase.id == "1"
             break
         assert (await server.event(StreamReset)).error_code is ErrorCodes.CANCEL
@@ -371,7 +371,7 @@ async def test_a_history_whose_connection_is_lost_midway_is_unavailable(raw_serv
         peer.transport.close()
 
     async with raw_server(script) as server, _client(server.port) as client:
-        purchases = client.purchases(7)
+        purchases = client.purchases(user_id=7)
         with pytest.raises(Unavailable):
             [purchase async for purchase in purchases]
         assert len(server.connections) == 1
@@ -435,7 +435,7 @@ async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection
         _client(server.port) as client,
     ):
         await _add(client)
-        paused = client.purchases(7)
+        paused = client.purchases(user_id=7)
         await anext(paused)
         waiting = asyncio.create_task(_add(client))
         await asyncio.sleep(0)
@@ -457,7 +457,7 @@ async def test_a_server_that_goes_away_and_returns_is_found_again(fake_server: F
     async with fake_server(service, port):
         for _ in range(3):
             await _add(client)
-        assert await client.balance(1, 7) == 6 * 120
+        assert await client.balance(app_id=1, user_id=7) == 6 * 120
         await client.__aexit__(None, None, None)
 
 
@@ -476,7 +476,7 @@ async def test_closing_ends_calls_that_are_under_way_and_tells_the_server(
 
     async with raw_server(begin, be_silent) as server:
         async with _client(server.port) as client:
-            history = client.purchases(7)
+            history = client.purchases(user_id=7)
             await anext(history)
             await server.event(RequestReceived)
             task = asyncio.create_task(_add(client))
@@ -539,7 +539,7 @@ async def test_a_history_whose_server_vanishes_midway_is_unavailable(raw_server:
 
     async with raw_server(script) as server, _client(server.port, **IMPATIENT) as client:
         with pytest.raises(Unavailable, match="the server does not answer"):
-            [purchase async for purchase in client.purchases(7)]
+            [purchase async for purchase in client.purchases(user_id=7)]
         assert len(server.connections) == 1
 
 

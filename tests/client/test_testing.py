@@ -73,10 +73,17 @@ def test_lists_start_after_a_sequence_and_purchases_tell_theirs() -> None:
     ledger.add(ADDITION)
     for _ in range(3):
         ledger.use(_purchase(1))
-    assert [entry.sequence for entry in ledger.transactions(7, 2)] == [3, 4]
-    assert [purchase.sequence for purchase in ledger.purchases(7)] == [2, 3, 4]
-    assert [purchase.sequence for purchase in ledger.purchases(7, 2)] == [3, 4]
-    assert ledger.transactions(7, 4) == ledger.purchases(7, 2**63 - 1) == ()
+    assert [entry.sequence for entry in ledger.transactions(user_id=7, after_sequence=2)] == [3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(user_id=7)] == [2, 3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(user_id=7, after_sequence=2)] == [
+        3,
+        4,
+    ]
+    assert (
+        ledger.transactions(user_id=7, after_sequence=4)
+        == ledger.purchases(user_id=7, after_sequence=2**63 - 1)
+        == ()
+    )
 
 
 async def test_the_fake_service_starts_lists_after_the_sequence_that_is_asked_for() -> None:
@@ -125,20 +132,20 @@ def test_history_adds_up_to_the_balances_and_every_message_is_valid(
         except Refused:
             continue
         expected[app_id] = expected.get(app_id, 0) + (amount if adds else -amount)
-    held = ledger.user_credits(7)
+    held = ledger.user_credits(user_id=7)
     assert {one.app_id: one.balance for one in held.balances} == expected
-    history = ledger.transactions(7)
+    history = ledger.transactions(user_id=7)
     assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
     assert held.revision == len(history)
-    for message in (*history, *ledger.purchases(7), held):
+    for message in (*history, *ledger.purchases(user_id=7), held):
         assert violations(message) == ()
 
 
 def test_reading_leaves_no_trace() -> None:
     ledger = FakeLedger()
-    assert ledger.balance(1, 7) == 0
-    assert ledger.transactions(7) == ledger.purchases(7) == ()
-    assert ledger.user_credits(7) == UserCredits(user_id=7)
+    assert ledger.balance(app_id=1, user_id=7) == 0
+    assert ledger.transactions(user_id=7) == ledger.purchases(user_id=7) == ()
+    assert ledger.user_credits(user_id=7) == UserCredits(user_id=7)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ async def test_a_rate_limit_of_the_fake_is_waited_out() -> None:
         await client.add(user_id=7, app_id=5, credits=1, created_by=3)
         service.fail_next(ErrorReason.RATE_LIMITED, times=8)
         with pytest.raises(errors.RateLimited) as caught:
-            await client.balance(5)
+            await client.balance(app_id=5)
     assert caught.value.retry_after_seconds == 0.001
 
 

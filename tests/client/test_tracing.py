@@ -229,7 +229,7 @@ provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 async def main():
     async with fake_credits() as credits:
-        await credits.balance(1)
+        await credits.balance(app_id=1)
 asyncio.run(main())
 print([span.name for span in exporter.get_finished_spans()])
 """

@@ -93,7 +93,12 @@ class Caller:
                 pass
         else:
             await self._transport.unary(
-                way, request, request_id="r", timeout_seconds=WAIT_SECONDS, metadata={}
+                way,
+                request,
+                request_id="r",
+                timeout_seconds=WAIT_SECONDS,
+                metadata={},
+                sending=lambda: None,
             )
 
     async def add(self, amount: int, **changed: object) -> None:

@@ -83,9 +83,9 @@ async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
     assert not is_alive(mongod)
     again = await credit_server_process("--data-dir", str(data_dir))
     async with CreditClient(again.address) as client:
-        (entry,) = [entry async for entry in client.transactions(USER)]
+        (entry,) = [entry async for entry in client.transactions(user_id=USER)]
         assert (entry.id, entry.balance_after) == (receipt.transaction_id, receipt.balance)
-        assert await client.balance(APP, USER) == receipt.balance
+        assert await client.balance(app_id=APP, user_id=USER) == receipt.balance
     mongod = embedded_mongod_pid(data_dir)
     assert await again.stop(signal.SIGTERM) == 0
     assert not is_alive(mongod)
@@ -247,7 +247,7 @@ async def _assert_upgraded(server: ServerProcess) -> None:
             )
             for app in (1, 2)
         ]
-        sequences = [entry.sequence async for entry in client.transactions(7)]
+        sequences = [entry.sequence async for entry in client.transactions(user_id=7)]
     assert (old.replayed, old.sequence) == (True, 1)
     assert (new.replayed, new.sequence) == (False, 5)
     assert sequences == [1, 2, 3, 4, 5]
@@ -314,8 +314,8 @@ async def test_every_call_is_one_line_of_json(
     server = await credit_server_process(*store_options)
     async with CreditClient(server.address) as client:
         await client.add(user_id=USER, app_id=APP, credits=5, created_by=1)
-        assert await client.balance(APP) == 5
-        assert [entry.credits async for entry in client.transactions(USER)] == [5]
+        assert await client.balance(app_id=APP) == 5
+        assert [entry.credits async for entry in client.transactions(user_id=USER)] == [5]
     assert await server.stop() == 0
     calls = [line for line in server.log if line["event"] == "call"]
     assert [(line["method"], line["status"]) for line in calls] == [
@@ -395,10 +395,12 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     again = await credit_server_process(*store_options)
     async with CreditClient(again.address) as client:
         kept = {
-            entry.id for user in range(1, CALLERS + 1) async for entry in client.transactions(user)
+            entry.id
+            for user in range(1, CALLERS + 1)
+            async for entry in client.transactions(user_id=user)
         }
         assert {receipt.transaction_id for receipt in receipts} <= kept
-        assert await client.balance(APP) == len(kept)
+        assert await client.balance(app_id=APP) == len(kept)
 
 
 def _assert_refused(ended: Ended, status: int, *named: str) -> None:

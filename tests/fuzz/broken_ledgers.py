@@ -81,8 +81,8 @@ class LosesPurchases(FakeLedger):
 class ShowsYesterday(FakeLedger):
     """A user's credits are those before the latest write."""
 
-    def user_credits(self, user_id: int) -> UserCredits:
-        shown = super().user_credits(user_id)
+    def user_credits(self, *, user_id: int) -> UserCredits:
+        shown = super().user_credits(user_id=user_id)
         shown.revision = max(0, shown.revision - 1)
         return shown
 
@@ -90,31 +90,33 @@ class ShowsYesterday(FakeLedger):
 class ForgetsTheLatestEntry(FakeLedger):
     """A list ends before the latest write."""
 
-    def transactions(self, user_id: int, after_sequence: int = 0) -> tuple[CreditTransaction, ...]:
-        return super().transactions(user_id, after_sequence)[:-1]
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0
+    ) -> tuple[CreditTransaction, ...]:
+        return super().transactions(user_id=user_id, after_sequence=after_sequence)[:-1]
 
 
 class ListsBackwards(FakeLedger):
     """Purchases come newest first."""
 
-    def purchases(self, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
-        return super().purchases(user_id, after_sequence)[::-1]
+    def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
+        return super().purchases(user_id=user_id, after_sequence=after_sequence)[::-1]
 
 
 class MiscountsTotals(FakeLedger):
     """The sum of an app has one user too few."""
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         if user_id is None:
             user_id = next(iter(self._accounts), 1)
-        return super().balance(app_id, user_id)
+        return super().balance(app_id=app_id, user_id=user_id)
 
 
 class WrapsAround(FakeLedger):
     """A balance is a signed integer somewhere on its way."""
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
-        return super().balance(app_id, user_id) & 0x7FFFFFFF
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
+        return super().balance(app_id=app_id, user_id=user_id) & 0x7FFFFFFF
 
 
 BROKEN: tuple[Callable[[], FakeLedger], ...] = (

@@ -15,7 +15,13 @@ from credit_client import methods
 from credit_client.arguments import FilePath, Made, TlsArgument, TokenArgument, made
 from credit_client.call import Caller, Values
 from credit_client.correlation import given_request_id
-from credit_client.errors import ClientClosed, CreditError, InvalidField, ProtocolMismatch
+from credit_client.errors import (
+    ClientClosed,
+    CreditError,
+    InvalidField,
+    Outcome,
+    ProtocolMismatch,
+)
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
@@ -28,8 +34,10 @@ class CreditClient:
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
 
     A client may be shared by all tasks of an event loop, and lives best as long as its app: it
-    keeps connections, reopens them after a loss, and repeats what failed in passing. Every write
-    has an idempotency key, so that a repetition never counts twice.
+    keeps connections, reopens them after a loss, and retries what may succeed later. Every write
+    has an idempotency key, so that the SDK's own retries never count twice. For yours, make the
+    key first (`new_key`) and store it: a write that is cancelled, or whose process ends, may have
+    taken effect.
 
     All methods raise `CreditError`s (`credit_client.errors` has the tree), `TypeError` where an
     argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
@@ -123,6 +131,15 @@ class CreditClient:
             await asyncio.sleep(0)
             await transport.close()
 
+    @staticmethod
+    def new_key() -> str:
+        """Make an idempotency key for one write, to store before the write is sent.
+
+        Returns:
+            32 hexadecimal digits: a random UUID.
+        """
+        return uuid.uuid4().hex
+
     async def add(
         self,
         *,
@@ -141,8 +158,10 @@ class CreditClient:
             credits: How many.
             created_by: The identity of the acting person or service.
             idempotency_key: 1 to 128 characters that name this addition among all writes for the
-                user in the app: calls with the same key count once, however late they are sent.
-                None makes a new one, which covers the SDK's own retries but not yours.
+                user in the app: calls with the same key count once, however late they come. None
+                makes a new one, which covers the SDK's own retries. For yours, make the key first
+                (`new_key`). Anything that this method raises carries the key: a `CreditError` as
+                its attribute, and every exception, a cancellation too, in a note.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
@@ -209,7 +228,7 @@ class CreditClient:
         )
 
     async def user_credits(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, timeout_seconds: float | None = None
     ) -> UserCredits:
         """Shows a user's balances in all apps; who never had credits has an empty list of them."""
         answer, _ = await self._open_caller.unary(
@@ -218,7 +237,7 @@ class CreditClient:
         return answer.reply
 
     async def balance(
-        self, app_id: int, user_id: int | None = None, *, timeout_seconds: float | None = None
+        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
     ) -> int:
         """Shows a user's balance in an app or, without `user_id`, the sum over all its users.
 
@@ -231,36 +250,45 @@ class CreditClient:
         return answer.reply.balance
 
     def purchases(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
     ) -> AsyncGenerator[Purchase, None]:
-        """Gives all purchases of a user, oldest first, as they arrive: `async for … in …`.
+        """Return a user's purchases, oldest first, as they arrive: `async for … in …`.
 
         Leaving the loop early ends the call. Holds a few messages at a time, however long the
-        history is.
+        history is. A list that breaks off is continued after its last row: no row comes twice, and
+        none is left out. Servers before 0.2.0 do not number purchases: there the failure is raised.
 
         Args:
             user_id: Whose.
-            timeout_seconds: The time to wait for each next message; None for the client's.
+            after_sequence: The purchases after this `sequence`; 0 for all.
+            timeout_seconds: The time to wait for each next message; None for the client's. The
+                whole list may take as long as its reader takes.
         """
         return self._open_caller.stream(
-            methods.PURCHASES, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.PURCHASES,
+            {"user_id": user_id, "after_sequence": after_sequence},
+            timeout_seconds=timeout_seconds,
         )
 
     def transactions(
-        self, user_id: int, *, timeout_seconds: float | None = None
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
     ) -> AsyncGenerator[CreditTransaction, None]:
-        """Gives all transactions of a user, oldest first; otherwise as `purchases`."""
+        """Return a user's transactions, oldest first; otherwise as `purchases`."""
         return self._open_caller.stream(
-            methods.TRANSACTIONS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            methods.TRANSACTIONS,
+            {"user_id": user_id, "after_sequence": after_sequence},
+            timeout_seconds=timeout_seconds,
         )
 
     @property
     def _open_caller(self) -> Caller:
         if self._caller is None:
-            raise ClientClosed(
+            error = ClientClosed(
                 "the client is not open: use it inside 'async with CreditClient(…)'",
                 request_id=given_request_id(),
             )
+            error.outcome = Outcome.NO_CHANGE
+            raise error
         return self._caller
 
     async def _write(
@@ -276,8 +304,8 @@ class CreditClient:
                 method, {**values, "idempotency_key": key}, timeout_seconds=timeout_seconds
             )
             return _receipt(answer, request_id)
-        except CreditError as error:
-            error.idempotency_key = key
+        except BaseException as error:
+            _name_key(error, key)
             raise
 
 
@@ -288,8 +316,22 @@ def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
         problem = "there is no receipt"
     except WireError as error:
         problem = f"the receipt cannot be read: {error}"
-    raise ProtocolMismatch(
-        f"the write succeeded, but {problem}", status=Status.OK, request_id=request_id
+    mismatch = ProtocolMismatch(
+        f"the write took effect, but {problem}", status=Status.OK, request_id=request_id
+    )
+    mismatch.outcome = Outcome.APPLIED
+    raise mismatch
+
+
+def _name_key(error: BaseException, key: str) -> None:
+    """Let whatever a write raises carry the write's key: a cancellation too."""
+    if isinstance(error, CreditError):
+        error.idempotency_key = key
+        if error.outcome is Outcome.NO_CHANGE:
+            return
+    error.add_note(
+        f"idempotency_key={key!r} identifies this write: sent again unchanged with this key, it"
+        " counts once, whether or not it has taken effect"
     )
 
 
@@ -308,9 +350,9 @@ def _connect(made: Made) -> Transport:
 
 def _key(given: str | None) -> str:
     if given == "":
-        # The contract lets it be empty, for a write that cannot be repeated; here all are.
+        # The contract lets it be empty, for a write that cannot be retried; here all can.
         violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
         raise InvalidField(
             describe([violation]), violations=[violation], request_id=given_request_id()
         )
-    return uuid.uuid4().hex if given is None else given
+    return CreditClient.new_key() if given is None else given

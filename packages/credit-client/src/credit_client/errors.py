@@ -26,12 +26,13 @@
     ├── InternalError           the server's: report it, with the request id
     └── ProtocolMismatch        the server's, or something between's: the answer is none
 
-When one of these arrives, the SDK has already repeated what is worth repeating. Whoever repeats a
-write once more must send the same idempotency key (`error.idempotency_key`), for the write may have
-happened.
+The SDK raises these after its own retries. `error.outcome` says whether a write may have taken
+effect. Unless that is `Outcome.NO_CHANGE`, a retry must send the same idempotency key
+(`error.idempotency_key`), or the write may count twice.
 """
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from credit_models import ErrorReason
@@ -39,6 +40,19 @@ from credit_models.constraints import Violation
 from grpclib.const import Status
 
 _ErrorT = TypeVar("_ErrorT", bound="CreditError")
+
+
+class Outcome(Enum):
+    """What a write that raised an error did to the ledger, all its attempts together."""
+
+    NO_CHANGE = "no_change"
+    """No attempt took effect, and none will."""
+
+    UNKNOWN = "unknown"
+    """The write may have taken effect, or may still do so: at least one attempt has no answer."""
+
+    APPLIED = "applied"
+    """The write took effect. Only its receipt is missing."""
 
 
 class CreditError(Exception):
@@ -53,10 +67,12 @@ class CreditError(Exception):
             has given an id.
         idempotency_key: The key of the write, your own or the one that the SDK made: with it the
             write can be repeated and counts once. None for what reads.
+        outcome: Whether the write may have taken effect. `Outcome.NO_CHANGE` for what reads.
     """
 
     status: Status = Status.UNKNOWN
     reason: ErrorReason | None = None
+    outcome: Outcome = Outcome.UNKNOWN
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -88,6 +104,7 @@ class InvalidField(CreditError):
 
     status = Status.INVALID_ARGUMENT
     reason = ErrorReason.INVALID_FIELD
+    outcome = Outcome.NO_CHANGE  # of a request that the SDK does not send
 
     def __init__(
         self, message: str, *, violations: Sequence[Violation] = (), request_id: str | None = None

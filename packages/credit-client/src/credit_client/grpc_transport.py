@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import itertools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Generic, NoReturn
 
@@ -74,6 +74,7 @@ class GrpcTransport:
         request_id: str,
         timeout_seconds: float,
         metadata: Mapping[str, str],
+        sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
         async with self._attempt(
@@ -83,6 +84,8 @@ class GrpcTransport:
             timeout_seconds=timeout_seconds,
             metadata=metadata,
         ) as stream:
+            await stream.send_request()
+            sending()
             await stream.send_message(request, end=True)
             reply = await stream.recv_message()
             await stream.recv_trailing_metadata()

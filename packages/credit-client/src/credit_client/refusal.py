@@ -132,7 +132,7 @@ def _by_reason(
                 request_id=request_id,
             )
         case ErrorReason.STORE_UNAVAILABLE:
-            return StoreUnavailable(message, request_id=request_id)
+            return StoreUnavailable(_without_advice(message), request_id=request_id)
         case ErrorReason.UNAUTHENTICATED:
             return Unauthenticated(message, request_id=request_id)
         case ErrorReason.RATE_LIMITED:
@@ -163,7 +163,7 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
         case Status.UNAVAILABLE:
             return Unavailable(message, request_id=request_id)
         case Status.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(message, request_id=request_id)
+            return DeadlineExceeded(_without_advice(message), request_id=request_id)
         case Status.UNAUTHENTICATED:
             return Unauthenticated(message, request_id=request_id)
         case Status.PERMISSION_DENIED:
@@ -186,6 +186,11 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
             return InternalError(message, status=status, request_id=request_id)
         case _:
             assert_never(status)
+
+
+def _without_advice(message: str) -> str:
+    """Return what happened: the server goes on with what one attempt did, the SDK with the call."""
+    return message.partition(";")[0]
 
 
 def _error_info(details: Sequence[object]) -> ErrorInfo | None:

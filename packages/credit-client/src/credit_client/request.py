@@ -51,9 +51,15 @@ def _check_type(name: str, value: object, expected: type) -> None:
 
 
 def _unencodable(values: Mapping[str, int | str | None]) -> list[Violation]:
-    """A Python string may hold halves of surrogate pairs, for which UTF-8 has no bytes."""
+    """Find values that cannot be sent.
+
+    All numbers of requests are unsigned. A Python string may hold halves of surrogate pairs, for
+    which UTF-8 has no bytes.
+    """
     found = []
     for name, value in values.items():
+        if isinstance(value, int) and value < 0:
+            found.append(Violation(field=name, description=f"must be 0 or more, got {value}"))
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()

@@ -3,7 +3,7 @@
 `credit_client.grpc_transport` is the one that talks gRPC; tests may bring their own.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -74,6 +74,7 @@ class Transport(Protocol):
         request_id: str,
         timeout_seconds: float,
         metadata: Mapping[str, str],
+        sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """Sends one request and waits for its one answer.
 
@@ -83,6 +84,8 @@ class Transport(Protocol):
             request_id: Sent as the metadata `x-request-id`.
             timeout_seconds: Told to the server; keeping to it is the caller's business.
             metadata: Sent too, under names in lower case: who calls, and which trace it is part of.
+            sending: Called before the request's message is sent: until then the server cannot
+                execute it.
 
         Raises:
             AttemptFailed: There is no good answer.

@@ -75,6 +75,28 @@ class Connection:
             timeout_seconds=self.timeout,
         )
 
+    def words(self, target: str) -> list[str]:
+        """Return the options as words of a command line.
+
+        Args:
+            target: The server, which a retry must find also where the environment has changed: in
+                another server's ledger a write would count again.
+        """
+        words = ["--target", target]
+        for name, value in (
+            ("timeout", self.timeout),
+            ("token-file", self.token_file),
+            ("tls-ca", self.tls_ca),
+            ("client-certificate", self.client_certificate),
+            ("client-key", self.client_key),
+        ):
+            words += [] if value is None else [f"--{name}", str(value)]
+        if self.tls is not None:
+            words.append("--tls" if self.tls else "--no-tls")
+        if self.insecure:
+            words.append("--insecure")
+        return words
+
 
 def with_connection(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of `Connection`, and passes one as its argument `connection`.

@@ -1,5 +1,7 @@
 """The exit codes of the `credit` command: part of its interface, and listed in the README."""
 
+import signal
+from collections.abc import Mapping
 from enum import IntEnum
 
 from grpclib.const import Status
@@ -14,6 +16,7 @@ from credit_client.errors import (
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
+    Outcome,
     RateLimited,
     TlsFailed,
     TokenUnavailable,
@@ -36,8 +39,13 @@ class Exit(IntEnum):
     DEADLINE_EXCEEDED = 7
     ACCESS_DENIED = 8
     RATE_LIMITED = 9
-    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    OUTCOME_UNKNOWN = 10
+    NOT_SHOWN = 11
+    HUNG_UP = 129  # 128 + SIGHUP, as shells have it
+    INTERRUPTED = 130  # 128 + SIGINT
+    QUIT = 131  # 128 + SIGQUIT
     PIPE_CLOSED = 141  # 128 + SIGPIPE
+    TERMINATED = 143  # 128 + SIGTERM
 
 
 MEANINGS: dict[Exit, str] = {
@@ -54,8 +62,27 @@ MEANINGS: dict[Exit, str] = {
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
     Exit.ACCESS_DENIED: "no token, one that the server does not take, or not allowed",
     Exit.RATE_LIMITED: "too many calls in too short a time: repeat later",
+    Exit.OUTCOME_UNKNOWN: "a write may have taken effect: retry it with its key",
+    Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
+    Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
+    Exit.QUIT: "quit",
     Exit.PIPE_CLOSED: "the reader of the output has gone",
+    Exit.TERMINATED: "terminated",
+}
+
+_BY_NAME = {
+    "SIGHUP": Exit.HUNG_UP,
+    "SIGINT": Exit.INTERRUPTED,
+    "SIGQUIT": Exit.QUIT,
+    "SIGTERM": Exit.TERMINATED,
+}
+
+# The signals by which people and systems end a command, with its exit code and what it says.
+BY_SIGNAL: Mapping[int, tuple[Exit, str]] = {
+    getattr(signal, name): (code, MEANINGS[code])
+    for name, code in _BY_NAME.items()
+    if hasattr(signal, name)  # Windows has two of them
 }
 
 _BY_ERROR: dict[type[CreditError], Exit] = {
@@ -76,11 +103,16 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
 
 
 def exit_of(error: CreditError) -> Exit:
-    """The exit code for an error.
+    """Return the exit code for an error.
 
-    Where the time ran out while trouble was being waited out, the trouble is what a script wants to
-    know: the server is not slow but away.
+    For a write, what became of it matters more than the cause. For the rest, where the time ran out
+    during retries, the trouble is what a script wants to know: the server is not slow but away.
     """
+    if error.idempotency_key is not None:
+        if error.outcome is Outcome.UNKNOWN:
+            return Exit.OUTCOME_UNKNOWN
+        if error.outcome is Outcome.APPLIED:
+            return Exit.NOT_SHOWN
     cause = error.__cause__
     trouble = isinstance(cause, AttemptFailed) and cause.status is Status.UNAVAILABLE
     if trouble and isinstance(error, DeadlineExceeded):

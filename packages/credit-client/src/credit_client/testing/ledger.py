@@ -147,7 +147,7 @@ class FakeLedger:
         )
         return receipt
 
-    def user_credits(self, user_id: int) -> UserCredits:
+    def user_credits(self, *, user_id: int) -> UserCredits:
         """Gives a user's balances in all apps."""
         account = self._accounts.get(user_id)
         if account is None or not account.transactions:
@@ -167,7 +167,7 @@ class FakeLedger:
             revision=last.sequence,
         )
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         """Gives a user's balance in an app, or the sum over all users.
 
         Raises:
@@ -183,12 +183,14 @@ class FakeLedger:
             )
         return total
 
-    def purchases(self, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
+    def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
         """Return a user's purchases after a sequence, oldest first."""
         purchases = self._account(user_id).purchases
         return tuple(one for one in purchases if one.sequence > after_sequence)
 
-    def transactions(self, user_id: int, after_sequence: int = 0) -> tuple[CreditTransaction, ...]:
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0
+    ) -> tuple[CreditTransaction, ...]:
         """Return a user's transactions after a sequence, oldest first."""
         transactions = self._account(user_id).transactions
         return tuple(one for one in transactions if one.sequence > after_sequence)

@@ -80,22 +80,29 @@ class FakeCreditService:
             [
                 self._write(methods.ADD, ledger.add),
                 self._write(methods.USE, ledger.use),
-                self._read(methods.USER_CREDITS, lambda asked: ledger.user_credits(asked.user_id)),
+                self._read(
+                    methods.USER_CREDITS, lambda asked: ledger.user_credits(user_id=asked.user_id)
+                ),
                 self._read(methods.BALANCE, self._balance),
                 self._list(
                     methods.PURCHASES,
-                    lambda asked: ledger.purchases(asked.user_id, asked.after_sequence),
+                    lambda asked: ledger.purchases(
+                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    ),
                 ),
                 self._list(
                     methods.TRANSACTIONS,
-                    lambda asked: ledger.transactions(asked.user_id, asked.after_sequence),
+                    lambda asked: ledger.transactions(
+                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    ),
                 ),
             ]
         )
 
     def _balance(self, asked: AppId) -> Balance:
         return Balance(
-            app_id=asked.app_id, balance=self.ledger.balance(asked.app_id, asked.user_id)
+            app_id=asked.app_id,
+            balance=self.ledger.balance(app_id=asked.app_id, user_id=asked.user_id),
         )
 
     def _write(

@@ -32,7 +32,9 @@ class TransportSettings(ConnectionSettings):
         default=30.0, description="how long a call has whose client sets no deadline"
     )
     stream_deadline_seconds: Seconds = Field(
-        default=600.0, description="the same for the calls that stream a list"
+        default=600.0,
+        description="the same for the calls that stream a list; it ends with DEADLINE_EXCEEDED, and"
+        " a client continues it with after_sequence, as the SDK does by itself",
     )
     deadline_seconds_max: Seconds = Field(
         default=3600.0, description="longest deadline; a client's longer one is shortened to it"
