@@ -112,7 +112,7 @@ async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: R
 
 
 async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
-    async with _client(unused_tcp_port, retry_attempts_max=2) as client:
+    async with _client(unused_tcp_port, wait_for_ready=False, retry_attempts_max=2) as client:
         with pytest.raises(Unavailable, match=f"cannot connect to 127.0.0.1:{unused_tcp_port}"):
             await _add(client)
 
@@ -128,7 +128,7 @@ async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
 async def test_something_that_is_not_http2_is_unavailable(raw_server: Raw) -> None:
     async with (
         raw_server(write_well, first_bytes=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server,
-        _client(server.port, retry_attempts_max=2) as client,
+        _client(server.port, wait_for_ready=False, retry_attempts_max=2) as client,
     ):
         with pytest.raises(Unavailable, match="does not speak HTTP/2"):
             await _add(client)
@@ -353,7 +353,7 @@ async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection
 async def test_a_server_that_goes_away_and_returns_is_found_again(fake_server: Fake) -> None:
     service = FakeCreditService()
     async with fake_server(service) as port:
-        client = _client(port, channels=2, retry_attempts_max=2)
+        client = _client(port, channels=2, wait_for_ready=False, retry_attempts_max=2)
         await client.__aenter__()
         for _ in range(3):
             await _add(client)

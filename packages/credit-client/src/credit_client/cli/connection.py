@@ -73,6 +73,8 @@ class Connection:
             client_key=self.client_key,
             insecure=self.insecure,
             timeout_seconds=self.timeout,
+            # A person who waits wants to know soon that no server runs.
+            wait_for_ready=False,
         )
 
 
