@@ -21,7 +21,7 @@ from credit_client import (
 from credit_client.grpc_stream import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
-from credit_models.codec import encode
+from credit_models.codec import WireCodec, encode
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
 
@@ -474,3 +474,61 @@ async def test_a_lost_connection_leaves_the_task_s_cancellation_count_alone(
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+class Bug(Exception):
+    """Something that nobody has foreseen."""
+
+
+@pytest.mark.parametrize("error", [Bug("!"), RuntimeError("!"), TimeoutError("!"), OSError("!")])
+@pytest.mark.parametrize("place", ["encode", "decode"])
+async def test_an_unforeseen_error_of_this_process_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    async with raw_server(write_well) as server, _client(server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(WireCodec, place, fail)
+            with pytest.raises(type(error)) as caught:
+                await _add(client)
+            assert caught.value is error
+        assert await _add(client) == RECEIPT
+        assert len(server.connections) == 1
+
+
+async def test_an_unforeseen_error_inside_a_history_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, encode(Purchase(id="1")))
+        peer.trailers(stream_id)
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    async with raw_server(script) as server, _client(server.port) as client:
+        monkeypatch.setattr(WireCodec, "decode", fail)
+        with pytest.raises(Bug):
+            await anext(client.purchases(7))
+
+
+async def test_an_error_while_an_event_is_handled_reaches_the_event_loop(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    monkeypatch.setattr("credit_client.connection._Processor.process_data_received", fail)
+    async with (
+        raw_server(write_well) as server,
+        _client(server.port, retry_attempts_max=1) as client,
+    ):
+        with pytest.raises(Unavailable):
+            await _add(client)
+    assert isinstance(reported[0]["exception"], Bug)

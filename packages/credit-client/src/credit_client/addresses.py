@@ -1,6 +1,7 @@
 """The addresses of a host name, and a TCP connection to the first of them that answers."""
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
@@ -21,13 +22,12 @@ async def resolve(host: str, port: int) -> Sequence[AddrInfoType]:
         OSError: The name has no address, or the resolver does not answer.
     """
     try:
-        literal = addr_to_addr_infos((host, port))
+        # Without a zone such as %eth0, which the system's resolver turns into a number.
+        ipaddress.ip_address(host if "%" not in host else "")
     except ValueError:
-        literal = None  # a name: only the system's resolver knows its addresses
-    if literal is not None:
-        return literal
-    loop = asyncio.get_running_loop()
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return addr_to_addr_infos((host, port)) or []
 
 
 def in_turn(found: Sequence[AddrInfoType], *, turn: int, failures: int) -> list[AddrInfoType]:

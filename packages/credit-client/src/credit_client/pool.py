@@ -68,12 +68,14 @@ class Pool:
         """
         while True:
             channel = self._least_loaded(self._usable())
-            if not isinstance(channel, ClientChannel) or channel.connected:
-                if self._failures:
-                    self._open_another()
-                self._under_way[channel] += 1
-                return channel
-            await self._opened(channel)
+            if isinstance(channel, ClientChannel) and not channel.connected:
+                await self._opened(channel)
+                if not channel.connected:
+                    continue  # it is lost already
+            if self._failures:
+                self._open_another()
+            self._under_way[channel] += 1
+            return channel
 
     def give_back(self, channel: Channel) -> None:
         """Count the end of an attempt."""
