@@ -1,4 +1,4 @@
-"""Names with several addresses: their order, and what a client makes of one that does not answer."""
+"""Names with several addresses: their order, and one that does not answer."""
 
 import asyncio
 import contextlib
@@ -97,7 +97,8 @@ async def serving(host: str, port: int = 0) -> AsyncIterator[tuple[int, list[str
     await server.start(host, port)
     try:
         assert server._server is not None
-        yield server._server.sockets[0].getsockname()[1], seen
+        sockets = server._server.sockets  # type: ignore[attr-defined] # both loops' own have it
+        yield sockets[0].getsockname()[1], seen
     finally:
         server.close()
         await server.wait_closed()

@@ -36,7 +36,7 @@ Raw = Callable[..., AbstractAsyncContextManager[Any]]
 Fake = Callable[..., AbstractAsyncContextManager[int]]
 
 AT_ONCE = Backoff(initial_seconds=0.001, max_seconds=0.001)
-QUICK = {"retry_backoff_initial_seconds": 0.001, "retry_backoff_max_seconds": 0.001}
+QUICK: dict[str, Any] = {"retry_backoff_initial_seconds": 0.001, "retry_backoff_max_seconds": 0.001}
 
 
 class Attempts:
