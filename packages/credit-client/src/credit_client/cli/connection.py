@@ -22,7 +22,9 @@ class Connection:
 
     target: Annotated[
         str | None,
-        typer.Option("--target", help="The server, as host:port. [CREDIT_TARGET; localhost:50051]"),
+        typer.Option(
+            "--target", help="The server: host:port, or unix:path. [CREDIT_TARGET; localhost:50051]"
+        ),
     ] = None
     timeout: Annotated[
         float | None,
