@@ -42,6 +42,9 @@ _SETTINGS = b"\x04"
 # What a TLS server says to a client that does not speak TLS (RFC 8446 section 5.1).
 _TLS_ALERT = b"\x15\x03"
 
+# Half of the usual time of a call. A SYN that is lost is sent again after 1 s, and after 3 s.
+CONNECT_TIMEOUT_SECONDS = 5.0
+
 _PING_DATA = bytes(8)
 _CLOSE_SECONDS_MAX = 1.0
 

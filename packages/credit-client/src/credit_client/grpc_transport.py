@@ -12,7 +12,7 @@ from grpclib.protocol import Connection
 from h2.exceptions import ProtocolError, StreamClosedError
 
 from credit_client.addresses import Resolve, resolve
-from credit_client.connection import ClientChannel
+from credit_client.connection import CONNECT_TIMEOUT_SECONDS, ClientChannel
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
 from credit_client.pool import BACKOFF, Pool
@@ -38,7 +38,7 @@ def connect(
     target: Target,
     *,
     channels: int,
-    connect_timeout_seconds: float,
+    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     backoff: Backoff = BACKOFF,
     keepalive: KeepaliveTimes = KEEPALIVE_TIMES,
     tls: Tls | None = None,

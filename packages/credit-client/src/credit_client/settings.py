@@ -40,8 +40,8 @@ class ClientSettings(BaseSettings):
         retry_budget_ratio: The tokens that a successful call gives back.
         channels: The number of connections that calls are spread over. Where the target's name has
             several addresses, the connections are spread over these.
-        connect_timeout_seconds: The time to open a connection. It should be below
-            `timeout_seconds`, so that a call can still try another address.
+        connect_timeout_seconds: The time to open a connection; half of `timeout_seconds` where that
+            is less, so that a call can still try another address.
         wait_for_ready: Whether a call waits, for as long as it has time, for a server that cannot
             be reached (gRPC's term). False: it then fails once `retry_attempts_max` attempts to
             connect have failed.
