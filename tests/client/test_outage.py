@@ -170,6 +170,35 @@ async def test_a_lost_connection_takes_one_token_however_many_calls_it_takes_wit
         assert len(server.connections) == 2
 
 
+async def test_a_server_that_shuts_down_keeps_its_running_calls_and_gets_no_more(
+    raw_server: Raw,
+) -> None:
+    silent: list[tuple[Any, int]] = []
+
+    def be_silent(peer: Any, stream_id: int) -> None:
+        silent.append((peer, stream_id))
+
+    def go_away(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id, ("grpc-status", "14"), ("credit-going-away", "1"), end=True)
+
+    # More calls are refused than the budget would allow, and each of them once.
+    async with (
+        raw_server(be_silent, *[go_away] * 50, write_well) as server,
+        _quick(server.port, channels=1, retry_budget_tokens=4) as client,
+    ):
+        running = asyncio.create_task(_add(client))
+        await server.event(RequestReceived)
+        await asyncio.gather(*(_add(client) for _ in range(50)))
+        assert not running.done()
+        assert len(server.connections) == 2
+        for peer, stream_id in silent:
+            write_well(peer, stream_id)
+            peer.flush()
+        await running
+    for connection in server.connections:
+        assert connection.lost.done()
+
+
 async def test_a_server_that_breaks_every_connection_is_left_alone_longer_and_longer(
     raw_server: Raw,
 ) -> None:

@@ -16,6 +16,7 @@ import errno
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, cast
+from weakref import WeakSet
 
 from grpclib.client import Channel, Handler
 from grpclib.config import Configuration
@@ -336,6 +337,7 @@ class ClientChannel(Channel):
         self._resolver = resolver
         self._failures = 0
         self._connect_error: BaseException | None = None
+        self._retired: WeakSet[ClientProtocol] = WeakSet()
         self._watcher: Watcher = _Unwatched()
 
     @property
@@ -350,6 +352,12 @@ class ClientChannel(Channel):
             return None
         ended_by = None if self._protocol is None else self._protocol.ended_by
         return problem_of(self._connect_error or ended_by, host=self._host)
+
+    def retire(self, connection: Connection) -> None:
+        """Use a connection for no more calls; the server closes it when those on it have ended."""
+        if self._protocol is not None and self._protocol.connection is connection:
+            self._retired.add(self._protocol)
+            self._protocol = None
 
     def watch(self, watcher: Watcher) -> None:
         """Let somebody know how this channel's connections fare."""
@@ -433,13 +441,18 @@ class ClientChannel(Channel):
             check_handshake(protocol.transport.get_extra_info("ssl_object"))
 
     async def aclose(self) -> None:
-        """Close the connection and wait until the socket is closed."""
-        protocol = self._protocol
+        """Close all connections, also retired ones, and wait until their sockets are closed."""
+        protocols = [*self._retired] + ([] if self._protocol is None else [self._protocol])
         self.close()
-        if protocol is None:
+        for protocol in protocols:
+            protocol.processor.close()
+        if not protocols:
             return
-        await asyncio.wait([protocol.lost], timeout=_CLOSE_SECONDS_MAX)
-        if not protocol.lost.done():
-            # The socket's buffer cannot be sent: nobody reads at the other end.
-            protocol.transport.abort()
-            await protocol.lost
+        _, unsent = await asyncio.wait(
+            [protocol.lost for protocol in protocols], timeout=_CLOSE_SECONDS_MAX
+        )
+        for protocol in protocols:
+            if protocol.lost in unsent:
+                # The socket's buffer cannot be sent: nobody reads at the other end.
+                protocol.transport.abort()
+                await protocol.lost

@@ -21,6 +21,9 @@ from credit_client.transport import AnswerBroken, Method, ReplyT, RequestT
 
 REQUEST_ID = "x-request-id"
 
+# A server that stops refuses new calls with it, and serves those that run.
+GOING_AWAY = "credit-going-away"
+
 # gRPC's own default. The largest message of the contract, `UserCredits`, takes 14 bytes per app.
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -137,11 +140,19 @@ class CallStream(Stream[RequestT, ReplyT]):
     @property
     def echoed_request_id(self) -> str | None:
         """The `x-request-id` that the server has answered with, in trailers or headers, or None."""
+        return self._answered(REQUEST_ID)
+
+    @property
+    def going_away(self) -> bool:
+        """Whether the server has answered that its connection takes no new calls."""
+        return self._answered(GOING_AWAY) is not None
+
+    def _answered(self, name: str) -> str | None:
         if not self._send_request_done:
             return None
         for headers in (self._stream.trailers, self._stream.headers):
             for key, value in headers or ():
-                if key == REQUEST_ID:
+                if key == name:
                     return value
         return None
 

@@ -214,12 +214,17 @@ class _Attempt(Generic[RequestT, ReplyT]):
                 error.request_id = request_id
                 return error
             case GRPCError():
-                return AttemptFailed(
+                failure = AttemptFailed(
                     error.status,
                     error.message or f"the server answered {error.status.name} without a message",
                     details=error.details or (),
                     request_id=request_id,
                 )
+                if self._stream.going_away:
+                    # The next attempt meets another connection, perhaps another server.
+                    self._pool.retire(self._channel, self._stream.connection)
+                    failure.budget_tokens = 0.0
+                return failure
             case _:
                 return self._connection_failed(error)
 

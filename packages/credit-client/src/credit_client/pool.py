@@ -9,6 +9,7 @@ from functools import partial
 
 from grpclib.client import Channel
 from grpclib.const import Status
+from grpclib.protocol import Connection
 
 from credit_client.connection import ClientChannel
 from credit_client.retry import Backoff
@@ -80,6 +81,11 @@ class Pool:
     def give_back(self, channel: Channel) -> None:
         """Count the end of an attempt."""
         self._under_way[channel] -= 1
+
+    def retire(self, channel: Channel, connection: Connection | None) -> None:
+        """Send no more attempts over a connection; those under way on it go on."""
+        if isinstance(channel, ClientChannel) and connection is not None:
+            channel.retire(connection)
 
     def answered(self) -> None:
         """See `Watcher.answered`."""
