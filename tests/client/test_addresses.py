@@ -68,7 +68,7 @@ async def test_a_name_without_addresses_is_an_error_of_the_operating_system() ->
 
 @contextlib.contextmanager
 def silent_address(port: int) -> Iterator[None]:
-    """Occupy an address whose kernel drops every SYN: nobody accepts, and its queue is full."""
+    """Occupy an address whose kernel drops every SYN, because its queue of connections is full."""
     with contextlib.ExitStack() as sockets:
         listening = sockets.enter_context(socket.socket())
         listening.bind((SILENT, port))
@@ -134,7 +134,7 @@ def test_an_address_that_swallows_syns_does_not_keep_a_call_from_the_other_addre
 
 
 async def test_an_address_that_accepts_and_stays_silent_costs_one_connect_timeout() -> None:
-    """The kernel accepts for a process that hangs; only the server's greeting tells."""
+    """The kernel accepts for a process that hangs; only the greeting shows that it works."""
     async with serving(FIRST) as (port, _):
         with socket.create_server((SILENT, port)):
             target = Target.parse(f"credit.example:{port}")

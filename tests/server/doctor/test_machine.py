@@ -94,7 +94,7 @@ async def test_a_port_of_another_program_is_a_warning() -> None:
     server.close()
     await server.wait_closed()
     assert finding.verdict is Verdict.WARNING
-    assert "does not tell its health" in finding.found
+    assert "does not report its health" in finding.found
 
 
 async def test_a_socket_is_examined_like_a_port(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class CreditClient:
             insecure: Whether a token may be sent to another machine without TLS.
             timeout_seconds: The time of a whole call; None for that of the settings.
             wait_for_ready: Whether calls wait, for as long as they have time, for a server that
-                cannot be reached; None for what the settings say.
+                cannot be reached; None for that of the settings.
             settings: The rest; None reads the `CREDIT_*` environment variables.
             transport: Takes the place of connections to `target`. For tests.
 

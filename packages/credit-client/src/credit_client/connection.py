@@ -360,7 +360,7 @@ class ClientChannel(Channel):
             self._protocol = None
 
     def watch(self, watcher: Watcher) -> None:
-        """Let somebody know how this channel's connections fare."""
+        """Report this channel's connections to a watcher."""
         self._watcher = watcher
 
     def answered(self) -> None:
@@ -453,6 +453,6 @@ class ClientChannel(Channel):
         )
         for protocol in protocols:
             if protocol.lost in unsent:
-                # The socket's buffer cannot be sent: nobody reads at the other end.
+                # The socket's buffer cannot be sent: the other end does not read.
                 protocol.transport.abort()
                 await protocol.lost

@@ -159,7 +159,7 @@ class CallStream(Stream[RequestT, ReplyT]):
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Tell what grpclib and the codec raise for bytes that are no answer from every other error.
+    """Raise `AnswerBroken` for what grpclib and the codec raise where the bytes are no answer.
 
     A missing header is a `KeyError`; base64 and numbers that are none, a `ValueError`.
     """

@@ -207,7 +207,7 @@ class _Attempt(Generic[RequestT, ReplyT]):
     def _translated(
         self, error: GRPCError | StreamTerminatedError | ProtocolError | AttemptFailed
     ) -> AttemptFailed:
-        """Say in gRPC's terms what grpclib or h2 has raised."""
+        """Translate what grpclib or h2 has raised into gRPC's terms."""
         request_id = self._stream.echoed_request_id
         match error:
             case AttemptFailed():

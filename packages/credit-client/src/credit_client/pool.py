@@ -29,8 +29,8 @@ class Pool:
     The failures in a row end with the first answer on a new connection, not with the connection
     itself: a server that accepts connections and then breaks them is down too.
 
-    Channels that are not `ClientChannel`s are somebody else's (those of `grpclib.testing`): they
-    count as connected, and are not closed here.
+    Channels that are not `ClientChannel`s, such as those of `grpclib.testing`, belong to the
+    caller: they count as connected, and are not closed here.
     """
 
     def __init__(

@@ -95,10 +95,10 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _is_stale(path: str) -> bool:
-    """Return whether there is a socket that nobody listens on; False where there is nothing.
+    """Return whether there is a socket without a server; False where there is nothing.
 
     Raises:
-        OSError: Somebody listens, or it is no socket.
+        OSError: A server listens, or it is no socket.
     """
     try:
         mode = os.lstat(path).st_mode

@@ -85,7 +85,7 @@ async def _in_use(check: str, where: str, channel: Channel) -> Finding:
     except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
         return warning(
             check,
-            f"{where} is in use, and whoever listens does not tell its health",
+            f"{where} is in use, by a program that does not report its health",
             "if it is not your credit-server: stop it, or choose another port with --port",
         )
     finally:

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, as far as the operating system tells."""
+"""The other end of a connection, as far as the operating system knows it."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ class ServerPeer(Peer):
 
     Attributes:
         address: What counts as one peer for limits: an IP address; `unix:uid=1000` for the user
-            at the other end of a Unix domain socket, or `unix` where the system does not tell;
+            at the other end of a Unix domain socket, or `unix` where the system does not know;
             empty where nothing is known.
         name: The same with the port or process number, for the log.
     """
