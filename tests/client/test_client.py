@@ -241,7 +241,8 @@ async def test_a_key_can_be_made_before_the_write_and_before_the_client_is_open(
             {"target": "http://x:1"},
             (
                 "target: 'http://x:1' is not a server's address: write host:port,"
-                " [IPv6 address]:port, or a host name alone for port 50051"
+                " [IPv6 address]:port, a host name alone for port 50051, dns:///host:port,"
+                " or unix:path"
             ),
         ),
         ({"timeout_seconds": 0}, "timeout_seconds should be greater than 0"),

@@ -24,6 +24,7 @@ from credit_server.identity import Authenticator, Credentials, Identity
 from credit_server.identity.identity import AddLimits
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.access import AccessLimits
+from credit_server.transport.handler import CallLimits
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
@@ -113,6 +114,7 @@ async def _caller(
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
     clock: Clock | None = None,
+    call_limits: CallLimits | None = None,
 ) -> AsyncIterator[Caller]:
     async with serving(
         store,
@@ -120,6 +122,7 @@ async def _caller(
         authenticator=authenticator,
         access_limits=access_limits,
         clock=clock,
+        call_limits=call_limits,
     ) as served:
         transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
         try:
@@ -172,15 +175,17 @@ async def _too_many_apps(call: str) -> None:
 
 async def _overloaded(call: str) -> None:
     if TODAY.methods[call].GetOptions().idempotency_level:
-        # Reads do not queue: the server turns them away when it stops.
-        async with serving() as served:
-            transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
-            served.server._gate.stopping = True
+        # Reads do not queue: the server rejects those beyond the calls that it may run.
+        store = HeldStore()
+        limits = CallLimits(message_bytes_max=4096, calls_max=1)
+        async with _caller(store, call_limits=limits) as caller:
+            running = asyncio.create_task(caller.add(1))
+            await store.entered.wait()
             try:
-                await Caller(transport).call(call)
+                await caller.call(call)
             finally:
-                served.server._gate.stopping = False
-                await transport.close()
+                store.released.set()
+                await running
         return
     store = HeldStore()
     async with _caller(store, CommitLimits(lanes=1, waiting_max=2)) as caller:

@@ -193,7 +193,7 @@ async def test_connections_that_get_too_old_fail_no_call(
 
 
 def _is_too_old(line: LogLine) -> bool:
-    return line["event"] == "connection closed" and line["reason"] == Closing.AGE
+    return bool(line["event"] == "connection closed" and line["reason"] == Closing.AGE)
 
 
 @pytest.mark.parametrize(

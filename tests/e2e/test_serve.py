@@ -349,7 +349,7 @@ async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_finds_no_se
 
 async def _read_until_it_fails(client: CreditClient) -> None:
     while True:  # calls that cross the GOAWAY are served
-        await client.balance(APP)
+        await client.balance(app_id=APP)
 
 
 async def test_the_last_answer_is_not_lost_on_a_client_that_reads_it_with_the_goodbye(

@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import betterproto2
@@ -150,16 +151,26 @@ class Wire:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, port: int, *, window: int = 65535, address: str = "127.0.0.1"
+        cls,
+        port: int = 0,
+        *,
+        window: int = 65535,
+        address: str = "127.0.0.1",
+        path: Path | None = None,
     ) -> AsyncIterator["Wire"]:
-        """Connects to a loopback port.
+        """Connects to a loopback port, or to a Unix domain socket.
 
         Args:
             port: The port.
             window: How many bytes of an answer the server may send before it has to wait.
             address: The loopback address that it comes from.
+            path: The socket, in place of the port.
         """
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        if path is None:
+            opened = asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        else:
+            opened = asyncio.open_unix_connection(path)
+        reader, writer = await opened
         wire = cls(reader, writer)
         wire.h2.initiate_connection()
         wire.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})

@@ -231,9 +231,7 @@ def fail(
     error: Exception
     if uncertain:
         error = ResultUnknown("the store did not report in time whether it has committed")
-    elif isinstance(reason, ClockSkewed):
-        error = reason
-    elif culprit:
+    elif isinstance(reason, ClockSkewed) or culprit:
         error = reason
     else:
         error = NotCommitted(str(reason))

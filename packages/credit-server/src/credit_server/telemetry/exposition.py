@@ -53,7 +53,7 @@ class _HttpServer(ThreadingMixIn, WSGIServer):
     # Any: what socketserver's base takes.
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log it; the base prints it, and where that fails the thread would end."""
-        log.warning("a request for metrics failed", exc_info=True)
+        log.warning("a request for metrics failed", exc_info=True)  # noqa: LOG014 - the base calls it in its handler
 
 
 class _HttpServerIPv6(_HttpServer):

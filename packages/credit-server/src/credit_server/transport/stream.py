@@ -10,6 +10,7 @@ from grpclib.config import Configuration
 from grpclib.protocol import Connection, Stream
 
 from credit_server.transport.frames import ServerFrames
+from credit_server.transport.peer import ServerPeer
 
 
 class ServerConnection(Connection):
@@ -31,6 +32,7 @@ class ServerConnection(Connection):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(frames, transport, config=config)
+        self._peer = ServerPeer(transport)
         self.silent = False
         self._lists_max = lists_max
         # Each is kept by the lists that hold it or wait for it.
@@ -48,6 +50,10 @@ class ServerConnection(Connection):
         if places is None:
             places = self._places[caller] = asyncio.Semaphore(self._lists_max)
         return places
+
+    def get_peer(self) -> ServerPeer:
+        """Return who is at the other end."""
+        return self._peer
 
     def flush(self) -> None:
         """Send what h2 has ready."""

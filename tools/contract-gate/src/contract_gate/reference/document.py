@@ -25,8 +25,8 @@ _HEAD = """\
 
 <!-- Made from contracts/ by `make generate`. Do not edit: change the comments of the contract. -->
 
-For each call: what it takes and returns, the errors that it may return, and an example for `buf curl`
-and for the SDK. The examples for the SDK run inside
+For each call: what it takes and returns, the errors that it may return, and an example for
+`buf curl` and for the SDK. The examples for the SDK run inside
 
 ```python
 from credit_client import CreditClient, InsufficientCredits
