@@ -87,7 +87,7 @@ async def test_all_connections_of_a_user_count_as_one_peer(server: GrpcServer, p
 async def test_stopping_removes_the_file_before_running_calls_have_ended(
     server: GrpcServer, path: Path
 ) -> None:
-    assert path.is_socket()
+    assert await asyncio.to_thread(path.is_socket)
     async with Wire.connect(path=path) as wire:
         stream_id, answer = wire.begin(call_headers(RUNNING), end=False)
         await wire.pong()
