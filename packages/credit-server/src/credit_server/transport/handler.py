@@ -238,7 +238,8 @@ class CallHandler(Handler):
             _check_te(fields)
             if call.too_long:
                 raise GRPCError(
-                    Status.RESOURCE_EXHAUSTED, f"{call.too_long}; no change was made: send less metadata"
+                    Status.RESOURCE_EXHAUSTED,
+                    f"{call.too_long}; no change was made: send less metadata",
                 )
             _check_values(headers)
             method = self.mapping.get(call.path)
