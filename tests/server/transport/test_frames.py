@@ -240,6 +240,15 @@ def test_a_buffer_is_read_in_slices() -> None:
     assert turns == [_SLICE_FRAMES, _SLICE_FRAMES, 1]
 
 
+def test_a_header_list_that_is_too_long_is_the_last_of_its_slice() -> None:
+    """It takes long to decode: other connections have their turn after it."""
+    long = CALL + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 4
+    server = frames()
+    assert len(server.receive_data(begin(1, headers=long) + begin(3) + begin(5))) == 1
+    assert server.has_more
+    assert len(server.receive_data(b"")) == 2
+
+
 def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
     """The frames that are to be sent: type, flags, stream, payload."""
     data = server.data_to_send()

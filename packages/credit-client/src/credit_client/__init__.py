@@ -4,6 +4,9 @@ async with CreditClient("localhost:50051") as credits:
     receipt = await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
 """
 
+import credit_client.private_names  # noqa: F401 - before what relies on them
+
+# isort: split
 from credit_models import (
     Balance,
     CreditTransaction,
