@@ -26,6 +26,8 @@ from grpclib.health.check import ServiceStatus
 from tests.server.transport.wire import Wire
 
 MESSAGE_BYTES_MAX = 4096
+# A busy machine lets the loop wait for seconds between two steps of a test.
+LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +83,7 @@ async def serving(
             standard_services(
                 CreditService(committer, store, audit, turns, credits_max=credits_max), status
             ),
-            limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+            limits=call_limits or LIMITS,
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
         )
