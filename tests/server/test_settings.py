@@ -72,6 +72,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "list_pages_at_once": ("2", 2),
     "list_wait_seconds_max": ("1.5", 1.5),
     "credits_max": ("5000", 5000),
+    "clock_skew_seconds_max": ("3.5", 3.5),
     "commit_lanes": ("3", 3),
     "commit_waiting_max": ("9", 9),
     "commit_wait_seconds_max": ("0.75", 0.75),
