@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from credit_client.errors import DeadlineExceeded
 from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 from grpclib.const import Status
+from hyperframe.frame import SettingsFrame
 from typer.testing import CliRunner, Result
 
 from tests.client.certificates import Authority
@@ -309,10 +311,27 @@ def test_the_help_and_the_readme_list_every_exit_code() -> None:
 
 
 def test_no_answer_in_time_has_its_exit_code() -> None:
+    def greet(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(SettingsFrame(0).serialize())
+            while connection.recv(65536):  # until the client gives up
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        thread = threading.Thread(target=greet, args=[silent])
+        thread.start()
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = credit("balance", "--app", "1", "--target", target, "--timeout", "2")
+        thread.join()
+    _refused(result, 7, "no answer within 2 s")
+
+
+def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         result = credit("balance", "--app", "1", "--target", target, "--timeout", "0.05")
-    _refused(result, 7, "no answer within 0.05 s")
+    _refused(result, 6, "no greeting within")
 
 
 @pytest.mark.parametrize(

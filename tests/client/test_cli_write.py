@@ -24,12 +24,14 @@ from credit_client.cli.exits import Exit, exit_of
 from credit_client.testing import FakeLedger
 from credit_models import CreditRequest, ErrorReason
 from credit_models.codec import WireError
+from hyperframe.frame import DataFrame, SettingsFrame
 from typer.testing import CliRunner
 
 from tests.client.served import Served
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INTRODUCTION = "credit: this command retries the write, and it counts once: "
 
 Serve = Callable[..., AbstractAsyncContextManager[int]]
@@ -301,12 +303,24 @@ def _in_process(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
+def _receive_message(connection: socket.socket) -> None:
+    """Read until a message has begun: the first frame DATA."""
+    received = b""
+    at = len(PREFACE)
+    while len(received) < at + 9 or received[at + 3] != DataFrame.type:
+        if len(received) >= at + 9:
+            at += 9 + int.from_bytes(received[at : at + 3])
+        else:
+            received += connection.recv(65536)
+
+
 def test_a_lost_connection_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang_up(server: socket.socket) -> None:
         for _ in range(2):  # attempts
             connection, _ = server.accept()
             with connection:
-                connection.recv(1)
+                connection.sendall(SettingsFrame(0).serialize())
+                _receive_message(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=hang_up, args=[server])

@@ -153,13 +153,17 @@ async def test_a_write_whose_handshake_never_ended_made_no_change_and_one_that_w
     raw_server: Callable[..., AbstractAsyncContextManager[Any]],
 ) -> None:
     outcomes = []
-    async with raw_server(lambda *_: None, first_bytes=b"") as silent:
-        for tls in (True, False):
-            async with CreditClient(f"127.0.0.1:{silent.port}", tls=tls) as client:
+    async with (
+        raw_server(lambda *_: None, first_bytes=b"") as silent,
+        raw_server(lambda *_: None) as greeting,
+    ):
+        # Nothing is sent before the server has greeted, by TLS or by HTTP/2.
+        for server, tls in ((silent, True), (silent, False), (greeting, False)):
+            async with CreditClient(f"127.0.0.1:{server.port}", tls=tls) as client:
                 with pytest.raises(DeadlineExceeded) as caught:
                     await client.add(**ADDITION, timeout_seconds=0.3)
             outcomes.append(caught.value.outcome)
-    assert outcomes == [Outcome.NO_CHANGE, Outcome.UNKNOWN]
+    assert outcomes == [Outcome.NO_CHANGE, Outcome.NO_CHANGE, Outcome.UNKNOWN]
 
 
 async def test_a_write_that_is_closed_under_way_may_have_taken_effect(scripted: Scripted) -> None:
