@@ -354,8 +354,7 @@ def _connect(made: Made) -> Transport:
     return connect(
         made.target,
         channels=settings.channels,
-        # A call that meets a silent address has the other half for another one.
-        connect_timeout_seconds=min(settings.connect_timeout_seconds, settings.timeout_seconds / 2),
+        connect_timeout_seconds=settings.connect_within_seconds,
         backoff=Backoff(
             initial_seconds=settings.retry_backoff_initial_seconds,
             max_seconds=settings.retry_backoff_max_seconds,

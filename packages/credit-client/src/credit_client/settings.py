@@ -11,6 +11,7 @@ from credit_client.keepalive import KEEPALIVE_TIMES
 from credit_client.target import Target
 
 TIMEOUT_SECONDS_MAX = 86_400.0
+_CONNECT_SECONDS_MIN = 1.0
 
 _Seconds = Annotated[float, Field(gt=0, le=TIMEOUT_SECONDS_MAX, allow_inf_nan=False)]
 
@@ -40,8 +41,8 @@ class ClientSettings(BaseSettings):
         retry_budget_ratio: The tokens that a successful call gives back.
         channels: The number of connections that calls are spread over. Where the target's name has
             several addresses, the connections are spread over these.
-        connect_timeout_seconds: The time to open a connection; half of `timeout_seconds` where that
-            is less, so that a call can still try another address.
+        connect_timeout_seconds: The time to open a connection, at most; see
+            `connect_within_seconds`.
         wait_for_ready: Whether a call waits, for as long as it has time, for a server that cannot
             be reached (gRPC's term). False: it then fails once `retry_attempts_max` attempts to
             connect have failed.
@@ -85,6 +86,16 @@ class ClientSettings(BaseSettings):
     tls_ca: Path | None = None
     tls_client_certificate: Path | None = None
     tls_client_key: Path | None = None
+
+    @property
+    def connect_within_seconds(self) -> float:
+        """The time to open a connection: at most half of a call's, but for a second in any case.
+
+        A call that meets a silent address has the other half for another one. Where calls have less
+        than two seconds, a connection that takes longer than a call serves the calls after it.
+        """
+        half = self.timeout_seconds / 2
+        return min(self.connect_timeout_seconds, max(half, _CONNECT_SECONDS_MIN))
 
     @property
     def encrypted(self) -> bool:

@@ -1,6 +1,8 @@
 """The address to listen on: whether it can be had, before anything is started for its sake."""
 
 import asyncio
+import errno
+import os
 
 from credit_server.unix_socket import socket_path, try_socket
 
@@ -19,8 +21,14 @@ async def try_address(host: str, port: int) -> None:
     if path is not None:
         try_socket(path)
         return
-    server = await asyncio.get_running_loop().create_server(
-        asyncio.Protocol, host, port, start_serving=False
-    )
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, host, port, start_serving=False
+        )
+    except OSError as error:
+        if error.errno is None and "could not bind on any address" in str(error):
+            # How asyncio names EADDRNOTAVAIL from Python 3.13 on.
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
+        raise
     server.close()
     await server.wait_closed()
