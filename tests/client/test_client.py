@@ -143,7 +143,8 @@ async def test_an_early_end_of_the_time_carries_the_key_too(scripted: Scripted) 
             {"target": "http://x:1"},
             (
                 "target: 'http://x:1' is not a server's address: write host:port,"
-                " [IPv6 address]:port, or a host name alone for port 50051"
+                " [IPv6 address]:port, a host name alone for port 50051, dns:///host:port,"
+                " or unix:path"
             ),
         ),
         ({"timeout_seconds": 0}, "timeout_seconds should be greater than 0"),

@@ -21,7 +21,7 @@ from credit_client import (
 from credit_client.grpc_stream import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
-from credit_models.codec import encode
+from credit_models.codec import WireCodec, encode
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
 
@@ -112,7 +112,7 @@ async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: R
 
 
 async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
-    async with _client(unused_tcp_port, retry_attempts_max=2) as client:
+    async with _client(unused_tcp_port, wait_for_ready=False, retry_attempts_max=2) as client:
         with pytest.raises(Unavailable, match=f"cannot connect to 127.0.0.1:{unused_tcp_port}"):
             await _add(client)
 
@@ -128,7 +128,7 @@ async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
 async def test_something_that_is_not_http2_is_unavailable(raw_server: Raw) -> None:
     async with (
         raw_server(write_well, first_bytes=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server,
-        _client(server.port, retry_attempts_max=2) as client,
+        _client(server.port, wait_for_ready=False, retry_attempts_max=2) as client,
     ):
         with pytest.raises(Unavailable, match="does not speak HTTP/2"):
             await _add(client)
@@ -353,7 +353,7 @@ async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection
 async def test_a_server_that_goes_away_and_returns_is_found_again(fake_server: Fake) -> None:
     service = FakeCreditService()
     async with fake_server(service) as port:
-        client = _client(port, channels=2, retry_attempts_max=2)
+        client = _client(port, channels=2, wait_for_ready=False, retry_attempts_max=2)
         await client.__aenter__()
         for _ in range(3):
             await _add(client)
@@ -474,3 +474,61 @@ async def test_a_lost_connection_leaves_the_task_s_cancellation_count_alone(
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+class Bug(Exception):
+    """Something that nobody has foreseen."""
+
+
+@pytest.mark.parametrize("error", [Bug("!"), RuntimeError("!"), TimeoutError("!"), OSError("!")])
+@pytest.mark.parametrize("place", ["encode", "decode"])
+async def test_an_unforeseen_error_of_this_process_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    async with raw_server(write_well) as server, _client(server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(WireCodec, place, fail)
+            with pytest.raises(type(error)) as caught:
+                await _add(client)
+            assert caught.value is error
+        assert await _add(client) == RECEIPT
+        assert len(server.connections) == 1
+
+
+async def test_an_unforeseen_error_inside_a_history_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, encode(Purchase(id="1")))
+        peer.trailers(stream_id)
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    async with raw_server(script) as server, _client(server.port) as client:
+        monkeypatch.setattr(WireCodec, "decode", fail)
+        with pytest.raises(Bug):
+            await anext(client.purchases(7))
+
+
+async def test_an_error_while_an_event_is_handled_reaches_the_event_loop(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    monkeypatch.setattr("credit_client.connection._Processor.process_data_received", fail)
+    async with (
+        raw_server(write_well) as server,
+        _client(server.port, retry_attempts_max=1) as client,
+    ):
+        with pytest.raises(Unavailable):
+            await _add(client)
+    assert isinstance(reported[0]["exception"], Bug)

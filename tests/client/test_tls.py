@@ -95,7 +95,7 @@ async def test_a_server_that_wants_a_client_certificate_is_told_apart(
     fake_server: FakeServer, authority: Authority, server_certificate: Issued
 ) -> None:
     context = server_context(server_certificate, clients=authority)
-    async with calling(fake_server, context, tls=authority.file) as client:
+    async with calling(fake_server, context, tls=authority.file, wait_for_ready=False) as client:
         with pytest.raises(Unavailable, match="as by a server that wants a client certificate"):
             await client.balance(1)
 
@@ -110,6 +110,7 @@ async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
         tls=authority.file,
         client_certificate=strange.certificate,
         client_key=strange.key,
+        wait_for_ready=False,
     ) as client:
         with pytest.raises(Unavailable, match="wants a client certificate, or another one"):
             await client.balance(1)
@@ -200,7 +201,7 @@ async def test_tls_1_2_is_refused_whoever_makes_the_context(
     with speaking_server(old) as port:
         async with CreditClient(f"127.0.0.1:{port}", tls=authority.file) as client:
             await _refused(client, r"TLS 1\.3, which is required")
-    async with calling(fake_server, old, tls=authority.file) as client:
+    async with calling(fake_server, old, tls=authority.file, wait_for_ready=False) as client:
         with pytest.raises(Unavailable, match="closed it during the TLS handshake"):
             await client.balance(1)
     own = ssl.create_default_context(cafile=authority.file)
@@ -272,6 +273,7 @@ async def test_a_renewed_client_certificate_is_used_by_the_next_connection(
         tls=authority.file,
         client_certificate=own.certificate,
         client_key=own.key,
+        wait_for_ready=False,
     ) as client:
         with pytest.raises(Unavailable, match="client certificate"):
             await client.balance(1)

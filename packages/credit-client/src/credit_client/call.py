@@ -12,6 +12,7 @@ from grpclib.const import Status
 from credit_client.bearer import Bearer
 from credit_client.correlation import current_request_id
 from credit_client.errors import ClientClosed, CreditError, DeadlineExceeded
+from credit_client.home import Home
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.request import RequestT, build
 from credit_client.retry import Backoff, RetryBudget, is_retryable
@@ -19,7 +20,7 @@ from credit_client.scope import Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
 from credit_client.target import Target
 from credit_client.tracing import CallSpan, Tracing
-from credit_client.transport import Answer, AttemptFailed, Method, ReplyT, Transport
+from credit_client.transport import Answer, AttemptFailed, Method, NotConnected, ReplyT, Transport
 
 Values = Mapping[str, int | str | None]
 
@@ -46,6 +47,7 @@ class Caller:
     An attempt has all the time that its call has left. A failure that may pass is repeated after a
     wait, with the same request id and the same request (so also the same idempotency key), while
     attempts, time and the retry budget last; otherwise the latest failure becomes the call's error.
+    While there is no connection nothing is sent, and the call waits for as long as it has time.
     A token that the server rejects is got anew once, and the call repeated if it is another one.
     """
 
@@ -60,11 +62,13 @@ class Caller:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self.home = Home()
         self._transport = transport
         self._bearer = bearer
         self._tracing = tracing or Tracing(Target.parse(settings.target))
         self._timeout_seconds = settings.timeout_seconds
         self._attempts_max = settings.retry_attempts_max
+        self._waits_for_ready = settings.wait_for_ready and settings.retry_attempts_max > 1
         self._backoff = Backoff(
             initial_seconds=settings.retry_backoff_initial_seconds,
             max_seconds=settings.retry_backoff_max_seconds,
@@ -104,7 +108,7 @@ class Caller:
         with _observed(call), self._closable() as scope, scope:
             while True:
                 try:
-                    async with asyncio.timeout(self._time_left(call)):
+                    async with asyncio.timeout(self._time_left(call)) as limit:
                         metadata = await self._metadata(call)
                         answer = await self._transport.unary(
                             method,
@@ -114,6 +118,8 @@ class Caller:
                             metadata=metadata,
                         )
                 except TimeoutError:
+                    if not limit.expired():
+                        raise  # of something else, that failed
                     raise _too_late(call) from call.failure
                 except AttemptFailed as failure:
                     await self._wait_or_raise(call, failure)
@@ -167,7 +173,7 @@ class Caller:
         with _observed(call), self._closable() as scope:
             with scope:
                 messages, message = await self._first(call, method, request)
-            async with aclosing(messages):
+            async with _ClosingAtHome(messages, self.home):
                 while message is not None:
                     yield message
                     call.deadline = self._clock() + call.timeout_seconds
@@ -179,7 +185,7 @@ class Caller:
     ) -> tuple[AsyncGenerator[ReplyT, None], ReplyT | None]:
         while True:
             try:
-                async with asyncio.timeout(self._time_left(call)):
+                async with asyncio.timeout(self._time_left(call)) as limit:
                     messages = self._transport.stream(
                         method,
                         request,
@@ -188,6 +194,8 @@ class Caller:
                     )
                     message = await anext(messages, None)
             except TimeoutError:
+                if not limit.expired():
+                    raise
                 raise _too_late(call) from call.failure
             except AttemptFailed as failure:
                 await self._wait_or_raise(call, failure)
@@ -198,9 +206,11 @@ class Caller:
 
     async def _next(self, call: _Call, messages: AsyncGenerator[ReplyT, None]) -> ReplyT | None:
         try:
-            async with asyncio.timeout(self._time_left(call)):
+            async with asyncio.timeout(self._time_left(call)) as limit:
                 return await anext(messages, None)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise _too_late(call) from None
         except AttemptFailed as failure:
             raise error_of(failure, request_id=call.request_id) from failure
@@ -233,7 +243,7 @@ class Caller:
 
     @contextmanager
     def _closable(self) -> Iterator[Scope]:
-        scope = Scope()
+        scope = Scope(self.home.check)
         self._scopes.add(scope)
         try:
             yield scope
@@ -245,13 +255,18 @@ class Caller:
 
     async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
         call.failure = failure
+        if isinstance(failure, NotConnected) and self._waits_for_ready:
+            await self._wait_for_connection(call, failure)
+            return
         call.attempts += 1
         if self._may_get_another_token(call, failure):
             call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
             return
         # The order matters: every failure that may pass is charged to the budget.
         repeat = (
-            is_retryable(failure) and self._budget.failed() and call.attempts < self._attempts_max
+            is_retryable(failure)
+            and self._budget.failed(failure.budget_tokens)
+            and call.attempts < self._attempts_max
         )
         wait_seconds = self._backoff.wait_seconds(
             attempts=call.attempts,
@@ -264,6 +279,18 @@ class Caller:
         call.span.repeated(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
 
+    async def _wait_for_connection(self, call: _Call, failure: NotConnected) -> None:
+        """Let the call come back: the transport holds it until it tries the next connection.
+
+        Raises:
+            DeadlineExceeded: The call has no time left.
+        """
+        if self._time_left(call) <= 0:
+            raise _too_late(call) from failure
+        call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
+        # A transport that fails at once must not keep the event loop from everything else.
+        await asyncio.sleep(0)
+
     def _may_get_another_token(self, call: _Call, failure: AttemptFailed) -> bool:
         if failure.status is not Status.UNAUTHENTICATED or self._bearer is None:
             return False
@@ -272,6 +299,18 @@ class Caller:
         call.token_rejected = call.token
         self._bearer.reject(call.token)
         return True
+
+
+class _ClosingAtHome(aclosing[AsyncGenerator[ReplyT, None]]):
+    """Closes a stream, unless its reader has moved to another event loop, where it must not."""
+
+    def __init__(self, messages: AsyncGenerator[ReplyT, None], home: Home) -> None:
+        super().__init__(messages)
+        self._home = home
+
+    async def __aexit__(self, *error: object) -> None:
+        self._home.check()
+        await super().__aexit__(*error)
 
 
 @contextmanager
@@ -289,6 +328,8 @@ def _observed(call: _Call) -> Iterator[None]:
 
 def _too_late(call: _Call) -> DeadlineExceeded:
     awaited = "token" if call.waits_for_token else "answer"
+    if isinstance(call.failure, NotConnected):
+        awaited = "connection"
     message = f"no {awaited} within {call.timeout_seconds:g} s"
     if call.failure is not None:
         # Its first clause: what the server advises after that is for who gets this failure alone.

@@ -19,6 +19,7 @@ from credit_client.errors import ClientClosed, CreditError, InvalidField, Protoc
 from credit_client.grpc_transport import connect
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.request import RequestT, describe
+from credit_client.retry import Backoff
 from credit_client.settings import ClientSettings
 from credit_client.tracing import Tracing
 from credit_client.transport import Answer, Method, Transport
@@ -33,7 +34,8 @@ class CreditClient:
 
     All methods raise `CreditError`s (`credit_client.errors` has the tree), `TypeError` where an
     argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
-    a day. Ids, `credits` and `created_by` are 1 to 4294967295.
+    a day. In another event loop, thread or process than the one that has opened the client they
+    raise `RuntimeError`, and send nothing. Ids, `credits` and `created_by` are 1 to 4294967295.
     """
 
     def __init__(
@@ -46,13 +48,15 @@ class CreditClient:
         client_key: FilePath | None = None,
         insecure: bool | None = None,
         timeout_seconds: float | None = None,
+        wait_for_ready: bool | None = None,
         settings: ClientSettings | None = None,
         transport: Transport | None = None,
     ) -> None:
         """Makes a client. Nothing is connected yet.
 
         Args:
-            target: `host:port`, `[::1]:port` or a host name; None for that of the settings.
+            target: `host:port`, `[::1]:port`, a host name, `dns:///host:port`, or `unix:path`;
+                None for that of the settings.
             token: Proves who calls: a token; the `Path` of a file that holds one, which is read
                 again when it has changed; or a function, async or not, that gets one. The function
                 is called when a token is needed, expires (where it is a JWT) or is rejected; its
@@ -63,6 +67,8 @@ class CreditClient:
             client_key: PEM file with its key, if it has a file of its own.
             insecure: Whether a token may be sent to another machine without TLS.
             timeout_seconds: The time of a whole call; None for that of the settings.
+            wait_for_ready: Whether calls wait, for as long as they have time, for a server that
+                cannot be reached; None for that of the settings.
             settings: The rest; None reads the `CREDIT_*` environment variables.
             transport: Takes the place of connections to `target`. For tests.
 
@@ -79,6 +85,7 @@ class CreditClient:
             client_key=client_key,
             insecure=insecure,
             timeout_seconds=timeout_seconds,
+            wait_for_ready=wait_for_ready,
         )
         if transport is None:
             self._made.check_token_is_safe()
@@ -98,6 +105,7 @@ class CreditClient:
             RuntimeError: It is open already.
         """
         if self._caller is not None:
+            self._caller.home.check()
             raise RuntimeError("the client is open already: share it, or make another one")
         self._transport = self._own_transport or _connect(self._made)
         self._caller = Caller(
@@ -114,8 +122,14 @@ class CreditClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the client and its connections; calls under way end with `ClientClosed`."""
+        """Closes the client and its connections; calls under way end with `ClientClosed`.
+
+        Raises:
+            RuntimeError: It was opened in another event loop or process. It stays open.
+        """
         caller, transport = self._caller, self._transport
+        if caller is not None:
+            caller.home.check()
         self._caller = self._transport = None
         if caller is not None and transport is not None:
             caller.close()
@@ -298,6 +312,11 @@ def _connect(made: Made) -> Transport:
     return connect(
         made.target,
         channels=settings.channels,
+        connect_timeout_seconds=settings.connect_within_seconds,
+        backoff=Backoff(
+            initial_seconds=settings.retry_backoff_initial_seconds,
+            max_seconds=settings.retry_backoff_max_seconds,
+        ),
         tls=made.tls,
         keepalive=KeepaliveTimes(
             period_seconds=settings.keepalive_seconds,

@@ -346,8 +346,9 @@ class StoreUnavailable(Unavailable):
 class DeadlineExceeded(CreditError):
     """The call's time ran out. Repeating may help, a write with the same idempotency key.
 
-    Where earlier attempts had failed, `__cause__` is the failure of the latest of them. This is not
-    raised as `Unavailable`, because the last attempt was sent and may have succeeded.
+    Where something had failed before, `__cause__` is the latest failure: of an attempt, or of the
+    connection that the call waited for. This is not `Unavailable`, because an attempt may have been
+    sent and have succeeded.
     """
 
     status = Status.DEADLINE_EXCEEDED
