@@ -331,7 +331,10 @@ def test_a_file_without_a_connection_string_starts_no_empty_ledger(
         parse(["--mongodb-uri-file", str(path)])
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost", "unix:/run/credit.sock"],
+)
 def test_a_loopback_address_is_taken(host: str) -> None:
     assert is_loopback(host)
     assert parse(["--host", host]).host == host
@@ -378,6 +381,12 @@ def test_half_of_what_belongs_together_is_refused(name: str) -> None:
 def test_an_algorithm_that_is_not_safe_is_refused(algorithms: str) -> None:
     with pytest.raises(ValidationError, match="token_algorithms"):
         parse(["--token-algorithms", algorithms])
+
+
+@pytest.mark.parametrize("host", ["unix:", "unix://run/credit.sock", "unix:" + "a" * 108])
+def test_a_socket_without_a_usable_path_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="unix:"):
+        parse([f"--host={host}"])
 
 
 def test_no_address_is_not_loopback() -> None:

@@ -35,6 +35,7 @@ from credit_server.transport.page_turns import PageTurns
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
+from credit_server.unix_socket import socket_path
 
 log = structlog.get_logger("credit_server")
 
@@ -131,7 +132,9 @@ async def serve(settings: ServerSettings) -> None:
                 connections=_connection_limits(settings),
                 access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
                 observer=telemetry.calls(
-                    services, server_address=settings.host, server_port=settings.port
+                    services,
+                    server_address=socket_path(settings.host) or settings.host,
+                    server_port=0 if socket_path(settings.host) else settings.port,
                 ),
                 writes=committer,
             )
@@ -195,12 +198,20 @@ def _protection(settings: ServerSettings) -> str:
     if settings.identities_file is not None:
         parts.append("client certificates")
     if not settings.has_identities:
-        reach = "this machine" if is_loopback(settings.host) else "the network: INSECURE"
-        parts.append(f"no identities, open to all of {reach}")
+        parts.append(f"no identities, open to {_reach(settings.host)}")
     return ", ".join(parts)
 
 
+def _reach(host: str) -> str:
+    if socket_path(host) is not None:
+        return "all who may write to the socket's file"
+    return "all of this machine" if is_loopback(host) else "all of the network: INSECURE"
+
+
 def _address(host: str, port: int) -> str:
+    path = socket_path(host)
+    if path is not None:
+        return f"unix:{path}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -356,12 +367,25 @@ async def _listen(server: GrpcServer, settings: ServerSettings, tls: ssl.SSLCont
 
 
 def _not_listening(settings: ServerSettings, error: OSError) -> StartError:
+    path = socket_path(settings.host)
+    if path is not None:
+        return _no_socket(path, error)
     remedy = {
         errno.EADDRINUSE: "another program uses it: choose another with --port, or 0 for any",
         errno.EACCES: "ports below 1024 need privileges: choose another with --port",
         errno.EADDRNOTAVAIL: "this machine does not have that address: see --host",
     }.get(error.errno or 0, "see --host and --port")
     return StartError(f"Cannot listen on {settings.host} port {settings.port}: {remedy}.")
+
+
+def _no_socket(path: str, error: OSError) -> StartError:
+    remedy = {
+        errno.EADDRINUSE: "another server listens there: stop it, or choose another path",
+        errno.EEXIST: "there is a file that is no socket: remove it, or choose another path",
+        errno.ENOENT: "its folder does not exist: make it",
+        errno.EACCES: "its folder cannot be written to: see its permissions",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StartError(f"Cannot listen on unix:{path}: {remedy}. See --host.")
 
 
 async def _keep_running(mongod: EmbeddedMongod) -> None:

@@ -2,10 +2,11 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from credit_server.settings.connection import ConnectionSettings
 from credit_server.settings.units import Count, Seconds
+from credit_server.unix_socket import socket_path
 
 _PREFIX_BYTES = 5
 """What gRPC writes before each message: whether it is compressed, and its length."""
@@ -14,7 +15,10 @@ _PREFIX_BYTES = 5
 class TransportSettings(ConnectionSettings):
     """Where the server listens, and what it takes from whom."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: str = Field(
+        default="127.0.0.1",
+        description="address to listen on; unix:PATH: a Unix domain socket, which needs no port",
+    )
     port: int = Field(
         default=50051, ge=0, le=65535, description="port to listen on; 0: one that is free"
     )
@@ -63,6 +67,12 @@ class TransportSettings(ConnectionSettings):
     grace_seconds: Seconds = Field(
         default=20.0, description="how long running calls have to finish when the server stops"
     )
+
+    @field_validator("host")
+    @classmethod
+    def _socket_has_a_path(cls, host: str) -> str:
+        socket_path(host)
+        return host
 
     @model_validator(mode="after")
     def _longest_message_can_arrive(self) -> Self:

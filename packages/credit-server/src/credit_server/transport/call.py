@@ -26,6 +26,7 @@ from h2.exceptions import StreamClosedError
 from credit_server.identity import Identity
 from credit_server.transport.compression import ACCEPTED, inflate
 from credit_server.transport.observer import UNOBSERVED, CallObservation
+from credit_server.transport.peer import ServerPeer
 from credit_server.transport.stream import server_stream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
@@ -66,15 +67,17 @@ class Call(Stream[Received, Sent]):
 
     @property
     def host(self) -> str:
-        """The peer's address; empty where the connection has none."""
-        address = self.peer.addr()
-        return "" if address is None else address[0]
+        """What counts as one peer for limits: see `ServerPeer.address`."""
+        return self._server_peer.address
 
     @property
     def peer_name(self) -> str:
-        """The peer's address and port, for the log."""
-        address = self.peer.addr()
-        return "" if address is None else f"{address[0]}:{address[1]}"
+        """The peer, for the log: see `ServerPeer.name`."""
+        return self._server_peer.name
+
+    @property
+    def _server_peer(self) -> ServerPeer:
+        return server_stream(self._stream).connection.get_peer()
 
     # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
     @property

@@ -22,6 +22,7 @@ from credit_server.transport.frames import FloodError, ServerFrames
 from credit_server.transport.handler import CallHandler
 from credit_server.transport.header_log import without_bytes
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.peer import ServerPeer
 from credit_server.transport.processor import ServerProcessor, without_stillborn
 from credit_server.transport.stream import ServerConnection, server_stream
 
@@ -63,9 +64,8 @@ class ServerProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: the socket is open, and its TLS handshake done."""
         self._transport = cast(asyncio.Transport, transport)
-        name = transport.get_extra_info("peername") or ("",)
-        self._address = str(name[0])
-        self.peer = ":".join(map(str, name[:2]))
+        peer = ServerPeer(self._transport)
+        self._address, self.peer = peer.address, peer.name
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             # RFC 9113, section 3.2: over TLS, HTTP/2 is agreed on by ALPN.

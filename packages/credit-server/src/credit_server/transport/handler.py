@@ -381,13 +381,12 @@ def _log_call(
     path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
 ) -> None:
     unanswered = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "GONE"
-    peer = call.peer.addr()
     fields = {
         "method": path,
         "status": call.outcome or unanswered,
         "milliseconds": round(seconds * 1000, 3),
         "request_id": call.request_id,
-        "peer": None if peer is None else f"{peer[0]}:{peer[1]}",
+        "peer": call.peer_name or None,
     }
     # Writing to a client that has gone, or has given up the call, is no fault of anybody's.
     gone = isinstance(error, H2ProtocolError) and not call.outcome

@@ -22,6 +22,7 @@ from credit_server.transport.handshake import on_failed_handshake
 from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.observer import UNOBSERVED, CallObserver
+from credit_server.unix_socket import SocketFile, socket_path
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class GrpcServer(Server):
             overdue=self._gate.overdue,
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._socket_file: SocketFile | None = None
         self._h2_config = H2Configuration(
             client_side=False,
             # Any byte is a letter in it: one odd header does not end a connection's other calls.
@@ -101,10 +103,10 @@ class GrpcServer(Server):
 
     @property
     def port(self) -> int:
-        """The port that is listened on, once started."""
+        """The port that is listened on, once started; 0 for a Unix domain socket."""
         # uvloop's server is not asyncio's, and has the same attribute.
-        port: int = self._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        return port
+        name = self._server.sockets[0].getsockname()  # type: ignore[union-attr]
+        return name[1] if isinstance(name, tuple) else 0
 
     async def start(  # type: ignore[override] # of grpclib's many arguments only those in use
         self, host: str, port: int, *, ssl: tls.SSLContext | None = None
@@ -112,8 +114,8 @@ class GrpcServer(Server):
         """Listen.
 
         Args:
-            host: The address to listen on.
-            port: The port; 0 for one that is free.
+            host: The address to listen on, or `unix:path`.
+            port: The port; 0 for one that is free. Not used for a Unix domain socket.
             ssl: What TLS is spoken with; None: none is.
 
         Raises:
@@ -123,14 +125,26 @@ class GrpcServer(Server):
         handshake_seconds = self._connection_limits.handshake_seconds if ssl else None
         if ssl is not None:
             on_failed_handshake(ssl, self.connections.failed_handshake)
-        self._server = await self._loop.create_server(
-            self._protocol_factory,
-            host,
-            port,
-            backlog=_BACKLOG,
-            ssl=ssl,
-            ssl_handshake_timeout=handshake_seconds,
-        )
+        path = socket_path(host)
+        if path is None:
+            self._server = await self._loop.create_server(
+                self._protocol_factory,
+                host,
+                port,
+                backlog=_BACKLOG,
+                ssl=ssl,
+                ssl_handshake_timeout=handshake_seconds,
+            )
+        else:
+            # The loops' own way removes any socket at the path, also one that is listened on.
+            self._socket_file = SocketFile(path, backlog=_BACKLOG)
+            self._server = await self._loop.create_unix_server(
+                self._protocol_factory,
+                sock=self._socket_file.socket,
+                backlog=_BACKLOG,
+                ssl=ssl,
+                ssl_handshake_timeout=handshake_seconds,
+            )
         self._server_closed_fut = self._loop.create_future()
         self._sweep()
 
@@ -138,7 +152,14 @@ class GrpcServer(Server):
         """Stop listening and cancel the calls that run; `stop` is the kind way."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        self._stop_listening()
         super().close()
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._socket_file is not None:
+            self._socket_file.remove()
 
     def _sweep(self) -> None:
         self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -153,7 +174,7 @@ class GrpcServer(Server):
         assert self._server is not None  # noqa: S101 - for the type checker
         self._gate.stopping = True
         self._backpressure.stop()
-        self._server.close()
+        self._stop_listening()
         try:
             async with asyncio.timeout(grace_seconds):
                 await self._gate.wait_idle()

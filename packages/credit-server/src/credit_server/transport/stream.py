@@ -9,6 +9,7 @@ from grpclib.config import Configuration
 from grpclib.protocol import Connection, Stream
 
 from credit_server.transport.frames import ServerFrames
+from credit_server.transport.peer import ServerPeer
 
 
 class ServerConnection(Connection):
@@ -31,10 +32,15 @@ class ServerConnection(Connection):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(frames, transport, config=config)
+        self._peer = ServerPeer(transport)
         self.silent = False
         self.places = asyncio.Semaphore(lists_max)
         self.moved = clock()
         self.clock = clock
+
+    def get_peer(self) -> ServerPeer:
+        """Return who is at the other end."""
+        return self._peer
 
     def flush(self) -> None:
         """Send what h2 has ready."""
