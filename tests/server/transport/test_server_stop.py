@@ -72,6 +72,7 @@ async def test_a_new_call_on_an_old_connection_is_unavailable(on_loop: OnLoop) -
                 answer = await wire.call(method, message)
                 assert answer.status is Status.UNAVAILABLE
                 assert "shutting down" in answer.sentence
+                assert (answer.headers | answer.trailers)["credit-going-away"] == "1"
                 info, retry = answer.details
                 assert isinstance(info, ErrorInfo)
                 assert info.reason == "OVERLOADED"

@@ -40,6 +40,9 @@ _RETRY_STORE_SECONDS = 1.0
 """A replica set takes some seconds to elect a primary, and a server to be replaced."""
 _STOPPING = "the server is shutting down"
 
+GOING_AWAY = "credit-going-away"
+"""Trailing metadata: the connection serves its running calls, and no new one."""
+
 
 def unauthenticated(sentence: str) -> GRPCError:
     """Refuse a call that proves no identity.
@@ -223,6 +226,8 @@ def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ..
     sentence = _STOPPING if stopping else "the server has more calls than it can answer in time"
     error = _overloaded(sentence, retry_steps * _RETRY_STEP_SECONDS)
     details = StatusDetailsCodec().encode(error.status, error.message, error.details)
+    # A proper GOAWAY would end the client's running calls: h2 takes no frame after it.
+    leaving = ((GOING_AWAY, "1"),) if stopping else ()
     return (
         (":status", "200"),
         ("content-type", "application/grpc+proto"),
@@ -230,6 +235,7 @@ def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ..
         ("grpc-status", str(error.status.value)),
         ("grpc-message", encode_grpc_message(str(error.message))),
         ("grpc-status-details-bin", encode_bin_value(details).decode("ascii")),
+        *leaving,
     )
 
 
