@@ -247,3 +247,8 @@ async def test_without_an_sdk_nothing_is_sent(scripted: Scripted, written: Answe
     transport = scripted(written)
     await Caller(transport, ClientSettings()).unary(methods.ADD, ADD)
     assert transport.sent[0].metadata == {}
+
+
+def test_a_unix_domain_socket_is_named_by_its_path_and_has_no_port() -> None:
+    tracing = Tracing(Target.parse("unix:/run/credit.sock"))
+    assert tracing._server == {"rpc.system.name": "grpc", "server.address": "/run/credit.sock"}
