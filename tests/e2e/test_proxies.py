@@ -1,6 +1,7 @@
 """The configurations of `deploy/proxy` with the real proxies, and callers that never retry."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -108,6 +109,18 @@ async def serves(target: str) -> None:
                 return
 
 
+async def serves_http2(port: int) -> None:
+    """Waits until a proxy listens, and calls nobody behind it."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
 @asynccontextmanager
 async def calling(callers: Callers) -> AsyncIterator[None]:
     """Has all callers call for as long as the context lasts."""
@@ -196,45 +209,69 @@ def _is_too_old(line: LogLine) -> bool:
     return bool(line["event"] == "connection closed" and line["reason"] == Closing.AGE)
 
 
-@pytest.mark.parametrize(
-    ("name", "without"),
-    [
-        *(pytest.param(name, "", id=name) for name in PROXIES),
-        pytest.param(
-            "envoy", "max_concurrent_streams: 200\n", id="envoy without a limit on streams"
-        ),
-    ],
-)
-async def test_many_calls_at_once_on_a_new_connection_are_all_served(
+@pytest.mark.parametrize("name", PROXIES)
+async def test_many_calls_at_once_are_all_served(
     name: str,
-    without: str,
     tmp_path: Path,
     unused_tcp_port: int,
     store_options: list[str],
     credit_server_process: StartServer,
 ) -> None:
     program(name)
-    servers = [await credit_server_process(*store_options) for _ in range(2)]
+    ports = [(await credit_server_process(*store_options)).port for _ in range(2)]
     target = f"127.0.0.1:{unused_tcp_port}"
-    ports = [server.port for server in servers]
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports, without=without)
-        )
+    async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
+        await _write_all_at_once(target)
+
+
+async def test_many_calls_that_come_before_envoy_has_read_the_settings_are_all_served(
+    tmp_path: Path,
+    unused_tcp_port: int,
+    store_options: list[str],
+    credit_server_process: StartServer,
+) -> None:
+    """With an Envoy that knows no limit, and retries nothing."""
+    program("envoy")
+    server = await credit_server_process(*store_options)
+    target = f"127.0.0.1:{unused_tcp_port}"
+    async with running_proxy(
+        "envoy",
+        tmp_path,
+        port=unused_tcp_port,
+        servers=[server.port, server.port],
+        without=[
+            r"\n +max_concurrent_streams: 200",
+            r"\n +retry_policy:.*?(?=\n +http_filters:)",
+            r"\n +health_checks:.*?(?=\n +circuit_breakers:)",
+        ],
+    ):
+        await serves_http2(unused_tcp_port)
+        # The kernel completes the handshake, and Envoy sends all that it has.
+        server.send(signal.SIGSTOP)
+        writing = asyncio.create_task(_write_all_at_once(target))
+        await asyncio.sleep(1)
+        assert not writing.done()
+        server.send(signal.SIGCONT)
+        await writing
+
+
+async def _write_all_at_once(target: str) -> None:
+    async with AsyncExitStack() as stack:
+        options = [[*NO_RETRIES, ("grpc.channel_id", each)] for each in range(10)]
         channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(target, options=[*NO_RETRIES, ("grpc.channel_id", each)])
-            )
-            for each in range(10)
+            await stack.enter_async_context(grpc.aio.insecure_channel(target, options=each))
+            for each in options
         ]
-        reads = [
-            unary(channel, "GetUserCredits", partial(decode, UserCredits)) for channel in channels
+        writes = [unary(channel, "AddCredits", partial(decode, Empty)) for channel in channels]
+        requests = [
+            CreditRequest(user_id=user_id, app_id=1, credits=1, created_by=1)
+            for user_id in range(1, BURST + 1)
         ]
-        answers = await asyncio.gather(
+        await asyncio.gather(
             *(
-                reads[user_id % len(reads)](encode(UserId(user_id=user_id)), timeout=120)
-                for user_id in range(1, BURST + 1)
+                writes[request.user_id % len(writes)](encode(request), timeout=120)
+                for request in requests
             )
         )
-    assert [answer.user_id for answer in answers] == list(range(1, BURST + 1))
+        assert await _balance(target) == BURST
