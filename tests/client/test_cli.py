@@ -330,7 +330,7 @@ def test_no_answer_in_time_has_its_exit_code() -> None:
 def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        result = credit("balance", "--app", "1", "--target", target, "--timeout", "0.05")
+        result = credit("balance", "--app", "1", "--target", target, "--timeout", "2.5")
     _refused(result, 6, "no greeting within")
 
 
