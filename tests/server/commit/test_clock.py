@@ -81,10 +81,13 @@ def test_a_jump_of_the_clock_is_noticed_at_once_and_without_a_new_comparison(jum
 
 def test_a_pause_between_reading_two_clocks_is_no_skew() -> None:
     clocks = Clocks()
+
+    def monotonic() -> float:
+        clocks.go_on(30)
+        return clocks.monotonic
+
     clock = Clock(
-        skew_seconds_max=LIMIT_SECONDS,
-        wall=lambda: clocks.wall,
-        monotonic=lambda: (clocks.go_on(30), clocks.monotonic)[1],
+        skew_seconds_max=LIMIT_SECONDS, wall=lambda: clocks.wall, monotonic=monotonic
     )
     clock.compare(clocks.reading())
     clock.now()
