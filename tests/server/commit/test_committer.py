@@ -1,13 +1,15 @@
 """Group commit on a store that fails on demand: nothing is lost, nothing is done twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import pytest
 from credit_server.commit import (
+    ClockSkewed,
     CommitLimits,
     Committer,
     Ending,
@@ -35,10 +37,13 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
+    Rejected,
     StoreUnavailable,
     Unit,
 )
 from structlog.testing import capture_logs
+
+from tests.server.clocks import LIMIT_SECONDS, NOON, Clocks
 
 LIMITS = CommitLimits(
     lanes=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
@@ -515,6 +520,177 @@ async def test_a_contended_batch_is_given_up_as_a_whole_in_its_time(store: Scrip
     assert {type(result) for result in results} == {NotCommitted}
     # Each part is tried on its own once at least; none of them gets the whole time again.
     assert len(store.script.batches) < 200
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a fault"), Rejected("a fault")], ids=["bug", "rejected"]
+)
+async def test_an_unforeseen_error_of_the_store_is_given_up_after_a_few_attempts(
+    store: ScriptedStore, error: Exception
+) -> None:
+    store.script.write = [error] * 10_000
+    with capture_logs():  # it would draw the variables of each traceback
+        async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+            results = await asyncio.gather(
+                *(committer.submit(add(store, user=n)) for n in range(1, 257)),
+                return_exceptions=True,
+            )
+            assert len(store.script.batches) <= 12
+            store.script.write = []
+            assert isinstance(await committer.submit(add(store)), Receipt)
+    assert {type(result) for result in results} == {NotCommitted, type(error)}
+    assert sum(isinstance(result, NotCommitted) for result in results) == 253
+
+
+async def test_an_unforeseen_error_out_of_a_commit_is_not_reported_as_failed(
+    store: ScriptedStore,
+) -> None:
+    store.script.after = [RuntimeError("the answer cannot be decoded")]
+    async with Committer(store, replace(LIMITS, retry_seconds=0)) as committer:
+        with pytest.raises(ResultUnknown):
+            await committer.submit(add(store, 5, key="k"))
+    async with Committer(store, LIMITS) as committer:
+        again = await committer.submit(add(store, 5, key="k"))
+    assert isinstance(again, Receipt)
+    assert again.replayed
+    assert len(await history(store)) == 1
+
+
+async def test_an_unforeseen_error_out_of_a_commit_is_looked_into(store: ScriptedStore) -> None:
+    store.script.after = [RuntimeError("the answer cannot be decoded")]
+    async with Committer(store, LIMITS) as committer:
+        receipt = await committer.submit(add(store, 5))
+    assert isinstance(receipt, Receipt)
+    assert not receipt.replayed
+    assert await history(store) == [receipt.transaction]
+
+
+class _Broken(NoObserver):
+    """Has a bug in what it is told of batches, or of refusals."""
+
+    def __init__(self, name: str) -> None:
+        setattr(self, name, self._fail)
+
+    def _fail(self, *_: object) -> None:
+        raise RuntimeError("a bug")
+
+
+async def test_a_lane_that_ends_by_a_bug_answers_who_waits_and_takes_in_nothing_more(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    committer = Committer(store, replace(LIMITS, lanes=1), observer=_Broken("batch_settled"))
+    await committer.__aenter__()
+    settled = asyncio.create_task(committer.submit(add(store)))
+    await store.script.held.wait()
+    waiting = asyncio.create_task(committer.submit(add(store)))
+    await asyncio.sleep(0)
+    store.script.hold.set()
+    assert isinstance(await settled, Receipt)
+    with pytest.raises(Stopping):
+        await waiting
+    with pytest.raises(Stopping):
+        await committer.submit(add(store))
+    with pytest.raises(RuntimeError, match="a bug"):
+        await committer.__aexit__(None, None, None)
+    assert committer.waiting == 0
+    assert len(await history(store)) == 1
+
+
+async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
+    store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("credit_server.commit.entry.Entry.waits", fail)
+    committer = Committer(store, replace(LIMITS, lanes=1))
+    await committer.__aenter__()
+    for result in await asyncio.gather(
+        *(committer.submit(add(store)) for _ in range(3)), return_exceptions=True
+    ):
+        assert isinstance(result, Stopping)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await committer.__aexit__(None, None, None)
+    assert await history(store) == []
+
+
+async def test_a_lane_that_is_cancelled_while_it_commits_reports_the_result_as_unknown(
+    store: ScriptedStore,
+) -> None:
+    lanes: list[asyncio.Task[None]] = []
+
+    def start(part: str, body: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        lanes.append(asyncio.create_task(body, name=part))
+        return lanes[-1]
+
+    store.script.hold = asyncio.Event()
+    committer = Committer(store, replace(LIMITS, lanes=1), start=start)
+    await committer.__aenter__()
+    under_way = asyncio.create_task(committer.submit(add(store)))
+    await store.script.held.wait()
+    waiting = asyncio.create_task(committer.submit(add(store)))
+    await asyncio.sleep(0)
+    lanes[0].cancel()
+    with pytest.raises(ResultUnknown):
+        await under_way
+    with pytest.raises(Stopping):
+        await waiting
+
+
+async def test_a_clock_that_is_skewed_refuses_writes_until_it_agrees_again(
+    store: ScriptedStore,
+) -> None:
+    clocks = Clocks()
+    clock = clocks.clock()
+    clock.compare(clocks.reading())
+    async with Committer(store, LIMITS, clock=clock) as committer:
+        clocks.wall += 3600
+        with pytest.raises(ClockSkewed):
+            await committer.submit(add(store))
+        clocks.wall -= 3600
+        receipt = await committer.submit(add(store))
+    assert isinstance(receipt, Receipt)
+    assert receipt.transaction.created_at == NOON
+    assert await history(store) == [receipt.transaction]
+
+
+async def test_a_clock_that_jumps_while_a_write_waits_refuses_it(store: ScriptedStore) -> None:
+    clocks = Clocks()
+    clock = clocks.clock()
+    clock.compare(clocks.reading())
+    store.script.hold = asyncio.Event()
+    async with Committer(store, replace(LIMITS, lanes=1), clock=clock) as committer:
+        first = asyncio.create_task(committer.submit(add(store)))
+        await store.script.held.wait()
+        second = asyncio.create_task(committer.submit(add(store)))
+        await asyncio.sleep(0)
+        clocks.wall += 3600
+        store.script.hold.set()
+        assert isinstance(await first, Receipt)
+        with pytest.raises(ClockSkewed):
+            await second
+    assert [entry.created_at for entry in await history(store)] == [NOON]
+
+
+async def test_one_server_with_a_wrong_clock_does_not_date_the_entries_of_the_others(
+    store: ScriptedStore,
+) -> None:
+    ahead, sound = Clocks(), Clocks()
+    ahead.wall += 3600  # and not compared: as a server before this release
+    clock = sound.clock()
+    clock.compare(sound.reading())
+    async with (
+        Committer(store, LIMITS, clock=ahead.clock()) as wrong,
+        Committer(store, LIMITS, clock=clock) as right,
+    ):
+        await right.submit(add(store))
+        await wrong.submit(add(store))
+        await right.submit(add(store))
+        sound.go_on(60)
+        await right.submit(add(store))
+    times = [(entry.created_at - NOON).total_seconds() for entry in await history(store)]
+    assert times == [0, 3600, pytest.approx(LIMIT_SECONDS, abs=0.002), 60]
 
 
 async def test_lost_connections_do_not_take_a_batch_apart(store: ScriptedStore) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from credit_server.doctor.finding import Finding, Verdict
 from credit_server.doctor.store import check_store
+from credit_server.store.clock import ClockOffset
 from credit_server.store.facts import (
-    Clock,
     MajorityWrite,
     Member,
     Privilege,
@@ -35,7 +35,7 @@ WELL = StoreFacts(
     topology=Topology.REPLICA_SET,
     has_primary=True,
     version="7.0.35",
-    clock=Clock(ahead_seconds=0.01, uncertainty_seconds=0.02),
+    clock=ClockOffset(least_seconds=-0.01, most_seconds=0.03),
     members=_members("D", "D", "D"),
     majority_journaled=True,
     compatibility_version="7.0",
@@ -67,7 +67,7 @@ def test_everything_that_is_not_ok_says_what_to_do() -> None:
         WELL,
         has_primary=False,
         version="4.4.0",
-        clock=Clock(ahead_seconds=-60, uncertainty_seconds=0),
+        clock=ClockOffset(least_seconds=-60, most_seconds=-60),
         members=_members("D", "L", "L"),
         majority_journaled=False,
         transaction_lifetime_seconds=60,
@@ -188,13 +188,29 @@ def test_transactions_that_are_left_open_do_not_block_for_long(
         (1.1, 0.0, WARNING),
         (-1.1, 0.0, WARNING),
         (1.4, 0.5, OK),  # as far as can be told
-        (30.1, 0.0, FAILS),
+        (2.1, 0.0, FAILS),
+        (-2.1, 0.0, FAILS),
         (-31.0, 0.5, FAILS),
     ],
 )
 def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> None:
-    clock = Clock(ahead_seconds=ahead, uncertainty_seconds=uncertainty)
+    clock = ClockOffset(least_seconds=ahead - uncertainty, most_seconds=ahead + uncertainty)
     assert _found(replace(WELL, clock=clock), "clock").verdict is verdict
+
+
+def test_the_clocks_are_judged_by_the_limit_of_the_settings() -> None:
+    facts = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
+    verdicts = [
+        next(
+            finding.verdict
+            for finding in check_store(
+                facts, embedded=False, database="credit", skew_seconds_max=limit
+            )
+            if finding.check == "clock"
+        )
+        for limit in (2.0, 4.0, 10.0)
+    ]
+    assert verdicts == [FAILS, WARNING, OK]
 
 
 @pytest.mark.parametrize(

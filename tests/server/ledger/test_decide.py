@@ -335,3 +335,28 @@ def test_a_replay_changes_nothing_however_late_it_comes(
         command, entry = data.draw(st.sampled_from(answered))
         again = replace(command, transaction_id="another")
         assert decide(current, again, entry, NOW) == Replayed(transaction=entry)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [
+        (timedelta(0), timedelta(0)),
+        (timedelta(seconds=3), timedelta(seconds=3)),  # another server within the limit
+        (timedelta(seconds=4), timedelta(seconds=4)),
+        (timedelta(hours=1), timedelta(seconds=4)),  # a clock that was wrong
+        (timedelta(days=40_000), timedelta(seconds=4)),
+    ],
+)
+def test_an_account_with_a_time_of_the_future_does_not_hand_it_on(
+    ahead: timedelta, expected: timedelta
+) -> None:
+    latest = NOW + timedelta(seconds=4)
+    outcome = decide(account(updated_at=NOW + ahead), ADD, None, NOW, latest)
+    assert isinstance(outcome, Accepted)
+    assert outcome.transaction.created_at == NOW + expected
+    assert outcome.account.updated_at == NOW + expected
+    # The next entry has the time of its own day again.
+    later = NOW + timedelta(minutes=1)
+    following = decide(outcome.account, ADD, None, later, later + timedelta(seconds=4))
+    assert isinstance(following, Accepted)
+    assert following.transaction.created_at == later

@@ -40,6 +40,8 @@ class Supervisor:
             body: What to run.
         """
         task = self._group.create_task(self._run(part, body), name=part)
+        # Of a task that is cancelled before its first step the body never runs.
+        task.add_done_callback(lambda _: body.close())
         self._parts.append(task)
         return task
 

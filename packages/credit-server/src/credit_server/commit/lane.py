@@ -181,8 +181,7 @@ class Lane:
         for entry in self._under_way:
             entry.settle(ResultUnknown("the server failed while it committed the write"))
         for entry in self._waiting:
-            if entry.waits():
-                entry.settle(Stopping("the server fails and shuts down"))
+            entry.settle(Stopping("the server fails and shuts down"))
         self._waiting.clear()
 
     async def _run_batch(self, batch: Sequence[Entry]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from credit_server.doctor.audit_log import check_audit_log
 from credit_server.doctor.books import check_books, not_looked_at, unread
 from credit_server.doctor.connection_string import check_connection_string
+from credit_server.doctor.dates import check_dates
 from credit_server.doctor.finding import Finding, fails, ok
 from credit_server.doctor.machine import (
     DirectoryFacts,
@@ -26,12 +27,13 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, 
 from credit_server.settings import ServerSettings, unknown_variables
 from credit_server.store.connection_string import Client
 from credit_server.store.facts import StoreFacts
+from credit_server.store.future import future_entries
 from credit_server.store.inspection import connected, inspect
 from credit_server.store.port import StoreError
 from credit_server.store.sample import SampleLimits, sample_books
 
 _SECONDS_OF_SUMS = 0.5
-"""The part of the store's time limit that one sum over all accounts may take."""
+"""The part of the store's time limit that one sum over all accounts, or one search, may take."""
 
 
 async def examine(settings: ServerSettings) -> list[Finding]:
@@ -87,29 +89,42 @@ async def _check_store(uri: str, settings: ServerSettings, *, embedded: bool) ->
     try:
         async with connected(uri, timeout_seconds=seconds) as client:
             facts = await inspect(client, database=database, timeout_seconds=seconds)
-            findings = check_store(facts, embedded=embedded, database=database)
-            findings.append(await _check_books(client, facts, settings))
-            return findings
+            findings = check_store(
+                facts,
+                embedded=embedded,
+                database=database,
+                skew_seconds_max=settings.clock_skew_seconds_max,
+            )
+            return findings + await _check_books(client, facts, settings)
     except StoreError as error:
         return [unreachable(str(error))]
 
 
-async def _check_books(client: Client, facts: StoreFacts, settings: ServerSettings) -> Finding:
+async def _check_books(
+    client: Client, facts: StoreFacts, settings: ServerSettings
+) -> list[Finding]:
     if facts.schema is None:
-        return not_looked_at("the store has no schema that could be checked")
+        return [not_looked_at("the store has no schema that could be checked")]
     if facts.schema.drift:
-        return not_looked_at("the schema is not what it should be")
+        return [not_looked_at("the schema is not what it should be")]
+    seconds = settings.store_timeout_seconds * _SECONDS_OF_SUMS
     limits = SampleLimits(
         accounts_max=100,
         history_max=200,
         counted_max=100_000,
         apps_max=10,
         summed_max=100_000,
-        sums_seconds=settings.store_timeout_seconds * _SECONDS_OF_SUMS,
+        sums_seconds=seconds,
     )
+    database = settings.mongodb_database
     try:
-        return check_books(
-            await sample_books(client, database=settings.mongodb_database, limits=limits)
+        sample = await sample_books(client, database=database, limits=limits)
+        future = await future_entries(
+            client,
+            database=database,
+            tolerance_seconds=settings.clock_skew_seconds_max,
+            search_seconds=seconds,
         )
     except StoreError as error:
-        return unread(str(error))
+        return [unread(str(error))]
+    return [check_books(sample), check_dates(future)]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.store.facts import Privilege, StoreFacts, Topology
 
-_CLOCK_WARNING_SECONDS = 1.0
-_CLOCK_FAILS_SECONDS = 30.0
+_CLOCK_WARNING_SHARE = 0.5
+"""Of the difference at which a server refuses writes."""
 
 _TRANSACTION_LIFETIME_SECONDS_MAX = 15
 """A transaction that a killed server leaves open keeps its users from writing for that long."""
@@ -33,13 +33,16 @@ _NEEDED = {
 }
 
 
-def check_store(facts: StoreFacts, *, embedded: bool, database: str) -> list[Finding]:
+def check_store(
+    facts: StoreFacts, *, embedded: bool, database: str, skew_seconds_max: float = 2.0
+) -> list[Finding]:
     """Judge a store.
 
     Args:
         facts: What is known of it.
         embedded: Whether it is this server's own, of one node by intent and on loopback.
         database: The name of the ledger's database.
+        skew_seconds_max: By how much the clocks may differ before a server refuses writes.
     """
     return [
         *_reachable(facts),
@@ -49,7 +52,7 @@ def check_store(facts: StoreFacts, *, embedded: bool, database: str) -> list[Fin
         *_durability(facts),
         *_version(facts, embedded=embedded),
         *_transaction_lifetime(facts),
-        *_clock(facts),
+        *_clock(facts, skew_seconds_max),
         *_schema(facts),
         *_privileges(facts, database),
     ]
@@ -217,17 +220,21 @@ def _transaction_lifetime(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, f"is limited to {seconds} s")
 
 
-def _clock(facts: StoreFacts) -> Iterator[Finding]:
+def _clock(facts: StoreFacts, skew_seconds_max: float) -> Iterator[Finding]:
     check = "clock"
-    clock = facts.clock
-    apart = abs(clock.ahead_seconds) - clock.uncertainty_seconds
-    side = "ahead of" if clock.ahead_seconds > 0 else "behind"
-    found = f"MongoDB's clock is {abs(clock.ahead_seconds):.1f} s {side} this machine's"
+    skew = facts.clock.certain_seconds
+    side = "ahead of" if skew > 0 else "behind"
+    found = f"this machine's clock is {abs(skew):.1f} s {side} MongoDB's, at least"
     remedy = "keep both machines' time with NTP"
-    if apart > _CLOCK_FAILS_SECONDS:
-        yield fails(check, found, remedy)
-    elif apart > _CLOCK_WARNING_SECONDS:
-        yield warning(check, found, remedy)
+    if abs(skew) > skew_seconds_max:
+        yield fails(
+            check,
+            f"{found}; CREDIT_CLOCK_SKEW_SECONDS_MAX is {skew_seconds_max:g}, so a server here"
+            " refuses writes",
+            remedy,
+        )
+    elif abs(skew) > skew_seconds_max * _CLOCK_WARNING_SHARE:
+        yield warning(check, f"{found}; at {skew_seconds_max:g} s writes are refused", remedy)
     else:
         yield ok(check, "MongoDB's agrees with this machine's")
 

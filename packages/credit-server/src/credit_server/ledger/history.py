@@ -25,7 +25,7 @@ class Transaction:
         balance_after: The balance in the app after it, 0 to 2**32 - 1.
         sequence: Counts the user's transactions over all apps: 1, 2, 3 and so on without a gap.
         created_at: When it was decided, UTC, in whole milliseconds; never before the user's
-            previous transaction.
+            previous transaction, unless no sound clock can have given that one its time.
         created_by: Who asked for it.
         key: The client's idempotency key; empty when it sent none.
         purchase_id: The purchase that it paid for; empty for an ADD.

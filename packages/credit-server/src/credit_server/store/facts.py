@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from credit_server.store.clock import ClockOffset
+
 
 class Topology(Enum):
     """What is behind a connection string; the values are for people."""
@@ -33,19 +35,6 @@ class Member:
     votes: int
     arbiter: bool
     up: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clock:
-    """How a server's clock differs from this machine's.
-
-    Attributes:
-        ahead_seconds: By how much it is ahead; negative when it is behind.
-        uncertainty_seconds: How far that may be off: half of the round trip.
-    """
-
-    ahead_seconds: float
-    uncertainty_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +89,7 @@ class StoreFacts:
         topology: What it is.
         has_primary: Whether there is a primary that takes writes.
         version: The server's version.
-        clock: The clock of the server that was asked.
+        clock: How this machine's clock stands to that of the server that was asked.
         members: The replica set's members.
         majority_journaled: The set's `writeConcernMajorityJournalDefault`.
         compatibility_version: The feature compatibility version.
@@ -116,7 +105,7 @@ class StoreFacts:
     topology: Topology
     has_primary: bool
     version: str
-    clock: Clock
+    clock: ClockOffset
     members: tuple[Member, ...] | None = None
     majority_journaled: bool | None = None
     compatibility_version: str | None = None

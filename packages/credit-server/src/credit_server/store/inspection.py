@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from bson.codec_options import CodecOptions
@@ -23,9 +22,9 @@ from pymongo.read_preferences import Nearest
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
+from credit_server.store.clock import ClockOffset, reading_of
 from credit_server.store.connection_string import Client, open_client
 from credit_server.store.facts import (
-    Clock,
     MajorityWrite,
     Member,
     Privilege,
@@ -211,19 +210,17 @@ def _path(document: _Answer | None, *names: str) -> Any:
     return found
 
 
-async def _clock(client: Client) -> Clock:
-    """Compare clocks: the server's answer was made somewhere within the round trip."""
-    clocks = []
+async def _clock(client: Client) -> ClockOffset:
+    """Compare clocks as a server does; of some answers the quickest says most."""
+    offsets = []
     for _ in range(_HELLOS):
-        before = datetime.now(UTC)
-        began = time.perf_counter()
+        asked_at = time.monotonic()
         hello = await _ask(client, "hello")
-        half = (time.perf_counter() - began) / 2
-        # BSON's dates are UTC; a command's answer is decoded without the zone.
-        there = hello["localTime"].replace(tzinfo=UTC)
-        ahead = (there - before).total_seconds() - half
-        clocks.append(Clock(ahead_seconds=ahead, uncertainty_seconds=half))
-    return min(clocks, key=lambda clock: clock.uncertainty_seconds)
+        reading = reading_of(hello, asked_at=asked_at, answered_at=time.monotonic())
+        before = time.monotonic()
+        wall = time.time()
+        offsets.append(reading.offset(wall, before, time.monotonic()))
+    return min(offsets, key=lambda offset: offset.most_seconds - offset.least_seconds)
 
 
 async def _majority_write(client: Client, database: str, timeout_seconds: float) -> MajorityWrite:

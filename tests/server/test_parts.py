@@ -1,0 +1,221 @@
+"""A bug in any part that runs beside the calls ends the server, and no caller waits in vain."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from credit_models import CreditRequest
+from credit_server import app
+from credit_server.commit import Committer, Stopping
+from credit_server.commit.lane import Lane
+from credit_server.embedded import EmbeddedMongod
+from credit_server.errors import PartFailed
+from credit_server.ledger import Add
+from credit_server.store.port import Unit
+from credit_server.telemetry import HealthWatch
+from credit_server.telemetry.exposition import _HttpServer
+from credit_server.telemetry.process_metrics import ProcessMetrics
+from credit_server.transport.backpressure import Backpressure
+from credit_server.transport.connections import Connections
+from credit_server.transport.gate import LoopLag
+from credit_server.transport.server import GrpcServer
+from grpclib.const import Status
+from grpclib.health.check import ServiceStatus
+from structlog.testing import capture_logs
+
+from tests.server.test_app import Mongod, SchemaStore, _serving, _settings
+from tests.server.transport.serving import until
+from tests.server.transport.wire import Wire
+
+REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+
+
+class HeldStore(SchemaStore):
+    """Holds the first unit of work until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.released = asyncio.Event()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        self.entered.set()
+        await self.released.wait()
+        async with super().begin() as unit:
+            yield unit
+
+
+@dataclass
+class Running:
+    """A server that runs, and what a bug is to be brought into.
+
+    Attributes:
+        patch: Brings bugs in.
+        store: Its store.
+        mongod: Stands for its embedded mongod.
+        broken: The metric of the event loop fails once it is set.
+        made: The server's own objects, by class.
+    """
+
+    patch: pytest.MonkeyPatch
+    store: HeldStore
+    mongod: Mongod
+    broken: asyncio.Event
+    made: dict[type, Any]  # Any: each is of its own class
+
+    def break_method(self, owner: type, name: str) -> None:
+        """Has a method raise from now on."""
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        self.patch.setattr(owner, name, fail)
+
+
+def _break_lane(running: Running) -> None:
+    running.break_method(Lane, "_take")
+    running.store.released.set()  # it takes the next batch once this one is settled
+
+
+def _break_health(running: Running) -> None:
+    running.break_method(HealthWatch, "_log_clock")
+
+
+def _break_loop_metric(running: Running) -> None:
+    running.broken.set()
+
+
+def _break_metrics_thread(running: Running) -> None:
+    running.break_method(_HttpServer, "service_actions")
+
+
+def _break_sweep(running: Running) -> None:
+    running.break_method(Connections, "sweep")
+
+
+def _break_backpressure(running: Running) -> None:
+    running.break_method(Backpressure, "end_round")
+    running.made[GrpcServer]._backpressure.refused(informed=True)
+
+
+def _break_lag(running: Running) -> None:
+    running.break_method(LoopLag, "_beat")
+    lag = running.made[GrpcServer]._gate._lag
+    lag._due = None
+    lag.watch()
+
+
+def _break_mongod(running: Running) -> None:
+    running.break_method(Mongod, "restart")
+    running.mongod.deaths.put_nowait("killed")
+
+
+PARTS: dict[str, Callable[[Running], None]] = {
+    "lane 1 of the writes": _break_lane,
+    "the health watch": _break_health,
+    "the metric of the event loop": _break_loop_metric,
+    "the server of the metrics": _break_metrics_thread,
+    "the check of connections": _break_sweep,
+    "the rationing of streams": _break_backpressure,
+    "the measure of the event loop": _break_lag,
+    "the embedded mongod": _break_mongod,
+}
+
+
+@asynccontextmanager
+async def _running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[Running, int, "asyncio.Task[None]"]]:
+    made: dict[type, Any] = {}
+    for kind in (GrpcServer, Committer, ServiceStatus):
+
+        def make(*arguments: Any, kind: type = kind, **options: Any) -> Any:
+            made[kind] = kind(*arguments, **options)
+            return made[kind]
+
+        monkeypatch.setattr(app, kind.__name__, make)
+    broken = asyncio.Event()
+
+    async def watch_loop(_: ProcessMetrics) -> None:
+        await broken.wait()
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ProcessMetrics, "watch_loop", watch_loop)
+    monkeypatch.setattr("credit_server.transport.server._SWEEP_SECONDS", 0.01)
+    running = Running(monkeypatch, HeldStore(), Mongod(), broken, made)
+    settings = _settings(grace_seconds=0.05)
+    async with _serving(monkeypatch, running.store, running.mongod, settings) as (port, task):
+        yield running, port, task
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_bug_in_a_part_ends_the_server_and_answers_who_waits(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as logged:
+        async with _running(monkeypatch) as (running, port, task), Wire.connect(port) as wire:
+            status, committer = running.made[ServiceStatus], running.made[Committer]
+            assert status.__status__() is True
+            under_way = asyncio.create_task(wire.call("AddCredits", REQUEST))
+            await running.store.entered.wait()
+            waiting = asyncio.create_task(wire.call("AddCredits", REQUEST))
+            await until(lambda: committer.waiting == 2)
+            PARTS[part](running)
+            answers = [await under_way, await waiting]
+            assert status.__status__() is False
+            running.store.released.set()
+            with pytest.raises(PartFailed, match=part) as caught:
+                await task
+    assert caught.value.part == part
+    failed = [line for line in logged if line["event"] == "a part of the server has failed"]
+    assert (failed[0]["part"], failed[0]["log_level"]) == (part, "error")
+    # Nobody waits for ever, and what was answered is true.
+    for answer in answers:
+        if answer.status is not Status.OK:
+            assert answer.status is Status.UNAVAILABLE
+            assert "no change was made" in answer.sentence or "may or may not" in answer.sentence
+    account = await running.store.account(7)
+    written = 0 if account is None else account.revision
+    certain = sum(answer.status is Status.OK for answer in answers)
+    open_ = sum("may or may not" in answer.sentence for answer in answers)
+    assert certain <= written <= certain + open_
+
+
+async def test_a_write_for_a_lane_that_has_ended_is_refused_until_the_server_has_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with capture_logs():
+        async with _running(monkeypatch) as (running, _port, task):
+            running.break_method(Lane, "_take")
+            committer = running.made[Committer]
+            running.store.released.set()
+            add = Add(
+                user_id=7, app_id=1, credits=1, created_by=1, key="", transaction_id="0" * 24
+            )
+            for _ in range(2):
+                with pytest.raises(Stopping):
+                    await committer.submit(add)
+            with pytest.raises(PartFailed):
+                await task
+
+
+async def test_the_watcher_of_the_embedded_mongod_that_fails_is_reported(tmp_path: Path) -> None:
+    class Process:
+        pid = 1
+
+        async def wait(self) -> None:
+            raise RuntimeError("a bug")
+
+        async def end(self, *, timeout_seconds: float) -> None:
+            """Has ended."""
+
+    mongod = EmbeddedMongod(data_dir=tmp_path)
+    mongod._serve(Process(), 1)  # type: ignore[arg-type] # stands for a process
+    with pytest.raises(RuntimeError, match="a bug"):
+        await mongod.wait_exited()
+    await mongod.stop()
