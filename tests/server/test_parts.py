@@ -194,9 +194,7 @@ async def test_a_write_for_a_lane_that_has_ended_is_refused_until_the_server_has
             running.break_method(Lane, "_take")
             committer = running.made[Committer]
             running.store.released.set()
-            add = Add(
-                user_id=7, app_id=1, credits=1, created_by=1, key="", transaction_id="0" * 24
-            )
+            add = Add(user_id=7, app_id=1, credits=1, created_by=1, key="", transaction_id="0" * 24)
             for _ in range(2):
                 with pytest.raises(Stopping):
                     await committer.submit(add)

@@ -30,7 +30,7 @@ async def _for_ever() -> None:
 @pytest.mark.parametrize("body", [_raises, _returns, _waits_for_what_is_cancelled])
 async def test_a_part_that_ends_by_itself_is_logged_and_ends_the_server(body: object) -> None:
     assert callable(body)
-    with capture_logs() as logged, pytest.raises(PartFailed, match="the clockwork") as caught:
+    with capture_logs() as logged, pytest.raises(PartFailed, match="the clockwork") as caught:  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor, supervisor.parts_needed():
             sound = supervisor.start("the sound one", _for_ever())
             supervisor.start("the clockwork", body())
@@ -71,7 +71,7 @@ async def test_a_part_that_fails_while_the_server_stops_is_an_error_too() -> Non
         await event.wait()
         raise RuntimeError("a bug")
 
-    with pytest.raises(PartFailed, match="a bug"):
+    with pytest.raises(PartFailed, match="a bug"):  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor:
             async with supervisor.parts_needed():
                 part = supervisor.start("a part", fails_late())
@@ -80,14 +80,14 @@ async def test_a_part_that_fails_while_the_server_stops_is_an_error_too() -> Non
 
 
 async def test_the_first_of_several_failures_is_the_reason() -> None:
-    with pytest.raises(PartFailed, match="the first"):
+    with pytest.raises(PartFailed, match="the first"):  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor:
             supervisor.failed("the first", RuntimeError("a bug"))
             supervisor.failed("the second", RuntimeError("a bug"))
 
 
 async def test_an_error_of_the_body_is_raised_as_it_is() -> None:
-    with pytest.raises(LookupError, match="the body"):
+    with pytest.raises(LookupError, match="the body"):  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor:
             part = supervisor.start("a part", _for_ever())
             raise LookupError("the body")
@@ -98,7 +98,7 @@ async def test_a_timer_whose_callback_raises_is_reported() -> None:
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    with pytest.raises(PartFailed, match="the clockwork"):
+    with pytest.raises(PartFailed, match="the clockwork"):  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor:
             Timers(supervisor.failed).later(0, "the clockwork", fail)
             await supervisor.failure

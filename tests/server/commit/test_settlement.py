@@ -1,4 +1,4 @@
-"""One time limit and few attempts for a batch and all its parts; each caller learns what is certain."""
+"""One time limit and few attempts for a batch and its parts; callers learn what is certain."""
 
 import asyncio
 import math
@@ -66,13 +66,13 @@ class Settled:
         error = self.fault(commands)
         if error is not None:
             raise error
-        return [
-            decide(Account.empty(command.user_id), command, None, NOON) for command in commands
-        ]
+        return [decide(Account.empty(command.user_id), command, None, NOON) for command in commands]
 
     async def settle(self, users: Sequence[int], limits: RetryLimits) -> None:
         loop = asyncio.get_running_loop()
-        entries = [Entry(_add(user, number), loop.create_future()) for number, user in enumerate(users)]
+        entries = [
+            Entry(_add(user, number), loop.create_future()) for number, user in enumerate(users)
+        ]
         settlement = Settlement(self.attempt, limits, random=Random(7), observer=NoObserver())
         await settlement.settle(entries)
         self.attempts = settlement.attempts
@@ -85,9 +85,7 @@ class Settled:
 
 
 def _add(user: int, number: int) -> Add:
-    return Add(
-        user_id=user, app_id=1, credits=1, created_by=1, key="", transaction_id=f"t{number}"
-    )
+    return Add(user_id=user, app_id=1, credits=1, created_by=1, key="", transaction_id=f"t{number}")
 
 
 def settled(
@@ -108,7 +106,9 @@ def settled(
     [RuntimeError("a fault of the store"), Rejected("a fault of the store")],
     ids=["bug", "rejected"],
 )
-@pytest.mark.parametrize("users", [range(BATCH), [7] * BATCH, [1, 2] * 128], ids=["many", "one", "two"])
+@pytest.mark.parametrize(
+    "users", [range(BATCH), [7] * BATCH, [1, 2] * 128], ids=["many", "one", "two"]
+)
 def test_an_error_that_hits_everything_is_recognised_after_a_few_attempts(
     error: Exception, users: Sequence[int]
 ) -> None:
@@ -212,7 +212,9 @@ def test_what_no_attempt_can_have_committed_is_not_committed_and_the_rest_is_unk
     assert batch.answered(NotCommitted) == set(range(128, BATCH))
 
 
-def test_a_command_that_may_have_been_committed_is_unknown_also_where_it_fails_alone_later() -> None:
+def test_a_command_that_may_have_been_committed_is_unknown_also_where_it_fails_alone_later() -> (
+    None
+):
     fails = iter([CommitUnknown("no word")] + [RuntimeError("a bug")] * BATCH)
     batch = settled(lambda _: next(fails), limits=FOR_EVER)
     assert batch.answered(ResultUnknown) == set(range(BATCH))

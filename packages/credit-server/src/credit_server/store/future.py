@@ -1,4 +1,4 @@
-"""Finds entries of the history that are dated after the store's time, for `credit-server doctor`."""
+"""Finds history entries dated after the store's time, for `credit-server doctor`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,9 +71,9 @@ async def future_entries(
         hello = await client.admin.command("hello")
         store_time = hello["localTime"].replace(tzinfo=UTC)
         after = store_time + timedelta(seconds=tolerance_seconds)
-        transactions = client.get_database(
-            database, codec_options=CodecOptions(tz_aware=True)
-        )[schema.CREDIT_TRANSACTIONS]
+        transactions = client.get_database(database, codec_options=CodecOptions(tz_aware=True))[
+            schema.CREDIT_TRANSACTIONS
+        ]
         dated = {"created_at": {"$gt": after}}
         found = await _found(
             transactions, {"_id": {"$gte": ObjectId.from_datetime(after)}, **dated}

@@ -1,0 +1,49 @@
+"""Brings faults into a real server process: code that its Python runs before anything else."""
+
+from pathlib import Path
+
+_CLOCK = """
+import time
+from pathlib import Path
+
+def moved(real=time.time, file=Path({file!r})):
+    return real() + float(file.read_text())
+
+time.time = moved
+"""
+
+_BUG = """
+import {module}
+
+{kind} fail(*_):
+    raise RuntimeError("a bug that a test has injected")
+
+{module}.{target} = fail
+"""
+
+
+class MovedClock:
+    """A wall clock that is off by as many seconds as a file says; monotonic clocks are not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock-seconds"
+        self.move(0)
+        _inject(folder, _CLOCK.format(file=str(self._file)))
+        self.environment = {"PYTHONPATH": str(folder)}
+
+    def move(self, seconds: float) -> None:
+        """Set by how much the clock is ahead; negative: behind."""
+        written = self._file.with_suffix(".new")
+        written.write_text(str(seconds))
+        written.replace(self._file)  # at once: the server reads it again and again
+
+
+def with_bug(folder: Path, module: str, target: str, *, coroutine: bool = False) -> dict[str, str]:
+    """Return the variables of a server in which a function, or a coroutine, raises."""
+    kind = "async def" if coroutine else "def"
+    _inject(folder, _BUG.format(module=module, target=target, kind=kind))
+    return {"PYTHONPATH": str(folder)}
+
+
+def _inject(folder: Path, code: str) -> None:
+    (folder / "sitecustomize.py").write_text(code)

@@ -1,0 +1,51 @@
+"""A server in which a part fails ends by itself, with an error that says so."""
+
+import asyncio
+from pathlib import Path
+
+from credit_models import CreditRequest
+from grpclib.const import Status
+
+from tests.e2e.injected import with_bug
+from tests.e2e.server_process import running_server
+from tests.server.transport.wire import Wire
+
+ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+FAILED = "a part of the server has failed"
+
+
+async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an_answer(
+    tmp_path: Path, store_options: list[str]
+) -> None:
+    environment = with_bug(tmp_path, "credit_server.commit.pace", "Pace.end")
+    async with (
+        running_server(
+            tmp_path, *store_options, "--log-format", "json", environment=environment
+        ) as server,
+        Wire.connect(server.port) as wire,
+    ):
+        calls = [asyncio.create_task(wire.call("AddCredits", ADD)) for _ in range(20)]
+        answers = [await call for call in calls]
+        assert {answer.status for answer in answers} <= {Status.OK, Status.UNAVAILABLE}
+        assert await server.wait() == 1
+        failed = next(line for line in server.log if line["event"] == FAILED)
+        assert (failed["part"], failed["level"]) == ("lane 1 of the writes", "error")
+        assert "a bug that a test has injected" in failed["exception"]
+        said = server.stderr.read_text().splitlines()[-1]
+        assert said.startswith("credit-server: The server has stopped because a part of it failed")
+
+
+async def test_another_part_that_fails_ends_the_server_too(
+    tmp_path: Path, store_options: list[str]
+) -> None:
+    environment = with_bug(
+        tmp_path,
+        "credit_server.telemetry.process_metrics",
+        "ProcessMetrics.watch_loop",
+        coroutine=True,
+    )
+    async with running_server(
+        tmp_path, *store_options, "--log-format", "json", environment=environment
+    ) as server:
+        assert await server.wait() == 1
+        assert "the metric of the event loop" in server.stderr.read_text().splitlines()[-1]
