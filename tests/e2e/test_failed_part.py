@@ -1,6 +1,7 @@
 """A server in which a part fails ends by itself, with an error that says so."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from credit_models import CreditRequest
@@ -28,11 +29,13 @@ async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an
         answers = [await call for call in calls]
         assert {answer.status for answer in answers} <= {Status.OK, Status.UNAVAILABLE}
         assert await server.wait() == 1
-        failed = next(line for line in server.log if line["event"] == FAILED)
+        lines = server.stderr.read_text().splitlines()
+        failed = next(json.loads(line) for line in lines if FAILED in line)
         assert (failed["part"], failed["level"]) == ("lane 1 of the writes", "error")
         assert "a bug that a test has injected" in failed["exception"]
-        said = server.stderr.read_text().splitlines()[-1]
-        assert said.startswith("credit-server: The server has stopped because a part of it failed")
+        assert lines[-1].startswith(
+            "credit-server: The server has stopped because a part of it failed"
+        )
 
 
 async def test_another_part_that_fails_ends_the_server_too(
