@@ -51,4 +51,6 @@ async def test_another_part_that_fails_ends_the_server_too(
         tmp_path, *store_options, "--log-format", "json", environment=environment
     ) as server:
         assert await server.wait() == 1
-        assert "the metric of the event loop" in server.stderr.read_text().splitlines()[-1]
+        last = server.stderr.read_text().splitlines()[-1]
+        assert last.startswith("credit-server: The server has stopped because a part of it")
+        assert "the metric of the event loop" in last
