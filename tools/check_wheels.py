@@ -1,11 +1,10 @@
-"""Builds every package's wheel into `dist/` and installs each as a user would, in empty environments.
+"""Builds every package's wheel into `dist/`, and installs each in empty environments.
 
-A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. `dist/` can then
-be given to pip: `pip install --find-links dist credit-client`. Each package is also installed from this
-repository by its git URL, as far as it is committed.
+A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. pip takes
+the wheels from there: `pip install --find-links dist credit-client`. Each package is also installed
+from this repository by its git URL, as far as it is committed.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,8 @@ def main() -> None:
     Raises:
         SystemExit: A wheel cannot be built, is incomplete or does not work.
     """
-    shutil.rmtree(DIST, ignore_errors=True)
+    for old in DIST.glob("*.whl"):
+        old.unlink()
     for package in PACKAGES:
         _run(
             UV,
