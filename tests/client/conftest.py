@@ -15,6 +15,7 @@ from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed, Method
 from credit_models import Empty, Receipt
 from credit_models.codec import encode
+from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
@@ -44,6 +45,10 @@ class Sent:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+class Unsent(AttemptFailed):
+    """An attempt that fails before it is sent."""
+
+
 Outcome = Answer[object] | AttemptFailed | list[object] | asyncio.Event
 
 
@@ -71,6 +76,7 @@ class ScriptedTransport:
         request_id: str,
         timeout_seconds: float | None,
         metadata: Mapping[str, str],
+        sending: Callable[[], None],
     ) -> Any:
         self.sent.append(
             Sent(
@@ -81,13 +87,16 @@ class ScriptedTransport:
                 metadata=metadata,
             )
         )
-        match self._next():
+        outcome = self._next()
+        if not isinstance(outcome, Unsent):
+            sending()
+        match outcome:
             case asyncio.Event() as reached:
                 reached.set()
                 await asyncio.Event().wait()
             case AttemptFailed() as failure:
                 raise failure
-            case outcome:
+            case _:
                 return outcome
         return None
 
@@ -128,6 +137,11 @@ class ScriptedTransport:
 @pytest.fixture
 def scripted() -> Callable[..., ScriptedTransport]:
     return lambda *outcomes: ScriptedTransport(outcomes=list(outcomes))
+
+
+@pytest.fixture
+def unsent() -> AttemptFailed:
+    return Unsent(Status.UNAVAILABLE, "cannot connect")
 
 
 @pytest.fixture

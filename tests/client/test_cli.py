@@ -1,10 +1,10 @@
 """The `credit` command: what it prints, and the exit codes that scripts build on."""
 
-import asyncio
 import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,52 +19,19 @@ import pytest
 from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.errors import DeadlineExceeded
-from credit_client.testing import FakeCreditService
 from credit_client.transport import AttemptFailed
-from credit_models import CreditRequest, ErrorReason
+from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 from grpclib.const import Status
-from grpclib.events import RecvRequest
+from hyperframe.frame import SettingsFrame
 from typer.testing import CliRunner, Result
 
 from tests.client.certificates import Authority
+from tests.client.served import Served
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
 README = Path(__file__).parents[2] / "packages/credit-client/README.md"
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
 USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
-
-
-class Served:
-    """A fake service in a thread of its own, because the command has an event loop of its own."""
-
-    def __init__(self, serve: Callable[..., AbstractAsyncContextManager[int]]) -> None:
-        self.authorizations: list[object] = []
-        self.service = FakeCreditService()
-        self._serve = serve
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._ready = threading.Event()
-        self.port = 0
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._run()])
-
-    async def _run(self) -> None:
-        async with self._serve(self.service, received=self._note) as self.port:
-            self._ready.set()
-            await self._stop.wait()
-
-    async def _note(self, event: RecvRequest) -> None:
-        if "authorization" in event.metadata:
-            self.authorizations.append(event.metadata["authorization"])
-
-    def __enter__(self) -> "Served":
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture
@@ -109,6 +76,16 @@ def test_lists_give_a_json_line_for_each_entry(served: Served) -> None:
     assert json.loads(purchase)["report_name"] == "Report"
 
 
+def test_a_list_starts_after_a_sequence(served: Served) -> None:
+    for _ in range(3):
+        credit(*ADD)
+    after = credit("transactions", "--user", "7", "--after", "1").stdout.splitlines()
+    assert [json.loads(line)["sequence"] for line in after] == [2, 3]
+    _refused(
+        credit("purchases", "--user", "7", "--after", "-1"), 2, "after_sequence must be 0 or more"
+    )
+
+
 def test_tables_have_aligned_columns(served: Served) -> None:
     credit(*ADD)
     credit(*USE)
@@ -123,7 +100,10 @@ def test_tables_have_aligned_columns(served: Served) -> None:
 
 def test_names_cannot_steer_the_terminal(served: Served) -> None:
     credit(*ADD)
-    credit(*USE[:7], "--name", "\x1b[2Jcleared\nline", "--report", "r1", "--credits", "5")
+    # An entry that was written before names had rules.
+    name = "\x1b[2Jcleared\nline"
+    purchase = PurchaseRequest(user_id=7, app_id=1, report_name=name, credits=5, created_by=1)
+    served.service.ledger.use(purchase)
     _, row = credit("purchases", "--user", "7", "-o", "table").stdout.splitlines()
     assert row.endswith(r"\x1b[2Jcleared\nline")
 
@@ -136,6 +116,17 @@ def _refused(result: Result, code: int, words: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def _uncertain(result: Result, code: int, words: str) -> list[str]:
+    """Check how a write ended whose result is not known, and return the words of the retry."""
+    assert result.exit_code == code
+    assert result.stdout == ""
+    sentence, retry = result.stderr.splitlines()
+    assert words in sentence
+    intro, _, command = retry.partition(" once: ")
+    assert intro == "credit: this command retries the write, and it counts"
+    return shlex.split(command)
+
+
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit(*USE), 3, "5 credits are needed and 0 are there")
     _refused(credit(*ADD[:-1], "0"), 2, "credits must be 1 to 4294967295, got 0")
@@ -146,17 +137,44 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit("balance", "--app", "1"), 6, "(request ")
 
 
-def test_a_write_that_may_have_happened_says_how_to_repeat_it(served: Served) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([*ADD, "--key", "order-7\r"], "idempotency_key must not begin or end with white space"),
+        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\udcff"], "idempotency_key must be valid Unicode text"),
+        ([*USE, "--name", "  "], "report_name must not begin or end with white space"),
+        ([*USE, "--name", "\u2800"], "report_name must hold a visible character"),
+        ([*USE, "--report", "r\t1"], "report_id must not hold the character U+0009"),
+    ],
+    ids=ascii,
+)
+def test_what_looks_like_something_else_is_misuse_and_changes_nothing(
+    served: Served, options: list[str], words: str
+) -> None:
+    _refused(credit(*options), 2, words)
+    assert credit("transactions", "--user", "7").stdout == ""
+
+
+def test_a_write_that_may_have_taken_effect_names_the_command_that_retries_it(
+    served: Served,
+) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    _refused(credit(*ADD, "--key", "my-key"), 6, "repeat it with --key my-key")
+    retry = _uncertain(
+        credit(*ADD, "--key", "my key"),
+        10,
+        "told to fail; the write may have taken effect (request ",
+    )
+    target = f"127.0.0.1:{served.port}"
+    assert retry == ["credit", *ADD, "--by", "1", "--key", "my key", "--target", target]
 
 
 def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: Served) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    failed = credit(*ADD)
-    key = failed.stderr.partition("--key ")[2].partition(",")[0]
+    _, *retry = _uncertain(credit(*ADD), 10, "told to fail")
+    key = retry[retry.index("--key") + 1]
     assert len(key) == 32
-    credit(*ADD, "--key", key)
+    assert credit(*retry).exit_code == 0
     (entry,) = credit("transactions", "--user", "7").stdout.splitlines()
     assert json.loads(entry)["idempotency_key"] == key
 
@@ -226,11 +244,18 @@ def test_an_empty_table_says_so_and_empty_json_does_not(
 
 def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
-    _refused(credit(*ADD), 8, "told to fail (request ")
+    _refused(credit(*ADD), 8, "told to fail; no change was made (request ")
     served.service.fail_next(ErrorReason.APP_NOT_ALLOWED)
     _refused(credit(*ADD), 8, "told to fail")
     served.service.fail_next(ErrorReason.RATE_LIMITED, times=3)
     _refused(credit(*ADD), 9, "told to fail")
+
+
+def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Served) -> None:
+    served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
+    _uncertain(credit(*ADD), 6, "told to fail; no change was made (request ")
+    served.service.ledger._credits_max = 119
+    _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
 
 
 def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_line(
@@ -286,10 +311,27 @@ def test_the_help_and_the_readme_list_every_exit_code() -> None:
 
 
 def test_no_answer_in_time_has_its_exit_code() -> None:
+    def greet(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(SettingsFrame(0).serialize())
+            while connection.recv(65536):  # until the client gives up
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        thread = threading.Thread(target=greet, args=[silent])
+        thread.start()
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = credit("balance", "--app", "1", "--target", target, "--timeout", "2")
+        thread.join()
+    _refused(result, 7, "no answer within 2 s")
+
+
+def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         result = credit("balance", "--app", "1", "--target", target, "--timeout", "0.05")
-    _refused(result, 7, "no answer within 0.05 s")
+    _refused(result, 6, "no greeting within")
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ async def test_the_name_is_sent_and_comes_back_in_the_error() -> None:
     service.fail_next(ErrorReason.UNAUTHENTICATED, times=2)
     async with fake_credits(service) as client:
         with request_id("page-7"), pytest.raises(CreditError, match="page-7") as caught:
-            await client.balance(1)
+            await client.balance(app_id=1)
         assert caught.value.request_id == "page-7"
         with request_id("page-8"):
-            messages = client.transactions(7)
+            messages = client.transactions(user_id=7)
         # The call was made inside of the block, though it is read here.
         with pytest.raises(CreditError) as later:
             await anext(messages)
@@ -51,13 +51,13 @@ async def test_the_name_is_sent_and_comes_back_in_the_error() -> None:
 async def test_what_is_refused_before_it_is_sent_has_the_name_that_was_given_and_no_other() -> None:
     async with fake_credits(FakeCreditService()) as client:
         for refused in (
-            client.balance(0),
+            client.balance(app_id=0),
             client.add(user_id=7, app_id=1, credits=1, created_by=1, idempotency_key=""),
-            CreditClient("localhost:1").balance(1),
+            CreditClient("localhost:1").balance(app_id=1),
         ):
             with request_id("page-9"), pytest.raises(CreditError, match="page-9") as caught:
                 await refused
             assert caught.value.request_id == "page-9"
         with pytest.raises(CreditError) as unnamed:
-            await client.balance(0)
+            await client.balance(app_id=0)
     assert unnamed.value.request_id is None

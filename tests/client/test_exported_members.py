@@ -1,9 +1,12 @@
 """The public surface of the SDK, frozen: a change here is a change for its users."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import credit_client
 import credit_client.testing
+import pytest
 
 
 def test_the_public_names_are_these() -> None:
@@ -16,15 +19,18 @@ def test_the_public_names_are_these() -> None:
         "BalanceOverflow",
         "ClientClosed",
         "ClientSettings",
+        "ClockSkewed",
         "CreditClient",
         "CreditError",
         "CreditTransaction",
+        "CreditsLimitExceeded",
         "DeadlineExceeded",
         "ErrorReason",
         "IdempotencyKeyReused",
         "InsufficientCredits",
         "InternalError",
         "InvalidField",
+        "Outcome",
         "Overloaded",
         "ProtocolMismatch",
         "Purchase",
@@ -48,7 +54,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_client_has_these_methods() -> None:
     public = {
-        name: list(inspect.signature(member).parameters)[1:]
+        name: [each for each in inspect.signature(member).parameters if each != "self"]
         for name, member in inspect.getmembers(credit_client.CreditClient, inspect.isfunction)
         if not name.startswith("_")
     }
@@ -58,9 +64,43 @@ def test_the_client_has_these_methods() -> None:
         "use": ["user_id", "app_id", "report_id", "report_name", "credits", *write],
         "user_credits": ["user_id", "timeout_seconds"],
         "balance": ["app_id", "user_id", "timeout_seconds"],
-        "purchases": ["user_id", "timeout_seconds"],
-        "transactions": ["user_id", "timeout_seconds"],
+        "purchases": ["user_id", "after_sequence", "timeout_seconds"],
+        "transactions": ["user_id", "after_sequence", "timeout_seconds"],
+        "new_key": [],
     }
+
+
+@pytest.mark.parametrize("kind", [credit_client.CreditClient, credit_client.testing.FakeLedger])
+def test_ids_are_given_by_name_so_that_none_takes_the_place_of_another(kind: type) -> None:
+    by_position = {
+        f"{name}({parameter.name})"
+        for name, member in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
+        for parameter in inspect.signature(member).parameters.values()
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    }
+    # A request is one value, whose fields have names.
+    assert by_position - {"add(request)", "use(request)"} <= {
+        f"{name}(self)" for name, _ in inspect.getmembers(kind, inspect.isfunction)
+    }
+
+
+# Any: the point is to call them in a way that their types refuse.
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.balance(7, 1),
+        lambda client: client.balance(1),
+        lambda client: client.user_credits(7),
+        lambda client: client.purchases(7),
+        lambda client: client.transactions(7),
+        lambda client: client.add(7, 1, 5, 1),
+        lambda client: client.use(7, 1, "r", "n", 5, 1),
+    ],
+)
+def test_an_id_by_position_is_a_type_error(call: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        call(credit_client.CreditClient())
 
 
 def test_the_test_kit_has_these_names() -> None:

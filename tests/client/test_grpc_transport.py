@@ -21,9 +21,10 @@ from credit_client import (
 from credit_client.grpc_stream import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
-from credit_models.codec import encode
+from credit_models.codec import WireCodec, encode
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
+from hyperframe.frame import GoAwayFrame
 
 # Any: the connections and servers are those of conftest, which importlib mode cannot name here.
 Raw = Callable[..., AbstractAsyncContextManager[Any]]
@@ -64,7 +65,18 @@ def vanish(peer: Any, _stream_id: int) -> None:
 
 
 def send_goaway(peer: Any, _stream_id: int) -> None:
-    peer.h2.close_connection()
+    peer.h2.close_connection(last_stream_id=0)
+
+
+def send_broken_goaway(peer: Any, _stream_id: int) -> None:
+    peer.h2.close_connection(ErrorCodes.INTERNAL_ERROR)
+
+
+def say_goodbye(peer: Any, stream_id: int) -> None:
+    """Sends GOAWAY as a server that stops; h2's own would let it answer no more."""
+    goaway = GoAwayFrame(0)
+    goaway.last_stream_id = stream_id
+    peer.transport.write(goaway.serialize())
 
 
 def reset_stream(peer: Any, stream_id: int) -> None:
@@ -83,7 +95,10 @@ def answer_503(peer: Any, stream_id: int) -> None:
     peer.h2.send_headers(stream_id, [(":status", "503"), ("content-type", "text/html")], True)
 
 
-@pytest.mark.parametrize("failing", [send_goaway, reset_stream, hang_up, send_rubbish, answer_503])
+FAILING = [send_goaway, send_broken_goaway, reset_stream, hang_up, send_rubbish, answer_503]
+
+
+@pytest.mark.parametrize("failing", FAILING)
 async def test_a_write_whose_connection_fails_is_repeated(
     raw_server: Raw, failing: Callable[..., None]
 ) -> None:
@@ -91,7 +106,7 @@ async def test_a_write_whose_connection_fails_is_repeated(
         assert await _add(client) == RECEIPT
 
 
-@pytest.mark.parametrize("failing", [send_goaway, reset_stream, hang_up, send_rubbish, answer_503])
+@pytest.mark.parametrize("failing", FAILING)
 async def test_a_connection_that_always_fails_is_unavailable(
     raw_server: Raw, failing: Callable[..., None]
 ) -> None:
@@ -111,8 +126,69 @@ async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: R
         assert len(server.connections) == 2
 
 
+async def test_a_call_that_runs_at_a_goodbye_is_answered_and_the_next_opens_a_connection(
+    raw_server: Raw,
+) -> None:
+    peers: list[tuple[Any, int]] = []
+
+    def wait(peer: Any, stream_id: int) -> None:
+        peers.append((peer, stream_id))
+
+    def answer_after_goodbye(peer: Any, stream_id: int) -> None:
+        first, running = peers[0]
+        assert peer is not first
+        write_well(peer, stream_id)
+        write_well(first, running)
+        first.flush()
+
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id)
+        write_well(peer, stream_id)
+
+    async with (
+        raw_server(wait, goodbye, answer_after_goodbye) as server,
+        _client(server.port, retry_attempts_max=1) as client,
+    ):
+        running = asyncio.create_task(_add(client))
+        while not peers:  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0)
+        assert await _add(client) == RECEIPT
+        assert await _add(client) == RECEIPT
+        assert await running == RECEIPT
+        assert len(server.connections) == 2
+
+
+async def test_calls_that_a_goodbye_leaves_out_are_repeated_at_once(raw_server: Raw) -> None:
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id - 2)
+        write_well(peer, stream_id - 2)
+
+    async with (
+        raw_server(be_silent, goodbye, write_well) as server,
+        _client(server.port) as client,
+    ):
+        receipts = await asyncio.gather(_add(client), _add(client))
+        assert list(receipts) == [RECEIPT] * 2
+        assert len(server.connections) == 2
+
+
+async def test_a_call_that_waits_for_a_stream_at_a_goodbye_is_made_elsewhere(
+    raw_server: Raw,
+) -> None:
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id)
+        write_well(peer, stream_id)
+
+    async with (
+        raw_server(goodbye, write_well, streams_max=1) as server,
+        _client(server.port) as client,
+    ):
+        await asyncio.gather(_add(client), _add(client))
+        assert len(server.connections) == 2
+
+
 async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
-    async with _client(unused_tcp_port, retry_attempts_max=2) as client:
+    async with _client(unused_tcp_port, wait_for_ready=False, retry_attempts_max=2) as client:
         with pytest.raises(Unavailable, match=f"cannot connect to 127.0.0.1:{unused_tcp_port}"):
             await _add(client)
 
@@ -128,7 +204,7 @@ async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
 async def test_something_that_is_not_http2_is_unavailable(raw_server: Raw) -> None:
     async with (
         raw_server(write_well, first_bytes=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server,
-        _client(server.port, retry_attempts_max=2) as client,
+        _client(server.port, wait_for_ready=False, retry_attempts_max=2) as client,
     ):
         with pytest.raises(Unavailable, match="does not speak HTTP/2"):
             await _add(client)
@@ -167,6 +243,12 @@ BROKEN = {
     ),
     "message that is no protobuf": _broken(
         start, lambda peer, stream: peer.message(stream, b"\xff\xff"), finish
+    ),
+    "receipt with a number that does not fit": _broken(
+        start,
+        lambda peer, stream: peer.message(stream),
+        # balance = 2**32 + 5
+        lambda peer, stream: peer.trailers(stream, ("credit-receipt-bin", "CgF0GIWAgIAQIAE=")),
     ),
     "compressed message": _broken(start, lambda peer, stream: peer.message(stream, flag=1), finish),
     "message that is too large": _broken(
@@ -275,7 +357,7 @@ async def test_leaving_a_history_early_resets_its_stream(raw_server: Raw) -> Non
         peer.message(stream_id, encode(Purchase(id="2")))
 
     async with raw_server(script) as server, _client(server.port) as client:
-        async for purchase in client.purchases(7):
+        async for purchase in client.purchases(user_id=7):
             assert purchase.id == "1"
             break
         assert (await server.event(StreamReset)).error_code is ErrorCodes.CANCEL
@@ -289,10 +371,23 @@ async def test_a_history_whose_connection_is_lost_midway_is_unavailable(raw_serv
         peer.transport.close()
 
     async with raw_server(script) as server, _client(server.port) as client:
-        purchases = client.purchases(7)
+        purchases = client.purchases(user_id=7)
         with pytest.raises(Unavailable):
             [purchase async for purchase in purchases]
         assert len(server.connections) == 1
+
+
+async def test_an_answer_with_a_number_that_does_not_fit_is_a_protocol_mismatch(
+    raw_server: Raw,
+) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, bytes.fromhex("0805 108580808010"))  # balance = 2**32 + 5
+        peer.trailers(stream_id)
+
+    async with raw_server(script) as server, _client(server.port) as client:
+        with pytest.raises(ProtocolMismatch, match="balance must be 0 to 4294967295"):
+            await client.balance(app_id=5)
 
 
 async def test_an_unknown_frame_and_an_empty_one_are_ignored(raw_server: Raw) -> None:
@@ -340,7 +435,7 @@ async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection
         _client(server.port) as client,
     ):
         await _add(client)
-        paused = client.purchases(7)
+        paused = client.purchases(user_id=7)
         await anext(paused)
         waiting = asyncio.create_task(_add(client))
         await asyncio.sleep(0)
@@ -353,7 +448,7 @@ async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection
 async def test_a_server_that_goes_away_and_returns_is_found_again(fake_server: Fake) -> None:
     service = FakeCreditService()
     async with fake_server(service) as port:
-        client = _client(port, channels=2, retry_attempts_max=2)
+        client = _client(port, channels=2, wait_for_ready=False, retry_attempts_max=2)
         await client.__aenter__()
         for _ in range(3):
             await _add(client)
@@ -362,7 +457,7 @@ async def test_a_server_that_goes_away_and_returns_is_found_again(fake_server: F
     async with fake_server(service, port):
         for _ in range(3):
             await _add(client)
-        assert await client.balance(1, 7) == 6 * 120
+        assert await client.balance(app_id=1, user_id=7) == 6 * 120
         await client.__aexit__(None, None, None)
 
 
@@ -381,7 +476,7 @@ async def test_closing_ends_calls_that_are_under_way_and_tells_the_server(
 
     async with raw_server(begin, be_silent) as server:
         async with _client(server.port) as client:
-            history = client.purchases(7)
+            history = client.purchases(user_id=7)
             await anext(history)
             await server.event(RequestReceived)
             task = asyncio.create_task(_add(client))
@@ -444,7 +539,7 @@ async def test_a_history_whose_server_vanishes_midway_is_unavailable(raw_server:
 
     async with raw_server(script) as server, _client(server.port, **IMPATIENT) as client:
         with pytest.raises(Unavailable, match="the server does not answer"):
-            [purchase async for purchase in client.purchases(7)]
+            [purchase async for purchase in client.purchases(user_id=7)]
         assert len(server.connections) == 1
 
 
@@ -474,3 +569,61 @@ async def test_a_lost_connection_leaves_the_task_s_cancellation_count_alone(
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+class Bug(Exception):
+    """Something that nobody has foreseen."""
+
+
+@pytest.mark.parametrize("error", [Bug("!"), RuntimeError("!"), TimeoutError("!"), OSError("!")])
+@pytest.mark.parametrize("place", ["encode", "decode"])
+async def test_an_unforeseen_error_of_this_process_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    async with raw_server(write_well) as server, _client(server.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(WireCodec, place, fail)
+            with pytest.raises(type(error)) as caught:
+                await _add(client)
+            assert caught.value is error
+        assert await _add(client) == RECEIPT
+        assert len(server.connections) == 1
+
+
+async def test_an_unforeseen_error_inside_a_history_is_not_called_a_bad_answer(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, encode(Purchase(id="1")))
+        peer.trailers(stream_id)
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    async with raw_server(script) as server, _client(server.port) as client:
+        monkeypatch.setattr(WireCodec, "decode", fail)
+        with pytest.raises(Bug):
+            await anext(client.purchases(user_id=7))
+
+
+async def test_an_error_while_an_event_is_handled_reaches_the_event_loop(
+    raw_server: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fail(*_: object) -> None:
+        raise Bug("!")
+
+    monkeypatch.setattr("credit_client.connection._Processor.process_data_received", fail)
+    async with (
+        raw_server(write_well) as server,
+        _client(server.port, retry_attempts_max=1) as client,
+    ):
+        with pytest.raises(Unavailable):
+            await _add(client)
+    assert isinstance(reported[0]["exception"], Bug)

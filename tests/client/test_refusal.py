@@ -121,6 +121,23 @@ def test_a_rate_limit_says_when_to_come_back() -> None:
     assert limited.retry_after_seconds == 2.5
 
 
+def test_a_limit_on_credits_and_a_skewed_clock_come_with_their_figures() -> None:
+    exceeded = error_of(
+        _refused(ErrorReason.CREDITS_LIMIT_EXCEEDED, credits="4294967291", limit="1000000"),
+        request_id="",
+    )
+    assert isinstance(exceeded, errors.CreditsLimitExceeded)
+    assert (exceeded.credits, exceeded.limit) == (4294967291, 1000000)
+    failure = _refused(
+        ErrorReason.CLOCK_SKEWED, skew_milliseconds="3600000", limit_milliseconds="2000"
+    )
+    skewed = error_of(failure, request_id="")
+    assert isinstance(skewed, errors.ClockSkewed)
+    assert isinstance(skewed, errors.Unavailable)
+    assert (skewed.skew_milliseconds, skewed.limit_milliseconds) == (3_600_000, 2000)
+    assert is_retryable(failure)
+
+
 def test_a_connection_that_is_not_safe_is_an_error_of_its_own_and_not_repeated() -> None:
     failure = HandshakeFailed(Status.UNAVAILABLE, "the certificate has expired")
     assert isinstance(error_of(failure, request_id="ours"), errors.TlsFailed)

@@ -57,3 +57,23 @@ def test_a_value_of_another_type_is_not_converted(value: object) -> None:
 def test_a_string_without_utf8_bytes_is_refused() -> None:
     with pytest.raises(InvalidField, match="idempotency_key must be valid Unicode text"):
         build(CreditRequest, VALID | {"idempotency_key": "\ud800"})
+
+
+@pytest.mark.parametrize(
+    ("key", "description"),
+    [
+        ("order-7\r", "must not begin or end with white space"),
+        ("order-7\u00a0", "must not begin or end with white space"),
+        ("order\u200b-7", "must not hold the character U+200B"),
+        ("cafe\u0301", "must be in Unicode's normalization form C (NFC)"),
+        ("order\udcff", "must be valid Unicode text"),
+    ],
+    ids=ascii,
+)
+def test_a_key_that_looks_like_another_one_is_refused_once_before_anything_is_sent(
+    key: str, description: str
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        build(CreditRequest, VALID | {"idempotency_key": key})
+    (found,) = caught.value.violations
+    assert (found.field, found.description) == ("idempotency_key", description)

@@ -52,3 +52,12 @@ def test_a_value_out_of_range_is_refused(name: str, value: Any) -> None:  # Any:
 def test_the_variables_of_the_server_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDIT_MONGODB_URI", "mongodb://localhost")
     assert ClientSettings() == ClientSettings(target="localhost:50051")
+
+
+@pytest.mark.parametrize(
+    ("call", "connect", "expected"),
+    [(10, 5, 5), (10, 2, 2), (6, 5, 3), (2, 5, 1), (0.05, 5, 1), (0.05, 0.01, 0.01)],
+)
+def test_a_call_has_time_for_a_second_address(call: float, connect: float, expected: float) -> None:
+    settings = ClientSettings(timeout_seconds=call, connect_timeout_seconds=connect)
+    assert settings.connect_within_seconds == expected

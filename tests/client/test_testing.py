@@ -1,11 +1,22 @@
 """The fake service obeys the contract's table of refusals, in its order of precedence."""
 
+from dataclasses import replace
+
 import pytest
 from credit_client import ClientSettings, errors
 from credit_client.testing import FakeCreditService, FakeLedger, fake_credits
 from credit_client.testing.ledger import Refused
-from credit_models import CreditRequest, ErrorReason, PurchaseRequest, UserCredits
+from credit_models import (
+    CreditRequest,
+    CreditServiceStub,
+    ErrorReason,
+    PurchaseRequest,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import WireCodec
 from credit_models.constraints import violations
+from grpclib.testing import ChannelFor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,13 +58,46 @@ def test_a_refusal_is_not_remembered() -> None:
     assert ledger.use(_purchase(10, key="k")).replayed is True
 
 
-def test_a_key_belongs_to_a_user() -> None:
+def test_a_key_belongs_to_a_user_in_an_app() -> None:
     ledger = FakeLedger()
-    for user_id in (7, 8):
-        receipt = ledger.add(
-            CreditRequest(user_id=user_id, app_id=1, credits=10, created_by=1, idempotency_key="k")
+    for user_id, app_id in ((7, 1), (8, 1), (7, 2)):
+        request = CreditRequest(
+            user_id=user_id, app_id=app_id, credits=10, created_by=1, idempotency_key="k"
         )
-        assert receipt.replayed is False
+        assert ledger.add(request).replayed is False
+        assert ledger.add(request).replayed is True
+
+
+def test_lists_start_after_a_sequence_and_purchases_tell_theirs() -> None:
+    ledger = FakeLedger()
+    ledger.add(ADDITION)
+    for _ in range(3):
+        ledger.use(_purchase(1))
+    assert [entry.sequence for entry in ledger.transactions(user_id=7, after_sequence=2)] == [3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(user_id=7)] == [2, 3, 4]
+    assert [purchase.sequence for purchase in ledger.purchases(user_id=7, after_sequence=2)] == [
+        3,
+        4,
+    ]
+    assert (
+        ledger.transactions(user_id=7, after_sequence=4)
+        == ledger.purchases(user_id=7, after_sequence=2**63 - 1)
+        == ()
+    )
+
+
+async def test_the_fake_service_starts_lists_after_the_sequence_that_is_asked_for() -> None:
+    service = FakeCreditService()
+    service.ledger.add(ADDITION)
+    for _ in range(2):
+        service.ledger.use(_purchase(1))
+    asked = UserId(user_id=7, after_sequence=2)
+    async with ChannelFor([service], codec=WireCodec()) as channel:
+        stub = CreditServiceStub(channel)
+        transactions = [entry.sequence async for entry in stub.list_user_transactions(asked)]
+        purchases = [entry.sequence async for entry in stub.list_user_purchases(asked)]
+        assert (await stub.get_user_credits(asked)).revision == 3
+    assert (transactions, purchases) == ([3], [3])
 
 
 def test_a_balance_holds_just_a_uint32() -> None:
@@ -88,20 +132,20 @@ def test_history_adds_up_to_the_balances_and_every_message_is_valid(
         except Refused:
             continue
         expected[app_id] = expected.get(app_id, 0) + (amount if adds else -amount)
-    held = ledger.user_credits(7)
+    held = ledger.user_credits(user_id=7)
     assert {one.app_id: one.balance for one in held.balances} == expected
-    history = ledger.transactions(7)
+    history = ledger.transactions(user_id=7)
     assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
     assert held.revision == len(history)
-    for message in (*history, *ledger.purchases(7), held):
+    for message in (*history, *ledger.purchases(user_id=7), held):
         assert violations(message) == ()
 
 
 def test_reading_leaves_no_trace() -> None:
     ledger = FakeLedger()
-    assert ledger.balance(1, 7) == 0
-    assert ledger.transactions(7) == ledger.purchases(7) == ()
-    assert ledger.user_credits(7) == UserCredits(user_id=7)
+    assert ledger.balance(app_id=1, user_id=7) == 0
+    assert ledger.transactions(user_id=7) == ledger.purchases(user_id=7) == ()
+    assert ledger.user_credits(user_id=7) == UserCredits(user_id=7)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +178,34 @@ async def test_a_rate_limit_of_the_fake_is_waited_out() -> None:
         await client.add(user_id=7, app_id=5, credits=1, created_by=3)
         service.fail_next(ErrorReason.RATE_LIMITED, times=8)
         with pytest.raises(errors.RateLimited) as caught:
-            await client.balance(5)
+            await client.balance(app_id=5)
     assert caught.value.retry_after_seconds == 0.001
+
+
+async def test_a_skewed_clock_of_the_fake_fails_writes_and_no_reads() -> None:
+    service = FakeCreditService()
+    service.fail_next(ErrorReason.CLOCK_SKEWED)
+    settings = ClientSettings(retry_attempts_max=1)
+    async with fake_credits(service, settings=settings) as client:
+        assert await client.balance(app_id=5) == 0
+        with pytest.raises(errors.ClockSkewed) as caught:
+            await client.add(user_id=7, app_id=5, credits=1, created_by=3)
+        assert caught.value.skew_milliseconds > caught.value.limit_milliseconds > 0
+        assert (await client.add(user_id=7, app_id=5, credits=1, created_by=3)).sequence == 1
+
+
+async def test_the_fake_limits_what_one_call_adds_but_replays_an_earlier_answer() -> None:
+    ledger = FakeLedger(credits_max=100)
+    ledger.add(replace(ADDITION, credits=100, idempotency_key="k"))
+    ledger._credits_max = 99
+    async with fake_credits(FakeCreditService(ledger)) as client:
+        with pytest.raises(errors.CreditsLimitExceeded) as caught:
+            await client.add(user_id=7, app_id=1, credits=100, created_by=1)
+        assert (caught.value.credits, caught.value.limit) == (100, 99)
+        again = await client.add(
+            user_id=7, app_id=1, credits=100, created_by=1, idempotency_key="k"
+        )
+    assert again.replayed
 
 
 @pytest.mark.parametrize("reason", [ErrorReason.INVALID_FIELD, ErrorReason.UNSPECIFIED])

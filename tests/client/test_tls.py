@@ -65,7 +65,7 @@ async def test_a_ca_file_makes_calls_over_tls_1_3(
     async with calling(fake_server, context, tls=authority.file, token="t") as client:
         receipt = await client.add(user_id=7, app_id=1, credits=1, created_by=1)
         assert receipt.balance == 1
-        assert [one.balance_after async for one in client.transactions(7)] == [1]
+        assert [one.balance_after async for one in client.transactions(user_id=7)] == [1]
 
 
 async def test_a_context_of_the_app_s_own_is_used(
@@ -73,7 +73,7 @@ async def test_a_context_of_the_app_s_own_is_used(
 ) -> None:
     own = ssl.create_default_context(cafile=authority.file)
     async with calling(fake_server, server_context(server_certificate), tls=own) as client:
-        assert await client.balance(1) == 0
+        assert await client.balance(app_id=1) == 0
 
 
 async def test_a_client_certificate_is_shown(
@@ -88,16 +88,16 @@ async def test_a_client_certificate_is_shown(
         client_certificate=own.certificate,
         client_key=own.key,
     ) as client:
-        assert await client.balance(1) == 0
+        assert await client.balance(app_id=1) == 0
 
 
 async def test_a_server_that_wants_a_client_certificate_is_told_apart(
     fake_server: FakeServer, authority: Authority, server_certificate: Issued
 ) -> None:
     context = server_context(server_certificate, clients=authority)
-    async with calling(fake_server, context, tls=authority.file) as client:
+    async with calling(fake_server, context, tls=authority.file, wait_for_ready=False) as client:
         with pytest.raises(Unavailable, match="as by a server that wants a client certificate"):
-            await client.balance(1)
+            await client.balance(app_id=1)
 
 
 async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
@@ -110,9 +110,10 @@ async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
         tls=authority.file,
         client_certificate=strange.certificate,
         client_key=strange.key,
+        wait_for_ready=False,
     ) as client:
         with pytest.raises(Unavailable, match="wants a client certificate, or another one"):
-            await client.balance(1)
+            await client.balance(app_id=1)
 
 
 @contextmanager
@@ -200,9 +201,9 @@ async def test_tls_1_2_is_refused_whoever_makes_the_context(
     with speaking_server(old) as port:
         async with CreditClient(f"127.0.0.1:{port}", tls=authority.file) as client:
             await _refused(client, r"TLS 1\.3, which is required")
-    async with calling(fake_server, old, tls=authority.file) as client:
+    async with calling(fake_server, old, tls=authority.file, wait_for_ready=False) as client:
         with pytest.raises(Unavailable, match="closed it during the TLS handshake"):
-            await client.balance(1)
+            await client.balance(app_id=1)
     own = ssl.create_default_context(cafile=authority.file)
     async with calling(fake_server, old, tls=own) as client:
         await _refused(client, r"agreed on TLSv1\.2; TLS 1\.3 is required")
@@ -245,7 +246,7 @@ async def test_a_client_without_tls_is_told_that_the_server_wants_it(
         CreditClient(f"127.0.0.1:{port}", settings=settings) as client,
     ):
         with pytest.raises(Unavailable, match=r"speaks TLS.*connect with `tls`"):
-            await client.balance(1)
+            await client.balance(app_id=1)
 
 
 async def test_an_alert_in_plain_text_is_known_as_tls(
@@ -257,7 +258,7 @@ async def test_an_alert_in_plain_text_is_known_as_tls(
         CreditClient(f"127.0.0.1:{raw.port}", settings=settings) as client,
     ):
         with pytest.raises(Unavailable, match="speaks TLS: connect with `tls`"):
-            await client.balance(1)
+            await client.balance(app_id=1)
 
 
 async def test_a_renewed_client_certificate_is_used_by_the_next_connection(
@@ -272,11 +273,12 @@ async def test_a_renewed_client_certificate_is_used_by_the_next_connection(
         tls=authority.file,
         client_certificate=own.certificate,
         client_key=own.key,
+        wait_for_ready=False,
     ) as client:
         with pytest.raises(Unavailable, match="client certificate"):
-            await client.balance(1)
+            await client.balance(app_id=1)
         _put(authority.issue("app-7"), own)
-        assert await client.balance(1) == 0
+        assert await client.balance(app_id=1) == 0
 
 
 def _put(source: Issued, place: Issued) -> None:

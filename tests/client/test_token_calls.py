@@ -199,7 +199,7 @@ async def test_the_server_gets_the_header_and_no_log_shows_it(
             fake_server(FakeCreditService(), received=note) as port,
             CreditClient(f"127.0.0.1:{port}", token="s3cret") as client,
         ):
-            await client.balance(1)
+            await client.balance(app_id=1)
             assert "s3cret" not in repr(vars(client))
     assert got == ["Bearer s3cret"]
     assert "x-request-id" in caplog.text

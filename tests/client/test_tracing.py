@@ -229,7 +229,7 @@ provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 async def main():
     async with fake_credits() as credits:
-        await credits.balance(1)
+        await credits.balance(app_id=1)
 asyncio.run(main())
 print([span.name for span in exporter.get_finished_spans()])
 """
@@ -247,3 +247,8 @@ async def test_without_an_sdk_nothing_is_sent(scripted: Scripted, written: Answe
     transport = scripted(written)
     await Caller(transport, ClientSettings()).unary(methods.ADD, ADD)
     assert transport.sent[0].metadata == {}
+
+
+def test_a_unix_domain_socket_is_named_by_its_path_and_has_no_port() -> None:
+    tracing = Tracing(Target.parse("unix:/run/credit.sock"))
+    assert tracing._server == {"rpc.system.name": "grpc", "server.address": "/run/credit.sock"}

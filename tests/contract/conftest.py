@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 ROOT = Path(__file__).parents[2]
 CREDIT = "credit/v1/credit.proto"
 REASONS = "credit/v1/error_reason.proto"
+OPTIONS = "credit/options/v1/options.proto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

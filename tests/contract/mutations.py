@@ -22,15 +22,19 @@ NEW_CALL = """  // Takes credits back.
 ADD_COMMENT = "  // Adds credits to a user's balance in an app.\n"
 NEW_REASON = """
   // ABORTED. The account is frozen.
-  ERROR_REASON_FROZEN = 14 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
+  ERROR_REASON_FROZEN = 16 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
 }
 """
-KEY_OF_REQUEST = """Empty: every call is a new one.
-  string idempotency_key = 5 [(credit.options.v1.constraint) = {length_max: 128}];"""
+KEY_RULE = """ [(credit.options.v1.constraint) = {
+    length_max: 128
+    text: TEXT_IDENTIFIER
+  }]"""
+KEY_OF_REQUEST = f"""Empty: every call is a new one.
+  string idempotency_key = 5{KEY_RULE};"""
 KEY_OF_ENTRY = "  string idempotency_key = 11 [(credit.options.v1.constraint) = {length_max: 128}];"
-WHOM = "  // Who gets the credits.\n  uint32 user_id = 1" + RANGE
+WHOM = "  // The user who receives the credits.\n  uint32 user_id = 1" + RANGE
 REPORT = (
-    "  // With the credits of which app.\n  uint32 app_id = 2"
+    "  // The app whose credits pay for the report.\n  uint32 app_id = 2"
     + RANGE
     + """;
 
@@ -39,8 +43,18 @@ REPORT = (
     length_min: 1
     length_max: 128
     required: true
+    text: TEXT_IDENTIFIER
   }];"""
 )
+NAME = """    length_max: 256
+    required: true
+    text: TEXT_NAME
+"""
+LAST_REASON = """    details: ["RetryInfo"]
+    retryable: true
+  }];
+}
+"""
 OVERLOADED = """    status: STATUS_UNAVAILABLE
     details: ["RetryInfo"]
     retryable: true
@@ -81,8 +95,8 @@ def _remove_receipt(copy: Copy) -> None:
 
 def _remove_call(copy: Copy) -> None:
     text = (copy.contracts / CREDIT).read_text()
-    begin = text.index("  // Streams all purchases")
-    end = text.index("  // Streams all transactions")
+    begin = text.index("  // Streams a user's purchases")
+    end = text.index("  // Streams a user's transactions")
     (copy.contracts / CREDIT).write_text(text[:begin] + text[end:])
 
 
@@ -119,11 +133,7 @@ def _remove_reason(copy: Copy) -> None:
 
 def _add_new_reason_to(anchor: str, call: str) -> Callable[[Copy], None]:
     def apply(copy: Copy) -> None:
-        copy.edit(
-            '    metadata: ["created_by"]\n  }];\n}\n',
-            '    metadata: ["created_by"]\n  }];\n' + NEW_REASON,
-            file=REASONS,
-        )
+        copy.edit(LAST_REASON, LAST_REASON.removesuffix("}\n") + NEW_REASON, file=REASONS)
         copy.edit(anchor, call)
 
     return apply
@@ -272,7 +282,13 @@ BREAKING = [
         "a request has to have a field that it could leave out",
         "REQUEST_CONSTRAINT_TIGHTENED",
         KEY_OF_REQUEST,
-        KEY_OF_REQUEST.replace("length_max: 128", "length_max: 128, required: true"),
+        KEY_OF_REQUEST.replace("length_max: 128", "length_max: 128\n    required: true"),
+    ),
+    _edit(
+        "a request's name may hold fewer characters",
+        "REQUEST_CONSTRAINT_TIGHTENED",
+        NAME,
+        NAME.replace("TEXT_NAME", "TEXT_IDENTIFIER"),
     ),
     _edit(
         "a new field of a request must be set",
@@ -305,6 +321,12 @@ BREAKING = [
         "ANSWER_CONSTRAINT_TIGHTENED",
         KEY_OF_ENTRY,
         KEY_OF_ENTRY.replace("128", "127"),
+    ),
+    _edit(
+        "an answer's string may hold fewer characters",
+        "ANSWER_CONSTRAINT_TIGHTENED",
+        KEY_OF_ENTRY,
+        KEY_OF_ENTRY.replace("length_max: 128", "length_max: 128, text: TEXT_IDENTIFIER"),
     ),
     _edit(
         "an answer may leave out what it always had",
@@ -347,6 +369,12 @@ BREAKING = [
         "CALL_WITHOUT_SCOPE",
         "    option (credit.options.v1.scope) = SCOPE_CREDITS_SPEND;\n",
         "",
+    ),
+    _edit(
+        "a call takes another scope than it did",
+        "CALL_SAME_SCOPE",
+        "= SCOPE_CREDITS_SPEND;",
+        "= SCOPE_CREDITS_ISSUE;",
     ),
     _edit(
         "a call is added that takes no scope",
@@ -440,8 +468,9 @@ ALLOWED = [
     _edit(
         "a message is added",
         None,
-        "// Nothing. Successful",
-        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n// Nothing. Successful",
+        "// The answer to a successful write",
+        "// A new one.\nmessage Refund {\n  // Id.\n  string id = 1;\n}\n\n"
+        "// The answer to a successful write",
     ),
     _edit(
         "an error that installed SDKs know is added to a call",
@@ -463,12 +492,24 @@ ALLOWED = [
         KEY_OF_REQUEST,
         KEY_OF_REQUEST.replace("128", "256"),
     ),
+    _edit(
+        "a request's id may hold more characters",
+        None,
+        REPORT,
+        REPORT.replace("TEXT_IDENTIFIER", "TEXT_NAME"),
+    ),
+    _edit(
+        "a request's name may hold any characters",
+        None,
+        NAME,
+        NAME.replace("    text: TEXT_NAME\n", ""),
+    ),
     _edit("a request's number may be smaller", None, WHOM, WHOM.replace("minimum: 1\n", "")),
     _edit(
         "a request's constraint is dropped",
         None,
         KEY_OF_REQUEST,
-        KEY_OF_REQUEST.replace(" [(credit.options.v1.constraint) = {length_max: 128}]", ""),
+        KEY_OF_REQUEST.replace(KEY_RULE, ""),
     ),
     _edit(
         "what the type says anyway is written as a constraint",

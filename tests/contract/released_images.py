@@ -1,10 +1,14 @@
-"""The images of the releases that nothing may break, and today's."""
+"""The images of all releases, and today's.
+
+Retired ones too: each was given up for the reason in `contracts/CHANGELOG.md`, and its bytes are
+still sent and stored. The first release that is given up for its bytes will be left out here.
+"""
 
 import betterproto2
 import credit_models
 import pytest
 from contract_gate.image import Image
-from contract_gate.released import baselines
+from contract_gate.released import baselines, retired
 from credit_models.image import FILE_DESCRIPTOR_SET
 
 from tests.contract.conftest import ROOT
@@ -13,7 +17,7 @@ PACKAGE = "credit.v1"
 TODAY = Image(FILE_DESCRIPTOR_SET.SerializeToString())
 RELEASED = {
     str(release.version): Image(release.path.read_bytes())
-    for release in baselines(ROOT / "contracts")
+    for release in (*retired(ROOT / "contracts"), *baselines(ROOT / "contracts"))
 }
 EVERY_RELEASE = [pytest.param(image, id=version) for version, image in RELEASED.items()]
 

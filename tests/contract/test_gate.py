@@ -1,5 +1,6 @@
 """`contract-gate check`, the command of `make contract`, gives the right verdict on each change."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 from contract_gate.advice import OWN_RULES, advice
 from contract_gate.buf import build_image
 
-from tests.contract.conftest import CREDIT, ROOT, Copy
-from tests.contract.mutations import ALLOWED, BREAKING, Mutation
+from tests.contract.conftest import CREDIT, OPTIONS, ROOT, Copy
+from tests.contract.mutations import ALLOWED, BREAKING, RANGE, Mutation
 
 
 def _in_one_line(text: str) -> str:
@@ -43,8 +44,6 @@ def test_every_rule_of_ours_about_a_live_contract_is_in_the_table() -> None:
     # The others are about retired releases and about the releases' own records.
     elsewhere = {rule for rule in OWN_RULES if rule.endswith(("_REUSED", "_NOT_RESERVED"))}
     elsewhere |= {"RELEASED_IMAGE_CHANGED", "RELEASE_NOT_RECORDED"}
-    # No release has scopes yet from which a call could depart: see below.
-    elsewhere |= {"CALL_SAME_SCOPE"}
     assert OWN_RULES.keys() - elsewhere <= {mutation.rule for mutation in BREAKING}
 
 
@@ -64,10 +63,8 @@ def test_bufs_strictest_rules_are_on_and_nothing_is_exempt() -> None:
 
 
 def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
-    copy.edit(
-        "maximum: 4294967295\n  }];\n}\n\n// Names an app",
-        "maximum: 9\n  }];\n}\n\n// Names an app",
-    )
+    field = "message UserId {\n  // The user.\n  uint32 user_id = 1" + RANGE
+    copy.edit(field, field.replace("4294967295", "9"))
     lines = (copy.contracts / CREDIT).read_text().splitlines()
     line = lines.index("message UserId {") + 3
     assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.gate("check").said
@@ -97,6 +94,29 @@ def test_a_call_cannot_take_another_scope_than_it_did(copy: Copy, tmp_path: Path
     outcome = copy.gate("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"CALL_SAME_SCOPE"})
     assert "took credits:spend and takes credits:issue now" in _in_one_line(outcome.said)
+
+
+def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
+    copy: Copy, tmp_path: Path
+) -> None:
+    path = copy.contracts / OPTIONS
+    text = path.read_text()
+    begin = text.index("\n  // Which characters a string may hold. An empty")
+    end = text.index("// How the server sends one reason for an error.")
+    path.write_text(text[:begin] + "}\n\n" + text[end:])
+    credit = copy.contracts / CREDIT
+    ruled = credit.read_text()
+    credit.write_text(re.sub(r" *text: TEXT_[A-Z]+\n", "", ruled))
+    image = tmp_path / "older.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    path.write_text(text)
+    credit.write_text(ruled)
+    outcome = copy.gate("check", "--against", str(image))
+    assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
+    assert (
+        'Field "report_name" of message "PurchaseRequest": text changed from any to TEXT_NAME.'
+        in (_in_one_line(outcome.said))
+    )
 
 
 def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:

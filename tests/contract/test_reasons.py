@@ -19,15 +19,18 @@ from credit_client.target import Target
 from credit_client.transport import AttemptFailed, Method
 from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
-from credit_server.commit import CommitLimits
+from credit_server.commit import Clock, CommitLimits
 from credit_server.identity import Authenticator, Credentials, Identity
+from credit_server.identity.identity import AddLimits
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.access import AccessLimits
+from credit_server.transport.handler import CallLimits
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.contract.released_images import TODAY, model
+from tests.server.clocks import skewed_clock
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import FailingStore, HeldStore, full_store, serving
 
@@ -91,7 +94,12 @@ class Caller:
                 pass
         else:
             await self._transport.unary(
-                way, request, request_id="r", timeout_seconds=WAIT_SECONDS, metadata={}
+                way,
+                request,
+                request_id="r",
+                timeout_seconds=WAIT_SECONDS,
+                metadata={},
+                sending=lambda: None,
             )
 
     async def add(self, amount: int, **changed: object) -> None:
@@ -105,9 +113,16 @@ async def _caller(
     limits: CommitLimits | None = None,
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
+    clock: Clock | None = None,
+    call_limits: CallLimits | None = None,
 ) -> AsyncIterator[Caller]:
     async with serving(
-        store, limits=limits, authenticator=authenticator, access_limits=access_limits
+        store,
+        limits=limits,
+        authenticator=authenticator,
+        access_limits=access_limits,
+        clock=clock,
+        call_limits=call_limits,
     ) as served:
         transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
         try:
@@ -134,6 +149,12 @@ async def _insufficient_credits(call: str) -> None:
         await caller.call(call, credits=50)
 
 
+async def _credits_limit_exceeded(call: str) -> None:
+    limited = replace(EVERYTHING, add_limits=AddLimits(by_app={1: 49}))
+    async with _caller(authenticator=_Everybody(limited)) as caller:
+        await caller.call(call)
+
+
 async def _balance_overflow(call: str) -> None:
     async with _caller() as caller:
         await caller.add(MOST)
@@ -154,15 +175,17 @@ async def _too_many_apps(call: str) -> None:
 
 async def _overloaded(call: str) -> None:
     if TODAY.methods[call].GetOptions().idempotency_level:
-        # Reads do not queue: the server turns them away when it stops.
-        async with serving() as served:
-            transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
-            served.server._gate.stopping = True
+        # Reads do not queue: the server rejects those beyond the calls that it may run.
+        store = HeldStore()
+        limits = CallLimits(message_bytes_max=4096, calls_max=1)
+        async with _caller(store, call_limits=limits) as caller:
+            running = asyncio.create_task(caller.add(1))
+            await store.entered.wait()
             try:
-                await Caller(transport).call(call)
+                await caller.call(call)
             finally:
-                served.server._gate.stopping = False
-                await transport.close()
+                store.released.set()
+                await running
         return
     store = HeldStore()
     async with _caller(store, CommitLimits(lanes=1, waiting_max=2)) as caller:
@@ -180,6 +203,11 @@ async def _overloaded(call: str) -> None:
             await refused
         finally:
             await asyncio.gather(second, third, return_exceptions=True)
+
+
+async def _clock_skewed(call: str) -> None:
+    async with _caller(clock=skewed_clock()) as caller:
+        await caller.call(call)
 
 
 async def _store_unavailable(call: str) -> None:
@@ -233,11 +261,13 @@ async def _actor_not_allowed(call: str) -> None:
 PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "INVALID_FIELD": _invalid_field,
     "IDEMPOTENCY_KEY_REUSED": _key_reused,
+    "CREDITS_LIMIT_EXCEEDED": _credits_limit_exceeded,
     "INSUFFICIENT_CREDITS": _insufficient_credits,
     "BALANCE_OVERFLOW": _balance_overflow,
     "APP_TOTAL_OVERFLOW": _app_total_overflow,
     "OVERLOADED": _overloaded,
     "TOO_MANY_APPS": _too_many_apps,
+    "CLOCK_SKEWED": _clock_skewed,
     "STORE_UNAVAILABLE": _store_unavailable,
     "UNAUTHENTICATED": _unauthenticated,
     "RATE_LIMITED": _rate_limited,

@@ -60,7 +60,8 @@ def test_it_names_everything_that_the_contract_has() -> None:
 
 
 def test_constraints_are_told_in_words() -> None:
-    assert "| 3 | `report_id` | `string` | 1 to 128 characters, must be set |" in REFERENCE
+    report_id = "1 to 128 characters, [`TEXT_IDENTIFIER`](#text), must be set"
+    assert f"| 3 | `report_id` | `string` | {report_id} |" in REFERENCE
     assert "| 2 | `user_id` | optional `uint32` | 1 to 4294967295 |" in REFERENCE
     assert "| 9 | `sequence` | `uint64` | at least 1 |" in REFERENCE
 

@@ -29,16 +29,20 @@ class Books:
 async def read_books(client: CreditClient, users: Iterable[int], apps: Iterable[int]) -> Books:
     """Read all that the service shows of some users and apps."""
     return Books(
-        held={user: await client.user_credits(user) for user in users},
-        transactions={user: [entry async for entry in client.transactions(user)] for user in users},
-        purchases={user: [entry async for entry in client.purchases(user)] for user in users},
+        held={user: await client.user_credits(user_id=user) for user in users},
+        transactions={
+            user: [entry async for entry in client.transactions(user_id=user)] for user in users
+        },
+        purchases={
+            user: [entry async for entry in client.purchases(user_id=user)] for user in users
+        },
         totals={app: await _total(client, app) for app in apps},
     )
 
 
 async def _total(client: CreditClient, app: int) -> int:
     try:
-        return await client.balance(app)
+        return await client.balance(app_id=app)
     except AppTotalOverflow as error:
         return error.total
 

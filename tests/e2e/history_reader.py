@@ -27,7 +27,7 @@ async def read(target: str, user_id: int) -> dict[str, int | bool]:
     count = total = start_bytes = 0
     in_order = True
     async with CreditClient(target) as client:
-        async for entry in client.transactions(user_id):
+        async for entry in client.transactions(user_id=user_id):
             count += 1
             total += entry.credits
             in_order &= entry.sequence == count

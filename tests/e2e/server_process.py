@@ -233,5 +233,12 @@ def _launch(
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     """This process's variables without those that would change the server's settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
-    # Several servers run on one machine; those that share the default would warn of it.
-    return own | {"CREDIT_METRICS_PORT": "0"} | dict(more or {})
+    # Several servers run on one machine; those that share the default would warn of it. Some tests
+    # add all that a balance can hold in one call. Without a load balancer there is no health check
+    # to wait for at a stop.
+    ours = {
+        "CREDIT_METRICS_PORT": "0",
+        "CREDIT_CREDITS_MAX": str(2**32 - 1),
+        "CREDIT_DRAIN_SECONDS": "0",
+    }
+    return own | ours | dict(more or {})

@@ -16,6 +16,7 @@ import credit_models
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_models.codec import decode, encode
+from credit_server.settings import ServerSettings
 from google.protobuf import descriptor_pool
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -148,6 +149,29 @@ class TestGrpcio:
         assert (purchase.transaction_id, purchase.id) == (used.id, used.purchase_id)
         assert added.created_at.ToMilliseconds() <= purchase.created_at.ToMilliseconds()
 
+    def test_a_list_that_broke_off_goes_on_after_the_last_sequence(self, stubs: Stubs) -> None:
+        messages, service = stubs.messages, stubs.service
+        service.AddCredits(messages.CreditRequest(user_id=221, app_id=41, credits=9, created_by=1))
+        for _ in range(3):
+            service.UseCredits(_purchase(stubs, user_id=221, app_id=41, credits=1))
+        for list_, first in ((service.ListUserTransactions, 1), (service.ListUserPurchases, 2)):
+            broken_off = list_(messages.UserId(user_id=221))
+            last = next(broken_off).sequence
+            broken_off.cancel()
+            rest = list_(messages.UserId(user_id=221, after_sequence=last))
+            assert [last, *(entry.sequence for entry in rest)] == list(range(first, 5))
+            assert list(list_(messages.UserId(user_id=221, after_sequence=2**63 - 1))) == []
+        error = _refused(service.GetUserCredits, messages.UserId(user_id=221, after_sequence=2**63))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    def test_a_key_is_free_in_another_app(self, stubs: Stubs) -> None:
+        fields = {"user_id": 222, "credits": 5, "created_by": 1, "idempotency_key": "order-4711"}
+        for app in (42, 43):
+            for replayed in (False, True):
+                request = stubs.messages.CreditRequest(app_id=app, **fields)
+                receipt = _receipt(stubs, *stubs.service.AddCredits.with_call(request))
+                assert (receipt.balance, receipt.replayed) == (5, replayed)
+
     def test_a_write_brings_its_receipt_in_the_trailing_metadata(self, stubs: Stubs) -> None:
         request = stubs.messages.CreditRequest(
             user_id=202, app_id=22, credits=5, created_by=1, idempotency_key="k"
@@ -199,6 +223,32 @@ class TestGrpcio:
                 reason="BALANCE_OVERFLOW",
                 domain="credit.v1",
                 metadata={"balance": str(most), "credits": str(most)},
+            )
+        ]
+
+    async def test_a_negative_number_of_32_bits_is_rejected_by_default(
+        self, mongod_uri: str, tmp_path: Path, stubs: Stubs
+    ) -> None:
+        options = await migrated(mongod_uri, "test_credits_max")
+        default = {"CREDIT_CREDITS_MAX": str(ServerSettings.model_fields["credits_max"].default)}
+        async with running_server(tmp_path, *options, environment=default) as process:
+            with grpc.insecure_channel(process.address) as channel:
+                add = channel.unary_unary(
+                    "/credit.v1.CreditService/AddCredits",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=stubs.messages.Empty.FromString,
+                )
+                # What `-5` of a Java `int` becomes.
+                request = stubs.messages.CreditRequest(
+                    user_id=208, app_id=28, credits=-5 % 2**32, created_by=1
+                )
+                error = _refused(add, request)
+        assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert _details(error) == [
+            ErrorInfo(
+                reason="CREDITS_LIMIT_EXCEEDED",
+                domain="credit.v1",
+                metadata={"credits": "4294967291", "limit": "2147483647"},
             )
         ]
 
@@ -280,6 +330,26 @@ class TestGrpcio:
         error = _refused(stubs.service.AddCredits, request, compression=grpc.Compression.Deflate)
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=29)).balance == 0
+
+    def test_long_metadata_rejects_its_call_alone(self, stubs: Stubs, channel: Any) -> None:
+        """All calls of a channel share one connection, as those of many clients do on a proxy's."""
+        watch = _health(channel, "Watch")(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        balance = channel.unary_unary(
+            f"/{SERVICE}/GetAppBalance",
+            request_serializer=stubs.messages.AppId.SerializeToString,
+            response_deserializer=stubs.messages.Balance.FromString,
+        )
+        request = stubs.messages.AppId(app_id=30)
+        long = [(f"x-long-{at}", "x" * 960) for at in range(20)]
+        rejected = [balance.future(request, metadata=long) for _ in range(10)]
+        served = [balance.future(request) for _ in range(10)]
+        for call in rejected:
+            assert call.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "16384 are allowed" in call.exception().details()
+        assert [call.result().balance for call in served] == [0] * 10
+        assert watch.is_active()  # the connection has not ended
+        watch.cancel()
 
     def test_a_call_that_does_not_exist_is_unimplemented(self, channel: Any) -> None:
         error = _refused(channel.unary_unary(f"/{SERVICE}/StealCredits"), b"")

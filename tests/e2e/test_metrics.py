@@ -32,7 +32,7 @@ async def test_a_call_and_its_batch_are_seen(
     server = await credit_server_process(*store_options)
     async with CreditClient(server.address) as client:
         await client.add(user_id=7, app_id=1, credits=5, created_by=9)
-        await client.balance(1, 7)
+        await client.balance(app_id=1, user_id=7)
         samples = await _samples(server)
     call = {
         "grpc_type": "unary",

@@ -1,6 +1,8 @@
 """`credit-server serve`: how it starts, what it says, what stops it from starting, how it ends."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import shlex
@@ -8,16 +10,23 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
+from credit_server.app import SECOND_SIGNAL_SECONDS
+from credit_server.embedded import EmbeddedMongod
 from credit_server.embedded.mongod import free_port
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
+from tests.server.doctor.papers import certificate, private_key, private_pem, written
+from tests.server.store.schema_1 import make_schema_1
+from tests.server.transport.wire import SERVICE, Wire, call_headers
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16
@@ -74,9 +83,9 @@ async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
     assert not is_alive(mongod)
     again = await credit_server_process("--data-dir", str(data_dir))
     async with CreditClient(again.address) as client:
-        (entry,) = [entry async for entry in client.transactions(USER)]
+        (entry,) = [entry async for entry in client.transactions(user_id=USER)]
         assert (entry.id, entry.balance_after) == (receipt.transaction_id, receipt.balance)
-        assert await client.balance(APP, USER) == receipt.balance
+        assert await client.balance(app_id=APP, user_id=USER) == receipt.balance
     mongod = embedded_mongod_pid(data_dir)
     assert await again.stop(signal.SIGTERM) == 0
     assert not is_alive(mongod)
@@ -87,11 +96,89 @@ async def test_a_second_signal_ends_it_at_once_and_quietly(
 ) -> None:
     server = await credit_server_process()
     mongod = os.pidfd_open(embedded_mongod_pid(tmp_path / ".credit-data"))
-    server.send(signal.SIGTERM)
-    await server.logged(lambda line: line.get("event") == "stopping")
-    assert await server.stop(signal.SIGINT) == 130
+    async with _unfinished_call(server.port):
+        server.send(signal.SIGTERM)
+        await server.logged(lambda line: line.get("event") == "stopping")
+        await asyncio.sleep(SECOND_SIGNAL_SECONDS)
+        assert await server.stop(signal.SIGINT) == 130
     await gone(mongod)
     assert "Traceback" not in server.stderr.read_text()
+
+
+@contextlib.asynccontextmanager
+async def _unfinished_call(port: int) -> AsyncIterator[None]:
+    """Keep a server from stopping early: a call runs whose request never ends."""
+    async with Wire.connect(port) as wire:
+        wire.begin(call_headers(f"{SERVICE}GetAppBalance"), end=False)
+        await wire.pong()
+        yield
+
+
+async def test_a_signal_that_comes_twice_within_milliseconds_counts_once(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options, "--grace-seconds", "2")
+    async with _unfinished_call(server.port):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            server.send(number)
+        assert await server.wait() == 0
+    events = [json.loads(line).get("event") for line in server.stderr.read_text().splitlines()]
+    assert events[-1] == "stopped"
+    assert "stopped at once, by a second signal" not in events
+
+
+async def test_readiness_ends_with_the_first_signal(
+    store_options: list[str], credit_server_process: StartServer
+) -> None:
+    server = await credit_server_process(*store_options)
+    (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
+    assert await _status(scraped, "/readyz") == 200
+    async with _unfinished_call(server.port):
+        server.send(signal.SIGTERM)
+        await server.logged(lambda line: line.get("event") == "stopping")
+        assert await _status(scraped, "/readyz") == 503
+        assert await _status(scraped, "/healthz") == 200
+    assert await server.wait() == 0
+
+
+async def _status(address: str, path: str) -> int:
+    def ask() -> int:
+        connection = HTTPConnection(address, timeout=60)
+        connection.request("GET", path)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_a_server_whose_certificate_has_ended_starts_and_warns(
+    tmp_path: Path, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    key = private_key()
+    now = datetime.now(UTC)
+    ended = certificate(key, begins=now - timedelta(days=9), ends=now - timedelta(days=1))
+    server = await credit_server_process(
+        *store_options,
+        *("--tls-certificate", str(written(tmp_path / "server.pem", ended))),
+        *("--tls-key", str(written(tmp_path / "server.key", private_pem(key)))),
+    )
+    await server.logged(lambda line: "a certificate has ended" in line["event"])
+    (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
+    shown = await asyncio.to_thread(_metrics, scraped)
+    (days,) = re.findall(
+        r"^credit_certificate_days_left\{.*server\.pem.*\} (\S+)$", shown, re.MULTILINE
+    )
+    assert -2 < float(days) < 0
+    assert await server.stop(signal.SIGTERM) == 0
+
+
+def _metrics(address: str) -> str:
+    connection = HTTPConnection(address, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 async def test_a_killed_server_leaves_no_mongod_behind(
@@ -129,6 +216,41 @@ async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
     assert database in ended.output
     server = await credit_server_process(*options)
     assert (await _add(server.address)).sequence == 1
+
+
+async def test_a_database_of_release_0_1_0_is_served_once_it_is_migrated(
+    tmp_path: Path, mongod_uri: str, database: str, credit_server_process: StartServer
+) -> None:
+    await make_schema_1(mongod_uri, database)
+    options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
+    ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
+    _assert_refused(ended, 1, "has version 1, this server needs 2", "credit-server migrate")
+    ended = await run_credit_server(tmp_path, "migrate", *options)
+    assert (ended.status, ended.output) == (0, f"the database '{database}' has schema version 2\n")
+    await _assert_upgraded(await credit_server_process(*options))
+
+
+async def test_embedded_data_of_release_0_1_0_are_migrated_at_the_start(
+    tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    async with EmbeddedMongod(data_dir=tmp_path / ".credit-data") as mongod:
+        await make_schema_1(mongod.uri, "credit")
+    await _assert_upgraded(await credit_server_process())
+
+
+async def _assert_upgraded(server: ServerProcess) -> None:
+    """Old entries and keys are there, and an old key is free in another app."""
+    async with CreditClient(server.address) as client:
+        old, new = [
+            await client.add(
+                user_id=7, app_id=app, credits=100, created_by=9, idempotency_key="order-4711"
+            )
+            for app in (1, 2)
+        ]
+        sequences = [entry.sequence async for entry in client.transactions(user_id=7)]
+    assert (old.replayed, old.sequence) == (True, 1)
+    assert (new.replayed, new.sequence) == (False, 5)
+    assert sequences == [1, 2, 3, 4, 5]
 
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
@@ -192,8 +314,8 @@ async def test_every_call_is_one_line_of_json(
     server = await credit_server_process(*store_options)
     async with CreditClient(server.address) as client:
         await client.add(user_id=USER, app_id=APP, credits=5, created_by=1)
-        assert await client.balance(APP) == 5
-        assert [entry.credits async for entry in client.transactions(USER)] == [5]
+        assert await client.balance(app_id=APP) == 5
+        assert [entry.credits async for entry in client.transactions(user_id=USER)] == [5]
     assert await server.stop() == 0
     calls = [line for line in server.log if line["event"] == "call"]
     assert [(line["method"], line["status"]) for line in calls] == [
@@ -205,7 +327,7 @@ async def test_every_call_is_one_line_of_json(
     assert all(line["milliseconds"] > 0 for line in calls)
 
 
-async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_is_sent_away(
+async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_finds_no_server(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -218,11 +340,16 @@ async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_is_sent_awa
             await blocked.met()
             server.send(signal.SIGTERM)
             await server.logged(lambda line: line["event"] == "stopping")
-            with pytest.raises(Unavailable, match="shutting down"):
-                await client.balance(APP)
+            with pytest.raises(Unavailable, match="refused"):
+                await _read_until_it_fails(client)
             assert not running.done()
         assert (await running).balance == 5
     assert await server.wait() == 0
+
+
+async def _read_until_it_fails(client: CreditClient) -> None:
+    while True:  # calls that cross the GOAWAY are served
+        await client.balance(app_id=APP)
 
 
 async def test_the_last_answer_is_not_lost_on_a_client_that_reads_it_with_the_goodbye(
@@ -268,10 +395,12 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
     again = await credit_server_process(*store_options)
     async with CreditClient(again.address) as client:
         kept = {
-            entry.id for user in range(1, CALLERS + 1) async for entry in client.transactions(user)
+            entry.id
+            for user in range(1, CALLERS + 1)
+            async for entry in client.transactions(user_id=user)
         }
         assert {receipt.transaction_id for receipt in receipts} <= kept
-        assert await client.balance(APP) == len(kept)
+        assert await client.balance(app_id=APP) == len(kept)
 
 
 def _assert_refused(ended: Ended, status: int, *named: str) -> None:

@@ -87,10 +87,14 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
     ):
         await watch.send_message(HealthCheckRequest(), end=True)
         assert await _status(watch) == SERVING
-        before = await client.balance(APP, USER)
+        before = await client.balance(app_id=APP, user_id=USER)
         await fail(mongod)
         assert await _status(watch) == NOT_SERVING
-        for call in (_add(client, key), client.user_credits(USER), client.balance(APP)):
+        for call in (
+            _add(client, key),
+            client.user_credits(user_id=USER),
+            client.balance(app_id=APP),
+        ):
             with pytest.raises(StoreUnavailable) as caught:
                 await call
             assert _promised_seconds(caught.value) > 0
@@ -98,7 +102,7 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
         assert await _status(watch) == SERVING
         assert await _add(client, key) == before + 1
         assert await _add(client, key) == before + 1
-        history = [entry.idempotency_key async for entry in client.transactions(USER)]
+        history = [entry.idempotency_key async for entry in client.transactions(user_id=USER)]
         assert history.count(key) == 1
         await watch.cancel()  # leaving the stream would wait for an end that a watch does not have
 

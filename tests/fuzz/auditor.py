@@ -49,10 +49,9 @@ def _effect_findings(journal: Journal, user: int, history: History) -> Iterator[
     """Every entry was made by one call, which was told so unless it had given up."""
     sent = journal.writes_by_key(user)
     for entry in history.entries:
-        write, _ = history.states[-1].answers[entry.idempotency_key]
-        answers = [
-            call.answer for call, sent_write in sent[entry.idempotency_key] if sent_write == write
-        ]
+        key = (entry.app_id, entry.idempotency_key)
+        write, _ = history.states[-1].answers[key]
+        answers = [call.answer for call, sent_write in sent[key] if sent_write == write]
         made = sum(isinstance(one, Acknowledged) and not one.done.replayed for one in answers)
         uncertain = any(isinstance(one, Unknown) for one in answers)
         if made > 1 or (made == 0 and not uncertain):

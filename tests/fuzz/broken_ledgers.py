@@ -5,7 +5,7 @@ from collections.abc import Callable
 from credit_client import CreditTransaction, Purchase, Receipt, UserCredits
 from credit_client.testing import FakeLedger
 from credit_client.testing.ledger import Refused
-from credit_models import CreditRequest, PurchaseRequest
+from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 
 
 class ForgetsKeys(FakeLedger):
@@ -20,8 +20,21 @@ class TakesAnyRequestForAReplay(FakeLedger):
     """A key that was used gets the first answer, whatever is asked."""
 
     def add(self, request: CreditRequest) -> Receipt:
-        known = self._accounts[request.user_id].answers.get(request.idempotency_key)
+        answers = self._accounts[request.user_id].answers
+        known = answers.get((request.app_id, request.idempotency_key))
         return super().add(request) if known is None else known[1]
+
+
+class SharesKeysBetweenApps(FakeLedger):
+    """A key that was used in one app is refused in another, as until 0.1.0."""
+
+    def add(self, request: CreditRequest) -> Receipt:
+        for app_id, key in self._accounts[request.user_id].answers:
+            if key == request.idempotency_key and app_id != request.app_id:
+                raise Refused(
+                    ErrorReason.IDEMPOTENCY_KEY_REUSED, "planted", metadata={"fields": "app_id"}
+                )
+        return super().add(request)
 
 
 class RemembersRefusals(FakeLedger):
@@ -29,16 +42,17 @@ class RemembersRefusals(FakeLedger):
 
     def __init__(self) -> None:
         super().__init__()
-        self._refusals: dict[tuple[int, str], Refused] = {}
+        self._refusals: dict[tuple[int, int, str], Refused] = {}
 
     def use(self, request: PurchaseRequest) -> Receipt:
-        refusal = self._refusals.get((request.user_id, request.idempotency_key))
+        key = (request.user_id, request.app_id, request.idempotency_key)
+        refusal = self._refusals.get(key)
         if refusal is not None:
             raise refusal
         try:
             return super().use(request)
         except Refused as refused:
-            self._refusals[request.user_id, request.idempotency_key] = refused
+            self._refusals[key] = refused
             raise
 
 
@@ -67,8 +81,8 @@ class LosesPurchases(FakeLedger):
 class ShowsYesterday(FakeLedger):
     """A user's credits are those before the latest write."""
 
-    def user_credits(self, user_id: int) -> UserCredits:
-        shown = super().user_credits(user_id)
+    def user_credits(self, *, user_id: int) -> UserCredits:
+        shown = super().user_credits(user_id=user_id)
         shown.revision = max(0, shown.revision - 1)
         return shown
 
@@ -76,36 +90,39 @@ class ShowsYesterday(FakeLedger):
 class ForgetsTheLatestEntry(FakeLedger):
     """A list ends before the latest write."""
 
-    def transactions(self, user_id: int) -> tuple[CreditTransaction, ...]:
-        return super().transactions(user_id)[:-1]
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0
+    ) -> tuple[CreditTransaction, ...]:
+        return super().transactions(user_id=user_id, after_sequence=after_sequence)[:-1]
 
 
 class ListsBackwards(FakeLedger):
     """Purchases come newest first."""
 
-    def purchases(self, user_id: int) -> tuple[Purchase, ...]:
-        return super().purchases(user_id)[::-1]
+    def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
+        return super().purchases(user_id=user_id, after_sequence=after_sequence)[::-1]
 
 
 class MiscountsTotals(FakeLedger):
     """The sum of an app has one user too few."""
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         if user_id is None:
             user_id = next(iter(self._accounts), 1)
-        return super().balance(app_id, user_id)
+        return super().balance(app_id=app_id, user_id=user_id)
 
 
 class WrapsAround(FakeLedger):
     """A balance is a signed integer somewhere on its way."""
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
-        return super().balance(app_id, user_id) & 0x7FFFFFFF
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
+        return super().balance(app_id=app_id, user_id=user_id) & 0x7FFFFFFF
 
 
 BROKEN: tuple[Callable[[], FakeLedger], ...] = (
     ForgetsKeys,
     TakesAnyRequestForAReplay,
+    SharesKeysBetweenApps,
     RemembersRefusals,
     LosesUpdates,
     LosesPurchases,

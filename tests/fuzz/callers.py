@@ -140,16 +140,21 @@ async def _read(client: CreditClient, read: Read, timeout_seconds: float | None)
     limit = timeout_seconds
     match read.kind:
         case Kind.USER_CREDITS:
-            return await client.user_credits(read.user_id, timeout_seconds=limit)
+            return await client.user_credits(user_id=read.user_id, timeout_seconds=limit)
         case Kind.BALANCE:
-            return await client.balance(read.app_id, read.user_id, timeout_seconds=limit)
+            return await client.balance(
+                app_id=read.app_id, user_id=read.user_id, timeout_seconds=limit
+            )
         case Kind.APP_TOTAL:
-            return await client.balance(read.app_id, timeout_seconds=limit)
+            return await client.balance(app_id=read.app_id, timeout_seconds=limit)
         case Kind.TRANSACTIONS:
-            entries = client.transactions(read.user_id, timeout_seconds=limit)
+            entries = client.transactions(user_id=read.user_id, timeout_seconds=limit)
             return [entry async for entry in entries]
         case Kind.PURCHASES:
-            return [entry async for entry in client.purchases(read.user_id, timeout_seconds=limit)]
+            return [
+                entry
+                async for entry in client.purchases(user_id=read.user_id, timeout_seconds=limit)
+            ]
 
 
 def _acknowledged(receipt: Receipt) -> Acknowledged:

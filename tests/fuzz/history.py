@@ -43,7 +43,7 @@ def read_history(journal: Journal, user: int) -> History:
     states, asked = [State()], []
     for place, entry in enumerate(entries, start=1):
         purchase = next(bought, None) if entry.type is TransactionType.USE else None
-        write, began = _origin(sent[entry.idempotency_key], entry, purchase)
+        write, began = _origin(sent[entry.app_id, entry.idempotency_key], entry, purchase)
         done = Done(sequence=entry.sequence, balance=entry.balance_after, replayed=False)
         if (predicted := predict(states[-1], write)) != done:
             raise Inexplicable(
@@ -100,8 +100,8 @@ def _is_effect(write: Write, entry: CreditTransaction, purchase: Purchase | None
     if write.report is None:
         return (entry.type, entry.purchase_id, purchase) == (TransactionType.ADD, "", None)
     return purchase is not None and (
-        (purchase.id, purchase.transaction_id, purchase.created_at)
-        == (entry.purchase_id, entry.id, entry.created_at)
+        (purchase.id, purchase.transaction_id, purchase.created_at, purchase.sequence)
+        == (entry.purchase_id, entry.id, entry.created_at, entry.sequence)
         and (purchase.report_id, purchase.report_name) == write.report
         and (purchase.user_id, purchase.app_id, purchase.credits, purchase.created_by)
         == (entry.user_id, entry.app_id, entry.credits, entry.created_by)

@@ -91,12 +91,12 @@ class Journal:
         call.ended = next(self._clock)
         call.answer = answer
 
-    def writes_by_key(self, user: int) -> Mapping[str, list[tuple[Call, Write]]]:
-        """A user's writes with their calls; an empty list for a key that nobody has sent."""
-        writes: defaultdict[str, list[tuple[Call, Write]]] = defaultdict(list)
+    def writes_by_key(self, user: int) -> Mapping[tuple[int, str], list[tuple[Call, Write]]]:
+        """A user's writes with their calls, by app and key; an empty list for a key not sent."""
+        writes: defaultdict[tuple[int, str], list[tuple[Call, Write]]] = defaultdict(list)
         for call in self.calls:
             if isinstance(call.question, Write) and call.question.user_id == user:
-                writes[call.question.key].append((call, call.question))
+                writes[call.question.app_id, call.question.key].append((call, call.question))
         return writes
 
     def unsettled(self) -> list[tuple[int, Write]]:

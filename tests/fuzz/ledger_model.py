@@ -50,26 +50,26 @@ class State:
     Attributes:
         sequence: How many writes those were.
         balances: By app; an app stays when its balance falls to 0.
-        answers: The write and the first answer of every key.
+        answers: The write and the first answer of every key in every app.
     """
 
     sequence: int = 0
     balances: Mapping[int, int] = field(default_factory=dict)
-    answers: Mapping[str, tuple[Write, Done]] = field(default_factory=dict)
+    answers: Mapping[tuple[int, str], tuple[Write, Done]] = field(default_factory=dict)
 
     def after(self, write: Write, done: Done) -> "State":
         """The state that a write leads to."""
         return State(
             sequence=done.sequence,
             balances={**self.balances, write.app_id: done.balance},
-            answers={**self.answers, write.key: (write, done)},
+            answers={**self.answers, (write.app_id, write.key): (write, done)},
         )
 
 
 def predict(state: State, write: Write) -> Done | Refused:
     """What a ledger in this state answers, by the contract's rules and their precedence."""
-    if write.key in state.answers:
-        earlier, done = state.answers[write.key]
+    if (write.app_id, write.key) in state.answers:
+        earlier, done = state.answers[write.app_id, write.key]
         if earlier != write:
             fields = ",".join(_differing_fields(earlier, write))
             return Refused(reason="IDEMPOTENCY_KEY_REUSED", metadata=(fields,))
@@ -90,7 +90,7 @@ def _differing_fields(earlier: Write, later: Write) -> list[str]:
     """The names of the request's fields that differ, in the contract's order."""
     if (earlier.report is None) != (later.report is None):
         return ["call"]
-    compared: dict[str, tuple[object, object]] = {"app_id": (earlier.app_id, later.app_id)}
+    compared: dict[str, tuple[object, object]] = {}
     if earlier.report is not None and later.report is not None:
         compared["report_id"] = (earlier.report[0], later.report[0])
         compared["report_name"] = (earlier.report[1], later.report[1])

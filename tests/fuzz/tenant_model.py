@@ -96,9 +96,13 @@ class Ledger:
         }
         return sum(latest.values()) if user_id is None else latest.get(user_id, 0)
 
-    def seen(self, tenant: Tenant, user_id: int) -> list[Entry]:
+    def seen(self, tenant: Tenant, user_id: int, after_sequence: int = 0) -> list[Entry]:
         """What a tenant is shown of a user's history."""
-        return [entry for entry in self._of(user_id) if entry.write.app_id in tenant.apps]
+        return [
+            entry
+            for entry in self._of(user_id)
+            if entry.write.app_id in tenant.apps and entry.sequence > after_sequence
+        ]
 
     def hidden(self, tenant: Tenant) -> set[str]:
         """Texts that no answer to a tenant may have."""
@@ -112,18 +116,19 @@ class Ledger:
         return [entry for entry in self.entries if entry.write.user_id == user_id]
 
     def _with_key(self, write: Write) -> Entry | None:
-        entries = self._of(write.user_id)
-        return next((entry for entry in entries if entry.write.key == write.key), None)
+        found = (
+            entry
+            for entry in self._of(write.user_id)
+            if (entry.write.app_id, entry.write.key) == (write.app_id, write.key)
+        )
+        return next(found, None)
 
 
 def _repeated(earlier: Entry, write: Write) -> Accepted | Refused:
     first = earlier.write
     if first == write:
         return Accepted(sequence=earlier.sequence, balance=earlier.balance, earlier=earlier)
-    if first.app_id != write.app_id:
-        # How else it differs may be another tenant's business.
-        fields = ["app_id"]
-    elif (first.report is None) != (write.report is None):
+    if (first.report is None) != (write.report is None):
         fields = ["call"]
     else:
         pairs = {

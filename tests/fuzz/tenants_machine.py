@@ -78,7 +78,7 @@ class TenantsMachine(RuleBasedStateMachine):
 
     @rule(who=whose, place=st.integers(0, 7), shared=whether, amount=amounts)
     def guess_a_key(self, who: int, place: int, shared: bool, amount: int) -> None:
-        """Use a key that somebody has used already, for something of one's own."""
+        """Use a key that was used before, perhaps in another app, for something of one's own."""
         if not self._ledger.entries:
             return
         entry = self._ledger.entries[-1 - place % len(self._ledger.entries)]
@@ -114,17 +114,18 @@ class TenantsMachine(RuleBasedStateMachine):
         (shown,) = messages
         _assert_shown("the balance", shown.balance, self._ledger.balance(app_id, user_id))
 
-    @rule(who=whose, user=whose)
-    def see_lists(self, who: int, user: int) -> None:
+    @rule(who=whose, user=whose, after=st.integers(0, STEPS))
+    def see_lists(self, who: int, user: int, after: int) -> None:
         user_id = self.users[user]
-        seen = self._ledger.seen(self.tenants[who], user_id)
-        transactions = self._ask(who, "ListUserTransactions", user_id=user_id)
+        seen = self._ledger.seen(self.tenants[who], user_id, after)
+        asked = {"user_id": user_id, "after_sequence": after}
+        transactions = self._ask(who, "ListUserTransactions", **asked)
         _assert_shown(
             "the transactions", list(map(_transaction, transactions)), list(map(_entry, seen))
         )
-        purchases = self._ask(who, "ListUserPurchases", user_id=user_id)
+        purchases = self._ask(who, "ListUserPurchases", **asked)
         bought = [
-            (replace(entry.write, key=""), entry.transaction_id, entry.purchase_id)
+            (replace(entry.write, key=""), entry.sequence, entry.transaction_id, entry.purchase_id)
             for entry in seen
             if entry.write.report is not None
         ]
@@ -133,7 +134,7 @@ class TenantsMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for who, user in itertools.product(range(2), range(2)):
             self.see_credits(who, user)
-            self.see_lists(who, user)
+            self.see_lists(who, user, 0)
 
     def _send_new(
         self, who: int, user: int, app: int, amount: int, buys: bool, actor: int
@@ -244,7 +245,7 @@ def _transaction(shown: Any) -> tuple[Write, int, int, str, str]:
     return write, shown.sequence, shown.balance_after, shown.id, shown.purchase_id
 
 
-def _purchase(shown: Any) -> tuple[Write, str, str]:
+def _purchase(shown: Any) -> tuple[Write, int, str, str]:
     write = Write(
         user_id=shown.user_id,
         app_id=shown.app_id,
@@ -253,7 +254,7 @@ def _purchase(shown: Any) -> tuple[Write, str, str]:
         key="",
         report=(shown.report_id, shown.report_name),
     )
-    return write, shown.transaction_id, shown.id
+    return write, shown.sequence, shown.transaction_id, shown.id
 
 
 def explore(calls: Calls, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:

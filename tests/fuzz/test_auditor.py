@@ -146,7 +146,11 @@ def apply_twice(journal: Journal) -> None:
 
 
 def skip_a_sequence(journal: Journal) -> None:
-    _entries(journal)[1].sequence = 3
+    _entries(journal)[1].sequence = _purchases(journal)[0].sequence = 3
+
+
+def number_the_purchase_otherwise(journal: Journal) -> None:
+    _purchases(journal)[0].sequence = 1
 
 
 def go_back_in_time(journal: Journal) -> None:
@@ -187,6 +191,7 @@ def hide_the_list(journal: Journal) -> None:
         (list_backwards, "entry 1 is"),
         (apply_twice, "where the model says Done(sequence=1, balance=100, replayed=True)"),
         (skip_a_sequence, "where the model says Done(sequence=2, balance=70"),
+        (number_the_purchase_otherwise, "nobody has asked for"),
         (go_back_in_time, "is older than the one before it"),
         (do_what_nobody_asked_for, "nobody has asked for"),
         (hide_the_list, "the lists cannot be read"),

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from credit_server.commit.lane import Lane
+from credit_server.commit.plan import Known
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.identity import open_authenticator
-from credit_server.ledger import Purchase
+from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings.identity import IdentitySettings
 from credit_server.store.memory import MemoryStore
 from credit_server.transport import permission
@@ -86,12 +88,28 @@ async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
 
 
 def _all_purchases(
-    store: MemoryStore, user_id: int, apps: frozenset[int] | None = None
+    store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
 ) -> AsyncIterator[Sequence[Purchase]]:
-    return _LIST_PURCHASES(store, user_id, None)
+    return _LIST_PURCHASES(store, user_id, None, after_sequence=after_sequence)
+
+
+def _whole_transactions(
+    store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
+) -> AsyncIterator[Sequence[Transaction]]:
+    return _LIST_TRANSACTIONS(store, user_id, apps)
+
+
+def _with_keys_of_all_apps(lane: Lane, commands: Sequence[Command]) -> Known:
+    known = Known()
+    for command in commands:
+        for entry in lane._answered._entries.values():
+            if (entry.user_id, entry.key) == (command.user_id, command.key):
+                known.by_key[command.user_id, command.app_id, command.key] = entry
+    return known
 
 
 _LIST_PURCHASES = MemoryStore.list_purchases
+_LIST_TRANSACTIONS = MemoryStore.list_transactions
 
 # What each hole lets through: where it is, and what is done there instead.
 HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
@@ -100,7 +118,8 @@ HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "all entries of all apps": (permission, "apps_of", lambda identity: None),
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
     "balances of all apps": (permission, "visible_account", lambda account, identity: account),
-    "what a key was used for": (permission, "visible_refusal", lambda refused, identity: refused),
+    "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
+    "keys of all apps": (Lane, "_remembered", _with_keys_of_all_apps),
 }
 
 

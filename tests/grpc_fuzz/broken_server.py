@@ -104,6 +104,9 @@ class Shop:
         match self.bug:
             case "always_replies" if name == "Get":
                 raise Silence
+            case "answers_before_deadline" if name == "Get":
+                time.sleep(0.5)  # the bug itself: the deadline of its test
+                raise Refused("DEADLINE_EXCEEDED")
             case "server_still_healthy" if name == "Put" and request.discount == 100:
                 self.server.dead.set()
                 raise Silence
@@ -181,6 +184,10 @@ class Shop:
         data = order.SerializeToString(deterministic=True)
         if self.bug == "response_conforms":
             return data + b"\x20\x07"  # a size that the contract does not know
+        if self.bug == "response_known_fields":
+            return data + b"\x78\x01"  # the field 15
+        if self.bug == "response_canonical":
+            return b"\x18\x00" + data  # a count of zero, which the real one comes after
         return data
 
     def _refusal(

@@ -1,6 +1,10 @@
 """The command does as it is told, and its exit code says how it went."""
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -8,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from grpc_fuzz import checks
 from grpc_fuzz.cli import main
+from grpc_fuzz.phases import RUN
 
 from tests.grpc_fuzz.broken_server import running_shop, shop_image
 
@@ -167,13 +172,198 @@ def test_only_selected_methods_are_called(folder: Path) -> None:
     assert called == {f"/shop.v1.Orders/{name}" for name in ("Put", "Get", "List")}
 
 
+def run_in(folder: Path, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line as a user pastes it into a shell, with this environment's commands on the path."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def printed_replay(output: str) -> str:
+    """The first line that the report prints for sending a failure again."""
+    return next(line for line in output.splitlines() if line.startswith("grpc-fuzz replay "))
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_the_printed_line_replays_a_failure_as_it_stands_from_any_folder(
+    tmp_path: Path, with_config: bool
+) -> None:
+    home, elsewhere = tmp_path / "at home; $x", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "shop.binpb").write_bytes(shop_image())
+    (home / "token").write_text(TOKEN)
+    if with_config:
+        (home / "grpc-fuzz.toml").write_text(f'{CONFIG}\n[credentials]\ntoken_file = "token"\n')
+    # Of another service: it must not be read.
+    (elsewhere / "grpc-fuzz.toml").write_text('target = "127.0.0.1:1"\nimage = "no.binpb"\n')
+    # Without the shop's rules, only this check can judge.
+    more = "" if with_config else "--token-file token --checks no_internal_leak "
+    with running_shop("no_internal_leak", TOKEN) as port:
+        options = f"--target 127.0.0.1:{port} {more}--phases coverage --max-failures 1"
+        first = run_in(home, f"grpc-fuzz run shop.binpb {options}")
+        line = printed_replay(first.stdout)
+        again = run_in(elsewhere, line)
+        at_home = run_in(home, f"grpc-fuzz replay {line.split()[2]}")
+    with running_shop(token=TOKEN) as fixed:
+        healed = run_in(elsewhere, f"{line} --target 127.0.0.1:{fixed}")
+
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "no_internal_leak" in again.stdout
+    assert "1 cases" in again.stdout
+    assert at_home.returncode == 1
+    assert healed.returncode == 0, healed.stdout + healed.stderr
+
+
+def test_a_deviation_of_the_runtime_that_is_named_is_judged_by_its_replay(folder: Path) -> None:
+    with running_shop("protocol_status") as port:
+        result = fuzz("shop.binpb", "--phases", "wire", "--include-method", "*/List", port=port)
+        section = result.output.partition("two messages: OK instead of UNIMPLEMENTED")[2]
+        again = run_in(folder, section.splitlines()[1])
+
+    assert result.exit_code == 0, result.output
+    assert again.returncode == 1, again.stdout + again.stderr
+
+
+def test_crashes_of_different_runs_are_not_replayed_as_if_of_one(folder: Path) -> None:
+    with running_shop("no_internal_leak") as one, running_shop("documented_status") as other:
+        for port in (one, other):
+            fuzz("shop.binpb", "--phases", "coverage", "--max-failures", "1", port=port)
+        # The second run has replayed what the first one kept, and found its own failure.
+        result = fuzz(command="replay")
+        both = fuzz(command="replay", port=one)
+
+    assert result.exit_code == 2
+    assert "name those of one run, or give --target" in result.output
+    assert both.exit_code == 1
+
+
+def test_a_fault_of_the_tool_has_an_exit_code_of_its_own_and_writes_the_reports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(session: object) -> None:
+        raise IndexError("not the server's fault")
+
+    monkeypatch.setitem(RUN, "fuzzing", broken)
+    reports = ("--report", "junit=a.xml,ndjson=a.ndjson")
+    with running_shop("no_internal_leak") as port:
+        result = fuzz("shop.binpb", "--phases", "coverage,fuzzing", *reports, port=port)
+
+    assert result.exit_code == 3
+    assert "grpc-fuzz itself failed" in result.output
+    assert "IndexError: not the server's fault" in result.output
+    root = ET.parse(folder / "a.xml").getroot()
+    assert root.findall(".//failure[@type='no_internal_leak']")
+    assert root.find("testsuite/testcase/error") is not None
+    events = [json.loads(line) for line in (folder / "a.ndjson").read_text().splitlines()]
+    assert {"failure", "error", "end"} <= {event["event"] for event in events}
+
+
+@pytest.mark.parametrize("phase", ["coverage", "fuzzing", "stateful"])
+def test_a_fault_while_a_case_is_judged_ends_the_run_and_names_the_case(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    calls: list[object] = []
+
+    def once(*arguments: object) -> None:
+        # Hypothesis would call a fault flaky that does not come again, and pass over it.
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise IndexError("not the server's fault")
+
+    broken = dataclasses.replace(checks.ALL[0], run=once)
+    monkeypatch.setattr(checks, "ALL", (broken,))
+    with running_shop() as port:
+        result = fuzz("shop.binpb", "--phases", phase, port=port)
+
+    assert result.exit_code == 3
+    assert "while case " in result.output
+    assert len(calls) == 5
+
+
+def test_an_interrupted_run_ends_with_130_and_writes_the_reports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(session: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(RUN, "coverage", interrupted)
+    with running_shop() as port:
+        result = fuzz("shop.binpb", "--phases", "coverage", "--report", "junit=a.xml", port=port)
+
+    assert result.exit_code == 130
+    assert ET.parse(folder / "a.xml").getroot().find("testsuite/testcase/error") is not None
+
+
+def test_a_report_that_cannot_be_written_is_misuse_before_the_run(folder: Path) -> None:
+    (folder / "file").write_text("")
+    for kind in ("junit", "ndjson"):
+        result = fuzz("shop.binpb", "--report", f"{kind}=file/report", port=1)
+
+        assert result.exit_code == 2
+        assert "the report file/report cannot be written" in result.output
+
+
+@pytest.mark.parametrize("check", ["response_known_fields", "response_canonical"])
+def test_checks_that_are_off_by_default_run_when_they_are_named(folder: Path, check: str) -> None:
+    options = ("--phases", "coverage", "--state-directory")
+    with running_shop(check) as port:
+        off = fuzz("shop.binpb", *options, "off", port=port)
+        on = fuzz("shop.binpb", *options, "on", "--extra-checks", check, port=port)
+
+    assert off.exit_code == 0, off.output
+    assert on.exit_code == 1
+    assert check in on.output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("shop.proto", b'syntax = "proto3";', "is a source file"),
+        ("shop.txt", b'syntax = "proto3"; message A {}', "is a source file"),
+        ("shop.json", b'{"file": []}', "is JSON"),
+        ("shop.binpb.gz", b"\x1f\x8b\x08", "is compressed with gzip"),
+        ("shop.bin", b"\xff\xff", "is not a FileDescriptorSet"),
+        ("shop.empty", b"", "holds no contract"),
+    ],
+)
+def test_what_is_no_image_is_named_with_the_way_to_build_one(
+    folder: Path, name: str, content: bytes, message: str
+) -> None:
+    (folder / name).write_bytes(content)
+    result = fuzz(name, port=1)
+
+    assert result.exit_code == 2
+    output = " ".join(result.output.split())
+    assert f"{name}" in output
+    assert message in output
+    assert "buf build -o image.binpb" in output
+    assert "protoc --include_imports" in output
+
+
+@pytest.mark.parametrize("form", ["dns:///localhost:{}", "dns:localhost:{}", "ipv4:127.0.0.1:{}"])
+def test_targets_are_taken_as_grpc_writes_them(folder: Path, form: str) -> None:
+    with running_shop() as port:
+        options = ("--phases", "coverage", "--include-method", "*/List")
+        result = fuzz("shop.binpb", *options, "--target", form.format(port))
+
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("shop.binpb",), "--target"),
         (("--target", "127.0.0.1:1"), "which contract"),
         (("missing.binpb", "--target", "127.0.0.1:1"), "No such file"),
-        (("shop.binpb", "--target", "nowhere"), "host:port"),
+        (("shop.binpb", "--target", "nowhere"), "has no port: give HOST:PORT"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--checks", "nope"), "no such check: nope"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--phases", "nope"), "no such phase: nope"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--include-method", "nope"), "no method"),
@@ -229,7 +419,7 @@ def test_replay_of_an_unknown_crash_is_misuse(folder: Path) -> None:
         result = fuzz("nope", "--image", "shop.binpb", command="replay", port=port)
 
     assert result.exit_code == 2
-    assert "no such crash: nope" in result.output
+    assert "no such crash in .grpc-fuzz/crashes: nope; it has none" in result.output
 
 
 def test_checks_are_listed_with_their_meaning() -> None:

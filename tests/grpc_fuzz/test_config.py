@@ -94,8 +94,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("seed = 1", "target"),
-        ("target = 'nowhere'", "is not host:port"),
-        ("target = 'here:99999'", "is not host:port"),
+        ("target = 'nowhere'", "has no port"),
+        ("target = 'here:99999'", "the port must be 1 to 65535"),
+        ("target = 'here:1'\nstrict_wire = 'no'", "strict_wire: 'no' is not true or false"),
         ("target = 'here:1'\nmod = 'all'", "unknown: mod"),
         ("target = 'here:1'\nmode = 'some'", "mode: 'some' is not one of"),
         ("target = 'here:1'\nworkers = 0", "workers: must be at least 1"),
@@ -160,6 +161,14 @@ def test_what_is_wrong_with_a_token_is_said_without_it(
             config.read(write(tmp_path, f"target = 'here:1'\n[credentials]\n{text}"))
         )
     assert "s3cret" not in str(refused.value)
+
+
+def test_paths_are_those_of_the_files_folder(tmp_path: Path) -> None:
+    text = "target = 'here:1'\nimage = 'a.binpb'\ntls = { ca = 'ca.pem', key = '/key.pem' }\n"
+    settings = config.settings_from(config.read(write(tmp_path, text)))
+
+    assert settings.image == tmp_path / "a.binpb"
+    assert settings.target.tls == Tls(ca=tmp_path / "ca.pem", key=Path("/key.pem"))
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from grpc_fuzz.conformance import judgeable, violations
+from grpc_fuzz.strategies.unnamed import TIMES_OUT_OF_RANGE, unknown_numbers
 
 from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.workshop import workshop_schema
 
 SCHEMA = features()
 RULED = SCHEMA.method("/features.v1.Features/Up").input
@@ -75,6 +77,35 @@ def test_times_are_held_to_their_documented_range(
     getattr(message, field).nanos = nanos
 
     assert broken_in(message) == ([] if is_valid else [f"{field}: range"])
+
+
+def test_values_of_maps_are_judged_as_any_others() -> None:
+    message: Any = SCHEMA.message_class(EVERYTHING)()
+    message.trees[1].weight = 1
+    ruled = valid()
+    ruled.pairs[""] = 1
+    schema = workshop_schema()
+    job: Any = schema.message_class(schema.methods[0].input)()
+    job.by_name["a"].size = 99
+    job.by_name["b"].at.nanos = -5
+
+    assert broken_in(message) == []
+    assert broken_in(ruled) == ["pairs[]: length_min"]
+    broken = {str(entry) for entry in violations(schema, job, echoes=True)}
+    assert broken == {"by_name[].size: known_enum", "by_name[].at: range"}
+
+
+def test_what_the_run_has_sent_may_be_answered() -> None:
+    schema = workshop_schema()
+    job: Any = schema.message_class(schema.methods[0].input)()
+    for number in unknown_numbers(job.part.DESCRIPTOR.fields_by_name["size"].enum_type):
+        job.parts.add().size = number
+    for seconds, nanos in TIMES_OUT_OF_RANGE["google.protobuf.Timestamp"]:
+        at = job.parts.add().at
+        at.seconds, at.nanos = seconds, nanos
+
+    assert len([*violations(schema, job)]) == 3 + 8
+    assert [*violations(schema, job, echoes=True)] == []
 
 
 def test_a_message_with_rules_that_cannot_be_evaluated_is_not_judged_positive() -> None:

@@ -2,11 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from grpc_fuzz import checks
 from grpc_fuzz.model import Case, Failure, Reply, Severity
+from grpc_fuzz.outcome import Outcome
 from grpc_fuzz.report import Console, JUnit, Listener, Ndjson
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target
@@ -28,18 +30,46 @@ FAILURE = Failure(
 )
 
 
-def tell(listener: Listener, failures: list[Failure]) -> None:
+DEVIATION = replace(
+    FAILURE,
+    check="protocol_status",
+    cause="two messages: OK instead of UNIMPLEMENTED",
+    case=replace(CASE, about="runtime"),
+    reproducers={"replay": "grpc-fuzz replay facade"},
+    of_runtime=True,
+)
+
+
+def tell(
+    listener: Listener,
+    failures: list[Failure],
+    deviations: list[Failure] | None = None,
+    error: BaseException | None = None,
+) -> None:
     listener.on_start(SETTINGS, [PUT, GET])
     listener.on_phase("fuzzing")
     listener.on_case(CASE, Reply(status="OK", seconds=0.5), failures)
     for failure in failures:
         listener.on_failure(failure, "c0ffee")
-    listener.on_end(failures, 1, 2.0)
+    listener.on_end(
+        Outcome(
+            failures=tuple(failures),
+            deviations=tuple(deviations or ()),
+            cases=1,
+            seconds=2.0,
+            error=error,
+        )
+    )
 
 
-def shown(failures: list[Failure]) -> str:
+def shown(
+    failures: list[Failure],
+    deviations: list[Failure] | None = None,
+    error: BaseException | None = None,
+) -> str:
     output = io.StringIO()
-    tell(Console(RichConsole(file=output, width=200), checks.ALL), failures)
+    console = Console(RichConsole(file=output, width=200), checks.ALL)
+    tell(console, failures, deviations, error)
     return output.getvalue()
 
 
@@ -59,6 +89,45 @@ def test_a_failure_is_shown_with_all_that_helps() -> None:
     assert "grpc-fuzz replay c0ffee" in text
     assert "[bold] (phase fuzzing" in text
     assert "FAILED shop.v1.Orders/Put::always_replies - it" in text
+
+
+def test_what_the_runtime_does_is_shown_in_a_section_of_its_own() -> None:
+    text = shown([], [DEVIATION])
+
+    section = text.partition("runtime / wire behaviour")[2]
+    assert "It does not decide the exit code" in section
+    assert "- protocol_status: two messages: OK instead of UNIMPLEMENTED" in section
+    assert "grpc-fuzz replay facade" in section
+    assert "passed, 1 deviation of the runtime (not judged), 1 cases" in section
+    assert "FAILURES" not in text
+
+
+def test_the_runtime_is_a_failure_where_it_decides() -> None:
+    text = shown([DEVIATION])
+
+    assert "It decides the exit code, because of --strict-wire." in text
+    assert "1 failed, 1 cases" in text
+
+
+def test_what_ended_a_run_early_is_in_every_report(tmp_path: Path) -> None:
+    error = RuntimeError("the tool \x00 broke")
+    tell(JUnit(tmp_path / "report.xml"), [FAILURE], error=error)
+    tell(Ndjson(tmp_path / "report.ndjson"), [FAILURE], error=error)
+
+    assert "ended early by RuntimeError, 1 failed, 1 cases" in shown([FAILURE], error=error)
+    errors = ET.parse(tmp_path / "report.xml").getroot().findall("testsuite/testcase/error")
+    assert [entry.get("message") for entry in errors] == ["RuntimeError: the tool \ufffd broke"]
+    events = [json.loads(line) for line in (tmp_path / "report.ndjson").read_text().splitlines()]
+    assert {"event": "error", "error": "RuntimeError: the tool \x00 broke"} in events
+    assert [event["event"] for event in events[-2:]] == ["error", "end"]
+
+
+def test_junit_has_the_runtime_as_a_suite_whose_cases_are_skipped(tmp_path: Path) -> None:
+    tell(JUnit(tmp_path / "report.xml"), [], [DEVIATION])
+
+    suites = ET.parse(tmp_path / "report.xml").getroot().findall("testsuite")
+    (suite,) = (suite for suite in suites if suite.get("name") == "runtime / wire behaviour")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "1")
 
 
 def test_junit_has_a_suite_for_each_method(tmp_path: Path) -> None:

@@ -116,7 +116,9 @@ def test_tls_and_its_files_are_in_the_line() -> None:
     tls = Tls(ca=Path("ca.pem"), certificate=Path("me.pem"), key=Path("me.key"), server_name="shop")
     line = made(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
 
-    assert "--cacert ca.pem --cert me.pem --key me.key --servername shop" in line
+    here = Path.cwd()
+    files = f"--cacert {here}/ca.pem --cert {here}/me.pem --key {here}/me.key"
+    assert f"{files} --servername shop" in line
     assert f"https://[::1]:443{ONE.path}" in line
 
 

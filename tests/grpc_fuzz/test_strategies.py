@@ -1,25 +1,27 @@
 """Strategies make what the contract allows, or break exactly one of its rules."""
 
 import math
+import re
 
 import pytest
 from google.protobuf.message import Message
 from grpc_fuzz.conformance import violations
 from grpc_fuzz.sample import sample, samples
-from grpc_fuzz.schema import descriptor_of
-from grpc_fuzz.strategies import Negative, messages, negatives, requests
+from grpc_fuzz.schema import Schema, descriptor_of
+from grpc_fuzz.strategies import Negative, messages, negatives, requests, unknown_enums
 from grpc_fuzz.strategies.edges import float_edges, integer_edges
 from grpc_fuzz.strategies.notable import notable_values
 from grpc_fuzz.strategies.spelling import spelled_out_zeros, varint, with_unknown_fields
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.protocols import features, image_of
 
 SCHEMA = features()
 EVERYTHING = SCHEMA.method("/features.v1.Features/One").input
 RULED = SCHEMA.method("/features.v1.Features/Up").input
 NEGATIVES = negatives(SCHEMA, RULED)
+ALL_NEGATIVES = negatives(SCHEMA, EVERYTHING)
 
 quick = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 
@@ -93,8 +95,39 @@ def test_all_rules_can_be_broken() -> None:
     }
 
 
-def test_a_message_without_rules_has_no_negatives() -> None:
-    assert negatives(SCHEMA, EVERYTHING) == ()
+def test_a_message_without_rules_can_break_the_ranges_of_times_alone() -> None:
+    rules = {(negative.broken.field, negative.broken.rule) for negative in ALL_NEGATIVES}
+
+    assert rules == {
+        *(("at", "range"), ("lasting", "range")),
+        *(("nested.at", "range"), ("nested.lasting", "range")),
+    }
+
+
+@pytest.mark.parametrize("negative", ALL_NEGATIVES, ids=lambda negative: str(negative.broken))
+def test_each_time_out_of_range_is_the_one_thing_wrong(negative: Negative) -> None:
+    assert len(negative.each) >= 8
+    for strategy in negative.each:
+        for message in samples(strategy, 3, 2):
+            assert broken_in(message) == {(negative.broken.field, "range")}
+
+
+def test_unknown_numbers_reach_enums_at_every_level() -> None:
+    image = image_of("workshop.proto")
+    schema = Schema.from_image(image)
+    job = schema.method("/workshop.v1.Workshop/Make").input
+    unknown = unknown_enums(schema, job)
+
+    assert {negative.broken.field for negative in unknown} == {
+        *("size", "part.size", "parts[0].size", "by_name[].size", "sizes", "sized", "maybe.size"),
+    }
+    for negative in unknown:
+        for message in (samples(strategy, 3, 1)[0] for strategy in negative.each):
+            (broken,) = violations(schema, message)
+            assert broken.field.replace("[]", "") == re.sub(r"\[0?\]", "", negative.broken.field)
+            assert broken.rule == "known_enum"
+            # A server may have stored it, and answers it.
+            assert not any(violations(schema, message, echoes=True))
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from credit_models.checks import Constraint, field_check
+from credit_models.text import Text
 
 BETWEEN = Constraint(minimum=1, maximum=10)
 
@@ -55,10 +56,13 @@ def test_a_pattern_matches_the_whole_string_and_only_ascii_digits(
     assert check(value) == (None if matches else r"must match the pattern ab\d")
 
 
-def test_a_length_is_told_before_a_pattern() -> None:
-    check = field_check(Constraint(pattern="a*", length_max=2), zero="", explicit=False)
-    assert check("bbb") == "must be at most 2 characters, got 3"
+def test_a_length_is_told_before_a_text_and_a_text_before_a_pattern() -> None:
+    constraint = Constraint(pattern="a*", length_max=2, text=Text.IDENTIFIER)
+    check = field_check(constraint, zero="", explicit=False)
+    assert check("bb ") == "must be at most 2 characters, got 3"
+    assert check("b ") == "must not begin or end with white space"
     assert check("b") == "must match the pattern a*"
+    assert check("a") is None
 
 
 @pytest.mark.parametrize("zero", [0, "", False])

@@ -16,6 +16,7 @@ from credit_models import (
 )
 from credit_models._generated.message_pool import default_message_pool
 from credit_models.constraints import Constraint, Violation, constraints_of, violations
+from credit_models.text import Text
 
 UINT32_MAX = 2**32 - 1
 IDENTIFIER = f"must be 1 to {UINT32_MAX}, got 0"
@@ -93,15 +94,18 @@ def test_every_message_of_the_contract_can_be_checked(message_type: type) -> Non
 
 def test_the_parsed_constraints_are_those_of_the_contract() -> None:
     identifier = Constraint(minimum=1, maximum=UINT32_MAX)
-    assert constraints_of(UserId) == {"user_id": identifier}
+    assert constraints_of(UserId) == {
+        "user_id": identifier,
+        "after_sequence": Constraint(maximum=2**63 - 1),
+    }
     assert constraints_of(PurchaseRequest) == {
         "user_id": identifier,
         "app_id": identifier,
-        "report_id": Constraint(length_min=1, length_max=128, required=True),
-        "report_name": Constraint(length_min=1, length_max=256, required=True),
+        "report_id": Constraint(length_min=1, length_max=128, required=True, text=Text.IDENTIFIER),
+        "report_name": Constraint(length_min=1, length_max=256, required=True, text=Text.NAME),
         "credits": identifier,
         "created_by": identifier,
-        "idempotency_key": Constraint(length_max=128),
+        "idempotency_key": Constraint(length_max=128, text=Text.IDENTIFIER),
     }
     assert constraints_of(Empty) == {}
 

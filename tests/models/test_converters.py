@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.models.plain_wire import misfits
+
 MESSAGES = ["Singles", "Optionals", "Lists", "Unpacked", "Maps", "Choice", "Tree", "WellKnown"]
 MESSAGES_WITH_MAPS = {"Maps", "Tree", "WellKnown"}  # whose entries have no order on the wire
 DEPTH_MAX = 3
@@ -154,7 +156,7 @@ def test_what_google_writes_is_read_as_betterproto2_reads_it_and_written_as_goog
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_arbitrary_bytes_are_refused_exactly_when_google_refuses_them(
+def test_arbitrary_bytes_are_refused_exactly_when_google_refuses_them_or_an_integer_does_not_fit(
     everything: Any, name: str
 ) -> None:
     google = everything.google(name)
@@ -175,7 +177,10 @@ def test_arbitrary_bytes_are_refused_exactly_when_google_refuses_them(
         try:
             message = converters.decode(everything.ours(name), bytes(bent))
         except WireError as error:
-            assert "Timestamp" in str(error) or "Duration" in str(error)  # noqa: PT017
+            if error.violations:
+                assert misfits(google.DESCRIPTOR, bytes(bent))
+            else:
+                assert "Timestamp" in str(error) or "Duration" in str(error)  # noqa: PT017
             return
         expected.DiscardUnknownFields()
         truncate_nanoseconds(expected)
@@ -499,12 +504,7 @@ ODD_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("any bytes in a bytes field", "Singles", "7a02ffff", {"a_bytes": b"\xff\xff"}),
     ("a varint of eleven bytes", "Singles", "18ffffffffffffffffffff01", None),
     ("a varint longer than it need be", "Singles", "18818000", {"an_int32": 1}),
-    ("a uint32 above 32 bits", "Singles", "28ffffffffff01", {"a_uint32": 2**32 - 1}),
-    ("an int32 above 32 bits", "Singles", "18808080808001", {}),
-    ("an int32 of -1 in five bytes", "Singles", "18ffffffff0f", {"an_int32": -1}),
     ("an int32 of -1 in ten bytes", "Singles", "18ffffffffffffffffff01", {"an_int32": -1}),
-    ("a bool of 2", "Singles", "6802", {"a_bool": True}),
-    ("an enum above 32 bits", "Singles", "8001818080808001", {"a_color": 1}),
     ("the same field twice", "Singles", "18011802", {"an_int32": 2}),
     ("the same message twice", "Singles", "8a010208018a0100", {"a_single": {"only": 1}}),
     ("two members of a oneof", "Choice", "08011a0178", {"a_string": "x"}),

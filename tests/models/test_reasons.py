@@ -70,6 +70,7 @@ def test_every_method_has_its_reasons_in_the_order_of_precedence() -> None:
         ErrorReason.INVALID_FIELD,
         ErrorReason.IDEMPOTENCY_KEY_REUSED,
         ErrorReason.INSUFFICIENT_CREDITS,
+        ErrorReason.CLOCK_SKEWED,
         ErrorReason.OVERLOADED,
         ErrorReason.STORE_UNAVAILABLE,
     )

@@ -18,8 +18,10 @@ from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
 from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
+from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
+from credit_server.unix_socket import SocketFile
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pydantic import SecretStr
@@ -46,10 +48,11 @@ class SchemaStore(MemoryStore):
     async def verify_schema(self) -> None:
         """Finds all in order."""
 
-    async def ping(self) -> None:
+    async def ping(self) -> ClockReading:
         self.pinged.set()
         if self.away:
             raise StoreUnavailable("no primary")
+        return await super().ping()
 
 
 class Mongod:
@@ -72,6 +75,7 @@ def _settings(**changes: object) -> ServerSettings:
             "port": 0,
             "metrics_port": 0,
             "health_interval_seconds": 0.01,
+            "drain_seconds": 0,
             "grace_seconds": 5,
             **changes,
         }
@@ -255,6 +259,10 @@ def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
             {"host": "0.0.0.0", "insecure": True},
             "no TLS, no identities, open to all of the network: INSECURE",
         ),
+        (
+            {"host": "unix:/run/credit.sock"},
+            "no TLS, no identities, open to all who may write to the socket's file",
+        ),
         (TOKENS, "no TLS, tokens"),
         (TLS | TOKENS, "TLS 1.3, tokens"),
         (
@@ -290,6 +298,28 @@ async def test_it_serves_with_the_tls_of_its_settings(
         wire.h2.initiate_connection()
         await is_served(wire)
         await wire.disconnect()
+
+
+def test_the_banner_names_a_unix_domain_socket_without_a_port() -> None:
+    shown = app.banner(_settings(host="unix:///run/credit.sock"), 0)
+    assert shown.startswith("credit-server listens on unix:/run/credit.sock (")
+    assert "credit add --target unix:/run/credit.sock --user" in shown
+
+
+async def test_a_socket_that_cannot_be_listened_on_says_why_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    busy = SocketFile(str(tmp_path / "busy"), backlog=8)
+    for name, why in {
+        "file": "a file that is no socket: remove it",
+        "busy": "another server listens there",
+        "missing/credit.sock": "its folder does not exist: make it",
+    }.items():
+        with pytest.raises(StartError, match=why):
+            await _serve_on(monkeypatch, host=f"unix:{tmp_path / name}")
+    busy.remove()
+    busy.socket.close()
 
 
 def test_the_banner_writes_an_ipv6_address_in_brackets() -> None:

@@ -71,6 +71,8 @@ GIVEN: dict[str, tuple[str, object]] = {
     "list_page_size": ("7", 7),
     "list_pages_at_once": ("2", 2),
     "list_wait_seconds_max": ("1.5", 1.5),
+    "credits_max": ("5000", 5000),
+    "clock_skew_seconds_max": ("3.5", 3.5),
     "commit_lanes": ("3", 3),
     "commit_waiting_max": ("9", 9),
     "commit_wait_seconds_max": ("0.75", 0.75),
@@ -82,6 +84,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "metrics": ("false", False),
     "metrics_host": ("127.0.0.8", "127.0.0.8"),
     "metrics_port": ("0", 0),
+    "drain_seconds": ("0", 0.0),
     "grace_seconds": ("3600", 3600.0),
     "audit_log": ("/var/log/credit/audit.json", Path("/var/log/credit/audit.json")),
     "log_format": ("json", "json"),
@@ -144,6 +147,7 @@ OUT_OF_RANGE = {
     "list_page_size": ["0", "1000001"],
     "list_pages_at_once": ["0", "1000001"],
     "list_wait_seconds_max": ["0", "3601"],
+    "credits_max": ["0", "4294967296"],
     "commit_lanes": ["0", "65"],
     "commit_waiting_max": ["0", "1000001"],
     "commit_wait_seconds_max": ["0", "3601"],
@@ -154,6 +158,7 @@ OUT_OF_RANGE = {
     "health_timeout_seconds": ["0", "3601"],
     "metrics": ["perhaps"],
     "metrics_port": ["-1", "65536"],
+    "drain_seconds": ["-1", "3601"],
     "grace_seconds": ["0", "3601"],
     "log_format": ["xml"],
     "log_level": ["trace"],
@@ -331,7 +336,10 @@ def test_a_file_without_a_connection_string_starts_no_empty_ledger(
         parse(["--mongodb-uri-file", str(path)])
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost", "unix:/run/credit.sock"],
+)
 def test_a_loopback_address_is_taken(host: str) -> None:
     assert is_loopback(host)
     assert parse(["--host", host]).host == host
@@ -378,6 +386,12 @@ def test_half_of_what_belongs_together_is_refused(name: str) -> None:
 def test_an_algorithm_that_is_not_safe_is_refused(algorithms: str) -> None:
     with pytest.raises(ValidationError, match="token_algorithms"):
         parse(["--token-algorithms", algorithms])
+
+
+@pytest.mark.parametrize("host", ["unix:", "unix://run/credit.sock", "unix:" + "a" * 108])
+def test_a_socket_without_a_usable_path_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="unix:"):
+        parse([f"--host={host}"])
 
 
 def test_no_address_is_not_loopback() -> None:

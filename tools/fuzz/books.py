@@ -160,11 +160,11 @@ def _unpaid() -> list[Stage]:
 
 
 def _keys() -> list[Stage]:
-    """Keys of a user with more than one entry."""
-    pair = {"user_id": "$user_id", "key": "$idempotency_key"}
+    """Keys of a user in an app with more than one entry."""
+    scope = {"user_id": "$user_id", "app_id": "$app_id", "key": "$idempotency_key"}
     return [
         {"$match": {"idempotency_key": {"$exists": True}}},
-        {"$group": {"_id": pair, "count": {"$sum": 1}}},
+        {"$group": {"_id": scope, "count": {"$sum": 1}}},
         {"$match": {"count": {"$gt": 1}}},
     ]
 

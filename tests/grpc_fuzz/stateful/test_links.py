@@ -6,6 +6,7 @@ from grpc_fuzz.settings import Link
 from grpc_fuzz.stateful.links import Key, slots, values
 
 from tests.grpc_fuzz.broken_server import shop_schema
+from tests.grpc_fuzz.workshop import workshop_schema
 
 SCHEMA = shop_schema()
 PUT, GET = SCHEMA.method("/shop.v1.Orders/Put"), SCHEMA.method("/shop.v1.Orders/Get")
@@ -43,6 +44,17 @@ def test_a_declared_link_joins_fields_whose_names_differ() -> None:
     found = values(PUT, order(item="pen"), DECLARED, response=True)
 
     assert [entry.value for entry in found if entry.key in slot.keys] == ["pen"]
+
+
+def test_the_parts_of_a_time_feed_no_other_time() -> None:
+    schema = workshop_schema()
+    make = schema.method("/workshop.v1.Workshop/Make")
+    job: Any = schema.message_class(make.output)(title="a")
+    job.lasting.seconds, job.lasting.nanos = -5, -7
+    found = {entry.path for entry in values(make, job, response=True)}
+
+    assert found == {"title"}
+    assert {slot.path for slot in slots(make)} == {"title", "text", "id"}
 
 
 def test_a_declared_link_takes_no_values_of_requests() -> None:

@@ -49,7 +49,7 @@ def test_an_empty_request_has_cases_too() -> None:
     "part",
     [
         *("prefix cut", "message cut", "prefix one byte too long", "compressed flag", "gzip"),
-        *("no message", "two messages", "an unknown field", "wire type", "item holds"),
+        *("no message", "two messages", "an unknown field", "wire type", "'item' holds"),
         *("grpc-timeout", "-bin metadata", "without :path", "an unknown method"),
         *("cancelled within", "resets", "CONTINUATION", "padded DATA", "a frame cut"),
     ],

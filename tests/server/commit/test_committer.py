@@ -30,13 +30,13 @@ from credit_server.ledger import (
 )
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
     StoreUnavailable,
     Unit,
-    UserKey,
 )
 from structlog.testing import capture_logs
 
@@ -55,6 +55,7 @@ class Script:
     batches: list[int] = field(default_factory=list)
     looked_up: list[int] = field(default_factory=list)
     commits: int = 0
+    looked_up_fails: list[Exception | None] = field(default_factory=list)
     hold: asyncio.Event | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,9 +80,10 @@ class ScriptedUnit:
         return await self._unit.accounts(user_ids)
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         self._script.looked_up.append(len(keys))
+        _raise_next(self._script.looked_up_fails)
         return await self._unit.transactions(keys, ids)
 
     async def write(self, changes: Changes) -> None:
@@ -269,7 +271,7 @@ async def test_a_bug_after_an_unknown_commit_is_not_reported_as_failed(
     store: ScriptedStore,
 ) -> None:
     store.script.after = [CommitUnknown("no word")]
-    store.script.before = [None, RuntimeError("a bug")]
+    store.script.looked_up_fails = [RuntimeError("a bug")]
     async with Committer(store, LIMITS) as committer:
         with pytest.raises(ResultUnknown):
             await committer.submit(add(store, 5))

@@ -88,14 +88,19 @@ def test_a_refused_leader_leaves_the_key_free() -> None:
     ]
 
 
-def test_a_key_belongs_to_its_user() -> None:
+def test_a_key_belongs_to_its_user_in_its_app() -> None:
     batch = plan(
-        [add(5, user=1, key="k", id_="a"), add(5, user=2, key="k", id_="b")],
+        [
+            add(5, user=1, key="k", id_="a"),
+            add(5, user=2, key="k", id_="b"),
+            add(5, user=1, app=2, key="k", id_="c"),
+            add(5, user=1, app=2, key="k", id_="d"),
+        ],
         empty(1, 2),
         Known(),
         NOW,
     )
-    assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
+    assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3 + [Replayed]
 
 
 def test_what_is_in_the_history_is_not_done_again() -> None:

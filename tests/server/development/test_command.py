@@ -86,6 +86,28 @@ def test_a_token_may_be_for_all_apps_and_actors(tmp_path: Path, capsys: Captured
     assert identity.actor is None
 
 
+@pytest.mark.parametrize(
+    ("given", "limits"), [("500", (500, 500)), ("1=500,*=100", (500, 100)), ("1=500", (500, None))]
+)
+def test_a_token_may_limit_what_one_call_adds(
+    given: str, limits: tuple[int, int | None], tmp_path: Path, capsys: Captured
+) -> None:
+    run(["keys", "--directory", str(tmp_path)])
+    settings = as_settings(exported(capsys))
+    token = issue(capsys, tmp_path / "token-key.pem", "--credits-max", given)
+    add_limits = authenticate(settings, token).add_limits
+    assert (add_limits.of(1), add_limits.of(2)) == limits
+
+
+@pytest.mark.parametrize("given", ["", "0", "1=", "=5", "1=2,1=3", "a=5", "4294967296"])
+def test_a_limit_that_is_none_is_misuse(given: str, tmp_path: Path, capsys: Captured) -> None:
+    needed = ["--key", str(tmp_path), "--subject", "shop", "--scopes", "credits:issue"]
+    with pytest.raises(SystemExit) as ended:
+        run(["issue", *needed, "--credits-max", given])
+    assert ended.value.code == 2
+    assert "--credits-max" in capsys.readouterr().err
+
+
 def test_issuer_and_audience_are_those_of_the_servers_variables(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,9 +231,9 @@ def test_certificates_of_another_client_are_told(
 
 def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> None:
     assert run(["certificates", "--directory", str(tmp_path), "--client", "shop"]) == 0
-    context = open_tls(as_settings(exported(capsys)))
-    assert context is not None
-    assert context.verify_mode is ssl.CERT_OPTIONAL
+    tls = open_tls(as_settings(exported(capsys)))
+    assert tls is not None
+    assert tls.context.verify_mode is ssl.CERT_OPTIONAL
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,25 @@ async def test_a_port_of_another_program_is_a_warning() -> None:
     server.close()
     await server.wait_closed()
     assert finding.verdict is Verdict.WARNING
-    assert "does not tell its health" in finding.found
+    assert "does not report its health" in finding.found
+
+
+async def test_a_socket_is_examined_like_a_port(tmp_path: Path) -> None:
+    host = f"unix:{tmp_path / 'credit.sock'}"
+    free = await check_address(host, 50051)
+    assert (free.verdict, free.found.endswith("credit.sock is free")) == (Verdict.OK, True)
+    status = ServiceStatus()
+    status.set(True)
+    service = CreditService()
+    server = Server([service, Health({service: [status], OVERALL: [status]})])
+    await server.start(path=str(tmp_path / "credit.sock"))
+    served = await check_address(host, 50051)
+    server.close()
+    await server.wait_closed()
+    assert served.verdict is Verdict.OK
+    assert served.found.endswith("credit.sock and serves")
+    fails = await check_address(f"unix:{tmp_path / 'missing' / 'credit.sock'}", 50051)
+    assert fails.verdict is Verdict.FAILS
 
 
 @pytest.mark.parametrize(("serving", "verdict"), [(True, Verdict.OK), (False, Verdict.WARNING)])

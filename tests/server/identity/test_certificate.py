@@ -131,6 +131,14 @@ def test_a_file_may_be_json(tmp_path: Path) -> None:
     assert parsed["shop"].actor is None
 
 
+def test_the_file_may_limit_what_one_call_adds_in_all_apps_or_by_app(tmp_path: Path) -> None:
+    toml = TOML.replace("actor = 7", 'credits_max = {1 = 500, "*" = 100}')
+    toml = toml.replace("impersonate = true", "credits_max = 9")
+    parsed = identity_parser(tmp_path / "identities.toml")(toml.encode())
+    shop, admin = (parsed[name].add_limits for name in (SHOP, "CN=admin,O=Example"))
+    assert (shop.of(1), shop.of(2), admin.of(1)) == (500, 100, 9)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -147,6 +155,9 @@ def test_a_file_may_be_json(tmp_path: Path) -> None:
         (entry(actor=True), "shop → actor"),
         (entry(impersonate="yes"), "shop → impersonate"),
         (entry(impersonates=True), "shop → impersonates"),
+        (entry(credits_max=0), "shop → credits_max"),
+        (entry(credits_max={"one": 5}), "an app's number"),
+        ('{"a": {"scopes": [], "credits_max": {"1": 5, "1": 500}}}', "'1' twice"),
         ('{"a": {"scopes": []}, "a": {"scopes": ["credits:read"]}}', "'a' twice"),
         ('{"a": {"scopes": [], "apps": [1], "apps": "*"}}', "'apps' twice"),
     ],

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
+from credit_server.development.certificate import (
+    CertificateFiles,
+    end_of,
+    key_of,
+    make_certificates,
+)
 from credit_server.identity import FileUnusable, open_tls
-from credit_server.identity.tls import TlsFiles, tls_context
+from credit_server.identity.tls import ServerTls, TlsFiles
 from credit_server.identity.watched_file import LOOK_SECONDS
 from credit_server.settings.identity import IdentitySettings
 from cryptography.hazmat.primitives.serialization import (
@@ -49,7 +54,7 @@ def server_files(made: CertificateFiles, *, client_ca: bool = False, **more: Any
 @asynccontextmanager
 async def serving(files: TlsFiles, clock: Clock | None = None) -> AsyncIterator[int]:
     """Starts a server with TLS; gives its port."""
-    async with served(tls=tls_context(files, clock=clock or Clock())) as running:
+    async with served(tls=ServerTls(files, clock=clock or Clock()).context) as running:
         yield running.port
 
 
@@ -256,7 +261,7 @@ def test_a_key_that_vanishes_while_it_is_read_is_named(
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_lose)
     with pytest.raises(FileUnusable, match=f"{key_of(made.server)} cannot be read"):
-        tls_context(server_files(made))
+        ServerTls(server_files(made))
 
 
 def encrypted(made: CertificateFiles, password: bytes) -> None:
@@ -271,7 +276,7 @@ def test_a_key_may_have_a_password_in_a_file(made: CertificateFiles, tmp_path: P
     encrypted(made, b"open sesame")
     password = tmp_path / "password"
     password.write_text("open sesame\n")
-    tls_context(server_files(made, key_password=password))
+    ServerTls(server_files(made, key_password=password))
 
 
 @pytest.mark.parametrize("password", [None, "wrong", "x" * 2000])
@@ -284,7 +289,7 @@ def test_an_encrypted_key_without_its_password_is_told(
         file = tmp_path / "password"
         file.write_text(password)
     with pytest.raises(FileUnusable, match="CREDIT_TLS_KEY_PASSWORD_FILE") as refused:
-        tls_context(server_files(made, key_password=file))
+        ServerTls(server_files(made, key_password=file))
     assert password is None or password not in str(refused.value)
 
 
@@ -299,20 +304,20 @@ def test_a_file_that_cannot_be_used_is_named(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(FileUnusable, match=str(path)):
-        tls_context(files)
+        ServerTls(files)
 
 
 def test_a_clients_own_certificate_is_no_ca(made: CertificateFiles) -> None:
     shutil.copy(made.client, made.ca)
     with pytest.raises(FileUnusable, match="no certificate of a CA"):
-        tls_context(server_files(made, client_ca=True))
+        ServerTls(server_files(made, client_ca=True))
 
 
 def test_a_key_that_everybody_can_read_is_warned_of(made: CertificateFiles, logged: Logged) -> None:
-    tls_context(server_files(made))
+    ServerTls(server_files(made))
     assert not logged
     key_of(made.server).chmod(0o644)
-    tls_context(server_files(made))
+    ServerTls(server_files(made))
     assert [line["log_level"] for line in logged] == ["warning"]
 
 
@@ -328,6 +333,33 @@ def test_the_settings_describe_it(made: CertificateFiles) -> None:
         IdentitySettings.model_validate({**settings, "tls_client_auth": "optional"})
     )
     assert required is not None
-    assert required.verify_mode is ssl.CERT_REQUIRED
+    assert required.context.verify_mode is ssl.CERT_REQUIRED
     assert optional is not None
-    assert optional.verify_mode is ssl.CERT_OPTIONAL
+    assert optional.context.verify_mode is ssl.CERT_OPTIONAL
+
+
+def test_the_validity_is_that_of_the_certificates_in_use(
+    made: CertificateFiles, others: CertificateFiles
+) -> None:
+    clock = Clock()
+    tls = ServerTls(server_files(made, client_ca=True), clock=clock)
+    server, ca = tls.validities()
+    assert (server.path, ca.path) == (made.server, made.ca)
+    assert server.ends == end_of(made.server)
+    assert ca.ends == end_of(made.ca)
+    replace(made.server, b"broken")
+    clock.now += LOOK_SECONDS
+    assert tls.validities() == (server, ca), "the earlier certificate is still the one in use"
+    for path, other in ((made.server, others.server), (key_of(made.server), key_of(others.server))):
+        replace(path, other.read_bytes())
+    clock.now += LOOK_SECONDS
+    assert tls.validities()[0].ends == end_of(others.server)
+
+
+def test_the_first_certificate_of_a_file_to_end_counts(
+    made: CertificateFiles, tmp_path: Path
+) -> None:
+    short = make_certificates(tmp_path / "short", client="shop", days=0.5)
+    made.ca.write_bytes(made.ca.read_bytes() + short.ca.read_bytes())
+    (_, ca) = ServerTls(server_files(made, client_ca=True)).validities()
+    assert ca.ends == end_of(short.ca)

@@ -226,6 +226,11 @@ BAD_CLAIMS: dict[str, list[Any]] = {
     "apps": [None, 1, "1", "1,2", ["1"], [1.0], [True], [0], [-1], [2**32], {"1": 1}, ["*"]],
     "actor": ["7", 0, 2**32, True, 7.0],
     "impersonate": [1, "true", None],
+    "credits_max": [
+        *["5", 0, -1, 2**32, 5.0, True, [5]],
+        *[{app: 5} for app in ("01", "0", "4294967296", "all", "1,2", "")],
+        *[{"1": limit} for limit in ("5", 0, None)],
+    ],
     "cnf": [{"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}, {"jkt": "x"}, {}, False],
 }
 
@@ -256,6 +261,24 @@ def test_a_star_is_for_all_apps(tokens: TokenVerifier) -> None:
     assert tokens.verify(sign(claims(apps="*"))).apps is None
     assert tokens.verify(sign(claims(impersonate=True))).may_impersonate
     assert tokens.verify(sign(claims(apps=[2**32 - 1]))).apps == frozenset({2**32 - 1})
+
+
+@pytest.mark.parametrize(
+    ("credits_max", "limits"),
+    [
+        (..., (None, None)),
+        (500, (500, 500)),
+        (2**32 - 1, (2**32 - 1, 2**32 - 1)),
+        ({"1": 500}, (500, None)),
+        ({"1": 500, "*": 100}, (500, 100)),
+        ({}, (None, None)),
+    ],
+)
+def test_a_token_may_limit_what_one_call_adds_in_all_apps_or_by_app(
+    credits_max: object, limits: tuple[int | None, int | None], tokens: TokenVerifier
+) -> None:
+    add_limits = tokens.verify(sign(claims(credits_max=credits_max))).add_limits
+    assert (add_limits.of(1), add_limits.of(2)) == limits
 
 
 def test_unknown_scopes_are_passed_over(tokens: TokenVerifier) -> None:

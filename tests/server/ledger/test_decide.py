@@ -12,6 +12,7 @@ from credit_server.ledger import (
     Add,
     BalanceOverflow,
     Command,
+    CreditsLimitExceeded,
     InsufficientCredits,
     InvariantViolated,
     KeyReused,
@@ -71,20 +72,11 @@ USE_ROWS: list[tuple[str, Use, int, Transaction | None, Outcome | None]] = [
         KeyReused(fields=("call",)),
     ),
     (
-        "key used by another call in another app, balance too small",
-        USE,
-        0,
-        replace(made_by(ADD), app_id=2),
-        KeyReused(fields=("call",), other_app=True),
-    ),
-    (
         "key used with every field different, balance too small",
         USE,
         0,
-        replace(made_by(USE), app_id=2, report_id="x", report_name="X", credits=1, created_by=9),
-        KeyReused(
-            fields=("app_id", "report_id", "report_name", "credits", "created_by"), other_app=True
-        ),
+        replace(made_by(USE), report_id="x", report_name="X", credits=1, created_by=9),
+        KeyReused(fields=("report_id", "report_name", "credits", "created_by")),
     ),
     (
         "key used with one field different, balance too small",
@@ -117,8 +109,8 @@ ADD_ROWS: list[tuple[str, Add, int, Transaction | None, Outcome | None]] = [
         "key used with every field different, balance would overflow",
         ADD,
         UINT32_MAX,
-        replace(made_by(ADD), app_id=2, credits=1, created_by=9),
-        KeyReused(fields=("app_id", "credits", "created_by"), other_app=True),
+        replace(made_by(ADD), credits=1, created_by=9),
+        KeyReused(fields=("credits", "created_by")),
     ),
     (
         "key used for the same request, balance would overflow",
@@ -126,6 +118,27 @@ ADD_ROWS: list[tuple[str, Add, int, Transaction | None, Outcome | None]] = [
         UINT32_MAX,
         made_by(ADD),
         Replayed(transaction=made_by(ADD)),
+    ),
+    (
+        "key used for the same request, limit was lowered, balance would overflow",
+        replace(ADD, credits_max=9),
+        UINT32_MAX,
+        made_by(ADD),
+        Replayed(transaction=made_by(ADD)),
+    ),
+    (
+        "key is new, limit is one too low, balance would overflow",
+        replace(ADD, credits_max=9),
+        UINT32_MAX,
+        None,
+        CreditsLimitExceeded(credits=10, limit=9),
+    ),
+    (
+        "limit is just enough, balance would overflow",
+        replace(ADD, credits_max=10),
+        UINT32_MAX,
+        None,
+        BalanceOverflow(balance=UINT32_MAX, credits=10),
     ),
     (
         "key is new, balance is at its greatest",
@@ -230,6 +243,12 @@ def test_a_command_for_another_user_is_a_bug() -> None:
         decide(account(), replace(ADD, user_id=8), None, NOW)
 
 
+@pytest.mark.parametrize("changes", [{"app_id": 2}, {"user_id": 8}], ids=str)
+def test_an_earlier_transaction_of_another_user_or_app_is_a_bug(changes: dict[str, int]) -> None:
+    with pytest.raises(InvariantViolated, match="a key belongs to a user in an app"):
+        decide(account(), ADD, replace(made_by(ADD), **changes), NOW)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("credits_", [0, -1, UINT32_MAX + 1])
 def test_credits_out_of_range_are_a_bug(credits_: int) -> None:
     with pytest.raises(InvariantViolated, match="credits"):
@@ -274,16 +293,16 @@ def commands(draw: st.DrawFn) -> Command:
 def test_history_always_adds_up_and_balances_stay_in_range(requests: list[Command]) -> None:
     current = Account.empty(7)
     history: list[Transaction] = []
-    by_key: dict[str, Transaction] = {}
+    by_key: dict[tuple[int, str], Transaction] = {}
     for number, request in enumerate(requests):
         command = replace(request, transaction_id=f"t{number}")
         before = current
-        outcome = decide(current, command, by_key.get(command.key), NOW)
+        outcome = decide(current, command, by_key.get((command.app_id, command.key)), NOW)
         if isinstance(outcome, Accepted):
             current = outcome.account
             history.append(outcome.transaction)
             if command.key:
-                by_key[command.key] = outcome.transaction
+                by_key[command.app_id, command.key] = outcome.transaction
         else:
             assert current is before  # neither a refusal nor a replay has an effect
         if isinstance(outcome, Replayed):

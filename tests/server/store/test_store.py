@@ -99,15 +99,17 @@ async def write(store: Store, what: Changes) -> None:
 
 
 async def transactions_of(
-    store: Store, user: int = 7, apps: frozenset[int] | None = None
+    store: Store, user: int = 7, apps: frozenset[int] | None = None, *, after: int = 0
 ) -> list[Transaction]:
-    return [found async for page in store.list_transactions(user, apps) for found in page]
+    pages = store.list_transactions(user, apps, after_sequence=after)
+    return [found async for page in pages for found in page]
 
 
 async def purchases_of(
-    store: Store, user: int = 7, apps: frozenset[int] | None = None
+    store: Store, user: int = 7, apps: frozenset[int] | None = None, *, after: int = 0
 ) -> list[Purchase]:
-    return [found async for page in store.list_purchases(user, apps) for found in page]
+    pages = store.list_purchases(user, apps, after_sequence=after)
+    return [found async for page in pages for found in page]
 
 
 async def test_ids_are_24_hexadecimal_digits_and_differ(store: Store) -> None:
@@ -165,16 +167,18 @@ async def test_a_unit_reads_the_accounts_that_exist(store: Store) -> None:
 
 
 async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
-    with_key, without, other = (
+    with_key, without, other, elsewhere = (
         entry(store, key="k"),
         entry(store, sequence=2),
         entry(store, user=8, key="k"),
+        replace(entry(store, sequence=3, key="k"), app_id=2),
     )
-    await write(store, changes(transactions=[with_key, without, other]))
+    await write(store, changes(transactions=[with_key, without, other, elsewhere]))
     async with store.writer().begin() as unit:
-        by_key = await unit.transactions([(7, "k"), (7, "absent"), (9, "k")], [])
+        keys = [(7, 1, "k"), (7, 1, "absent"), (9, 1, "k"), (8, 2, "k")]
+        by_key = await unit.transactions(keys, [])
         by_id = await unit.transactions([], [without.id, store.new_id()])
-        both = await unit.transactions([(7, "k")], [with_key.id])
+        both = await unit.transactions([(7, 1, "k")], [with_key.id])
         nothing = await unit.transactions([], [])
         await unit.commit()
     assert (by_key, by_id, both, nothing) == ([with_key], [without], [with_key], [])
@@ -247,6 +251,21 @@ async def test_a_unique_value_that_is_taken_is_a_conflict(store: Store, taken: s
     assert await transactions_of(store) == [first]
 
 
+async def test_a_key_may_be_used_once_in_each_app_of_a_user(store: Store) -> None:
+    first, second, third = (
+        replace(entry(store, sequence=number, key="k"), app_id=app)
+        for number, app in enumerate((1, 2, 2), 1)
+    )
+    await write(store, changes(transactions=[first]))
+    await write(store, changes(transactions=[second]))
+    with pytest.raises(Conflict):
+        await write(store, changes(transactions=[third]))
+    async with store.writer().begin() as unit:
+        assert await unit.transactions([(7, 1, "k")], []) == [first]
+        assert await unit.transactions([(7, 2, "k")], []) == [second]
+        assert await unit.transactions([(7, 3, "k")], []) == []
+
+
 async def test_any_number_of_transactions_have_no_key(store: Store) -> None:
     await write(store, changes(transactions=[entry(store), entry(store, sequence=2)]))
     assert len(await transactions_of(store)) == 2
@@ -297,11 +316,53 @@ async def test_a_list_of_some_apps_has_all_of_these_and_nothing_of_others(
     assert await transactions_of(store, 8, shown) == []
 
 
-async def test_no_page_of_a_list_of_some_apps_is_longer_than_others(store: Store) -> None:
-    await history_of_apps(store, [1, 1, 2, 1, 1, 1, 2, 2, 2, 2, 1])
-    pages = [len(page) async for page in store.list_transactions(7, frozenset({1}))]
-    assert sum(pages) == 6
-    assert all(0 < length <= 3 for length in pages)
+@pytest.mark.parametrize(
+    ("apps", "lengths"),
+    [
+        ({1}, [3, 3]),
+        ({2}, [3, 2]),
+        ({3}, [1]),
+        ({1, 3}, [3, 3, 1]),
+        ({1, 2}, [3, 3, 3, 2]),
+        ({4}, []),
+        (set(), []),
+    ],
+)
+async def test_all_pages_of_a_list_of_some_apps_but_the_last_are_full(
+    store: Store, apps: set[int], lengths: list[int]
+) -> None:
+    """Where a page of others' entries is read as well, a tenant pays for what it cannot see."""
+    await history_of_apps(store, [1, 1, 2, 1, 1, 1, 2, 2, 2, 2, 1, 3])
+    shown = frozenset(apps)
+    assert [len(page) async for page in store.list_transactions(7, shown)] == lengths
+    assert [len(page) async for page in store.list_purchases(7, shown)] == lengths
+
+
+@pytest.mark.parametrize("apps", [None, {1}, {2}, {1, 3}, {4}], ids=str)
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 9, 10, 2**31, 2**63 - 1])
+async def test_a_list_starts_after_a_sequence(
+    store: Store, apps: set[int] | None, after: int
+) -> None:
+    pairs = await history_of_apps(store, [1, 2, 1, 1, 3, 2, 1, 1, 2, 1])
+    shown = None if apps is None else frozenset(apps)
+    rest = [
+        pair
+        for pair in pairs
+        if pair[0].sequence > after and (shown is None or pair[0].app_id in shown)
+    ]
+    assert await transactions_of(store, 7, shown, after=after) == [used for used, _ in rest]
+    assert await purchases_of(store, 7, shown, after=after) == [bought for _, bought in rest]
+
+
+@pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
+async def test_a_list_goes_on_to_what_was_written_while_it_was_read(
+    store: Store, apps: frozenset[int] | None
+) -> None:
+    await write(store, changes(transactions=[entry(store, sequence=n) for n in (1, 2, 3)]))
+    pages = store.list_transactions(7, apps)
+    assert [found.sequence for found in await anext(pages)] == [1, 2, 3]
+    await write(store, changes(transactions=[entry(store, sequence=n) for n in (4, 5)]))
+    assert [[found.sequence for found in page] async for page in pages] == [[4, 5]]
 
 
 async def test_totals_add_up_over_slots_and_may_be_negative_in_one(store: Store) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped] # it ships no types
 from credit_server.commit import Committer
+from credit_server.identity.tls import Validity
 from credit_server.settings import ServerSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
@@ -38,6 +40,8 @@ def shown() -> Mapping[str, Labels]:
         standard_services(service, ServiceStatus()), server_address="127.0.0.1", server_port=0
     )
     telemetry.connections.watch_closed(lambda: {"idle": 1})  # its reasons are the transport's
+    now = datetime.now(UTC)
+    telemetry.certificates.look([Validity(path=Path("server.pem"), begins=now, ends=now)], now)
     samples: dict[str, dict[str, set[str]]] = {}
     for family in telemetry.registry.collect():
         for sample in family.samples:

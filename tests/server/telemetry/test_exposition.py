@@ -22,6 +22,10 @@ def registry() -> CollectorRegistry:
     return registry
 
 
+def _ready() -> bool:
+    return True
+
+
 def _get(port: int, host: str = HOST) -> str:
     connection = HTTPConnection(host, port, timeout=60)
     connection.request("GET", "/metrics")
@@ -33,34 +37,34 @@ def _get(port: int, host: str = HOST) -> str:
 
 
 def test_metrics_are_shown_while_the_context_lasts(registry: CollectorRegistry) -> None:
-    with exposed(registry, host=HOST, port=0) as (host, port):
-        assert host == HOST
-        assert "seen_total 3.0" in _get(port)
-    with socket.create_server((HOST, port)):
+    with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
+        assert shown.host == HOST
+        assert "seen_total 3.0" in _get(shown.port)
+    with socket.create_server((HOST, shown.port)):
         assert "metrics" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_an_ipv6_address_is_listened_on(registry: CollectorRegistry) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    with exposed(registry, host="::1", port=0) as (host, port):
-        assert "seen_total" in _get(port, host)
+    with exposed(registry, ready=_ready, host="::1", port=0) as shown:
+        assert "seen_total" in _get(shown.port, shown.host)
 
 
 async def test_metrics_can_be_read_while_the_event_loop_stands_still(
     registry: CollectorRegistry,
 ) -> None:
     asyncio.get_running_loop()  # this test is a coroutine: the loop waits for the answer
-    with exposed(registry, host=HOST, port=0) as (_, port):
-        assert "seen_total" in _get(port)
+    with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
+        assert "seen_total" in _get(shown.port)
 
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting(registry: CollectorRegistry) -> None:
     with (
-        exposed(registry, host=HOST, port=0) as (_, port),
-        socket.create_connection((HOST, port)),
+        exposed(registry, ready=_ready, host=HOST, port=0) as shown,
+        socket.create_connection((HOST, shown.port)),
     ):
-        assert "seen_total" in _get(port)
+        assert "seen_total" in _get(shown.port)
 
 
 def test_a_port_that_is_in_use_says_what_to_do(registry: CollectorRegistry) -> None:
@@ -70,7 +74,7 @@ def test_a_port_that_is_in_use_says_what_to_do(registry: CollectorRegistry) -> N
             pytest.raises(
                 StartError, match=rf"port {port}: .*in use.*--metrics-port.*--no-metrics"
             ),
-            exposed(registry, host=HOST, port=port),
+            exposed(registry, ready=_ready, host=HOST, port=port),
         ):
             pass
 
@@ -80,24 +84,61 @@ def test_a_port_that_nobody_has_named_gives_way(
 ) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with exposed(registry, host=HOST, port=port, may_give_way=True) as (_, instead):
-            assert instead != port
-            assert "seen_total" in _get(instead)
+        with exposed(registry, ready=_ready, host=HOST, port=port, may_give_way=True) as shown:
+            assert shown.port != port
+            assert "seen_total" in _get(shown.port)
     assert logged[0]["port"] == port
-    assert logged[0]["instead"] == instead
+    assert logged[0]["instead"] == shown.port
 
 
 def test_an_address_of_another_machine_is_refused(registry: CollectorRegistry) -> None:
     # From the range that is kept for documents: RFC 5737.
     with (
         pytest.raises(StartError, match="--metrics-host"),
-        exposed(registry, host="192.0.2.1", port=0, may_give_way=True),
+        exposed(registry, ready=_ready, host="192.0.2.1", port=0, may_give_way=True),
     ):
         pass
 
 
 def test_a_server_shows_what_runs(registry: CollectorRegistry) -> None:
-    with exposed(Telemetry().registry, host=HOST, port=0) as (_, port):
-        text = _get(port)
+    with exposed(Telemetry().registry, ready=_ready, host=HOST, port=0) as shown:
+        text = _get(shown.port)
     for name in ("credit_build_info{", "process_resident_memory_bytes ", "process_open_fds "):
         assert name in text
+
+
+def _answer(port: int, method: str, path: str) -> tuple[int, str]:
+    connection = HTTPConnection(HOST, port, timeout=60)
+    connection.request(method, path)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics/", "/metric", "/healthz/x", "/favicon.ico", "/%6detrics2"]
+)
+def test_every_other_path_is_not_found(path: str, registry: CollectorRegistry) -> None:
+    with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
+        status, text = _answer(shown.port, "GET", path)
+    assert status == 404
+    assert "/metrics, /healthz, /readyz" in text
+    assert "seen_total" not in text
+
+
+def test_readiness_follows_the_server_and_liveness_does_not(registry: CollectorRegistry) -> None:
+    serving = False
+    with exposed(registry, ready=lambda: serving, host=HOST, port=0) as shown:
+        assert _answer(shown.port, "GET", "/readyz") == (503, "not serving\n")
+        assert _answer(shown.port, "GET", "/healthz") == (200, "ok\n")
+        serving = True
+        assert _answer(shown.port, "GET", "/readyz") == (200, "ok\n")
+        assert _answer(shown.port, "HEAD", "/readyz") == (200, "")
+        assert _answer(shown.port, "HEAD", "/metrics") == (200, "")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+def test_nothing_is_written_there(path: str, registry: CollectorRegistry) -> None:
+    with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
+        assert _answer(shown.port, "POST", path)[0] == 405

@@ -5,6 +5,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
+from credit_server.commit import Clock
+from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import HealthWatch, Telemetry
@@ -23,11 +25,12 @@ class Heart(MemoryStore):
         self.refuses: Exception | None = None
         self.silent = False
 
-    async def ping(self) -> None:
+    async def ping(self) -> ClockReading:
         if self.silent:
             await asyncio.get_running_loop().create_future()
         if self.refuses is not None:
             raise self.refuses
+        return await super().ping()
 
 
 class Watched:
@@ -37,12 +40,14 @@ class Watched:
         self.loop = loop
         self.store = Heart()
         self.telemetry = Telemetry()
+        self.clock = Clock()
         self.status = ServiceStatus()
         self.status.set(True)
         watch = HealthWatch(
             self.store,
             self.status,
             self.telemetry.store,
+            self.clock,
             interval_seconds=INTERVAL,
             timeout_seconds=TIMEOUT,
         )

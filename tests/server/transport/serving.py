@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
-from credit_server.commit import CommitLimits, Committer
+from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.identity import Authenticator
-from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
+from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Changes, Store, Unit
 from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.audit import AuditLog, Sink
 from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.page_turns import PageTurns
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
@@ -25,6 +26,8 @@ from grpclib.health.check import ServiceStatus
 from tests.server.transport.wire import Wire
 
 MESSAGE_BYTES_MAX = 4096
+# A busy machine lets the loop wait for seconds between two steps of a test.
+LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +48,7 @@ class Serving:
 
     async def wait_quiet(self) -> None:
         """Waits until no call of the contract runs."""
-        await self.server._gate.wait_idle()
+        await until(lambda: self.server._gate._running == 0)
 
     def running_calls(self) -> int:
         """Counts what the server holds for calls, on all its connections."""
@@ -60,22 +63,27 @@ async def serving(
     store: Store | None = None,
     *,
     limits: CommitLimits | None = None,
+    clock: Clock | None = None,
     connections: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
     authenticator: Authenticator | None = None,
     access_limits: AccessLimits | None = None,
     audit_sink: Sink | None = None,
     call_limits: CallLimits | None = None,
+    credits_max: int = UINT32_MAX,
+    turns: PageTurns | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
     audit = AuditLog(audit_sink)
-    async with Committer(store, limits) as committer:
+    async with Committer(store, limits, clock=clock) as committer:
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(
-            standard_services(CreditService(committer, store, audit), status),
-            limits=call_limits or CallLimits(message_bytes_max=MESSAGE_BYTES_MAX),
+            standard_services(
+                CreditService(committer, store, audit, turns, credits_max=credits_max), status
+            ),
+            limits=call_limits or LIMITS,
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
         )
@@ -83,7 +91,7 @@ async def serving(
         try:
             yield Serving(server=server, status=status)
         finally:
-            if not server._gate.stopping:
+            if not server.connections.draining:
                 await server.stop(grace_seconds=0)
 
 
@@ -115,11 +123,32 @@ class HeldStore(MemoryStore):
             yield unit
 
 
+class GatedStore(MemoryStore):
+    """Reads a page of transactions only when it is allowed one; notes whose pages are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(page_size=1)
+        self.asked: list[int] = []
+        self.allowed = asyncio.Semaphore(0)
+
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
+        while True:
+            self.asked.append(user_id)
+            await self.allowed.acquire()
+            page = await anext(pages, None)
+            if page is None:
+                return
+            yield page
+
+
 class EndlessStore(MemoryStore):
     """Has a history without an end."""
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         while True:
             async for page in super().list_transactions(user_id, apps):
@@ -146,13 +175,13 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         raise self._error
         yield []
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Purchase]]:
         raise self._error
         yield []

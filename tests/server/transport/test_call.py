@@ -6,6 +6,7 @@ import struct
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.server.transport.serving import MESSAGE_BYTES_MAX, is_served
@@ -39,6 +40,40 @@ async def test_text_that_is_not_utf8_is_an_internal_error(wire: Wire) -> None:
     answer = await wire.request(call_headers(SERVICE + "UseCredits"), framed(b"\x1a\x02\xc3\x28"))
     assert answer.status is Status.INTERNAL
     await is_served(wire)
+
+
+@pytest.mark.parametrize(
+    ("call", "data", "fields"),
+    [
+        ("AddCredits", "0807 1001 188580808010 2009", ["credits"]),  # 2**32 + 5
+        ("AddCredits", "0807 1001 18fbffffffffffffffff01 2009", ["credits"]),  # -5 as an int64
+        ("AddCredits", "08d48f808010 1001 1805 2009", ["user_id"]),  # 2**32 + 2004
+        ("AddCredits", "0887808080808080808002 1001 1805 2009", ["user_id"]),  # 2**64 + 7
+        (
+            "UseCredits",
+            "0887808080 10 1081808080 10 1a0172 220152 2801 3009",
+            ["user_id", "app_id"],
+        ),
+        ("GetUserCredits", "0887808080 10", ["user_id"]),
+        ("GetAppBalance", "0801 1087808080 10", ["user_id"]),
+        ("ListUserTransactions", "0807 1080808080808080808002", ["after_sequence"]),
+    ],
+)
+async def test_a_number_that_does_not_fit_its_field_is_invalid_and_has_no_effect(
+    wire: Wire, call: str, data: str, fields: list[str]
+) -> None:
+    answer = await wire.request(call_headers(SERVICE + call), framed(bytes.fromhex(data)))
+    assert answer.status is Status.INVALID_ARGUMENT
+    info, broken = answer.details
+    assert isinstance(info, ErrorInfo)
+    assert isinstance(broken, BadRequest)
+    assert (info.reason, info.domain) == ("INVALID_FIELD", "credit.v1")
+    assert [one.field for one in broken.field_violations] == fields
+    assert all(one.description.startswith("must be 0 to ") for one in broken.field_violations)
+    assert all(field in answer.sentence for field in fields)
+    for user_id in (7, 2004):
+        holdings = await wire.call("GetUserCredits", UserId(user_id=user_id))
+        assert holdings.message(UserCredits) == UserCredits(user_id=user_id)
 
 
 @pytest.mark.parametrize("size", range(1, len(SOUND)))

@@ -77,9 +77,10 @@ def test_every_kind_of_transaction_has_a_type(kind: Kind) -> None:
 
 def test_a_request_for_credits_arrives_whole() -> None:
     request = CreditRequest(user_id=1, app_id=2, credits=3, created_by=4, idempotency_key="k")
-    command = convert.add_from_message(request, "t")
+    command = convert.add_from_message(request, "t", 1000)
     assert (command.user_id, command.app_id, command.credits) == (1, 2, 3)
     assert (command.created_by, command.key, command.transaction_id) == (4, "k", "t")
+    assert command.credits_max == 1000
 
 
 def test_a_request_for_a_purchase_arrives_whole() -> None:

@@ -176,7 +176,7 @@ async def test_no_deadline_is_longer_than_the_longest(more: list[tuple[str, str]
 async def test_a_stream_has_a_deadline_of_its_own(seconds: float, status: Status) -> None:
     class SlowStore(MemoryStore):
         async def list_transactions(
-            self, user_id: int, apps: frozenset[int] | None = None
+            self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
         ) -> AsyncIterator[Sequence[Transaction]]:
             if seconds < 1:
                 await asyncio.get_running_loop().create_future()
@@ -219,32 +219,101 @@ async def test_an_unknown_path_is_unimplemented(wire: Wire, neighbour: Wire, pat
     await is_served(wire)
 
 
-@pytest.mark.parametrize(
-    ("headers", "http_status"),
-    [
-        pytest.param(_with(":method", "GET"), "405", id="GET"),
-        pytest.param(_with(":method", "post"), "405", id="post in lower case"),
-        pytest.param([(":method", "CONNECT"), (":authority", "a")], "405", id="CONNECT"),
-        pytest.param(_without("content-type"), "415", id="no content-type"),
-        pytest.param(_with("content-type", "application/json"), "415", id="JSON"),
-        pytest.param(_with("content-type", "application/grpc+json"), "415", id="gRPC with JSON"),
-        pytest.param(_with("content-type", "application/grpc-web"), "415", id="gRPC-Web"),
-        pytest.param(_without("te"), "400", id="no te"),
-    ],
-)
+@pytest.mark.parametrize("path", ["/", "x", "credit.v1.CreditService/AddCredits", "//", "/a/b/c"])
+async def test_a_path_of_another_shape_is_told_the_right_one(wire: Wire, path: str) -> None:
+    answer = await wire.request(call_headers(path), SOUND)
+    assert answer.status is Status.UNIMPLEMENTED
+    assert "/package.Service/Method" in answer.sentence
+
+
+NOT_GRPC = [
+    pytest.param(_with(":method", "GET"), "405", "POST", id="GET"),
+    pytest.param(_with(":method", "post"), "405", "POST", id="post in lower case"),
+    pytest.param([(":method", "CONNECT"), (":authority", "a")], "405", "POST", id="CONNECT"),
+    *(
+        pytest.param(headers, "415", "neither application/grpc nor application/grpc+proto", id=name)
+        for name, headers in {
+            "no content-type": _without("content-type"),
+            "an empty content-type": _with("content-type", ""),
+            **{
+                kind: _with("content-type", kind)
+                for kind in (
+                    "application/json",
+                    "application/grpc+json",
+                    "application/grpcfoo",
+                    "application/grpc-web",
+                    "application/grpc-web+proto; charset=utf-8",
+                    "text/plain; a=application/grpc",
+                    "application/grpc, application/grpc",
+                )
+            },
+        }.items()
+    ),
+]
+
+
+@pytest.mark.parametrize(("headers", "http_status", "reason"), NOT_GRPC)
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
-async def test_what_is_not_grpc_is_answered_in_http(
-    wire: Wire, neighbour: Wire, headers: Headers, http_status: str, end: bool
+async def test_what_is_not_grpc_is_answered_in_http_with_the_reason(
+    wire: Wire, neighbour: Wire, headers: Headers, http_status: str, reason: str, end: bool
 ) -> None:
     answer = await wire.request(headers, SOUND, end=end)
-    assert (answer.headers[":status"], answer.status) == (http_status, None)
+    assert (answer.headers[":status"], answer.status) == (http_status, Status.INTERNAL)
+    assert reason in answer.sentence
+    assert answer.headers["content-type"] == "text/plain"
+    assert answer.data.decode() == answer.sentence + "\n"
+    assert int(answer.headers["content-length"]) == len(answer.data)
+    assert ("allow" in answer.headers) is (http_status == "405")
     assert answer.headers["x-request-id"]
+    await wire.pong()
     assert (answer.reset is None) is end  # who is still sending is told to stop
     await is_served(wire)
 
 
-@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto"])
-async def test_both_content_types_of_protobuf_are_taken(wire: Wire, content_type: str) -> None:
+async def test_the_answer_to_head_has_no_body(wire: Wire) -> None:
+    answer = await wire.request(_with(":method", "HEAD"))
+    assert (answer.headers[":status"], bytes(answer.data)) == ("405", b"")
+    assert "POST" in answer.sentence
+
+
+async def test_a_client_that_takes_no_body_gets_the_reason_in_the_headers(served: Serving) -> None:
+    async with Wire.connect(served.port, window=0) as wire:
+        answer = await wire.request(_with("content-type", "text/html"))
+        assert (answer.headers[":status"], bytes(answer.data)) == ("415", b"")
+        assert "content-type" in answer.sentence
+
+
+async def test_a_call_without_te_is_refused_with_the_reason(wire: Wire, neighbour: Wire) -> None:
+    answer = await wire.request(_without("te"), SOUND)
+    assert (answer.headers[":status"], answer.status) == ("200", Status.INTERNAL)
+    assert "te: trailers" in answer.sentence
+    assert "no change was made" in answer.sentence
+    await is_served(wire)
+
+
+async def test_the_case_of_te_does_not_matter(wire: Wire) -> None:
+    answer = await wire.request(_with("te", "Trailers"), SOUND)
+    assert answer.message(UserCredits) == UserCredits(user_id=7)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/grpc",
+        "application/grpc+proto",
+        "APPLICATION/GRPC",
+        "Application/Grpc+Proto",
+        "application/grpc;charset=utf-8",
+        "application/grpc; charset=utf-8",
+        "application/grpc ; charset=utf-8",
+        "application/grpc+proto; x=y",
+        "APPLICATION/GRPC+PROTO;X=Y;z",
+        "application/grpc;",
+    ],
+)
+async def test_any_spelling_of_both_content_types_of_protobuf_is_taken(
+    wire: Wire, content_type: str
+) -> None:
     answer = await wire.request(_with("content-type", content_type), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 

@@ -1,9 +1,12 @@
 """Header blocks are what any HPACK decoder reads back, and leave nothing behind in its table."""
 
-from credit_server.transport.header_block import LiteralEncoder
+import contextlib
+
+import pytest
+from credit_server.transport.header_block import CompressionError, HeaderDecoder, LiteralEncoder
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from hpack import Decoder
+from hpack import Decoder, Encoder, OversizedHeaderListError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +60,38 @@ def test_an_h2_connection_writes_the_usual_status_in_one_byte() -> None:
     server.data_to_send()
     server.send_headers(1, [(":status", "200")])
     assert server.data_to_send().endswith(b"\x00\x00\x00\x01\x88")
+
+
+@given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
+def test_what_another_encoder_remembers_is_read_without_blanks(
+    blocks: list[list[tuple[str, str]]],
+) -> None:
+    encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=16_384)
+    for headers in blocks:
+        found = decoder.decode(encoder.encode(headers))
+        assert [tuple(header) for header in found] == [
+            (name.encode(), (value if name.startswith(":") else value.strip(" \t")).encode())
+            for name, value in headers
+        ]
+        assert decoder.list_bytes == sum(len(name) + len(value) + 32 for name, value in headers)
+
+
+def test_of_a_long_list_a_few_headers_are_left_and_all_are_remembered() -> None:
+    encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=1000)
+    headers = [(":path", "/" + "x" * 999), ("te", "trailers"), ("x-long", "y" * 200)]
+    found = dict(decoder.decode(encoder.encode(headers)))
+    assert found == {b":path": b"/" + b"x" * 255, b"te": b"trailers"}
+    again = decoder.decode(encoder.encode(headers[1:]))
+    assert [name for name, _ in again] == [b"te", b"x-long"]
+
+
+def test_a_list_that_is_far_too_long_is_not_decoded_to_its_end() -> None:
+    decoder = HeaderDecoder(list_bytes_max=1000)
+    with pytest.raises(OversizedHeaderListError):
+        decoder.decode(Encoder().encode([("x-long", "y" * 4000)]))
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_list_or_an_error_of_compression(block: bytes) -> None:
+    with contextlib.suppress(CompressionError):
+        HeaderDecoder(list_bytes_max=16_384).decode(block)

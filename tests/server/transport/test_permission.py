@@ -17,6 +17,7 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode
+from credit_server.identity.identity import AddLimits
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -168,18 +169,21 @@ async def test_a_refusal_tells_only_of_the_tenants_own_balance(tenants: Tenants)
 
 @pytest.mark.parametrize("first", ["add", "use"])
 @pytest.mark.parametrize("second", ["add", "use"])
-async def test_a_key_of_the_other_tenant_tells_only_that_the_app_differs(
+async def test_a_key_of_another_app_is_as_free_as_any_other_key(
     tenants: Tenants, first: str, second: str
 ) -> None:
     one, two, _ = tenants
     for tenant in (one, two):
         await tenant.add(100)
     written = await (one.add(11, key="k") if first == "add" else one.use(11, key="k"))
+    receipts = []
+    for key in ("k", "another"):
+        answer = await (two.add(12, key=key) if second == "add" else two.use(12, key=key))
+        assert answer.message(Empty) == Empty()
+        receipts.append(decode(Receipt, answer.binary("credit-receipt-bin")))
     assert written.message(Empty) == Empty()
-    refused = await (two.add(12, key="k") if second == "add" else two.use(12, key="k"))
-    assert refused.status is Status.ALREADY_EXISTS
-    assert info(refused).metadata == {"fields": "app_id"}
-    assert refused.sentence == "the idempotency key was used for a request with another app_id"
+    assert [receipt.replayed for receipt in receipts] == [False, False]
+    assert receipts[1].sequence == receipts[0].sequence + 1
 
 
 async def test_a_key_of_ones_own_app_tells_all_that_differs(tenants: Tenants) -> None:
@@ -189,20 +193,79 @@ async def test_a_key_of_ones_own_app_tells_all_that_differs(tenants: Tenants) ->
     assert info(await one.use(51, key="k")).metadata == {"fields": "call"}
 
 
-async def test_who_belongs_to_all_apps_is_told_all_that_differs(tenants: Tenants) -> None:
+async def test_who_belongs_to_all_apps_uses_a_key_once_in_each(tenants: Tenants) -> None:
     one, _, everybody = tenants
     await one.add(50, key="k")
-    fields = info(await everybody.add(51, key="k")).metadata["fields"]
-    assert fields == "app_id,credits,created_by"
+    reused = await everybody.add(51, key="k", app=1)
+    assert info(reused).metadata == {"fields": "credits,created_by"}
+    elsewhere = await everybody.add(51, key="k", app=2)
+    assert elsewhere.message(Empty) == Empty()
 
 
-async def test_nobody_gets_the_other_tenants_receipt_by_repeating_their_key(
-    tenants: Tenants,
-) -> None:
+async def test_a_key_of_the_other_tenant_gets_a_receipt_of_ones_own(tenants: Tenants) -> None:
     one, two, _ = tenants
     await one.add(50, key="k")
-    again = await one.add(50, key="k")
-    assert decode(Receipt, again.binary("credit-receipt-bin")).replayed
-    other = await two.add(50, key="k")
-    assert other.status is Status.ALREADY_EXISTS
-    assert "credit-receipt-bin" not in other.metadata
+    again = decode(Receipt, (await one.add(50, key="k")).binary("credit-receipt-bin"))
+    assert (again.replayed, again.sequence) == (True, 1)
+    other = decode(Receipt, (await two.add(50, key="k")).binary("credit-receipt-bin"))
+    assert (other.replayed, other.sequence) == (False, 2)
+    assert other.transaction_id != again.transaction_id
+
+
+# ---- how much one call may add
+
+
+def receipt(answer: Answer) -> Receipt:
+    assert answer.message(Empty) == Empty()
+    return decode(Receipt, answer.binary("credit-receipt-bin"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit"),
+    [
+        (AddLimits(), 100),
+        (AddLimits(default=40), 40),
+        (AddLimits(default=400), 100),
+        (AddLimits(by_app={1: 30}), 30),
+        (AddLimits(default=40, by_app={2: 30}), 40),
+        (AddLimits(default=40, by_app={1: 60}), 60),
+    ],
+)
+async def test_the_least_of_the_servers_and_the_identitys_limit_bounds_what_one_call_adds(
+    limits: AddLimits, limit: int
+) -> None:
+    limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=limits)})
+    async with (
+        serving(authenticator=limited, credits_max=100) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        shop = Tenant(wire, "shop", 1)
+        refused = await shop.add(limit + 1)
+        assert refused.status is Status.OUT_OF_RANGE
+        assert info(refused).reason == "CREDITS_LIMIT_EXCEEDED"
+        assert dict(info(refused).metadata) == {"credits": str(limit + 1), "limit": str(limit)}
+        assert not (await shop.holdings()).balances
+        assert (await shop.add(limit)).status is Status.OK
+
+
+async def test_a_retry_succeeds_although_the_limit_was_lowered_meanwhile() -> None:
+    identities = {"shop": EVERYTHING}
+    async with (
+        serving(authenticator=FakeAuthenticator(identities)) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        shop = Tenant(wire, "shop", 1)
+        first = receipt(await shop.add(50, key="k"))
+        identities["shop"] = replace(EVERYTHING, add_limits=AddLimits(default=1))
+        again = receipt(await shop.add(50, key="k"))
+        assert again.replayed
+        assert again.transaction_id == first.transaction_id
+
+
+async def test_what_a_purchase_costs_is_not_bounded_by_the_limit() -> None:
+    limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=AddLimits(default=5))})
+    async with serving(authenticator=limited) as served, Wire.connect(served.port) as wire:
+        shop = Tenant(wire, "shop", 1)
+        for _ in range(2):
+            await shop.add(5)
+        assert (await shop.use(10)).status is Status.OK

@@ -10,6 +10,7 @@ import pytest
 from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequest, UserId
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, method_reasons, reason_name
 from credit_server.commit import (
+    ClockSkewed,
     CommitError,
     CommitLimits,
     NotCommitted,
@@ -25,6 +26,7 @@ from credit_server.transport.handler import CallLimits
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 
+from tests.server.clocks import skewed_clock
 from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
 from tests.server.transport.serving import (
     FailingStore,
@@ -93,6 +95,11 @@ async def _key_reused(method: str) -> Answer:
         return await wire.call(method, _request(method, amount=51, key="k"))
 
 
+async def _credits_limit_exceeded(method: str) -> Answer:
+    async with serving(credits_max=49) as served, Wire.connect(served.port) as wire:
+        return await wire.call(method, _request(method))
+
+
 async def _insufficient_credits(method: str) -> Answer:
     async with _wire() as wire:
         await wire.call("AddCredits", _request("AddCredits", amount=20))
@@ -142,6 +149,11 @@ async def _queue_full(method: str) -> Answer:
         return answer
 
 
+async def _clock_skewed(method: str) -> Answer:
+    async with serving(clock=skewed_clock()) as served, Wire.connect(served.port) as wire:
+        return await wire.call(method, _request(method))
+
+
 async def _store_unavailable(method: str) -> Answer:
     async with _wire(StoreUnavailable("mongodb://user:secret@host is away")) as wire:
         return await wire.call(method, _request(method))
@@ -179,10 +191,12 @@ async def _rate_limited(method: str) -> Answer:
 PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.INVALID_FIELD: _invalid_field,
     ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
+    ErrorReason.CREDITS_LIMIT_EXCEEDED: _credits_limit_exceeded,
     ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
+    ErrorReason.CLOCK_SKEWED: _clock_skewed,
     ErrorReason.OVERLOADED: _overloaded,
     ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
     ErrorReason.UNAUTHENTICATED: _provoked_by(EVERYTHING, "Bearer secret"),
@@ -263,9 +277,13 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
     async with _wire() as wire:
         request = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="k")
         await wire.call("AddCredits", request)
-        request.app_id, request.created_by = 2, 10
+        request.credits, request.created_by = 51, 10
         answer = await wire.call("AddCredits", request)
-        assert _info(answer).metadata == {"fields": "app_id,created_by"}
+        assert _info(answer).metadata == {"fields": "credits,created_by"}
+        assert answer.sentence == (
+            "the idempotency key was used in this app for a request with another"
+            " credits, created_by; no change was made"
+        )
 
 
 async def test_a_key_of_another_call_is_told_as_such() -> None:
@@ -383,6 +401,13 @@ async def test_a_refused_key_may_succeed_later() -> None:
         assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
 
 
+async def test_reads_go_on_where_the_clocks_differ() -> None:
+    async with serving(clock=skewed_clock()) as served, Wire.connect(served.port) as wire:
+        assert (await wire.call("AddCredits", _request("AddCredits"))).status is Status.UNAVAILABLE
+        for method in ("GetUserCredits", "GetAppBalance", "ListUserTransactions"):
+            assert (await wire.call(method, _request(method))).status is Status.OK
+
+
 async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         await _store_unavailable("AddCredits")
@@ -394,6 +419,7 @@ async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
     [
         (Overloaded(), ErrorReason.OVERLOADED),
         (Stopping(), ErrorReason.OVERLOADED),
+        (ClockSkewed(skew_seconds=3, limit_seconds=2), ErrorReason.CLOCK_SKEWED),
         (NotCommitted(), ErrorReason.STORE_UNAVAILABLE),
         (ResultUnknown(), ErrorReason.STORE_UNAVAILABLE),
         (StoreUnavailable(), ErrorReason.STORE_UNAVAILABLE),
@@ -406,8 +432,10 @@ def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
     translated = refusal.unavailable(error)
     assert translated.details is not None
     assert translated.details[0].reason == reason_name(reason)
-    certain = isinstance(error, Overloaded | Stopping | NotCommitted)
-    assert ("nothing happened" in str(translated.message)) is certain
+    certain = isinstance(error, Overloaded | Stopping | ClockSkewed | NotCommitted)
+    assert ("no change was made" in str(translated.message)) is certain
+    unknown = isinstance(error, ResultUnknown)
+    assert ("may or may not have taken effect" in str(translated.message)) is unknown
 
 
 def test_a_call_that_is_cut_off_may_have_happened() -> None:
@@ -415,8 +443,8 @@ def test_a_call_that_is_cut_off_may_have_happened() -> None:
     assert ended.status is Status.UNAVAILABLE
     assert ended.details is not None
     assert ended.details[0].reason == "STORE_UNAVAILABLE"
-    assert "may have happened" in str(ended.message)
-    assert "nothing happened" not in str(ended.message)
+    assert "may or may not have taken effect" in str(ended.message)
+    assert "no change was made" not in str(ended.message)
 
 
 @pytest.mark.parametrize("method", [path.rpartition("/")[2] for path in method_reasons()])

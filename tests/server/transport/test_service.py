@@ -1,7 +1,10 @@
 """The six calls, as a client sees them on the wire."""
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 
+import pytest
 from credit_models import (
     AppId,
     Balance,
@@ -18,9 +21,12 @@ from credit_models import (
 from credit_models.codec import decode, encode
 from credit_server.store.memory import MemoryStore
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.page_turns import PageTurns
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
-from tests.server.transport.serving import EndlessStore, serving
+from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
+from tests.server.transport.serving import EndlessStore, GatedStore, serving, until
 from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, framed
 
 UINT32_MAX = 2**32 - 1
@@ -89,6 +95,34 @@ async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
     assert again.replayed
     assert (again.transaction_id, again.purchase_id) == (first.transaction_id, first.purchase_id)
     assert len((await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase)) == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k\r", " k", "k\u00a0", "k\u200b", "\ufeffk", "k\0", "e\u0301", "k\ufe0f", "k\U000e0fff"],
+    ids=ascii,
+)
+async def test_a_key_that_looks_like_another_one_is_refused_and_adds_nothing(
+    wire: Wire, key: str
+) -> None:
+    answer = await wire.call("AddCredits", _add(key=key))
+    assert answer.status is Status.INVALID_ARGUMENT
+    info, broken = answer.details
+    assert isinstance(info, ErrorInfo)
+    assert isinstance(broken, BadRequest)
+    assert info.reason == "INVALID_FIELD"
+    assert [one.field for one in broken.field_violations] == ["idempotency_key"]
+    total = (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance)
+    assert total.balance == 0
+
+
+async def test_a_report_needs_an_id_and_a_name_that_can_be_seen(wire: Wire) -> None:
+    await wire.call("AddCredits", _add())
+    for report, name in (("   ", "Report"), ("r-1", "   "), ("r-1", "\u200b"), ("r\u200b1", "R")):
+        request = replace(_use(report=report), report_name=name)
+        answer = await wire.call("UseCredits", request)
+        assert answer.status is Status.INVALID_ARGUMENT
+    assert (await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase) == []
 
 
 async def test_calls_without_a_key_are_all_new(wire: Wire) -> None:
@@ -215,6 +249,107 @@ async def test_a_list_that_is_given_up_leaves_its_place_to_the_next() -> None:
         await last.begun()
         assert last.data
         assert not waiting.data
+
+
+@pytest.mark.parametrize("method", ["ListUserTransactions", "ListUserPurchases"])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 5, 6, 2**63 - 1])
+async def test_a_list_starts_after_the_sequence_that_is_asked_for(method: str, after: int) -> None:
+    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+        await wire.call("AddCredits", _add(100))
+        for _ in range(4):
+            await wire.call("UseCredits", _use(10))
+        answer = await wire.call(method, UserId(user_id=7, after_sequence=after))
+    assert answer.status is Status.OK
+    if method == "ListUserTransactions":
+        first, listed = 1, [entry.sequence for entry in answer.messages(CreditTransaction)]
+    else:
+        first, listed = 2, [entry.sequence for entry in answer.messages(Purchase)]
+    assert listed == list(range(max(first, after + 1), 6))
+
+
+@pytest.mark.parametrize("method", ["ListUserTransactions", "ListUserPurchases", "GetUserCredits"])
+async def test_a_sequence_that_no_store_can_have_is_refused(wire: Wire, method: str) -> None:
+    answer = await wire.call(method, UserId(user_id=7, after_sequence=2**63))
+    assert answer.status is Status.INVALID_ARGUMENT
+    assert "after_sequence" in answer.sentence
+
+
+async def test_a_users_credits_are_the_same_after_any_sequence(wire: Wire) -> None:
+    await wire.call("AddCredits", _add())
+    answers = [
+        await wire.call("GetUserCredits", UserId(user_id=7, after_sequence=after))
+        for after in (0, 1, 2**63 - 1)
+    ]
+    whole, *others = [answer.message(UserCredits) for answer in answers]
+    assert whole.balances
+    assert others == [whole, whole]
+
+
+async def test_a_caller_who_reads_nothing_does_not_hold_up_others_on_its_connection() -> None:
+    """A proxy sends the calls of many callers over one connection."""
+    tokens = FakeAuthenticator(
+        {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
+    )
+    greedy, modest = [("authorization", f"Bearer {name}") for name in ("greedy", "modest")]
+    path, question = SERVICE + "ListUserTransactions", framed(encode(UserId(user_id=7)))
+    async with (
+        serving(
+            EndlessStore(), connections=ConnectionLimits(lists_max=2), authenticator=tokens
+        ) as served,
+        Wire.connect(served.port, window=200) as wire,
+    ):
+        await wire.call("AddCredits", _add(), greedy)
+        lists = [wire.begin(call_headers(path, greedy), question)[1] for _ in range(3)]
+        for running in lists[:2]:
+            await running.begun()
+        for answer in await asyncio.gather(
+            *(
+                wire.call("ListUserPurchases", UserId(user_id=8), modest, ("grpc-timeout", "60S"))
+                for _ in range(9)
+            )
+        ):
+            assert answer.status is Status.OK
+        assert not lists[2].headers, "the greedy caller's third list waits for its other two"
+
+
+def _differs(asked: list[int], length: int) -> bool:
+    return len(asked) != length
+
+
+@pytest.mark.parametrize("identified", [True, False], ids=["identities", "addresses"])
+async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiting(
+    identified: bool,
+) -> None:
+    store, turns = GatedStore(), PageTurns(at_once=2, wait_seconds_max=3600.0)
+    tokens = FakeAuthenticator(
+        {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
+    )
+    greedy, modest = [("authorization", f"Bearer {name}") for name in ("greedy", "modest")]
+    # Identities share an address, as behind a proxy; without identities the address tells.
+    address = "127.0.0.1" if identified else "127.0.0.2"
+    async with (
+        serving(store, authenticator=tokens if identified else None, turns=turns) as served,
+        Wire.connect(served.port) as many,
+        Wire.connect(served.port, address=address) as one,
+    ):
+        await many.call("AddCredits", _add(user=8), greedy)
+        lists = [
+            asyncio.create_task(many.call("ListUserTransactions", UserId(user_id=7), greedy))
+            for _ in range(9)
+        ]
+        await until(lambda: sum(map(len, turns._waiting.values())) == 7)
+        wanted = asyncio.create_task(one.call("ListUserTransactions", UserId(user_id=8), modest))
+        await until(lambda: sum(map(len, turns._waiting.values())) == 8)
+        assert store.asked == [7, 7]
+        for _ in range(2):
+            asked = len(store.asked)
+            store.allowed.release()
+            await until(partial(_differs, store.asked, asked))
+        assert store.asked == [7, 7, 7, 8], "the other caller's list is not behind all nine"
+        for _ in range(20):
+            store.allowed.release()
+        assert len((await wanted).messages(CreditTransaction)) == 1
+        assert {answer.status for answer in await asyncio.gather(*lists)} == {Status.OK}
 
 
 async def test_an_empty_list_has_headers_and_ends_well(wire: Wire) -> None:

@@ -4,6 +4,9 @@ async with CreditClient("localhost:50051") as credits:
     receipt = await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
 """
 
+import credit_client.private_names  # noqa: F401 - before what relies on them
+
+# isort: split
 from credit_models import (
     Balance,
     CreditTransaction,
@@ -24,12 +27,15 @@ from credit_client.errors import (
     AppTotalOverflow,
     BalanceOverflow,
     ClientClosed,
+    ClockSkewed,
     CreditError,
+    CreditsLimitExceeded,
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
     InternalError,
     InvalidField,
+    Outcome,
     Overloaded,
     ProtocolMismatch,
     RateLimited,
@@ -53,15 +59,18 @@ __all__ = [
     "BalanceOverflow",
     "ClientClosed",
     "ClientSettings",
+    "ClockSkewed",
     "CreditClient",
     "CreditError",
     "CreditTransaction",
+    "CreditsLimitExceeded",
     "DeadlineExceeded",
     "ErrorReason",
     "IdempotencyKeyReused",
     "InsufficientCredits",
     "InternalError",
     "InvalidField",
+    "Outcome",
     "Overloaded",
     "ProtocolMismatch",
     "Purchase",

@@ -4,6 +4,7 @@
     ├── InvalidField            yours: mend the request
     ├── IdempotencyKeyReused    yours: take a new key for a new request
     ├── InsufficientCredits     the user's: the same call succeeds once credits have been added
+    ├── CreditsLimitExceeded    the request's: it adds more than the operator allows in one call
     ├── BalanceOverflow         the request's: the balance has no room for so many credits
     ├── TooManyApps             the request's: the user has credits in as many apps as may be
     ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
@@ -18,18 +19,20 @@
     ├── UnknownRefusal          unknown: the server is newer than this SDK
     ├── Unavailable             the network's or the server's: repeat
     │   ├── Overloaded          the server's: repeat later
+    │   ├── ClockSkewed         the server's: retry later
     │   └── StoreUnavailable    the server's: repeat later
     ├── DeadlineExceeded        unknown: repeat, with more time
     ├── ClientClosed            yours: the client was not open, or was closed during the call
     ├── InternalError           the server's: report it, with the request id
     └── ProtocolMismatch        the server's, or something between's: the answer is none
 
-When one of these arrives, the SDK has already repeated what is worth repeating. Whoever repeats a
-write once more must send the same idempotency key (`error.idempotency_key`), for the write may have
-happened.
+The SDK raises these after its own retries. `error.outcome` says whether a write may have taken
+effect. Unless that is `Outcome.NO_CHANGE`, a retry must send the same idempotency key
+(`error.idempotency_key`), or the write may count twice.
 """
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from credit_models import ErrorReason
@@ -37,6 +40,19 @@ from credit_models.constraints import Violation
 from grpclib.const import Status
 
 _ErrorT = TypeVar("_ErrorT", bound="CreditError")
+
+
+class Outcome(Enum):
+    """What a write that raised an error did to the ledger, all its attempts together."""
+
+    NO_CHANGE = "no_change"
+    """No attempt took effect, and none will."""
+
+    UNKNOWN = "unknown"
+    """The write may have taken effect, or may still do so: at least one attempt has no answer."""
+
+    APPLIED = "applied"
+    """The write took effect. Only its receipt is missing."""
 
 
 class CreditError(Exception):
@@ -51,10 +67,12 @@ class CreditError(Exception):
             has given an id.
         idempotency_key: The key of the write, your own or the one that the SDK made: with it the
             write can be repeated and counts once. None for what reads.
+        outcome: Whether the write may have taken effect. `Outcome.NO_CHANGE` for what reads.
     """
 
     status: Status = Status.UNKNOWN
     reason: ErrorReason | None = None
+    outcome: Outcome = Outcome.UNKNOWN
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -86,6 +104,7 @@ class InvalidField(CreditError):
 
     status = Status.INVALID_ARGUMENT
     reason = ErrorReason.INVALID_FIELD
+    outcome = Outcome.NO_CHANGE  # of a request that the SDK does not send
 
     def __init__(
         self, message: str, *, violations: Sequence[Violation] = (), request_id: str | None = None
@@ -95,7 +114,7 @@ class InvalidField(CreditError):
 
 
 class IdempotencyKeyReused(CreditError):
-    """The user's idempotency key was used before, for another request. Take a new key.
+    """The key was used before, for another request of this user in this app. Take a new key.
 
     Attributes:
         fields: The fields that differ from that request; "call" stands for another call.
@@ -136,6 +155,30 @@ class InsufficientCredits(CreditError):
         self.available = available
         self.required = required
         self.shortfall = shortfall
+
+
+class CreditsLimitExceeded(CreditError):
+    """The request adds more credits than the operator allows in one call. Nothing was added.
+
+    Attributes:
+        credits: How many the request adds.
+        limit: The most that one call may add.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.CREDITS_LIMIT_EXCEEDED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        credits: int,  # noqa: A002 - the contract's word
+        limit: int,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.credits = credits
+        self.limit = limit
 
 
 class BalanceOverflow(CreditError):
@@ -337,6 +380,31 @@ class Overloaded(Unavailable):
     reason = ErrorReason.OVERLOADED
 
 
+class ClockSkewed(Unavailable):
+    """The server's clock differs too much from its store's, so it accepts no writes.
+
+    Nothing was written. Retry later; another server may accept the write at once.
+
+    Attributes:
+        skew_milliseconds: The difference between the two clocks, at least.
+        limit_milliseconds: The largest difference that the operator allows.
+    """
+
+    reason = ErrorReason.CLOCK_SKEWED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        skew_milliseconds: int,
+        limit_milliseconds: int,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.skew_milliseconds = skew_milliseconds
+        self.limit_milliseconds = limit_milliseconds
+
+
 class StoreUnavailable(Unavailable):
     """The server cannot reach its store. Repeat later, a write with the same idempotency key."""
 
@@ -346,8 +414,9 @@ class StoreUnavailable(Unavailable):
 class DeadlineExceeded(CreditError):
     """The call's time ran out. Repeating may help, a write with the same idempotency key.
 
-    Where earlier attempts had failed, `__cause__` is the failure of the latest of them. This is not
-    raised as `Unavailable`, because the last attempt was sent and may have succeeded.
+    Where something had failed before, `__cause__` is the latest failure: of an attempt, or of the
+    connection that the call waited for. This is not `Unavailable`, because an attempt may have been
+    sent and have succeeded.
     """
 
     status = Status.DEADLINE_EXCEEDED

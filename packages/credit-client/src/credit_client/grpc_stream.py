@@ -1,15 +1,17 @@
 """One attempt on a connection: grpclib's stream, which ends as gRPC says and is bounded in size."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, cast
 
-from credit_models.codec import WireCodec
+from credit_models.codec import WireCodec, WireError
 from credit_models.status import StatusDetailsCodec
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
 from grpclib.metadata import Deadline, _Metadata
+from grpclib.protocol import Connection
 from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
 from multidict import MultiDict
@@ -72,7 +74,26 @@ class CallStream(Stream[RequestT, ReplyT]):
         given_up = exc_val is not None and self._send_request_done and self._stream.closable
         if given_up:
             self._stream.reset_nowait(ErrorCodes.CANCEL)
-        await super().__aexit__(exc_type, exc_val, exc_tb)
+        with _reading():
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+
+    async def recv_initial_metadata(self) -> None:
+        """Receive the headers.
+
+        Raises:
+            AnswerBroken: They are not those of gRPC.
+        """
+        with _reading():
+            await super().recv_initial_metadata()
+
+    async def recv_trailing_metadata(self) -> None:
+        """Receive the trailers.
+
+        Raises:
+            AnswerBroken: They are not those of gRPC.
+        """
+        with _reading():
+            await super().recv_trailing_metadata()
 
     async def recv_message(self) -> ReplyT | None:
         """Receives the next message, or None where the server has sent the last one.
@@ -83,7 +104,7 @@ class CallStream(Stream[RequestT, ReplyT]):
         if not self._recv_initial_metadata_done:
             await self.recv_initial_metadata()
         with self._wrapper:
-            prefix = await self._stream.recv_data(_PREFIX.size)
+            prefix = await self._received(_PREFIX.size)
             if not prefix:
                 return None
             compressed, size = _PREFIX.unpack(prefix)
@@ -94,18 +115,49 @@ class CallStream(Stream[RequestT, ReplyT]):
                     Status.INTERNAL,
                     f"a message of the answer has {size} bytes; {MESSAGE_BYTES_MAX} are allowed",
                 )
-            message: ReplyT = self._codec.decode(
-                await self._stream.recv_data(size), self._recv_type
-            )
+            data = await self._received(size)
+            with _reading():
+                message: ReplyT = self._codec.decode(data, self._recv_type)
         return message
+
+    async def _received(self, size: int) -> bytes:
+        try:
+            return await self._stream.recv_data(size)
+        except AssertionError as error:
+            # It is how grpclib's buffer ends where the stream does.
+            raise AnswerBroken(
+                Status.INTERNAL, "the answer cannot be understood: a message is cut short"
+            ) from error
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection that the call was sent on; None where it was not sent."""
+        return self._stream.connection if self._send_request_done else None
 
     @property
     def echoed_request_id(self) -> str | None:
         """The `x-request-id` that the server has answered with, in trailers or headers, or None."""
+        return self._answered(REQUEST_ID)
+
+    def _answered(self, name: str) -> str | None:
         if not self._send_request_done:
             return None
         for headers in (self._stream.trailers, self._stream.headers):
             for key, value in headers or ():
-                if key == REQUEST_ID:
+                if key == name:
                     return value
         return None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raise `AnswerBroken` for what grpclib and the codec raise where the bytes are no answer.
+
+    A missing header is a `KeyError`; base64 and numbers that are none, a `ValueError`.
+    """
+    try:
+        yield
+    except (WireError, KeyError, ValueError) as error:
+        raise AnswerBroken(
+            Status.INTERNAL, f"the answer cannot be understood: {error or type(error).__name__}"
+        ) from error

@@ -1,28 +1,32 @@
 """The transport that talks gRPC: a few connections, and every raw error of grpclib translated."""
 
-import asyncio
-import errno
-import itertools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Generic, NoReturn
+from typing import Generic
+from weakref import WeakSet
 
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.protocol import Connection
 from h2.exceptions import ProtocolError, StreamClosedError
 
-from credit_client.connection import ClientChannel
+from credit_client.addresses import Resolve, resolve
+from credit_client.connection import CONNECT_TIMEOUT_SECONDS, ClientChannel
 from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
+from credit_client.pool import BACKOFF, Pool
+from credit_client.retry import Backoff
 from credit_client.target import Target
 from credit_client.tls import Tls
 from credit_client.transport import (
     Answer,
     AnswerBroken,
     AttemptFailed,
+    ConnectionLost,
     HandshakeFailed,
     Method,
+    NotConnected,
     ReplyT,
     RequestT,
 )
@@ -34,37 +38,42 @@ def connect(
     target: Target,
     *,
     channels: int,
+    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+    backoff: Backoff = BACKOFF,
     keepalive: KeepaliveTimes = KEEPALIVE_TIMES,
     tls: Tls | None = None,
+    resolver: Resolve = resolve,
 ) -> "GrpcTransport":
-    """A transport over so many connections, each opened by the first call that needs it."""
+    """Return a transport over so many connections, each opened by the first call that needs it."""
     return GrpcTransport(
         [
             ClientChannel(
-                target.host,
-                target.port,
+                target,
+                turn=turn,
+                connect_timeout_seconds=connect_timeout_seconds,
                 keepalive=keepalive,
                 tls=tls,
+                resolver=resolver,
                 codec=CODEC,
                 status_details_codec=STATUS_DETAILS_CODEC,
             )
-            for _ in range(channels)
+            for turn in range(channels)
         ],
         name=str(target),
+        backoff=backoff,
     )
 
 
 class GrpcTransport:
-    """Spreads attempts over channels: each takes the one with the fewest attempts under way.
+    """Sends attempts over the channels of a `Pool`."""
 
-    Channels that are not `ClientChannel`s are somebody else's (those of `grpclib.testing`), and are
-    not closed here.
-    """
-
-    def __init__(self, channels: Sequence[Channel], *, name: str) -> None:
+    def __init__(
+        self, channels: Sequence[Channel], *, name: str, backoff: Backoff = BACKOFF
+    ) -> None:
+        """Connect nothing yet; see `Pool` for the arguments."""
         self._name = name
-        self._under_way = dict.fromkeys(channels, 0)
-        self._turns = itertools.count()
+        self._pool = Pool(channels, name=name, backoff=backoff)
+        self._lost: WeakSet[Connection] = WeakSet()
 
     async def unary(
         self,
@@ -74,6 +83,7 @@ class GrpcTransport:
         request_id: str,
         timeout_seconds: float,
         metadata: Mapping[str, str],
+        sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
         async with self._attempt(
@@ -83,6 +93,8 @@ class GrpcTransport:
             timeout_seconds=timeout_seconds,
             metadata=metadata,
         ) as stream:
+            await stream.send_request()
+            sending()
             await stream.send_message(request, end=True)
             reply = await stream.recv_message()
             await stream.recv_trailing_metadata()
@@ -114,8 +126,7 @@ class GrpcTransport:
 
     async def close(self) -> None:
         """See `Transport.close`."""
-        owned = [channel for channel in self._under_way if isinstance(channel, ClientChannel)]
-        await asyncio.gather(*(channel.aclose() for channel in owned))
+        await self._pool.close()
 
     def _attempt(
         self,
@@ -126,22 +137,17 @@ class GrpcTransport:
         timeout_seconds: float | None,
         metadata: Mapping[str, str],
     ) -> "_Attempt[RequestT, ReplyT]":
-        channel = self._least_loaded()
-        stream = CallStream(
-            channel,
-            method,
-            cardinality,
-            request_id=request_id,
-            timeout_seconds=timeout_seconds,
-            metadata=metadata,
-        )
-        return _Attempt(channel, stream, under_way=self._under_way, name=self._name)
+        def make(channel: Channel) -> CallStream[RequestT, ReplyT]:
+            return CallStream(
+                channel,
+                method,
+                cardinality,
+                request_id=request_id,
+                timeout_seconds=timeout_seconds,
+                metadata=metadata,
+            )
 
-    def _least_loaded(self) -> Channel:
-        channels = list(self._under_way)
-        first = next(self._turns) % len(channels)
-        in_turn = channels[first:] + channels[:first]
-        return min(in_turn, key=self._under_way.__getitem__)
+        return _Attempt(make, pool=self._pool, name=self._name, lost=self._lost)
 
 
 class _Attempt(Generic[RequestT, ReplyT]):
@@ -151,21 +157,33 @@ class _Attempt(Generic[RequestT, ReplyT]):
     all generators at its end in any order, and one inside another would be closed under it.
     """
 
+    _channel: Channel
+    _stream: CallStream[RequestT, ReplyT]
+
     def __init__(
         self,
-        channel: Channel,
-        stream: CallStream[RequestT, ReplyT],
+        make: Callable[[Channel], CallStream[RequestT, ReplyT]],
         *,
-        under_way: dict[Channel, int],
+        pool: Pool,
         name: str,
+        lost: WeakSet[Connection],
     ) -> None:
-        self._channel = channel
-        self._stream = stream
-        self._under_way = under_way
+        """Begin nothing yet.
+
+        Args:
+            make: Makes the call's stream on a channel.
+            pool: Gives the channel.
+            name: The server, for messages.
+            lost: The connections whose loss some attempt has reported.
+        """
+        self._make = make
+        self._pool = pool
         self._name = name
+        self._lost = lost
 
     async def __aenter__(self) -> CallStream[RequestT, ReplyT]:
-        self._under_way[self._channel] += 1
+        self._channel = await self._pool.take()
+        self._stream = self._make(self._channel)
         return await self._stream.__aenter__()
 
     async def __aexit__(
@@ -176,62 +194,60 @@ class _Attempt(Generic[RequestT, ReplyT]):
     ) -> None:
         try:
             await self._stream.__aexit__(error_type, error, traceback)
-        except Exception as worse:  # noqa: BLE001 - grpclib raises what the server has said only here
-            self._raise_translated(worse)
-        else:
-            if isinstance(error, Exception):
-                self._raise_translated(error)
+        except (GRPCError, StreamTerminatedError, ProtocolError, AttemptFailed) as worse:
+            # What the server has answered before the connection ended; grpclib raises it only here.
+            raise self._translated(worse) from worse
         finally:
-            self._under_way[self._channel] -= 1
+            self._pool.give_back(self._channel)
+        match error:
+            case AttemptFailed():
+                error.request_id = self._stream.echoed_request_id
+            case GRPCError() | StreamTerminatedError() | ProtocolError():
+                raise self._translated(error) from error
+            case _:
+                pass  # a bug of this package, or a cancellation: it is what it is
 
-    def _raise_translated(self, error: Exception) -> NoReturn:
+    def _translated(
+        self, error: GRPCError | StreamTerminatedError | ProtocolError | AttemptFailed
+    ) -> AttemptFailed:
+        """Translate what grpclib or h2 has raised into gRPC's terms."""
         request_id = self._stream.echoed_request_id
-        if isinstance(error, AttemptFailed):
-            error.request_id = request_id
-            raise error
-        raise _failure(error, self._channel, name=self._name, request_id=request_id) from error
+        match error:
+            case AttemptFailed():
+                error.request_id = request_id
+                return error
+            case GRPCError():
+                return AttemptFailed(
+                    error.status,
+                    error.message or f"the server answered {error.status.name} without a message",
+                    details=error.details or (),
+                    request_id=request_id,
+                )
+            case _:
+                return self._connection_failed(error)
 
-
-def _failure(
-    error: Exception, channel: Channel, *, name: str, request_id: str | None
-) -> AttemptFailed:
-    """Says in gRPC's terms what grpclib, h2, the codec or the operating system has raised."""
-    unsafe = channel.tls_problem if isinstance(channel, ClientChannel) else None
-    if unsafe is not None and isinstance(error, OSError | StreamTerminatedError):
-        return HandshakeFailed(Status.UNAVAILABLE, f"no safe connection to {name}: {unsafe}")
-    match error:
-        case GRPCError():
-            return AttemptFailed(
-                error.status,
-                error.message or f"the server answered {error.status.name} without a message",
-                details=error.details or (),
-                request_id=request_id,
+    def _connection_failed(self, error: StreamTerminatedError | ProtocolError) -> AttemptFailed:
+        if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
+            # Nothing more can be said on this connection: h2 is in a state of error, or has used up
+            # the 2^30 calls that a connection takes.
+            self._channel.close()
+        unsafe = self._channel.tls_problem if isinstance(self._channel, ClientChannel) else None
+        if unsafe is not None:
+            return HandshakeFailed(
+                Status.UNAVAILABLE, f"no safe connection to {self._name}: {unsafe}"
             )
-        case StreamTerminatedError() | ProtocolError():
-            if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
-                # Nothing more can be said on this connection: h2 is in a state of error, or has
-                # used up the 2^30 calls that a connection takes.
-                channel.close()
-            return AttemptFailed(
-                Status.UNAVAILABLE,
-                f"the connection to {name} was lost: {error}",
-                request_id=request_id,
-            )
-        case OSError():
-            return AttemptFailed(
-                Status.UNAVAILABLE,
-                f"cannot connect to {name}: {_why(error)}",
-            )
-        case _:
-            return AnswerBroken(
-                Status.INTERNAL,
-                f"the answer cannot be understood: {error or type(error).__name__}",
-                request_id=request_id,
-            )
-
-
-def _why(error: OSError) -> str:
-    # Of several addresses asyncio joins the errors in one text, without a number of its own.
-    if f"[Errno {errno.ECONNREFUSED}]" in str(error):
-        return "the connection was refused; is it running?"
-    return error.strerror or str(error) or "the server closed it during the TLS handshake"
+        message = f"the connection to {self._name} was lost: {error}"
+        connection = self._stream.connection
+        if connection is None:
+            return NotConnected(Status.UNAVAILABLE, message)
+        request_id = self._stream.echoed_request_id
+        if not connection.is_closing():
+            failure = AttemptFailed(Status.UNAVAILABLE, message, request_id=request_id)
+            if isinstance(self._channel, ClientChannel) and self._channel.is_leaving(connection):
+                failure.budget_tokens = (
+                    0.0  # the server is well; the next connection takes the call
+                )
+            return failure
+        first = connection not in self._lost
+        self._lost.add(connection)
+        return ConnectionLost(Status.UNAVAILABLE, message, first=first, request_id=request_id)

@@ -15,7 +15,9 @@ from credit_client.errors import (
     AppNotAllowed,
     AppTotalOverflow,
     BalanceOverflow,
+    ClockSkewed,
     CreditError,
+    CreditsLimitExceeded,
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -102,6 +104,13 @@ def _by_reason(
                 shortfall=int(metadata["shortfall"]),
                 request_id=request_id,
             )
+        case ErrorReason.CREDITS_LIMIT_EXCEEDED:
+            return CreditsLimitExceeded(
+                message,
+                credits=int(metadata["credits"]),
+                limit=int(metadata["limit"]),
+                request_id=request_id,
+            )
         case ErrorReason.BALANCE_OVERFLOW:
             return BalanceOverflow(
                 message,
@@ -115,8 +124,15 @@ def _by_reason(
             return AppTotalOverflow(message, total=int(metadata["total"]), request_id=request_id)
         case ErrorReason.OVERLOADED:
             return Overloaded(message, request_id=request_id)
+        case ErrorReason.CLOCK_SKEWED:
+            return ClockSkewed(
+                message,
+                skew_milliseconds=int(metadata["skew_milliseconds"]),
+                limit_milliseconds=int(metadata["limit_milliseconds"]),
+                request_id=request_id,
+            )
         case ErrorReason.STORE_UNAVAILABLE:
-            return StoreUnavailable(message, request_id=request_id)
+            return StoreUnavailable(_without_advice(message), request_id=request_id)
         case ErrorReason.UNAUTHENTICATED:
             return Unauthenticated(message, request_id=request_id)
         case ErrorReason.RATE_LIMITED:
@@ -147,7 +163,7 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
         case Status.UNAVAILABLE:
             return Unavailable(message, request_id=request_id)
         case Status.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(message, request_id=request_id)
+            return DeadlineExceeded(_without_advice(message), request_id=request_id)
         case Status.UNAUTHENTICATED:
             return Unauthenticated(message, request_id=request_id)
         case Status.PERMISSION_DENIED:
@@ -170,6 +186,11 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
             return InternalError(message, status=status, request_id=request_id)
         case _:
             assert_never(status)
+
+
+def _without_advice(message: str) -> str:
+    """Return what happened: the server goes on with what one attempt did, the SDK with the call."""
+    return message.partition(";")[0]
 
 
 def _error_info(details: Sequence[object]) -> ErrorInfo | None:

@@ -32,7 +32,9 @@ def build(message_type: type[RequestT], values: Mapping[str, int | str | None]) 
             # Assigned and not passed to the constructor, which would refuse values that do not fit
             # the wire one at a time, and take "7" and 7.0 for 7.
             setattr(request, name, value)
-    broken = (*violations(request), *_unencodable(values))
+    broken = violations(request)
+    named = {violation.field for violation in broken}
+    broken += tuple(found for found in _unencodable(values) if found.field not in named)
     if broken:
         raise InvalidField(describe(broken), violations=broken, request_id=given_request_id())
     return request
@@ -49,9 +51,15 @@ def _check_type(name: str, value: object, expected: type) -> None:
 
 
 def _unencodable(values: Mapping[str, int | str | None]) -> list[Violation]:
-    """A Python string may hold halves of surrogate pairs, for which UTF-8 has no bytes."""
+    """Find values that cannot be sent.
+
+    All numbers of requests are unsigned. A Python string may hold halves of surrogate pairs, for
+    which UTF-8 has no bytes.
+    """
     found = []
     for name, value in values.items():
+        if isinstance(value, int) and value < 0:
+            found.append(Violation(field=name, description=f"must be 0 or more, got {value}"))
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()

@@ -78,8 +78,22 @@ class Backoff:
                 or all who were sent away together would return together.
             draw: Draws from 0 to 1.
         """
-        ceiling = min(self.max_seconds, self.initial_seconds * 2.0 ** min(attempts - 1, 1000))
-        return minimum_seconds + draw() * ceiling
+        return minimum_seconds + draw() * self._ceiling_seconds(attempts)
+
+    def reconnect_seconds(self, *, failures: int, draw: Callable[[], float]) -> float:
+        """Return the wait after so many connections in a row that could not be opened.
+
+        At least half of what it may be at most: a client opens one connection at a time, so that
+        the lower bound is what limits the load on a server that is down.
+
+        Args:
+            failures: The failures so far, 1 or more.
+            draw: Draws from 0 to 1.
+        """
+        return (1.0 + draw()) / 2.0 * self._ceiling_seconds(failures)
+
+    def _ceiling_seconds(self, failures: int) -> float:
+        return min(self.max_seconds, self.initial_seconds * 2.0 ** min(failures - 1, 1000))
 
 
 class RetryBudget:
@@ -98,11 +112,14 @@ class RetryBudget:
         """Gives back a part of a token."""
         self._tokens = min(self._tokens_max, self._tokens + self._ratio)
 
-    def failed(self) -> bool:
-        """Takes a token for a failure that could be repeated.
+    def failed(self, tokens: float = 1.0) -> bool:
+        """Take tokens for a failure that could be retried.
+
+        Args:
+            tokens: How many; 0 where another failure of the same cause was charged already.
 
         Returns:
-            Whether it may be repeated: more than half of the tokens are left.
+            Whether it may be retried: more than half of the tokens are left.
         """
-        self._tokens = max(0.0, self._tokens - 1.0)
+        self._tokens = max(0.0, self._tokens - tokens)
         return self._tokens > self._tokens_max / 2.0

@@ -1,6 +1,7 @@
 """A stretch of awaiting that somebody else can end with an error."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -16,13 +17,21 @@ class Scope:
     different tasks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] | None = None) -> None:
+        """Begin nothing yet.
+
+        Args:
+            check: Called whenever the scope is entered; raises where it must not be.
+        """
+        self._check = check
         self._error: Exception | None = None
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._cancelled = False
 
     def __enter__(self) -> None:
+        if self._check is not None:
+            self._check()
         if self._error is not None:
             raise self._error
         task = asyncio.current_task()

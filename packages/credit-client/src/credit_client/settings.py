@@ -11,6 +11,7 @@ from credit_client.keepalive import KEEPALIVE_TIMES
 from credit_client.target import Target
 
 TIMEOUT_SECONDS_MAX = 86_400.0
+_CONNECT_SECONDS_MIN = 1.0
 
 _Seconds = Annotated[float, Field(gt=0, le=TIMEOUT_SECONDS_MAX, allow_inf_nan=False)]
 
@@ -24,17 +25,27 @@ class ClientSettings(BaseSettings):
     """How a client reaches its server and how it repeats calls.
 
     Attributes:
-        target: Where the server listens: `host:port`, `[::1]:port` or a host name.
+        target: Where the server listens: `host:port`, `[::1]:port`, a host name,
+            `dns:///host:port`, or `unix:path` and `unix:///absolute/path` for a Unix domain socket.
         timeout_seconds: The time of a whole call, with all its attempts and the waits between them.
             Of a history: the time until each next message.
-        retry_attempts_max: How often a call is sent at most, the first time included.
+        retry_attempts_max: How often a call is sent at most, the first time included. 1: nothing is
+            retried, not even a connection that cannot be opened.
         retry_backoff_initial_seconds: The longest wait before the second attempt; it doubles with
-            each attempt. The wait itself is random, from 0 to that.
+            each attempt. The wait itself is random, from 0 to that. Attempts to connect wait at
+            least half of it.
         retry_backoff_max_seconds: Where the doubling ends.
-        retry_budget_tokens: A failed attempt takes one token; below half of them nothing is
-            repeated, so that a server in trouble is not buried under repetitions.
+        retry_budget_tokens: A failed attempt takes one token, a lost connection one for all its
+            calls; below half of them nothing is retried, so that a server in trouble is not buried
+            under retries. A connection that cannot be opened takes none: nothing was sent.
         retry_budget_ratio: The tokens that a successful call gives back.
-        channels: The number of connections that calls are spread over.
+        channels: The number of connections that calls are spread over. Where the target's name has
+            several addresses, the connections are spread over these.
+        connect_timeout_seconds: The time to open a connection, at most; see
+            `connect_within_seconds`.
+        wait_for_ready: Whether a call waits, for as long as it has time, for a server that cannot
+            be reached (gRPC's term). False: it then fails once `retry_attempts_max` attempts to
+            connect have failed.
         keepalive_seconds: How often the server is asked, while calls wait on a connection, whether
             it is still there.
         keepalive_timeout_seconds: How long it may then be silent. After that the connection is
@@ -64,6 +75,8 @@ class ClientSettings(BaseSettings):
     retry_budget_tokens: Annotated[float, Field(gt=0, le=1000)] = 100.0
     retry_budget_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     channels: Annotated[int, Field(ge=1, le=64)] = 2
+    connect_timeout_seconds: _Seconds = 5.0
+    wait_for_ready: bool = True
     keepalive_seconds: _Seconds = KEEPALIVE_TIMES.period_seconds
     keepalive_timeout_seconds: _Seconds = KEEPALIVE_TIMES.timeout_seconds
     token: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
@@ -73,6 +86,16 @@ class ClientSettings(BaseSettings):
     tls_ca: Path | None = None
     tls_client_certificate: Path | None = None
     tls_client_key: Path | None = None
+
+    @property
+    def connect_within_seconds(self) -> float:
+        """The time to open a connection: at most half of a call's, but for a second in any case.
+
+        A call that meets a silent address has the other half for another one. Where calls have less
+        than two seconds, a connection that takes longer than a call serves the calls after it.
+        """
+        half = self.timeout_seconds / 2
+        return min(self.connect_timeout_seconds, max(half, _CONNECT_SECONDS_MIN))
 
     @property
     def encrypted(self) -> bool:

@@ -130,9 +130,10 @@ class Tracing:
         )
         self._server: Attributes = {
             "rpc.system.name": "grpc",
-            "server.address": target.host,
-            "server.port": target.port,
+            "server.address": target.path or target.host,
         }
+        if target.path is None:
+            self._server["server.port"] = target.port
         self._attributes: dict[str, Attributes] = {}  # by path
         self._clock = clock
 

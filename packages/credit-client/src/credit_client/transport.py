@@ -3,7 +3,7 @@
 `credit_client.grpc_transport` is the one that talks gRPC; tests may bring their own.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -34,11 +34,14 @@ class AttemptFailed(Exception):
     """An attempt that did not succeed: the only error that a transport raises.
 
     Attributes:
+        budget_tokens: What it takes from the retry budget.
         status: The server's status, or the one that gRPC prescribes for the transport's trouble.
         message: What happened, in a sentence.
         details: The messages of `google.rpc` that came with the status.
         request_id: The `x-request-id` that the server answered with, or None.
     """
+
+    budget_tokens = 1.0
 
     def __init__(
         self,
@@ -63,8 +66,36 @@ class HandshakeFailed(AttemptFailed):
     """There is no safe connection, and another attempt would end in the same way."""
 
 
+class NotConnected(AttemptFailed):
+    """There is no connection, and nothing was sent.
+
+    It takes nothing from the retry budget, and does not count as an attempt: all calls wait for the
+    same connection, and the transport itself waits longer and longer before it tries to open it
+    again.
+    """
+
+    budget_tokens = 0.0
+
+
+class ConnectionLost(AttemptFailed):
+    """The connection ended before the answer arrived. The server may have done what it was asked.
+
+    Whatever number of calls a connection takes with it, only the first one takes a token from the
+    retry budget: one crash is one failure of the server.
+    """
+
+    def __init__(
+        self, status: Status, message: str, *, first: bool, request_id: str | None = None
+    ) -> None:
+        super().__init__(status, message, request_id=request_id)
+        self.budget_tokens = 1.0 if first else 0.0
+
+
 class Transport(Protocol):
-    """Sends attempts. The caller bounds their time and may cancel them at any moment."""
+    """Sends attempts. The caller bounds their time and may cancel them at any moment.
+
+    After a `NotConnected` the caller comes back at once: the transport lets it wait.
+    """
 
     async def unary(
         self,
@@ -74,6 +105,7 @@ class Transport(Protocol):
         request_id: str,
         timeout_seconds: float,
         metadata: Mapping[str, str],
+        sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """Sends one request and waits for its one answer.
 
@@ -83,6 +115,8 @@ class Transport(Protocol):
             request_id: Sent as the metadata `x-request-id`.
             timeout_seconds: Told to the server; keeping to it is the caller's business.
             metadata: Sent too, under names in lower case: who calls, and which trace it is part of.
+            sending: Called before the request's message is sent: until then the server cannot
+                execute it.
 
         Raises:
             AttemptFailed: There is no good answer.

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from credit_models.text import Text, text_check
+
 # Any, in this file: a value has the type of its field.
-# Gives None when the value is allowed, else what the field takes, without any content of strings.
+# Returns None when the value is allowed, else what the field takes. Of a string it names at most
+# one character, which is not allowed.
 Check = Callable[[Any], str | None]
 
 
@@ -20,6 +23,7 @@ class Constraint:
     length_max: int | None = None  # Unicode code points, inclusive
     pattern: str | None = None  # what RE2 and Python's `re` have in common; for the whole string
     required: bool = False
+    text: Text = Text.UNSPECIFIED
 
 
 def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
@@ -48,11 +52,18 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
 def _bounds_check(constraint: Constraint) -> Check:
     if constraint.minimum is not None or constraint.maximum is not None:
         return _integer_check(constraint.minimum, constraint.maximum)
-    length = _length_check(constraint.length_min, constraint.length_max)
-    if constraint.pattern is None:
-        return length
-    pattern = _pattern_check(constraint.pattern)
-    return lambda value: length(value) or pattern(value)
+    # The length comes first: it bounds what the others cost.
+    check = _length_check(constraint.length_min, constraint.length_max)
+    text = text_check(constraint.text)
+    if text is not None:
+        check = _both(check, text)
+    if constraint.pattern is not None:
+        check = _both(check, _pattern_check(constraint.pattern))
+    return check
+
+
+def _both(first: Check, second: Check) -> Check:
+    return lambda value: first(value) or second(value)
 
 
 def _integer_check(minimum: int | None, maximum: int | None) -> Check:

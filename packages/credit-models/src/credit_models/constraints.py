@@ -16,23 +16,13 @@ from credit_models._generated.message_pool import default_message_pool
 from credit_models.checks import Check, Constraint, field_check
 from credit_models.fields import map_value
 from credit_models.image import POOL, full_names, option
+from credit_models.text import Text
+from credit_models.violation import Violation
 from credit_models.wrapped import WRAPPINGS
 
 __all__ = ["Constraint", "Violation", "constraints_of", "violations"]
 
 _OPTION = "credit.options.v1.constraint"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    """One field that breaks its constraint.
-
-    `field` is the contract's name of the field, with a path where it is nested, such as
-    `balances[0].app_id`. `description` says what it takes and holds no content of strings.
-    """
-
-    field: str
-    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +101,7 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
         length_max=bound("length_max"),
         pattern=bound("pattern"),
         required=found.required,
+        text=Text(found.text),
     )
 
 

@@ -25,6 +25,7 @@ from credit_models.fields import (
     scalar,
 )
 from credit_models.image import full_names
+from credit_models.widths import Widths
 from credit_models.wrapped import WRAPPINGS
 
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)
@@ -133,6 +134,7 @@ class Converters:
         self._by_name = {
             converter.descriptor.full_name: converter for converter in self._by_type.values()
         }
+        self._widths = Widths()
         for converter in self._by_type.values():
             self._set_fields(converter)
 
@@ -156,7 +158,8 @@ class Converters:
         """Reads a message from bytes.
 
         Raises:
-            WireError: The bytes are not a valid message of this type.
+            WireError: The bytes are not a valid message of this type, or an integer does not fit
+                its field.
             TypeError: The type is not of this schema.
         """
         converter = self._converter(message_type)
@@ -165,6 +168,10 @@ class Converters:
         except DecodeError as error:
             name = converter.descriptor.full_name
             raise WireError(f"The bytes are not a valid {name}.") from error
+        # Nothing was cut where protobuf writes the same bytes again, unknown fields included. That
+        # is nearly always so, and adds 10 to 19 % to a read. A scan takes as long as six reads.
+        if source.SerializeToString() != data:
+            self._widths.check(converter.descriptor, data)
         return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:

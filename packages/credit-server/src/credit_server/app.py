@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import signal
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,15 +16,17 @@ import structlog
 from grpclib.health.check import ServiceStatus
 
 from credit_server.audit_file import AuditFile
-from credit_server.commit import CommitLimits, Committer
+from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
-from credit_server.errors import StartError
+from credit_server.errors import PartFailed, StartError
 from credit_server.identity import Authenticator, open_authenticator, open_tls
+from credit_server.identity.tls import ServerTls
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.connection_string import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
-from credit_server.telemetry import HealthWatch, Telemetry, exposed
+from credit_server.supervision import Supervisor, supervised
+from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
 from credit_server.transport.access import Access, AccessLimits
 from credit_server.transport.address import try_address
 from credit_server.transport.audit import AuditLog, ordinary_log
@@ -35,12 +37,16 @@ from credit_server.transport.page_turns import PageTurns
 from credit_server.transport.server import GrpcServer
 from credit_server.transport.service import CreditService
 from credit_server.transport.standard import standard_services
+from credit_server.transport.timer import Timers
+from credit_server.unix_socket import socket_path
 
 log = structlog.get_logger("credit_server")
 
 _RESTARTS_MAX = 3
 _RESTARTS_SECONDS = 600.0
 """How often within this time an embedded mongod that dies is started again."""
+
+SECOND_SIGNAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,23 +113,49 @@ async def serve(settings: ServerSettings) -> None:
         StoreError: The database cannot be reached, or is not what the server needs.
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
         FileUnusable: A certificate, or a file of keys or identities, cannot be used.
+        PartFailed: A part of the running server ended by a bug.
     """
     tls = open_tls(settings)
     authenticator = open_authenticator(settings)
-    stopped = _on_signals()
+    signalled = _on_signals()
     await _check_address(settings)
+    status = ServiceStatus()
     async with (
-        _observed(settings) as observed,
+        _observed(settings, status) as observed,
         _open_audit(settings, authenticator) as audit,
         open_store(settings, page_size=settings.list_page_size) as opened,
+        _failures_unwrapped(),
+        supervised() as supervisor,
     ):
         store, telemetry = opened.store, observed.telemetry
         await store.verify_schema()
-        status = ServiceStatus()
-        async with Committer(
-            store, _commit_limits(settings), observer=telemetry.commits
-        ) as committer:
-            service = CreditService(committer, store, audit, _page_turns(settings))
+        clock = Clock(skew_seconds_max=settings.clock_skew_seconds_max)
+        clock.compare(await store.ping())  # before the first write
+        watch = HealthWatch(
+            store,
+            status,
+            telemetry.store,
+            clock,
+            interval_seconds=settings.health_interval_seconds,
+            timeout_seconds=settings.health_timeout_seconds,
+        )
+        async with (
+            Committer(
+                store,
+                _commit_limits(settings),
+                clock=clock,
+                observer=telemetry.commits,
+                start=supervisor.start,
+            ) as committer,
+            supervisor.parts_needed(),
+        ):
+            service = CreditService(
+                committer,
+                store,
+                audit,
+                _page_turns(settings),
+                credits_max=settings.credits_max,
+            )
             services = standard_services(service, status)
             server = GrpcServer(
                 services,
@@ -131,9 +163,12 @@ async def serve(settings: ServerSettings) -> None:
                 connections=_connection_limits(settings),
                 access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
                 observer=telemetry.calls(
-                    services, server_address=settings.host, server_port=settings.port
+                    services,
+                    server_address=socket_path(settings.host) or settings.host,
+                    server_port=0 if socket_path(settings.host) else settings.port,
                 ),
                 writes=committer,
+                timers=Timers(supervisor.failed),
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
             telemetry.connections.watch_open(lambda: len(server.connections.members))
@@ -141,30 +176,60 @@ async def serve(settings: ServerSettings) -> None:
             telemetry.connections.watch_closed(lambda: server.connections.closed, Closing)
             await _listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
-            status.set(True)
+            await watch.look()  # before anybody reads the banner and probes
             print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
-            watch = asyncio.create_task(
-                HealthWatch(
-                    store,
-                    status,
-                    telemetry.store,
-                    interval_seconds=settings.health_interval_seconds,
-                    timeout_seconds=settings.health_timeout_seconds,
-                ).run()
-            )
-            tasks: list[asyncio.Task[Any]] = [asyncio.create_task(stopped.wait())]
-            if opened.mongod is not None:
-                tasks.append(asyncio.create_task(_keep_running(opened.mongod)))
+            watching = supervisor.start("the health watch", watch.run())
+            _start_parts(supervisor, observed, tls, opened.mongod)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await _first_of(signalled, supervisor)
             finally:
-                log.info("stopping", at_most_seconds=settings.grace_seconds)
-                watch.cancel()
+                log.info(
+                    "stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds
+                )
+                watching.cancel()
                 status.set(False)
-                await server.stop(grace_seconds=settings.grace_seconds)
-                for task in tasks:
-                    task.cancel()
-                await _first_error(tasks)
+                await server.stop(
+                    grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds
+                )
+    log.info("stopped")
+
+
+def _start_parts(
+    supervisor: Supervisor,
+    observed: "_Observed",
+    tls: ServerTls | None,
+    mongod: EmbeddedMongod | None,
+) -> None:
+    """Start what runs beside the calls and takes no part in answering them."""
+    supervisor.start("the metric of the event loop", observed.telemetry.process.watch_loop())
+    if observed.exposition is not None:
+        supervisor.start("the server of the metrics", observed.exposition.run())
+    if tls is not None:
+        watch = observed.telemetry.certificates.watch(tls.validities)
+        supervisor.start("the watch of the certificates", watch)
+    if mongod is not None:
+        supervisor.start("the embedded mongod", _keep_running(mongod))
+
+
+async def _first_of(signalled: asyncio.Event, supervisor: Supervisor) -> None:
+    """Return when a signal has come or a part has failed."""
+    signal_comes = asyncio.create_task(signalled.wait())
+    ends: list[asyncio.Future[Any]] = [signal_comes, supervisor.failure]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        signal_comes.cancel()
+
+
+@asynccontextmanager
+async def _failures_unwrapped() -> AsyncIterator[None]:
+    """Raise the error of an embedded mongod that stays down as it is: it says what to do."""
+    try:
+        yield
+    except PartFailed as failure:
+        if isinstance(failure.__cause__, EmbeddedError):
+            raise failure.__cause__ from None
+        raise
 
 
 def banner(settings: ServerSettings, port: int, metrics_address: str | None = None) -> str:
@@ -195,41 +260,53 @@ def _protection(settings: ServerSettings) -> str:
     if settings.identities_file is not None:
         parts.append("client certificates")
     if not settings.has_identities:
-        reach = "this machine" if is_loopback(settings.host) else "the network: INSECURE"
-        parts.append(f"no identities, open to all of {reach}")
+        parts.append(f"no identities, open to {_reach(settings.host)}")
     return ", ".join(parts)
 
 
+def _reach(host: str) -> str:
+    if socket_path(host) is not None:
+        return "all who may write to the socket's file"
+    return "all of this machine" if is_loopback(host) else "all of the network: INSECURE"
+
+
 def _address(host: str, port: int) -> str:
+    path = socket_path(host)
+    if path is not None:
+        return f"unix:{path}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Observed:
-    """What observes the server, and where Prometheus can ask it; None: nowhere."""
+    """What observes the server, and what shows it to Prometheus; None: nothing does."""
 
     telemetry: Telemetry
-    address: str | None
+    exposition: Exposition | None
+
+    @property
+    def address(self) -> str | None:
+        """Where Prometheus can ask; None: nowhere."""
+        shown = self.exposition
+        return None if shown is None else _address(shown.host, shown.port)
 
 
 @asynccontextmanager
-async def _observed(settings: ServerSettings) -> AsyncIterator[_Observed]:
+async def _observed(settings: ServerSettings, status: ServiceStatus) -> AsyncIterator[_Observed]:
     telemetry = Telemetry()
-    async with contextlib.AsyncExitStack() as stack:
-        lag = asyncio.create_task(telemetry.process.watch_loop())
-        stack.callback(lag.cancel)
-        address = None
+    with contextlib.ExitStack() as stack:
+        exposition = None
         if settings.metrics:
-            host, port = stack.enter_context(
+            exposition = stack.enter_context(
                 exposed(
                     telemetry.registry,
+                    ready=lambda: bool(status.__status__()),
                     host=settings.metrics_host,
                     port=settings.metrics_port,
                     may_give_way="metrics_port" not in settings.model_fields_set,
                 )
             )
-            address = _address(host, port)
-        yield _Observed(telemetry=telemetry, address=address)
+        yield _Observed(telemetry=telemetry, exposition=exposition)
 
 
 def _call_limits(settings: ServerSettings) -> CallLimits:
@@ -324,12 +401,20 @@ def _access_limits(settings: ServerSettings) -> AccessLimits:
 
 
 def _on_signals() -> asyncio.Event:
-    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    """Return an event that SIGINT or SIGTERM sets; a later second signal ends the process at once.
+
+    Supervisors and shells send one signal twice, within milliseconds: to the process and to its
+    group. A second one counts from `SECOND_SIGNAL_SECONDS` after the first.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    counts_from = math.inf
 
     def stop() -> None:
-        if stopped.is_set():
+        nonlocal counts_from
+        if not stopped.is_set():
+            counts_from = loop.time() + SECOND_SIGNAL_SECONDS
+        elif loop.time() >= counts_from:
             # What was acknowledged is stored; an embedded mongod ends with this process.
             log.warning("stopped at once, by a second signal")
             os._exit(130)
@@ -348,20 +433,34 @@ async def _check_address(settings: ServerSettings) -> None:
         raise _not_listening(settings, error) from error
 
 
-async def _listen(server: GrpcServer, settings: ServerSettings, tls: ssl.SSLContext | None) -> None:
+async def _listen(server: GrpcServer, settings: ServerSettings, tls: ServerTls | None) -> None:
     try:
-        await server.start(settings.host, settings.port, ssl=tls)
+        context = None if tls is None else tls.context
+        await server.start(settings.host, settings.port, ssl=context)
     except OSError as error:
         raise _not_listening(settings, error) from error
 
 
 def _not_listening(settings: ServerSettings, error: OSError) -> StartError:
+    path = socket_path(settings.host)
+    if path is not None:
+        return _no_socket(path, error)
     remedy = {
         errno.EADDRINUSE: "another program uses it: choose another with --port, or 0 for any",
         errno.EACCES: "ports below 1024 need privileges: choose another with --port",
         errno.EADDRNOTAVAIL: "this machine does not have that address: see --host",
     }.get(error.errno or 0, "see --host and --port")
     return StartError(f"Cannot listen on {settings.host} port {settings.port}: {remedy}.")
+
+
+def _no_socket(path: str, error: OSError) -> StartError:
+    remedy = {
+        errno.EADDRINUSE: "another server listens there: stop it, or choose another path",
+        errno.EEXIST: "there is a file that is no socket: remove it, or choose another path",
+        errno.ENOENT: "its folder does not exist: make it",
+        errno.EACCES: "its folder cannot be written to: see its permissions",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StartError(f"Cannot listen on unix:{path}: {remedy}. See --host.")
 
 
 async def _keep_running(mongod: EmbeddedMongod) -> None:
@@ -383,9 +482,3 @@ async def _keep_running(mongod: EmbeddedMongod) -> None:
         log.error("the embedded mongod is started again", reason=reason)
         await mongod.restart()
         log.info("the embedded mongod is back")
-
-
-async def _first_error(tasks: list[asyncio.Task[Any]]) -> None:
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result

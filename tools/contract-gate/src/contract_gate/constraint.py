@@ -1,6 +1,7 @@
 """What one field may hold, with every bound made explicit so that two can be compared."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -25,6 +26,7 @@ class Constraint:
         length_max: The greatest number of characters.
         pattern: What a whole string must match; empty where there is none.
         required: Whether the field must be set.
+        text: The rule on the characters of a string; empty where there is none.
     """
 
     minimum: int
@@ -33,6 +35,7 @@ class Constraint:
     length_max: int
     pattern: str
     required: bool
+    text: str
 
 
 def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
@@ -47,6 +50,7 @@ def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
             length_max=_LENGTH_MAX,
             pattern="",
             required=False,
+            text="",
         )
     return Constraint(
         minimum=max(least, found.minimum) if found.HasField("minimum") else least,
@@ -55,7 +59,25 @@ def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
         length_max=found.length_max if found.HasField("length_max") else _LENGTH_MAX,
         pattern=found.pattern,
         required=found.required,
+        text=text_of(found),
     )
+
+
+# Any: only the image knows the type of the option's value.
+def text_of(option: Any) -> str:
+    """Return the name of the rule on a string's characters, such as `TEXT_NAME`.
+
+    Args:
+        option: The value of the option `OPTION`.
+
+    Returns:
+        The name; empty where there is no rule, or where the image is older than the rules.
+    """
+    rules = option.DESCRIPTOR.fields_by_name.get("text")
+    if rules is None or not option.text:
+        return ""
+    name: str = rules.enum_type.values_by_number[option.text].name
+    return name
 
 
 def refuses_unset(field: FieldDescriptor, constraint: Constraint) -> bool:

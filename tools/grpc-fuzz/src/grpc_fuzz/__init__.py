@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         Reply,
         Severity,
     )
-    from grpc_fuzz.runner import Outcome, Unreachable, fuzz, replay, run
+    from grpc_fuzz.outcome import Outcome
+    from grpc_fuzz.runner import Unreachable, fuzz, replay, run
     from grpc_fuzz.schema import Schema, SchemaError
     from grpc_fuzz.settings import Settings
     from grpc_fuzz.suite import CheckFailed, Suite, from_file, from_image
@@ -31,7 +32,8 @@ _MODULES = {
     "grpc_fuzz.credentials": "Credentials",
     "grpc_fuzz.misuse": "Misuse",
     "grpc_fuzz.model": "Case Check Context Failure Finding Limits Method Reply Severity",
-    "grpc_fuzz.runner": "Outcome Unreachable fuzz replay run",
+    "grpc_fuzz.outcome": "Outcome",
+    "grpc_fuzz.runner": "Unreachable fuzz replay run",
     "grpc_fuzz.schema": "Schema SchemaError",
     "grpc_fuzz.settings": "Settings",
     "grpc_fuzz.suite": "CheckFailed Suite from_file from_image",

@@ -51,7 +51,7 @@ def bound(case: Case, replies: Sequence[Reply], before: Sequence[Case], schema: 
         before: Those calls.
         schema: The contract.
     """
-    if not case.bindings:
+    if not case.bindings or not case.requests:
         return case
     request = schema.parse(case.method.input, case.requests[0])
     for binding in case.bindings:

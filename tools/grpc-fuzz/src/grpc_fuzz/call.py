@@ -41,7 +41,7 @@ def header_fields(target: Target, metadata: Metadata, timeout: float) -> Fields:
     return [
         (b":method", b"POST"),
         (b":scheme", b"http" if target.tls is None else b"https"),
-        (b":authority", str(target).encode()),
+        (b":authority", target.authority.encode()),
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
         (b"user-agent", b"grpc-fuzz"),

@@ -103,16 +103,22 @@ class Client:
                 line.close()
 
     def healthy(self) -> bool:
-        """Whether the server answers on another connection than the calls'.
+        """Whether the server answers on another connection than the calls'."""
+        return self.trouble() is None
 
-        Any status is a sign of life, UNIMPLEMENTED too: only a server that says NOT_SERVING itself,
-        or none at all, is not healthy.
+    def trouble(self) -> str | None:
+        """Why the server does not answer on another connection than the calls'; None: it does.
+
+        Any status is a sign of life, UNIMPLEMENTED too: only a server that reports NOT_SERVING
+        itself, or gives no status, is not healthy.
         """
         fields = header_fields(
             self._target, self._metadata_of("valid"), self._limits.request_timeout
         )
         reply = self._line("probes").call(HEALTH_METHOD, fields, (b"",))
-        return reply.status is not None and reply.responses != (_NOT_SERVING,)
+        if reply.status is None:
+            return f"the health check got no status: {reply.transport_error}"
+        return "it reports NOT_SERVING" if reply.responses == (_NOT_SERVING,) else None
 
     def send(self, case: Case) -> Reply:
         """Makes the call and waits for its end, until the deadline and its slack are over."""

@@ -14,6 +14,7 @@ from grpc_fuzz.misuse import Misuse
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import ALLOWED_STATUSES, Example, Link, Report, Settings
 from grpc_fuzz.target import Target, Tls
+from grpc_fuzz.texts import TEXT_RULES
 
 CONFIG_FILE = "grpc-fuzz.toml"
 
@@ -53,6 +54,9 @@ def read(path: Path) -> Table:
     for name in ("token_file", "expired_token_file"):
         if name in (credentials := table.get("credentials", {})):
             credentials[name] = str(path.parent / credentials[name])
+    for name in ("ca", "certificate", "key"):
+        if isinstance(tls := table.get("tls"), dict) and name in tls:
+            tls[name] = str(path.parent / tls[name])
     return table
 
 
@@ -62,18 +66,18 @@ def settings_from(table: Table) -> Settings:
     Raises:
         ConfigError: A key is unknown, or its value of no use.
     """
-    unknown = table.keys() - _READERS.keys() - {"target", "tls"}
+    unknown = table.keys() - _READERS.keys() - {"target", "tls", "origin"}
     if unknown:
         raise ConfigError(f"unknown: {', '.join(sorted(unknown))}")
     if "target" not in table:
-        raise ConfigError("target: which server? Give --target host:port")
+        raise ConfigError("target: which server? Give --target HOST:PORT")
     target = _read(
         "target", lambda text: Target.parse(text, _tls(table.get("tls"))), table["target"]
     )
     values = {name: _read(name, _READERS[name], table[name]) for name in table if name in _READERS}
     _check_numbers(values)
     _check_credentials(values)
-    return Settings(target=target, **values)
+    return Settings(target=target, origin=table.get("origin"), **values)
 
 
 # Any: each key has a value of a type of its own.
@@ -157,6 +161,13 @@ def _tls(value: Any) -> Tls | None:
     return Tls(**paths, server_name=value.get("server_name"))
 
 
+def _flag(value: Any) -> bool:
+    """Any: only true and false will do; a string would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
+
+
 def _strings(value: Any) -> tuple[str, ...]:
     """Any: an array, or a string with commas."""
     entries = value.split(",") if isinstance(value, str) else value
@@ -205,6 +216,8 @@ def _house(value: Table) -> House:
     fields = HouseFields(**value["fields"]) if "fields" in value else None
     if fields is not None and fields.map.keys() - MAPPABLE:
         raise ValueError(f"map: there is no {', '.join(sorted(fields.map.keys() - MAPPABLE))}")
+    if fields is not None and set(fields.texts.values()) - TEXT_RULES.keys():
+        raise ValueError(f"texts: the rules are {', '.join(TEXT_RULES)}")
     errors = HouseErrors(**value["errors"]) if "errors" in value else None
     return House(fields=fields, errors_from=errors)
 
@@ -235,6 +248,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "phases": _strings,
     "mode": _mode,
     "checks": _strings,
+    "extra_checks": _strings,
+    "strict_wire": _flag,
     "exclude_checks": _strings,
     "include_methods": _strings,
     "exclude_methods": _strings,

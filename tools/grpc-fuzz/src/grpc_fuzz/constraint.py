@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, fields
 
+from grpc_fuzz.texts import TEXT_RULES
+
 Scalar = int | float | str | bytes | bool
 
 
@@ -21,6 +23,7 @@ class Constraint:
         pattern: A regular expression that the whole string must match.
         shape: A regular expression whose strings all fit, where the rule itself is not a regular
             one (such as an e-mail address). Used to make values, not to judge them.
+        text: The name of the rule in `texts.TEXT_RULES` that a string must keep, or None.
         one_of: The only values allowed, or None.
         none_of: Values that are not allowed.
         defined_only: An enum takes no numbers that it does not name.
@@ -41,6 +44,7 @@ class Constraint:
     bytes_max: int | None = None
     pattern: str | None = None
     shape: str | None = None
+    text: str | None = None
     one_of: tuple[Scalar, ...] | None = None
     none_of: tuple[Scalar, ...] = ()
     defined_only: bool = False
@@ -56,6 +60,8 @@ class Constraint:
         rules = [*self._range_broken_by(value), *self._length_broken_by(value)]
         if self.pattern is not None and isinstance(value, str) and not matches(self.pattern, value):
             rules.append("pattern")
+        if self.text is not None and isinstance(value, str):
+            rules += [] if TEXT_RULES[self.text].holds(value) else ["text"]
         if self.one_of is not None and value not in self.one_of:
             rules.append("one_of")
         if value in self.none_of:

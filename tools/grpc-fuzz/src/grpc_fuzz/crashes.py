@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class Crash:
     """A kept failure.
 
     Attributes:
-        id: Names the failure by check, method and cause; eight hexadecimal digits.
+        id: Names the failure by its key; eight hexadecimal digits.
         check: The check that failed.
         cause: Why.
         case: What made it fail.
@@ -35,18 +36,26 @@ def crash_id(failure: Failure) -> str:
 
 
 class Crashes:
-    """The failures in a directory."""
+    """The failures in a directory.
+
+    Attributes:
+        directory: Where the files are; it need not exist.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
 
-    def keep(self, failure: Failure) -> str:
+    def keep(self, failure: Failure, origin: Mapping[str, Any] | None = None) -> str:
         """Writes a failure down, in place of an earlier one with the same name.
+
+        Args:
+            failure: What was found.
+            origin: The options of the run that has found it.
 
         Returns:
             The name.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         name = crash_id(failure)
         document = {
             "id": name,
@@ -55,16 +64,36 @@ class Crashes:
             "cause": failure.cause,
             "case": case_to_json(failure.case),
             "reproducers": dict(failure.reproducers),
+            "origin": None if origin is None else dict(origin),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False)
-        (self._directory / f"{name}.json").write_text(text)
+        # A run that is killed leaves no half of a file behind.
+        half = self.directory / f"{name}.tmp"
+        half.write_text(text, encoding="utf-8")
+        half.replace(self.directory / f"{name}.json")
         return name
+
+    # Any: JSON.
+    def origins(self, names: Sequence[str] = ()) -> tuple[Mapping[str, Any], ...]:
+        """Return the options of the runs that have found the failures, each once.
+
+        Args:
+            names: The failures; empty: all that are kept.
+        """
+        found: list[Mapping[str, Any]] = []
+        for path in sorted(self.directory.glob("*.json")):
+            if names and path.stem not in names:
+                continue
+            origin = json.loads(path.read_text(encoding="utf-8")).get("origin")
+            if origin is not None and origin not in found:
+                found.append(origin)
+        return tuple(found)
 
     def load(self, schema: Schema) -> tuple[Crash, ...]:
         """All kept failures whose methods the contract still has, by name."""
         found = []
-        for path in sorted(self._directory.glob("*.json")):
-            document = json.loads(path.read_text())
+        for path in sorted(self.directory.glob("*.json")):
+            document = json.loads(path.read_text(encoding="utf-8"))
             try:
                 case = case_from_json(document["case"], schema)
             except KeyError:
@@ -96,6 +125,7 @@ def case_to_json(case: Case) -> dict[str, Any]:
         "before": [case_to_json(call) for call in case.before],
         "bindings": [dataclasses.asdict(binding) for binding in case.bindings],
         "presented": case.presented,
+        "about": case.about,
     }
 
 
@@ -120,6 +150,7 @@ def case_from_json(document: dict[str, Any], schema: Schema) -> Case:
         before=tuple(case_from_json(call, schema) for call in document["before"]),
         bindings=tuple(Binding(**binding) for binding in document["bindings"]),
         presented=document.get("presented", "valid"),
+        about=document.get("about", "method" if wire is None else "runtime"),
     )
 
 

@@ -26,18 +26,25 @@ class _Search:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.smallest: Failure | None = None
+        self.crash: Exception | None = None
         self.drawn = 0
         self._shrink_until = 0.0
 
     def try_case(self, case: Case) -> None:
         """What hypothesis calls for each case, while searching as well as while shrinking."""
         if self.smallest is None:
-            if self.session.stopped:
+            if self.session.stopped or self.session.given_up(case.method):
                 raise Stopped
             self.drawn += 1
         elif time.monotonic() > self._shrink_until:
             return
-        for failure in self.session.attempt(case):
+        try:
+            failures = self.session.attempt(case)
+        except Exception as error:
+            # A fault of this tool, or of a check: hypothesis would look for a smaller one.
+            self.crash = error
+            raise Stopped from error
+        for failure in failures:
             if self._is_news(failure):
                 self.smallest = failure
                 raise _Found
@@ -92,3 +99,5 @@ def _search(search: _Search, cases: SearchStrategy[Case], max_examples: int, see
     # Unsatisfiable: no case can be drawn, such as where bounds exclude each other.
     with contextlib.suppress(_Found, Flaky, Unsatisfiable, Stopped):
         run()
+    if search.crash is not None:
+        raise search.crash

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from grpc_fuzz.shape import shape
+
 if TYPE_CHECKING:
     from grpc_fuzz.credentials import Credentials
     from grpc_fuzz.schema import Schema
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 PHASES = ("examples", "coverage", "fuzzing", "wire", "stateful")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+
+FailureKey = tuple[str, str, str, str]
+"""Check, method, status and shape of the cause."""
 
 Presented = Literal["valid", "missing", "forged", "unsigned", "expired"]
 """The credentials that a call comes with, where the run has some."""
@@ -166,7 +171,8 @@ class Case:
         phase: The phase that made the case; one of `PHASES`.
         positive: True where the requests keep every constraint, False where they break one, None
             where that is not known (a constraint that cannot be evaluated).
-        requests: The serialized request messages; exactly one unless the client streams.
+        requests: The serialized request messages; exactly one unless the client streams. A client
+            that streams may send none.
         broken: The constraint that a negative case breaks.
         metadata: Sent with the call, beside the run's own; keys in lower case.
         description: What the case tries, for people.
@@ -177,6 +183,8 @@ class Case:
         bindings: Where the request's values come from, when the sequence is played again; the
             requests hold those of the first time.
         presented: Which credentials the call comes with; those of the calls before are valid.
+        about: What the case tries: the method, or the gRPC runtime beneath it, which does the same
+            whatever the method.
     """
 
     method: Method
@@ -192,6 +200,7 @@ class Case:
     before: tuple["Case", ...] = ()
     bindings: tuple[Binding, ...] = ()
     presented: Presented = "valid"
+    about: Literal["method", "runtime"] = "method"
 
     @property
     def id(self) -> str:
@@ -289,7 +298,8 @@ class Limits:
     """What a reply may take.
 
     Attributes:
-        request_timeout: The deadline of each call, in seconds.
+        request_timeout: The deadline of each call, in seconds. A call that has no answer by then
+            hangs.
         slack: How much later than the deadline a reply may come, in seconds.
         max_response_time: The bound of the check of that name, in seconds; None: not checked.
     """
@@ -347,8 +357,11 @@ class Check:
         sentence: What the check means, for people.
         applies: Whether the check has anything to say about a case.
         run: The cause of the failure, or None where the reply is as it must be. A cause is short
-            and free of values that change from case to case: failures are told apart by it. Where
-            it is a further call that shows the failure, a `Finding` names it.
+            and free of values that change from case to case: its shape distinguishes failures.
+            Where it is a further call that shows the failure, a `Finding` names it.
+        default: Whether the check runs without being named.
+        always_decides: Whether the check's failures decide the exit code also in cases about the
+            runtime.
     """
 
     name: str
@@ -356,6 +369,8 @@ class Check:
     sentence: str
     applies: Callable[[Case, Context], bool]
     run: Callable[[Case, Reply, Context], str | Finding | None]
+    default: bool = True
+    always_decides: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -368,7 +383,9 @@ class Failure:
         case: The case, as small as it could be made.
         reply: What the server answered.
         cause: What was wrong with it.
-        reproducers: Ways to send the same again, by kind: "buf curl", "python", "bytes".
+        reproducers: Ways to send the same again, by kind: "buf curl", "python", "bytes", "replay".
+        of_runtime: Whether it is the gRPC runtime that deviates, and not the service.
+        times: In how many calls of the run it was seen.
     """
 
     check: str
@@ -377,8 +394,14 @@ class Failure:
     reply: Reply
     cause: str
     reproducers: Mapping[str, str] = field(default_factory=dict)
+    of_runtime: bool = False
+    times: int = 1
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What tells failures apart: check, method and cause."""
-        return (self.check, self.case.method.path, self.cause)
+    def key(self) -> FailureKey:
+        """What distinguishes failures: check, method, status and the shape of the cause.
+
+        The runtime does the same whatever the method, so its failures have none.
+        """
+        method = "" if self.of_runtime else self.case.method.path
+        return (self.check, method, self.reply.status or "", shape(self.cause))

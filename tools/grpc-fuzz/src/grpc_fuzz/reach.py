@@ -12,8 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from grpc_fuzz.model import Case, Method, Reply
 from grpc_fuzz.replies import reason_of
-from grpc_fuzz.schema import Schema
-from grpc_fuzz.strategies.messages import is_map
+from grpc_fuzz.schema import Schema, is_map
 
 _LEVELS = 4
 

@@ -120,7 +120,9 @@ class _Reflection:
             call(connection, path, fields, (request,), self._seconds)
             reply = connection.exchange.reply(0.0)
         if reply.status == "UNIMPLEMENTED":
-            raise _Unimplemented(f"{self._target} has no reflection")
+            raise _Unimplemented(
+                f"{self._target} has no reflection; switch it on there, or give an IMAGE"
+            )
         if not reply.responses:
             why = reply.message or reply.transport_error
             raise SchemaError(f"{self._target}: no answer of reflection: {reply.outcome} {why}")

@@ -1,7 +1,9 @@
-"""Ways to send a case again without this tool: a line of `buf curl`, a Python snippet, bytes."""
+"""Ways to send a case again: a line of `buf curl`, a Python snippet, bytes, a line of this tool."""
 
 import base64
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -10,7 +12,7 @@ from google.protobuf.message import DecodeError
 from grpc_fuzz.model import Case
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.settings import Settings
-from grpc_fuzz.target import Target
+from grpc_fuzz.target import Target, Tls
 
 # The environment variables that stand for the tokens that are secret.
 TOKEN, EXPIRED_TOKEN = "TOKEN", "EXPIRED_TOKEN"
@@ -21,11 +23,27 @@ def reproducers(case: Case, schema: Schema, settings: Settings) -> dict[str, str
     if case.wire is not None:
         return {"bytes": _wire_bytes(case)}
     made = {"python": _python(case, settings), "bytes": _request_bytes(case)}
-    if any(call.bindings for call in (*case.before, case)):
-        # The others send the ids of this run; only a replay takes those that a server answers anew.
-        made["replay"] = "grpc-fuzz replay"
     line = _buf_curl(case, schema, settings)
     return made if line is None else {"buf curl": line, **made}
+
+
+def replay_line(name: str, settings: Settings) -> str:
+    """The command that sends a kept crash again, from any folder.
+
+    The crash holds the other options of the run. Only this way sends a sequence with the ids that
+    the server answers this time.
+    """
+    state = ["--state-directory", str(settings.state_directory.absolute())]
+    return shlex.join([_command(), "replay", name, *state])
+
+
+def _command() -> str:
+    """How this tool is called: by its name where the shell finds it, else by its path."""
+    name = "grpc-fuzz"
+    started = Path(sys.argv[0])
+    if started.name != name or shutil.which(name) is not None:
+        return name
+    return str(started.absolute())
 
 
 def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
@@ -35,12 +53,12 @@ def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
         return None
     parts = ["buf", "curl", "--protocol", "grpc", *_transport_options(settings.target)]
     if settings.image is not None:
-        parts += ["--schema", str(settings.image)]
+        parts += ["--schema", str(settings.image.absolute())]
     for key, value in (*settings.metadata, *case.metadata):
         text = value if isinstance(value, str) else base64.b64encode(value).decode()
         parts += ["-H", f"{key}: {text}"]
     scheme = "http" if settings.target.tls is None else "https"
-    rest = ["-d", body, f"{scheme}://{settings.target}{case.method.path}"]
+    rest = ["-d", body, f"{scheme}://{settings.target.authority}{case.method.path}"]
     # In double quotes, where the shell puts in the variables; neither a token nor a key has others.
     proof = [
         f'-H "{key}: {value}"'
@@ -78,14 +96,16 @@ def _json(case: Case, schema: Schema) -> str | None:
 
 
 def _transport_options(target: Target) -> list[str]:
+    options = [] if target.socket is None else ["--unix-socket", target.socket]
     if target.tls is None:
-        return ["--http2-prior-knowledge"]
+        return ["--http2-prior-knowledge", *options]
     files: list[tuple[str, Path | None]] = [
         ("--cacert", target.tls.ca),
         ("--cert", target.tls.certificate),
         ("--key", target.tls.key),
     ]
-    options = [part for name, path in files if path is not None for part in (name, str(path))]
+    for name, path in files:
+        options += [] if path is None else [name, str(path.absolute())]
     if target.tls.server_name is not None:
         options += ["--servername", target.tls.server_name]
     return options
@@ -95,11 +115,31 @@ def _python(case: Case, settings: Settings) -> str:
     """A script on grpcio that sends the same bytes, those of the calls before included."""
     channel = f"grpc.insecure_channel({str(settings.target)!r})"
     if settings.target.tls is not None:
-        channel = f"grpc.secure_channel({str(settings.target)!r}, grpc.ssl_channel_credentials())"
+        channel = _secure_channel(settings.target, settings.target.tls)
     lines = ["import os", "", "import grpc", "", f"channel = {channel}"]
     for call in (*case.before, case):
         lines += _python_call(call, settings)
     return "\n".join(lines)
+
+
+def _secure_channel(target: Target, tls: Tls) -> str:
+    """An expression that makes the channel, and reads the files of the certificates."""
+    files = {
+        "root_certificates": tls.ca,
+        "private_key": tls.key,
+        "certificate_chain": tls.certificate,
+    }
+    arguments = ", ".join(
+        f"{name}=open({str(path.absolute())!r}, 'rb').read()"
+        for name, path in files.items()
+        if path is not None
+    )
+    options = ""
+    if tls.server_name is not None:
+        options = f", options=[('grpc.ssl_target_name_override', {tls.server_name!r})]"
+    return (
+        f"grpc.secure_channel({str(target)!r}, grpc.ssl_channel_credentials({arguments}){options})"
+    )
 
 
 def _python_call(case: Case, settings: Settings) -> list[str]:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 
 from grpc_fuzz import reflection
 from grpc_fuzz.misuse import Misuse
-from grpc_fuzz.model import Check, Failure
+from grpc_fuzz.model import Check
+from grpc_fuzz.outcome import Outcome
 from grpc_fuzz.phases import RUN
-from grpc_fuzz.reach import Reach
+from grpc_fuzz.reachable import obstacle
 from grpc_fuzz.report import Listener
 from grpc_fuzz.schema import Schema, SchemaError
 from grpc_fuzz.session import Session
@@ -21,23 +23,6 @@ REPLAY = "replay"
 
 class Unreachable(Misuse):
     """The server did not answer before the first case was sent. The caller's mistake."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        failures: Each check, method and cause once, in the order of finding.
-        cases: How many cases were sent.
-        seconds: How long the run took.
-        reach: What was reached.
-    """
-
-    failures: tuple[Failure, ...]
-    cases: int
-    seconds: float
-    reach: Reach
 
 
 def load_schema(settings: Settings) -> Schema:
@@ -109,7 +94,9 @@ def replay(
         kept = {crash.id: crash for crash in session.crashes.load(session.schema)}
         unknown = [name for name in names if name not in kept]
         if unknown:
-            raise Misuse(f"no such crash: {', '.join(unknown)}")
+            where = session.crashes.directory
+            there_are = f"it has: {', '.join(kept)}" if kept else "it has none"
+            raise Misuse(f"no such crash in {where}: {', '.join(unknown)}; {there_are}")
         cases = [crash.case for name, crash in kept.items() if not names or name in names]
         _phase(session, listeners, REPLAY, lambda session: send_all(session, cases))
 
@@ -126,34 +113,93 @@ def _run(
     checks: tuple[Check, ...],
     work: _Work,
 ) -> Outcome:
-    _check_phases(settings)
     start = time.monotonic()
+    session: Session | None = None
+    error: BaseException | None = None
+    try:
+        session = _open(settings, schema, listeners, checks)
+        for listener in listeners:
+            listener.on_start(settings, session.methods)
+        work(session, listeners)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        # Interrupted, crashed or not: what was found is reported, and the terminal is given back.
+        try:
+            outcome = _end(session, listeners, time.monotonic() - start, error)
+        finally:
+            if session is not None:
+                session.close()
+    return outcome
+
+
+def _open(
+    settings: Settings,
+    schema: Schema | None,
+    listeners: tuple[Listener, ...],
+    checks: tuple[Check, ...],
+) -> Session:
+    """A session with a server that answers.
+
+    Raises:
+        Misuse: The settings do not fit the contract, or the server does not answer.
+    """
+    _check_phases(settings)
+    if schema is None and settings.image is None:
+        # Reflection asks the server.
+        _require_http2(settings)
     schema = schema or load_schema(settings)
     _check_trailers(settings, schema)
     session = Session(settings, schema, observers=listeners, custom_checks=checks)
     try:
         if not session.methods:
-            raise Misuse("no method of the contract is selected")
-        if not session.healthy():
-            raise Unreachable(f"{settings.target} does not answer")
-        for listener in listeners:
-            listener.on_start(settings, session.methods)
-        try:
-            work(session, listeners)
-        finally:
-            # Interrupted or not, what was found is told, and the terminal is given back.
-            outcome = _end(session, listeners, time.monotonic() - start)
-    finally:
+            raise Misuse(_why_no_method(schema))
+        _require_http2(settings)
+        trouble = session.trouble()
+        if trouble is not None:
+            raise Unreachable(f"{settings.target} does not answer a call: {trouble}")
+    except BaseException:
         session.close()
+        raise
+    return session
+
+
+def _require_http2(settings: Settings) -> None:
+    why = obstacle(settings.target, settings.limits.request_timeout)
+    if why is not None:
+        raise Unreachable(why)
+
+
+def _why_no_method(schema: Schema) -> str:
+    if not schema.methods:
+        return "the contract has no service"
+    there_are = ", ".join(method.path for method in schema.methods)
+    return f"no method of the contract is selected; there are: {there_are}"
+
+
+def _end(
+    session: Session | None,
+    listeners: tuple[Listener, ...],
+    seconds: float,
+    error: BaseException | None,
+) -> Outcome:
+    outcome = Outcome(seconds=seconds, error=error)
+    if session is not None:
+        session.reach.save(session.settings.state_directory / REACH_FILE)
+        outcome = replace(
+            outcome,
+            failures=session.counted(session.failures),
+            deviations=session.counted(session.deviations),
+            given_up=tuple(method.path for method in session.methods if session.given_up(method)),
+            cases=session.cases,
+            reach=session.reach,
+        )
+    with ExitStack() as calls:
+        # Each is called, also where another one cannot write its report.
+        for listener in reversed(listeners):
+            calls.callback(listener.on_end, outcome)
     return outcome
-
-
-def _end(session: Session, listeners: tuple[Listener, ...], seconds: float) -> Outcome:
-    session.reach.save(session.settings.state_directory / REACH_FILE)
-    failures = tuple(session.failures)
-    for listener in listeners:
-        listener.on_end(failures, session.cases, seconds)
-    return Outcome(failures=failures, cases=session.cases, seconds=seconds, reach=session.reach)
 
 
 def _check_phases(settings: Settings) -> None:

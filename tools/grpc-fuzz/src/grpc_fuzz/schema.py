@@ -1,6 +1,6 @@
 """A contract: its methods, message types and constraints, from a FileDescriptorSet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -22,12 +22,40 @@ from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.misuse import Misuse
 from grpc_fuzz.model import DeclaredError, Method
 
+HOW_TO_BUILD = (
+    "Build the image with `buf build -o image.binpb`, or with"
+    " `protoc --include_imports -o image.binpb FILE.proto`"
+    " (`python -m grpc_tools.protoc …` where grpcio-tools is installed)"
+)
+
 DEFAULT_ADAPTERS: tuple[Adapter, ...] = (BufValidate(),)
 
 
 def descriptor_of(message: Message) -> Descriptor:
     """The type of a message; the stubs of protobuf have two names for it."""
     return cast(Descriptor, message.DESCRIPTOR)
+
+
+def texts_in(message: Message) -> Iterator[str]:
+    """Yield every string that a message holds, at any depth, and the names of its enum values."""
+    for field, value in message.ListFields():
+        if is_map(field):
+            entries = [*value.keys(), *value.values()]
+        else:
+            entries = [*value] if field.is_repeated else [value]
+        for entry in entries:
+            if isinstance(entry, Message):
+                yield from texts_in(entry)
+            elif isinstance(entry, str):
+                yield entry
+            elif field.enum_type is not None and entry in field.enum_type.values_by_number:
+                yield str(field.enum_type.values_by_number[entry].name)
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether the field is a map."""
+    entry = field.message_type
+    return entry is not None and field.is_repeated and bool(entry.GetOptions().map_entry)
 
 
 class SchemaError(Misuse):
@@ -41,6 +69,7 @@ class Schema:
         image: The serialized FileDescriptorSet.
         pool: A descriptor pool of the contract's own.
         methods: All methods of all services, in the order of the files.
+        request_types: The full names of all message and enum types that requests hold.
     """
 
     def __init__(self, files: FileDescriptorSet, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS):
@@ -50,11 +79,12 @@ class Schema:
             try:
                 self.pool.AddSerializedFile(file.SerializeToString())
             except (TypeError, ValueError) as error:
-                raise SchemaError(f"{file.name} cannot be added: {error}") from error
+                raise SchemaError(_why_not_added(file, files, error)) from error
         self._adapters = tuple(adapters)
         self._options = Options(self.pool)
         self._constraints: dict[str, Constraint] = {}
         self.methods = tuple(self._methods(files))
+        self.request_types = frozenset(_types_in(method.input for method in self.methods))
 
     @classmethod
     def from_image(cls, image: bytes, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS) -> "Schema":
@@ -66,7 +96,9 @@ class Schema:
         try:
             files = FileDescriptorSet.FromString(image)
         except DecodeError as error:
-            raise SchemaError(f"not a FileDescriptorSet: {error}") from error
+            raise SchemaError(f"it {_what_else(image)}. {HOW_TO_BUILD}") from error
+        if not any(file.name and (file.service or file.message_type) for file in files.file):
+            raise SchemaError(f"it holds no contract. {HOW_TO_BUILD}")
         return cls(files, adapters)
 
     @classmethod
@@ -76,11 +108,14 @@ class Schema:
         Raises:
             SchemaError: The file cannot be read as such.
         """
+        if path.suffix == ".proto":
+            raise SchemaError(f"{path} is a source file, and an image is wanted. {HOW_TO_BUILD}")
         try:
-            image = path.read_bytes()
+            return cls.from_image(path.read_bytes(), adapters)
         except OSError as error:
             raise SchemaError(f"{path}: {error.strerror}") from error
-        return cls.from_image(image, adapters)
+        except SchemaError as error:
+            raise SchemaError(f"{path}: {error}") from error
 
     def method(self, path: str) -> Method:
         """The method of that path.
@@ -143,6 +178,42 @@ class Schema:
             idempotency=MethodOptions.IdempotencyLevel.Name(level),
             declared=self._errors(method),
         )
+
+
+def _what_else(image: bytes) -> str:
+    """What a file is that cannot be read as an image."""
+    start = image.lstrip()[:1]
+    if image.startswith(b"\x1f\x8b"):
+        return "is compressed with gzip; unpack it"
+    if start in (b"{", b"["):
+        return "is JSON, and a binary image is wanted"
+    if b"syntax" in image and b"message" in image:
+        return "is a source file, and an image is wanted"
+    return "is not a FileDescriptorSet"
+
+
+def _why_not_added(file: FileDescriptorProto, files: FileDescriptorSet, error: Exception) -> str:
+    there_are = {other.name for other in files.file}
+    missing = [name for name in file.dependency if name not in there_are]
+    if missing:
+        return f"{file.name} imports {', '.join(missing)}, which the image lacks. {HOW_TO_BUILD}"
+    return f"{file.name} cannot be added: {error}"
+
+
+def _types_in(descriptors: Iterable[Descriptor]) -> set[str]:
+    found: set[str] = set()
+    left = [*descriptors]
+    while left:
+        descriptor = left.pop()
+        if descriptor.full_name in found:
+            continue
+        found.add(descriptor.full_name)
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                left.append(field.message_type)
+            elif field.enum_type is not None:
+                found.add(field.enum_type.full_name)
+    return found
 
 
 def _in_order(files: FileDescriptorSet) -> Iterator[FileDescriptorProto]:

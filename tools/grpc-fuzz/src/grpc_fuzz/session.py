@@ -4,22 +4,37 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from grpc_fuzz import checks, wire
 from grpc_fuzz.binding import bound
+from grpc_fuzz.checks.liveness import ANSWERS_BEFORE_DEADLINE
+from grpc_fuzz.checks.relations import IDEMPOTENT_REPLAY, must_be_alone
 from grpc_fuzz.client import Client
-from grpc_fuzz.crashes import Crashes
+from grpc_fuzz.crashes import Crashes, crash_id
 from grpc_fuzz.misuse import Misuse
-from grpc_fuzz.model import Case, Check, Context, Failure, Finding, Method, Reply
+from grpc_fuzz.model import (
+    Case,
+    Check,
+    Context,
+    Failure,
+    FailureKey,
+    Finding,
+    Method,
+    Reply,
+)
 from grpc_fuzz.rate import RateLimit
 from grpc_fuzz.reach import Reach
-from grpc_fuzz.reproduce import reproducers
+from grpc_fuzz.reproduce import replay_line, reproducers
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.selection import matches
 from grpc_fuzz.settings import Settings
+from grpc_fuzz.turns import Turns
 
+# A method that hangs in so many calls in a row is not called any more: each takes a whole deadline.
+HANGS_MAX = 8
 # After a sound reply the next one is probe enough; a probe every so many cases is for the rest.
 _PROBE_EVERY = 50
 
@@ -43,7 +58,8 @@ class Session:
         methods: The methods that are fuzzed.
         context: What checks may use.
         reach: What the run has reached.
-        failures: What was found, in order, each key once.
+        failures: What was found and decides the exit code, in order, each key once.
+        deviations: How the gRPC runtime deviates, where that does not decide; each key once.
         cases: How many cases were sent.
     """
 
@@ -69,14 +85,19 @@ class Session:
         )
         self.reach = Reach(schema, self.methods)
         self.failures: list[Failure] = []
+        self.deviations: list[Failure] = []
         self.cases = 0
         self.crashes = Crashes(settings.state_directory / "crashes")
         self._checks = select_checks(settings, custom_checks)
         self._client = Client(settings.target, schema, settings.limits, settings.metadata_of)
         self._rate = RateLimit(settings.rate_limit)
+        self._turns = Turns()
+        self._repeats = settings.workers > 1 and IDEMPOTENT_REPLAY in self._checks
         self._observers = observers
         self._round = 0
-        self._keys: set[tuple[str, str, str]] = set()
+        self._keys: set[FailureKey] = set()
+        self._times: Counter[FailureKey] = Counter()
+        self._hangs: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._end = None if settings.max_time is None else time.monotonic() + settings.max_time
@@ -99,6 +120,10 @@ class Session:
         most = self.settings.max_failures
         return most is not None and len(self.failures) >= most
 
+    def given_up(self, method: Method) -> bool:
+        """Whether a method is not called any more, because it hangs."""
+        return self._hangs[method.path] >= HANGS_MAX
+
     def seed_for(self, *parts: str) -> int:
         """A seed of its own for a part of the run, the same whatever the other parts do."""
         text = "\0".join((str(self.settings.seed), str(self._round), *parts))
@@ -108,12 +133,12 @@ class Session:
         """Makes the phases draw other cases when they run again; the seed still decides which."""
         self._round += 1
 
-    def healthy(self) -> bool:
-        """Whether the server answers at all."""
-        return self._client.healthy()
+    def trouble(self) -> str | None:
+        """Why the server does not answer calls; None where it does."""
+        return self._client.trouble()
 
     def known(self, failure: Failure) -> bool:
-        """Whether a failure with the same check, method and cause is recorded already."""
+        """Whether a failure with the same key is recorded already."""
         return failure.key in self._keys
 
     def attempt(self, case: Case) -> list[Failure]:
@@ -125,13 +150,31 @@ class Session:
 
     def exchange(self, case: Case) -> tuple[Reply, list[Failure]]:
         """Sends a case alone, the calls before it having been sent, and judges the reply."""
+        try:
+            return self._exchange(case)
+        except Exception as error:
+            error.add_note(f"while case {case.id} of {case.method.path}: {case.description}")
+            raise
+
+    def _exchange(self, case: Case) -> tuple[Reply, list[Failure]]:
+        if self._repeats and must_be_alone(case, self.context):
+            with self._turns.alone():
+                return self._send_and_judge(case)
+        return self._send_and_judge(case)
+
+    def _send_and_judge(self, case: Case) -> tuple[Reply, list[Failure]]:
         reply = self._probe(case, self._send(case))
         self.reach.count(case, reply)
         failures = [
             failure for check in self._checks for failure in self._judge(check, case, reply)
         ]
+        hangs = any(failure.check == ANSWERS_BEFORE_DEADLINE.name for failure in failures)
         with self._lock:
             self.cases += 1
+            path = case.method.path
+            if not self.given_up(case.method):
+                self._hangs[path] = self._hangs[path] + 1 if hangs else 0
+            self._times.update(failure.key for failure in failures)
             news = [failure for failure in failures if not self.known(failure)]
         for observer in self._observers:
             observer.on_case(case, reply, news)
@@ -144,14 +187,22 @@ class Session:
             enough = most is not None and len(self.failures) >= most
             if enough or failure.key in self._keys:
                 return
-            failure = dataclasses.replace(
-                failure, reproducers=reproducers(failure.case, self.schema, self.settings)
-            )
+            made = reproducers(failure.case, self.schema, self.settings)
+            made["replay"] = replay_line(crash_id(failure), self.settings)
+            failure = dataclasses.replace(failure, reproducers=made)
             self._keys.add(failure.key)
-            self.failures.append(failure)
-            name = self.crashes.keep(failure)
+            decides = self.settings.strict_wire or not failure.of_runtime
+            (self.failures if decides else self.deviations).append(failure)
+            name = self.crashes.keep(failure, self.settings.origin)
         for observer in self._observers:
             observer.on_failure(failure, name)
+
+    def counted(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
+        """The failures, each with the number of calls in which it was seen."""
+        return tuple(
+            dataclasses.replace(failure, times=max(1, self._times[failure.key]))
+            for failure in failures
+        )
 
     def _judge(self, check: Check, case: Case, reply: Reply) -> list[Failure]:
         if not check.applies(case, self.context):
@@ -167,16 +218,18 @@ class Session:
             case=found.case,
             reply=found.reply,
             cause=found.cause,
+            of_runtime=found.case.about == "runtime" and not check.always_decides,
         )
         return [failure]
 
     def _send(self, case: Case) -> Reply:
         self._rate.wait()
-        if case.wire is None:
-            return self._client.send(case)
         settings = self.settings
-        metadata = settings.metadata_of(case.presented)
-        return wire.play(case, settings.target, settings.limits, self.schema, metadata)
+        with self._turns.together():
+            if case.wire is None:
+                return self._client.send(case)
+            metadata = settings.metadata_of(case.presented)
+            return wire.play(case, settings.target, settings.limits, self.schema, metadata)
 
     def _probe(self, case: Case, reply: Reply) -> Reply:
         """Asks for the server's health where the reply does not prove it."""
@@ -195,17 +248,19 @@ def _method_filter(settings: Settings) -> Callable[[Method], bool]:
 
 
 def select_checks(settings: Settings, custom: tuple[Check, ...] = ()) -> tuple[Check, ...]:
-    """The checks that the settings name, and all custom ones that they do not exclude.
+    """The checks that the settings name; by default the usual ones and all custom ones.
 
     Raises:
         Misuse: The settings name a check that there is not.
     """
     available = (*checks.ALL, *custom)
     names = {check.name for check in available}
-    unknown = {*(settings.checks or ()), *settings.exclude_checks} - names
+    named = {*(settings.checks or ()), *settings.extra_checks, *settings.exclude_checks}
+    unknown = named - names
     if unknown:
         known = ", ".join(sorted(names))
         raise Misuse(f"no such check: {', '.join(sorted(unknown))}; there are: {known}")
-    wanted = names if settings.checks is None else {*settings.checks}
-    wanted -= {*settings.exclude_checks}
+    usual = {check.name for check in available if check.default}
+    wanted = usual if settings.checks is None else {*settings.checks}
+    wanted = (wanted | {*settings.extra_checks}) - {*settings.exclude_checks}
     return tuple(check for check in available if check.name in wanted)

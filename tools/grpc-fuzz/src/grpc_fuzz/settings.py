@@ -82,7 +82,9 @@ class Settings:
         phases: Which phases run, in this order.
         mode: Whether requests keep the constraints, break them, or both.
         checks: Names of the checks to run; None: all.
+        extra_checks: Names of checks to run beside those, such as the ones that are off by default.
         exclude_checks: Names of the checks not to run.
+        strict_wire: Whether deviations of the gRPC runtime decide the exit code, too.
         include_methods: Globs; a method's path must match one. Empty: all.
         exclude_methods: Globs; a method's path must match none.
         max_examples: Cases per method and kind in the fuzzing and stateful phases, at least 1.
@@ -100,6 +102,8 @@ class Settings:
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: Trailers that carry messages, by name.
         allowed_statuses: Statuses that any method may answer with, declared or not.
+        origin: The options that the run was started with, kept with each crash, so that `replay`
+            needs none; None: the run was not started from the command line.
     """
 
     target: Target
@@ -109,7 +113,9 @@ class Settings:
     phases: tuple[str, ...] = PHASES
     mode: Mode = "all"
     checks: tuple[str, ...] | None = None
+    extra_checks: tuple[str, ...] = ()
     exclude_checks: tuple[str, ...] = ()
+    strict_wire: bool = False
     include_methods: tuple[str, ...] = ()
     exclude_methods: tuple[str, ...] = ()
     max_examples: int = 100
@@ -127,6 +133,8 @@ class Settings:
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     allowed_statuses: frozenset[str] = ALLOWED_STATUSES
+    # Any: JSON.
+    origin: Mapping[str, Any] | None = None
 
     @property
     def positive(self) -> bool:

@@ -22,8 +22,17 @@ def share(session: "Session", tasks: Iterable[Callable[[], None]]) -> None:
         BaseException: What a task has raised, or what has interrupted the waiting; the tasks that
             run have ended then.
     """
+
+    def stopping(task: Callable[[], None]) -> None:
+        try:
+            task()
+        except BaseException:
+            # Here, and not only below: the next task may begin before the wait ends.
+            session.stop()
+            raise
+
     with ThreadPoolExecutor(max_workers=session.settings.workers) as pool:
-        outcomes = [pool.submit(task) for task in tasks]
+        outcomes = [pool.submit(stopping, task) for task in tasks]
         try:
             for outcome in outcomes:
                 outcome.result()
@@ -37,5 +46,7 @@ def send_all(session: "Session", cases: Iterable[Case]) -> None:
     for case in cases:
         if session.stopped:
             return
+        if session.given_up(case.method):
+            continue
         for failure in session.attempt(case):
             session.record(failure)

@@ -36,7 +36,7 @@ async def main(target: str) -> None:
 async def _call(client: CreditClient, number: int, due: float) -> None:
     try:
         if number % 2:
-            await client.balance(_APP_ID, _USER_ID)
+            await client.balance(app_id=_APP_ID, user_id=_USER_ID)
         else:
             await client.add(user_id=_USER_ID, app_id=_APP_ID, credits=1, created_by=1)
         outcome = OK

@@ -2,11 +2,14 @@
 
 import sys
 
+from credit_client.cli.streams import open_standard_streams
+
 _EXTRA = {"rich", "typer"}
 
 
 def main() -> None:
     """Runs the command on the arguments of the process, and exits with one of `exits.Exit`."""
+    open_standard_streams()
     try:
         from credit_client.cli.commands import run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:

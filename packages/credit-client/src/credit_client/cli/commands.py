@@ -2,26 +2,22 @@
 
 import asyncio
 import errno
-import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias
 
 import typer
+from credit_models import Receipt
 from typer.models import OptionInfo
 
 from credit_client.cli.connection import Connection, with_connection
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.cli.output import Column, Format, record_of, show, show_rows, show_stream
+from credit_client.cli.streams import complain, discard
+from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
-from credit_client.errors import (
-    CreditError,
-    DeadlineExceeded,
-    InternalError,
-    ProtocolMismatch,
-    Unavailable,
-)
+from credit_client.errors import CreditError, Outcome
 
 
 def _whole(text: str | int) -> int:
@@ -42,11 +38,17 @@ Credits: TypeAlias = Annotated[int, _number("--credits", "How many credits.")]
 By: TypeAlias = Annotated[int, _number("--by", "Who asks: an id, 1 or more.")]
 Key: TypeAlias = Annotated[
     str | None,
-    typer.Option("--key", help="Idempotency key. With the same one a repetition counts once."),
+    typer.Option(
+        "--key", help="Idempotency key: writes with the same one count once. Default: a new one."
+    ),
 ]
 Output: TypeAlias = Annotated[
     Format | None,
     typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
+]
+
+After: TypeAlias = Annotated[
+    int, _number("--after", "Only what comes after this sequence. Default: 0, for all.")
 ]
 
 _HISTORY = (
@@ -63,6 +65,7 @@ _TRANSACTIONS = (
     Column(field="id", width=24),
 )
 _PURCHASES = (
+    Column(field="sequence", width=10, right=True),
     *_HISTORY,
     Column(field="created_by", width=10, right=True),
     Column(field="id", width=24),
@@ -72,6 +75,12 @@ _PURCHASES = (
 _BALANCES = (
     Column(field="app_id", width=10, right=True),
     Column(field="balance", width=10, right=True),
+)
+
+_WRITES = (
+    "Where a write ends without its result, standard error says whether it may have taken effect,"
+    " and the command that retries it and counts once. Only kill -9 leaves no time for that: give"
+    " --key yourself where the process may be killed."
 )
 
 _TOKENS = (
@@ -88,6 +97,7 @@ app = typer.Typer(
     # A paragraph for each, or they would run together.
     epilog="\n\n".join(
         [
+            _WRITES,
             _TOKENS,
             "Exit codes:",
             *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
@@ -124,14 +134,15 @@ def add(
     output: Output = None,
 ) -> None:
     """Adds credits to a user's balance in an app."""
-
-    async def call(client: CreditClient) -> None:
-        receipt = await client.add(
+    _write(
+        lambda client, key: client.add(
             user_id=user, app_id=app_id, credits=amount, created_by=by, idempotency_key=key
-        )
-        show(record_of(receipt), _format(output))
-
-    _make(call, connection)
+        ),
+        ["add", "--user", user, "--app", app_id, "--credits", amount, "--by", by],
+        connection,
+        key=key,
+        output=output,
+    )
 
 
 @app.command()
@@ -148,9 +159,9 @@ def use(
     output: Output = None,
 ) -> None:
     """Buys a report with a user's credits in an app."""
-
-    async def call(client: CreditClient) -> None:
-        receipt = await client.use(
+    what = ["--user", user, "--app", app_id, "--report", report, "--name", name]
+    _write(
+        lambda client, key: client.use(
             user_id=user,
             app_id=app_id,
             report_id=report,
@@ -158,10 +169,12 @@ def use(
             credits=amount,
             created_by=by,
             idempotency_key=key,
-        )
-        show(record_of(receipt), _format(output))
-
-    _make(call, connection)
+        ),
+        ["use", *what, "--credits", amount, "--by", by],
+        connection,
+        key=key,
+        output=output,
+    )
 
 
 @app.command()
@@ -175,12 +188,12 @@ def balance(
     """Shows a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
     async def of_app(client: CreditClient, app_id: int) -> None:
-        credits_held = await client.balance(app_id, user)
+        credits_held = await client.balance(app_id=app_id, user_id=user)
         whose = {} if user is None else {"user_id": user}
         show({"app_id": app_id, **whose, "balance": credits_held}, _format(output))
 
     async def of_user(client: CreditClient, user_id: int) -> None:
-        held = await client.user_credits(user_id)
+        held = await client.user_credits(user_id=user_id)
         if _format(output) is Format.JSON:
             show(record_of(held), Format.JSON)
         else:
@@ -196,11 +209,14 @@ def balance(
 
 @app.command()
 @with_connection
-def purchases(user: User, connection: Connection, output: Output = None) -> None:
+def purchases(user: User, connection: Connection, after: After = 0, output: Output = None) -> None:
     """Lists all purchases of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.purchases(user), _PURCHASES, _format(output), "purchases"
+            client.purchases(user_id=user, after_sequence=after),
+            _PURCHASES,
+            _format(output),
+            "purchases",
         ),
         connection,
     )
@@ -208,11 +224,16 @@ def purchases(user: User, connection: Connection, output: Output = None) -> None
 
 @app.command()
 @with_connection
-def transactions(user: User, connection: Connection, output: Output = None) -> None:
+def transactions(
+    user: User, connection: Connection, after: After = 0, output: Output = None
+) -> None:
     """Lists all transactions of a user, oldest first."""
     _make(
         lambda client: show_stream(
-            client.transactions(user), _TRANSACTIONS, _format(output), "transactions"
+            client.transactions(user_id=user, after_sequence=after),
+            _TRANSACTIONS,
+            _format(output),
+            "transactions",
         ),
         connection,
     )
@@ -227,8 +248,8 @@ def run() -> None:
             sys.stdout.flush()
     except OSError as error:
         # What the network does arrives as a `CreditError`: this is the output, on a full disk.
-        _discard_output()
-        sys.stderr.write(f"credit: cannot write the output: {error.strerror or error}\n")
+        discard(sys.stdout)
+        complain(f"credit: cannot write the output: {error.strerror or error}\n")
         sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
 
 
@@ -241,10 +262,7 @@ def _make(
     connection: Connection,
 ) -> None:
     """Makes a call with a client of its own, and turns what goes wrong into an exit code."""
-    try:
-        client = connection.client()
-    except ValueError as error:
-        _fail(str(error), Exit.MISUSE)
+    client = _client(connection)
 
     async def made() -> None:
         async with client:
@@ -254,28 +272,52 @@ def _make(
         asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
-        _fail(_sentence(error), exit_of(error))
+        _fail(str(error), exit_of(error))
     except BrokenPipeError:
-        _discard_output()
+        discard(sys.stdout)
         raise typer.Exit(Exit.PIPE_CLOSED) from None
 
 
-def _sentence(error: CreditError) -> str:
-    sentence = error.message
-    if error.request_id is not None:
-        sentence += f" (request {error.request_id})"
-    uncertain = Unavailable | DeadlineExceeded | InternalError | ProtocolMismatch
-    if error.idempotency_key is not None and isinstance(error, uncertain):
-        # The server's own words may say already that the write may have happened.
-        sentence += f"; repeat it with --key {error.idempotency_key}, and it counts once"
-    return sentence
+def _write(
+    call: Callable[[CreditClient, str], Coroutine[None, None, Receipt]],
+    command: Sequence[object],
+    connection: Connection,
+    *,
+    key: str | None,
+    output: Format | None,
+) -> None:
+    """Make a write and show its receipt.
+
+    Args:
+        call: The write.
+        command: Its name and its options, to which the key and the connection come.
+        connection: How to reach the server.
+        key: The idempotency key; None for a new one.
+        output: How to show the receipt.
+    """
+    client = _client(connection)
+    key = client.new_key() if key is None else key
+    shape = [] if output is None else ["--output", output]
+    retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
+
+    async def made() -> None:
+        async with client:
+            receipt = await call(client, key)
+            write.outcome = Outcome.APPLIED
+            show(record_of(receipt), _format(output))
+            sys.stdout.flush()
+
+    with retryable(retry) as write:
+        asyncio.run(made())
 
 
-def _discard_output() -> None:
-    """Lets Python flush what cannot be written, without its complaining once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _client(connection: Connection) -> CreditClient:
+    try:
+        return connection.client()
+    except ValueError as error:
+        _fail(str(error), Exit.MISUSE)
 
 
 def _fail(sentence: str, code: Exit) -> NoReturn:
-    sys.stderr.write(f"credit: {sentence}\n")
+    complain(f"credit: {sentence}\n")
     raise typer.Exit(code) from None

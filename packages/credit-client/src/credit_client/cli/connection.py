@@ -22,7 +22,9 @@ class Connection:
 
     target: Annotated[
         str | None,
-        typer.Option("--target", help="The server, as host:port. [CREDIT_TARGET; localhost:50051]"),
+        typer.Option(
+            "--target", help="The server: host:port, or unix:path. [CREDIT_TARGET; localhost:50051]"
+        ),
     ] = None
     timeout: Annotated[
         float | None,
@@ -73,7 +75,31 @@ class Connection:
             client_key=self.client_key,
             insecure=self.insecure,
             timeout_seconds=self.timeout,
+            # A person who waits wants to know soon that no server runs.
+            wait_for_ready=False,
         )
+
+    def words(self, target: str) -> list[str]:
+        """Return the options as words of a command line.
+
+        Args:
+            target: The server, which a retry must find also where the environment has changed: in
+                another server's ledger a write would count again.
+        """
+        words = ["--target", target]
+        for name, value in (
+            ("timeout", self.timeout),
+            ("token-file", self.token_file),
+            ("tls-ca", self.tls_ca),
+            ("client-certificate", self.client_certificate),
+            ("client-key", self.client_key),
+        ):
+            words += [] if value is None else [f"--{name}", str(value)]
+        if self.tls is not None:
+            words.append("--tls" if self.tls else "--no-tls")
+        if self.insecure:
+            words.append("--insecure")
+        return words
 
 
 def with_connection(command: Callable[..., None]) -> Callable[..., None]:

@@ -53,7 +53,7 @@ class _Account:
     balances: dict[int, int] = field(default_factory=dict)
     transactions: list[CreditTransaction] = field(default_factory=list)
     purchases: list[Purchase] = field(default_factory=list)
-    answers: dict[str, tuple[_Write, Receipt]] = field(default_factory=dict)
+    answers: dict[tuple[int, str], tuple[_Write, Receipt]] = field(default_factory=dict)
 
 
 def _now() -> dt.datetime:
@@ -64,20 +64,35 @@ def _now() -> dt.datetime:
 class FakeLedger:
     """All accounts. Requests must be valid; nothing is awaited, so that no two ever meet."""
 
-    def __init__(self, clock: Callable[[], dt.datetime] = _now) -> None:
+    def __init__(
+        self, clock: Callable[[], dt.datetime] = _now, *, credits_max: int = UINT32_MAX
+    ) -> None:
+        """Makes an empty ledger.
+
+        Args:
+            clock: Returns the time of a write, with a time zone.
+            credits_max: The most credits that one call may add.
+        """
         self._clock = clock
+        self._credits_max = credits_max
         self._accounts: defaultdict[int, _Account] = defaultdict(_Account)
 
     def add(self, request: CreditRequest) -> Receipt:
         """Adds credits.
 
         Raises:
-            Refused: The key is used, or the balance would be too large.
+            Refused: The key is used, or the credits or the balance would be too many.
         """
         account = self._accounts[request.user_id]
         replayed = _replayed(account, request)
         if replayed is not None:
             return replayed
+        if request.credits > self._credits_max:
+            raise Refused(
+                ErrorReason.CREDITS_LIMIT_EXCEEDED,
+                f"the request adds {request.credits} credits, one call may add {self._credits_max}",
+                metadata={"credits": request.credits, "limit": self._credits_max},
+            )
         balance = account.balances.get(request.app_id, 0)
         if balance + request.credits > UINT32_MAX:
             raise Refused(
@@ -127,11 +142,12 @@ class FakeLedger:
                 created_at=account.transactions[-1].created_at,
                 created_by=request.created_by,
                 transaction_id=receipt.transaction_id,
+                sequence=receipt.sequence,
             )
         )
         return receipt
 
-    def user_credits(self, user_id: int) -> UserCredits:
+    def user_credits(self, *, user_id: int) -> UserCredits:
         """Gives a user's balances in all apps."""
         account = self._accounts.get(user_id)
         if account is None or not account.transactions:
@@ -151,7 +167,7 @@ class FakeLedger:
             revision=last.sequence,
         )
 
-    def balance(self, app_id: int, user_id: int | None) -> int:
+    def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         """Gives a user's balance in an app, or the sum over all users.
 
         Raises:
@@ -167,13 +183,17 @@ class FakeLedger:
             )
         return total
 
-    def purchases(self, user_id: int) -> tuple[Purchase, ...]:
-        """Gives a user's purchases, oldest first."""
-        return tuple(self._account(user_id).purchases)
+    def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
+        """Return a user's purchases after a sequence, oldest first."""
+        purchases = self._account(user_id).purchases
+        return tuple(one for one in purchases if one.sequence > after_sequence)
 
-    def transactions(self, user_id: int) -> tuple[CreditTransaction, ...]:
-        """Gives a user's transactions, oldest first."""
-        return tuple(self._account(user_id).transactions)
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0
+    ) -> tuple[CreditTransaction, ...]:
+        """Return a user's transactions after a sequence, oldest first."""
+        transactions = self._account(user_id).transactions
+        return tuple(one for one in transactions if one.sequence > after_sequence)
 
     def _account(self, user_id: int) -> _Account:
         return self._accounts.get(user_id) or _Account()
@@ -208,12 +228,12 @@ class FakeLedger:
             sequence=sequence,
         )
         if request.idempotency_key:
-            account.answers[request.idempotency_key] = (request, receipt)
+            account.answers[request.app_id, request.idempotency_key] = (request, receipt)
         return receipt
 
 
 def _replayed(account: _Account, request: _Write) -> Receipt | None:
-    known = account.answers.get(request.idempotency_key)
+    known = account.answers.get((request.app_id, request.idempotency_key))
     if known is None:
         return None
     earlier, receipt = known

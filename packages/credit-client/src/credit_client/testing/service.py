@@ -16,7 +16,13 @@ from credit_models import (
 )
 from credit_models.codec import encode
 from credit_models.constraints import violations
-from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
+from credit_models.reasons import (
+    ACCESS_REASONS,
+    DOMAIN,
+    RULES,
+    method_reasons,
+    reason_name,
+)
 from credit_models.scopes import METHOD_SCOPES
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
@@ -51,10 +57,12 @@ class FakeCreditService:
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
         """Makes the next attempts fail before anything happens; the SDK repeats them by itself.
 
+        Only attempts of calls that the contract lists the reason for fail: no read is CLOCK_SKEWED.
+
         Args:
-            reason: What comes and goes by itself (OVERLOADED, STORE_UNAVAILABLE, RATE_LIMITED), or
-                refuses who calls (UNAUTHENTICATED, SCOPE_MISSING, APP_NOT_ALLOWED,
-                ACTOR_NOT_ALLOWED): the fake knows no identities, and lets everybody do everything.
+            reason: What comes and goes by itself (OVERLOADED, CLOCK_SKEWED, STORE_UNAVAILABLE,
+                RATE_LIMITED), or refuses who calls (UNAUTHENTICATED, SCOPE_MISSING,
+                APP_NOT_ALLOWED, ACTOR_NOT_ALLOWED): the fake has no identities.
             times: How many attempts, after those that are to fail already.
 
         Raises:
@@ -72,16 +80,29 @@ class FakeCreditService:
             [
                 self._write(methods.ADD, ledger.add),
                 self._write(methods.USE, ledger.use),
-                self._read(methods.USER_CREDITS, lambda asked: ledger.user_credits(asked.user_id)),
+                self._read(
+                    methods.USER_CREDITS, lambda asked: ledger.user_credits(user_id=asked.user_id)
+                ),
                 self._read(methods.BALANCE, self._balance),
-                self._list(methods.PURCHASES, lambda asked: ledger.purchases(asked.user_id)),
-                self._list(methods.TRANSACTIONS, lambda asked: ledger.transactions(asked.user_id)),
+                self._list(
+                    methods.PURCHASES,
+                    lambda asked: ledger.purchases(
+                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    ),
+                ),
+                self._list(
+                    methods.TRANSACTIONS,
+                    lambda asked: ledger.transactions(
+                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    ),
+                ),
             ]
         )
 
     def _balance(self, asked: AppId) -> Balance:
         return Balance(
-            app_id=asked.app_id, balance=self.ledger.balance(asked.app_id, asked.user_id)
+            app_id=asked.app_id,
+            balance=self.ledger.balance(app_id=asked.app_id, user_id=asked.user_id),
         )
 
     def _write(
@@ -128,12 +149,13 @@ class FakeCreditService:
         return method.path, Handler(handle, cardinality, method.request_type, method.reply_type)
 
     def _admit(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> None:
-        if self._failures and self._failures[0] in ACCESS_REASONS:
+        failure = self._failures[0] if self._failures else None
+        if failure in ACCESS_REASONS:
             raise self._told(method, request)
         broken = violations(request)
         if broken:
             raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
-        if self._failures:
+        if failure in method_reasons()[method.path]:
             raise self._told(method, request)
 
     def _told(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> Refused:
@@ -143,6 +165,8 @@ class FakeCreditService:
             # 1 for a request that names none.
             "app_id": getattr(request, "app_id", 1),
             "created_by": getattr(request, "created_by", 1),
+            "skew_milliseconds": 2500,
+            "limit_milliseconds": 2000,
         }
         metadata = {key: known[key] for key in RULES[reason].metadata}
         return Refused(reason, "the fake service was told to fail", metadata=metadata)

@@ -1,8 +1,10 @@
 """Group commit: concurrent writes share a transaction of the store."""
 
+from credit_server.commit.clock import Clock
 from credit_server.commit.committer import CommitLimits, Committer
 from credit_server.commit.entry import Ending
 from credit_server.commit.errors import (
+    ClockSkewed,
     CommitError,
     NotCommitted,
     Overloaded,
@@ -12,6 +14,8 @@ from credit_server.commit.errors import (
 from credit_server.commit.observer import CommitObserver, NoObserver
 
 __all__ = [
+    "Clock",
+    "ClockSkewed",
     "CommitError",
     "CommitLimits",
     "CommitObserver",

@@ -1,17 +1,19 @@
 """The way in for writes: spreads them over lanes and bounds how many wait."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
+from typing import Any
 
+from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Ending, Entry
-from credit_server.commit.errors import Overloaded, Stopping
+from credit_server.commit.errors import ClockSkewed, Overloaded, Stopping
 from credit_server.commit.lane import Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pressure import Pressure
+from credit_server.commit.settlement import RetryLimits
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
 
@@ -30,8 +32,9 @@ class CommitLimits:
         wait_seconds_max: A write that does not fit in its lane's next batch is refused where it
             would be expected to wait longer than this.
         batch_max: The most writes in one batch.
-        retry_seconds: For how long a batch is tried again; what is under way then is waited for.
-        backoff_initial_seconds: The longest pause before the first repetition of a batch.
+        retry_seconds: For how long a batch, with all its parts, is retried; an attempt that is
+            under way then is waited for.
+        backoff_initial_seconds: The longest pause before the first retry of a batch.
         backoff_max_seconds: The longest pause at all.
         cache_max: How many accounts, and how many keys, are remembered, over all lanes.
     """
@@ -46,10 +49,12 @@ class CommitLimits:
     cache_max: int = 100_000
 
 
-def utc_now() -> datetime:
-    """Return the time in UTC, in whole milliseconds: the precision of the store."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+StartPart = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Runs a coroutine, which is given a name, as a task."""
+
+
+def _start_unsupervised(part: str, body: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    return asyncio.create_task(body, name=part)
 
 
 class Committer:
@@ -60,18 +65,20 @@ class Committer:
         store: Store,
         limits: CommitLimits | None = None,
         *,
-        now: Callable[[], datetime] = utc_now,
+        clock: Clock | None = None,
         random: Random | None = None,
         observer: CommitObserver | None = None,
+        start: StartPart = _start_unsupervised,
     ) -> None:
         """Prepare the lanes.
 
         Args:
             store: Where to commit.
             limits: All have defaults.
-            now: The clock: UTC, in whole milliseconds.
+            clock: Gives the time of new entries; None: this machine's, compared with no other.
             random: For jitter and for the choice of slots; not for secrets.
             observer: Is told of batches and refusals; None where nobody watches.
+            start: Starts the task of each lane, and supervises it where the server does.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
@@ -79,18 +86,28 @@ class Committer:
             batch_max=self._limits.batch_max,
             waiting_max=max(1, self._limits.waiting_max // self._limits.lanes),
             wait_seconds_max=self._limits.wait_seconds_max,
-            retry_seconds=self._limits.retry_seconds,
-            backoff_initial_seconds=self._limits.backoff_initial_seconds,
-            backoff_max_seconds=self._limits.backoff_max_seconds,
             cache_max=self._limits.cache_max // self._limits.lanes,
+            retry=RetryLimits(
+                retry_seconds=self._limits.retry_seconds,
+                backoff_initial_seconds=self._limits.backoff_initial_seconds,
+                backoff_max_seconds=self._limits.backoff_max_seconds,
+            ),
         )
+        self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._pressure = Pressure(random)
         self._lanes = [
-            Lane(store.writer(), lane_limits, now=now, random=random, observer=self._observer)
+            Lane(
+                store.writer(),
+                lane_limits,
+                clock=self._clock,
+                random=random,
+                observer=self._observer,
+            )
             for _ in range(self._limits.lanes)
         ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._start = start
         self._stopping = False
 
     @property
@@ -151,17 +168,24 @@ class Committer:
                 and must not raise. After a bug it may be told twice; the first time counts.
 
         Raises:
+            ClockSkewed: The clocks of this machine and the store differ by too much.
             Overloaded: Too many writes are waiting, or the answer would come too late.
             Stopping: The server is shutting down.
-            NotCommitted: The store is away, or contended for too long.
-            ResultUnknown: The store did not say in time whether it has committed.
-            Exception: A bug; the command had no effect.
+            NotCommitted: The store is away, fails, or is contended for too long.
+            ResultUnknown: It was not learnt in time whether the store has committed.
+            Exception: A bug, or a document that cannot be read or written; the command had no
+                effect.
         """
-        if self._stopping:
-            self._observer.shed("stopping")
-            raise Stopping("the server is shutting down")
         # Users are numbers that somebody counts up: the remainder spreads them evenly.
         lane = self._lanes[command.user_id % len(self._lanes)]
+        if self._stopping or lane.ended:
+            self._observer.shed("stopping")
+            raise Stopping("the server is shutting down")
+        try:
+            self._clock.now()
+        except ClockSkewed:
+            self._observer.shed("clock_skewed")
+            raise
         cause = lane.refusal(seconds_left)
         if cause is not None:
             self._observer.shed(cause)
@@ -182,7 +206,13 @@ class Committer:
             raise
 
     async def __aenter__(self) -> "Committer":
-        self._tasks = [asyncio.create_task(lane.run()) for lane in self._lanes]
+        self._tasks = [
+            self._start(f"lane {number} of the writes", lane.run())
+            for number, lane in enumerate(self._lanes)
+        ]
+        for lane, task in zip(self._lanes, self._tasks, strict=True):
+            # Not in the task: one that is cancelled before its first step runs none of its code.
+            task.add_done_callback(lane.end)
         return self
 
     async def __aexit__(

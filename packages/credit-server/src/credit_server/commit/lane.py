@@ -7,38 +7,30 @@ conflict on accounts and history.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from random import Random
 
 import structlog
 
 from credit_server.commit.cache import Cache
+from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Entry
-from credit_server.commit.errors import NotCommitted, Overloaded, ResultUnknown
+from credit_server.commit.errors import Overloaded, ResultUnknown, Stopping
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pace import Pace
 from credit_server.commit.plan import Known, Plan, plan
-from credit_server.ledger import (
-    Accepted,
-    Account,
-    Command,
-    Outcome,
-    Receipt,
-    Refusal,
-    Replayed,
-    Transaction,
-)
+from credit_server.commit.settlement import RetryLimits, Settlement, fail, named
+from credit_server.ledger import Account, Command, Outcome, Receipt, Refusal, Transaction
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
-    StoreError,
+    Rejected,
     StoreUnavailable,
     Unit,
-    UserKey,
     Writer,
 )
 
@@ -48,7 +40,8 @@ _SLOTS = 256
 """Among how many slots of an app's total a lane picks its own. Lanes of all servers that pick the
 same one conflict, so it is many times the usual number of lanes; a read sums this many at most."""
 
-_CONFLICTS_BEFORE_SPLIT = 2
+_NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable)
+"""What a commit raises when it is certain that it had no effect; see `Unit.commit`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,49 +52,57 @@ class LaneLimits:
         batch_max: The most commands in one batch.
         waiting_max: How many commands may be without an answer.
         wait_seconds_max: How long a command that does not fit in the next batch may have to wait.
-        retry_seconds: For how long a batch, with all its parts, is tried again.
-        backoff_initial_seconds: The longest pause before the first repetition; doubled each time.
-        backoff_max_seconds: The longest pause at all.
         cache_max: How many accounts, and how many keys, are remembered.
+        retry: The limits on attempts at a batch.
     """
 
     batch_max: int
     waiting_max: int
     wait_seconds_max: float
-    retry_seconds: float
-    backoff_initial_seconds: float
-    backoff_max_seconds: float
     cache_max: int
+    retry: RetryLimits
+
+
+@dataclass(slots=True)
+class _Commit:
+    """Whether the commit of a unit of work has begun: from then on it may take effect."""
+
+    begun: bool = False
 
 
 class Lane:
-    """Commits the writes of some users."""
+    """Commits the writes of some users.
+
+    Attributes:
+        ended: Whether nothing is committed any more, and so nothing may be offered.
+    """
 
     def __init__(
         self,
         writer: Writer,
         limits: LaneLimits,
         *,
-        now: Callable[[], datetime],
+        clock: Clock,
         random: Random,
         observer: CommitObserver,
     ) -> None:
         self._writer = writer
         self._limits = limits
         self._observer = observer
-        self._attempts = 0
         self._pace = Pace(limits.batch_max)
-        self._now = now
+        self._clock = clock
         self._random = random
         self._slot = random.randrange(_SLOTS)
         self._waiting: deque[Entry] = deque()
         self._arrived = asyncio.Event()
+        self._under_way: Sequence[Entry] = ()
         self._stopping = False
         self._unanswered = 0
+        self.ended = False
         # Both are what this lane committed itself, so they are durable; accounts may be stale
         # where another server writes too, and each write compares their revision.
         self._accounts: Cache[int, Account] = Cache(limits.cache_max)
-        self._answered: Cache[UserKey, Transaction] = Cache(limits.cache_max)
+        self._answered: Cache[AppKey, Transaction] = Cache(limits.cache_max)
 
     @property
     def unanswered(self) -> int:
@@ -171,20 +172,37 @@ class Lane:
             if batch:
                 await self._run_batch(batch)
 
+    def end(self, _: "asyncio.Task[None] | None" = None) -> None:
+        """Answer all who wait. Call it when `run` has ended, in whatever way.
+
+        After a bug some are left; no caller may wait for a lane that has ended.
+        """
+        self.ended = True
+        for entry in self._under_way:
+            entry.settle(ResultUnknown("the server failed while it committed the write"))
+        for entry in self._waiting:
+            if entry.waits():
+                entry.settle(Stopping("the server fails and shuts down"))
+        self._waiting.clear()
+
     async def _run_batch(self, batch: Sequence[Entry]) -> None:
         loop = asyncio.get_running_loop()
-        began, self._attempts = loop.time(), 0
+        began, self._under_way = loop.time(), batch
         self._pace.begin(len(batch), began)
+        settlement = Settlement(
+            self._attempt, self._limits.retry, random=self._random, observer=self._observer
+        )
         try:
             with self._observer.batch([entry.context for entry in batch]):
-                await self._settle(batch, began + self._limits.retry_seconds)
+                await settlement.settle(batch)
         except Exception as error:
             # Whatever it is, those who wait get an answer and the lane goes on.
-            log.exception("a batch could not be settled", **_named(batch))
-            self._fail(batch, error, uncertain=True)
+            log.exception("a batch could not be settled", **named(batch))
+            fail(batch, error, uncertain=True)
         ended = loop.time()
         self._pace.end(ended)
-        self._observer.batch_settled(len(batch), ended - began, self._attempts)
+        self._observer.batch_settled(len(batch), ended - began, settlement.attempts)
+        self._under_way = ()
 
     def _take(self) -> list[Entry]:
         """Take the next batch off the queue.
@@ -194,8 +212,11 @@ class Lane:
         """
         now = asyncio.get_running_loop().time()
         batch: list[Entry] = []
-        while self._waiting and len(batch) < self._limits.batch_max:
-            entry = self._waiting.popleft()
+        taken = 0
+        for entry in self._waiting:
+            if len(batch) == self._limits.batch_max:
+                break
+            taken += 1
             if not entry.waits():
                 continue
             settled_at = now + self._pace.seconds_until_settled(len(batch), now)
@@ -204,101 +225,58 @@ class Lane:
                 entry.settle(Overloaded("the answer would come too late"))
             else:
                 batch.append(entry)
+        for _ in range(taken):  # not before: after a bug here, `end` answers them
+            self._waiting.popleft()
         if not self._waiting and not self._stopping:
             self._arrived.clear()
         return batch
 
-    async def _settle(
-        self,
-        batch: Sequence[Entry],
-        give_up_at: float,
-        *,
-        careful: bool = False,
-        uncertain: bool = False,
-    ) -> None:
-        """Try a batch until its result is certain, and answer its callers.
-
-        Args:
-            batch: What to commit.
-            give_up_at: The loop's time from which it is not tried again.
-            careful: Whether to look everything up at once.
-            uncertain: Whether an earlier attempt may have committed it.
-        """
-        loop = asyncio.get_running_loop()
-        attempt = conflicts = 0
-        while True:
-            if not uncertain:  # who has left need not be served
-                batch = [entry for entry in batch if entry.waits()]
-            if not batch:
-                return
-            reason: Exception
-            split = False
-            self._attempts += 1
-            try:
-                outcomes = await self._attempt([entry.command for entry in batch], careful=careful)
-            except Conflict as error:
-                reason = error
-                conflicts += 1
-                self._observer.conflict()
-                split = conflicts > _CONFLICTS_BEFORE_SPLIT
-                self._slot = self._random.randrange(_SLOTS)
-            except Interrupted as error:
-                reason = error
-            except CommitUnknown as error:
-                reason = error
-                uncertain = True
-                self._observer.commit_unknown()
-            except StoreUnavailable as error:
-                reason = error
-                if not uncertain:
-                    give_up_at = loop.time()
-            except Exception as error:
-                reason = error
-                split = True  # find the command that provokes it; the others are sound
-                if len(batch) == 1:
-                    log.exception("a command could not be decided or written", **_named(batch))
-                    self._fail(batch, error, uncertain=uncertain)
-                    return
-            else:
-                _answer(batch, outcomes)
-                return
-            self._forget(batch)
-            careful = True
-            if split and len(batch) > 1:
-                middle = len(batch) // 2
-                self._observer.retried()
-                for half in (batch[:middle], batch[middle:]):
-                    await self._settle(half, give_up_at, careful=True, uncertain=uncertain)
-                return
-            if loop.time() >= give_up_at:
-                self._fail(batch, reason, uncertain=uncertain)
-                return
-            attempt += 1
-            self._observer.retried()
-            await asyncio.sleep(self._pause(attempt))
-
     async def _attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:
+        """Try one unit of work; whatever fails, what is remembered of its users is dropped.
+
+        Raises:
+            CommitUnknown: The unit may have taken effect: also where an error that nobody foresaw
+                came out of the commit.
+            Exception: The unit has no effect.
+        """
+        commit = _Commit()
+        try:
+            return await self._commit(commands, commit, careful=careful)
+        except Exception as error:
+            for command in commands:
+                self._accounts.drop(command.user_id)
+            if isinstance(error, Conflict):
+                self._slot = self._random.randrange(_SLOTS)
+            if commit.begun and not isinstance(error, (*_NOTHING_WRITTEN, CommitUnknown)):
+                raise CommitUnknown(f"the commit failed ({type(error).__name__})") from error
+            raise
+
+    async def _commit(
+        self, commands: Sequence[Command], commit: "_Commit", *, careful: bool
+    ) -> list[Outcome]:
         """Load, decide and write one batch within one unit of work.
 
         Optimism pays: at first remembered accounts are trusted and keys are not looked up, since
         the store's unique indexes and the comparison of revisions refuse what is wrong about it.
         Only a refusal rests on nothing that is written, and so is never decided that way.
         """
+        moment = self._clock.now()
         known = self._remembered(commands)
         async with self._writer.begin() as unit:
             accounts = await self._load(unit, commands, fresh=careful)
             if careful:
                 await self._look_up(unit, commands, known)
-            batch = plan(commands, accounts, known, self._now())
+            batch = plan(commands, accounts, known, moment.now, moment.latest)
             if batch.rests_on_balances and not careful:
                 accounts = await self._load(unit, commands, fresh=True)
                 await self._look_up(unit, commands, known)
-                batch = plan(commands, accounts, known, self._now())
+                batch = plan(commands, accounts, known, moment.now, moment.latest)
             if batch.transactions:
                 await unit.write(self._changes(batch, accounts))
             # An answer that rests on what was read needs the commit as well: only then is it
             # certain that a majority has what was read.
             if careful or batch.transactions or batch.rests_on_balances:
+                commit.begun = True
                 await unit.commit()
         self._remember(batch)
         return batch.outcomes
@@ -322,7 +300,9 @@ class Lane:
 
     async def _look_up(self, unit: Unit, commands: Sequence[Command], known: Known) -> None:
         unknown = [command for command in commands if known.find(command) is None]
-        keys = {(command.user_id, command.key) for command in unknown if command.key}
+        keys = {
+            (command.user_id, command.app_id, command.key) for command in unknown if command.key
+        }
         # The ids tell whether an attempt of our own with an unknown result took effect.
         ids = {command.transaction_id for command in unknown}
         known.add(await unit.transactions(keys, ids))
@@ -331,7 +311,7 @@ class Lane:
         known = Known()
         for command in commands:
             if command.key:
-                entry = self._answered.get((command.user_id, command.key))
+                entry = self._answered.get((command.user_id, command.app_id, command.key))
                 if entry is not None:
                     known.add([entry])
         return known
@@ -341,11 +321,7 @@ class Lane:
             self._accounts.put(user_id, account)
         for entry in batch.transactions:
             if entry.key:
-                self._answered.put((entry.user_id, entry.key), entry)
-
-    def _forget(self, batch: Sequence[Entry]) -> None:
-        for entry in batch:
-            self._accounts.drop(entry.command.user_id)
+                self._answered.put((entry.user_id, entry.app_id, entry.key), entry)
 
     def _changes(self, batch: Plan, accounts: dict[int, Account]) -> Changes:
         return Changes(
@@ -357,41 +333,3 @@ class Lane:
             totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
             slot=self._slot,
         )
-
-    def _fail(self, batch: Sequence[Entry], reason: Exception, *, uncertain: bool) -> None:
-        """Answer those who wait for a batch that cannot be settled, with what is known of it."""
-        self._forget(batch)
-        error: Exception
-        if uncertain:
-            error = ResultUnknown("the store did not say in time whether it has committed")
-        elif isinstance(reason, StoreError):
-            error = NotCommitted(str(reason))
-        else:
-            error = reason  # a bug, and nothing was written
-        log.warning("a batch was not settled", reason=str(reason), **_named(batch))
-        for entry in batch:
-            entry.settle(error)
-
-    def _pause(self, attempt: int) -> float:
-        """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/."""
-        longest = self._limits.backoff_initial_seconds * 2.0 ** min(attempt - 1, 60)
-        return self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
-
-
-def _named(batch: Sequence[Entry]) -> Mapping[str, int | Sequence[str]]:
-    """Say whose writes a line of the log is about: all of them, as each would ask for its own."""
-    ids = [entry.request_id for entry in batch if entry.request_id is not None]
-    return {"writes": len(batch), "request_ids": ids}
-
-
-def _answer(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
-    for entry, outcome in zip(batch, outcomes, strict=True):
-        match outcome:
-            case Accepted(transaction=transaction):
-                entry.settle(Receipt(transaction=transaction, replayed=False))
-            case Replayed(transaction=transaction):
-                # An earlier attempt at this very command is no replay.
-                replayed = transaction.id != entry.command.transaction_id
-                entry.settle(Receipt(transaction=transaction, replayed=replayed))
-            case refusal:
-                entry.settle(refusal)

@@ -30,7 +30,7 @@ class CommitObserver(Protocol):
         """A write was refused on arrival.
 
         Args:
-            cause: `queue_full`, `expected_wait`, `deadline` or `stopping`.
+            cause: `queue_full`, `expected_wait`, `deadline`, `clock_skewed` or `stopping`.
         """
 
     def batch(self, contexts: Sequence[object]) -> contextlib.AbstractContextManager[None]:

@@ -17,14 +17,14 @@ from credit_server.ledger import (
     Transaction,
     decide,
 )
-from credit_server.store.port import UserKey
+from credit_server.store.port import AppKey
 
 
 @dataclass(kw_only=True, slots=True)
 class Known:
     """Transactions that are known to be in the history, to be found by key and by id."""
 
-    by_key: dict[UserKey, Transaction] = field(default_factory=dict)
+    by_key: dict[AppKey, Transaction] = field(default_factory=dict)
     by_id: dict[str, Transaction] = field(default_factory=dict)
 
     def add(self, entries: Iterable[Transaction]) -> None:
@@ -32,13 +32,13 @@ class Known:
         for entry in entries:
             self.by_id[entry.id] = entry
             if entry.key:
-                self.by_key[entry.user_id, entry.key] = entry
+                self.by_key[entry.user_id, entry.app_id, entry.key] = entry
 
     def find(self, command: Command) -> Transaction | None:
         """Return the transaction that a command made, or that an earlier one with its key made."""
         made = self.by_id.get(command.transaction_id)
         if made is None and command.key:
-            return self.by_key.get((command.user_id, command.key))
+            return self.by_key.get((command.user_id, command.app_id, command.key))
         return made
 
 
@@ -78,6 +78,7 @@ def plan(
     accounts: Mapping[int, Account],
     known: Known,
     now: datetime,
+    latest: datetime | None = None,
 ) -> Plan:
     """Decide a batch in memory.
 
@@ -89,13 +90,14 @@ def plan(
         accounts: The account of every user among them.
         known: Earlier transactions with their keys or ids.
         now: The time, UTC, in whole milliseconds.
+        latest: The latest time that an entry may have; None: there is no limit.
     """
     result = Plan()
     fresh = Known()
     for command in commands:
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
         earlier = known.find(command) or fresh.find(command)
-        outcome = decide(account, command, earlier, now)
+        outcome = decide(account, command, earlier, now, latest)
         match outcome:
             case Accepted():
                 result._accept(outcome)  # noqa: SLF001 - a plan is made here and read elsewhere

@@ -25,6 +25,7 @@ from credit_server.development.token import (
     make_keys,
 )
 from credit_server.identity import FileUnusable
+from credit_server.identity.claims import CreditsMax
 
 _DIRECTORY = Path(".credit-keys")
 _CLIENT = "spiffe://localhost/credit-client"
@@ -99,6 +100,7 @@ def _issue(options: argparse.Namespace) -> str:
         apps=options.apps,
         actor=options.actor,
         impersonate=options.impersonate,
+        credits_max=options.credits_max,
         minutes=options.minutes,
         issuer=options.issuer,
         audience=options.audience,
@@ -151,6 +153,12 @@ def _add_issue(issue: argparse.ArgumentParser) -> None:
     issue.add_argument("--actor", type=_id, help="the created_by that they give (default: none)")
     issue.add_argument("--impersonate", action="store_true", help="they may give any created_by")
     issue.add_argument(
+        "--credits-max",
+        type=_credits_max,
+        help="the most credits that they may add in one call: a number, or numbers by app such as"
+        " '1=500,*=100' (default: the server's limit)",
+    )
+    issue.add_argument(
         "--minutes", type=_positive, default=60.0, help="how long it holds (default: 60)"
     )
     issue.add_argument(
@@ -196,6 +204,20 @@ def _id(value: str) -> int:
 
 def _apps(value: str) -> list[int] | None:
     return None if value == "*" else [_id(part) for part in value.split(",")]
+
+
+def _credits_max(value: str) -> CreditsMax:
+    if "=" not in value:
+        return _id(value)
+    limits = {}
+    for part in value.split(","):
+        app, _, limit = part.partition("=")
+        if app != "*":
+            app = str(_id(app))
+        if app in limits:
+            raise argparse.ArgumentTypeError(f"it must give app {app} one limit")
+        limits[app] = _id(limit)
+    return limits
 
 
 def _scopes(value: str) -> list[str]:

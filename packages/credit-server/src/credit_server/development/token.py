@@ -27,6 +27,7 @@ from jwt.algorithms import get_default_algorithms
 
 from credit_server.development.file_set import is_there, remedy
 from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+from credit_server.identity.claims import CreditsMax
 from credit_server.identity.errors import FileUnusable
 from credit_server.identity.keys import PublicKey, algorithms_of, parse_keys
 
@@ -51,6 +52,8 @@ class Grant:
         apps: The apps they act and see in; None: all.
         actor: The `created_by` that they give; None: none.
         impersonate: Whether they may give any `created_by`.
+        credits_max: The most credits that they may add in one call, in all apps or by app; None: no
+            limit.
         minutes: How long it holds.
         issuer: Its `iss`.
         audience: Its `aud`.
@@ -61,6 +64,7 @@ class Grant:
     apps: list[int] | None
     actor: int | None
     impersonate: bool
+    credits_max: CreditsMax | None = None
     minutes: float
     issuer: str
     audience: str
@@ -136,6 +140,8 @@ def issue_token(key_file: Path, grant: Grant) -> str:
     }
     if grant.actor is not None:
         claims["actor"] = grant.actor
+    if grant.credits_max is not None:
+        claims["credits_max"] = grant.credits_max
     kid = _jwk(key.public_key(), algorithm)["kid"]
     return jwt.encode(claims, key, algorithm, headers={"typ": "at+jwt", "kid": kid})
 

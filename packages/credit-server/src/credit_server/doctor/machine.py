@@ -19,6 +19,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.settings import ServerSettings, is_loopback
 from credit_server.transport.address import try_address
+from credit_server.unix_socket import socket_path
 
 SERVICE = "credit.v1.CreditService"
 
@@ -55,35 +56,42 @@ async def check_address(host: str, port: int, *, tls: bool = False) -> Finding:
         tls: Whether a server with the same settings would answer with TLS alone.
     """
     check = "address"
-    if port == 0:
+    path = socket_path(host)
+    if port == 0 and path is None:
         return ok(check, "any free port is taken")
-    where = f"{host} port {port}"
+    where = f"{host} port {port}" if path is None else f"the socket {path}"
     try:
         await try_address(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return await _in_use(check, host, port, tls=tls)
+            return await _in_use(check, where, _channel(host, port, path, tls=tls))
         return fails(
             check, f"{where} cannot be listened on: {error.strerror}", "see --host, --port"
         )
     return ok(check, f"{where} is free")
 
 
-async def _in_use(check: str, host: str, port: int, *, tls: bool) -> Finding:
-    channel = Channel(_reachable(host), port, ssl=_any_certificate() if tls else None)
+def _channel(host: str, port: int, path: str | None, *, tls: bool) -> Channel:
+    context = _any_certificate() if tls else None
+    if path is not None:
+        return Channel(path=path, ssl=context)
+    return Channel(_reachable(host), port, ssl=context)
+
+
+async def _in_use(check: str, where: str, channel: Channel) -> Finding:
     try:
         async with asyncio.timeout(_HEALTH_SECONDS):
             answer = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE))
     except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
         return warning(
             check,
-            f"{host} port {port} is in use, and whoever listens does not tell its health",
+            f"{where} is in use, by a program that does not report its health",
             "if it is not your credit-server: stop it, or choose another port with --port",
         )
     finally:
         channel.close()
     serving = answer.status == answer.SERVING
-    found = f"a credit-server listens on {host} port {port}"
+    found = f"a credit-server listens on {where}"
     if serving:
         return ok(check, f"{found} and serves")
     return warning(check, f"{found} and says that it does not serve", "see its log")

@@ -24,7 +24,7 @@ def check_papers(settings: IdentitySettings, *, now: datetime) -> list[Finding]:
     if settings.tls_client_ca is not None:
         findings.extend(check_client_authority(settings.tls_client_ca, now=now))
     if settings.token_keys is not None:
-        findings.extend(check_token_keys(settings.token_keys))
+        findings.extend(check_token_keys(settings.token_keys, settings.token_algorithms))
     if settings.identities_file is not None:
         findings.append(check_identities(settings.identities_file))
     if not any(finding.verdict is Verdict.FAILS for finding in findings):

@@ -167,6 +167,7 @@ class EmbeddedMongod:
 
         Raises:
             RuntimeError: It has not been started.
+            Exception: A bug: it can no longer be told whether `mongod` runs.
         """
         if self._exited is None:
             raise RuntimeError("the embedded mongod has not been started")
@@ -236,14 +237,18 @@ class EmbeddedMongod:
         self._watcher = asyncio.create_task(self._watch(process, self._exited))
 
     async def _watch(self, process: MongodProcess, exited: asyncio.Future[str]) -> None:
-        await process.wait()
-        sentence = (
-            f"The embedded mongod (process {process.pid}) ended while it was serving. "
-            f"{process.diagnosis().sentence}"
-        )
-        exited.set_result(sentence)
-        if self._on_exit is not None:
-            self._on_exit(sentence)
+        try:
+            await process.wait()
+            sentence = (
+                f"The embedded mongod (process {process.pid}) ended while it was serving. "
+                f"{process.diagnosis().sentence}"
+            )
+            if self._on_exit is not None:
+                self._on_exit(sentence)
+        except Exception as bug:  # noqa: BLE001 - `wait_exited` raises it
+            exited.set_exception(bug)
+        else:
+            exited.set_result(sentence)
 
     async def _end(self) -> None:
         watcher, self._watcher = self._watcher, None

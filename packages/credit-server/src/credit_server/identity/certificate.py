@@ -12,7 +12,14 @@ from typing import Annotated, Any
 from credit_models.scopes import SCOPES
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
-from credit_server.identity.claims import Apps, Name, Uint32, apps_of
+from credit_server.identity.claims import (
+    Apps,
+    CreditsMax,
+    Name,
+    Uint32,
+    add_limits_of,
+    apps_of,
+)
 from credit_server.identity.errors import Unauthenticated
 from credit_server.identity.identity import Identity
 from credit_server.identity.watched_file import WatchedFile
@@ -50,6 +57,7 @@ class _Entry(BaseModel):
     apps: Apps = []
     actor: Uint32 | None = None
     impersonate: bool = False
+    credits_max: CreditsMax | None = None
 
 
 _ENTRIES = TypeAdapter(dict[Name, _Entry])
@@ -93,12 +101,14 @@ class CertificateIdentities:
 def identity_parser(path: Path) -> Callable[[bytes], Identities]:
     """Return what parses an identities file: TOML where its name says so, else JSON.
 
-    The file maps a SPIFFE id or a subject to `scopes`, `apps`, `actor` and `impersonate`:
+    The file maps a SPIFFE id or a subject to `scopes`, `apps`, `actor`, `impersonate` and
+    `credits_max`:
 
         ["spiffe://example.org/shop"]
         scopes = ["credits:spend", "credits:read"]
         apps = [1, 2]
         actor = 7
+        credits_max = {1 = 500, "*" = 100}
     """
     load = _toml if path.suffix == ".toml" else _json
 
@@ -111,6 +121,7 @@ def identity_parser(path: Path) -> Callable[[bytes], Identities]:
                 apps=apps_of(entry.apps),
                 actor=entry.actor,
                 may_impersonate=entry.impersonate,
+                add_limits=add_limits_of(entry.credits_max),
             )
             for name, entry in entries.items()
         }

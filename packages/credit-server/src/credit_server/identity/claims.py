@@ -1,14 +1,18 @@
 """What a verified token says: its claims, checked one by one."""
 
+import re
 from typing import Annotated, Literal
 
 from credit_models.scopes import SCOPES
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from credit_server.identity.errors import Unauthenticated
-from credit_server.identity.identity import Identity
+from credit_server.identity.identity import AddLimits, Identity
 
-__all__ = ["Apps", "Claims", "Name", "Uint32", "apps_of"]
+__all__ = ["Apps", "Claims", "CreditsMax", "Name", "Uint32", "add_limits_of", "apps_of"]
+
+_ALL_APPS = "*"
+_UINT32_MAX = 2**32 - 1
 
 
 def _printable(text: str) -> str:
@@ -18,9 +22,18 @@ def _printable(text: str) -> str:
     return text
 
 
-Uint32 = Annotated[int, Field(ge=1, le=2**32 - 1)]
+def _app(key: str) -> str:
+    """Reject what names no app; keys of JSON and TOML are always text."""
+    if key != _ALL_APPS and not (re.fullmatch("[1-9][0-9]{0,9}", key) and int(key) <= _UINT32_MAX):
+        raise ValueError(f"it must be an app's number, 1 to {_UINT32_MAX}, or '{_ALL_APPS}'")
+    return key
+
+
+Uint32 = Annotated[int, Field(ge=1, le=_UINT32_MAX)]
 Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)]
 Apps = list[Uint32] | Literal["*"]
+CreditsMax = Uint32 | dict[Annotated[str, AfterValidator(_app)], Uint32]
+"""One limit for all apps, or limits by app; `*` stands for the apps that are not named."""
 # RFC 7519, section 2, NumericDate; up to the year 9999.
 _Date = Annotated[int | float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
 
@@ -28,6 +41,14 @@ _Date = Annotated[int | float, Field(ge=0, le=253_402_300_799, allow_inf_nan=Fal
 def apps_of(apps: Apps) -> frozenset[int] | None:
     """Translate a list of apps, or `*`, to what an identity has."""
     return None if apps == "*" else frozenset(apps)
+
+
+def add_limits_of(credits_max: CreditsMax | None) -> AddLimits:
+    """Translate a `credits_max` to what an identity has; None: no limit."""
+    if not isinstance(credits_max, dict):
+        return AddLimits(default=credits_max)
+    by_app = {int(app): limit for app, limit in credits_max.items() if app != _ALL_APPS}
+    return AddLimits(default=credits_max.get(_ALL_APPS), by_app=by_app)
 
 
 class Claims(BaseModel):
@@ -42,6 +63,7 @@ class Claims(BaseModel):
         apps: The apps they act and see in, or `*` for all; none where it is missing.
         actor: The `created_by` that they give.
         impersonate: Whether they may give any `created_by`.
+        credits_max: The most credits that they may add in one call, in all apps or by app.
         cnf: What key the token is bound to: none. It would have to be shown, and whoever has stolen
             such a token must not be let in without (RFC 7800; RFC 9449, section 7.1).
     """
@@ -56,6 +78,7 @@ class Claims(BaseModel):
     apps: Apps = []
     actor: Uint32 | None = None
     impersonate: bool = False
+    credits_max: CreditsMax | None = None
     cnf: None = None
 
     def check_time(self, now: float, *, leeway_seconds: float) -> None:
@@ -84,4 +107,5 @@ class Claims(BaseModel):
             apps=apps_of(self.apps),
             actor=self.actor,
             may_impersonate=self.impersonate,
+            add_limits=add_limits_of(self.credits_max),
         )

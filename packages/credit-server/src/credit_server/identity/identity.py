@@ -1,8 +1,25 @@
 """Who makes a call, and what they may do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddLimits:
+    """The most credits that an identity may add in one call.
+
+    Attributes:
+        default: The limit in apps that `by_app` does not name, 1 to 2**32 - 1; None: no limit.
+        by_app: The limit by app.
+    """
+
+    default: int | None = None
+    by_app: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, app_id: int) -> int | None:
+        """Return the limit in an app; None: no limit."""
+        return self.by_app.get(app_id, self.default)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +32,7 @@ class Identity:
         apps: The apps that they act and see in; None: all.
         actor: The only number that they may give as `created_by`; None: they have none.
         may_impersonate: Whether they may give any number as `created_by`.
+        add_limits: The most credits that they may add in one call.
     """
 
     name: str
@@ -22,6 +40,7 @@ class Identity:
     apps: frozenset[int] | None
     actor: int | None
     may_impersonate: bool
+    add_limits: AddLimits = AddLimits()
 
     def may_act_in(self, app_id: int) -> bool:
         """Say whether they act and see in an app."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-__all__ = ["KeySet", "PublicKey", "VerifyingKey", "algorithms_of", "parse_keys"]
+__all__ = ["KeySet", "PublicKey", "VerifyingKey", "algorithms_of", "is_pem", "parse_keys"]
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 
@@ -69,13 +69,18 @@ def parse_keys(data: bytes, algorithms: Sequence[str]) -> KeySet:
     Raises:
         ValueError: It has no usable key, or one that is private, weak or broken.
     """
-    keys = _from_pem(data, algorithms) if b"-----BEGIN" in data else _from_jwks(data, algorithms)
+    keys = _from_pem(data, algorithms) if is_pem(data) else _from_jwks(data, algorithms)
     if not keys:
         raise ValueError(f"it has no key for {', '.join(algorithms)}")
     kids = [key.kid for key in keys if key.kid is not None]
     if len(set(kids)) < len(kids):
         raise ValueError("two keys have the same kid: give each its own")
     return KeySet(keys=tuple(keys))
+
+
+def is_pem(data: bytes) -> bool:
+    """Return whether a file of keys is PEM; otherwise it is a JWKS."""
+    return b"-----BEGIN" in data
 
 
 def algorithms_of(key: object) -> tuple[str, ...]:

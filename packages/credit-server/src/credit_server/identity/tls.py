@@ -5,15 +5,17 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from credit_server.identity.errors import FileUnusable
 from credit_server.identity.watched_file import LOOK_SECONDS, Mark, mark
 from credit_server.settings.identity import IdentitySettings
 
-__all__ = ["TlsFiles", "open_tls", "tls_context"]
+__all__ = ["ServerTls", "TlsFiles", "Validity", "open_tls"]
 
 log = structlog.get_logger("credit_server.identity")
 
@@ -44,15 +46,30 @@ class TlsFiles:
         return tuple(_mark(path) for path in paths if path is not None)
 
 
-def open_tls(settings: IdentitySettings) -> ssl.SSLContext | None:
-    """Make the TLS that the settings describe; None where they describe none.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validity:
+    """The time in which all certificates of a file are valid.
+
+    Attributes:
+        path: The file.
+        begins: The latest beginning.
+        ends: The earliest end.
+    """
+
+    path: Path
+    begins: datetime
+    ends: datetime
+
+
+def open_tls(settings: IdentitySettings) -> "ServerTls | None":
+    """Open the TLS that the settings describe; None where they describe none.
 
     Raises:
         FileUnusable: A certificate, key or CA cannot be used.
     """
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return tls_context(
+    return ServerTls(
         TlsFiles(
             certificate=settings.tls_certificate,
             key=settings.tls_key,
@@ -63,45 +80,50 @@ def open_tls(settings: IdentitySettings) -> ssl.SSLContext | None:
     )
 
 
-def tls_context(files: TlsFiles, *, clock: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
-    """Make a server's context that follows its files.
+class ServerTls:
+    """A server's TLS, which follows its files: as they are now, or as they last were usable.
 
-    Args:
-        files: What to load.
-        clock: Tells seconds that never go back.
-
-    Raises:
-        FileUnusable: A certificate, key or CA cannot be used.
+    Attributes:
+        context: The context to listen with.
     """
-    latest = _Latest(files, clock)
-    context = latest.context()
 
-    # OpenSSL calls it for every handshake, with or without a server name. Loading into the context
-    # that listens would renew a certificate, but could never take a CA away from it.
-    def choose(handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        handshake.context = latest.context()
+    def __init__(self, files: TlsFiles, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Load the files.
 
-    context.sni_callback = choose
-    return context
+        Args:
+            files: What to load.
+            clock: Returns seconds that never go back.
 
-
-class _Latest:
-    """The context of the files as they are now, or as they last were sound."""
-
-    def __init__(self, files: TlsFiles, clock: Callable[[], float]) -> None:
+        Raises:
+            FileUnusable: A certificate, key or CA cannot be used.
+        """
         self._files = files
         self._clock = clock
         self._looked_at = clock()
         self._marks = files.marks()
-        self._context = _load(files)
+        self._context, self._validities = _load(files)
+        self.context = self._context
+        # OpenSSL calls it for every handshake, with or without a server name. Loading into the
+        # context that listens would renew a certificate, but could never take a CA away from it.
+        self.context.sni_callback = self._choose
 
-    def context(self) -> ssl.SSLContext:
-        """Return it; the files are looked at once a second at most. Nothing is raised."""
+    def validities(self) -> tuple[Validity, ...]:
+        """Return when the certificates in use are valid: the server's, then the clients' CAs'."""
+        self._follow()
+        return self._validities
+
+    def _choose(
+        self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        self._follow()
+        handshake.context = self._context
+
+    def _follow(self) -> None:
+        """Look at the files, at most once a second. Nothing is raised."""
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._look()
-        return self._context
 
     def _look(self) -> None:
         marks = self._files.marks()
@@ -109,14 +131,14 @@ class _Latest:
             return
         self._marks = marks  # also if they are broken: the same state is complained of once
         try:
-            self._context = _load(self._files)
+            self._context, self._validities = _load(self._files)
         except FileUnusable as error:
             log.error("changed TLS files cannot be used; the earlier ones stay", error=str(error))
         else:
             log.info("changed TLS files were read again", path=str(self._files.certificate))
 
 
-def _load(files: TlsFiles) -> ssl.SSLContext:
+def _load(files: TlsFiles) -> tuple[ssl.SSLContext, tuple[Validity, ...]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
@@ -129,7 +151,21 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
         _load_client_ca(context, files.client_ca)
         required = files.client_required
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    return context
+    paths = (files.certificate, files.client_ca)
+    return context, tuple(_validity(path) for path in paths if path is not None)
+
+
+def _validity(path: Path) -> Validity:
+    try:
+        chain = x509.load_pem_x509_certificates(_read(path).encode())
+    except ValueError as error:
+        # OpenSSL has loaded it: a certificate that no strict parser accepts fails in some clients.
+        raise FileUnusable(f"{path} has a malformed certificate: {error}.") from None
+    return Validity(
+        path=path,
+        begins=max(one.not_valid_before_utc for one in chain),
+        ends=min(one.not_valid_after_utc for one in chain),
+    )
 
 
 def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:

@@ -8,6 +8,7 @@ from credit_server.ledger.invariant import InvariantViolated, invariant
 from credit_server.ledger.outcome import (
     Accepted,
     BalanceOverflow,
+    CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
     Outcome,
@@ -25,6 +26,7 @@ __all__ = [
     "Add",
     "BalanceOverflow",
     "Command",
+    "CreditsLimitExceeded",
     "InsufficientCredits",
     "InvariantViolated",
     "KeyReused",

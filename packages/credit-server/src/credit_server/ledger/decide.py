@@ -10,6 +10,7 @@ from credit_server.ledger.invariant import invariant
 from credit_server.ledger.outcome import (
     Accepted,
     BalanceOverflow,
+    CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
     Outcome,
@@ -19,36 +20,46 @@ from credit_server.ledger.outcome import (
 
 
 def decide(
-    account: Account, command: Command, earlier: Transaction | None, now: datetime
+    account: Account,
+    command: Command,
+    earlier: Transaction | None,
+    now: datetime,
+    latest: datetime | None = None,
 ) -> Outcome:
     """Decide what comes of a command.
 
     Refusals follow the precedence of the contract's `errors` option: a reused key first, then the
-    balance.
+    caller's limit, then the balance.
 
     Args:
         account: The user's account as it is.
         command: What is asked, valid by the contract's constraints.
-        earlier: The user's transaction with the command's key, or with the command's own
-            transaction id; None if there is none.
+        earlier: The transaction with the command's key, of the same user in the same app, or the
+            one with the command's own transaction id; None if there is none.
         now: The time, UTC, in whole milliseconds.
+        latest: The latest time that an entry may have, at least `now`; None: there is no limit.
 
     Returns:
         All effects, or the earlier transaction, or the one reason for refusing.
 
     Raises:
-        InvariantViolated: The command is not for this account, or is not valid.
+        InvariantViolated: The command is not for this account, or is not valid; or the earlier
+            transaction is of another user or app.
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
     if earlier is not None:
+        invariant(
+            (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
+            "a key belongs to a user in an app",
+        )
         fields = _differences(command, earlier)
-        if not fields:
-            return Replayed(transaction=earlier)
-        return KeyReused(fields=fields, other_app=command.app_id != earlier.app_id)
+        return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
     balance = account.balance(command.app_id)
     match command:
         case Add():
+            if command.credits > command.credits_max:
+                return CreditsLimitExceeded(credits=command.credits, limit=command.credits_max)
             balance_after = balance + command.credits
             if balance_after > UINT32_MAX:
                 return BalanceOverflow(balance=balance, credits=command.credits)
@@ -62,13 +73,26 @@ def decide(
             assert_never(command)
 
     # From here on success is certain: what follows only writes down the effects.
-    return _effects(account, command, balance_after, now)
+    return _effects(account, command, balance_after, _created_at(account, now, latest))
 
 
-def _effects(account: Account, command: Command, balance_after: int, now: datetime) -> Accepted:
+def _created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
+    """Return the time of a new entry.
+
+    Clocks of several servers differ and may be set back, so a user's history does not run
+    backwards as long as its latest entry has a time that a sound server can have given it. A time
+    beyond that is a fault, and is not handed on: `sequence` is the order, and the new entry has the
+    latest time that is sound.
+    """
+    if account.updated_at is None or account.updated_at <= now:
+        return now
+    return account.updated_at if latest is None else min(account.updated_at, latest)
+
+
+def _effects(
+    account: Account, command: Command, balance_after: int, created_at: datetime
+) -> Accepted:
     invariant(0 <= balance_after <= UINT32_MAX, "a balance stays in 0 to 2**32 - 1")
-    # Clocks of several servers differ and may be set back; a user's history does not run backwards.
-    created_at = now if account.updated_at is None else max(now, account.updated_at)
     sequence = account.revision + 1
     first = account.created_at is None
     purchase = _purchase(command, sequence, created_at) if isinstance(command, Use) else None
@@ -120,13 +144,13 @@ def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
 def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
     """Name the fields in which a request differs from the one that made a transaction.
 
-    The user and the key are the same by the look-up; `created_by` counts, since who acts is part
-    of what is asked.
+    The user, the app and the key are the same by the look-up; `created_by` counts, since who acts
+    is part of what is asked.
     """
     kind = Kind.ADD if isinstance(command, Add) else Kind.USE
     if kind is not earlier.kind:
         return ("call",)
-    compared = ["app_id", "credits", "created_by"]
+    compared = ["credits", "created_by"]
     if isinstance(command, Use):
-        compared = ["app_id", "report_id", "report_name", "credits", "created_by"]
+        compared = ["report_id", "report_name", "credits", "created_by"]
     return tuple(name for name in compared if getattr(command, name) != getattr(earlier, name))

@@ -34,16 +34,14 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyReused:
-    """The user's idempotency key came before, with another request.
+    """The idempotency key was used before, for another request of this user in this app.
 
     Attributes:
         fields: The names of the request's fields that differ, in the contract's order; `call`
             stands for another call.
-        other_app: Whether that request was for another app, of which the caller may not be.
     """
 
     fields: tuple[str, ...]
-    other_app: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +76,19 @@ class BalanceOverflow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CreditsLimitExceeded:
+    """The call adds more credits than its caller may add at once.
+
+    Attributes:
+        credits: How many it adds.
+        limit: How many it may add.
+    """
+
+    credits: int
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TooManyApps:
     """The user has, or had, credits in as many apps as one user may.
 
@@ -88,7 +99,7 @@ class TooManyApps:
     limit: int
 
 
-Refusal = KeyReused | InsufficientCredits | BalanceOverflow | TooManyApps
+Refusal = KeyReused | CreditsLimitExceeded | InsufficientCredits | BalanceOverflow | TooManyApps
 Outcome = Accepted | Replayed | Refusal
 
 

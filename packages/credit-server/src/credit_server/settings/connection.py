@@ -62,11 +62,13 @@ class ConnectionSettings(BaseModel):
     )
     connection_lists_max: Count = Field(
         default=16,
-        description="lists that run at once on a connection, and wait for their client; its others"
-        " begin when one of them has ended",
+        description="lists of one caller that run at once on a connection, and wait for their"
+        " client; its others begin when one of them has ended",
     )
     connection_header_bytes_max: Bytes = Field(
-        default=16_384, description="longest headers of a call"
+        default=16_384,
+        description="longest headers of a call; more rejects the call, and four times as much ends"
+        " the connection",
     )
     connection_window_bytes: Window = Field(
         default=1_048_576, description="bytes that a connection's requests may have unread"

@@ -10,6 +10,7 @@ from credit_server.settings.identity import IdentitySettings
 from credit_server.settings.store import StoreSettings
 from credit_server.settings.telemetry import TelemetrySettings
 from credit_server.settings.transport import TransportSettings
+from credit_server.unix_socket import socket_path
 
 
 class ServerSettings(
@@ -36,8 +37,8 @@ class ServerSettings(
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address can be reached from this machine only."""
-    if host == "localhost":
+    """Return whether an address can be reached from this machine only."""
+    if host == "localhost" or socket_path(host) is not None:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

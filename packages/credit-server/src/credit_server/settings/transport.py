@@ -2,10 +2,11 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from credit_server.settings.connection import ConnectionSettings
 from credit_server.settings.units import Count, Seconds
+from credit_server.unix_socket import socket_path
 
 _PREFIX_BYTES = 5
 """What gRPC writes before each message: whether it is compressed, and its length."""
@@ -14,7 +15,10 @@ _PREFIX_BYTES = 5
 class TransportSettings(ConnectionSettings):
     """Where the server listens, and what it takes from whom."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: str = Field(
+        default="127.0.0.1",
+        description="address to listen on; unix:PATH: a Unix domain socket, which needs no port",
+    )
     port: int = Field(
         default=50051, ge=0, le=65535, description="port to listen on; 0: one that is free"
     )
@@ -32,7 +36,9 @@ class TransportSettings(ConnectionSettings):
         default=30.0, description="how long a call has whose client sets no deadline"
     )
     stream_deadline_seconds: Seconds = Field(
-        default=600.0, description="the same for the calls that stream a list"
+        default=600.0,
+        description="the same for the calls that stream a list; it ends with DEADLINE_EXCEEDED, and"
+        " a client continues it with after_sequence, as the SDK does by itself",
     )
     deadline_seconds_max: Seconds = Field(
         default=3600.0, description="longest deadline; a client's longer one is shortened to it"
@@ -60,9 +66,22 @@ class TransportSettings(ConnectionSettings):
         description="how long a list may wait for its turn to make a page; beyond it the list is"
         " refused as OVERLOADED",
     )
-    grace_seconds: Seconds = Field(
-        default=20.0, description="how long running calls have to finish when the server stops"
+    drain_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="how long a server that stops still takes in connections and calls, while its"
+        " health says NOT_SERVING; more than the interval of the load balancer's health checks",
     )
+    grace_seconds: Seconds = Field(
+        default=20.0, description="how long running calls then have to finish"
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _socket_has_a_path(cls, host: str) -> str:
+        socket_path(host)
+        return host
 
     @model_validator(mode="after")
     def _longest_message_can_arrive(self) -> Self:

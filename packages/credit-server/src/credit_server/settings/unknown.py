@@ -12,6 +12,7 @@ _PREFIX = "CREDIT_"
 _OF_THE_SDK = frozenset(
     {
         "CREDIT_CHANNELS",
+        "CREDIT_CONNECT_TIMEOUT_SECONDS",
         "CREDIT_KEEPALIVE_SECONDS",
         "CREDIT_KEEPALIVE_TIMEOUT_SECONDS",
         "CREDIT_RETRY_ATTEMPTS_MAX",
@@ -28,6 +29,7 @@ _OF_THE_SDK = frozenset(
         "CREDIT_TOKEN",
         "CREDIT_TOKEN_FILE",
         "CREDIT_TOKEN_INSECURE",
+        "CREDIT_WAIT_FOR_READY",
     }
 )
 

@@ -13,13 +13,17 @@ Client = AsyncIOMotorClient[dict[str, Any]]
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 
 
-def open_client(uri: str, *, name: str, timeout_seconds: float) -> Client:
+def open_client(
+    uri: str, *, name: str, timeout_seconds: float, answers_are_timed: bool = True
+) -> Client:
     """Make a client; its first operation connects.
 
     Args:
         uri: A MongoDB connection string.
         name: What the servers' logs call the client.
         timeout_seconds: How long to look for a server, and to wait for each answer; at least 0.1.
+        answers_are_timed: Whether `timeout_seconds` limits the wait for an answer. Building an
+            index takes as long as it takes.
 
     Raises:
         StoreMisconfigured: The connection string is not valid.
@@ -36,7 +40,7 @@ def open_client(uri: str, *, name: str, timeout_seconds: float) -> Client:
             tz_aware=True,
             connectTimeoutMS=milliseconds,
             serverSelectionTimeoutMS=milliseconds,
-            socketTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds if answers_are_timed else None,
         )
     except (PyMongoError, ValueError) as error:
         raise StoreMisconfigured(f"CREDIT_MONGODB_URI is not valid: {error}") from error

@@ -1,13 +1,16 @@
 """The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
 
 import itertools
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
-from credit_server.store.port import Changes, Conflict, Unit, UserKey, Writer
+from credit_server.store.clock import ClockReading
+from credit_server.store.port import AppKey, Changes, Conflict, Unit, Writer
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
 
@@ -19,7 +22,7 @@ class _Tables:
     accounts: dict[int, Account] = field(default_factory=dict)
     transactions: dict[str, Transaction] = field(default_factory=dict)
     sequences: dict[tuple[int, int], str] = field(default_factory=dict)
-    keys: dict[UserKey, str] = field(default_factory=dict)
+    keys: dict[AppKey, str] = field(default_factory=dict)
     purchases: dict[str, Purchase] = field(default_factory=dict)
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -27,7 +30,14 @@ class _Tables:
 class MemoryStore:
     """Keeps everything in this process. Not durable."""
 
-    def __init__(self, *, page_size: int = 1000) -> None:
+    def __init__(self, *, page_size: int = 1000, clock: Callable[[], float] = time.time) -> None:
+        """Begin with nothing.
+
+        Args:
+            page_size: How many entries of a list are read at a time.
+            clock: The store's clock, in seconds since 1970.
+        """
+        self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)
         self._page_size = page_size
@@ -54,33 +64,45 @@ class MemoryStore:
         return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of transactions: see the port."""
-        for page in self._pages(self._tables.transactions.values(), user_id, apps):
+        for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
             yield page
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Purchase]]:
         """Iterate over pages of purchases: see the port."""
-        for page in self._pages(self._tables.purchases.values(), user_id, apps):
+        for page in self._pages(self._tables.purchases, user_id, apps, after_sequence):
             yield page
 
     def _pages(
-        self, table: Iterable[_Entry], user_id: int, apps: frozenset[int] | None
+        self, table: Mapping[str, _Entry], user_id: int, apps: frozenset[int] | None, last: int
     ) -> Iterator[list[_Entry]]:
-        entries = [
-            entry
-            for entry in table
-            if entry.user_id == user_id and (apps is None or entry.app_id in apps)
-        ]
-        entries.sort(key=lambda entry: entry.sequence)
-        for start in range(0, len(entries), self._page_size):
-            yield entries[start : start + self._page_size]
+        """Read page by page, as the MongoDB store does: a later page sees what came meanwhile."""
+        full = True
+        while full:
+            entries = [
+                entry
+                for entry in table.values()
+                if entry.user_id == user_id
+                and entry.sequence > last
+                and (apps is None or entry.app_id in apps)
+            ]
+            entries.sort(key=lambda entry: entry.sequence)
+            page = entries[: self._page_size]
+            full = len(page) == self._page_size
+            if page:
+                last = page[-1].sequence
+                yield page
 
-    async def ping(self) -> None:
-        """Return at once: memory is always there."""
+    async def ping(self) -> ClockReading:
+        """Return the time at once: memory is always there."""
+        moment = time.monotonic()
+        # As precise as MongoDB tells it.
+        seconds = math.floor(self._clock() * 1000) / 1000
+        return ClockReading(store_seconds=seconds, asked_at=moment, answered_at=moment)
 
 
 class _MemoryUnit:
@@ -102,7 +124,7 @@ class _MemoryUnit:
         return {user_id: known[user_id] for user_id in user_ids if user_id in known}
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         found = {self._snapshot.keys[key] for key in keys if key in self._snapshot.keys}
         found.update(id_ for id_ in ids if id_ in self._snapshot.transactions)
@@ -128,7 +150,7 @@ class _MemoryUnit:
             taken = (
                 entry.id in tables.transactions
                 or (entry.user_id, entry.sequence) in tables.sequences
-                or (entry.key and (entry.user_id, entry.key) in tables.keys)
+                or (entry.key and (entry.user_id, entry.app_id, entry.key) in tables.keys)
             )
             if taken:
                 raise Conflict(f"a unique value of transaction {entry.id} is taken")
@@ -143,7 +165,7 @@ class _MemoryUnit:
             tables.transactions[entry.id] = entry
             tables.sequences[entry.user_id, entry.sequence] = entry.id
             if entry.key:
-                tables.keys[entry.user_id, entry.key] = entry.id
+                tables.keys[entry.user_id, entry.app_id, entry.key] = entry.id
         for purchase in changes.purchases:
             tables.purchases[purchase.id] = purchase
         for app_id, delta in changes.totals.items():

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.store.clock import ClockReading
 
-UserKey = tuple[int, str]
-"""(user_id, idempotency_key): a key belongs to a user."""
+AppKey = tuple[int, int, str]
+"""(user_id, app_id, idempotency_key): a key belongs to a user in an app."""
 
 
 class StoreError(Exception):
@@ -29,6 +30,13 @@ class CommitUnknown(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached. Nothing was written by this unit."""
+
+
+class Rejected(StoreError):
+    """The unit failed before its commit, for a reason that nobody foresaw. Nothing was written.
+
+    It may be a bug, one document that cannot be written, or a fault of the store.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +68,7 @@ class Unit(Protocol):
         ...
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         """Return the transactions that have one of the keys or one of the ids."""
         ...
@@ -72,12 +80,16 @@ class Unit(Protocol):
     async def commit(self) -> None:
         """Make all that was read and written certain, on a majority of the store's nodes.
 
+        The first four are certain: no attempt at this unit can take effect any more.
+
         Raises:
             Interrupted: Nothing was written.
             Conflict: An account's revision is no longer what it was, or an id, a sequence or a
                 key is taken, or another unit was faster. Nothing was written.
-            CommitUnknown: It could not be learnt whether the commit happened.
             StoreUnavailable: Nothing was written; the store cannot be reached.
+            Rejected: Nothing was written, for a reason that nobody foresaw.
+            CommitUnknown: It could not be learnt whether the commit happened; it may still happen.
+            Exception: Anything else is to be taken for a CommitUnknown.
         """
         ...
 
@@ -117,29 +129,28 @@ class Store(Protocol):
         ...
 
     def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Transaction]]:
         """Iterate over pages of a user's transactions, by ascending sequence.
+
+        Every step of the iteration reads one page. Its cost depends on the page's length and the
+        number of apps, not on what the user has in other apps. All pages but the last are full.
 
         Args:
             user_id: Whose.
             apps: In which apps; None: in all.
+            after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
         """
         ...
 
     def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[Purchase]]:
-        """Iterate over pages of a user's purchases, by ascending sequence.
-
-        Args:
-            user_id: Whose.
-            apps: In which apps; None: in all.
-        """
+        """Iterate over pages of a user's purchases: as `list_transactions` does."""
         ...
 
-    async def ping(self) -> None:
-        """Return when the store can take writes.
+    async def ping(self) -> ClockReading:
+        """Return the store's time once the store can take writes.
 
         Raises:
             StoreUnavailable: It cannot.

@@ -23,14 +23,21 @@ from credit_server.store.documents import (
 )
 from credit_server.store.failure import StoreMisconfigured
 
-SCHEMA_VERSION = 1
-"""Counts the changes of collections, validators and indexes."""
+SCHEMA_VERSION = 2
+"""Counts the changes of collections, validators and indexes.
+
+1 (release 0.1.0): an idempotency key belonged to a user. 2: it belongs to a user in an app, and the
+lists of some apps have indexes.
+"""
 
 USER_CREDITS = "user_credits"
 CREDIT_TRANSACTIONS = "credit_transactions"
 PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 VERSION = "schema_version"
+
+BY_SEQUENCE = "user_id_sequence"
+BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]  # documents are checked where they are parsed
 
@@ -42,33 +49,41 @@ _DOCUMENTS: dict[str, type[Document]] = {
     VERSION: SchemaVersionDocument,
 }
 
+_LIST_INDEXES = [
+    IndexModel([("user_id", ASCENDING), ("sequence", ASCENDING)], name=BY_SEQUENCE, unique=True),
+    IndexModel(
+        [("user_id", ASCENDING), ("app_id", ASCENDING), ("sequence", ASCENDING)],
+        name=BY_APP_AND_SEQUENCE,
+    ),
+]
+
 _INDEXES: dict[str, list[IndexModel]] = {
     USER_CREDITS: [IndexModel([("user_id", ASCENDING)], name="user_id", unique=True)],
     CREDIT_TRANSACTIONS: [
+        *_LIST_INDEXES,
         IndexModel(
-            [("user_id", ASCENDING), ("sequence", ASCENDING)], name="user_id_sequence", unique=True
-        ),
-        IndexModel(
-            [("user_id", ASCENDING), ("idempotency_key", ASCENDING)],
-            name="user_id_idempotency_key",
+            [("user_id", ASCENDING), ("app_id", ASCENDING), ("idempotency_key", ASCENDING)],
+            name="user_id_app_id_idempotency_key",
             unique=True,
             # Calls without a key have none to be unique, and need no entry.
             partialFilterExpression={"idempotency_key": {"$exists": True}},
         ),
     ],
-    PURCHASES: [
-        IndexModel(
-            [("user_id", ASCENDING), ("sequence", ASCENDING)], name="user_id_sequence", unique=True
-        )
-    ],
+    PURCHASES: _LIST_INDEXES,
     APP_TOTALS: [
         IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
     ],
     VERSION: [],
 }
 
+_OBSOLETE_INDEXES = {
+    # Until 0.1.0. It would reject a key that the user has used in another app.
+    CREDIT_TRANSACTIONS: ["user_id_idempotency_key"],
+}
+
 _VALIDATION = {"validationLevel": "strict", "validationAction": "error"}
 
+_INDEX_NOT_FOUND = 27
 _NAMESPACE_EXISTS = 48
 
 _BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId"}
@@ -77,8 +92,14 @@ _BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId
 async def migrate(database: Database) -> int:
     """Make or bring up to date everything that `verify` asks for. Safe to repeat.
 
+    Every step can be repeated, and the version is written last: a migration that was interrupted
+    starts again where it stopped. An obsolete index is dropped only when the indexes that take its
+    place are built, so that a key is unique at every moment, also while servers of the release
+    before write. Building an index does not block writes.
+
     Args:
-        database: Where.
+        database: Where. Its client needs no limit for the time of an answer: building an index on
+            a large collection takes minutes.
 
     Returns:
         The version that the database has now.
@@ -99,6 +120,12 @@ async def migrate(database: Database) -> int:
             await database.command({"collMod": name, **options})
         if _INDEXES[name]:
             await database[name].create_indexes(_INDEXES[name])
+        for obsolete in _OBSOLETE_INDEXES.get(name, []):
+            try:
+                await database[name].drop_index(obsolete)
+            except OperationFailure as error:
+                if error.code != _INDEX_NOT_FOUND:
+                    raise
     stored = SchemaVersionDocument(version=SCHEMA_VERSION).to_bson()
     await database[VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
     return SCHEMA_VERSION
@@ -140,10 +167,15 @@ async def _index_drift(database: Database, name: str) -> list[str]:
             drift.append(f"the index {wanted['name']} of {name} is missing")
         elif (
             dict(have["key"]) != dict(wanted["key"])
-            or have.get("unique", False) != wanted["unique"]
+            or have.get("unique", False) != wanted.get("unique", False)
             or have.get("partialFilterExpression") != wanted.get("partialFilterExpression")
         ):
             drift.append(f"the index {wanted['name']} of {name} differs")
+    drift.extend(
+        f"the index {obsolete} of {name} is obsolete"
+        for obsolete in _OBSOLETE_INDEXES.get(name, [])
+        if obsolete in present
+    )
     return drift
 
 

@@ -19,7 +19,7 @@ from bson.objectid import ObjectId
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, WriteConcernError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -34,12 +34,14 @@ from credit_server.store.documents import (
 )
 from credit_server.store.failure import translate, translated
 from credit_server.store.port import (
+    AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
+    Rejected,
+    StoreUnavailable,
     Unit,
-    UserKey,
 )
 
 _T = TypeVar("_T")
@@ -115,11 +117,12 @@ class MongoUnit:
         return {account.user_id: account for account in accounts}
 
     async def transactions(
-        self, keys: Collection[UserKey], ids: Collection[str]
+        self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         """Return the transactions that have one of the keys or one of the ids."""
         wanted: list[dict[str, Any]] = [
-            {"user_id": user_id, "idempotency_key": key} for user_id, key in keys
+            {"user_id": user_id, "app_id": app_id, "idempotency_key": key}
+            for user_id, app_id, key in keys
         ]
         if ids:
             wanted.append({"_id": {"$in": [ObjectId(id_) for id_ in ids]}})
@@ -140,7 +143,12 @@ class MongoUnit:
     async def end(self) -> None:
         """Give up what has not been committed."""
         if self._session.in_transaction:
-            await self._run(self._session.abort_transaction)
+            await self._run(self._abort)
+
+    def _abort(self) -> None:
+        # Asked again: where the caller was cancelled, its commit went on before this on the thread.
+        if self._session.in_transaction:
+            self._session.abort_transaction()
 
     async def _run(self, step: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)
@@ -150,9 +158,15 @@ class MongoUnit:
             return list(self._database[collection].find(query, session=self._session))
 
     def _write_and_commit(self) -> None:
-        with translated():
-            for changes in self._changes:
-                self._write(changes)
+        try:
+            with translated():
+                for changes in self._changes:
+                    self._write(changes)
+        except (Conflict, Interrupted, StoreUnavailable):
+            raise
+        except Exception as error:
+            # Nothing has been committed, and nothing will be: the commit was not sent.
+            raise Rejected(f"the write failed ({type(error).__name__}: {error})") from error
         self._commit()
 
     def _write(self, changes: Changes) -> None:
@@ -211,11 +225,19 @@ class MongoUnit:
         return reply
 
     def _commit(self) -> None:
+        """Commit.
+
+        Only the server's own answer makes it certain that the commit did not happen. The driver
+        sends it twice, and labels some errors of its own as transient: the first may have arrived.
+        """
         try:
-            self._session.commit_transaction()  # the driver repeats it once
-        except PyMongoError as error:
+            self._session.commit_transaction()  # the driver sends it again once
+        except WriteConcernError as error:  # committed on the primary, and not yet on a majority
+            raise CommitUnknown(str(error)) from error
+        except OperationFailure as error:
             known = translate(error)
             if isinstance(known, Conflict | Interrupted):
                 raise known from error
-            # Whatever else went wrong, nobody has said that the commit did not happen.
             raise CommitUnknown(str(error)) from error
+        except Exception as error:
+            raise CommitUnknown(f"{type(error).__name__}: {error}") from error

@@ -8,7 +8,15 @@ from credit_server.telemetry.tally import Tally, ValueT
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_CAUSES = ("queue_full", "expected_wait", "deadline", "calls", "loop_lag", "stopping")
+_CAUSES = (
+    "queue_full",
+    "expected_wait",
+    "deadline",
+    "calls",
+    "loop_lag",
+    "clock_skewed",
+    "stopping",
+)
 
 
 class CommitMetrics:
@@ -42,7 +50,7 @@ class CommitMetrics:
         )
         self._shed = Tally(
             "credit_shed",
-            "Calls that were refused because the server had too much to do.",
+            "Calls that were refused unread: too much to do, a skewed clock, or a shutdown.",
             "cause",
             registry,
         )

@@ -1,4 +1,4 @@
-"""Keeps the health service true: whether the store takes writes."""
+"""Keeps the health service true: whether the store takes writes, and the clocks agree."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 from grpclib.health.check import ServiceStatus
 
+from credit_server.commit import Clock, ClockSkewed
 from credit_server.store.port import Store
 
 log = structlog.get_logger("credit_server")
@@ -26,6 +27,8 @@ class HealthWatch:
     The store is asked at most `interval_seconds` after its last answer, and has `timeout_seconds`
     to answer: so the status is wrong for no longer than both together. One silence is enough: the
     driver has looked for another primary by then, and who probes us has patience of its own.
+
+    Each answer holds the store's time, with which this machine's clock is compared.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class HealthWatch:
         store: Store,
         status: ServiceStatus,
         watcher: StoreWatcher,
+        clock: Clock,
         *,
         interval_seconds: float,
         timeout_seconds: float,
@@ -43,20 +47,32 @@ class HealthWatch:
             store: What is watched.
             status: Where the health service finds what to tell.
             watcher: Is told of every answer.
+            clock: Receives the store's time, and is what writes take their time from.
             interval_seconds: How long to wait after an answer.
             timeout_seconds: How long to wait for an answer.
         """
         self._store = store
         self._status = status
         self._watcher = watcher
+        self._clock = clock
+        self._away = False
+        self._skewed = False
         self._interval_seconds = interval_seconds
         self._timeout_seconds = timeout_seconds
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            self._tell(await self._ask())
+            await self.look()
             await asyncio.sleep(self._interval_seconds)
+
+    async def look(self) -> None:
+        """Ask once, and set the status."""
+        away = await self._ask()
+        self._log_store(away)
+        skew = self._skew()
+        self._log_clock(skew)
+        self._status.set(away is None and skew is None)
 
     async def _ask(self) -> Exception | None:
         """Return why the store takes no writes, or None if it does."""
@@ -64,16 +80,35 @@ class HealthWatch:
         reason: Exception | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._store.ping()
+                self._clock.compare(await self._store.ping())
         except Exception as error:  # noqa: BLE001 - whatever it is, the store did not say it is well
             reason = error
         self._watcher.asked(healthy=reason is None, seconds=time.perf_counter() - began)
         return reason
 
-    def _tell(self, reason: Exception | None) -> None:
-        was_healthy = bool(self._status.__status__())
-        if reason is None and not was_healthy:
+    def _skew(self) -> ClockSkewed | None:
+        """Return why the clocks do not agree, or None if they may."""
+        try:
+            self._clock.now()
+        except ClockSkewed as skew:
+            return skew
+        return None
+
+    def _log_store(self, reason: Exception | None) -> None:
+        if reason is None and self._away:
             log.info("the store is back")
-        elif reason is not None and was_healthy:
+        elif reason is not None and not self._away:
             log.warning("the store is away", error=str(reason) or type(reason).__name__)
-        self._status.set(reason is None)
+        self._away = reason is not None
+
+    def _log_clock(self, skew: ClockSkewed | None) -> None:
+        if skew is None and self._skewed:
+            log.info("the clocks of this machine and the store agree again: writes are accepted")
+        elif skew is not None and not self._skewed:
+            log.error(
+                "the clocks of this machine and the store differ: writes are refused until they"
+                " agree; keep the time of both machines with NTP",
+                skew_seconds=round(skew.skew_seconds, 3),
+                limit_seconds=skew.limit_seconds,
+            )
+        self._skewed = skew is not None

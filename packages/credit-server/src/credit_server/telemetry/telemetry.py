@@ -11,6 +11,7 @@ from credit_server.telemetry.batch_spans import BatchSpans
 from credit_server.telemetry.call_metrics import CallMetrics
 from credit_server.telemetry.call_spans import CallSpans
 from credit_server.telemetry.call_telemetry import CallTelemetry
+from credit_server.telemetry.certificate_metrics import CertificateMetrics
 from credit_server.telemetry.commit_metrics import CommitMetrics
 from credit_server.telemetry.commit_telemetry import CommitTelemetry
 from credit_server.telemetry.connection_metrics import ConnectionMetrics
@@ -31,6 +32,7 @@ class Telemetry:
         connections: Observes connections.
         store: Observes the store's health.
         process: Observes the process.
+        certificates: Observes certificates that end.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Telemetry:
         self.connections = ConnectionMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
+        self.certificates = CertificateMetrics(self.registry)
 
     def calls(
         self, services: Iterable[IServable], *, server_address: str, server_port: int

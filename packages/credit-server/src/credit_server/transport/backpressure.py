@@ -12,6 +12,8 @@ from typing import Protocol
 
 import structlog
 
+from credit_server.transport.timer import Timers
+
 log = structlog.get_logger("credit_server.connections")
 
 _ROUND_SECONDS = 0.25
@@ -48,6 +50,7 @@ class Backpressure:
         *,
         streams_max: int,
         overdue: Callable[[], bool] = lambda: False,
+        timers: Timers | None = None,
     ) -> None:
         """Prepare; nothing is rationed yet.
 
@@ -57,8 +60,10 @@ class Backpressure:
                 Each may have one, however many there are.
             overdue: Says whether calls that are taken in have to wait too long. A slow store has
                 its callers time out in a queue that is not long enough for refusals.
+            timers: Starts the timer that ends a round; None: its bugs are only logged.
         """
         self._overdue = overdue
+        self._timers = timers or Timers()
         self._connections = connections
         self._streams_max = streams_max
         self._ration = float(streams_max)
@@ -114,7 +119,7 @@ class Backpressure:
     def _begin_round(self) -> None:
         self._refused = False
         # Before all else: a round that is not ended would hold clients back for ever.
-        self._timer = asyncio.get_running_loop().call_later(_ROUND_SECONDS, self.end_round)
+        self._timer = self._timers.later(_ROUND_SECONDS, "the rationing of streams", self.end_round)
         busy = sum(connection.pressing > 0 for connection in self._connections)
         self._give(max(1, int(self._ration) // max(1, busy)))
 

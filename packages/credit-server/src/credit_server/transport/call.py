@@ -5,8 +5,9 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from credit_models.codec import WireError
@@ -20,18 +21,37 @@ from grpclib.metadata import (
 )
 from grpclib.protocol import Connection
 from grpclib.server import Stream
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
 from credit_server.identity import Identity
+from credit_server.transport import refusal
 from credit_server.transport.compression import ACCEPTED, inflate
+from credit_server.transport.network import network_of
 from credit_server.transport.observer import UNOBSERVED, CallObservation
+from credit_server.transport.peer import ServerPeer
 from credit_server.transport.stream import server_stream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The HTTP answer to a request that is not gRPC.
+
+    Attributes:
+        status: The HTTP status.
+        reason: Why, for a person to read.
+        headers: Further headers.
+    """
+
+    status: str
+    reason: str
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class Call(Stream[Received, Sent]):
@@ -66,15 +86,17 @@ class Call(Stream[Received, Sent]):
 
     @property
     def host(self) -> str:
-        """The peer's address; empty where the connection has none."""
-        address = self.peer.addr()
-        return "" if address is None else address[0]
+        """What counts as one peer for limits: see `ServerPeer.address`."""
+        return self._server_peer.address
 
     @property
     def peer_name(self) -> str:
-        """The peer's address and port, for the log."""
-        address = self.peer.addr()
-        return "" if address is None else f"{address[0]}:{address[1]}"
+        """The peer, for the log: see `ServerPeer.name`."""
+        return self._server_peer.name
+
+    @property
+    def _server_peer(self) -> ServerPeer:
+        return server_stream(self._stream).connection.get_peer()
 
     # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
     @property
@@ -85,6 +107,11 @@ class Call(Stream[Received, Sent]):
         """
         found: Mapping[str, Any] | None = self.peer._transport.get_extra_info("peercert")  # noqa: SLF001
         return found or None
+
+    @property
+    def too_long(self) -> str:
+        """Why the headers of the request are too long; empty: they are not."""
+        return server_stream(self._stream).too_long
 
     @property
     def open(self) -> bool:
@@ -101,9 +128,17 @@ class Call(Stream[Received, Sent]):
         """How long the call has until its deadline; None where it has none."""
         return None if self.deadline is None else self.deadline.time_remaining()
 
+    @property
+    def caller(self) -> str:
+        """Name who makes the call, as what is shared between callers counts them.
+
+        Without identities the address is all that tells one caller from another.
+        """
+        return self.holder or f"address {network_of(self.host)}"
+
     def place(self) -> AbstractAsyncContextManager[None]:
-        """Wait for one of the connection's places for lists: see `ServerStream.place`."""
-        return server_stream(self._stream).place()
+        """Wait for one of the caller's places for lists: see `ServerStream.place`."""
+        return server_stream(self._stream).place(self.caller)
 
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.
@@ -141,17 +176,15 @@ class Call(Stream[Received, Sent]):
         encoded = self._codec.encode(message, self._send_type)
         data = _FRAME.pack(0, len(encoded)) + encoded
         stream = self._stream
-        http = stream._h2_connection  # noqa: SLF001 - grpclib writes after each frame
         await stream.connection.write_ready.wait()
-        if stream.id is None or stream.id not in http.streams:
-            raise StreamClosedError(stream.id or 0)
-        if len(data) > min(http.local_flow_control_window(stream.id), http.max_outbound_frame_size):
+        http, stream_id = self._http()
+        if len(data) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
             await self.send_message(message)
             return
-        http.send_headers(stream.id, self._headers())
-        http.send_data(stream.id, data)
+        http.send_headers(stream_id, self._headers())
+        http.send_data(stream_id, data)
         http.send_headers(
-            stream.id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
+            stream_id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
         )
         self.flush_soon(stream.connection)
         stream.connection.headers_send_process()
@@ -219,18 +252,56 @@ class Call(Stream[Received, Sent]):
         if status is not Status.OK:
             self._stop_client()
 
-    async def reject(self, headers: list[tuple[str, str]]) -> None:
-        """Answer a request that is not gRPC in plain HTTP."""
-        headers = [*headers, ("x-request-id", self.request_id)]
-        await self._stream.send_headers(headers, end_stream=True)
-        self.outcome = f"HTTP {dict(headers)[':status']}"
+    async def reject(self, rejection: Rejection, *, body: bool) -> None:
+        """Answer a request that is not gRPC in plain HTTP.
+
+        The reason is in the headers too, as a status of gRPC. The body is left out where the client
+        does not take it at once: the call must not wait for it.
+
+        Args:
+            rejection: The answer.
+            body: Whether the answer may have a body.
+        """
+        headers = [
+            (":status", rejection.status),
+            *rejection.headers,
+            ("grpc-status", str(Status.INTERNAL.value)),
+            ("grpc-message", encode_grpc_message(rejection.reason)),
+            ("x-request-id", self.request_id),
+        ]
+        text = f"{rejection.reason}\n".encode() if body else b""
+        stream = self._stream
+        await stream.connection.write_ready.wait()
+        http, stream_id = self._http()
+        if len(text) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
+            text = b""
+        if text:
+            headers += [("content-type", "text/plain"), ("content-length", str(len(text)))]
+        http.send_headers(stream_id, headers, end_stream=not text)
+        if text:
+            http.send_data(stream_id, text, end_stream=True)
+        self.outcome = f"HTTP {rejection.status}"
         self._stop_client()
+        stream.connection.flush()
 
     def turn_away(self) -> None:
         """End the call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
         self.outcome = Status.RESOURCE_EXHAUSTED.name
         if self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _http(self) -> tuple[H2Connection, int]:
+        """Return what several frames are written to at once, and the stream's number.
+
+        grpclib writes to the socket after each frame.
+
+        Raises:
+            StreamClosedError: The stream is gone.
+        """
+        http, stream_id = self._stream._h2_connection, self._stream.id  # noqa: SLF001
+        if stream_id is None or stream_id not in http.streams:
+            raise StreamClosedError(stream_id or 0)
+        return http, stream_id
 
     def _stop_client(self) -> None:
         """Tell a client that is still sending to stop."""
@@ -265,6 +336,8 @@ class Call(Stream[Received, Sent]):
         try:
             message = cast(Received, self._codec.decode(data, self._recv_type))
         except WireError as error:
+            if error.violations:
+                raise refusal.invalid(error.violations) from None
             raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
         self.observation.message_received()
         return message

@@ -16,8 +16,14 @@ from credit_models import Receipt as ReceiptMessage
 from credit_server.ledger import Account, Add, Kind, Purchase, Receipt, Transaction, Use
 
 
-def add_from_message(request: CreditRequest, transaction_id: str) -> Add:
-    """Translate what `AddCredits` takes."""
+def add_from_message(request: CreditRequest, transaction_id: str, credits_max: int) -> Add:
+    """Translate what `AddCredits` takes.
+
+    Args:
+        request: What came.
+        transaction_id: The id of the transaction that it may make.
+        credits_max: The most credits that the caller may add in one call.
+    """
     return Add(
         user_id=request.user_id,
         app_id=request.app_id,
@@ -25,6 +31,7 @@ def add_from_message(request: CreditRequest, transaction_id: str) -> Add:
         created_by=request.created_by,
         key=request.idempotency_key,
         transaction_id=transaction_id,
+        credits_max=credits_max,
     )
 
 
@@ -84,6 +91,7 @@ def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
         created_at=purchase.created_at,
         created_by=purchase.created_by,
         transaction_id=purchase.transaction_id,
+        sequence=purchase.sequence,
     )
 
 

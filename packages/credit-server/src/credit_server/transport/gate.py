@@ -1,6 +1,5 @@
 """Says whether calls are taken in, from their headers alone, and counts those that run."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import structlog
 from credit_models.scopes import METHOD_SCOPES
 
 from credit_server.commit.pressure import Pressure
+from credit_server.transport.timer import Timers
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -19,7 +19,6 @@ WRITES = frozenset(path for path, scope in METHOD_SCOPES.items() if scope != "cr
 
 _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
-_RETRY_STOPPING_SECONDS = 1.0
 _LOG_SECONDS = 1.0
 
 
@@ -40,9 +39,8 @@ class Gate:
     been read but its headers, when too many run or the event loop is behind with its work.
 
     Attributes:
-        stopping: Whether the server is shutting down and takes in nothing more.
-        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, `stopping`, or what
-            the way in for writes says.
+        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, or what the way in
+            for writes says.
     """
 
     def __init__(
@@ -52,6 +50,7 @@ class Gate:
         loop_lag_seconds_max: float,
         writes: Writes | None = None,
         on_overload: Callable[[bool], None] = lambda _: None,
+        timers: Timers | None = None,
     ) -> None:
         """Open the gate.
 
@@ -61,19 +60,17 @@ class Gate:
             writes: Knows how long writes wait; None where nobody does.
             on_overload: Is told of every call that is refused because of the load, and whether its
                 client knew its latest limits.
+            timers: Starts the timer that measures the event loop; None: its bugs are only logged.
         """
         self._writes = writes
         self._on_overload = on_overload
-        self.stopping = False
         self.shed_total: Counter[str] = Counter()
         self._calls_max = calls_max
-        self._lag = LoopLag()
+        self._lag = LoopLag(timers)
         self._lag_seconds_max = loop_lag_seconds_max
         self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
         self._running = 0
         self._writing = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._logged_at = -_LOG_SECONDS
         self._unlogged = 0
 
@@ -83,8 +80,6 @@ class Gate:
 
     def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
-        if self.stopping:
-            return "stopping"
         if self._running >= self._calls_max:
             return "calls"
         if self._lag.seconds() > self._lag_seconds_max:
@@ -106,8 +101,6 @@ class Gate:
         if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
             log.warning("calls are refused", cause=cause, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
-        if cause == "stopping":
-            return self._pressure.refused(_RETRY_STOPPING_SECONDS)
         self._on_overload(informed)
         return self._pressure.refused(_RETRY_SECONDS)
 
@@ -118,7 +111,6 @@ class Gate:
         """
         self._running += 1
         self._writing += path in WRITES
-        self._idle.clear()
         self._pressure.admitted()
         self._lag.watch()
 
@@ -126,12 +118,6 @@ class Gate:
         """Count a call that has ended."""
         self._running -= 1
         self._writing -= path in WRITES
-        if not self._running:
-            self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Return when no call runs."""
-        await self._idle.wait()
 
 
 class LoopLag:
@@ -141,7 +127,8 @@ class LoopLag:
     have come, so that an idle server sleeps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timers: Timers | None = None) -> None:
+        self._timers = timers or Timers()
         self._due: float | None = None
         self._beaten_at = 0.0
         self._last = 0.0
@@ -154,7 +141,7 @@ class LoopLag:
             if now - self._beaten_at > 2 * _BEAT_SECONDS:
                 self._last = 0.0  # it is from before a quiet time
             self._due = now + _BEAT_SECONDS
-            asyncio.get_running_loop().call_later(_BEAT_SECONDS, self._beat)
+            self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
 
     def seconds(self) -> float:
         """Return how late the loop is, or was at the latest beat; 0 where nothing measures it."""

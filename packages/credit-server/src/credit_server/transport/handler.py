@@ -24,9 +24,9 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport import refusal
 from credit_server.transport.access import Access
-from credit_server.transport.call import Call
+from credit_server.transport.call import Call, Rejection
 from credit_server.transport.frames import ServerFrames
-from credit_server.transport.gate import Gate
+from credit_server.transport.gate import WRITES, Gate
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = structlog.get_logger("credit_server.calls")
@@ -40,6 +40,7 @@ _NAME_CHARACTERS_MAX = 64
 _ASCII_VALUE = bytes(range(0x20, 0x7F))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
+_PATH = re.compile(r"/[^/]+/[^/]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +73,8 @@ class CallHandler(Handler):
     Attributes:
         lasting: How many calls are open that may last for long: lists, and all of gRPC's own
             services.
+        awaited: How many calls are open that a drain waits for: all but those of gRPC's own
+            services.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class CallHandler(Handler):
         self._access = access
         self._observer = observer
         self._flushing = False
-        self.lasting = 0
+        self.lasting = self.awaited = 0
+        self._cutting_off = False
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what was written once all that is ready now has been written.
@@ -112,7 +116,7 @@ class CallHandler(Handler):
         self.__gc_step__()
         fields = _fields(headers)
         path = fields.get(":path", "")
-        # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
+        # gRPC's own services have calls that never end (health's Watch): no drain waits for them.
         # They are answered whatever the load: an orchestrator kills who does not tell its health.
         counted = not self._is_standard(path)
         if counted:
@@ -122,11 +126,12 @@ class CallHandler(Handler):
                 release_stream()
                 return
             self._gate.enter(path)
+            self.awaited += 1
         task = self.loop.create_task(self._serve(stream, headers, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: release_stream())
         if counted:
-            task.add_done_callback(lambda _: self._gate.leave(path))
+            task.add_done_callback(lambda _: self._left(path))
+        task.add_done_callback(lambda _: release_stream())
         method = self.mapping.get(path, _NO_METHOD)
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
@@ -136,6 +141,10 @@ class CallHandler(Handler):
     def _is_standard(self, path: str) -> bool:
         """Say whether a call is for one of gRPC's own services, as far as they are served."""
         return path.startswith("/grpc.") and path in self.mapping
+
+    def _left(self, path: str) -> None:
+        self._gate.leave(path)
+        self.awaited -= 1
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:
         self.lasting -= 1
@@ -152,7 +161,7 @@ class CallHandler(Handler):
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
+        headers = refusal.shed_headers(seconds)
         http.send_headers(
             stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True
         )
@@ -161,7 +170,7 @@ class CallHandler(Handler):
         self.flush_soon(stream.connection)
 
     def cancel(self, stream: H2Stream) -> None:
-        """End a call that its client has reset, or that outlives the server's grace.
+        """End a call that its client has reset, or that outlives its connection.
 
         Both may come to the same call, where grpclib's own would raise.
         """
@@ -169,6 +178,11 @@ class CallHandler(Handler):
         if task is not None:
             task.cancel()
             self._cancelled.add(task)
+
+    def cut_off(self, stream: H2Stream) -> None:
+        """End a call that outlives its connection's grace, and answer it as UNAVAILABLE."""
+        self._cutting_off = True
+        self.cancel(stream)
 
     async def _serve(self, stream: H2Stream, headers: Headers, fields: Mapping[str, str]) -> None:
         """Serve one call and log it; nothing but a cancellation comes out of it."""
@@ -179,8 +193,8 @@ class CallHandler(Handler):
             await self._answer(call, headers, fields)
         except asyncio.CancelledError as cancelled:
             error = cancelled
-            # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and call.open and call.writable:
+            # A client that does not read would keep the answer, and the drain, waiting.
+            if self._cutting_off and call.open and call.writable:
                 await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
@@ -230,10 +244,16 @@ class CallHandler(Handler):
             rejection = _rejection(fields)
             if rejection is not None:
                 if call.writable:
-                    await call.reject(rejection)
+                    await call.reject(rejection, body=fields.get(":method") != "HEAD")
                 else:
                     call.turn_away()
                 return
+            _check_te(fields)
+            if call.too_long:
+                raise GRPCError(
+                    Status.RESOURCE_EXHAUSTED,
+                    f"{call.too_long}; no change was made: send less metadata",
+                )
             _check_values(headers)
             method = self.mapping.get(call.path)
             call.deadline = self._deadline(fields, method or _NO_METHOD)
@@ -242,7 +262,12 @@ class CallHandler(Handler):
             if call.identity is not None:
                 structlog.contextvars.bind_contextvars(identity=call.identity.name)
             if method is None:  # only now: who is nobody learns no paths
-                raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+                raise GRPCError(
+                    Status.UNIMPLEMENTED,
+                    "there is no such method"
+                    if _PATH.fullmatch(call.path)
+                    else "the path is not /package.Service/Method",
+                )
             await _within(call.deadline, method, call)
         except GRPCError as error:
             if let_in or call.writable:
@@ -291,7 +316,7 @@ async def _within(
             await method.func(call)
     except TimeoutError:
         if limit.expired() or deadline.time_remaining() <= 0:
-            raise GRPCError(Status.DEADLINE_EXCEEDED, "the deadline has passed") from None
+            raise refusal.deadline_exceeded(write=call.path in WRITES) from None
         raise
 
 
@@ -352,28 +377,45 @@ def _timeout_seconds(fields: Mapping[str, str]) -> float | None:
     return decode_timeout(timeout)
 
 
-def _rejection(fields: Mapping[str, str]) -> Headers | None:
+def _rejection(fields: Mapping[str, str]) -> Rejection | None:
     """Return the HTTP answer to a request that is not gRPC, or None if it is.
 
-    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md.
+    As grpc-java does: an HTTP status, with the reason in the body and in `grpc-message`.
     """
     if fields.get(":method") != "POST":
-        return [(":status", "405"), ("allow", "POST")]
-    if fields.get("content-type") not in _CONTENT_TYPES:
-        return [(":status", "415")]
-    if fields.get("te") != "trailers":
-        return [(":status", "400")]
+        return Rejection("405", "a gRPC call is made with POST", [("allow", "POST")])
+    # RFC 9110, section 8.3.1: case does not matter in a media type, and parameters may follow it.
+    media_type = fields.get("content-type", "").partition(";")[0].rstrip().lower()
+    if media_type not in _CONTENT_TYPES:
+        return Rejection(
+            "415",
+            "the content-type is neither application/grpc nor application/grpc+proto, and nothing"
+            " else is served here",
+        )
     return None
 
 
-def _status(outcome: str) -> Status:
-    """Say what a client makes of a call's outcome.
+def _check_te(fields: Mapping[str, str]) -> None:
+    """Refuse a call behind a proxy that may drop trailers, and the answer's status with them.
 
-    See https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md. A call that was
-    not answered had nobody left to answer.
+    PROTOCOL-HTTP2.md demands the header. grpcio and grpc-java on OkHttp refuse such a call too;
+    grpc-go and grpc-java on Netty serve it.
+    """
+    if fields.get("te", "").lower() != "trailers":
+        raise GRPCError(
+            Status.INTERNAL,
+            "the request has no header te: trailers, so that a proxy on the way may drop the"
+            " answer's status; no change was made",
+        )
+
+
+def _status(outcome: str) -> Status:
+    """Return the status that a client gets from a call's outcome.
+
+    A call that was not answered had no client left to answer.
     """
     if outcome.startswith("HTTP "):
-        return Status.INTERNAL if outcome == "HTTP 400" else Status.UNKNOWN
+        return Status.INTERNAL
     return Status[outcome] if outcome else Status.CANCELLED
 
 
@@ -381,13 +423,12 @@ def _log_call(
     path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
 ) -> None:
     unanswered = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "GONE"
-    peer = call.peer.addr()
     fields = {
         "method": path,
         "status": call.outcome or unanswered,
         "milliseconds": round(seconds * 1000, 3),
         "request_id": call.request_id,
-        "peer": None if peer is None else f"{peer[0]}:{peer[1]}",
+        "peer": call.peer_name or None,
     }
     # Writing to a client that has gone, or has given up the call, is no fault of anybody's.
     gone = isinstance(error, H2ProtocolError) and not call.outcome

@@ -1,21 +1,102 @@
-"""Writes the headers of answers, as HPACK literals that nothing remembers.
+"""Reads the header blocks of requests, and writes those of answers.
 
-hpack's own encoder looks every header up in its tables, remembers it and writes it in Huffman's
-code, all in Python. Most of an answer's headers are new each time (a request id, a receipt): they
-fill the tables with what never comes again. It took an eighth of the processor at full load.
+Answers are written as HPACK literals that nothing remembers. hpack's own encoder looks every header
+up in its tables, remembers it and writes it in Huffman's code, all in Python. Most of an answer's
+headers are new each time (a request id, a receipt): they fill the tables with what never comes
+again. It took an eighth of the processor at full load.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from hpack import Encoder
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from hpack import Decoder, Encoder, HeaderTuple, OversizedHeaderListError
+from hpack.exceptions import HPACKError
 from hpack.hpack import encode_integer
 
 Header = tuple[bytes, ...]
+
+DECODED_FACTOR = 4
+"""How many times the limit on a header list is still decoded, to reject its call alone."""
+_ENTRY_BYTES = 32
+"""What each header counts beyond its name and value: RFC 9113, section 6.5.2."""
+_BLANKS = b" \t"
+_KEPT_NAMES = (
+    *(b":method", b":scheme", b":path", b":authority"),
+    *(b"te", b"content-type", b"user-agent", b"x-request-id"),
+)
+_KEPT_BYTES = 256
+"""What is left of a value in a list that is too long: enough for the answer and the log."""
 
 # RFC 7541, section 6.1 and appendix A: entry 8 of the static table.
 _INDEXED = {(b":status", b"200"): b"\x88"}
 # Section 6.2.2: a literal header field without indexing, with a new name.
 _LITERAL = b"\x00"
+
+
+class CompressionError(ProtocolError):
+    """A header block is not HPACK, so no later block can be read: RFC 9113, section 4.3."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+class HeaderDecoder(Decoder):
+    """Takes the place of hpack's decoder in an h2 connection.
+
+    Attributes:
+        list_bytes: The size of the latest header list.
+        list_bytes_max: The longest list that is returned as it came. Of a longer one, the few
+            headers that an answer needs are returned. A list of more than `DECODED_FACTOR` times
+            as many bytes is an error of the connection: to read it costs too much, and without
+            reading it HPACK's state is lost.
+    """
+
+    def __init__(self, list_bytes_max: int) -> None:
+        super().__init__(DECODED_FACTOR * list_bytes_max)
+        self.list_bytes = 0
+        self.list_bytes_max = list_bytes_max
+
+    def decode(self, data: bytes, raw: bool = False) -> Sequence[HeaderTuple]:
+        """Read a header block.
+
+        White space around values is removed, as gRPC allows (PROTOCOL-HTTP2.md, ASCII-Value): to
+        h2 it makes the request malformed. Pseudo-headers keep theirs, and are malformed with it.
+
+        Args:
+            data: The block.
+            raw: Ignored: names and values are bytes, as h2 asks for them.
+
+        Raises:
+            OversizedHeaderListError: The list is far too long.
+            CompressionError: The block is not HPACK.
+        """
+        try:
+            headers = list(super().decode(data, raw=True))
+        except OversizedHeaderListError:
+            raise
+        except (HPACKError, IndexError, TypeError, ValueError) as error:
+            raise CompressionError("a header block is not HPACK") from error
+        size, blank = len(headers) * _ENTRY_BYTES, False
+        for name, value in headers:
+            size += len(name) + len(value)
+            if value and (value[0] in _BLANKS or value[-1] in _BLANKS):
+                blank = True
+        self.list_bytes = size
+        if size > self.list_bytes_max:
+            headers = _kept(headers)
+        return [_stripped(header) for header in headers] if blank else headers
+
+
+def _kept(headers: Iterable[HeaderTuple]) -> list[HeaderTuple]:
+    found = dict(headers)
+    return [HeaderTuple(name, found[name][:_KEPT_BYTES]) for name in _KEPT_NAMES if name in found]
+
+
+def _stripped(header: HeaderTuple) -> HeaderTuple:
+    name, value = header
+    if name.startswith(b":"):
+        return header
+    return header.__class__(name, value.strip(_BLANKS))
 
 
 class LiteralEncoder(Encoder):

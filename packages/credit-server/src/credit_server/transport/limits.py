@@ -20,8 +20,10 @@ class ConnectionLimits:
         stalled_seconds: How long a peer may refuse what the server has to send.
         closing_seconds: How long a peer has to read why its connection is closed.
         streams_max: Calls that may be open at once on a connection.
-        lists_max: Of these, the lists that run at once; others wait until one has ended.
-        header_bytes_max: The headers of a call, as written and as decoded (RFC 9113, 6.5.2).
+        lists_max: Of these, the lists of one caller that run at once; its others wait until one
+            has ended.
+        header_bytes_max: The headers of a call, as decoded (RFC 9113, section 6.5.2). More rejects
+            the call; four times as much, as written or as decoded, ends the connection.
         stream_window_bytes: Bytes of a request that may be unread, from 65,535.
         connection_window_bytes: Bytes of all requests that may be unread, from 65,535.
         request_bytes_max: Bytes of requests that a connection's open calls may hold.

@@ -1,11 +1,9 @@
 """In which apps, and in whose name, a call acts: what its message asks, against its identity."""
 
-from dataclasses import replace
-
 from credit_models import AppId, CreditRequest, PurchaseRequest
 
 from credit_server.identity import Identity
-from credit_server.ledger import Account, KeyReused, Refusal
+from credit_server.ledger import Account
 from credit_server.transport import refusal
 
 
@@ -29,6 +27,18 @@ def check_actor(identity: Identity | None, request: CreditRequest | PurchaseRequ
         raise refusal.actor_not_allowed(request.created_by)
 
 
+def add_limit(identity: Identity | None, app_id: int, *, credits_max: int) -> int:
+    """Return the most credits that a caller may add in one call.
+
+    Args:
+        identity: Who calls; None: identities are not known.
+        app_id: In which app.
+        credits_max: The server's own limit, 1 to 2**32 - 1.
+    """
+    limit = None if identity is None else identity.add_limits.of(app_id)
+    return credits_max if limit is None else min(limit, credits_max)
+
+
 def apps_of(identity: Identity | None) -> frozenset[int] | None:
     """Return the apps that are shown to an identity; None: all."""
     return None if identity is None else identity.apps
@@ -45,14 +55,3 @@ def visible_account(account: Account, identity: Identity | None) -> Account:
         return account
     balances = {app: balance for app, balance in account.balances.items() if app in apps}
     return Account(user_id=account.user_id, id=account.id if balances else "", balances=balances)
-
-
-def visible_refusal(refused: Refusal, identity: Identity | None) -> Refusal:
-    """Return what of a refusal is shown to an identity.
-
-    A key belongs to a user, and so may have been used in another app: how that request differs
-    beyond its app is nobody's business here.
-    """
-    if apps_of(identity) is not None and isinstance(refused, KeyReused) and refused.other_app:
-        return replace(refused, fields=("app_id",))
-    return refused

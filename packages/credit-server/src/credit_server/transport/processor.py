@@ -4,10 +4,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpclib.protocol import EventsProcessor, Stream
-from h2.events import DataReceived, RequestReceived, StreamReset, WindowUpdated
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    PingAckReceived,
+    RequestReceived,
+    StreamReset,
+    WindowUpdated,
+)
 from h2.events import Event as H2Event
 
-from credit_server.transport.frames import RequestRefused
+from credit_server.transport.frames import LongRequest, RequestRefused
 from credit_server.transport.stream import server_stream
 
 if TYPE_CHECKING:  # the connection imports this module
@@ -19,6 +26,7 @@ class ServerProcessor(EventsProcessor):
 
     def __init__(self, protocol: "ServerProtocol") -> None:
         super().__init__(protocol.handler, protocol.connection)
+        self.processors[LongRequest] = self.process_long_request
         self._protocol = protocol
         self._request_bytes = 0
 
@@ -34,6 +42,13 @@ class ServerProcessor(EventsProcessor):
         elif type(event) in getattr(self, "processors", ()):
             super().process(event)
 
+    def process_long_request(self, event: LongRequest) -> None:
+        """Begin a call that is rejected for its long headers."""
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        server_stream(stream).too_long = event.reason
+        release_stream = self.register(stream)
+        self.handler.accept(stream, event.headers, release_stream)  # type: ignore[arg-type] # as grpclib's own
+
     def register(self, stream: Stream) -> Callable[[], None]:
         """Count a call in; returns what counts it out."""
         release = super().register(stream)
@@ -41,8 +56,7 @@ class ServerProcessor(EventsProcessor):
         def release_and_count() -> None:
             release()
             self._request_bytes -= stream.data_received
-            if not self.streams:
-                self._protocol.calls_ended()
+            self._protocol.call_ended()
 
         return release_and_count
 
@@ -58,6 +72,15 @@ class ServerProcessor(EventsProcessor):
             self._request_bytes += len(event.data)
             if self._request_bytes > self._protocol.request_bytes_max:
                 self._protocol.end_call(stream, "the connection's requests are too long")
+
+    def process_ping_ack_received(self, event: PingAckReceived) -> None:
+        """Note that the client has read all that was sent before the PING."""
+        super().process_ping_ack_received(event)
+        self._protocol.ping_acknowledged(event.ping_data)
+
+    def process_connection_terminated(self, event: ConnectionTerminated) -> None:
+        """Note that the client leaves; grpclib would end its calls."""
+        self._protocol.client_leaves()
 
     def process_window_updated(self, event: WindowUpdated) -> None:
         """Let streams send on."""

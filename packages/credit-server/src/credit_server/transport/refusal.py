@@ -13,10 +13,12 @@ from credit_models.status import StatusDetailsCodec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import encode_bin_value, encode_grpc_message
 
 from credit_server.commit import (
+    ClockSkewed,
     CommitError,
     NotCommitted,
     Overloaded,
@@ -25,6 +27,7 @@ from credit_server.commit import (
 )
 from credit_server.ledger import (
     BalanceOverflow,
+    CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
     Refusal,
@@ -38,7 +41,13 @@ _RETRY_STEP_SECONDS = 0.05
 _RETRY_RUNNING_SECONDS = 0.25
 _RETRY_STORE_SECONDS = 1.0
 """A replica set takes some seconds to elect a primary, and a server to be replaced."""
+_RETRY_CLOCK_SECONDS = 5.0
+"""Clocks are set by an operator, or by NTP within minutes; another server may be sound."""
 _STOPPING = "the server is shutting down"
+_MAY_HAVE = (
+    "a write may or may not have taken effect, or may still take effect: retry it with the same"
+    " idempotency key, and it takes effect once"
+)
 
 
 def unauthenticated(sentence: str) -> GRPCError:
@@ -116,8 +125,15 @@ def refused(refusal: Refusal) -> GRPCError:
         case KeyReused(fields=fields):
             return _error(
                 ErrorReason.IDEMPOTENCY_KEY_REUSED,
-                f"the idempotency key was used for a request with another {', '.join(fields)}",
+                f"the idempotency key was used in this app for a request with another"
+                f" {', '.join(fields)}; no change was made",
                 {"fields": ",".join(fields)},
+            )
+        case CreditsLimitExceeded(credits=added, limit=limit):
+            return _error(
+                ErrorReason.CREDITS_LIMIT_EXCEEDED,
+                f"the request adds {added} credits and one call may add {limit}; nothing was added",
+                {"credits": str(added), "limit": str(limit)},
             )
         case InsufficientCredits(available=available, required=required):
             return _error(
@@ -161,18 +177,30 @@ def unavailable(error: CommitError | StoreError) -> GRPCError:
             return _overloaded("more writes are waiting than can be answered in time", seconds)
         case Stopping():
             return _overloaded(_STOPPING, _RETRY_STORE_SECONDS)
+        case ClockSkewed(skew_seconds=skew, limit_seconds=limit):
+            skew_milliseconds, limit_milliseconds = ceil(skew * 1000), ceil(limit * 1000)
+            return _error(
+                ErrorReason.CLOCK_SKEWED,
+                f"the clocks of the server and its store differ by {skew_milliseconds} ms or more,"
+                f" and {limit_milliseconds} ms are allowed; no change was made: retry, at another"
+                " server if there is one",
+                {
+                    "skew_milliseconds": str(skew_milliseconds),
+                    "limit_milliseconds": str(limit_milliseconds),
+                },
+                _retry_in(_RETRY_CLOCK_SECONDS),
+            )
         case ResultUnknown():
             return _error(
                 ErrorReason.STORE_UNAVAILABLE,
-                "the store did not settle the write in time; it may have happened:"
-                " send it again with the same idempotency key",
+                f"the store did not report in time whether it has committed; {_MAY_HAVE}",
                 {},
                 _retry_in(_RETRY_STORE_SECONDS),
             )
         case NotCommitted():
             return _error(
                 ErrorReason.STORE_UNAVAILABLE,
-                "the store could not take the write; nothing happened",
+                "the store could not commit the write; no change was made: retry",
                 {},
                 _retry_in(_RETRY_STORE_SECONDS),
             )
@@ -194,34 +222,43 @@ def too_many_lists(retry_seconds: float) -> GRPCError:
     return _overloaded("more lists are asked for than can be read in time", retry_seconds)
 
 
+def deadline_exceeded(*, write: bool) -> GRPCError:
+    """End a call whose deadline has passed.
+
+    Args:
+        write: Whether it is a write, which a batch may commit after its caller has left.
+    """
+    sentence = f"the deadline has passed; {_MAY_HAVE}" if write else "the deadline has passed"
+    return GRPCError(Status.DEADLINE_EXCEEDED, sentence)
+
+
 def cut_off() -> GRPCError:
-    """End a call that the server has begun and cannot finish, because it stops.
+    """End a call that the server has begun and cannot finish, because it closes the connection.
 
     Not as OVERLOADED, which promises that nothing has happened.
     """
     return _error(
         ErrorReason.STORE_UNAVAILABLE,
-        "the server is shutting down before the call was done; a write may have happened:"
-        " send it again with the same idempotency key",
+        f"the server closes the connection before it has answered the call; {_MAY_HAVE}",
         {},
         _retry_in(_RETRY_STORE_SECONDS),
     )
 
 
-def shed_headers(retry_seconds: float, *, stopping: bool) -> Sequence[tuple[str, str]]:
+def shed_headers(retry_seconds: float) -> Sequence[tuple[str, str]]:
     """Return the whole answer to a call that is refused by its headers alone.
 
     Args:
         retry_seconds: When it should come again; rounded up to a twentieth of a second.
-        stopping: Whether the server is shutting down; otherwise it has too much to do.
     """
-    return _shed_headers(ceil(retry_seconds / _RETRY_STEP_SECONDS), stopping)
+    return _shed_headers(ceil(retry_seconds / _RETRY_STEP_SECONDS))
 
 
 @cache
-def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ...]:
-    sentence = _STOPPING if stopping else "the server has more calls than it can answer in time"
-    error = _overloaded(sentence, retry_steps * _RETRY_STEP_SECONDS)
+def _shed_headers(retry_steps: int) -> tuple[tuple[str, str], ...]:
+    error = _overloaded(
+        "the server has more calls than it can answer in time", retry_steps * _RETRY_STEP_SECONDS
+    )
     details = StatusDetailsCodec().encode(error.status, error.message, error.details)
     return (
         (":status", "200"),
@@ -235,7 +272,7 @@ def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ..
 
 def _overloaded(sentence: str, retry_seconds: float) -> GRPCError:
     return _error(
-        ErrorReason.OVERLOADED, f"{sentence}; nothing happened", {}, _retry_in(retry_seconds)
+        ErrorReason.OVERLOADED, f"{sentence}; no change was made", {}, _retry_in(retry_seconds)
     )
 
 

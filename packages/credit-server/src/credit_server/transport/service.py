@@ -23,7 +23,6 @@ from grpclib import const
 from grpclib.exceptions import GRPCError
 
 from credit_server.commit import CommitError, Committer, Ending
-from credit_server.identity import Identity
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
 from credit_server.store.port import Store, StoreError
 from credit_server.transport import convert, permission, refusal
@@ -43,7 +42,13 @@ class CreditService(CreditServiceBase):
     """Serves the contract on a committer for writes and a store for reads."""
 
     def __init__(
-        self, committer: Committer, store: Store, audit: AuditLog, turns: PageTurns | None = None
+        self,
+        committer: Committer,
+        store: Store,
+        audit: AuditLog,
+        turns: PageTurns | None = None,
+        *,
+        credits_max: int = UINT32_MAX,
     ) -> None:
         """Prepare to serve.
 
@@ -52,11 +57,14 @@ class CreditService(CreditServiceBase):
             store: Answers the reads.
             audit: Is told of writes and refusals.
             turns: What the lists take turns with; None: ones of the settings' defaults.
+            credits_max: The most credits that one call may add, 1 to 2**32 - 1; an identity may
+                have a lower limit.
         """
         self._committer = committer
         self._store = store
         self._audit = audit
         self._turns = turns or PageTurns()
+        self._credits_max = credits_max
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that have the call, not only its message.
@@ -79,8 +87,9 @@ class CreditService(CreditServiceBase):
 
     async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
         request = await call.recv_request()
+        limit = permission.add_limit(call.identity, request.app_id, credits_max=self._credits_max)
         await self._write(
-            call, request, lambda: convert.add_from_message(request, self._store.new_id())
+            call, request, lambda: convert.add_from_message(request, self._store.new_id(), limit)
         )
 
     async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
@@ -112,12 +121,12 @@ class CreditService(CreditServiceBase):
                 call.observation.context,
                 request_id=call.request_id,
                 seconds_left=call.seconds_left,
-                after=lambda ending: audited.outlived(_translated(ending, call.identity)),
+                after=lambda ending: audited.outlived(_translated(ending)),
             )
         except CommitError as error:
             raise refusal.unavailable(error) from error
         if not isinstance(result, Receipt):
-            raise refusal.refused(permission.visible_refusal(result, call.identity))
+            raise refusal.refused(result)
         return result
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
@@ -150,13 +159,17 @@ class CreditService(CreditServiceBase):
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
-        pages = self._store.list_purchases(request.user_id, apps)
+        pages = self._store.list_purchases(
+            request.user_id, apps, after_sequence=request.after_sequence
+        )
         await _stream(call, pages, convert.purchase_to_message, self._turns)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
         request = await _valid_request(call)
         apps = permission.apps_of(call.identity)
-        pages = self._store.list_transactions(request.user_id, apps)
+        pages = self._store.list_transactions(
+            request.user_id, apps, after_sequence=request.after_sequence
+        )
         await _stream(call, pages, convert.transaction_to_message, self._turns)
 
     def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
@@ -179,13 +192,13 @@ def _check(request: betterproto2.Message) -> None:
         raise refusal.invalid(broken)
 
 
-def _translated(ending: Ending, identity: Identity | None) -> Receipt | BaseException | None:
+def _translated(ending: Ending) -> Receipt | BaseException | None:
     """Return what came of a write as its caller would have been told."""
     if isinstance(ending, CommitError):
         return refusal.unavailable(ending)
     if ending is None or isinstance(ending, Receipt | BaseException):
         return ending
-    return refusal.refused(permission.visible_refusal(ending, identity))
+    return refusal.refused(ending)
 
 
 async def _stream(
@@ -217,10 +230,10 @@ async def _next_page(
     turns: PageTurns,
 ) -> tuple[bytes, int] | None:
     """Return the next page's bytes and how many messages they are; None after the last page."""
-    async with turns.turn():
+    async with turns.turn(call.caller):
         page = await anext(pages, None)
         if page is None:
             return None
         data = call.encoded(translate(entry) for entry in page)
-        await asyncio.sleep(0)  # whoever else is ready comes first
+        await asyncio.sleep(0)  # let other tasks run first
         return data, len(page)

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
+from weakref import WeakValueDictionary
 
 from grpclib.config import Configuration
 from grpclib.protocol import Connection, Stream
 
 from credit_server.transport.frames import ServerFrames
+from credit_server.transport.peer import ServerPeer
 
 
 class ServerConnection(Connection):
@@ -16,7 +18,6 @@ class ServerConnection(Connection):
 
     Attributes:
         silent: Whether the last word has been said; h2 still makes frames, for nobody.
-        places: Places for lists; each that runs has one.
         moved: When the client last took of an answer, or a list ended by itself.
         clock: The time in seconds.
     """
@@ -31,10 +32,28 @@ class ServerConnection(Connection):
         clock: Callable[[], float],
     ) -> None:
         super().__init__(frames, transport, config=config)
+        self._peer = ServerPeer(transport)
         self.silent = False
-        self.places = asyncio.Semaphore(lists_max)
+        self._lists_max = lists_max
+        # Each is kept by the lists that hold it or wait for it.
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self.moved = clock()
         self.clock = clock
+
+    def places(self, caller: str) -> asyncio.Semaphore:
+        """Return a caller's places for lists: each of its lists that runs holds one.
+
+        A proxy sends many callers' calls over one connection: those of one caller wait for each
+        other only.
+        """
+        places = self._places.get(caller)
+        if places is None:
+            places = self._places[caller] = asyncio.Semaphore(self._lists_max)
+        return places
+
+    def get_peer(self) -> ServerPeer:
+        """Return who is at the other end."""
+        return self._peer
 
     def flush(self) -> None:
         """Send what h2 has ready."""
@@ -54,9 +73,11 @@ class ServerStream(Stream):
         sending_since: Since when the client has taken nothing of what it is sent; None: nothing
             is sent now.
         waiting_since: Since when it waits for a place; None: it has one or needs none.
+        too_long: Why the headers of its request are too long; empty: they are not.
     """
 
     connection: ServerConnection
+    too_long = ""
     sending_since: float | None = None
     waiting_since: float | None = None
 
@@ -71,16 +92,20 @@ class ServerStream(Stream):
             self.sending_since = None
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait for one of the connection's places for lists, and have it while the context lasts.
+    async def place(self, caller: str) -> AsyncIterator[None]:
+        """Wait for one of a caller's places for lists, and hold it while the context lasts.
 
         A client that takes nothing of its lists holds up its own alone, and no more of them hold
         what it does not take.
+
+        Args:
+            caller: Whose list it is.
         """
         connection = self.connection
+        places = connection.places(caller)
         self.waiting_since = connection.clock()
         try:
-            await connection.places.acquire()
+            await places.acquire()
         finally:
             self.waiting_since = None
         try:
@@ -93,7 +118,7 @@ class ServerStream(Stream):
         else:
             connection.moved = connection.clock()
         finally:
-            connection.places.release()
+            places.release()
 
     def stalled_since(self) -> float | None:
         """Tell since when the client has kept the stream from getting on; None: it does not.

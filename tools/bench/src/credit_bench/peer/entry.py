@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 class KeyReused(Refused):
-    """The user's idempotency key came before, with another request."""
+    """The idempotency key came before in this app, with another request."""
 
 
 class InsufficientCredits(Refused):

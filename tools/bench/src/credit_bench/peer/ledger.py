@@ -55,7 +55,7 @@ class Ledger:
         """Make the indexes, and with them the collections. Safe to repeat."""
         sequence = IndexModel([("user_id", ASCENDING), ("sequence", ASCENDING)], unique=True)
         key = IndexModel(
-            [("user_id", ASCENDING), ("idempotency_key", ASCENDING)],
+            [("user_id", ASCENDING), ("app_id", ASCENDING), ("idempotency_key", ASCENDING)],
             unique=True,
             partialFilterExpression={"idempotency_key": {"$exists": True}},
         )
@@ -204,7 +204,12 @@ class Ledger:
         if not entry.idempotency_key:
             return None
         found = await self._transactions.find_one(
-            {"user_id": entry.user_id, "idempotency_key": entry.idempotency_key}, session=session
+            {
+                "user_id": entry.user_id,
+                "app_id": entry.app_id,
+                "idempotency_key": entry.idempotency_key,
+            },
+            session=session,
         )
         if found is None:
             return None

@@ -18,14 +18,15 @@ from contract_gate.rules.reasons import OPTION as REASON_OPTION
 from contract_gate.rules.scopes import scope_of
 
 _PREFIX = "ERROR_REASON_"
-_ERROR_HEAD = ("reason", "status", "metadata", "further details", "repeat")
+_TEXT = "credit.options.v1.Text"
+_ERROR_HEAD = ("reason", "status", "metadata", "further details", "retry")
 _HEAD = """\
 # Reference of the contract
 
 <!-- Made from contracts/ by `make generate`. Do not edit: change the comments of the contract. -->
 
-For each call: what it takes and gives, with which errors it is refused, and an example for
-`buf curl` and for the SDK. The examples of the SDK are what stands inside
+For each call: what it takes and returns, the errors that it may return, and an example for
+`buf curl` and for the SDK. The examples for the SDK run inside
 
 ```python
 from credit_client import CreditClient, InsufficientCredits
@@ -46,7 +47,11 @@ def render(image: Image) -> str:
         GateError: A call has no example.
     """
     packages = {service.file.package: None for service in image.services.values()}
-    blocks = [_HEAD, *(block for package in packages for block in _package(image, package))]
+    blocks = [
+        _HEAD,
+        *(block for package in packages for block in _package(image, package)),
+        f"## Characters of strings\n\n{_enum(image, image.enums[_TEXT])}",
+    ]
     return "\n".join(block.rstrip() + "\n" for block in blocks)
 
 
@@ -68,7 +73,7 @@ def _package(image: Image, package: str) -> Iterator[str]:
 def _service(image: Image, service: ServiceDescriptor) -> Iterator[str]:
     yield f"## Service `{service.full_name}`\n\n{_comment(image, service.full_name)}"
     yield _table(
-        ("call", "takes", "gives"),
+        ("call", "takes", "returns"),
         (
             (f"[`{method.name}`](#{method.name.lower()})", _input(method), _output(method))
             for method in service.methods
@@ -87,13 +92,13 @@ def _access(image: Image, service: ServiceDescriptor) -> Iterator[str]:
     yield f"""\
 ### Access
 
-Where the server knows identities, every call takes one: in the metadata
-`authorization: Bearer TOKEN`, or as a client certificate. Each call may then be refused with these,
-in this order, before its own:
+If the server authenticates its callers, every call needs an identity: in the metadata
+`authorization: Bearer TOKEN`, or as a client certificate. Every call may then be rejected for these
+reasons, in this order, before its own:
 
 {_table(_ERROR_HEAD, (_error(image, enum.values_by_name[name]) for name in reasons))}
-An identity has scopes (each call names the one that it takes), apps (it acts and sees in these
-alone) and a number, which is what it may give as `created_by`.
+An identity has scopes (each call requires one), apps (it reads and writes in these alone) and a
+number, which it sends as `created_by`.
 """
 
 
@@ -106,11 +111,11 @@ def _call(image: Image, method: MethodDescriptor) -> str:
 
 - Path: `{path}`
 - Takes: {_input(method)}
-- Gives: {_output(method)}
+- Returns: {_output(method)}
 - Scope: `{scope_of(image, method)}`
-- Repetition: {idempotency(method)} (`{_level(method)}`)
+- Retries: {idempotency(method)} (`{_level(method)}`)
 
-Refused with, after what is said of [access](#access), in the order of precedence:
+Errors, after those of [access](#access), in the order of precedence:
 
 {_errors(image, method)}
 ```sh

@@ -68,7 +68,7 @@ except InsufficientCredits as refusal:
     "credit.v1.CreditService.GetUserCredits": Example(
         request={"user_id": 7},
         sdk="""\
-held = await credits.user_credits(7)
+held = await credits.user_credits(user_id=7)
 print({balance.app_id: balance.balance for balance in held.balances})""",
     ),
     "credit.v1.CreditService.GetAppBalance": Example(
@@ -80,13 +80,13 @@ print(await credits.balance(app_id=1))  # of all users of the app""",
     "credit.v1.CreditService.ListUserPurchases": Example(
         request={"user_id": 7},
         sdk="""\
-async for purchase in credits.purchases(7):
+async for purchase in credits.purchases(user_id=7):
     print(purchase.report_name, purchase.credits)""",
     ),
     "credit.v1.CreditService.ListUserTransactions": Example(
         request={"user_id": 7},
         sdk="""\
-async for transaction in credits.transactions(7):
+async for transaction in credits.transactions(user_id=7):
     print(transaction.sequence, transaction.type.name, transaction.balance_after)""",
     ),
 }

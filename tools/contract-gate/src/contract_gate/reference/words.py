@@ -3,13 +3,13 @@
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
-from contract_gate.constraint import OPTION
+from contract_gate.constraint import OPTION, text_of
 from contract_gate.image import Image
 
 _IDEMPOTENCY = {
     MethodOptions.IDEMPOTENCY_UNKNOWN: "nothing is promised for the call as such",
-    MethodOptions.NO_SIDE_EFFECTS: "changes nothing, and can be repeated at will",
-    MethodOptions.IDEMPOTENT: "can be repeated: the effect is that of one call",
+    MethodOptions.NO_SIDE_EFFECTS: "changes nothing, and is safe to retry",
+    MethodOptions.IDEMPOTENT: "safe to retry: several calls have the effect of one",
 }
 
 
@@ -27,6 +27,7 @@ def takes(image: Image, field: FieldDescriptor) -> str:
         _range(bound("minimum"), bound("maximum"), ""),
         _range(bound("length_min"), bound("length_max"), " characters"),
         f"matches `{found.pattern}`" if found.pattern else "",
+        _text(text_of(found)),
         "must be set" if found.required else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -46,8 +47,12 @@ def type_of(field: FieldDescriptor) -> str:
 
 
 def idempotency(method: MethodDescriptor) -> str:
-    """Says what is promised about the repetition of a call."""
+    """Return what the contract promises about retries of a call."""
     return _IDEMPOTENCY[method.GetOptions().idempotency_level]
+
+
+def _text(name: str) -> str:
+    return f"[`{name}`](#text)" if name else ""
 
 
 def _range(least: int | None, greatest: int | None, unit: str) -> str:

@@ -14,6 +14,9 @@ from contract_gate.constraint import Constraint, constraint_of, refuses_unset
 from contract_gate.image import Image
 from contract_gate.violation import Violation
 
+_STRICTER = {"": ("TEXT_NAME", "TEXT_IDENTIFIER"), "TEXT_NAME": ("TEXT_IDENTIFIER",)}
+"""The rules on characters whose strings are all valid under another rule, by that rule."""
+
 
 def constraint_violations(before: Image, after: Image) -> Iterator[Violation]:
     """Finds constraints that break an installed SDK: of fields in both images, and of new ones."""
@@ -83,6 +86,8 @@ def _tightened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield f'pattern "{later.pattern}" demanded in the place of "{earlier.pattern}"'
     if later.required and not earlier.required:
         yield "required now"
+    if earlier.text not in {later.text, *_STRICTER.get(later.text, ())}:
+        yield f"text changed from {earlier.text or 'any'} to {later.text}"
 
 
 def _loosened(earlier: Constraint, later: Constraint) -> Iterator[str]:
@@ -98,3 +103,5 @@ def _loosened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield f'pattern "{earlier.pattern}" dropped'
     if earlier.required and not later.required:
         yield "no longer required"
+    if later.text not in {earlier.text, *_STRICTER.get(earlier.text, ())}:
+        yield f"text changed from {earlier.text} to {later.text or 'any'}"

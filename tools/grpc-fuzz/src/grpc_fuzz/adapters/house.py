@@ -1,7 +1,7 @@
 """The options that a house has made for itself, described in the configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from google.protobuf.descriptor import (
@@ -26,10 +26,13 @@ class HouseFields:
     Attributes:
         extension: The full name of the extension of FieldOptions, a message.
         map: The names of `Constraint`, each with the name that the message has for it.
+        texts: For the enum that `text` is mapped to: its values' names, each with the name of the
+            rule in `texts.TEXT_RULES`.
     """
 
     extension: str
     map: Mapping[str, str]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +79,16 @@ class House:
                 raise Misuse(f"{self.fields.extension} has no field {theirs}")
             value = getattr(message, theirs)
             if message.HasField(theirs) if member.has_presence else bool(value):
-                values[ours] = value
+                values[ours] = self._text(member, value) if ours == "text" else value
         return Constraint(**values)
+
+    def _text(self, member: FieldDescriptor, number: int) -> str:
+        if self.fields is None or member.enum_type is None:
+            raise Misuse(f"{member.full_name} is not an enum")
+        name = member.enum_type.values_by_number[number].name
+        if name not in self.fields.texts:
+            raise Misuse(f"{name}: texts does not say which rule it stands for")
+        return self.fields.texts[name]
 
     def oneof_required(self, oneof: OneofDescriptor, options: Options) -> bool:
         """Never: such options speak of fields."""

@@ -5,10 +5,12 @@ from grpc_fuzz.checks.data import (
     BROKEN_FIELD_NAMED,
     NEGATIVE_DATA_REJECTED,
     POSITIVE_DATA_ACCEPTED,
+    TIMES_IN_RANGE,
 )
 from grpc_fuzz.checks.leaks import NO_INTERNAL_LEAK
 from grpc_fuzz.checks.liveness import (
     ALWAYS_REPLIES,
+    ANSWERS_BEFORE_DEADLINE,
     MAX_RESPONSE_TIME,
     NOT_A_SERVER_ERROR,
     SERVER_STILL_HEALTHY,
@@ -18,7 +20,11 @@ from grpc_fuzz.checks.relations import (
     UNKNOWN_FIELDS_TOLERATED,
     UNSET_EQUALS_ZERO,
 )
-from grpc_fuzz.checks.responses import RESPONSE_CONFORMS
+from grpc_fuzz.checks.responses import (
+    RESPONSE_CANONICAL,
+    RESPONSE_CONFORMS,
+    RESPONSE_KNOWN_FIELDS,
+)
 from grpc_fuzz.checks.statuses import (
     DOCUMENTED_STATUS,
     ERROR_DETAILS_DECODABLE,
@@ -29,11 +35,13 @@ from grpc_fuzz.model import Check
 ALL: tuple[Check, ...] = (
     SERVER_STILL_HEALTHY,
     ALWAYS_REPLIES,
+    ANSWERS_BEFORE_DEADLINE,
     NOT_A_SERVER_ERROR,
     IGNORED_AUTH,
     CREDENTIALS_ACCEPTED,
     NO_INTERNAL_LEAK,
     NEGATIVE_DATA_REJECTED,
+    TIMES_IN_RANGE,
     POSITIVE_DATA_ACCEPTED,
     IDEMPOTENT_REPLAY,
     RESPONSE_CONFORMS,
@@ -44,6 +52,8 @@ ALL: tuple[Check, ...] = (
     UNSET_EQUALS_ZERO,
     BROKEN_FIELD_NAMED,
     MAX_RESPONSE_TIME,
+    RESPONSE_KNOWN_FIELDS,
+    RESPONSE_CANONICAL,
 )
 
 __all__ = ["ALL"]

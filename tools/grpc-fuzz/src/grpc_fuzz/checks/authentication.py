@@ -63,6 +63,7 @@ IGNORED_AUTH = Check(
     sentence="Without valid credentials every call, sound or not, is answered UNAUTHENTICATED.",
     applies=_is_protected,
     run=_ignored,
+    always_decides=True,
 )
 
 

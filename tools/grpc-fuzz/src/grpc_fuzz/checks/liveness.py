@@ -1,20 +1,32 @@
 """Checks that the server answers at all, in time, without breaking down."""
 
-from grpc_fuzz.checks.cause import same_for_all
+from collections.abc import Iterator
+
+from google.protobuf.message import DecodeError
+
 from grpc_fuzz.model import Case, Check, Context, Reply, Severity
+from grpc_fuzz.schema import texts_in
+from grpc_fuzz.shape import without
 
 SERVER_ERRORS = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
+# How a server ends a call whose deadline has passed; some runtimes reset the stream instead.
+_OUT_OF_TIME = frozenset({"DEADLINE_EXCEEDED", "CANCELLED", "RST_STREAM"})
+# The server starts its clock later than the client, and may round the deadline.
+_OF_THE_DEADLINE = 0.9
 
 
 def _replied(case: Case, reply: Reply, context: Context) -> str | None:
     if case.method.server_streaming and reply.responses:
-        # A stream may go on for as long as there is something to tell.
+        # A stream may go on for as long as there is something to send.
         return None
     if case.expected is not None and reply.outcome != "NO_REPLY":
-        # What broke the protocol may end without a status; protocol_status says whether rightly.
+        # What broke the protocol may end without a status; protocol_status judges the outcome.
+        return None
+    if _hangs(case, reply, context):
         return None
     if reply.status is None and reply.outcome not in (case.expected or ()):
-        return f"no status came back: {same_for_all(reply.transport_error or 'no reason known')}"
+        tried = f"{case.description}: " if case.about == "runtime" else ""
+        return f"{tried}no status came back: {reply.transport_error or 'no reason known'}"
     bound = context.limits.request_timeout + context.limits.slack
     if reply.seconds > bound:
         return "the status came later than the deadline and its slack"
@@ -30,6 +42,28 @@ ALWAYS_REPLIES = Check(
 )
 
 
+def _hangs(case: Case, reply: Reply, context: Context) -> bool:
+    if case.wire is not None or reply.responses:
+        return False
+    late = reply.seconds >= context.limits.request_timeout * _OF_THE_DEADLINE
+    return late and reply.outcome in _OUT_OF_TIME
+
+
+def _answered(case: Case, reply: Reply, context: Context) -> str | None:
+    if not _hangs(case, reply, context):
+        return None
+    return f"no answer before the deadline of {context.limits.request_timeout:g} s"
+
+
+ANSWERS_BEFORE_DEADLINE = Check(
+    name="answers_before_deadline",
+    severity=Severity.CRITICAL,
+    sentence="A call is answered before its deadline; one that only the deadline ends hangs.",
+    applies=lambda case, context: case.wire is None,
+    run=_answered,
+)
+
+
 def _healthy(case: Case, reply: Reply, context: Context) -> str | None:
     return "the server did not answer a health probe" if reply.healthy_after is False else None
 
@@ -40,20 +74,30 @@ SERVER_STILL_HEALTHY = Check(
     sentence="After the call the server still answers on another connection.",
     applies=lambda case, context: True,
     run=_healthy,
+    always_decides=True,
 )
 
 
 def _no_server_error(case: Case, reply: Reply, context: Context) -> str | None:
     if reply.status not in SERVER_ERRORS or reply.status in (case.expected or ()):
         return None
-    return f"{reply.status}: {same_for_all(reply.message)}"
+    return f"{reply.status}: {without(reply.message, _texts(case, context))}"
+
+
+def _texts(case: Case, context: Context) -> Iterator[str]:
+    for request in case.requests:
+        try:
+            yield from texts_in(context.schema.parse(case.method.input, request))
+        except DecodeError:
+            continue
 
 
 NOT_A_SERVER_ERROR = Check(
     name="not_a_server_error",
     severity=Severity.CRITICAL,
     sentence="No request makes the server fail on its own account: UNKNOWN, INTERNAL, DATA_LOSS.",
-    applies=lambda case, context: True,
+    # protocol_status judges what the runtime answers.
+    applies=lambda case, context: case.about == "method",
     run=_no_server_error,
 )
 

@@ -5,7 +5,7 @@ import dataclasses
 from google.protobuf.message import DecodeError
 
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
-from grpc_fuzz.model import Case, Check, Context, Reply, Severity, Twin
+from grpc_fuzz.model import Case, Check, Context, Finding, Reply, Severity, Twin
 
 # A reply that depends on the state may change between two calls because another caller changed
 # the state; not three times in a row.
@@ -75,15 +75,20 @@ UNKNOWN_FIELDS_TOLERATED = _is_twin("unknown_fields")
 UNSET_EQUALS_ZERO = _is_twin("unset_equals_zero")
 
 
+def must_be_alone(case: Case, context: Context) -> bool:
+    """Whether no other worker may change the state between the call and its repetition."""
+    return case.method.idempotency != "NO_SIDE_EFFECTS" and _is_idempotent(case, context)
+
+
 def _is_idempotent(case: Case, context: Context) -> bool:
-    if case.wire is not None or case.before or case.method.client_streaming:
+    if case.wire is not None:
         return False
     return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or _has_key(case, context)
 
 
 def _has_key(case: Case, context: Context) -> bool:
     name = context.idempotency_key
-    if name is None or name not in case.method.input.fields_by_name:
+    if name is None or name not in case.method.input.fields_by_name or not case.requests:
         return False
     try:
         request = context.schema.parse(case.method.input, case.requests[0])
@@ -92,19 +97,21 @@ def _has_key(case: Case, context: Context) -> bool:
     return bool(getattr(request, name))
 
 
-def _repeats(case: Case, reply: Reply, context: Context) -> str | None:
+def _repeats(case: Case, reply: Reply, context: Context) -> Finding | None:
+    """Send the call again at once. In a sequence, the calls before it have made the state."""
     if reply.status != "OK":
         return None
-    causes = []
-    for _ in range(_TRIES):
+    reads = case.method.idempotency == "NO_SIDE_EFFECTS"
+    again, cause = reply, None
+    # Between the two calls of a write the run makes no other call; see `must_be_alone`.
+    for _ in range(_TRIES if reads else 1):
         again = context.send(case)
         cause = _changed(case, reply, again, context)
         if cause is None:
             return None
-        causes.append(cause)
-        if case.method.idempotency == "NO_SIDE_EFFECTS":
+        if reads:
             reply = again
-    return causes[-1]
+    return None if cause is None else Finding(case=case, reply=again, cause=cause)
 
 
 def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | None:
@@ -115,12 +122,25 @@ def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | 
     if case.method.idempotency == "NO_SIDE_EFFECTS":
         # It does not change the state, and the state may change its answer.
         return None
-    if again.responses != first.responses:
+    if _responses(case, again, context) != _responses(case, first, context):
         return "sent again, the call had another response"
     for name in context.trailers:
         if _trailer(first, name, context) != _trailer(again, name, context):
             return f"sent again, the call had another trailer {name}"
     return None
+
+
+def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
+    """The responses, with the entries of maps in one order."""
+    responses = []
+    for data in reply.responses:
+        try:
+            message = context.schema.parse(case.method.output, data)
+        except DecodeError:
+            responses.append(data)
+        else:
+            responses.append(message.SerializePartialToString(deterministic=True))
+    return responses
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:

@@ -1,51 +1,83 @@
-"""The check that responses are what the contract says."""
+"""Checks that responses keep the contract."""
+
+from collections.abc import Callable
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
-from grpc_fuzz.conformance import violations
+from grpc_fuzz.conformance import KNOWN_FIELD, violations
 from grpc_fuzz.model import Case, Check, Context, Reply, Severity
-from grpc_fuzz.schema import descriptor_of
-from grpc_fuzz.strategies.messages import is_map
+from grpc_fuzz.schema import Schema, descriptor_of, is_map
+
+# Takes a message, its bytes and the contract, and returns what is wrong with it.
+_Judge = Callable[[Message, bytes, Schema], str | None]
 
 
-def _conforms(case: Case, reply: Reply, context: Context) -> str | None:
-    if reply.status != "OK":
-        return None
-    if not case.method.server_streaming and len(reply.responses) != 1:
-        return "OK without exactly one response"
-    for data in reply.responses:
-        cause = _message(case.method.output, data, context)
-        if cause is not None:
-            return cause
-    return _trailers(reply, context)
+def _check(name: str, severity: Severity, sentence: str, judge: _Judge, *, default: bool) -> Check:
+    """A check of every response message, and of the messages in declared trailers."""
+
+    def run(case: Case, reply: Reply, context: Context) -> str | None:
+        if reply.status != "OK":
+            return None
+        if default and not case.method.server_streaming and len(reply.responses) != 1:
+            return "OK without exactly one response"
+        for data in reply.responses:
+            cause = _judged(judge, case.method.output, data, context, report=default)
+            if cause is not None:
+                return f"the response {cause}"
+        return _trailers(judge, reply, context, report=default)
+
+    return Check(
+        name=name,
+        severity=severity,
+        sentence=sentence,
+        applies=lambda case, context: case.wire is None,
+        run=run,
+        default=default,
+    )
 
 
-def _trailers(reply: Reply, context: Context) -> str | None:
+def _trailers(judge: _Judge, reply: Reply, context: Context, *, report: bool) -> str | None:
     for name, rule in context.trailers.items():
         value = reply.trailer(name)
         if value is None:
             continue
         if isinstance(value, str):
-            return f"the trailer {name} is not binary"
+            return f"the trailer {name} is not binary" if report else None
         descriptor = context.schema.pool.FindMessageTypeByName(rule.message)
-        cause = _message(descriptor, value, context)
+        cause = _judged(judge, descriptor, value, context, report=report)
         if cause is not None:
-            return f"the trailer {name}: {cause}"
+            return f"the trailer {name}: it {cause}"
     return None
 
 
-def _message(descriptor: Descriptor, data: bytes, context: Context) -> str | None:
+def _judged(
+    judge: _Judge, descriptor: Descriptor, data: bytes, context: Context, *, report: bool
+) -> str | None:
+    """What is wrong; that it cannot be parsed is for one check to report."""
     try:
         message = context.schema.parse(descriptor, data)
     except DecodeError:
-        return f"the response is not a {descriptor.full_name}"
-    broken = next(violations(context.schema, message), None)
-    if broken is not None:
-        return f"the response breaks a constraint: {broken}"
-    if not _is_canonical(message, data):
-        return "the response is not in the canonical encoding"
+        return f"is not a {descriptor.full_name}" if report else None
+    return judge(message, data, context.schema)
+
+
+def _conforms(message: Message, data: bytes, schema: Schema) -> str | None:
+    for broken in violations(schema, message, echoes=True):
+        if broken.rule != KNOWN_FIELD:
+            return f"breaks a constraint: {broken}"
     return None
+
+
+def _has_known_fields(message: Message, data: bytes, schema: Schema) -> str | None:
+    for broken in violations(schema, message, echoes=True):
+        if broken.rule == KNOWN_FIELD:
+            return f"has a field that the contract does not know, in {broken.field}"
+    return None
+
+
+def _is_in_canonical_form(message: Message, data: bytes, schema: Schema) -> str | None:
+    return None if _is_canonical(message, data) else "is not in the canonical encoding"
 
 
 def _is_canonical(message: Message, data: bytes) -> bool:
@@ -66,10 +98,28 @@ def _has_map(descriptor: Descriptor, seen: frozenset[str]) -> bool:
     )
 
 
-RESPONSE_CONFORMS = Check(
-    name="response_conforms",
-    severity=Severity.MAJOR,
-    sentence="A response keeps every constraint, has known enum values and the canonical encoding.",
-    applies=lambda case, context: case.wire is None,
-    run=_conforms,
+RESPONSE_CONFORMS = _check(
+    "response_conforms",
+    Severity.MAJOR,
+    "A response keeps every constraint, and has known enum values and times in range.",
+    _conforms,
+    default=True,
+)
+
+# Off by default: a server that answers what it was sent keeps unknown fields, as protobuf wants it.
+RESPONSE_KNOWN_FIELDS = _check(
+    "response_known_fields",
+    Severity.MINOR,
+    "A response has no field that the contract does not know.",
+    _has_known_fields,
+    default=False,
+)
+
+# Off by default: protobuf names no canonical encoding, and some libraries write zeros.
+RESPONSE_CANONICAL = _check(
+    "response_canonical",
+    Severity.MINOR,
+    "A response is encoded as protobuf itself writes it: in ascending order, and without zeros.",
+    _is_in_canonical_form,
+    default=False,
 )

@@ -2,6 +2,7 @@
 
 from google.rpc.error_details_pb2 import ErrorInfo
 
+from grpc_fuzz.checks.liveness import SERVER_ERRORS
 from grpc_fuzz.model import Case, Check, Context, DeclaredError, Reply, Severity
 from grpc_fuzz.replies import error_info
 
@@ -52,8 +53,11 @@ DOCUMENTED_STATUS = Check(
 
 
 def _protocol(case: Case, reply: Reply, context: Context) -> str | None:
-    # That nothing came at all is for always_replies to say.
+    # That nothing came at all is for always_replies to report.
     if case.expected is None or reply.outcome in {"NO_REPLY", *case.expected}:
+        return None
+    if case.about == "method" and reply.status in SERVER_ERRORS:
+        # not_a_server_error reports it.
         return None
     return f"{case.description}: {reply.outcome}{_instead(case.expected)}"
 

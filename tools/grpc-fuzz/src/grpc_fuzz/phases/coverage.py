@@ -12,7 +12,7 @@ from grpc_fuzz.model import Case, Method, Twin
 from grpc_fuzz.sample import samples
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.session import Session
-from grpc_fuzz.strategies import messages, negatives
+from grpc_fuzz.strategies import Negative, messages, negatives, unknown_enums
 from grpc_fuzz.strategies.messages import serialize, set_field
 from grpc_fuzz.strategies.notable import notable_values
 from grpc_fuzz.strategies.spelling import spelled_out_zeros, with_unknown_fields
@@ -50,6 +50,16 @@ def positive_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
     for field, value, what in notable_values(schema, plain):
         varied = _with(plain, field, value)
         yield _case(schema, method, (varied,), f"{field.name}: {what}")
+    for unknown in unknown_enums(schema, method.input):
+        for request in _drawn(unknown, seed):
+            yield Case(
+                method=method,
+                phase="coverage",
+                # A server may refuse what has no name.
+                positive=None,
+                requests=(request,),
+                description=f"an unknown number in {unknown.broken.field}",
+            )
     yield from spelling_cases(schema, method, plain)
 
 
@@ -68,9 +78,9 @@ def _with(plain: Message, field: FieldDescriptor, value: Any) -> Message:
 
 def _case(schema: Schema, method: Method, sent: Iterable[Message], description: str) -> Case:
     sent = tuple(sent)
-    keeps_all = judgeable(schema, method.input) and not any(
-        any(violations(schema, message)) for message in sent
-    )
+    # Whether a stream may be empty, no constraint tells.
+    keeps_all = bool(sent) and judgeable(schema, method.input)
+    keeps_all = keeps_all and not any(any(violations(schema, message)) for message in sent)
     return Case(
         method=method,
         phase="coverage",
@@ -107,14 +117,25 @@ def spelling_cases(schema: Schema, method: Method, plain: Message) -> Iterator[C
 
 def negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
     """A few values for each constraint that break it."""
+    plain = serialize(smallest(schema, method, seed))
     for negative in negatives(schema, method.input):
-        drawn = samples(negative.strategy, seed, _PER_RULE)
-        for request in dict.fromkeys(map(serialize, drawn)):
+        for number, request in enumerate(_drawn(negative, seed)):
+            # In a stream every other time behind a valid message: a server looks at each.
+            first = (plain,) if method.client_streaming and number % 2 else ()
             yield Case(
                 method=method,
                 phase="coverage",
                 positive=False,
-                requests=(request,),
+                requests=(*first, request),
                 broken=negative.broken,
                 description=f"breaks {negative.broken}",
             )
+
+
+def _drawn(negative: Negative, seed: int) -> Iterable[bytes]:
+    """Requests that break a constraint: with each value that does, or with some."""
+    if negative.each:
+        drawn = [samples(strategy, seed, 1)[0] for strategy in negative.each]
+    else:
+        drawn = [*samples(negative.strategy, seed, _PER_RULE)]
+    return dict.fromkeys(map(serialize, drawn))

@@ -50,7 +50,8 @@ def positive_cases(schema: Schema, method: Method) -> SearchStrategy[Case]:
         return Case(
             method=method,
             phase="fuzzing",
-            positive=True if certain else None,
+            # Whether a stream may be empty, no constraint tells.
+            positive=True if certain and messages else None,
             requests=messages,
             description="a random valid request",
         )

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from grpc_fuzz.model import Case, Failure, Method, Reply
+from grpc_fuzz.outcome import Outcome
 from grpc_fuzz.settings import Settings
+
+
+def error_line(error: BaseException) -> str:
+    """What ended a run early, in one line."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 class Listener(Protocol):
@@ -22,5 +28,5 @@ class Listener(Protocol):
     def on_failure(self, failure: Failure, name: str) -> None:
         """A failure was recorded, and is kept under that name."""
 
-    def on_end(self, failures: Sequence[Failure], cases: int, seconds: float) -> None:
-        """The run is over."""
+    def on_end(self, outcome: Outcome) -> None:
+        """The run is over, also where it did not begin or was ended by an error."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from grpc_fuzz.crashes import case_to_json
 from grpc_fuzz.model import Case, Failure, Method, Reply
+from grpc_fuzz.outcome import Outcome
+from grpc_fuzz.report.listener import error_line
 from grpc_fuzz.settings import Settings
 
 
@@ -61,6 +63,7 @@ class Ndjson:
                 "check": failure.check,
                 "severity": failure.severity.value,
                 "cause": failure.cause,
+                "of_runtime": failure.of_runtime,
                 "status": failure.reply.status,
                 "message": failure.reply.message,
                 "case": case_to_json(failure.case),
@@ -68,10 +71,20 @@ class Ndjson:
             }
         )
 
-    def on_end(self, failures: Sequence[Failure], cases: int, seconds: float) -> None:
-        """Writes the sums, and closes the file."""
-        count = len(failures)
-        self._write({"event": "end", "cases": cases, "failures": count, "seconds": seconds})
+    def on_end(self, outcome: Outcome) -> None:
+        """Writes what ended the run early, and the sums, and closes the file."""
+        if outcome.error is not None:
+            self._write({"event": "error", "error": error_line(outcome.error)})
+        self._write(
+            {
+                "event": "end",
+                "cases": outcome.cases,
+                "failures": len(outcome.failures),
+                "deviations": len(outcome.deviations),
+                "given_up": list(outcome.given_up),
+                "seconds": outcome.seconds,
+            }
+        )
         self._file.close()
 
     # Any: JSON.

@@ -9,8 +9,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from grpc_fuzz.model import Method
+from grpc_fuzz.schema import is_map
 from grpc_fuzz.settings import Link
-from grpc_fuzz.strategies.messages import is_map
 
 # Below this depth a message repeats itself, or holds what no request asks for.
 _DEPTH_MAX = 4
@@ -105,7 +105,7 @@ def _slots(
             continue
         path = prefix + field.name
         if field.message_type is not None:
-            if depth > 0:
+            if depth > 0 and not _is_well_known(field.message_type):
                 yield from _slots(method, field.message_type, f"{path}.", declared, depth - 1)
             continue
         key = _key(field, _owner(method, descriptor))
@@ -125,11 +125,16 @@ def _values(message: Message, prefix: str, owner: str, depth: int) -> Iterator[F
         for position, entry in enumerate(entries):
             path = f"{prefix}{field.name}" + (f"[{position}]" if field.is_repeated else "")
             if field.message_type is not None:
-                if depth > 0:
+                if depth > 0 and not _is_well_known(field.message_type):
                     inner = field.message_type.name
                     yield from _values(entry, f"{path}.", inner, depth - 1)
             elif (key := _key(field, owner)) is not None and entry:
                 yield Found(path=path, key=key, value=entry)
+
+
+def _is_well_known(descriptor: Descriptor) -> bool:
+    """Whether the fields of a type have no meaning alone: the nanos of a time fit no other time."""
+    return str(descriptor.file.package) == "google.protobuf"
 
 
 def _key(field: FieldDescriptor, owner: str) -> Key | None:

@@ -37,6 +37,7 @@ class _Search:
         self._session = session
         self._shrink_until = 0.0
         self.smallest: Failure | None = None
+        self.crash: Exception | None = None
         self.sequences = 0
 
     def machine(self) -> type[RuleBasedStateMachine]:
@@ -60,8 +61,15 @@ class _Search:
             raise Stopped
         if self.smallest is not None and time.monotonic() > self._shrink_until:
             return
+        if self._session.given_up(method):
+            return
         case = calls.draw(method, data)
-        reply, failures = self._session.exchange(case)
+        try:
+            reply, failures = self._session.exchange(case)
+        except Exception as error:
+            # A fault of this tool, or of a check: hypothesis would look for a smaller one.
+            self.crash = error
+            raise Stopped from error
         for failure in failures:
             if self._is_news(failure):
                 self.smallest = failure
@@ -130,3 +138,5 @@ def _search(search: _Search, sequences: int, seed: int) -> None:
     with contextlib.suppress(_Found, Flaky, Stopped):
         # The documentation takes any callable, the annotation a class alone.
         run_state_machine_as_test(hypothesis.seed(seed)(make), settings=settings)  # type: ignore[arg-type]
+    if search.crash is not None:
+        raise search.crash

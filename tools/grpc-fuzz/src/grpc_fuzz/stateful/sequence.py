@@ -18,7 +18,8 @@ from grpc_fuzz.settings import Link
 from grpc_fuzz.stateful.links import Found, Slot, slots, values
 from grpc_fuzz.strategies import requests
 
-# A stream's first answers are as good as all.
+# A stream's first messages are as good as all.
+_REQUESTS_MAX = 3
 _RESPONSES_MAX = 3
 
 
@@ -48,7 +49,24 @@ class CallSequence:
 
     def draw(self, method: Method, data: DataObject) -> Case:
         """Draws the next call: a valid request, some of whose values earlier calls have seen."""
-        first, *rest = data.draw(requests(self._schema, method), label="requests")
+        drawn = data.draw(requests(self._schema, method), label="requests")
+        sent, bindings = self._linked(method, drawn, data) if drawn else ((), ())
+        return Case(
+            method=method,
+            phase="stateful",
+            # Whether a stream may be empty, no constraint tells.
+            positive=True if sent and judgeable(self._schema, method.input) else None,
+            requests=sent,
+            description="a call that takes up values of earlier calls",
+            before=tuple(self._calls),
+            bindings=bindings,
+        )
+
+    def _linked(
+        self, method: Method, drawn: tuple[bytes, ...], data: DataObject
+    ) -> tuple[tuple[bytes, ...], tuple[Binding, ...]]:
+        """The requests, the first of which takes up values, and where it has them from."""
+        first, *rest = drawn
         request = self._schema.parse(method.input, first)
         bindings: list[Binding] = []
         for slot in slots(method, self._declared):
@@ -57,15 +75,7 @@ class CallSequence:
                 write(request, slot.path, chosen.found.value)
                 bindings.extend(_binding(slot, chosen))
         linked = request.SerializePartialToString(deterministic=True)
-        return Case(
-            method=method,
-            phase="stateful",
-            positive=True if judgeable(self._schema, method.input) else None,
-            requests=(linked, *rest),
-            description="a call that takes up values of earlier calls",
-            before=tuple(self._calls),
-            bindings=tuple(bindings),
-        )
+        return (linked, *rest), tuple(bindings)
 
     def note(self, case: Case, reply: Reply) -> None:
         """Notes a call that was made, and what can be taken from it."""
@@ -89,7 +99,8 @@ class CallSequence:
         return data.draw(choice, label=slot.path)
 
     def _messages(self, case: Case, reply: Reply) -> Iterator[tuple[int | None, Message]]:
-        yield None, self._schema.parse(case.method.input, case.requests[0])
+        for request in case.requests[:_REQUESTS_MAX]:
+            yield None, self._schema.parse(case.method.input, request)
         for position, octets in enumerate(reply.responses[:_RESPONSES_MAX]):
             try:
                 yield position, self._schema.parse(case.method.output, octets)

@@ -11,7 +11,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from grpc_fuzz.constraint import NONE, Constraint
 from grpc_fuzz.model import Method
-from grpc_fuzz.schema import Schema
+from grpc_fuzz.schema import Schema, is_map
 from grpc_fuzz.strategies.scalars import scalars
 from grpc_fuzz.strategies.well_known import well_known
 
@@ -69,12 +69,6 @@ def real_oneof(field: FieldDescriptor) -> OneofDescriptor | None:
 def is_synthetic(oneof: OneofDescriptor) -> bool:
     """Whether the oneof stands for `optional` of proto3; descriptor.proto tells how it is named."""
     return len(oneof.fields) == 1 and oneof.name == f"_{oneof.fields[0].name.lstrip('_')}"
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    """Whether the field is a map."""
-    entry = field.message_type
-    return entry is not None and field.is_repeated and bool(entry.GetOptions().map_entry)
 
 
 def fill(

@@ -8,9 +8,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from grpc_fuzz.constraint import NONE, Constraint, Scalar
-from grpc_fuzz.schema import Schema, descriptor_of
+from grpc_fuzz.schema import Schema, descriptor_of, is_map
 from grpc_fuzz.strategies.edges import FLOATS, INTEGER_RANGES, float_edges, integer_edges
-from grpc_fuzz.strategies.messages import is_map
 from grpc_fuzz.strategies.scalars import AWKWARD, integer_range, length_range
 
 # Any: a field takes whatever its type says.
@@ -52,8 +51,6 @@ def _candidates(field: FieldDescriptor, constraint: Constraint) -> Iterator[Scal
         yield from (False, True)
     elif field.enum_type is not None:
         yield from sorted(field.enum_type.values_by_number)
-        if not constraint.defined_only and not field.enum_type.is_closed:
-            yield max(field.enum_type.values_by_number) + 1
     elif field.type in INTEGER_RANGES:
         yield from integer_edges(*integer_range(field, constraint))
     elif field.type in FLOATS:

@@ -1,5 +1,6 @@
 """Values of one field that is not a message, within its constraint."""
 
+from dataclasses import replace
 from typing import cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -14,6 +15,7 @@ from grpc_fuzz.strategies.edges import (
     integer_edges,
     narrow,
 )
+from grpc_fuzz.texts import TEXT_RULES
 
 # Longer values are the business of the limits on messages, not of one field.
 LENGTH_MAX = 300
@@ -99,20 +101,24 @@ def floats(field: FieldDescriptor, constraint: Constraint) -> SearchStrategy[flo
 
 def texts(constraint: Constraint) -> SearchStrategy[str]:
     """Strings, awkward characters among them, with lengths clustered at their bounds."""
+    if constraint.text is not None:
+        # What breaks the rule is left out; too many strings would be thrown away otherwise.
+        freely = texts(replace(constraint, text=None)).map(TEXT_RULES[constraint.text].tidy)
+        return freely.filter(lambda text: not constraint.broken_by(text))
     pattern = constraint.pattern or constraint.shape
     if pattern is not None:
-        made = st.from_regex(pattern, fullmatch=True)
-        return made.filter(lambda text: not constraint.broken_by(text))
+        matching = st.from_regex(pattern, fullmatch=True)
+        return matching.filter(lambda text: not constraint.broken_by(text))
     low, high = length_range(constraint)
     anything = st.text(
         st.one_of(CHARACTERS, st.sampled_from(AWKWARD)), min_size=low, max_size=min(high, low + 40)
     )
     few = st.text("ab", min_size=low, max_size=min(high, low + 1))
     ends = st.sampled_from(sorted({low, high})).flatmap(_of_length)
-    texts = st.one_of(few, anything, ends)
+    made = st.one_of(few, anything, ends)
     if constraint.bytes_min is None and constraint.bytes_max is None:
-        return texts
-    return texts.filter(lambda text: not constraint.broken_by(text))
+        return made
+    return made.filter(lambda text: not constraint.broken_by(text))
 
 
 def _of_length(length: int) -> SearchStrategy[str]:

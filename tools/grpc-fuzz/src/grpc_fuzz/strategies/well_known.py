@@ -10,17 +10,25 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-# 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z; google/protobuf/timestamp.proto.
-TIMESTAMP_SECONDS = (-62_135_596_800, 253_402_300_799)
-# Ten thousand years; google/protobuf/duration.proto.
-DURATION_SECONDS = 315_576_000_000
-NANOS_MAX = 999_999_999
+from grpc_fuzz.strategies.unnamed import (
+    DURATION_SECONDS,
+    NANOS_MAX,
+    TIMES_OUT_OF_RANGE,
+    TIMESTAMP_SECONDS,
+)
 
 
 def well_known(descriptor: Descriptor) -> SearchStrategy[Message] | None:
     """Values of a well-known type, or None where its fields say everything."""
     make = _MAKERS.get(descriptor.full_name)
     return None if make is None else make(descriptor)
+
+
+def out_of_range(descriptor: Descriptor) -> tuple[Message, ...]:
+    """Times outside the documented range of their type; none where it is not a time."""
+    make = GetMessageClass(descriptor)
+    times = TIMES_OUT_OF_RANGE.get(descriptor.full_name, ())
+    return tuple(make(seconds=seconds, nanos=nanos) for seconds, nanos in times)
 
 
 def _edges(low: int, high: int) -> SearchStrategy[int]:

@@ -11,6 +11,7 @@ from hypothesis.strategies import SearchStrategy
 from grpc_fuzz.constraint import Constraint, Scalar
 from grpc_fuzz.strategies.edges import FLOATS, INTEGER_RANGES, integer_edges
 from grpc_fuzz.strategies.scalars import CHARACTERS, LENGTH_MAX
+from grpc_fuzz.texts import TEXT_RULES, TextRule
 
 _Wrong = Iterator[tuple[str, SearchStrategy[Scalar]]]
 
@@ -63,10 +64,10 @@ def _float(constraint: Constraint) -> _Wrong:
 def _enum(field: FieldDescriptor, constraint: Constraint) -> _Wrong:
     enum = cast(EnumDescriptor, field.enum_type)
     if constraint.defined_only and not enum.is_closed:
-        yield "defined_only", unknown_numbers(enum)
+        yield "defined_only", _unknown_numbers(enum)
 
 
-def unknown_numbers(enum: EnumDescriptor) -> SearchStrategy[int]:
+def _unknown_numbers(enum: EnumDescriptor) -> SearchStrategy[int]:
     """Numbers that the enum does not name, at the edges of the bits and next to those it does."""
     named = set(enum.values_by_number)
     low, high = INTEGER_RANGES[FieldDescriptor.TYPE_ENUM]
@@ -86,6 +87,17 @@ def _text(constraint: Constraint) -> _Wrong:
     if constraint.pattern is not None:
         tried = st.text(CHARACTERS, min_size=constraint.length_min or 0, max_size=LENGTH_MAX)
         yield "pattern", tried.filter(lambda text: "pattern" in constraint.broken_by(text))
+    if constraint.text is not None:
+        yield from _wrong_texts(constraint, TEXT_RULES[constraint.text])
+
+
+def _wrong_texts(constraint: Constraint, rule: TextRule) -> _Wrong:
+    """Strings of a length that is allowed."""
+    length = constraint.length_min or 0
+    tried = [wrong.replace("a", "a" * max(1, length - len(wrong) + 1)) for wrong in rule.wrong]
+    wrongs = [text for text in tried if constraint.broken_by(text) == ("text",)]
+    if wrongs:
+        yield "text", st.sampled_from(wrongs)
 
 
 def _longer(length: int) -> SearchStrategy[str]:

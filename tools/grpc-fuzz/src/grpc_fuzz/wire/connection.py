@@ -37,7 +37,7 @@ class Connection:
 
     def __init__(self, target: Target, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._socket = _connect(target, seconds)
+        self._socket = connect(target, seconds)
         self._http = H2Connection(
             H2Configuration(
                 client_side=True,
@@ -207,13 +207,40 @@ def split_headers(frame: bytes, frames: int) -> bytes:
     return bytes(split)
 
 
-def _connect(target: Target, seconds: float) -> socket.socket:
-    raw = socket.create_connection((target.host, target.port), timeout=seconds)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def connect(target: Target, seconds: float) -> socket.socket:
+    """Opens a connection, with TLS where the target has it.
+
+    Args:
+        target: The server.
+        seconds: How long connecting may take, and then each operation of the socket.
+
+    Raises:
+        OSError: The server cannot be reached, or TLS cannot be agreed on.
+    """
+    raw = _connect_raw(target, seconds)
     if target.tls is None:
         return raw
     name = target.tls.server_name or target.host
-    return _tls_context(target.tls).wrap_socket(raw, server_hostname=name)
+    try:
+        return _tls_context(target.tls).wrap_socket(raw, server_hostname=name)
+    except OSError:
+        raw.close()
+        raise
+
+
+def _connect_raw(target: Target, seconds: float) -> socket.socket:
+    if target.socket is None:
+        raw = socket.create_connection((target.host, target.port), timeout=seconds)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return raw
+    raw = socket.socket(socket.AF_UNIX)
+    raw.settimeout(seconds)
+    try:
+        raw.connect(target.socket)
+    except OSError:
+        raw.close()
+        raise
+    return raw
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

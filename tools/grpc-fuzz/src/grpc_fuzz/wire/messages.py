@@ -69,7 +69,7 @@ def _wrong_length(method: Method, request: bytes) -> Iterator[Case]:
     )
     if request:
         # The rest is read as a second message, and is too short for its prefix or is one too many.
-        expected = too_long | {"UNIMPLEMENTED"}
+        expected = too_long | {"UNIMPLEMENTED"} | (CHOSEN if method.client_streaming else set())
         for length in sorted({0, len(request) - 1}):
             name = f"prefix {len(request) - length} bytes too short"
             yield _call(method, name, prefixed(request, length=length), expected)

@@ -106,6 +106,9 @@ def wire_case(
         description: What the case tries.
         steps: The script.
         expected: The outcomes that the documents allow; by default those of any sound call.
+
+    Returns:
+        A case about the gRPC runtime: no method sees what it sends, or each sees the same.
     """
     return Case(
         method=method,
@@ -115,4 +118,5 @@ def wire_case(
         description=description,
         wire=WireScript(steps=steps),
         expected=expected,
+        about="runtime",
     )

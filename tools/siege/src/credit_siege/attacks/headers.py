@@ -81,15 +81,11 @@ async def _unknown_frames(target: Target) -> Outcome:
         return await _then_served(peer, before, "OK", target)
 
 
-async def _not_ascii(target: Target) -> Outcome:
-    """Send a value that HTTP allows and gRPC does not, and a call after it.
-
-    PROTOCOL-HTTP2.md, ASCII-Value: of printable ASCII alone.
-    """
-    block = call_block(BALANCE, ("x-odd", "é"))
+async def _alone(block: bytes, expected: str, target: Target) -> Outcome:
+    """Send a request that must be refused alone, and a sound call after it."""
     async with Peer.connect(target.port) as peer:
-        odd = await peer.request(_STREAM, block, balance_message())
-        return await _then_served(peer, odd, "INVALID_ARGUMENT", target)
+        refused = await peer.request(_STREAM, block, balance_message())
+        return await _then_served(peer, refused, expected, target)
 
 
 async def _then_served(peer: Peer, before: Answer, expected: str, target: Target) -> Outcome:
@@ -114,7 +110,18 @@ def _attack(name: str, required: str, fields: Sequence[Header], accepted: Verdic
     )
 
 
+def _refused_alone(name: str, block: bytes, expected: str) -> Attack:
+    return Attack(
+        name=f"header:{name}",
+        required=f"{expected}, and the call after it is served",
+        run=partial(_alone, block, expected),
+        heavy=False,
+    )
+
+
 _CALL = call_headers(BALANCE)
+# One header of 4,000 bytes that is remembered, and four times more: RFC 7541, section 6.1.
+_LONG_BLOCK = call_block(BALANCE) + frames.remembered("x-long", "x" * 4000) + b"\xbe" * 4
 
 ATTACKS = (
     _attack("header:no-path", "refused", _without(":path"), _refused),
@@ -143,11 +150,9 @@ ATTACKS = (
         run=_unknown_frames,
         heavy=False,
     ),
-    Attack(
-        name="header:not-ascii",
-        required="INVALID_ARGUMENT, and the call after it is served",
-        run=_not_ascii,
-        heavy=False,
-    ),
+    # PROTOCOL-HTTP2.md, ASCII-Value: HTTP allows other values than printable ASCII, gRPC does not.
+    _refused_alone("not-ascii", call_block(BALANCE, ("x-odd", "é")), "INVALID_ARGUMENT"),
+    _refused_alone("upper-case", call_block(BALANCE, ("X-Odd", "1")), "RST_STREAM PROTOCOL_ERROR"),
+    _refused_alone("20-kilobytes", _LONG_BLOCK, "RESOURCE_EXHAUSTED"),
     _attack("header:line-break", "refused", [*_CALL, ("x-odd", "a\r\nx-admin: yes")], _refused),
 )

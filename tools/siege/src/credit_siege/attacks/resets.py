@@ -78,11 +78,11 @@ def _wrong_content_length(stream: int) -> bytes:
     return frames.headers(stream, block) + frames.data(stream, _BODY, Flag.END_STREAM)
 
 
-def _made_you_reset(name: str, make: MakeStream) -> Attack:
+def _made_you_reset(name: str, make: MakeStream, *, calm: bool = True) -> Attack:
     return Attack(
         name=f"made-you-reset:{name}",
-        required="GOAWAY",
-        run=partial(_streams, make, _MADE_RESETS, False),
+        required="GOAWAY ENHANCE_YOUR_CALM" if calm else "GOAWAY",
+        run=partial(_streams, make, _MADE_RESETS, calm),
     )
 
 
@@ -95,7 +95,8 @@ ATTACKS = (
     _made_you_reset("no-increment", _no_increment),
     _made_you_reset("window-overflow", _window_overflow),
     _made_you_reset("data-after-the-end", _data_after_the_end),
-    _made_you_reset("headers-after-the-end", _headers_after_the_end),
+    # STREAM_CLOSED where the answer was quicker: then the stream was closed, not half-closed.
+    _made_you_reset("headers-after-the-end", _headers_after_the_end, calm=False),
     _made_you_reset("depends-on-itself", _depends_on_itself),
     _made_you_reset("wrong-content-length", _wrong_content_length),
 )

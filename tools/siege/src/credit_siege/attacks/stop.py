@@ -86,7 +86,7 @@ async def _lost(target: Target, acknowledged: dict[int, list[str]]) -> int:
             CreditClient(server.target) as client,
         ):
             for user_id, receipts in acknowledged.items():
-                kept = {entry.id async for entry in client.transactions(user_id)}
+                kept = {entry.id async for entry in client.transactions(user_id=user_id)}
                 lost += len(set(receipts) - kept)
     return lost
 

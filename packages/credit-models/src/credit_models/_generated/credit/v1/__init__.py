@@ -44,102 +44,102 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 class ErrorReason(betterproto2.Enum):
     """
-    Why a call was refused.
+    Why a call was rejected.
 
-    Every refusal of this service carries a `google.rpc.ErrorInfo` among the details of its status
-    (trailing metadata `grpc-status-details-bin`): `domain` is "credit.v1", `reason` is the name of a
-    value below without the prefix `ERROR_REASON_`, and `metadata` holds the keys that the value's
-    comment lists. Metadata values are decimal integers without sign, unless said otherwise.
+    Every error of this service carries a `google.rpc.ErrorInfo` in the details of its status (trailing
+    metadata `grpc-status-details-bin`). Its `domain` is "credit.v1". Its `reason` is the name of a value
+    below without the prefix `ERROR_REASON_`. Its `metadata` holds the keys that the comment of the value
+    lists; their values are decimal integers without a sign, unless the comment says otherwise.
 
-    New values may be added; treat an unknown reason by its gRPC status.
+    New values may be added. Handle an unknown reason by its gRPC status.
     """
 
     UNSPECIFIED = 0
     """
-    The zero value. Never sent.
+    The zero value; never sent.
     """
 
     INVALID_FIELD = 1
     """
-    INVALID_ARGUMENT. A constraint of the contract is broken. A `google.rpc.BadRequest` names every
-    broken field at once, with a description of what the field takes. Mend the request; sending
-    it again unchanged fails again.
+    INVALID_ARGUMENT. The request breaks constraints of the contract. A `google.rpc.BadRequest` names all
+    fields that do, and what each of them takes. Integers that do not fit the type of their field, such
+    as 2³² in a `uint32`, come first: the request is rejected for these before constraints are checked.
+    Nothing was changed. Correct the request; the same request fails again.
     """
 
     IDEMPOTENCY_KEY_REUSED = 2
     """
     ALREADY_EXISTS. The idempotency key was used before for another request of this user in this app.
-    Metadata: `fields`, the names of the fields that differ from that request, comma-separated
-    (`call` stands for another call). Take a new key for a new request.
+    Metadata: `fields`, the names of the fields that differ from that request, separated by commas
+    (`call` stands for another call). Nothing was changed. Use a new key for a new request.
     """
 
     INSUFFICIENT_CREDITS = 3
     """
     FAILED_PRECONDITION. The user holds fewer credits in the app than the purchase costs.
     Metadata: `available` (the balance), `required` (the price) and `shortfall` (their difference).
-    Nothing was taken. The same key may succeed once credits have been added.
+    Nothing was taken. A retry with the same key succeeds once enough credits have been added.
     """
 
     BALANCE_OVERFLOW = 4
     """
-    OUT_OF_RANGE. Adding the credits would take the balance past 4294967295.
-    Metadata: `balance` (what it is now) and `credits` (what was to be added). Nothing was added.
+    OUT_OF_RANGE. The credits would raise the balance above 4294967295.
+    Metadata: `balance` (before the call) and `credits` (how many the request adds). Nothing was added.
     """
 
     APP_TOTAL_OVERFLOW = 5
     """
-    OUT_OF_RANGE. The sum of the balances of all users of the app is past 4294967295, so that
-    `Balance` cannot hold it. Metadata: `total`, the sum. Balances of single users are not affected.
+    OUT_OF_RANGE. The sum of the balances of all users in the app is above 4294967295, so `Balance`
+    cannot hold it. Metadata: `total`, the sum. Balances of single users are not affected.
     """
 
     OVERLOADED = 6
     """
-    UNAVAILABLE. More calls are waiting than the server can answer in time, or it is shutting down,
-    and this one was not taken in: nothing happened. A `google.rpc.RetryInfo` says after which time to try again.
+    UNAVAILABLE. More calls are waiting than the server can answer in time, or it is shutting down.
+    Nothing was changed. A `google.rpc.RetryInfo` says when to retry.
     """
 
     STORE_UNAVAILABLE = 7
     """
-    UNAVAILABLE. The server cannot reach its store, or could not learn in time whether the store
-    has committed. A write may or may not have happened: send it again with the same idempotency
-    key, and it happens once. A `google.rpc.RetryInfo` says after which time to try again.
+    UNAVAILABLE. The server cannot reach its store, or did not learn in time whether the store committed
+    the write. A write may or may not have been applied: retry it with the same idempotency key, and it
+    is applied once. A `google.rpc.RetryInfo` says when to retry.
     """
 
     TOO_MANY_APPS = 8
     """
-    RESOURCE_EXHAUSTED. The user holds or held credits in as many apps as one user may, and the
-    credits are for another one. Metadata: `limit`, how many apps that is. Nothing was added.
+    RESOURCE_EXHAUSTED. The user has or had credits in the largest number of apps that is allowed, and
+    the request adds credits in another app. Metadata: `limit`, that number. Nothing was added.
     """
 
     UNAUTHENTICATED = 9
     """
-    UNAUTHENTICATED. The server asks for an identity, and the call came with none or with one that
-    does not hold: a token that is missing, expired, not signed by a known key or meant for another
-    server, or a client certificate that names nobody. The status's message says which. Nothing
-    happened; get a new token.
+    UNAUTHENTICATED. The server requires an identity, and the call has none that is valid: the token is
+    missing, expired, not signed by a known key or issued for another server, or the client certificate
+    belongs to no identity. The message of the status says which. Nothing was changed. Get a new token.
     """
 
     RATE_LIMITED = 10
     """
-    RESOURCE_EXHAUSTED. The identity makes more calls than it is allowed in a time.
-    A `google.rpc.RetryInfo` says after which time to try again. Nothing happened.
+    RESOURCE_EXHAUSTED. The identity exceeds its rate limit. Nothing was changed.
+    A `google.rpc.RetryInfo` says when to retry.
     """
 
     SCOPE_MISSING = 11
     """
-    PERMISSION_DENIED. The identity lacks the scope that the call needs. Metadata: `scope`, such as
-    credits:spend. Nothing happened.
+    PERMISSION_DENIED. The identity lacks the scope that the call requires. Metadata: `scope`, such as
+    credits:spend. Nothing was changed.
     """
 
     APP_NOT_ALLOWED = 12
     """
-    PERMISSION_DENIED. The identity may not act in the app. Metadata: `app_id`. Nothing happened.
+    PERMISSION_DENIED. The identity does not belong to the app. Metadata: `app_id`. Nothing was changed.
     """
 
     ACTOR_NOT_ALLOWED = 13
     """
-    PERMISSION_DENIED. `created_by` is not the identity's own number, and it may not act for others.
-    Metadata: `created_by`. Nothing happened.
+    PERMISSION_DENIED. `created_by` is not the identity's own number, and the identity may not act for
+    others. Metadata: `created_by`. Nothing was changed.
     """
 
     CREDITS_LIMIT_EXCEEDED = 14
@@ -202,12 +202,12 @@ class ErrorReason(betterproto2.Enum):
 
 class TransactionType(betterproto2.Enum):
     """
-    What a transaction did to the balance. New values may be added.
+    How a transaction changed the balance. New values may be added.
     """
 
     UNSPECIFIED = 0
     """
-    The zero value. Never sent.
+    The zero value; never sent.
     """
 
     ADD = 1
@@ -240,7 +240,7 @@ class TransactionType(betterproto2.Enum):
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class AppId(betterproto2.Message):
     """
-    Names an app and, where set, one of its users.
+    The app, and optionally the user, whose balance a call returns.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -254,7 +254,7 @@ class AppId(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user whose balance is asked for. Unset: the sum over all users of the app.
+    The user. Unset: the sum of the balances of all users in the app.
     """
 
 
@@ -264,7 +264,7 @@ default_message_pool.register_message("credit.v1", "AppId", AppId)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Balance(betterproto2.Message):
     """
-    How many credits are held in an app.
+    A balance in an app.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -288,43 +288,43 @@ default_message_pool.register_message("credit.v1", "Balance", Balance)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class CreditRequest(betterproto2.Message):
     """
-    Asks for credits to be added.
+    A request to add credits.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         1, betterproto2.TYPE_UINT32
     )
     """
-    Who gets the credits.
+    The user who receives the credits.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         2, betterproto2.TYPE_UINT32
     )
     """
-    In which app.
+    The app in which the user receives them.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         3, betterproto2.TYPE_UINT32
     )
     """
-    How many.
+    How many credits to add.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         4, betterproto2.TYPE_UINT32
     )
     """
-    Who asks for it: the identity of the acting person or service.
+    The person or service that makes the request.
     """
 
     idempotency_key: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         5, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry: the same key with the same request has one effect, however often and
-    however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
+    Makes the call safe to retry: the same key with the same request takes effect once, however often
+    and however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
     app: another user, or the same user in another app, may use the same key for another request.
     A rejected call is not remembered. Empty: every call is a new one.
     """
@@ -343,7 +343,7 @@ class CreditTransaction(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    Identifies the transaction among all transactions. Opaque.
+    The transaction's id, unique among all transactions. Opaque.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -357,28 +357,28 @@ class CreditTransaction(betterproto2.Message):
         3, betterproto2.TYPE_UINT32
     )
     """
-    The app in which it changed.
+    The app in which the balance changed.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         4, betterproto2.TYPE_UINT32
     )
     """
-    How many credits were added or used; `type` says which.
+    How many credits were added or used, depending on `type`.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the server decided on the transaction, UTC, in milliseconds' precision.
+    When the server decided on the transaction, in UTC, with a precision of milliseconds.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         6, betterproto2.TYPE_UINT32
     )
     """
-    Who asked for the change.
+    Who requested the change.
     """
 
     type: "TransactionType" = betterproto2.field(
@@ -399,21 +399,21 @@ class CreditTransaction(betterproto2.Message):
         9, betterproto2.TYPE_UINT64
     )
     """
-    Counts the user's transactions over all apps: 1, 2, 3 and so on, without a gap.
+    The position in the user's history over all apps: 1, 2, 3 and so on, without a gap.
     """
 
     purchase_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         10, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the purchase that this transaction paid for. Empty for other types.
+    The `id` of the purchase that the transaction paid for. Empty for other types.
     """
 
     idempotency_key: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         11, betterproto2.TYPE_STRING
     )
     """
-    The key that came with the request. Empty where the client sent none.
+    The idempotency key of the request. Empty if the client sent none.
     """
 
 
@@ -423,7 +423,7 @@ default_message_pool.register_message("credit.v1", "CreditTransaction", CreditTr
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Empty(betterproto2.Message):
     """
-    Nothing. Successful writes answer with it; the `Receipt` travels in the trailing metadata.
+    The answer to a successful write, without fields. The `Receipt` is in the trailing metadata.
     """
 
     pass
@@ -442,7 +442,7 @@ class Purchase(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    Identifies the purchase among all purchases. Opaque.
+    The purchase's id, unique among all purchases. Opaque.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -484,21 +484,21 @@ class Purchase(betterproto2.Message):
         7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the server decided on the purchase, UTC, in milliseconds' precision.
+    When the server decided on the purchase, in UTC, with a precision of milliseconds.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         8, betterproto2.TYPE_UINT32
     )
     """
-    Who asked for the purchase.
+    Who requested the purchase.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         9, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the `CreditTransaction` that paid for it.
+    The `id` of the `CreditTransaction` that paid for the purchase.
     """
 
     sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
@@ -515,21 +515,21 @@ default_message_pool.register_message("credit.v1", "Purchase", Purchase)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class PurchaseRequest(betterproto2.Message):
     """
-    Asks for a report to be bought with credits.
+    A request to buy a report with credits.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         1, betterproto2.TYPE_UINT32
     )
     """
-    Who buys.
+    The user who buys the report.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         2, betterproto2.TYPE_UINT32
     )
     """
-    With the credits of which app.
+    The app whose credits pay for the report.
     """
 
     report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -557,15 +557,15 @@ class PurchaseRequest(betterproto2.Message):
         6, betterproto2.TYPE_UINT32
     )
     """
-    Who asks for it: the identity of the acting person or service.
+    The person or service that makes the request.
     """
 
     idempotency_key: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         7, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry: the same key with the same request has one effect, however often and
-    however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
+    Makes the call safe to retry: the same key with the same request takes effect once, however often
+    and however late it is sent, and every retry returns the first receipt. A key belongs to a user in an
     app: another user, or the same user in another app, may use the same key for another request.
     A rejected call is not remembered. Empty: every call is a new one.
     """
@@ -577,28 +577,28 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Receipt(betterproto2.Message):
     """
-    What a successful write did. Travels serialized in the trailing metadata `credit-receipt-bin`.
+    What a successful write did. It is sent serialized in the trailing metadata `credit-receipt-bin`.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         1, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the `CreditTransaction` that the request made.
+    The `id` of the `CreditTransaction` that the request created.
     """
 
     purchase_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         2, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the `Purchase` that the request made. Empty for `AddCredits`.
+    The `id` of the `Purchase` that the request created. Empty for `AddCredits`.
     """
 
     balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         3, betterproto2.TYPE_UINT32
     )
     """
-    The user's balance in the app right after that transaction.
+    The user's balance in the app after that transaction.
     """
 
     sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
@@ -610,7 +610,8 @@ class Receipt(betterproto2.Message):
 
     replayed: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
     """
-    Whether this is the answer to an earlier call with the same key, given again without a second effect.
+    Whether the request was a retry: an earlier call with the same key was applied, and this is its
+    receipt.
     """
 
 
@@ -620,18 +621,18 @@ default_message_pool.register_message("credit.v1", "Receipt", Receipt)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class UserCredits(betterproto2.Message):
     """
-    All that a user holds.
+    All balances of a user.
 
-    To an identity that belongs to certain apps it shows the balances in these. What it says of all
-    apps together (when, by whom, `revision`) is then unset, and for a user without credits in them
-    it looks as if the user never had any.
+    An identity that belongs to certain apps receives the balances in these apps. The fields about all
+    apps together (the times, the actors and `revision`) are then unset. A user without credits in
+    these apps looks like a user who never had credits.
     """
 
     id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         1, betterproto2.TYPE_STRING
     )
     """
-    Identifies the record. Opaque; empty for a user that never had credits.
+    The record's id. Opaque; empty for a user who never had credits.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -643,43 +644,43 @@ class UserCredits(betterproto2.Message):
 
     balances: "list[Balance]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    One entry for each app in which the user ever had credits, by ascending `app_id`.
+    One entry for each app in which the user has or had credits, by ascending `app_id`.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the user first had credits. Unset for a user that never had any.
+    When the user's first transaction was decided. Unset for a user who never had credits.
     """
 
     updated_at: "datetime.datetime | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the user's latest transaction was decided. Unset for a user that never had any.
+    When the user's latest transaction was decided. Unset for a user who never had credits.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         6, betterproto2.TYPE_UINT32
     )
     """
-    Who asked for the user's first transaction. 0 for a user that never had any.
+    Who requested the user's first transaction. 0 for a user who never had credits.
     """
 
     updated_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         7, betterproto2.TYPE_UINT32
     )
     """
-    Who asked for the user's latest transaction. 0 for a user that never had any.
+    Who requested the user's latest transaction. 0 for a user who never had credits.
     """
 
     revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
         8, betterproto2.TYPE_UINT64
     )
     """
-    Grows by at least 1 whenever a balance changes, and equals the latest transaction's
-    `sequence`. 0 for a user that never had credits.
+    The `sequence` of the user's latest transaction; it grows whenever a balance changes. 0 for a user
+    who never had credits.
     """
 
 
@@ -689,7 +690,7 @@ default_message_pool.register_message("credit.v1", "UserCredits", UserCredits)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class UserId(betterproto2.Message):
     """
-    Names a user.
+    The user whose data a call returns.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -703,8 +704,8 @@ class UserId(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT64)
     )
     """
-    Lists start after this `sequence`: pass the last one that you received to continue a list that broke
-    off. 0: from the beginning. `GetUserCredits` ignores it.
+    Lists start after this `sequence`. To continue a list that broke off, send the last one that you
+    received. 0: from the beginning. `GetUserCredits` ignores it.
     """
 
 
@@ -715,13 +716,13 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
     """
     Adds, spends and shows credits.
 
-    Every successful write carries a serialized `Receipt` in the trailing metadata
-    `credit-receipt-bin`. Every refusal carries a `google.rpc.ErrorInfo`; see `ErrorReason`.
-    A call that ends without a status of the server's own (a lost connection, DEADLINE_EXCEEDED,
-    CANCELLED) may or may not have happened: send it again with the same idempotency key.
+    Every successful write returns a serialized `Receipt` in the trailing metadata `credit-receipt-bin`.
+    Every error carries a `google.rpc.ErrorInfo`; see `ErrorReason`. When a write ends without a status
+    from the server (the connection is lost, DEADLINE_EXCEEDED, CANCELLED), it may or may not have been
+    applied: retry it with the same idempotency key.
 
-    Where the server knows identities, each belongs to certain apps: it acts and sees in these alone,
-    as if there were no others. Every call names the scope that it takes.
+    A server that authenticates its callers gives each identity the apps that it belongs to. The identity
+    reads and writes in these apps alone, as if there were no others. Every call requires one scope.
     """
 
     async def add_credits(
@@ -757,10 +758,10 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "Empty":
         """
-        Buys a report with a user's credits in an app: takes the credits and records the purchase,
-        both or neither.
+        Buys a report with a user's credits in an app. Takes the credits and records the purchase: both or
+        neither.
 
-        Idempotency is as for `AddCredits`.
+        Retries work as for `AddCredits`.
         """
 
         return await self._unary_unary(
@@ -781,8 +782,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "UserCredits":
         """
-        Shows a user's balances in all apps. A user that never had credits has none: the answer is
-        then a `UserCredits` with that `user_id` and nothing else.
+        Returns a user's balances in all apps. For a user who never had credits it returns a `UserCredits`
+        with the `user_id` alone.
         """
 
         return await self._unary_unary(
@@ -803,8 +804,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "Balance":
         """
-        Shows the balance of one user in an app or, without `user_id`, the sum over all users of the app.
-        Who never had credits has a balance of 0.
+        Returns the balance of one user in an app or, without `user_id`, the sum of the balances of all users
+        in the app. The balance of a user who never had credits is 0.
         """
 
         return await self._unary_unary(
@@ -871,13 +872,13 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
     """
     Adds, spends and shows credits.
 
-    Every successful write carries a serialized `Receipt` in the trailing metadata
-    `credit-receipt-bin`. Every refusal carries a `google.rpc.ErrorInfo`; see `ErrorReason`.
-    A call that ends without a status of the server's own (a lost connection, DEADLINE_EXCEEDED,
-    CANCELLED) may or may not have happened: send it again with the same idempotency key.
+    Every successful write returns a serialized `Receipt` in the trailing metadata `credit-receipt-bin`.
+    Every error carries a `google.rpc.ErrorInfo`; see `ErrorReason`. When a write ends without a status
+    from the server (the connection is lost, DEADLINE_EXCEEDED, CANCELLED), it may or may not have been
+    applied: retry it with the same idempotency key.
 
-    Where the server knows identities, each belongs to certain apps: it acts and sees in these alone,
-    as if there were no others. Every call names the scope that it takes.
+    A server that authenticates its callers gives each identity the apps that it belongs to. The identity
+    reads and writes in these apps alone, as if there were no others. Every call requires one scope.
     """
 
     async def add_credits(self, message: "CreditRequest") -> "Empty":
@@ -892,26 +893,26 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def use_credits(self, message: "PurchaseRequest") -> "Empty":
         """
-        Buys a report with a user's credits in an app: takes the credits and records the purchase,
-        both or neither.
+        Buys a report with a user's credits in an app. Takes the credits and records the purchase: both or
+        neither.
 
-        Idempotency is as for `AddCredits`.
+        Retries work as for `AddCredits`.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def get_user_credits(self, message: "UserId") -> "UserCredits":
         """
-        Shows a user's balances in all apps. A user that never had credits has none: the answer is
-        then a `UserCredits` with that `user_id` and nothing else.
+        Returns a user's balances in all apps. For a user who never had credits it returns a `UserCredits`
+        with the `user_id` alone.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def get_app_balance(self, message: "AppId") -> "Balance":
         """
-        Shows the balance of one user in an app or, without `user_id`, the sum over all users of the app.
-        Who never had credits has a balance of 0.
+        Returns the balance of one user in an app or, without `user_id`, the sum of the balances of all users
+        in the app. The balance of a user who never had credits is 0.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)

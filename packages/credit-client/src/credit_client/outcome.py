@@ -1,0 +1,80 @@
+"""What became of a failed attempt of a write: no change, or unknown."""
+
+from typing import assert_never
+
+from credit_models import ErrorReason
+from grpclib.const import Status
+
+from credit_client.errors import Outcome
+from credit_client.refusal import reason_of
+from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
+
+
+def outcome_of(failure: AttemptFailed) -> Outcome:
+    """Return what an attempt that was sent did to the ledger: `NO_CHANGE` only where certain."""
+    if isinstance(failure, HandshakeFailed):
+        return Outcome.NO_CHANGE
+    if isinstance(failure, AnswerBroken):
+        return Outcome.UNKNOWN
+    reason = reason_of(failure)
+    return _of_status(failure.status) if reason is None else _of_reason(reason)
+
+
+def _of_reason(reason: ErrorReason) -> Outcome:
+    """Return what the contract promises for a reason (`error_reason.proto`)."""
+    match reason:
+        case (
+            ErrorReason.INVALID_FIELD
+            | ErrorReason.IDEMPOTENCY_KEY_REUSED
+            | ErrorReason.INSUFFICIENT_CREDITS
+            | ErrorReason.BALANCE_OVERFLOW
+            | ErrorReason.APP_TOTAL_OVERFLOW
+            | ErrorReason.OVERLOADED
+            | ErrorReason.TOO_MANY_APPS
+            | ErrorReason.UNAUTHENTICATED
+            | ErrorReason.RATE_LIMITED
+            | ErrorReason.SCOPE_MISSING
+            | ErrorReason.APP_NOT_ALLOWED
+            | ErrorReason.ACTOR_NOT_ALLOWED
+            | ErrorReason.CREDITS_LIMIT_EXCEEDED
+            | ErrorReason.CLOCK_SKEWED
+        ):
+            return Outcome.NO_CHANGE
+        case ErrorReason.STORE_UNAVAILABLE | ErrorReason.UNSPECIFIED:
+            return Outcome.UNKNOWN
+        case _:
+            assert_never(reason)
+
+
+def _of_status(status: Status) -> Outcome:
+    """Return what a status without a reason of the contract allows to conclude.
+
+    The four below are sent before a call is executed, by servers and by proxies. Any other may come
+    from a proxy that lost the answer, or from a server that is newer than this SDK.
+    """
+    match status:
+        case (
+            Status.INVALID_ARGUMENT
+            | Status.UNAUTHENTICATED
+            | Status.PERMISSION_DENIED
+            | Status.UNIMPLEMENTED
+        ):
+            return Outcome.NO_CHANGE
+        case (
+            Status.OK
+            | Status.CANCELLED
+            | Status.UNKNOWN
+            | Status.DEADLINE_EXCEEDED
+            | Status.NOT_FOUND
+            | Status.ALREADY_EXISTS
+            | Status.RESOURCE_EXHAUSTED
+            | Status.FAILED_PRECONDITION
+            | Status.ABORTED
+            | Status.OUT_OF_RANGE
+            | Status.INTERNAL
+            | Status.UNAVAILABLE
+            | Status.DATA_LOSS
+        ):
+            return Outcome.UNKNOWN
+        case _:
+            assert_never(status)

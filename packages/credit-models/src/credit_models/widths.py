@@ -1,0 +1,218 @@
+"""Finds integers on the wire that do not fit their fields' types.
+
+protobuf's parsers cut such integers without an error: a `uint32` of 2**32 + 5 is read as 5, and -5
+that was written as an `int64` is read by a `uint32` as 4294967291. A ledger must not make credits,
+or another user's id, of them. So they are found before a value is made.
+
+What fits is what a conforming encoder writes for some value of the type
+(https://protobuf.dev/programming-guides/encoding/): 32 bits for `uint32` and, in zigzag, `sint32`;
+0 to 2**31 - 1, or the sign-extended 64 bits of a negative number, for `int32` and enums; 0 or 1 for
+`bool`; 64 bits for all others. So an `int32` of 2**31 to 2**32 - 1 does not fit: some parsers take
+it for a negative number, and a parser of `int64` does not. An encoding that is longer than it needs
+to be fits where its value does.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from credit_models.errors import WireError
+from credit_models.violation import Violation
+
+VARINTS_MAX = 20_000
+"""The most varints that are read of one message: 10 ms of one core, whatever a client sends.
+
+The largest message of the contract, `UserCredits` with 1000 apps, has 6,000. A message in the form
+in which protobuf itself writes it is not scanned, and may have any number."""
+
+_NAMED_MAX = 16
+"""The most fields that one error names."""
+
+_VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END = range(5)
+"""The encoding's wire types; the last is 5, FIXED32."""
+
+_VARINT_BYTES_MAX = 10
+_TAGS = 2**32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Integer:
+    """An integer type: the value that a varint's bits stand for, and the range of values."""
+
+    value: Callable[[int], int]
+    least: int
+    greatest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Field:
+    """A field that holds integers or, somewhere below it, may hold them."""
+
+    name: str
+    is_repeated: bool
+    integer: _Integer | None
+    message: Descriptor | None
+
+
+def _unsigned(bits: int) -> int:
+    return bits
+
+
+def _signed(bits: int) -> int:
+    return bits - 2**64 if 2**63 <= bits < 2**64 else bits
+
+
+def _zigzag(bits: int) -> int:
+    return (bits >> 1) ^ -(bits & 1)
+
+
+_INT32 = _Integer(value=_signed, least=-(2**31), greatest=2**31 - 1)
+_INTEGERS = {
+    FieldDescriptor.TYPE_BOOL: _Integer(value=_unsigned, least=0, greatest=1),
+    FieldDescriptor.TYPE_ENUM: _INT32,
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_INT64: _Integer(value=_signed, least=-(2**63), greatest=2**63 - 1),
+    FieldDescriptor.TYPE_UINT32: _Integer(value=_unsigned, least=0, greatest=2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: _Integer(value=_unsigned, least=0, greatest=2**64 - 1),
+    FieldDescriptor.TYPE_SINT32: _Integer(value=_zigzag, least=-(2**31), greatest=2**31 - 1),
+    FieldDescriptor.TYPE_SINT64: _Integer(value=_zigzag, least=-(2**63), greatest=2**63 - 1),
+}
+
+
+class Widths:
+    """Knows which fields of each message type hold integers."""
+
+    def __init__(self) -> None:
+        self._fields: dict[Descriptor, dict[int, _Field]] = {}
+
+    def check(self, descriptor: Descriptor, data: bytes) -> None:
+        """Reject a message with an integer that does not fit its field.
+
+        Each record of a field counts, also one that a later record of the same field replaces.
+
+        Args:
+            descriptor: The message's type.
+            data: Bytes of the message that protobuf's parser has accepted.
+
+        Raises:
+            WireError: An integer does not fit; `violations` names its field. Or the message has
+                more than `VARINTS_MAX` varints, or is one to protobuf's parser alone.
+        """
+        scan = _Scan(self, descriptor.full_name, data)
+        scan.message(descriptor, 0, len(data), "")
+        if scan.found:
+            violations = [
+                Violation(field=field, description=description)
+                for field, description in scan.found.items()
+            ]
+            named = "; ".join(f"{one.field} {one.description}" for one in violations)
+            raise WireError(f"{descriptor.full_name}: {named}.", violations=violations)
+
+    def fields_of(self, descriptor: Descriptor) -> dict[int, _Field]:
+        """Return the integers and messages of a message type by number."""
+        found = self._fields.get(descriptor)
+        if found is None:
+            found = self._fields[descriptor] = {
+                field.number: _Field(
+                    name=field.name,
+                    is_repeated=field.is_repeated,
+                    integer=_INTEGERS.get(field.type),
+                    message=field.message_type,
+                )
+                for field in descriptor.fields
+                if field.type in _INTEGERS or field.message_type is not None
+            }
+        return found
+
+
+def _name(path: str, field: _Field, counts: Counter[str]) -> str:
+    """Return the name of a field's next value, such as `balances[1]`, and count the value."""
+    if not field.is_repeated:
+        return path + field.name
+    counts[field.name] += 1
+    return f"{path}{field.name}[{counts[field.name] - 1}]"
+
+
+class _Scan:
+    """One pass over the bytes of a message.
+
+    Attributes:
+        found: What each field takes that has an integer which does not fit.
+    """
+
+    def __init__(self, widths: Widths, full_name: str, data: bytes) -> None:
+        self.found: dict[str, str] = {}
+        self._widths = widths
+        self._full_name = full_name
+        self._data = data
+        self._varints = 0
+
+    def message(self, descriptor: Descriptor, start: int, end: int, path: str) -> None:
+        """Look at the fields of a message, which may be nested in the one that was sent."""
+        fields = self._widths.fields_of(descriptor)
+        counts: Counter[str] = Counter()
+        for number, wire_type, first, last in self._records(start, end):
+            field = fields.get(number)
+            if field is None:
+                continue
+            packed = wire_type == _LENGTH and field.is_repeated
+            if field.message is not None and wire_type == _LENGTH:
+                self.message(field.message, first, last, f"{_name(path, field, counts)}.")
+            elif field.integer is not None and (wire_type == _VARINT or packed):
+                position = first
+                while position < last:
+                    bits, position = self._varint(position, last)
+                    self._integer(field.integer, bits, _name(path, field, counts))
+
+    def _integer(self, integer: _Integer, bits: int, name: str) -> None:
+        value = integer.value(bits)
+        if not integer.least <= value <= integer.greatest and len(self.found) < _NAMED_MAX:
+            self.found[name] = f"must be {integer.least} to {integer.greatest}, got {value}"
+
+    def _records(self, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield number, wire type, start and end of each record that is not within a group.
+
+        What another parser might read in another way is refused: it must not see a field where
+        there is none for this one.
+        """
+        groups = 0  # that are open: proto3 has none, so their content belongs to no field
+        while position < end:
+            tag, position = self._varint(position, end)
+            wire_type, start = tag & 7, position
+            if wire_type == _VARINT:
+                _, position = self._varint(position, end)
+            elif wire_type == _LENGTH:
+                size, start = self._varint(position, end)
+                position = start + size
+            elif wire_type == _GROUP:
+                groups += 1
+            elif wire_type == _GROUP_END:
+                groups -= 1
+            else:
+                position += 8 if wire_type == _FIXED64 else 4
+            if position > end or tag >= _TAGS:
+                raise self._invalid()
+            if groups == 0 and wire_type != _GROUP_END:
+                yield tag >> 3, wire_type, start, position
+        if groups != 0:
+            raise self._invalid()
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        """Return the bits of a varint, up to 70, and where it ends."""
+        self._varints += 1
+        if self._varints > VARINTS_MAX:
+            raise WireError(
+                f"{self._full_name} has more than {VARINTS_MAX} numbers and fields, and is not"
+                " written as protobuf writes it."
+            )
+        bits = 0
+        for shift, byte in enumerate(self._data[position : min(end, position + _VARINT_BYTES_MAX)]):
+            bits |= (byte & 0x7F) << 7 * shift
+            if byte < 0x80:
+                return bits, position + shift + 1
+        raise self._invalid()
+
+    def _invalid(self) -> WireError:
+        return WireError(f"The bytes are not a valid {self._full_name}.")

@@ -1,0 +1,60 @@
+"""A list goes on after its last row: past a server's time limit, and past its death."""
+
+import signal
+
+from credit_client import ClientSettings, CreditClient
+from credit_server.embedded.mongod import free_port
+from credit_server.store.mongo import MongoStore
+
+from tests.conftest import StartServer
+from tests.e2e.long_history import write_history
+from tests.e2e.server_process import LogLine
+
+USER = 7
+# Several times what the buffers of both ends hold (the client's window is 4 MiB): when the reader
+# has its first rows, the server has the most of them still to send.
+ROWS = 60_000
+PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
+
+
+async def _write(mongod_uri: str, database: str, rows: int) -> None:
+    store = MongoStore(mongod_uri, database=database)
+    await write_history(store, user=USER, count=rows)
+    store.close()
+
+
+async def test_a_list_survives_the_death_of_its_server(
+    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    await _write(mongod_uri, database, ROWS)
+    options = [*store_options, "--port", str(free_port())]
+    server = await credit_server_process(*options)
+    sequences: list[int] = []
+    async with CreditClient(server.address, settings=PATIENT) as client:
+        async for row in client.transactions(user_id=USER):
+            sequences.append(row.sequence)
+            if len(sequences) == 10:
+                await server.stop(signal.SIGKILL)
+                server = await credit_server_process(*options)
+    assert sequences == list(range(1, ROWS + 1))
+    assert any(_is_list(line) for line in server.log)
+
+
+async def test_a_list_takes_as_long_as_its_reader_whatever_time_the_server_gives_it(
+    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+) -> None:
+    await _write(mongod_uri, database, ROWS)
+    server = await credit_server_process(*store_options, "--stream-deadline-seconds", "5")
+    sequences: list[int] = []
+    async with CreditClient(server.address, settings=PATIENT) as client:
+        async for row in client.transactions(user_id=USER):
+            sequences.append(row.sequence)
+            if len(sequences) == 1:
+                await server.logged(
+                    lambda line: _is_list(line) and line["status"] == "DEADLINE_EXCEEDED"
+                )
+    assert sequences == list(range(1, ROWS + 1))
+
+
+def _is_list(line: LogLine) -> bool:
+    return str(line.get("method", "")).endswith("/ListUserTransactions")

@@ -1,0 +1,225 @@
+"""What a list costs in a real mongod: what is listed, whatever else the user has.
+
+The profiler tells of the very commands that the store sends. See
+https://www.mongodb.com/docs/manual/reference/database-profiler/.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from credit_server.ledger import Kind, Purchase, Transaction
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import Changes
+from pymongo import MongoClient
+
+USER = 7
+PAGE = 100
+OWN = 2
+"""The app of a tenant that has 5 entries."""
+MANY = frozenset(range(1_000, 2_000))
+"""Apps of which each has one entry."""
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+ENTRIES = 3_000
+
+
+def app_of(sequence: int) -> int:
+    """App 1 has most entries; the tenant's are far apart; those of many apps are in between."""
+    if sequence % 600 == 300:
+        return OWN
+    return 1_000 + sequence // 3 if sequence % 3 == 1 else 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What some commands have cost.
+
+    Attributes:
+        finds: How many there were.
+        keys: Keys of indexes that were examined.
+        documents: Documents that were examined.
+        sorts: How many of the commands sorted what they had found.
+    """
+
+    finds: int
+    keys: int
+    documents: int
+    sorts: int
+
+
+@pytest.fixture
+async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=database, page_size=PAGE)
+    await mongo.migrate()
+    numbers = range(1, ENTRIES + 1)
+    await write(mongo, [entry(number) for number in numbers], [purchase(n) for n in numbers])
+    yield mongo
+    mongo.close()
+
+
+async def write(
+    store: MongoStore, transactions: Sequence[Transaction], purchases: Sequence[Purchase] = ()
+) -> None:
+    changes = Changes(
+        accounts=[], transactions=transactions, purchases=purchases, totals={}, slot=0
+    )
+    async with store.writer().begin() as unit:
+        await unit.write(changes)
+        await unit.commit()
+
+
+def entry(sequence: int, app: int | None = None) -> Transaction:
+    return Transaction(
+        id=f"{sequence:024x}",
+        user_id=USER,
+        app_id=app or app_of(sequence),
+        kind=Kind.USE,
+        credits=1,
+        balance_after=1,
+        sequence=sequence,
+        created_at=NOW,
+        created_by=1,
+        key=f"key-{sequence}",
+        purchase_id=f"{sequence:024x}",
+        report_id="r",
+        report_name="Report",
+    )
+
+
+def purchase(sequence: int) -> Purchase:
+    return Purchase(
+        id=f"{sequence:024x}",
+        user_id=USER,
+        app_id=app_of(sequence),
+        report_id="r",
+        report_name="Report",
+        credits=1,
+        created_at=NOW,
+        created_by=1,
+        transaction_id=f"{sequence:024x}",
+        sequence=sequence,
+    )
+
+
+@pytest.fixture
+def profiled(mongod_uri: str, database: str) -> Callable[[], Cost]:
+    """Profiles what is asked from now on; returns the cost of all that was asked until then."""
+    client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
+
+    def cost() -> Cost:
+        client[database].command("profile", 0)
+        found = list(client[database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}}))
+        client.close()
+        return Cost(
+            finds=sum(one["op"] == "query" for one in found),
+            keys=sum(one["keysExamined"] for one in found),
+            documents=sum(one["docsExamined"] for one in found),
+            sorts=sum(one.get("hasSortStage", False) for one in found),
+        )
+
+    client[database].command("profile", 2)
+    return cost
+
+
+async def listed(
+    store: MongoStore, kind: str, apps: frozenset[int] | None, after: int = 0
+) -> list[int]:
+    list_ = store.list_transactions if kind == "transactions" else store.list_purchases
+    pages = list_(USER, apps, after_sequence=after)
+    return [found.sequence async for page in pages for found in page]
+
+
+@pytest.mark.parametrize("kind", ["transactions", "purchases"])
+async def test_a_tenants_list_costs_what_the_tenant_has(
+    store: MongoStore, profiled: Callable[[], Cost], kind: str
+) -> None:
+    assert await listed(store, kind, frozenset({OWN})) == [300, 900, 1500, 2100, 2700]
+    assert profiled() == Cost(finds=1, keys=5, documents=5, sorts=0)
+
+
+@pytest.mark.parametrize("kind", ["transactions", "purchases"])
+async def test_a_tenant_who_has_nothing_there_pays_nothing(
+    store: MongoStore, profiled: Callable[[], Cost], kind: str
+) -> None:
+    assert await listed(store, kind, frozenset({3})) == []
+    assert profiled() == Cost(finds=1, keys=0, documents=0, sorts=0)
+
+
+@pytest.mark.parametrize("apps", [None, frozenset({1, OWN})], ids=["all apps", "two"])
+async def test_each_page_is_one_command_that_reads_a_page(
+    store: MongoStore, profiled: Callable[[], Cost], apps: frozenset[int] | None
+) -> None:
+    expected = [n for n in range(1, ENTRIES + 1) if apps is None or app_of(n) in apps]
+    assert await listed(store, "transactions", apps) == expected
+    cost = profiled()
+    assert cost.finds == len(expected) // PAGE + 1
+    assert cost.documents == len(expected)
+    # A merge looks one key ahead in each app, once a page.
+    assert cost.keys <= len(expected) + 2 * cost.finds
+    assert cost.sorts == 0
+
+
+async def test_the_end_of_a_list_costs_no_more_than_the_end(
+    store: MongoStore, profiled: Callable[[], Cost]
+) -> None:
+    assert await listed(store, "transactions", frozenset({OWN}), after=2699) == [2700]
+    assert await listed(store, "transactions", None, after=ENTRIES - 1) == [ENTRIES]
+    cost = profiled()
+    assert (cost.finds, cost.documents, cost.sorts) == (2, 2, 0)
+
+
+async def test_a_page_of_a_thousand_apps_costs_a_key_of_each_and_a_few_pages(
+    store: MongoStore, profiled: Callable[[], Cost]
+) -> None:
+    pages = store.list_transactions(USER, MANY)
+    page = await anext(pages)
+    assert [found.sequence for found in page] == list(range(1, 3 * PAGE, 3))
+    cost = profiled()
+    # 200 apps at a time: mongod merges no more scans, but sorts all that it finds.
+    assert cost.finds == 5
+    assert cost.sorts == 0
+    assert cost.documents <= 5 * PAGE
+    assert cost.keys <= len(MANY) + 5 * PAGE
+
+
+async def test_a_list_of_a_thousand_apps_is_in_order_and_whole(store: MongoStore) -> None:
+    whole = [n for n in range(1, ENTRIES + 1) if app_of(n) in MANY]
+    assert len(whole) == len(MANY)
+    assert await listed(store, "transactions", MANY) == whole
+    assert await listed(store, "purchases", MANY, after=1500) == [n for n in whole if n > 1500]
+
+
+async def test_a_page_of_many_apps_is_of_one_moment(mongod_uri: str, database: str) -> None:
+    """An entry that is not on a page is never listed if a later entry is on it."""
+    written = [entry(1, app=1_000), entry(2, app=1_999)]
+
+    class WritesAfterTheFirstRead(MongoStore):
+        async def _find(self, *query: Any) -> list[dict[str, Any]]:
+            found = await super()._find(*query)
+            late, written[:] = list(written), []
+            if late:
+                await write(self, late)
+            return found
+
+    store = WritesAfterTheFirstRead(mongod_uri, database=database, page_size=PAGE)
+    await store.migrate()
+    assert await listed(store, "transactions", MANY) == []
+    assert written == []
+    assert await listed(store, "transactions", MANY) == [1, 2]
+    store.close()
+
+
+async def test_a_key_is_looked_up_without_reading_the_history(
+    store: MongoStore, profiled: Callable[[], Cost]
+) -> None:
+    async with store.writer().begin() as unit:
+        keys = [(USER, 1, "key-3"), (USER, OWN, "key-3"), (USER, 1, "absent")]
+        found = await unit.transactions(keys, [f"{9:024x}", f"{ENTRIES + 1:024x}"])
+        await unit.commit()
+    assert {one.sequence for one in found} == {3, 9}
+    cost = profiled()
+    assert (cost.finds, cost.documents) == (1, 2)
+    assert cost.keys <= 5

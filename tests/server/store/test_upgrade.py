@@ -1,0 +1,187 @@
+"""A database of release 0.1.0 is brought up to date: nothing is lost, and no key counts twice."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from credit_server.commit import Committer
+from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
+from credit_server.store import schema
+from credit_server.store.failure import StoreMisconfigured
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import StoreError
+from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError
+
+from tests.server.store.schema_1 import DATA, Document, make_schema_1
+
+STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
+"""The commands of a migration that change something."""
+
+
+@pytest.fixture
+async def old(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
+    """A store on a database that release 0.1.0 has made."""
+    await make_schema_1(mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(mongod_uri: str) -> Iterator[MongoClient[Document]]:
+    with MongoClient[Document](mongod_uri, tz_aware=True) as connected:
+        yield connected
+
+
+@contextmanager
+def failpoint(client: MongoClient[Document], mode: object, **data: Any) -> Iterator[None]:
+    """Have mongod fail, or hold up, the commands of a migration."""
+    point = {"configureFailPoint": "failCommand"}
+    client.admin.command(
+        {**point, "mode": mode, "data": {"appName": "credit-server migrate", **data}}
+    )
+    try:
+        yield
+    finally:
+        client.admin.command({**point, "mode": "off"})
+
+
+def add(key: str, *, user: int = 7, app: int = 1, credits_: int = 100) -> Add:
+    return Add(
+        user_id=user,
+        app_id=app,
+        credits=credits_,
+        created_by=9,
+        key=key,
+        transaction_id=str(ObjectId()),
+    )
+
+
+def use(key: str, *, report: str = "r-1") -> Use:
+    return Use(
+        user_id=7,
+        app_id=1,
+        report_id=report,
+        report_name="Traffic",
+        credits=100,
+        created_by=9,
+        key=key,
+        transaction_id=str(ObjectId()),
+        purchase_id=str(ObjectId()),
+    )
+
+
+def found(result: Receipt | Refusal) -> tuple[bool, int]:
+    assert isinstance(result, Receipt), result
+    return result.replayed, result.transaction.sequence
+
+
+async def test_a_database_of_0_1_0_is_not_served_before_it_is_migrated(old: MongoStore) -> None:
+    with pytest.raises(StoreMisconfigured, match="credit-server migrate") as refused:
+        await old.verify_schema()
+    for difference in (
+        "the schema has version 1, this server needs 2",
+        "the index user_id_app_id_sequence of credit_transactions is missing",
+        "the index user_id_app_id_idempotency_key of credit_transactions is missing",
+        "the index user_id_idempotency_key of credit_transactions is obsolete",
+        "the index user_id_app_id_sequence of purchases is missing",
+    ):
+        assert difference in str(refused.value)
+    assert "validator" not in str(refused.value)
+
+
+async def test_a_migration_keeps_every_document_as_it_was(
+    old: MongoStore, client: MongoClient[Document], database: str
+) -> None:
+    for _ in range(2):  # safe to repeat
+        assert await old.migrate() == 2
+        await old.verify_schema()
+        kept = {name: list(client[database][name].find()) for name in DATA}
+        assert kept == DATA
+
+
+async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_others(
+    old: MongoStore,
+) -> None:
+    await old.migrate()
+    async with Committer(old) as committer:
+        assert found(await committer.submit(add("order-4711"))) == (True, 1)
+        assert found(await committer.submit(add("order-4711", app=2))) == (False, 5)
+        assert found(await committer.submit(add("order-4711", app=2))) == (True, 5)
+        assert found(await committer.submit(add("order-4711", user=8))) == (True, 1)
+        assert found(await committer.submit(add("grant-2", app=1))) == (False, 6)
+        assert found(await committer.submit(use("use-1"))) == (True, 4)
+        changed = await committer.submit(use("use-1", report="r-2"))
+        assert changed == KeyReused(fields=("report_id",))
+    async with Committer(old) as fresh:  # what it knows is from the database alone
+        assert found(await fresh.submit(add("order-4711", app=2))) == (True, 5)
+        assert found(await fresh.submit(add("order-4711"))) == (True, 1)
+    account = await old.account(7)
+    assert account is not None
+    assert account.balances == {1: 200, 2: 200}
+    assert await old.app_total(1) == 300
+    pages = old.list_transactions(7, frozenset({2}))
+    assert [entry.sequence async for page in pages for entry in page] == [2, 5]
+
+
+async def test_a_migration_that_is_interrupted_at_any_step_goes_on_later(
+    old: MongoStore, client: MongoClient[Document], database: str
+) -> None:
+    entries = client[database]["credit_transactions"]
+    again = {**DATA["credit_transactions"][0], "sequence": Int64(99)}
+    for steps in itertools.count():
+        broken = {"failCommands": STEPS, "errorCode": 11600}  # InterruptedAtShutdown
+        with failpoint(client, {"skip": steps}, **broken):
+            try:
+                await old.migrate()
+            except StoreError:
+                pass
+            else:
+                break
+        with pytest.raises(StoreMisconfigured, match="the schema has version 1"):
+            await old.verify_schema()
+        # At no moment does a key count twice: one unique index or the other is there.
+        with pytest.raises(DuplicateKeyError, match="idempotency_key"):
+            entries.insert_one({**again, "_id": ObjectId()})
+    assert steps > 12, "a step for each collection, its indexes, the old index and the version"
+    await old.verify_schema()
+    assert {name: list(client[database][name].find()) for name in DATA} == DATA
+
+
+async def test_the_new_unique_index_is_built_before_the_old_one_is_dropped(
+    old: MongoStore, client: MongoClient[Document], database: str
+) -> None:
+    broken = {"failCommands": ["dropIndexes"], "errorCode": 11600}
+    with failpoint(client, "alwaysOn", **broken), pytest.raises(StoreError):
+        await old.migrate()
+    names = client[database]["credit_transactions"].index_information()
+    assert {"user_id_app_id_idempotency_key", "user_id_idempotency_key"} <= names.keys()
+
+
+async def test_an_obsolete_index_that_comes_back_is_drift_that_migrate_drops(
+    old: MongoStore, client: MongoClient[Document], database: str
+) -> None:
+    await old.migrate()
+    client[database]["credit_transactions"].create_index(
+        {"user_id": 1, "idempotency_key": 1}, name="user_id_idempotency_key"
+    )
+    with pytest.raises(StoreMisconfigured, match=r"user_id_idempotency_key of .* is obsolete"):
+        await old.verify_schema()
+    await old.migrate()
+    await old.verify_schema()
+
+
+async def test_building_an_index_may_take_longer_than_an_answer_of_the_store(
+    mongod_uri: str, database: str, client: MongoClient[Document]
+) -> None:
+    await make_schema_1(mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=1)
+    slow = {"failCommands": ["createIndexes"], "blockConnection": True, "blockTimeMS": 2500}
+    with failpoint(client, {"times": 1}, **slow):
+        assert await store.migrate() == schema.SCHEMA_VERSION
+    store.close()
