@@ -92,15 +92,19 @@ pytest: install ## Run all tests, on a real mongod where it matters.
 	@$(BIN)/pytest
 
 .PHONY: wheels
-wheels: install ## Build every wheel and try each in an empty environment.
+wheels: install ## Build every wheel into dist/, and install each in empty environments.
 	@$(BIN)/python tools/check_wheels.py
+
+.PHONY: docs
+docs: install ## Build the documentation into dist/docs; dead links and missing pages fail.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
 
 .PHONY: audit
 audit: install ## Compare what is installed with the lock and known advisories; ONLINE=1 asks pip-audit about all.
 	@$(BIN)/python tools/audit.py $(if $(ONLINE),--online)
 
 .PHONY: test
-test: check-lock audit lint contract pytest wheels ## Do everything that CI does.
+test: check-lock audit lint contract docs pytest wheels ## Do everything that CI does.
 
 .PHONY: bench
 bench: install ## Measure against a plain peer, side by side on one mongod.

@@ -1,6 +1,8 @@
-"""Builds every package's wheel and tries each in an empty environment, as a user would install it.
+"""Builds every package's wheel into `dist/`, and installs each in empty environments.
 
-A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere.
+A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. pip takes
+the wheels from there: `pip install --find-links dist credit-client`. Each package is also installed
+from this repository by its git URL, as far as it is committed.
 """
 
 import subprocess
@@ -10,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DIST = ROOT / "dist"
 UV = Path(sys.executable).with_name("uv")
 PACKAGES = ("credit-models", "credit-server", "credit-client")
 PROBES = {
@@ -25,19 +28,31 @@ def main() -> None:
     Raises:
         SystemExit: A wheel cannot be built, is incomplete or does not work.
     """
+    for old in DIST.glob("*.whl"):
+        old.unlink()
+    for package in PACKAGES:
+        _run(
+            UV,
+            *("build", "--quiet", "--wheel", "--no-build-isolation"),
+            *("--python", sys.executable, "--out-dir", DIST, ROOT / "packages" / package),
+        )
+    (DIST / ".gitignore").unlink(missing_ok=True)  # uv's own; the folder is ignored as a whole
     with tempfile.TemporaryDirectory() as folder:
-        dist = Path(folder) / "dist"
         for package in PACKAGES:
-            _run(
-                UV,
-                *("build", "--quiet", "--wheel", "--no-build-isolation"),
-                *("--python", sys.executable, "--out-dir", dist, ROOT / "packages" / package),
-            )
-        for package in PACKAGES:
-            wheel = next(dist.glob(f"{package.replace('-', '_')}-*.whl"))
+            wheel = next(DIST.glob(f"{package.replace('-', '_')}-*.whl"))
             _check_contents(wheel, package)
-            _try(package, wheel, dist, Path(folder) / package)
+            _install(package, Path(folder) / package, "--find-links", DIST, wheel)
             print(f"{wheel.name} installs alone and works")  # noqa: T201
+        for package in PACKAGES:
+            _install(package, Path(folder) / f"{package}-git", *_git_requirements(package))
+            print(f"{package} installs by git URL and works")  # noqa: T201
+
+
+def _git_requirements(package: str) -> list[str]:
+    """Return what pip takes to install a package, and the models that it needs, from git."""
+    url = f"git+{ROOT.resolve().as_uri()}"
+    names = dict.fromkeys(("credit-models", package))
+    return [f"{name} @ {url}#subdirectory=packages/{name}" for name in names]
 
 
 def _check_contents(wheel: Path, package: str) -> None:
@@ -59,7 +74,7 @@ def _check_contents(wheel: Path, package: str) -> None:
         sys.exit(f"{wheel.name} lacks: {', '.join(missing)}")
 
 
-def _try(package: str, wheel: Path, dist: Path, environment: Path) -> None:
+def _install(package: str, environment: Path, *what: str | Path) -> None:
     _run(UV, "venv", "--quiet", "--python", sys.executable, environment)
     python = environment / "bin" / "python"
     # The locked versions, so that this run installs what the tests ran with.
@@ -73,8 +88,8 @@ def _try(package: str, wheel: Path, dist: Path, environment: Path) -> None:
     )
     _run(
         UV,
-        *("pip", "install", "--quiet", "--python", python, "--find-links", dist),
-        *("--constraint", constraints, wheel),
+        *("pip", "install", "--quiet", "--python", python),
+        *("--constraint", constraints, *what),
     )
     _run(python, *PROBES[package], cwd=environment)
 

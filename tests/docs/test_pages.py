@@ -1,0 +1,69 @@
+"""What pages and deployment files name exists, and the code that they show runs."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped] # it ships no types
+from credit_client import ClientSettings
+from credit_server.settings import ServerSettings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("packages/*/README.md")]
+)
+DEPLOY = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
+
+CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VARIABLE = re.compile(r"\bCREDIT_[A-Z0-9_]*[A-Z0-9]\b")
+SETTINGS = {
+    f"CREDIT_{name.upper()}"
+    for model in (ServerSettings, ClientSettings)
+    for name in model.model_fields
+}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _blocks() -> Iterator[object]:
+    for page in PAGES:
+        for number, match in enumerate(CODE.finditer(page.read_text()), start=1):
+            yield pytest.param(match[1], id=f"{_name(page)}-{number}")
+
+
+@pytest.mark.parametrize("code", list(_blocks()))
+def test_the_code_of_a_page_is_python(code: str) -> None:
+    compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DEPLOY], ids=_name)
+def test_each_variable_that_a_page_names_is_a_setting(page: Path) -> None:
+    # `CREDIT_…` with an ending that is left out stands for several, and is no name.
+    assert set(VARIABLE.findall(page.read_text())) - SETTINGS == set()
+
+
+@pytest.mark.parametrize("path", [p for p in DEPLOY if p.suffix in (".yaml", ".yml")], ids=_name)
+def test_a_deployment_file_is_yaml(path: Path) -> None:
+    assert all(yaml.safe_load_all(path.read_text()))
+
+
+def test_the_first_example_for_tests_passes_as_a_test(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    code = CODE.findall(page)[-1]
+    (tmp_path / "test_example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "test_example.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
