@@ -37,7 +37,7 @@ async def test_a_list_survives_the_death_of_its_server(
                 await server.stop(signal.SIGKILL)
                 server = await credit_server_process(*options)
     assert sequences == list(range(1, ROWS + 1))
-    assert any(_is_list(line) for line in server.log)
+    await server.logged(_is_list)
 
 
 async def test_a_list_takes_as_long_as_its_reader_whatever_time_the_server_gives_it(

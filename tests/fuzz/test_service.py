@@ -50,7 +50,7 @@ async def test_the_service_serves_nobody_without_a_token_whatever_is_sent(
 ) -> None:
     tokens = load_run().make_tokens(tmp_path / "keys", minutes=5)
     audit = tmp_path / "audit.log"
-    made = make_certificates(tmp_path / "certificates", client="fuzzer", days=1)
+    made = make_certificates(tmp_path / "certificates", client="fuzzer", days=30)
     server_options = [
         *await migrated(mongod_uri, database),
         *map(str, tokens.server_options),

@@ -165,7 +165,7 @@ def test_whatever_is_missing_is_named(owner: str, name: str, problem: str) -> No
     ("package", "change"),
     [
         ("credit_server.transport.address", "del h2.connection.H2Connection._receive_frame"),
-        ("credit_client", "del grpclib.client.Channel._create_connection"),
+        ("credit_client", "del grpclib.client.Channel.__connect__"),
     ],
 )
 def test_the_check_runs_at_import(package: str, change: str) -> None:

@@ -184,6 +184,19 @@ async def test_a_call_that_crosses_the_idle_close_is_served(served: Serving) -> 
         assert closed(served) == {Closing.IDLE: 1}
 
 
+async def test_a_health_check_that_crosses_the_idle_close_is_answered(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        ping = await raw.next(PING)
+        headers = block(call_headers("/grpc.health.v1.Health/Check"))
+        raw.write(frame(PING, ping, flags=ACK))  # all in one slice
+        raw.write(frame(HEADERS, headers, flags=END_HEADERS, stream=1))
+        raw.write(frame(DATA, framed(b""), flags=END_STREAM, stream=1))
+        assert framed(b"\x08\x01") == await raw.next(DATA)  # SERVING
+        assert not raw.resets()
+
+
 async def test_a_call_that_comes_with_the_acknowledgement_is_served(served: Serving) -> None:
     async with Raw.connect(served.port) as raw:
         await raw.in_order()

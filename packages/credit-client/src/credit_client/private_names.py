@@ -7,15 +7,17 @@ or to give a call another deadline than grpclib's.
 from credit_models.private_names import PrivateNames, check_private_names
 
 PRIVATE_NAMES: PrivateNames = {
+    "h2.connection:H2Connection": ("_frame_dispatch_table", "_receive_goaway_frame(frame)"),
     "grpclib.client:Channel": (
+        "__connect__()",
         "__dispatch__",
+        "_authority",
         "_config",
-        "_create_connection()",
+        "_connected",
         "_h2_config",
         "_host",
         "_protocol",
         "_protocol_factory()",
-        "_ssl",
     ),
     "grpclib.client:Stream": (
         "_codec",

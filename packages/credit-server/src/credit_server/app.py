@@ -183,11 +183,11 @@ async def serve(settings: ServerSettings) -> None:
             try:
                 await _first_of(signalled, supervisor)
             finally:
+                watching.cancel()
+                status.set(False)  # before anything else: probes learn of it first
                 log.info(
                     "stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds
                 )
-                watching.cancel()
-                status.set(False)
                 await server.stop(
                     grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds
                 )

@@ -73,8 +73,8 @@ class CallHandler(Handler):
     Attributes:
         lasting: How many calls are open that may last for long: lists, and all of gRPC's own
             services.
-        awaited: How many calls are open that a drain waits for: all but those of gRPC's own
-            services.
+        awaited: How many calls are open that a drain waits for: all but the streams of gRPC's own
+            services, which may never end (health's Watch).
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class CallHandler(Handler):
         self.__gc_step__()
         fields = _fields(headers)
         path = fields.get(":path", "")
-        # gRPC's own services have calls that never end (health's Watch): no drain waits for them.
-        # They are answered whatever the load: an orchestrator kills who does not tell its health.
+        # gRPC's own services are answered whatever the load: an orchestrator kills a server that
+        # does not answer its health check.
         counted = not self._is_standard(path)
         if counted:
             cause = self._gate.refusal(path)
@@ -126,13 +126,15 @@ class CallHandler(Handler):
                 release_stream()
                 return
             self._gate.enter(path)
-            self.awaited += 1
         task = self.loop.create_task(self._serve(stream, headers, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
         if counted:
-            task.add_done_callback(lambda _: self._left(path))
-        task.add_done_callback(lambda _: release_stream())
+            task.add_done_callback(lambda _: self._gate.leave(path))
         method = self.mapping.get(path, _NO_METHOD)
+        if counted or not method.cardinality.server_streaming:
+            self.awaited += 1
+            task.add_done_callback(self._awaited_ended)
+        task.add_done_callback(lambda _: release_stream())  # it looks at what is still awaited
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
             task.add_done_callback(self._lasted)
@@ -142,8 +144,7 @@ class CallHandler(Handler):
         """Say whether a call is for one of gRPC's own services, as far as they are served."""
         return path.startswith("/grpc.") and path in self.mapping
 
-    def _left(self, path: str) -> None:
-        self._gate.leave(path)
+    def _awaited_ended(self, _: "asyncio.Task[None]") -> None:
         self.awaited -= 1
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:

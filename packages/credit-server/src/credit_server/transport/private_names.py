@@ -13,6 +13,7 @@ PRIVATE_NAMES: PrivateNames = {
         "_prepare_for_sending(frames)",
         "_receive_data_frame(frame)",
         "_receive_frame(frame)",
+        "_receive_goaway_frame(frame)",
         "_receive_headers_frame(frame)",
         "_receive_naked_continuation(frame)",
         "_receive_priority_frame(frame)",

@@ -79,7 +79,8 @@ class Exchange:
         # Trailers-only: the one HEADERS frame is both.
         trailers = self.trailers or self.headers
         code = dict(trailers).get("grpc-status")
-        status = _status_name(code)
+        # An answer in HTTP may carry a status for gRPC's clients too; what decides is HTTP's.
+        status = _status_name(code) if http_status in {None, "200"} else None
         return Reply(
             status=status,
             message=unquote(dict(trailers).get("grpc-message", "")),
