@@ -24,6 +24,7 @@ from credit_models import ErrorReason, Purchase, Receipt
 from credit_models.codec import encode
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
+from hyperframe.frame import GoAwayFrame
 
 # Any: the connections and servers are those of conftest, which importlib mode cannot name here.
 Raw = Callable[..., AbstractAsyncContextManager[Any]]
@@ -64,7 +65,18 @@ def vanish(peer: Any, _stream_id: int) -> None:
 
 
 def send_goaway(peer: Any, _stream_id: int) -> None:
-    peer.h2.close_connection()
+    peer.h2.close_connection(last_stream_id=0)
+
+
+def send_broken_goaway(peer: Any, _stream_id: int) -> None:
+    peer.h2.close_connection(ErrorCodes.INTERNAL_ERROR)
+
+
+def say_goodbye(peer: Any, stream_id: int) -> None:
+    """Sends GOAWAY as a server that stops; h2's own would let it answer no more."""
+    goaway = GoAwayFrame(0)
+    goaway.last_stream_id = stream_id
+    peer.transport.write(goaway.serialize())
 
 
 def reset_stream(peer: Any, stream_id: int) -> None:
@@ -83,7 +95,10 @@ def answer_503(peer: Any, stream_id: int) -> None:
     peer.h2.send_headers(stream_id, [(":status", "503"), ("content-type", "text/html")], True)
 
 
-@pytest.mark.parametrize("failing", [send_goaway, reset_stream, hang_up, send_rubbish, answer_503])
+FAILING = [send_goaway, send_broken_goaway, reset_stream, hang_up, send_rubbish, answer_503]
+
+
+@pytest.mark.parametrize("failing", FAILING)
 async def test_a_write_whose_connection_fails_is_repeated(
     raw_server: Raw, failing: Callable[..., None]
 ) -> None:
@@ -91,7 +106,7 @@ async def test_a_write_whose_connection_fails_is_repeated(
         assert await _add(client) == RECEIPT
 
 
-@pytest.mark.parametrize("failing", [send_goaway, reset_stream, hang_up, send_rubbish, answer_503])
+@pytest.mark.parametrize("failing", FAILING)
 async def test_a_connection_that_always_fails_is_unavailable(
     raw_server: Raw, failing: Callable[..., None]
 ) -> None:
@@ -108,6 +123,67 @@ async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: R
     async with raw_server(*scripts) as server, _client(server.port) as client:
         receipts = await asyncio.gather(*(_add(client) for _ in range(3)))
         assert receipts == [RECEIPT] * 3
+        assert len(server.connections) == 2
+
+
+async def test_a_call_that_runs_at_a_goodbye_is_answered_and_the_next_opens_a_connection(
+    raw_server: Raw,
+) -> None:
+    peers: list[tuple[Any, int]] = []
+
+    def wait(peer: Any, stream_id: int) -> None:
+        peers.append((peer, stream_id))
+
+    def answer_after_goodbye(peer: Any, stream_id: int) -> None:
+        first, running = peers[0]
+        assert peer is not first
+        write_well(peer, stream_id)
+        write_well(first, running)
+        first.flush()
+
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id)
+        write_well(peer, stream_id)
+
+    async with (
+        raw_server(wait, goodbye, answer_after_goodbye) as server,
+        _client(server.port, retry_attempts_max=1) as client,
+    ):
+        running = asyncio.create_task(_add(client))
+        while not peers:  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0)
+        assert await _add(client) == RECEIPT
+        assert await _add(client) == RECEIPT
+        assert await running == RECEIPT
+        assert len(server.connections) == 2
+
+
+async def test_calls_that_a_goodbye_leaves_out_are_repeated_at_once(raw_server: Raw) -> None:
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id - 2)
+        write_well(peer, stream_id - 2)
+
+    async with (
+        raw_server(be_silent, goodbye, write_well) as server,
+        _client(server.port) as client,
+    ):
+        receipts = await asyncio.gather(_add(client), _add(client))
+        assert list(receipts) == [RECEIPT] * 2
+        assert len(server.connections) == 2
+
+
+async def test_a_call_that_waits_for_a_stream_at_a_goodbye_is_made_elsewhere(
+    raw_server: Raw,
+) -> None:
+    def goodbye(peer: Any, stream_id: int) -> None:
+        say_goodbye(peer, stream_id)
+        write_well(peer, stream_id)
+
+    async with (
+        raw_server(goodbye, write_well, streams_max=1) as server,
+        _client(server.port) as client,
+    ):
+        await asyncio.gather(_add(client), _add(client))
         assert len(server.connections) == 2
 
 

@@ -5,9 +5,8 @@ connection; an empty DATA frame counts as the end of the stream; a call that wai
 or for the socket's buffer waits for ever once the connection is gone, and does not notice that the
 server allows more streams; an error of the parser that is not h2's own reaches the event loop.
 
-An answer that is complete when the connection goes is kept. A GOAWAY still ends every other call on
-the connection, also those that the server would finish: h2 takes no frame after it. Such calls are
-repeated on a new connection, writes under their key.
+An answer that is complete when the connection goes is kept. After a graceful GOAWAY the calls that
+the server has taken in go on, and new calls open another connection: see `Goodbye`.
 """
 
 import asyncio
@@ -24,6 +23,7 @@ from h2.config import H2Configuration
 from h2.events import DataReceived, Event, RemoteSettingsChanged
 from h2.settings import SettingCodes
 
+from credit_client.goodbye import Goodbye
 from credit_client.header_log import keep_tokens_out
 from credit_client.keepalive import Keepalive, KeepaliveTimes
 from credit_client.tls import HandshakeRefused, Tls, check_handshake, problem_of
@@ -61,6 +61,7 @@ class _Processor(EventsProcessor):
     def __init__(self, handler: Handler, connection: Connection, keepalive: Keepalive) -> None:
         super().__init__(handler, connection)
         self._keepalive = keepalive
+        self.goodbye = Goodbye(connection, self)
 
     def process(self, event: Event) -> None:
         # RFC 9113 section 5.5: what is unknown is ignored. grpclib deletes `processors` on closing.
@@ -81,7 +82,12 @@ class _Processor(EventsProcessor):
         release = super().register(stream)
         if self.connection.is_closing():
             stream.__terminated__("Connection lost")
-        return release
+
+        def release_and_close() -> None:
+            release()
+            self.goodbye.close_if_done()
+
+        return release_and_close
 
     def close(self, reason: str = "Connection closed") -> None:
         self._keepalive.stop()
@@ -107,6 +113,7 @@ class ClientProtocol(H2Protocol):
     """
 
     handler: Handler
+    processor: _Processor
     transport: asyncio.Transport
     ended_by: BaseException | None = None
     _beginning = b""
@@ -211,6 +218,13 @@ class ClientChannel(Channel):
         self._keepalive_times = keepalive
         self._tls = tls
         self._handshake_error: OSError | None = None
+        self._leaving: set[ClientProtocol] = set()
+
+    @property
+    def _connected(self) -> bool:
+        """Whether a call can be sent now: the server has not said that it closes the connection."""
+        protocol = self._protocol
+        return protocol is not None and super()._connected and not protocol.processor.goodbye.said
 
     @property
     def tls_problem(self) -> str | None:
@@ -224,6 +238,7 @@ class ClientChannel(Channel):
         return ClientProtocol(self._config, self._h2_config, self._keepalive_times)
 
     async def _create_connection(self) -> H2Protocol:
+        self._keep_leaving()
         if self._tls is None:
             return await super()._create_connection()
         self._handshake_error = None
@@ -237,6 +252,12 @@ class ClientChannel(Channel):
             raise
         return protocol
 
+    def _keep_leaving(self) -> None:
+        """Remember connections whose calls still run, so that `aclose` closes them too."""
+        self._leaving = {each for each in self._leaving if not each.lost.done()}
+        if self._protocol is not None and not self._protocol.lost.done():
+            self._leaving.add(self._protocol)
+
     def _check(self, protocol: H2Protocol) -> None:
         transport = cast(ClientProtocol, protocol).transport
         try:
@@ -247,12 +268,16 @@ class ClientChannel(Channel):
 
     async def aclose(self) -> None:
         """Closes the connection and waits until the socket is closed."""
-        protocol = self._protocol
+        self._keep_leaving()
+        protocols = list(self._leaving)
         self.close()
-        if protocol is None:
+        for protocol in protocols:
+            protocol.processor.close()
+        if not protocols:
             return
-        await asyncio.wait([protocol.lost], timeout=_CLOSE_SECONDS_MAX)
-        if not protocol.lost.done():
-            # The socket's buffer cannot be sent: nobody reads at the other end.
-            protocol.transport.abort()
-            await protocol.lost
+        await asyncio.wait([each.lost for each in protocols], timeout=_CLOSE_SECONDS_MAX)
+        for protocol in protocols:
+            # Where the socket's buffer cannot be sent, nobody reads at the other end.
+            if not protocol.lost.done():
+                protocol.transport.abort()
+                await protocol.lost
