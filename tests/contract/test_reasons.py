@@ -23,6 +23,7 @@ from credit_server.commit import CommitLimits
 from credit_server.identity import Authenticator, Credentials, Identity
 from credit_server.store.port import Store, StoreUnavailable
 from credit_server.transport.access import AccessLimits
+from credit_server.transport.handler import CallLimits
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
@@ -154,14 +155,12 @@ async def _too_many_apps(call: str) -> None:
 
 async def _overloaded(call: str) -> None:
     if TODAY.methods[call].GetOptions().idempotency_level:
-        # Reads do not queue: the server turns them away when it stops.
-        async with serving() as served:
+        # Reads do not queue: the server turns them away when too many calls run.
+        async with serving(call_limits=CallLimits(message_bytes_max=4096, calls_max=0)) as served:
             transport = connect(Target.parse(f"127.0.0.1:{served.port}"), channels=1)
-            served.server._gate.stopping = True
             try:
                 await Caller(transport).call(call)
             finally:
-                served.server._gate.stopping = False
                 await transport.close()
         return
     store = HeldStore()

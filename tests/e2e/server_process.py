@@ -234,4 +234,5 @@ def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     """This process's variables without those that would change the server's settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
     # Several servers run on one machine; those that share the default would warn of it.
-    return own | {"CREDIT_METRICS_PORT": "0"} | dict(more or {})
+    # Without a load balancer there is no health check to wait for at a stop.
+    return own | {"CREDIT_METRICS_PORT": "0", "CREDIT_DRAIN_SECONDS": "0"} | dict(more or {})

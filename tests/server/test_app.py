@@ -72,6 +72,7 @@ def _settings(**changes: object) -> ServerSettings:
             "port": 0,
             "metrics_port": 0,
             "health_interval_seconds": 0.01,
+            "drain_seconds": 0,
             "grace_seconds": 5,
             **changes,
         }

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from credit_models import UserId
+from credit_models import CreditRequest, UserId
 from credit_models.codec import encode
 from credit_server.transport.header_block import LiteralEncoder
 from h2.config import H2Configuration
@@ -101,6 +101,20 @@ class Raw:
             for type_, _, stream, payload in self.received
             if type_ == RST_STREAM
         }
+
+
+def add(stream: int) -> bytes:
+    """Writes a call that adds credits."""
+    request = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
+    headers = block(call_headers(SERVICE + "AddCredits"))
+    return frame(HEADERS, headers, flags=END_HEADERS, stream=stream) + frame(
+        DATA, framed(request), flags=END_STREAM, stream=stream
+    )
+
+
+def last_stream_id(goaway: bytes) -> int:
+    """Reads the last stream id of a GOAWAY's payload."""
+    return int.from_bytes(goaway[:4])
 
 
 def request_for_everything() -> bytes:

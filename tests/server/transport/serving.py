@@ -45,7 +45,7 @@ class Serving:
 
     async def wait_quiet(self) -> None:
         """Waits until no call of the contract runs."""
-        await self.server._gate.wait_idle()
+        await until(lambda: self.server._gate._running == 0)
 
     def running_calls(self) -> int:
         """Counts what the server holds for calls, on all its connections."""
@@ -83,7 +83,7 @@ async def serving(
         try:
             yield Serving(server=server, status=status)
         finally:
-            if not server._gate.stopping:
+            if not server.connections.draining:
                 await server.stop(grace_seconds=0)
 
 

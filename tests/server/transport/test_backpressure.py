@@ -250,12 +250,12 @@ async def test_calls_that_last_do_not_use_up_a_ration(
         await is_served(wire)
 
 
-async def test_a_server_that_stops_holds_nobody_back_any_longer_than_its_calls() -> None:
+async def test_a_stop_ends_the_rationing_with_the_calls() -> None:
     async with overloaded() as (served, store, wire):
         stopping = asyncio.create_task(served.server.stop(grace_seconds=60))
-        await until(lambda: served.server._gate.stopping)
-        assert not served.server._backpressure.rationing
+        await until(lambda: served.server.connections.draining)
         store.released.set()
         await stopping
+        assert not served.server._backpressure.rationing
         await wire.closed.wait()
         assert wire.goaway is ErrorCodes.NO_ERROR

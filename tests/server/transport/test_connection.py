@@ -16,7 +16,6 @@ from credit_models.codec import encode
 from credit_server.transport import server as server_module
 from credit_server.transport.connection import ServerProtocol, _limit_unsent
 from credit_server.transport.connections import Closing
-from credit_server.transport.handler import CallLimits
 from credit_server.transport.limits import ConnectionLimits
 from credit_server.transport.stream import server_stream
 from cryptography import x509
@@ -24,20 +23,25 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from grpclib.const import Status
 from h2.errors import ErrorCodes
 
 from tests.server.transport.loops import OnLoop, on_both_loops
 from tests.server.transport.raw import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
+    END_STREAM,
     GOAWAY,
     HEADERS,
     PING,
     PREFACE,
     Raw,
+    add,
     block,
     frame,
+    last_stream_id,
     request_for_everything,
 )
 from tests.server.transport.serving import (
@@ -56,6 +60,7 @@ USER = framed(encode(UserId(user_id=7)))
 PATH = SERVICE + "GetUserCredits"
 LIST = SERVICE + "ListUserTransactions"
 LIMITS = ConnectionLimits()
+STREAM_ID_MAX = 2**31 - 1
 
 
 def open_connections(served: Serving) -> int:
@@ -165,51 +170,99 @@ async def test_a_silent_peer_with_a_call_is_asked_and_closed() -> None:
         store.released.set()
 
 
-async def test_an_old_connection_is_closed_once_its_calls_have_ended() -> None:
+async def test_a_call_that_crosses_the_idle_close_is_served(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        ping = await raw.next(PING)
+        raw.write(add(1))
+        await raw.next(HEADERS, flags=END_STREAM)
+        raw.write(frame(PING, ping, flags=ACK))
+        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        assert not await raw.reader.read()
+        assert closed(served) == {Closing.IDLE: 1}
+
+
+async def test_a_health_check_that_crosses_the_idle_close_is_answered(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        ping = await raw.next(PING)
+        headers = block(call_headers("/grpc.health.v1.Health/Check"))
+        raw.write(frame(PING, ping, flags=ACK))  # all in one slice
+        raw.write(frame(HEADERS, headers, flags=END_HEADERS, stream=1))
+        raw.write(frame(DATA, framed(b""), flags=END_STREAM, stream=1))
+        assert framed(b"\x08\x01") == await raw.next(DATA)  # SERVING
+        assert not raw.resets()
+
+
+async def test_a_call_that_comes_with_the_acknowledgement_is_served(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        ping = await raw.next(PING)
+        raw.write(frame(PING, ping, flags=ACK) + add(1))  # read in one slice
+        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        await raw.next(HEADERS, flags=END_STREAM)
+        assert not await raw.reader.read()
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        pytest.param(ConnectionLimits(age_seconds=10), 12, id="of an old connection"),
+        pytest.param(ConnectionLimits(), 0, id="of a client that says goodbye"),
+    ],
+)
+async def test_a_call_that_runs_at_the_end_is_answered(
+    limits: ConnectionLimits, seconds: float
+) -> None:
     store = HeldStore()
-    limits = ConnectionLimits(age_seconds=0.001, age_grace_seconds=1000)
-    async with (
-        serving(store, connections=limits) as served,
-        Wire.connect(served.port) as wire,
-    ):
+    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
         _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
-        served.later(20)
-        await wire.pong()
+        if seconds:
+            served.later(seconds)
+        else:
+            wire.write(frame(GOAWAY, bytes(8)))
+        await wire.said_goodbye(times=2)
+        assert wire.goaways == [STREAM_ID_MAX, 1]
+        assert not closed(served)
         store.released.set()
         assert (await wire.ended(adding)).message(Empty) == Empty()
         await wire.closed.wait()
         assert wire.goaway is ErrorCodes.NO_ERROR
-        assert closed(served) == {Closing.AGE: 1}
+        assert closed(served) == {Closing.AGE if seconds else Closing.CLIENT: 1}
 
 
-async def test_a_connection_that_leaves_takes_in_nothing_of_what_has_come() -> None:
-    async with (
-        serving(call_limits=CallLimits(message_bytes_max=1024, calls_max=0)) as served,
-        Wire.connect(served.port) as wire,
-    ):
-        await wire.pong()
-        (member,) = members(served)
-        member._age_seconds = 1e-9
-        for stream_id in (1, 3):
-            wire.h2.send_headers(stream_id, call_headers(PATH), end_stream=True)
-        wire.flush()
-        await wire.closed.wait()
-        assert served.server.shed_total == {"calls": 1}  # the first one was its last
-        assert closed(served) == {Closing.AGE: 1}
-
-
-async def test_a_call_cannot_hold_an_old_connection_for_ever() -> None:
+async def test_a_call_that_outlives_the_grace_of_an_old_connection_is_unavailable() -> None:
+    store = HeldStore()
     limits = ConnectionLimits(age_seconds=10, age_grace_seconds=5, keepalive_seconds=1000)
+    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+        _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
+        await store.entered.wait()
+        served.later(12)
+        await wire.pong()
+        assert not adding.ended.is_set()
+        served.later(17)
+        answer = await wire.ended(adding)
+        assert answer.status is Status.UNAVAILABLE
+        assert "a write may have happened" in answer.sentence
+        await wire.closed.wait()
+        assert closed(served) == {Closing.AGE: 1}
+        store.released.set()
+
+
+async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_moves() -> None:
+    limits = ConnectionLimits(age_seconds=10)
     async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
-        served.later(13)
-        await wire.pong()
-        assert not closed(served)
-        served.later(17)
+        served.later(12)
+        assert (await wire.ended(watch)).status is Status.UNAVAILABLE
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert closed(served) == {Closing.AGE: 1}
 
 
 async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbour: Wire) -> None:
@@ -291,12 +344,13 @@ def test_a_socket_that_has_gone_is_asked_nothing_in_vain() -> None:
     ("last_words", "reason"),
     [
         pytest.param(b"", Closing.STALLED, id="and says nothing"),
-        pytest.param(frame(GOAWAY, bytes(8)), Closing.CLIENT, id="and says goodbye"),
+        pytest.param(frame(GOAWAY, bytes(8)), Closing.STALLED, id="and says goodbye"),
+        pytest.param(None, Closing.CLIENT, id="and closes its side"),
     ],
 )
 @on_both_loops
 async def test_a_reader_that_never_reads_is_closed_in_time(
-    on_loop: OnLoop, last_words: bytes, reason: Closing
+    on_loop: OnLoop, last_words: bytes | None, reason: Closing
 ) -> None:
     async def scenario() -> None:
         async with serving(EndlessStore()) as served, Wire.connect(served.port) as neighbour:
@@ -306,10 +360,14 @@ async def test_a_reader_that_never_reads_is_closed_in_time(
             _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
             deaf.write(request_for_everything())
             await until(lambda: any(each._blocked_since for each in members(served)))
-            deaf.write(last_words)
+            if last_words is None:
+                deaf.write_eof()
+                await until(lambda: any(each._transport.is_closing() for each in members(served)))
+            else:
+                deaf.write(last_words)
             await is_served(neighbour)
             if last_words:
-                await until(lambda: any(each._transport.is_closing() for each in members(served)))
+                await until(lambda: any(each._drain for each in members(served)))
             served.later(LIMITS.stalled_seconds)
             await until(lambda: open_connections(served) == 1)
             assert closed(served) == {reason: 1}

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from credit_server.transport.frames import _SLICE_FRAMES, FloodError, ServerFram
 from credit_server.transport.limits import ConnectionLimits
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.events import RequestReceived
-from h2.exceptions import FrameTooLargeError
+from h2.events import DataReceived, RequestReceived
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
 
 from tests.server.transport.raw import (
@@ -35,6 +35,7 @@ from tests.server.transport.raw import (
     Raw,
     block,
     frame,
+    last_stream_id,
 )
 from tests.server.transport.serving import HeldStore, Serving, is_served, serving
 from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
@@ -225,17 +226,32 @@ def test_a_buffer_is_read_in_slices() -> None:
     assert turns == [_SLICE_FRAMES, _SLICE_FRAMES, 1]
 
 
-def told(server: ServerFrames) -> list[int]:
-    """How many streams the SETTINGS that are to be sent allow for."""
-    data, found = server.data_to_send(), []
+def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
+    """The frames that are to be sent: type, flags, stream, payload."""
+    data = server.data_to_send()
     while data:
         length, type_, flags = int.from_bytes(data[:3]), data[3], data[4]
-        payload, data = data[9 : 9 + length], data[9 + length :]
-        if type_ == SETTINGS and not flags & ACK:
-            found.append(
-                dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
-            )
-    return found
+        yield type_, flags, int.from_bytes(data[5:9]), data[9 : 9 + length]
+        data = data[9 + length :]
+
+
+def told(server: ServerFrames) -> list[int]:
+    """How many streams the SETTINGS that are to be sent allow for."""
+    return [
+        dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
+        for type_, flags, _, payload in sent(server)
+        if type_ == SETTINGS and not flags & ACK
+    ]
+
+
+def goaways(server: ServerFrames) -> list[int]:
+    """The last stream ids of the GOAWAY frames that are to be sent."""
+    return [last_stream_id(payload) for type_, _, _, payload in sent(server) if type_ == GOAWAY]
+
+
+def reset_streams(server: ServerFrames) -> set[int]:
+    """The streams that are to be reset."""
+    return {stream for type_, _, stream, _ in sent(server) if type_ == RST_STREAM}
 
 
 def test_a_client_is_told_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
@@ -269,12 +285,44 @@ def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
     assert server.data_to_send()[3] == RST_STREAM
 
 
-def test_a_client_that_has_left_is_told_no_limit() -> None:
+def test_a_client_that_was_sent_away_is_told_no_limit() -> None:
     server = frames()
-    server.receive_data(ACKNOWLEDGED + frame(GOAWAY, bytes(8)))
+    server.receive_data(ACKNOWLEDGED)
+    server.close_connection()
     server.data_to_send()
     server.limit_streams(5)
     assert told(server) == []
+
+
+def test_the_last_stream_id_never_grows() -> None:
+    server = frames()
+    server.receive_data(begin(1))
+    server.clear_outbound_data_buffer()
+    server.announce_end()
+    server.end_with_latest_stream()
+    server.receive_data(begin(3))
+    with pytest.raises(ProtocolError):
+        server.receive_data(frame(PING, b"short"))
+    assert goaways(server) == [2**31 - 1, 1, 1]
+
+
+def test_a_refused_stream_may_go_on_until_its_client_knows() -> None:
+    server = frames()
+    server.receive_data(begin(1))
+    server.end_with_latest_stream()
+    server.clear_outbound_data_buffer()
+    server.receive_data(begin(3) + frame(DATA, bytes(2000), stream=3) + begin(3) + begin(5))
+    server.receive_data(frame(DATA, bytes(5), stream=1))
+    assert reset_streams(server) == {3, 5}
+
+
+def test_a_client_that_says_goodbye_may_finish_its_calls() -> None:
+    server = frames()
+    server.receive_data(begin(1) + frame(GOAWAY, bytes(8)))
+    (received,) = server.receive_data(frame(DATA, bytes(5), flags=END_STREAM, stream=1))[:1]
+    assert isinstance(received, DataReceived)
+    server.send_headers(1, [(":status", "200")], end_stream=True)
+    assert server.data_to_send()
 
 
 def test_acknowledging_what_the_server_asked_for_is_free() -> None:

@@ -204,12 +204,6 @@ async def test_a_quiet_loop_is_not_late() -> None:
     assert lag.seconds() < 0.05
 
 
-async def test_a_stopping_gate_refuses_whatever_the_load() -> None:
-    gate = Gate(calls_max=100, loop_lag_seconds_max=1)
-    gate.stopping = True
-    assert gate.refusal("/any") == "stopping"
-
-
 @pytest.mark.parametrize("count", [1, 3])
 async def test_as_many_calls_as_are_allowed_run(count: int) -> None:
     gate = Gate(calls_max=count, loop_lag_seconds_max=60)

@@ -1,4 +1,4 @@
-"""The graceful stop: what runs is answered, what is new is refused, and nobody holds it up."""
+"""The graceful stop: every call is answered, and no client keeps the server from stopping."""
 
 import asyncio
 
@@ -6,13 +6,27 @@ import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.transport.connection import ServerProtocol
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
 from tests.server.transport.loops import OnLoop, on_both_loops
-from tests.server.transport.raw import request_for_everything
+from tests.server.transport.raw import (
+    ACK,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS_FRAME,
+    Raw,
+    add,
+    frame,
+    last_stream_id,
+    request_for_everything,
+)
 from tests.server.transport.serving import (
     EndlessStore,
     HeldStore,
@@ -26,6 +40,8 @@ from tests.server.transport.wire import SERVICE, Answer, Wire, call_headers, fra
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 USER = framed(encode(UserId(user_id=7)))
 LONG_SECONDS = 3600.0
+STREAM_ID_MAX = 2**31 - 1
+REFUSED = ErrorCodes.REFUSED_STREAM.to_bytes(4)
 
 
 def _begin_add(wire: Wire) -> Answer:
@@ -33,9 +49,9 @@ def _begin_add(wire: Wire) -> Answer:
 
 
 async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None]":
-    """Begins to stop; returns once the server takes in nothing more."""
+    """Begins to stop; returns once every connection is being drained."""
     task = asyncio.create_task(served.server.stop(grace_seconds=grace_seconds))
-    await until(lambda: served.server._gate.stopping)
+    await until(lambda: served.server.connections.draining)
     return task
 
 
@@ -60,26 +76,88 @@ async def test_a_running_call_finishes_and_is_answered(on_loop: OnLoop) -> None:
 
 
 @on_both_loops
-async def test_a_new_call_on_an_old_connection_is_unavailable(on_loop: OnLoop) -> None:
+async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_refused(
+    on_loop: OnLoop,
+) -> None:
     async def scenario() -> None:
         store = HeldStore()
-        async with serving(store) as served, Wire.connect(served.port) as wire:
-            running = _begin_add(wire)
-            await store.entered.wait()
+        async with serving(store) as served, Raw.connect(served.port) as raw:
+            await raw.in_order()
             stopping = await _stopping(served, LONG_SECONDS)
-            for method in ("AddCredits", "GetUserCredits"):
-                message = ADD if method == "AddCredits" else UserId(user_id=7)
-                answer = await wire.call(method, message)
-                assert answer.status is Status.UNAVAILABLE
-                assert "shutting down" in answer.sentence
-                info, retry = answer.details
-                assert isinstance(info, ErrorInfo)
-                assert info.reason == "OVERLOADED"
-                assert isinstance(retry, RetryInfo)
-                assert retry.retry_delay.ToMilliseconds() > 0
-            assert served.server._gate.shed_total == {"stopping": 2}
+            assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+            ping = await raw.next(PING)
+            raw.write(add(1))  # as of a client that has not read the GOAWAY
+            await store.entered.wait()
+            raw.write(frame(PING, ping, flags=ACK))
+            assert last_stream_id(await raw.next(GOAWAY)) == 1
+            raw.write(add(3))
+            assert await raw.next(RST_STREAM) == REFUSED
+            assert not stopping.done()
+
             store.released.set()
-            assert (await wire.ended(running)).message(Empty) == Empty()
+            await raw.next(HEADERS, flags=END_STREAM)
+            assert raw.received[-1][2] == 1
+            assert raw.resets() == {3: ErrorCodes.REFUSED_STREAM}
+            assert not await raw.reader.read()
+            raw.writer.close()
+            await stopping
+            assert not served.server.shed_total
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_during_the_pause_new_connections_and_calls_are_served(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            await is_served(wire)
+            server = served.server
+            stopping = asyncio.create_task(
+                server.stop(grace_seconds=LONG_SECONDS, drain_seconds=LONG_SECONDS)
+            )
+            await asyncio.sleep(0)
+            await is_served(wire)
+            async with Wire.connect(served.port) as fresh:
+                await is_served(fresh)
+                assert not fresh.goaways
+            assert not wire.goaways
+            stopping.cancel()
+            await asyncio.wait([stopping])
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_connection_that_is_accepted_last_has_its_first_call_served(
+    on_loop: OnLoop,
+) -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            # As one that was in the kernel's queue when the server stopped to listen.
+            served.server.connections.draining = True
+            async with Raw.connect(served.port, PREFACE + SETTINGS_FRAME + add(1)) as raw:
+                assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+                ping = await raw.next(PING)
+                raw.write(frame(PING, ping, flags=ACK))
+                await raw.next(HEADERS, flags=END_STREAM)
+                raw.writer.close()
+            served.server.connections.draining = False
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_client_that_does_not_acknowledge_the_ping_does_not_hold_it_up(
+    on_loop: OnLoop,
+) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Raw.connect(served.port) as raw:
+            await raw.in_order()
+            stopping = await _stopping(served, LONG_SECONDS)
+            assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+            served.later(5)
+            assert last_stream_id(await raw.next(GOAWAY)) == 0
+            raw.writer.close()
             await stopping
 
     await on_loop(scenario)

@@ -19,7 +19,6 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     Event,
     PingAckReceived,
@@ -29,6 +28,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 SERVICE = "/credit.v1.CreditService/"
 Headers = Sequence[tuple[str | bytes, str | bytes]]
@@ -134,6 +134,11 @@ class Wire:
                 normalize_outbound_headers=False,
             )
         )
+        # h2 would send and receive nothing after a GOAWAY; the calls that have begun go on.
+        self.h2._frame_dispatch_table[GoAwayFrame] = self._take_goaway
+        self.goaways: list[int] = []
+        """The last stream ids of all GOAWAY frames that have come."""
+        self._goaway_came = asyncio.Event()
         self.closed = asyncio.Event()
         self._ponged = asyncio.Event()
         self.goaway: ErrorCodes | int | None = None
@@ -210,6 +215,12 @@ class Wire:
         self.flush()
         await self._ponged.wait()
 
+    async def said_goodbye(self, *, times: int = 1) -> None:
+        """Waits until so many GOAWAY frames have come."""
+        while len(self.goaways) < times:
+            self._goaway_came.clear()
+            await self._goaway_came.wait()
+
     async def disconnect(self) -> None:
         """Closes the connection without a word."""
         self._writer.close()
@@ -226,16 +237,21 @@ class Wire:
         except ConnectionError:
             pass
         finally:
+            self._writer.close()
             self.closed.set()
             self._ponged.set()
             for answer in self._answers.values():
                 answer.changed.set()
                 answer.ended.set()
 
+    def _take_goaway(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        self.goaway = ErrorCodes(frame.error_code)
+        self.goaways.append(frame.last_stream_id)
+        self._goaway_came.set()
+        return [], []
+
     def _take(self, event: Event) -> None:
-        if isinstance(event, ConnectionTerminated):
-            self.goaway = event.error_code
-        elif isinstance(event, PingAckReceived):
+        if isinstance(event, PingAckReceived):
             self._ponged.set()
         answer = self._answers.get(getattr(event, "stream_id", None) or 0)
         if answer is None:

@@ -158,10 +158,14 @@ async def serve(settings: ServerSettings) -> None:
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                log.info("stopping", at_most_seconds=settings.grace_seconds)
+                log.info(
+                    "stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds
+                )
                 watch.cancel()
                 status.set(False)
-                await server.stop(grace_seconds=settings.grace_seconds)
+                await server.stop(
+                    grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds
+                )
                 for task in tasks:
                     task.cancel()
                 await _first_error(tasks)

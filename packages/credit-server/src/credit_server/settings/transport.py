@@ -60,8 +60,15 @@ class TransportSettings(ConnectionSettings):
         description="how long a list may wait for its turn to make a page; beyond it the list is"
         " refused as OVERLOADED",
     )
+    drain_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="how long a server that stops still takes in connections and calls, while its"
+        " health says NOT_SERVING; more than the interval of the load balancer's health checks",
+    )
     grace_seconds: Seconds = Field(
-        default=20.0, description="how long running calls have to finish when the server stops"
+        default=20.0, description="how long running calls then have to finish"
     )
 
     @model_validator(mode="after")

@@ -15,9 +15,11 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
+from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.transport.connections import Closing, Connections
+from credit_server.transport.drain import PING_DATA, Drain
 from credit_server.transport.frames import FloodError, ServerFrames
 from credit_server.transport.handler import CallHandler
 from credit_server.transport.header_log import without_bytes
@@ -54,7 +56,8 @@ class ServerProtocol(H2Protocol):
         self._limits = limits
         self._connections = connections
         self._closing: Closing | None = None
-        self._reads_on = False
+        self._drain: Drain | None = None
+        self._reads_on = self._processing = False
         self._block_since: float | None = None
         self._pinged: float | None = None
         self._blocked_since: float | None = None
@@ -101,6 +104,8 @@ class ServerProtocol(H2Protocol):
         )
         self.connection.flush()
         self.processor = ServerProcessor(self)
+        if self._connections.draining:
+            self.drain(Closing.SHUTDOWN)
 
     @property
     def request_bytes_max(self) -> int:
@@ -111,6 +116,11 @@ class ServerProtocol(H2Protocol):
     def clock(self) -> Callable[[], float]:
         """The time in seconds."""
         return self._connections.clock
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has open calls that a stop waits for."""
+        return self._closing is None and self.handler.awaited > 0
 
     @property
     def pressing(self) -> int:
@@ -146,10 +156,7 @@ class ServerProtocol(H2Protocol):
         try:
             events = self._frames.receive_data(data)
             self.connection.flush()
-            for event in without_stillborn(events):
-                if self._closing is not None:  # one that is too old leaves after its last call
-                    break
-                self.processor.process(event)
+            self._process(without_stillborn(events))
             self.connection.flush()
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
@@ -159,6 +166,15 @@ class ServerProtocol(H2Protocol):
             self._leave(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
         else:
             self._read_on()
+
+    def _process(self, events: list[Event]) -> None:
+        self._processing = True
+        try:
+            for event in events:
+                self.processor.process(event)
+        finally:
+            self._processing = False
+        self._end_if_drained()
 
     def _read_on(self) -> None:
         if not self._frames.in_header_block:
@@ -195,15 +211,16 @@ class ServerProtocol(H2Protocol):
             return
         self._connections.forget(self, self._address)
         if self._closing is None:
-            self._closing = Closing.CLIENT
-            self._connections.count(self.peer, Closing.CLIENT)
+            self._closing = Closing.CLIENT if self._drain is None else self._drain.reason
+            self._connections.count(self.peer, self._closing)
         super().connection_lost(exc)
 
     def check(self, now: float) -> None:
         """Close the connection, or end its calls, if a time limit has passed."""
         limits = self._limits
         if self._close_by is not None:
-            if now >= self._close_by:
+            unsent = self._transport.get_write_buffer_size()
+            if now >= self._close_by + (limits.stalled_seconds if unsent else 0.0):
                 self._transport.abort()
         elif self._transport.is_closing():
             # The client has said goodbye, or the server has; it may not read what is left for it.
@@ -215,12 +232,19 @@ class ServerProtocol(H2Protocol):
             self._leave(Closing.HANDSHAKE, ErrorCodes.PROTOCOL_ERROR)
         elif _passed(self._block_since, limits.handshake_seconds, now):
             self._leave(Closing.HEADERS, ErrorCodes.ENHANCE_YOUR_CALM)
-        elif self.processor.streams:
-            self._check_calls(now)
-        elif now - self._idle_since >= limits.idle_seconds:
-            self._leave(Closing.IDLE, ErrorCodes.NO_ERROR)
+        else:
+            self._check_end(now)
+            if self.processor.streams:
+                self._check_calls(now)
+
+    def _check_end(self, now: float) -> None:
+        if self._drain is not None:
+            if self._drain.is_overdue(now):
+                self._take_no_more()
         elif self._overdue(now) >= 0:
-            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+            self.drain(Closing.AGE)
+        elif not self.processor.streams and now - self._idle_since >= self._limits.idle_seconds:
+            self.drain(Closing.IDLE)
 
     def _check_calls(self, now: float) -> None:
         limits = self._limits
@@ -228,7 +252,7 @@ class ServerProtocol(H2Protocol):
             self._abort(Closing.KEEPALIVE)
             return
         if self._overdue(now) >= limits.age_grace_seconds:
-            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+            self.cut_off()
             return
         if self._pinged is None and now - self._heard >= limits.keepalive_seconds:
             self._pinged = now
@@ -242,11 +266,58 @@ class ServerProtocol(H2Protocol):
         """Tell for how many seconds the connection has been too old; below 0: it is not."""
         return now - self._opened - self._age_seconds if self._age_seconds else -1.0
 
-    def calls_ended(self) -> None:
-        """Note that no call is open any more."""
-        self._idle_since = now = self.clock()
-        if self._closing is None and self._overdue(now) >= 0:
-            self._leave(Closing.AGE, ErrorCodes.NO_ERROR)
+    def drain(self, reason: Closing) -> None:
+        """Begin to end the connection without losing a call: see `Drain`."""
+        if self._closing is not None or self._drain is not None or self._transport.is_closing():
+            return
+        self._drain = Drain(self._frames, reason, self.clock())
+        self.connection.flush()
+
+    def ping_acknowledged(self, data: bytes) -> None:
+        """Note that the client has read all that was sent before a PING."""
+        if self._drain is not None and data == PING_DATA:
+            self._take_no_more()
+
+    def client_leaves(self) -> None:
+        """Note that the client has sent GOAWAY: its calls go on, and it closes the connection."""
+        self.drain(Closing.CLIENT)
+
+    def _take_no_more(self) -> None:
+        if self._closing is None and self._drain is not None and not self._drain.final:
+            self._drain.take_no_more()
+            self.connection.flush()
+            self._end_if_drained()
+
+    def call_ended(self) -> None:
+        """Note that a call is not open any more."""
+        if not self.processor.streams:
+            self._idle_since = self.clock()
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        """Close the connection once its last call has been answered.
+
+        Calls that watch the health never end by themselves: they are ended once no other is open.
+        """
+        if self._closing is not None or self._drain is None or not self._drain.final:
+            return
+        if self._processing:  # the next event may be a call that the final GOAWAY promises to serve
+            return
+        if not self.processor.streams:
+            self._leave(self._drain.reason, None)
+        elif not self.handler.awaited:
+            self._end_calls()
+
+    def cut_off(self) -> None:
+        """End the calls that still run, as UNAVAILABLE, and then the connection."""
+        if self._closing is None:
+            self.drain(Closing.SHUTDOWN)
+            self._take_no_more()
+            self._end_calls()
+
+    def abort(self) -> None:
+        """Close the connection at once; what was not sent is lost."""
+        self._transport.abort()
 
     def end_call(self, stream: Stream, reason: str) -> None:
         """End one call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
@@ -279,7 +350,8 @@ class ServerProtocol(H2Protocol):
         self.connection.flush()
         self.connection.silent = True
         self.handler.close()
-        if not self.connection.write_ready.is_set():
+        drained = self._drain is not None and closing is self._drain.reason
+        if not drained and not self.connection.write_ready.is_set():
             self._transport.abort()
             return
         self._close_by = self.clock() + self._limits.closing_seconds
@@ -293,25 +365,9 @@ class ServerProtocol(H2Protocol):
         self._connections.count(self.peer, closing)
         self._transport.abort()
 
-    def end_calls(self) -> None:
-        """Cancel the calls that run."""
+    def _end_calls(self) -> None:
         for stream in list(self.processor.streams.values()):
-            self.handler.cancel(stream)
-
-    def say_goodbye(self) -> None:
-        """Send GOAWAY and close the connection once it is sent: the server stops."""
-        connection = self.connection
-        if connection.is_closing():
-            return
-        if self._closing is None:
-            self._closing = Closing.SHUTDOWN
-            self._connections.count(self.peer, Closing.SHUTDOWN)
-            self._frames.close_connection()
-            connection.flush()
-        if not connection.write_ready.is_set():
-            # The client does not read: its connection would stay open for as long as it likes.
-            self._transport.abort()
-        self.processor.close("the server closed the connection")
+            self.handler.cut_off(stream)
 
 
 def _limit_unsent(transport: asyncio.Transport, size: int) -> None:

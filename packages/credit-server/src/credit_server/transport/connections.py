@@ -1,5 +1,6 @@
 """The connections that are open: how many, whose, and why they were closed."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -56,6 +57,8 @@ class Connections(Generic[SupervisedT]):
     Attributes:
         members: The connections that are open.
         closed: How many were closed, by reason. It only ever grows: a metric may read it.
+        empty: Set while no connection is open.
+        draining: Whether the server stops, and connections that are still accepted end at once.
         clock: The time in seconds.
     """
 
@@ -63,6 +66,9 @@ class Connections(Generic[SupervisedT]):
         self, limits: ConnectionLimits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.members: set[SupervisedT] = set()
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.draining = False
         self.closed: Counter[Closing] = Counter()
         self.clock = clock
         self._limits = limits
@@ -79,6 +85,7 @@ class Connections(Generic[SupervisedT]):
             return Closing.TOO_MANY_OF_PEER
         self._per_network[network] += 1
         self.members.add(member)
+        self.empty.clear()
         return None
 
     def forget(self, member: SupervisedT, address: str) -> None:
@@ -88,6 +95,8 @@ class Connections(Generic[SupervisedT]):
         self._per_network[network] -= 1
         if not self._per_network[network]:
             del self._per_network[network]
+        if not self.members:
+            self.empty.set()
 
     def sweep(self, now: float) -> None:
         """Close all connections that are due at this time."""

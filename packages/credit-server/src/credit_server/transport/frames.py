@@ -10,12 +10,14 @@ What h2 4.4.1 leaves open, and what is done here:
 - It ends a connection, with all its calls, for one malformed request, or for one call too many.
   Here the call is reset (RFC 9113, sections 8.1.1 and 5.1.2).
 - It remembers 65,536 closed streams and any number of unknown settings.
+- It sends and receives nothing more after a GOAWAY of either side. Here the calls that have begun
+  go on (RFC 9113, section 6.8).
 """
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection, _decode_headers
 from h2.errors import ErrorCodes
-from h2.events import Event, StreamReset
+from h2.events import ConnectionTerminated, Event, StreamReset
 from h2.exceptions import (
     DenialOfServiceError,
     FrameTooLargeError,
@@ -28,7 +30,14 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy
 from hpack.exceptions import HPACKError
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
 
 from credit_server.transport.budget import Budget
 from credit_server.transport.header_block import LiteralEncoder
@@ -46,6 +55,7 @@ _EARNED_BY_DATA = 4
 _KNOWN_SETTINGS = frozenset(SettingCodes)
 _FRAME_HEAD_BYTES = 9
 _FRAME_LENGTH_BYTES = 3
+_STREAM_ID_MAX = 2**31 - 1
 
 
 class FloodError(DenialOfServiceError):
@@ -94,6 +104,8 @@ class ServerFrames(H2Connection):
         """How many streams the client is to have open at most; it may not have been told yet."""
         self.settings_known = False
         """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
+        self._last_stream_id = _STREAM_ID_MAX
+        """The last stream that is served, as the latest GOAWAY says."""
         self._server_resets = 0
         self._resets = Budget(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
@@ -135,6 +147,24 @@ class ServerFrames(H2Connection):
             self.settings_known = False
             self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: count})
 
+    def announce_end(self) -> None:
+        """Send GOAWAY with the highest stream id: the client begins no more calls, and loses none.
+
+        Not by h2's `close_connection`, after which no stream goes on.
+        """
+        self._send_goaway()
+
+    def end_with_latest_stream(self) -> None:
+        """Send GOAWAY with the id of the latest stream; those that come later are refused."""
+        self._last_stream_id = min(self._last_stream_id, self.highest_inbound_stream_id)
+        self._send_goaway()
+
+    def _send_goaway(self) -> None:
+        if self.state_machine.state is not ConnectionState.CLOSED:
+            frame = GoAwayFrame(0)
+            frame.last_stream_id = self._last_stream_id
+            self._prepare_for_sending([frame])
+
     def send_data(
         self,
         stream_id: int,
@@ -174,9 +204,13 @@ class ServerFrames(H2Connection):
             # NO_ERROR: the call has its answer, and its client is told to send no more.
             if frame.__class__ is RstStreamFrame and frame.error_code:
                 self._server_resets += 1
+            elif frame.__class__ is GoAwayFrame:  # RFC 9113, section 6.8: never a higher id
+                frame.last_stream_id = min(frame.last_stream_id, self._last_stream_id)
         super()._prepare_for_sending(frames)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> Handled:
+        if frame.stream_id > max(self._last_stream_id, self.highest_inbound_stream_id):
+            return self._refuse(frame)
         try:
             return super()._receive_headers_frame(frame)
         except TooManyStreamsError:
@@ -188,7 +222,7 @@ class ServerFrames(H2Connection):
             return self._reset(frame.stream_id, without_bytes(error))
 
     def _refuse(self, frame: HeadersFrame) -> Handled:
-        """Refuse a call beyond the limit: a client may begin it before it has seen our SETTINGS."""
+        """Refuse a call that its client began before it read our SETTINGS, or our GOAWAY."""
         if frame.stream_id % 2 == 0 or frame.stream_id <= self.highest_inbound_stream_id:
             raise ProtocolError("a stream's number is not a new one of a client")
         _decode_headers(self.decoder, frame.data)  # later blocks refer to this one
@@ -223,6 +257,13 @@ class ServerFrames(H2Connection):
             # Section 5.1: what was under way when we reset it is ignored; one reset is enough.
             handled = [each for each in handled if each.__class__ is not RstStreamFrame]
         return handled, events
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> Handled:
+        """Take in a GOAWAY: the client accepts no streams of the server, which opens none."""
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
 
     def _receive_settings_frame(self, frame: SettingsFrame) -> Handled:
         self.greeted = True

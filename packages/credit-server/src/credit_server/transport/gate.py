@@ -19,7 +19,6 @@ WRITES = frozenset(path for path, scope in METHOD_SCOPES.items() if scope != "cr
 
 _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
-_RETRY_STOPPING_SECONDS = 1.0
 _LOG_SECONDS = 1.0
 
 
@@ -40,9 +39,8 @@ class Gate:
     been read but its headers, when too many run or the event loop is behind with its work.
 
     Attributes:
-        stopping: Whether the server is shutting down and takes in nothing more.
-        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, `stopping`, or what
-            the way in for writes says.
+        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, or what the way in
+            for writes says.
     """
 
     def __init__(
@@ -64,7 +62,6 @@ class Gate:
         """
         self._writes = writes
         self._on_overload = on_overload
-        self.stopping = False
         self.shed_total: Counter[str] = Counter()
         self._calls_max = calls_max
         self._lag = LoopLag()
@@ -72,8 +69,6 @@ class Gate:
         self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
         self._running = 0
         self._writing = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._logged_at = -_LOG_SECONDS
         self._unlogged = 0
 
@@ -83,8 +78,6 @@ class Gate:
 
     def refusal(self, path: str) -> str | None:
         """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
-        if self.stopping:
-            return "stopping"
         if self._running >= self._calls_max:
             return "calls"
         if self._lag.seconds() > self._lag_seconds_max:
@@ -106,8 +99,6 @@ class Gate:
         if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
             log.warning("calls are refused", cause=cause, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
-        if cause == "stopping":
-            return self._pressure.refused(_RETRY_STOPPING_SECONDS)
         self._on_overload(informed)
         return self._pressure.refused(_RETRY_SECONDS)
 
@@ -118,7 +109,6 @@ class Gate:
         """
         self._running += 1
         self._writing += path in WRITES
-        self._idle.clear()
         self._pressure.admitted()
         self._lag.watch()
 
@@ -126,12 +116,6 @@ class Gate:
         """Count a call that has ended."""
         self._running -= 1
         self._writing -= path in WRITES
-        if not self._running:
-            self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Return when no call runs."""
-        await self._idle.wait()
 
 
 class LoopLag:

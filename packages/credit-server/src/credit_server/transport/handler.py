@@ -72,6 +72,8 @@ class CallHandler(Handler):
     Attributes:
         lasting: How many calls are open that may last for long: lists, and all of gRPC's own
             services.
+        awaited: How many calls are open that a drain waits for: all but the streams of gRPC's own
+            services, which may never end (health's Watch).
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class CallHandler(Handler):
         self._access = access
         self._observer = observer
         self._flushing = False
-        self.lasting = 0
+        self.lasting = self.awaited = 0
+        self._cutting_off = False
 
     def flush_soon(self, connection: Connection) -> None:
         """Send what was written once all that is ready now has been written.
@@ -112,8 +115,8 @@ class CallHandler(Handler):
         self.__gc_step__()
         fields = _fields(headers)
         path = fields.get(":path", "")
-        # gRPC's own services have calls that never end (health's Watch): no stop waits for them.
-        # They are answered whatever the load: an orchestrator kills who does not tell its health.
+        # gRPC's own services are answered whatever the load: an orchestrator kills a server that
+        # does not answer its health check.
         counted = not self._is_standard(path)
         if counted:
             cause = self._gate.refusal(path)
@@ -124,10 +127,13 @@ class CallHandler(Handler):
             self._gate.enter(path)
         task = self.loop.create_task(self._serve(stream, headers, fields))
         # Not in the task: one that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: release_stream())
         if counted:
             task.add_done_callback(lambda _: self._gate.leave(path))
         method = self.mapping.get(path, _NO_METHOD)
+        if counted or not method.cardinality.server_streaming:
+            self.awaited += 1
+            task.add_done_callback(self._awaited_ended)
+        task.add_done_callback(lambda _: release_stream())  # it looks at what is still awaited
         if not counted or method.cardinality.server_streaming:
             self.lasting += 1
             task.add_done_callback(self._lasted)
@@ -136,6 +142,9 @@ class CallHandler(Handler):
     def _is_standard(self, path: str) -> bool:
         """Say whether a call is for one of gRPC's own services, as far as they are served."""
         return path.startswith("/grpc.") and path in self.mapping
+
+    def _awaited_ended(self, _: "asyncio.Task[None]") -> None:
+        self.awaited -= 1
 
     def _lasted(self, _: "asyncio.Task[None]") -> None:
         self.lasting -= 1
@@ -152,7 +161,7 @@ class CallHandler(Handler):
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        headers = refusal.shed_headers(seconds, stopping=cause == "stopping")
+        headers = refusal.shed_headers(seconds)
         http.send_headers(
             stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True
         )
@@ -161,7 +170,7 @@ class CallHandler(Handler):
         self.flush_soon(stream.connection)
 
     def cancel(self, stream: H2Stream) -> None:
-        """End a call that its client has reset, or that outlives the server's grace.
+        """End a call that its client has reset, or that outlives its connection.
 
         Both may come to the same call, where grpclib's own would raise.
         """
@@ -169,6 +178,11 @@ class CallHandler(Handler):
         if task is not None:
             task.cancel()
             self._cancelled.add(task)
+
+    def cut_off(self, stream: H2Stream) -> None:
+        """End a call that outlives its connection's grace, and answer it as UNAVAILABLE."""
+        self._cutting_off = True
+        self.cancel(stream)
 
     async def _serve(self, stream: H2Stream, headers: Headers, fields: Mapping[str, str]) -> None:
         """Serve one call and log it; nothing but a cancellation comes out of it."""
@@ -179,8 +193,8 @@ class CallHandler(Handler):
             await self._answer(call, headers, fields)
         except asyncio.CancelledError as cancelled:
             error = cancelled
-            # A client that does not read would keep the answer, and the stop, waiting.
-            if self._gate.stopping and call.open and call.writable:
+            # A client that does not read would keep the answer, and the drain, waiting.
+            if self._cutting_off and call.open and call.writable:
                 await _send_refusal(call, refusal.cut_off())
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpclib.protocol import EventsProcessor, Stream
-from h2.events import DataReceived, RequestReceived, StreamReset, WindowUpdated
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    PingAckReceived,
+    RequestReceived,
+    StreamReset,
+    WindowUpdated,
+)
 from h2.events import Event as H2Event
 
 from credit_server.transport.frames import RequestRefused
@@ -41,8 +48,7 @@ class ServerProcessor(EventsProcessor):
         def release_and_count() -> None:
             release()
             self._request_bytes -= stream.data_received
-            if not self.streams:
-                self._protocol.calls_ended()
+            self._protocol.call_ended()
 
         return release_and_count
 
@@ -58,6 +64,15 @@ class ServerProcessor(EventsProcessor):
             self._request_bytes += len(event.data)
             if self._request_bytes > self._protocol.request_bytes_max:
                 self._protocol.end_call(stream, "the connection's requests are too long")
+
+    def process_ping_ack_received(self, event: PingAckReceived) -> None:
+        """Note that the client has read all that was sent before the PING."""
+        super().process_ping_ack_received(event)
+        self._protocol.ping_acknowledged(event.ping_data)
+
+    def process_connection_terminated(self, event: ConnectionTerminated) -> None:
+        """Note that the client leaves; grpclib would end its calls."""
+        self._protocol.client_leaves()
 
     def process_window_updated(self, event: WindowUpdated) -> None:
         """Let streams send on."""

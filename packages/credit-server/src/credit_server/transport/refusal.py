@@ -195,33 +195,33 @@ def too_many_lists(retry_seconds: float) -> GRPCError:
 
 
 def cut_off() -> GRPCError:
-    """End a call that the server has begun and cannot finish, because it stops.
+    """End a call that the server has begun and cannot finish, because it closes the connection.
 
     Not as OVERLOADED, which promises that nothing has happened.
     """
     return _error(
         ErrorReason.STORE_UNAVAILABLE,
-        "the server is shutting down before the call was done; a write may have happened:"
+        "the server closes the connection before the call is done; a write may have happened:"
         " send it again with the same idempotency key",
         {},
         _retry_in(_RETRY_STORE_SECONDS),
     )
 
 
-def shed_headers(retry_seconds: float, *, stopping: bool) -> Sequence[tuple[str, str]]:
+def shed_headers(retry_seconds: float) -> Sequence[tuple[str, str]]:
     """Return the whole answer to a call that is refused by its headers alone.
 
     Args:
         retry_seconds: When it should come again; rounded up to a twentieth of a second.
-        stopping: Whether the server is shutting down; otherwise it has too much to do.
     """
-    return _shed_headers(ceil(retry_seconds / _RETRY_STEP_SECONDS), stopping)
+    return _shed_headers(ceil(retry_seconds / _RETRY_STEP_SECONDS))
 
 
 @cache
-def _shed_headers(retry_steps: int, stopping: bool) -> tuple[tuple[str, str], ...]:
-    sentence = _STOPPING if stopping else "the server has more calls than it can answer in time"
-    error = _overloaded(sentence, retry_steps * _RETRY_STEP_SECONDS)
+def _shed_headers(retry_steps: int) -> tuple[tuple[str, str], ...]:
+    error = _overloaded(
+        "the server has more calls than it can answer in time", retry_steps * _RETRY_STEP_SECONDS
+    )
     details = StatusDetailsCodec().encode(error.status, error.message, error.details)
     return (
         (":status", "200"),

@@ -1,10 +1,12 @@
 """The HTTP/2 server: grpclib's, with its connections made sound and a stop that loses nothing."""
 
 import asyncio
+import contextlib
 import logging
 import ssl as tls
 from collections import Counter
 from collections.abc import Collection
+from typing import cast
 
 from grpclib._typing import IServable
 from grpclib.config import Configuration
@@ -15,12 +17,13 @@ from h2.config import H2Configuration
 from credit_server.transport.access import Access
 from credit_server.transport.backpressure import Backpressure
 from credit_server.transport.connection import ServerProtocol
-from credit_server.transport.connections import Connections
+from credit_server.transport.connections import Closing, Connections
 from credit_server.transport.gate import Gate, Writes
 from credit_server.transport.handler import CallHandler, CallLimits
 from credit_server.transport.handshake import on_failed_handshake
 from credit_server.transport.header_log import keep_tokens_out
 from credit_server.transport.limits import ConnectionLimits
+from credit_server.transport.listener import stop_listening
 from credit_server.transport.observer import UNOBSERVED, CallObserver
 
 log = logging.getLogger(__name__)
@@ -138,35 +141,54 @@ class GrpcServer(Server):
         """Stop listening and cancel the calls that run; `stop` is the kind way."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        self._backpressure.stop()
         super().close()
 
     def _sweep(self) -> None:
         self._sweep_timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
         self.connections.sweep(self.connections.clock())
 
-    async def stop(self, *, grace_seconds: float) -> None:
-        """Stop: refuse new calls, let running ones finish, then close every connection.
+    async def stop(self, *, grace_seconds: float, drain_seconds: float = 0.0) -> None:
+        """Stop without losing a call.
+
+        For `drain_seconds` all goes on, so that load balancers learn from the health service that
+        they must send new calls to another server. Then the server stops listening and drains each
+        connection: see `Drain`. No call is refused before its client can know that it has to be.
 
         Args:
-            grace_seconds: How long running calls have. What runs after it is answered UNAVAILABLE.
+            grace_seconds: How long running calls have after the pause. Calls that run after it are
+                answered as UNAVAILABLE.
+            drain_seconds: How long new connections and calls are still served.
         """
-        assert self._server is not None  # noqa: S101 - for the type checker
-        self._gate.stopping = True
-        self._backpressure.stop()
-        self._server.close()
+        await asyncio.sleep(drain_seconds)
+        await self._stop_listening(drain_seconds)
+        self.connections.draining = True
+        for protocol in list(self._protocols):
+            protocol.drain(Closing.SHUTDOWN)
         try:
             async with asyncio.timeout(grace_seconds):
-                await self._gate.wait_idle()
+                await self.connections.empty.wait()
         except TimeoutError:
-            log.warning("calls were still running after %s s and are ended", grace_seconds)
-        protocols = list(self._protocols)
-        for protocol in protocols:
-            protocol.end_calls()
-        await asyncio.gather(*(protocol.handler.wait_closed() for protocol in protocols))
-        for protocol in list(self._protocols):
-            protocol.say_goodbye()
+            await self._cut_off(grace_seconds)
         self.close()
         await self.wait_closed()
+
+    async def _stop_listening(self, settle_seconds_max: float) -> None:
+        # grpclib knows less of its server; uvloop's is not asyncio's, and has the same attributes.
+        listening = cast(asyncio.Server, self._server)
+        await stop_listening(listening, settle_seconds_max=settle_seconds_max)
+
+    async def _cut_off(self, grace_seconds: float) -> None:
+        """End what is left, and give clients a moment to read how their calls ended."""
+        if any(protocol.busy for protocol in self._protocols):
+            log.warning("calls were still running after %s s and are ended", grace_seconds)
+        for protocol in list(self._protocols):
+            protocol.cut_off()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._connection_limits.closing_seconds):
+                await self.connections.empty.wait()
+        for protocol in list(self._protocols):
+            protocol.abort()
 
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
