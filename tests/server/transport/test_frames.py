@@ -159,6 +159,7 @@ async def test_a_call_too_many_is_refused_and_the_others_go_on(
 ) -> None:
     served, _ = narrow
     async with Raw.connect(served.port) as raw:
+        raw.write(ACKNOWLEDGED)
         raw.write(b"".join(map(begin, (1, 3, 5))) + frame(DATA, SOUND, stream=5, flags=END_STREAM))
         await raw.in_order()
         assert raw.resets() == {5: ErrorCodes.REFUSED_STREAM}
@@ -168,6 +169,35 @@ async def test_a_call_too_many_is_refused_and_the_others_go_on(
         raw.write(begin(7) + frame(DATA, SOUND, stream=7, flags=END_STREAM))
         assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
         assert raw.received[-1][2] == 7
+
+
+async def test_calls_that_come_before_the_limit_is_known_are_served(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        calls = odd(8)
+        raw.write(b"".join(map(begin, calls)))  # as a proxy does on a new connection
+        for stream in calls:
+            raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
+            await raw.next(HEADERS, flags=END_STREAM)
+        assert not raw.resets()
+
+
+async def test_a_client_that_never_acknowledges_the_limit_is_held_to_it_all_the_same(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        raw.write(b"".join(map(begin, odd(10))))
+        await raw.in_order()
+        assert raw.resets() == dict.fromkeys((17, 19), ErrorCodes.REFUSED_STREAM)
+        for stream in odd(8):
+            raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
+            await raw.next(HEADERS, flags=END_STREAM)
+        raw.write(b"".join(map(begin, (21, 23, 25))))
+        await raw.in_order()
+        assert raw.resets().keys() == {17, 19, 25}
 
 
 async def test_the_limits_are_announced(served: Serving) -> None:

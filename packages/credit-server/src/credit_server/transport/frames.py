@@ -56,6 +56,9 @@ _KNOWN_SETTINGS = frozenset(SettingCodes)
 _FRAME_HEAD_BYTES = 9
 _FRAME_LENGTH_BYTES = 3
 _STREAM_ID_MAX = 2**31 - 1
+_EARLY_STREAMS = 4
+"""How many times the limit on streams a client may begin before it has acknowledged the limit. A
+proxy sends what has piled up on a new connection at once: Envoy up to 1,024 calls."""
 
 
 class FloodError(DenialOfServiceError):
@@ -87,6 +90,7 @@ class ServerFrames(H2Connection):
         """
         super().__init__(config)
         # Not an update: h2 would enforce that when the client has acknowledged it, if it ever does.
+        # The limit on streams alone waits for that: see `initiate_connection`.
         self.local_settings = Settings(
             client=False,
             initial_values={
@@ -102,8 +106,11 @@ class ServerFrames(H2Connection):
         """Whether the client's SETTINGS have come, which its preface ends with."""
         self.streams_wanted = self._streams_told = limits.streams_max
         """How many streams the client is to have open at most; it may not have been told yet."""
+        self._limited = False
+        """Whether the first limit on streams is in force."""
         self.settings_known = False
         """Whether the client has acknowledged the latest SETTINGS, and with them all it may do."""
+        self._early_stream_id_max = 2 * _EARLY_STREAMS * limits.streams_max
         self._last_stream_id = _STREAM_ID_MAX
         """The last stream that is served, as the latest GOAWAY says."""
         self._server_resets = 0
@@ -113,6 +120,19 @@ class ServerFrames(H2Connection):
         self._control = Budget(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
+
+    def initiate_connection(self) -> None:
+        """Write the server's SETTINGS; the limit on streams is in force once it is acknowledged.
+
+        A client may begin calls before it has read it. Each was refused, and a proxy does not retry
+        by itself. A client that acknowledges nothing has no more of such calls than others.
+        """
+        super().initiate_connection()
+        limit = self.local_settings.max_concurrent_streams
+        values = {SettingCodes(code): value for code, value in self.local_settings.items()}
+        values[SettingCodes.MAX_CONCURRENT_STREAMS] = _EARLY_STREAMS * limit
+        self.local_settings = Settings(client=False, initial_values=values)
+        self.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = limit
 
     @property
     def has_more(self) -> bool:
@@ -211,6 +231,8 @@ class ServerFrames(H2Connection):
     def _receive_headers_frame(self, frame: HeadersFrame) -> Handled:
         if frame.stream_id > max(self._last_stream_id, self.highest_inbound_stream_id):
             return self._refuse(frame)
+        if frame.stream_id > self._early_stream_id_max:
+            self._limit_is_known()
         try:
             return super()._receive_headers_frame(frame)
         except TooManyStreamsError:
@@ -220,6 +242,12 @@ class ServerFrames(H2Connection):
             if not malformed or frame.stream_id not in self.streams:
                 raise
             return self._reset(frame.stream_id, without_bytes(error))
+
+    def _limit_is_known(self) -> None:
+        """Put the limit on streams in force, for a client that does not acknowledge it."""
+        if not self._limited:
+            self._limited = True
+            self.local_settings.acknowledge()
 
     def _refuse(self, frame: HeadersFrame) -> Handled:
         """Refuse a call that its client began before it read our SETTINGS, or our GOAWAY."""
@@ -269,6 +297,7 @@ class ServerFrames(H2Connection):
         self.greeted = True
         if "ACK" in frame.flags:
             handled = super()._receive_settings_frame(frame)
+            self._limited = True
             self.settings_known = True
             self.limit_streams(self.streams_wanted)
             return handled

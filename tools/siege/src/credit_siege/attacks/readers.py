@@ -11,6 +11,8 @@ from credit_siege.requests import BALANCE, TRANSACTIONS, call_block, history_mes
 _LISTS = 100
 _WINDOW_MAX = 2**31 - 1
 _STREAMS = 2_000
+_UNACKNOWLEDGED = 4
+"""How many times the limit on streams may be served until the client acknowledges it."""
 _BEGUN = Flag.END_HEADERS
 
 
@@ -70,7 +72,7 @@ async def _too_many_streams(target: Target) -> Outcome:
             return Outcome(seen=f"{peer.ending} after {target.seconds:g} s", held=False)
         refused, allowed = peer.resets["REFUSED_STREAM"], peer.streams_max
         seen = f"{allowed} allowed, {refused} of {count} refused, {peer.ending}"
-        kept = allowed is not None and (peer.over or count - refused <= allowed)
+        kept = allowed is not None and (peer.over or count - refused <= _UNACKNOWLEDGED * allowed)
     return Outcome(seen=seen, held=kept)
 
 
@@ -89,7 +91,7 @@ ATTACKS = (
     ),
     Attack(
         name="streams:too-many",
-        required="REFUSED_STREAM or GOAWAY above what is allowed",
+        required="REFUSED_STREAM or GOAWAY above four times what is allowed",
         run=_too_many_streams,
     ),
 )
