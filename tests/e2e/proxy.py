@@ -1,0 +1,99 @@
+"""nginx, HAProxy and Envoy as `deploy/proxy` configures them, with ports that are free."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "proxy"
+PORT, SERVERS = 50050, (50051, 50052)
+"""The ports in the configurations: of the proxy, and of the servers behind it."""
+
+_FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}
+_PATIENCE_SECONDS = 60.0
+
+
+def program(name: str) -> Path:
+    """Finds a proxy, or skips the test."""
+    folders = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    )
+    found = shutil.which(name, path=folders)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return Path(found)
+
+
+@asynccontextmanager
+async def running_proxy(
+    name: str, folder: Path, *, port: int, servers: Sequence[int], without: Sequence[str] = ()
+) -> AsyncIterator[None]:
+    """Runs a proxy for as long as the context lasts.
+
+    Args:
+        name: Which one.
+        folder: Where it may write.
+        port: Where it listens.
+        servers: The ports of both servers.
+        without: Parts of the configuration that are left out, as patterns.
+    """
+    found = program(name)
+    configuration = folder / _FILES[name]
+    ports = dict(zip((PORT, *SERVERS), (port, *servers), strict=True))
+    configuration.write_text(_configured(name, folder, ports, without))
+    process = _launch(_command(name, found, configuration), folder / f"{name}.log")
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            await asyncio.to_thread(process.wait, _PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            start_new_session=True,
+        )
+
+
+def _configured(name: str, folder: Path, ports: dict[int, int], without: Sequence[str]) -> str:
+    text = (CONFIGURATIONS / _FILES[name]).read_text()
+    for part in without:
+        text, count = re.subn(part, "", text, flags=re.DOTALL)
+        assert count == 1
+    text = re.sub(r"\b5005[012]\b", lambda match: str(ports[int(match[0])]), text)
+    if name == "nginx":  # what a package of nginx has compiled in belongs to the system
+        paths = "".join(
+            f"{kind}_temp_path {folder}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        text = f"pid {folder}/nginx.pid;\n" + text.replace("http {\n", "http {\n" + paths, 1)
+    return text
+
+
+def _command(name: str, found: Path, configuration: Path) -> list[str]:
+    match name:
+        case "nginx":
+            return [str(found), "-e", "stderr", "-g", "daemon off;", "-c", str(configuration)]
+        case "haproxy":
+            return [str(found), "-db", "-f", str(configuration)]
+        case _:
+            # With a worker for each core, connections would have fewer calls on larger machines.
+            options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warn"]
+            return [str(found), *options, "-c", str(configuration)]
