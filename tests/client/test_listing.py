@@ -256,7 +256,15 @@ def _deadline(peer: Any, stream_id: int) -> None:
     peer.trailers(stream_id, status=Status.DEADLINE_EXCEEDED.value)
 
 
-@pytest.mark.parametrize("fail", [_goaway, _reset, _hang_up, _rubbish, _deadline])
+def _deadline_within_a_row(peer: Any, stream_id: int) -> None:
+    """As of a server whose reader is slow: the window had room for a part of a row alone."""
+    peer.h2.send_data(stream_id, b"\0\0\0\0\x20half of a row")
+    _deadline(peer, stream_id)
+
+
+@pytest.mark.parametrize(
+    "fail", [_goaway, _reset, _hang_up, _rubbish, _deadline, _deadline_within_a_row]
+)
 async def test_a_list_goes_on_over_real_connections(
     raw_server: Raw, fail: Callable[[Any, int], None]
 ) -> None:

@@ -13,10 +13,17 @@ PER_TRANSACTION = 1_000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def write_history(store: MongoStore, *, user: int, count: int) -> None:
-    """Write so many additions for a user that has none, with the amounts of `credits_at`."""
+async def write_history(store: MongoStore, *, user: int, count: int, key_length: int = 0) -> None:
+    """Write so many additions for a user that has none, with the amounts of `credits_at`.
+
+    Args:
+        store: Where to.
+        user: Whose.
+        count: How many.
+        key_length: The least length of their keys, to make them larger.
+    """
     before = 0
-    history, writer = _entries(user, count), store.writer()
+    history, writer = _entries(user, count, key_length), store.writer()
     while entries := list(islice(history, PER_TRANSACTION)):
         last = entries[-1]
         account = Account(
@@ -47,7 +54,7 @@ def credits_at(sequence: int) -> int:
     return sequence % 97 + 1
 
 
-def _entries(user: int, count: int) -> Iterator[Transaction]:
+def _entries(user: int, count: int, key_length: int) -> Iterator[Transaction]:
     balance = 0
     for sequence in range(1, count + 1):
         balance += credits_at(sequence)
@@ -61,5 +68,5 @@ def _entries(user: int, count: int) -> Iterator[Transaction]:
             sequence=sequence,
             created_at=NOW,
             created_by=1,
-            key=f"key-{sequence}",
+            key=f"key-{sequence}".ljust(key_length, "-"),
         )

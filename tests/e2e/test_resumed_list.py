@@ -11,22 +11,22 @@ from tests.e2e.long_history import write_history
 from tests.e2e.server_process import LogLine
 
 USER = 7
-# Several times what the buffers of both ends hold (the client's window is 4 MiB): when the reader
-# has its first rows, the server has the most of them still to send.
-ROWS = 60_000
+# Together they are larger than the client's HTTP/2 window of 4 MiB, which grows again only by what
+# the reader has read. So while the reader pauses the server cannot send them all.
+ROWS, KEY_LENGTH = 40_000, 128
 PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 
 
-async def _write(mongod_uri: str, database: str, rows: int) -> None:
+async def _write(mongod_uri: str, database: str) -> None:
     store = MongoStore(mongod_uri, database=database)
-    await write_history(store, user=USER, count=rows)
+    await write_history(store, user=USER, count=ROWS, key_length=KEY_LENGTH)
     store.close()
 
 
 async def test_a_list_survives_the_death_of_its_server(
     mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
-    await _write(mongod_uri, database, ROWS)
+    await _write(mongod_uri, database)
     options = [*store_options, "--port", str(free_port())]
     server = await credit_server_process(*options)
     sequences: list[int] = []
@@ -43,7 +43,7 @@ async def test_a_list_survives_the_death_of_its_server(
 async def test_a_list_takes_as_long_as_its_reader_whatever_time_the_server_gives_it(
     mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
-    await _write(mongod_uri, database, ROWS)
+    await _write(mongod_uri, database)
     server = await credit_server_process(*store_options, "--stream-deadline-seconds", "5")
     sequences: list[int] = []
     async with CreditClient(server.address, settings=PATIENT) as client:

@@ -124,7 +124,10 @@ class CallStream(Stream[RequestT, ReplyT]):
         try:
             return await self._stream.recv_data(size)
         except AssertionError as error:
-            # It is how grpclib's buffer ends where the stream does.
+            # It is how grpclib's buffer ends where the stream does. A server may end the call
+            # within a message, say at its deadline: its status is the answer then.
+            with _reading():
+                self._maybe_raise()
             raise AnswerBroken(
                 Status.INTERNAL, "the answer cannot be understood: a message is cut short"
             ) from error
