@@ -21,6 +21,7 @@ PRIVATE_NAMES: PrivateNames = {
     ),
     "grpclib.client:Stream": (
         "_codec",
+        "_maybe_raise()",
         "_recv_initial_metadata_done",
         "_recv_type",
         "_send_request_done",
