@@ -140,14 +140,11 @@ class CallStream(Stream[RequestT, ReplyT]):
     @property
     def echoed_request_id(self) -> str | None:
         """The `x-request-id` that the server has answered with, in trailers or headers, or None."""
-        return self._answered(REQUEST_ID)
-
-    def _answered(self, name: str) -> str | None:
         if not self._send_request_done:
             return None
         for headers in (self._stream.trailers, self._stream.headers):
             for key, value in headers or ():
-                if key == name:
+                if key == REQUEST_ID:
                     return value
         return None
 

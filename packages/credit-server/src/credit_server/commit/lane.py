@@ -234,7 +234,7 @@ class Lane:
         """Try one unit of work; whatever fails, what is remembered of its users is dropped.
 
         Raises:
-            CommitUnknown: The unit may have taken effect: also where an error that nobody foresaw
+            CommitUnknown: The unit may have taken effect: also where an unforeseen error
                 came out of the commit.
             Exception: The unit has no effect.
         """

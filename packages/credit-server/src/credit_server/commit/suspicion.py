@@ -1,4 +1,4 @@
-"""Decides whose fault unforeseen errors are: a command's, a user's, or nobody's among the batch."""
+"""Decides whose fault unforeseen errors are: a command's, a user's, or none of the batch's."""
 
 _ALONE_MAX = 3
 """How many commands in a row fail alone, with no success in between, before the fault is theirs no

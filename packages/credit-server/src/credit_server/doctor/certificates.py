@@ -1,6 +1,6 @@
 """Certificates: do the TLS files parse, fit together, and last?"""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.doctor.permissions import readable_by_others
+from credit_server.identity.tls import ENDS_SOON
 
-_EXPIRES_SOON = timedelta(days=14)
 _RSA_BITS_MIN = 2048
 _CURVE_BITS_MIN = 256
 
@@ -119,7 +119,7 @@ def _lifetime(check: str, path: Path, one: x509.Certificate, now: datetime) -> l
         ]
     if now >= one.not_valid_after_utc:
         return [fails(check, f"{path}: {subject} ended {one.not_valid_after_utc:%Y-%m-%d}", renew)]
-    if one.not_valid_after_utc - now < _EXPIRES_SOON:
+    if one.not_valid_after_utc - now < ENDS_SOON:
         left = (one.not_valid_after_utc - now).days
         return [warning(check, f"{path}: {subject} ends in {left} days", renew)]
     return []

@@ -7,7 +7,7 @@ from credit_server.doctor.finding import Finding, Verdict, fails
 from credit_server.doctor.identities import check_identities
 from credit_server.doctor.permissions import readable_by_others
 from credit_server.doctor.token_keys import check_token_keys
-from credit_server.identity import FileUnusable, open_authenticator, open_tls
+from credit_server.identity import FileUnusable, open_tls
 from credit_server.settings.identity import IdentitySettings
 
 
@@ -33,13 +33,12 @@ def check_papers(settings: IdentitySettings, *, now: datetime) -> list[Finding]:
 
 
 def _check_as_server(settings: IdentitySettings) -> list[Finding]:
-    """Read the files as a server does when it starts: it refuses more than is looked for above."""
+    """Open TLS as a server does when it starts: it rejects more than is looked for above."""
     findings = []
-    for check, read in (("TLS", open_tls), ("identities", open_authenticator)):
-        try:
-            read(settings)
-        except FileUnusable as error:
-            findings.append(fails(check, str(error), "mend it: no server starts with it"))
+    try:
+        open_tls(settings)
+    except FileUnusable as error:
+        findings.append(fails("TLS", str(error), "correct it: no server starts with it"))
     password = settings.tls_key_password_file
     if password is not None and not findings:
         exposed = readable_by_others(password, "TLS key password")

@@ -5,7 +5,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -15,9 +15,12 @@ from credit_server.identity.errors import FileUnusable
 from credit_server.identity.watched_file import LOOK_SECONDS, Mark, mark
 from credit_server.settings.identity import IdentitySettings
 
-__all__ = ["ServerTls", "TlsFiles", "Validity", "open_tls"]
+__all__ = ["ENDS_SOON", "ServerTls", "TlsFiles", "Validity", "open_tls"]
 
 log = structlog.get_logger("credit_server.identity")
+
+ENDS_SOON = timedelta(days=14)
+"""How long before its end a certificate is warned of, in the log and by the doctor."""
 
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 

@@ -33,7 +33,7 @@ class StoreUnavailable(StoreError):
 
 
 class Rejected(StoreError):
-    """The unit failed before its commit, for a reason that nobody foresaw. Nothing was written.
+    """The unit failed before its commit, for an unforeseen reason. Nothing was written.
 
     It may be a bug, one document that cannot be written, or a fault of the store.
     """
@@ -87,7 +87,7 @@ class Unit(Protocol):
             Conflict: An account's revision is no longer what it was, or an id, a sequence or a
                 key is taken, or another unit was faster. Nothing was written.
             StoreUnavailable: Nothing was written; the store cannot be reached.
-            Rejected: Nothing was written, for a reason that nobody foresaw.
+            Rejected: Nothing was written, for an unforeseen reason.
             CommitUnknown: It could not be learnt whether the commit happened; it may still happen.
             Exception: Anything else is to be taken for a CommitUnknown.
         """

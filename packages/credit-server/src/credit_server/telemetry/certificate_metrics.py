@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from credit_server.identity.tls import Validity
+from credit_server.identity.tls import ENDS_SOON, Validity
 
 log = structlog.get_logger("credit_server.identity")
 
-ENDS_SOON = timedelta(days=14)
 _DAY = timedelta(days=1)
 _LOOK_SECONDS = 3600.0
 

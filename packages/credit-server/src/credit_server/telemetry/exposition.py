@@ -156,7 +156,7 @@ def _serve(server: _HttpServer, ended: "Future[None]") -> None:
     try:
         # It looks that often whether it is to stop, and the stop waits for it.
         server.serve_forever(0.1)
-    except Exception as error:  # noqa: BLE001 - whoever supervises the thread logs it
+    except Exception as error:  # noqa: BLE001 - the supervisor logs it
         ended.set_exception(error)
     else:
         ended.set_result(None)

@@ -328,7 +328,7 @@ class ServerFrames(H2Connection):
         return [_rst(stream_id, ErrorCodes.REFUSED_STREAM)], []
 
     def _decode(self, frame: HeadersFrame) -> None:
-        """Decode a header block that nobody needs: later blocks refer to it."""
+        """Decode a header block whose call is rejected: later blocks refer to it."""
         try:
             self.decoder.decode(frame.data, raw=True)
         except OversizedHeaderListError as error:

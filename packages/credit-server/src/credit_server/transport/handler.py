@@ -400,7 +400,7 @@ def _check_te(fields: Mapping[str, str]) -> None:
     """Refuse a call behind a proxy that may drop trailers, and the answer's status with them.
 
     PROTOCOL-HTTP2.md demands the header. grpcio and grpc-java on OkHttp refuse such a call too;
-    grpc-go and grpc-java on Netty serve it.
+    grpc-java on Netty serves it.
     """
     if fields.get("te", "").lower() != "trailers":
         raise GRPCError(

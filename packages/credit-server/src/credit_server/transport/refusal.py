@@ -43,7 +43,6 @@ _RETRY_STORE_SECONDS = 1.0
 """A replica set takes some seconds to elect a primary, and a server to be replaced."""
 _RETRY_CLOCK_SECONDS = 5.0
 """Clocks are set by an operator, or by NTP within minutes; another server may be sound."""
-_STOPPING = "the server is shutting down"
 _MAY_HAVE = (
     "a write may or may not have taken effect, or may still take effect: retry it with the same"
     " idempotency key, and it takes effect once"
@@ -132,7 +131,8 @@ def refused(refusal: Refusal) -> GRPCError:
         case CreditsLimitExceeded(credits=added, limit=limit):
             return _error(
                 ErrorReason.CREDITS_LIMIT_EXCEEDED,
-                f"the request adds {added} credits and one call may add {limit}; nothing was added",
+                f"the request adds {added} credits and one call may add {limit};"
+                " no change was made",
                 {"credits": str(added), "limit": str(limit)},
             )
         case InsufficientCredits(available=available, required=required):
@@ -176,7 +176,7 @@ def unavailable(error: CommitError | StoreError) -> GRPCError:
         case Overloaded(retry_seconds=seconds):
             return _overloaded("more writes are waiting than can be answered in time", seconds)
         case Stopping():
-            return _overloaded(_STOPPING, _RETRY_STORE_SECONDS)
+            return _overloaded("the server is shutting down", _RETRY_STORE_SECONDS)
         case ClockSkewed(skew_seconds=skew, limit_seconds=limit):
             skew_milliseconds, limit_milliseconds = ceil(skew * 1000), ceil(limit * 1000)
             return _error(
