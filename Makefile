@@ -7,14 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
-MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-gate \
-	tools/grpc-fuzz tools/siege
+MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-check \
+	tools/grpc-fuzz tools/resilience
 SOURCES := packages tools tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
-	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-gate \
-	--no-emit-package credit-siege --no-emit-package grpc-fuzz \
+	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-check \
+	--no-emit-package credit-resilience --no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
 .DEFAULT_GOAL := help
@@ -64,13 +64,13 @@ generate: install ## Rebuild everything that is generated from the contract.
 contract: install ## Check the contract: format, lint, nothing broken, generated code fresh.
 	@$(BIN)/buf format --diff --exit-code contracts
 	@$(BIN)/buf lint
-	@$(BIN)/contract-gate check
+	@$(BIN)/contract-check check
 	@$(BIN)/python tools/generate.py --check
 
 .PHONY: release-contract
 release-contract: install ## Make the contract a baseline: VERSION=1.2.3, and REASON="…" where it breaks one.
 	@test -n "$(VERSION)" || { echo "say which: make release-contract VERSION=1.2.3" >&2; exit 2; }
-	@$(BIN)/contract-gate release "$(VERSION)" --reason "$$REASON"
+	@$(BIN)/contract-check release "$(VERSION)" --reason "$$REASON"
 
 # ---- checks
 
@@ -114,9 +114,9 @@ bench: install ## Measure against a plain peer, side by side on one mongod.
 fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… to send the same again.
 	@$(BIN)/python tools/fuzz/run.py
 
-.PHONY: siege
-siege: install ## Attack the server and print how it fared; ROWS=rapid-reset,flood SECONDS=8.
-	@$(BIN)/credit-siege $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
+.PHONY: resilience
+resilience: install ## Attack the server and print how it fared; ROWS=rapid-reset,flood SECONDS=8.
+	@$(BIN)/credit-resilience $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 .PHONY: clean
 clean: ## Remove the environment, caches and wheels; data stays.

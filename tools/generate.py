@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from contract_gate.buf import build_image
-from contract_gate.errors import GateError
-from contract_gate.image import Image
-from contract_gate.reference import render
+from contract_check.buf import build_image
+from contract_check.errors import GateError
+from contract_check.image import Image
+from contract_check.reference import render
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = Path("packages/credit-models/src/credit_models/_generated")

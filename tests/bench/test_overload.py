@@ -19,10 +19,10 @@ from credit_bench.sample import Sample
 from credit_bench.system import System
 from credit_models import CreditRequest
 from credit_models.codec import encode
-from credit_server.transport.limits import ConnectionLimits
+from credit_server.http2.limits import ConnectionLimits
 from rich.console import Console
 
-from tests.server.transport.serving import HeldStore, serving
+from tests.server.serving import HeldStore, serving
 
 ADD = "/credit.v1.CreditService/AddCredits"
 SAMPLE = Sample(

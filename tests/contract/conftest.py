@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_gate.main import run
-from contract_gate.released import baselines, retired
+from contract_check.main import run
+from contract_check.released import baselines, retired
 from structlog.testing import capture_logs
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ OPTIONS = "credit/options/v1/options.proto"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How `contract-gate` ended, and what it said."""
+    """How `contract-check` ended, and what it said."""
 
     status: int
     said: str
@@ -46,7 +46,7 @@ class Copy:
         path.write_text(text.replace(old, new))
 
     def gate(self, command: str, *arguments: str) -> Outcome:
-        """Runs `contract-gate COMMAND` on the copy."""
+        """Runs `contract-check COMMAND` on the copy."""
         status = run([command, "--contracts", str(self.contracts), *arguments])
         captured = self.captured.readouterr()
         return Outcome(status=status, said=captured.out + captured.err)

@@ -7,8 +7,8 @@ still sent and stored. The first release that is given up for its bytes will be 
 import betterproto2
 import credit_models
 import pytest
-from contract_gate.image import Image
-from contract_gate.released import baselines, retired
+from contract_check.image import Image
+from contract_check.released import baselines, retired
 from credit_models.image import FILE_DESCRIPTOR_SET
 
 from tests.contract.conftest import ROOT

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
-from contract_gate.image import Image
+from contract_check.image import Image
 
 SERVICE = "credit.v1.CreditService"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_gate.image import Image
+from contract_check.image import Image
 from credit_models.codec import decode, encode
 from google.protobuf.json_format import MessageToDict, ParseDict
 

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from contract_gate.released import baselines
+from contract_check.released import baselines
 
 from tests.contract.conftest import Copy
 

@@ -12,27 +12,27 @@ from typing import Any
 
 import credit_client
 import pytest
-from contract_gate.rules.errors import access_documented, documented
+from contract_check.rules.errors import access_documented, documented
 from credit_client.grpc_transport import GrpcTransport, connect
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.target import Target
 from credit_client.transport import AttemptFailed, Method
 from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
+from credit_server.access import Authenticator, Credentials, Identity
+from credit_server.access.authorize import AccessLimits
+from credit_server.access.identity import AddLimits
 from credit_server.commit import Clock, CommitLimits
-from credit_server.identity import Authenticator, Credentials, Identity
-from credit_server.identity.identity import AddLimits
+from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import Store, StoreUnavailable
-from credit_server.transport.access import AccessLimits
-from credit_server.transport.handler import CallLimits
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.contract.released_images import TODAY, model
 from tests.server.clocks import skewed_clock
-from tests.server.transport.identities import EVERYTHING, FakeAuthenticator
-from tests.server.transport.serving import FailingStore, HeldStore, full_store, serving
+from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.serving import FailingStore, HeldStore, full_store, serving
 
 MOST = 2**32 - 1
 SERVICE = "credit.v1.CreditService"

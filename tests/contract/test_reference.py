@@ -12,17 +12,17 @@ from pathlib import Path
 
 import credit_client
 import pytest
-from contract_gate.buf import build_image
-from contract_gate.errors import GateError
-from contract_gate.image import Image
-from contract_gate.reference import render
-from contract_gate.reference.examples import example
+from contract_check.buf import build_image
+from contract_check.errors import GateError
+from contract_check.image import Image
+from contract_check.reference import render
+from contract_check.reference.examples import example
 from credit_client import CreditClient
 from credit_models.reasons import ACCESS_REASONS, reason_name
 from credit_models.scopes import METHOD_SCOPES
 
 from tests.contract.conftest import ROOT, Copy
-from tests.server.transport.serving import Serving, serving
+from tests.server.serving import Serving, serving
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 ADDRESS = "localhost:50051"

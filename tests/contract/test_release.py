@@ -1,13 +1,13 @@
-"""`contract-gate release` adds a baseline, and gives one up only with a reason and a version."""
+"""`contract-check release` adds a baseline, and gives one up only with a reason and a version."""
 
 import datetime as dt
 
 import pytest
-from contract_gate.changelog import recorded, with_release
-from contract_gate.errors import GateError
-from contract_gate.image import Image
-from contract_gate.released import baselines, retired
-from contract_gate.version import Version
+from contract_check.changelog import recorded, with_release
+from contract_check.errors import GateError
+from contract_check.image import Image
+from contract_check.released import baselines, retired
+from contract_check.version import Version
 
 from tests.contract.conftest import Copy
 from tests.contract.mutations import add_second_version

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from contract_gate.buf import build_image
-from contract_gate.image import Image
+from contract_check.buf import build_image
+from contract_check.image import Image
 from credit_models import CreditTransaction
 from credit_models.codec import decode, encode
 from google.protobuf.json_format import MessageToDict

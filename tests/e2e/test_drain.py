@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.e2e.audit import audit, read_books
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.workload import APPS, USERS, Journal, Workload, operations
-from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
+from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 SEED_VARIABLE = "TEST_SEED"
 CLIENTS = 4

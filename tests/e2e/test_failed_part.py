@@ -9,7 +9,7 @@ from grpclib.const import Status
 
 from tests.e2e.injected import with_bug
 from tests.e2e.server_process import running_server
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 FAILED = "a part of the server has failed"
@@ -18,7 +18,7 @@ FAILED = "a part of the server has failed"
 async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an_answer(
     tmp_path: Path, store_options: list[str]
 ) -> None:
-    environment = with_bug(tmp_path, "credit_server.commit.pace", "Pace.end")
+    environment = with_bug(tmp_path, "credit_server.admission.latency_estimate", "Pace.end")
     async with (
         running_server(
             tmp_path, *store_options, "--log-format", "json", environment=environment

@@ -14,7 +14,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import decode, encode
-from credit_server.transport.connections import Closing
+from credit_server.http2.connections import Closing
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.conftest import StartServer

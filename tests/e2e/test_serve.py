@@ -26,7 +26,7 @@ from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, runnin
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
 from tests.server.doctor.papers import certificate, private_key, private_pem, written
 from tests.server.store.schema_1 import make_schema_1
-from tests.server.transport.wire import SERVICE, Wire, call_headers
+from tests.server.wire import SERVICE, Wire, call_headers
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16

@@ -12,7 +12,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.e2e.injected import MovedClock
 from tests.e2e.server_process import ServerProcess, run_credit_server, running_server
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 HOUR = 3600.0
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)

@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from credit_server.access import open_authenticator, permission
+from credit_server.access.authorize import AccessLimits
 from credit_server.commit.lane import Lane
 from credit_server.commit.plan import Known
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
-from credit_server.identity import open_authenticator
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings.identity import IdentitySettings
 from credit_server.store.memory import MemoryStore
-from credit_server.transport import permission
-from credit_server.transport.access import AccessLimits
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
@@ -25,7 +24,7 @@ from tests.e2e.server_process import migrated, running_server
 from tests.fuzz import play_tenants
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenants_machine import explore
-from tests.server.transport.serving import serving
+from tests.server.serving import serving
 
 EXAMPLES, EXAMPLES_MAX = 8, 200
 EVERY_ANSWER = {

@@ -15,7 +15,7 @@ import credit_server
 import pytest
 from credit_client.private_names import PRIVATE_NAMES as OF_CLIENT
 from credit_models.private_names import PrivateNames, check_private_names
-from credit_server.transport.private_names import PRIVATE_NAMES as OF_SERVER
+from credit_server.http2.private_names import PRIVATE_NAMES as OF_SERVER
 from grpclib.protocol import Buffer
 from h2.connection import H2Connection
 
@@ -164,7 +164,7 @@ def test_whatever_is_missing_is_named(owner: str, name: str, problem: str) -> No
 @pytest.mark.parametrize(
     ("package", "change"),
     [
-        ("credit_server.transport.address", "del h2.connection.H2Connection._receive_frame"),
+        ("credit_server.http2.address", "del h2.connection.H2Connection._receive_frame"),
         ("credit_client", "del grpclib.client.Channel.__connect__"),
     ],
 )

@@ -13,22 +13,22 @@ from types import SimpleNamespace
 import pytest
 from credit_models import CreditRequest
 from credit_server import app
+from credit_server.access import FileUnusable
 from credit_server.development.certificate import key_of, make_certificates
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
-from credit_server.identity import FileUnusable
+from credit_server.http2.unix_socket import SocketFile
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
-from credit_server.unix_socket import SocketFile
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from tests.server.transport.serving import is_served
-from tests.server.transport.wire import Wire
+from tests.server.serving import is_served
+from tests.server.wire import Wire
 
 HEALTH = "/grpc.health.v1.Health/Check"
 

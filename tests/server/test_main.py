@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import structlog
 from credit_server import app, doctor, main
+from credit_server.access import FileUnusable
 from credit_server.doctor import Finding, Verdict
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
-from credit_server.identity import FileUnusable
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.port import StoreError, StoreUnavailable
 

@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest
 from credit_server import app
+from credit_server.admission.controller import LoopLag
+from credit_server.admission.stream_quota import Backpressure
 from credit_server.commit import Committer, Stopping
 from credit_server.commit.lane import Lane
 from credit_server.embedded import EmbeddedMongod
 from credit_server.errors import PartFailed
+from credit_server.grpc.server import GrpcServer
+from credit_server.http2.connections import Connections
 from credit_server.ledger import Add
 from credit_server.store.port import Unit
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.process_metrics import ProcessMetrics
-from credit_server.transport.backpressure import Backpressure
-from credit_server.transport.connections import Connections
-from credit_server.transport.gate import LoopLag
-from credit_server.transport.server import GrpcServer
 from grpclib.const import Status
 from grpclib.health.check import ServiceStatus
 from structlog.testing import capture_logs
 
+from tests.server.serving import until
 from tests.server.test_app import Mongod, SchemaStore, _serving, _settings
-from tests.server.transport.serving import until
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 
@@ -146,7 +146,7 @@ async def _running(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(ProcessMetrics, "watch_loop", watch_loop)
-    monkeypatch.setattr("credit_server.transport.server._SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr("credit_server.grpc.server._SWEEP_SECONDS", 0.01)
     running = Running(monkeypatch, HeldStore(), Mongod(), broken, made)
     settings = _settings(grace_seconds=0.05)
     async with _serving(monkeypatch, running.store, running.mongod, settings) as (port, task):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from credit_server.app import _connection_limits
+from credit_server.http2.limits import ConnectionLimits
 from credit_server.main import _parse
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
-from credit_server.transport.limits import ConnectionLimits
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 

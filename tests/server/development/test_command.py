@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from credit_server.access import Credentials, FileUnusable, Identity, open_authenticator, open_tls
 from credit_server.development import run
 from credit_server.development.certificate import find_certificates, make_certificates
 from credit_server.development.token import AUDIENCE, ISSUER
-from credit_server.identity import Credentials, FileUnusable, Identity, open_authenticator, open_tls
 from credit_server.settings import ServerSettings
 
-from tests.server.identity.signing import ed_key, private_pem, public_pem
+from tests.server.access.signing import ed_key, private_pem, public_pem
 
 Captured = pytest.CaptureFixture[str]
 

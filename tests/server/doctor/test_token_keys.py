@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from credit_server.access.keys import parse_keys
 from credit_server.doctor.finding import Finding, Verdict
 from credit_server.doctor.token_keys import check_token_keys
-from credit_server.identity.keys import parse_keys
 from credit_server.settings import ServerSettings
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.server.telemetry.observed import Observed, Sdk, observed
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 
 @pytest.fixture(autouse=True)

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from credit_server.access.audit import AuditLog
+from credit_server.access.authorize import Access
+from credit_server.api.service import CreditService
 from credit_server.commit import CommitLimits, Committer
+from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.server import GrpcServer
+from credit_server.grpc.standard import standard_services
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
-from credit_server.transport.access import Access
-from credit_server.transport.audit import AuditLog
-from credit_server.transport.handler import CallLimits
-from credit_server.transport.server import GrpcServer
-from credit_server.transport.service import CreditService
-from credit_server.transport.standard import standard_services
 from grpclib.health.check import ServiceStatus
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData

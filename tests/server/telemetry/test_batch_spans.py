@@ -11,9 +11,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
+from tests.server.serving import HeldStore, until
 from tests.server.telemetry.observed import Sdk, observed
-from tests.server.transport.serving import HeldStore, until
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 ADD = "credit.v1.CreditService/AddCredits"
 

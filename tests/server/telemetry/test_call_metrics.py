@@ -10,9 +10,9 @@ from grpclib.const import Status
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.server.serving import until
 from tests.server.telemetry.observed import Observed, observed
-from tests.server.transport.serving import until
-from tests.server.transport.wire import SERVICE, Wire, call_headers, framed
+from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 CREDIT = {"grpc_type": "unary", "grpc_service": "credit.v1.CreditService"}
 ADD = {**CREDIT, "grpc_method": "AddCredits"}

@@ -8,9 +8,9 @@ from credit_server.telemetry import Telemetry
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
+from tests.server.serving import FailingStore
 from tests.server.telemetry.observed import Observed, Sdk, observed
-from tests.server.transport.serving import FailingStore
-from tests.server.transport.wire import Wire, call_headers
+from tests.server.wire import Wire, call_headers
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NAME = "credit.v1.CreditService/"

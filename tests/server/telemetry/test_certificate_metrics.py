@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.identity.tls import Validity
+from credit_server.access.tls import Validity
 from credit_server.telemetry.certificate_metrics import CertificateMetrics
 from prometheus_client import CollectorRegistry
 

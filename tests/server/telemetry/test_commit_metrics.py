@@ -7,9 +7,9 @@ from credit_models import CreditRequest
 from credit_server.commit import CommitLimits
 from credit_server.telemetry import Telemetry
 
+from tests.server.serving import HeldStore
 from tests.server.telemetry.observed import Observed, observed
-from tests.server.transport.serving import HeldStore
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 

@@ -1,11 +1,11 @@
 """Connections as Prometheus sees them."""
 
 from credit_models import UserId
-from credit_server.transport.connections import Closing
+from credit_server.http2.connections import Closing
 
+from tests.server.serving import until
 from tests.server.telemetry.observed import Observed
-from tests.server.transport.serving import until
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 
 async def test_open_connections_are_counted(server: Observed) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped] # it ships no types
+from credit_server.access.audit import AuditLog
+from credit_server.access.tls import Validity
+from credit_server.api.service import CreditService
 from credit_server.commit import Committer
-from credit_server.identity.tls import Validity
+from credit_server.grpc.standard import standard_services
 from credit_server.settings import ServerSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
-from credit_server.transport.audit import AuditLog
-from credit_server.transport.service import CreditService
-from credit_server.transport.standard import standard_services
 from grpclib.health.check import ServiceStatus
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

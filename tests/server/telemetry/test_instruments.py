@@ -6,7 +6,7 @@ from credit_models import CreditRequest, UserId
 from opentelemetry.sdk.metrics.export import DataPointT, NumberDataPoint
 
 from tests.server.telemetry.observed import Observed, Sdk
-from tests.server.transport.wire import Wire, call_headers
+from tests.server.wire import Wire, call_headers
 
 
 def _points(sdk: Sdk, name: str) -> list[tuple[Mapping[str, object], int | float]]:

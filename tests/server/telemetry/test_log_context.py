@@ -10,9 +10,9 @@ from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
 from opentelemetry import trace
 
+from tests.server.serving import FailingStore
 from tests.server.telemetry.observed import Sdk, observed
-from tests.server.transport.serving import FailingStore
-from tests.server.transport.wire import Wire
+from tests.server.wire import Wire
 
 
 class Talker(MemoryStore):

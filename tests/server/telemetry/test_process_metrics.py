@@ -5,8 +5,8 @@ import asyncio
 from credit_server.telemetry.process_metrics import ProcessMetrics
 from prometheus_client import CollectorRegistry
 
+from tests.server.serving import until
 from tests.server.telemetry.driven_loop import DrivenLoop, drive
-from tests.server.transport.serving import until
 
 LAG = "credit_event_loop_lag_seconds"
 

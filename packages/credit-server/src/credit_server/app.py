@@ -15,30 +15,30 @@ from typing import Any
 import structlog
 from grpclib.health.check import ServiceStatus
 
-from credit_server.audit_file import AuditFile
+from credit_server.access import Authenticator, open_authenticator, open_tls
+from credit_server.access.audit import AuditLog, ordinary_log
+from credit_server.access.audit_file import AuditFile
+from credit_server.access.authorize import Access, AccessLimits
+from credit_server.access.tls import ServerTls
+from credit_server.admission.list_slots import PageTurns
+from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import PartFailed, StartError
-from credit_server.identity import Authenticator, open_authenticator, open_tls
-from credit_server.identity.tls import ServerTls
+from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.server import GrpcServer
+from credit_server.grpc.standard import standard_services
+from credit_server.http2.address import try_address
+from credit_server.http2.connections import Closing
+from credit_server.http2.limits import ConnectionLimits
+from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.connection_string import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, supervised
 from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
-from credit_server.transport.access import Access, AccessLimits
-from credit_server.transport.address import try_address
-from credit_server.transport.audit import AuditLog, ordinary_log
-from credit_server.transport.connections import Closing
-from credit_server.transport.handler import CallLimits
-from credit_server.transport.limits import ConnectionLimits
-from credit_server.transport.page_turns import PageTurns
-from credit_server.transport.server import GrpcServer
-from credit_server.transport.service import CreditService
-from credit_server.transport.standard import standard_services
-from credit_server.transport.timer import Timers
-from credit_server.unix_socket import socket_path
+from credit_server.timer import Timers
 
 log = structlog.get_logger("credit_server")
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from credit_server import app, development, doctor, log
+from credit_server.access import IdentityError
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import PartFailed, StartError
-from credit_server.identity import IdentityError
 from credit_server.settings import ServerSettings, StoreSettings, unknown_variables
 from credit_server.store.port import StoreError
 

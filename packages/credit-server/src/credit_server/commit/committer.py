@@ -7,12 +7,12 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
+from credit_server.admission.shed_ratio import Pressure
 from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Ending, Entry
 from credit_server.commit.errors import ClockSkewed, Overloaded, Stopping
 from credit_server.commit.lane import Lane, LaneLimits
 from credit_server.commit.observer import CommitObserver, NoObserver
-from credit_server.commit.pressure import Pressure
 from credit_server.commit.settlement import RetryLimits
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store

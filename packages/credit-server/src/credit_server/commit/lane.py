@@ -13,12 +13,12 @@ from random import Random
 
 import structlog
 
+from credit_server.admission.latency_estimate import Pace
 from credit_server.commit.cache import Cache
 from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Entry
 from credit_server.commit.errors import Overloaded, ResultUnknown, Stopping
 from credit_server.commit.observer import CommitObserver
-from credit_server.commit.pace import Pace
 from credit_server.commit.plan import Known, Plan, plan
 from credit_server.commit.settlement import RetryLimits, Settlement, fail, named
 from credit_server.ledger import Account, Command, Outcome, Receipt, Refusal, Transaction

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from credit_server.access import FileUnusable
 from credit_server.development.file_set import is_there, remedy
 from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
-from credit_server.identity import FileUnusable
 
 _HOSTS = (
     x509.DNSName("localhost"),

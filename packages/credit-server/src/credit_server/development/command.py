@@ -10,6 +10,8 @@ from pathlib import Path
 
 from credit_models.scopes import SCOPES
 
+from credit_server.access import FileUnusable
+from credit_server.access.claims import CreditsMax
 from credit_server.development.certificate import (
     end_of,
     find_certificates,
@@ -24,8 +26,6 @@ from credit_server.development.token import (
     issue_token,
     make_keys,
 )
-from credit_server.identity import FileUnusable
-from credit_server.identity.claims import CreditsMax
 
 _DIRECTORY = Path(".credit-keys")
 _CLIENT = "spiffe://localhost/credit-client"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from credit_server.identity import FileUnusable
+from credit_server.access import FileUnusable
 
 
 def is_there(files: Sequence[Path]) -> bool:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from credit_server.identity import FileUnusable
+from credit_server.access import FileUnusable
 
 SECRET = 0o600
 PUBLIC = 0o644

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.types import (
     PublicKeyTypes,
 )
 
+from credit_server.access.tls import ENDS_SOON
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.doctor.permissions import readable_by_others
-from credit_server.identity.tls import ENDS_SOON
 
 _RSA_BITS_MIN = 2048
 _CURVE_BITS_MIN = 256

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from credit_server.access import FileUnusable
+from credit_server.access.certificate import identity_parser
+from credit_server.access.watched_file import WatchedFile
 from credit_server.doctor.finding import Finding, fails, ok
 from credit_server.doctor.permissions import changeable_by_others
-from credit_server.identity import FileUnusable
-from credit_server.identity.certificate import identity_parser
-from credit_server.identity.watched_file import WatchedFile
 
 _CHECK = "identities"
 

@@ -3,8 +3,8 @@
 import errno
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
+from credit_server.http2.address import try_address
 from credit_server.settings import ServerSettings
-from credit_server.transport.address import try_address
 
 _CHECK = "metrics"
 _REMEDY = "choose another with --metrics-host and --metrics-port, or say --no-metrics"

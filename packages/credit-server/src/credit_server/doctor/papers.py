@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
+from credit_server.access import FileUnusable, open_tls
 from credit_server.doctor.certificates import check_certificate, check_client_authority
 from credit_server.doctor.finding import Finding, Verdict, fails
 from credit_server.doctor.identities import check_identities
 from credit_server.doctor.permissions import readable_by_others
 from credit_server.doctor.token_keys import check_token_keys
-from credit_server.identity import FileUnusable, open_tls
 from credit_server.settings.identity import IdentitySettings
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from credit_server.access import FileUnusable
+from credit_server.access.keys import VerifyingKey, is_pem, parse_keys
+from credit_server.access.watched_file import WatchedFile
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.doctor.permissions import changeable_by_others
-from credit_server.identity import FileUnusable
-from credit_server.identity.keys import VerifyingKey, is_pem, parse_keys
-from credit_server.identity.watched_file import WatchedFile
 
 _CHECK = "token keys"
 _REMEDY = "name a PEM file of public keys, or a JWKS file with a public key for signatures"

@@ -5,12 +5,12 @@ from typing import Self
 
 from pydantic import model_validator
 
+from credit_server.http2.unix_socket import socket_path
 from credit_server.settings.commit import CommitSettings
 from credit_server.settings.identity import IdentitySettings
 from credit_server.settings.store import StoreSettings
 from credit_server.settings.telemetry import TelemetrySettings
 from credit_server.settings.transport import TransportSettings
-from credit_server.unix_socket import socket_path
 
 
 class ServerSettings(

@@ -4,9 +4,9 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from credit_server.http2.unix_socket import socket_path
 from credit_server.settings.connection import ConnectionSettings
 from credit_server.settings.units import Count, Seconds
-from credit_server.unix_socket import socket_path
 
 _PREFIX_BYTES = 5
 """What gRPC writes before each message: whether it is compressed, and its length."""

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from credit_server.identity.tls import ENDS_SOON, Validity
+from credit_server.access.tls import ENDS_SOON, Validity
 
-log = structlog.get_logger("credit_server.identity")
+log = structlog.get_logger("credit_server.access")
 
 _DAY = timedelta(days=1)
 _LOOK_SECONDS = 3600.0

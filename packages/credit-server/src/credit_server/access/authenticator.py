@@ -1,0 +1,117 @@
+"""Finds out who makes a call: by its token, or else by its connection's client certificate."""
+
+import re
+from functools import partial
+
+from credit_server.access.certificate import CertificateIdentities, identity_parser
+from credit_server.access.errors import Unauthenticated
+from credit_server.access.identity import Authenticator, Credentials, Identity
+from credit_server.access.keys import parse_keys
+from credit_server.access.token import TokenRules, TokenVerifier
+from credit_server.access.watched_file import WatchedFile
+from credit_server.settings.identity import IdentitySettings
+
+# RFC 6750, section 2.1.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class CallAuthenticator:
+    """Authenticates calls by what is configured. A token that comes decides, even if it is bad."""
+
+    def __init__(
+        self, *, tokens: TokenVerifier | None, certificates: CertificateIdentities | None
+    ) -> None:
+        """Prepare to authenticate.
+
+        Args:
+            tokens: Verifies tokens; None: they prove nothing.
+            certificates: Identifies certificates; None: they prove nothing.
+        """
+        self._tokens = tokens
+        self._certificates = certificates
+
+    def authenticate(self, credentials: Credentials) -> Identity:
+        """Return the identity that credentials prove.
+
+        Raises:
+            Unauthenticated: They prove none.
+        """
+        if self._tokens is not None and credentials.authorization is not None:
+            return self._tokens.verify(_bearer(credentials.authorization))
+        if self._certificates is not None and credentials.certificate:
+            return self._certificates.identify(credentials.certificate)
+        raise Unauthenticated(f"{self._lack(credentials)}: {self._ways()}.")
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        """Return the identity of a remembered token, or of a certificate; None: neither is known.
+
+        A certificate's signature has been checked when its connection began.
+        """
+        if self._tokens is not None and credentials.authorization is not None:
+            try:
+                return self._tokens.recognize(_bearer(credentials.authorization))
+            except Unauthenticated:
+                return None
+        try:
+            return self.authenticate(credentials)
+        except Unauthenticated:
+            return None
+
+    @staticmethod
+    def _lack(credentials: Credentials) -> str:
+        """Say why a call has no identity, of which all that came is of a kind that is not taken."""
+        if credentials.certificate:
+            return "The client certificate proves no identity here, as the server lists no owners"
+        if credentials.authorization is not None:
+            return "The server takes no tokens, and nothing else proves the call's identity"
+        return "The call has no identity"
+
+    def _ways(self) -> str:
+        ways = []
+        if self._tokens is not None:
+            ways.append("send the header 'authorization: Bearer <token>'")
+        if self._certificates is not None:
+            ways.append("connect with a client certificate")
+        return " or ".join(ways)
+
+
+def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
+    """Make the authenticator that the settings describe; None where they describe none.
+
+    Raises:
+        FileUnusable: A file of keys or identities cannot be used.
+    """
+    tokens = certificates = None
+    if settings.token_keys is not None:
+        parse = partial(parse_keys, algorithms=settings.token_algorithms)
+        # The settings have seen to it that these two are there.
+        rules = TokenRules(
+            issuer=settings.token_issuer or "",
+            audience=settings.token_audience or "",
+            leeway_seconds=settings.token_leeway_seconds,
+            length_max=settings.token_length_max,
+            cache_max=settings.token_cache_max,
+        )
+        tokens = TokenVerifier(WatchedFile(settings.token_keys, parse), rules)
+    if settings.identities_file is not None:
+        path = settings.identities_file
+        certificates = CertificateIdentities(WatchedFile(path, identity_parser(path)))
+    if tokens is None and certificates is None:
+        return None
+    return CallAuthenticator(tokens=tokens, certificates=certificates)
+
+
+def _bearer(authorization: str) -> str:
+    """Take the token out of the header, by RFC 6750, section 2.1."""
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated(
+            "The header 'authorization' is of another scheme: send 'Bearer', a space and the token."
+        )
+    if _TOKEN.fullmatch(token) is None:
+        raise Unauthenticated(
+            "The header 'authorization' holds more than a token, or comes twice: send it once, with"
+            " 'Bearer', a space and one token."
+        )
+    return token

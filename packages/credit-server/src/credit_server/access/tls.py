@@ -1,0 +1,223 @@
+"""The server's TLS: version 1.3 and HTTP/2 alone, with certificates that change while it runs."""
+
+import ssl
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+
+from credit_server.access.errors import FileUnusable
+from credit_server.access.watched_file import LOOK_SECONDS, Mark, mark
+from credit_server.settings.identity import IdentitySettings
+
+__all__ = ["ENDS_SOON", "ServerTls", "TlsFiles", "Validity", "open_tls"]
+
+log = structlog.get_logger("credit_server.access")
+
+ENDS_SOON = timedelta(days=14)
+"""How long before its end a certificate is warned of, in the log and by the doctor."""
+
+_OTHERS = stat.S_IROTH | stat.S_IWOTH
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsFiles:
+    """What the server's TLS is made of.
+
+    Attributes:
+        certificate: PEM file of the server's certificate and those between it and its CA.
+        key: PEM file of its key.
+        key_password: File that holds the key's password; None: the key has none.
+        client_ca: PEM file of the CAs that sign clients' certificates; None: clients need none.
+        client_required: Whether a client must have a certificate, where there is a client CA.
+    """
+
+    certificate: Path
+    key: Path
+    key_password: Path | None = None
+    client_ca: Path | None = None
+    client_required: bool = True
+
+    def marks(self) -> tuple[Mark | None, ...]:
+        """Tell one state of the files from another, without reading them."""
+        paths = (self.certificate, self.key, self.key_password, self.client_ca)
+        return tuple(_mark(path) for path in paths if path is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validity:
+    """The time in which all certificates of a file are valid.
+
+    Attributes:
+        path: The file.
+        begins: The latest beginning.
+        ends: The earliest end.
+    """
+
+    path: Path
+    begins: datetime
+    ends: datetime
+
+
+def open_tls(settings: IdentitySettings) -> "ServerTls | None":
+    """Open the TLS that the settings describe; None where they describe none.
+
+    Raises:
+        FileUnusable: A certificate, key or CA cannot be used.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return ServerTls(
+        TlsFiles(
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            key_password=settings.tls_key_password_file,
+            client_ca=settings.tls_client_ca,
+            client_required=settings.tls_client_auth == "required",
+        )
+    )
+
+
+class ServerTls:
+    """A server's TLS, which follows its files: as they are now, or as they last were usable.
+
+    Attributes:
+        context: The context to listen with.
+    """
+
+    def __init__(self, files: TlsFiles, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Load the files.
+
+        Args:
+            files: What to load.
+            clock: Returns seconds that never go back.
+
+        Raises:
+            FileUnusable: A certificate, key or CA cannot be used.
+        """
+        self._files = files
+        self._clock = clock
+        self._looked_at = clock()
+        self._marks = files.marks()
+        self._context, self._validities = _load(files)
+        self.context = self._context
+        # OpenSSL calls it for every handshake, with or without a server name. Loading into the
+        # context that listens would renew a certificate, but could never take a CA away from it.
+        self.context.sni_callback = self._choose
+
+    def validities(self) -> tuple[Validity, ...]:
+        """Return when the certificates in use are valid: the server's, then the clients' CAs'."""
+        self._follow()
+        return self._validities
+
+    def _choose(
+        self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        self._follow()
+        handshake.context = self._context
+
+    def _follow(self) -> None:
+        """Look at the files, at most once a second. Nothing is raised."""
+        now = self._clock()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._look()
+
+    def _look(self) -> None:
+        marks = self._files.marks()
+        if marks == self._marks:
+            return
+        self._marks = marks  # also if they are broken: the same state is complained of once
+        try:
+            self._context, self._validities = _load(self._files)
+        except FileUnusable as error:
+            log.error("changed TLS files cannot be used; the earlier ones stay", error=str(error))
+        else:
+            log.info("changed TLS files were read again", path=str(self._files.certificate))
+
+
+def _load(files: TlsFiles) -> tuple[ssl.SSLContext, tuple[Validity, ...]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # A resumed session would skip the check of a client's certificate, which may have expired or
+    # lost its CA. Connections live long: there is little to save.
+    context.num_tickets = 0
+    _load_certificate(context, files)
+    if files.client_ca is not None:
+        _load_client_ca(context, files.client_ca)
+        required = files.client_required
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    paths = (files.certificate, files.client_ca)
+    return context, tuple(_validity(path) for path in paths if path is not None)
+
+
+def _validity(path: Path) -> Validity:
+    try:
+        chain = x509.load_pem_x509_certificates(_read(path).encode())
+    except ValueError as error:
+        # OpenSSL has loaded it: a certificate that no strict parser accepts fails in some clients.
+        raise FileUnusable(f"{path} has a malformed certificate: {error}.") from None
+    return Validity(
+        path=path,
+        begins=max(one.not_valid_before_utc for one in chain),
+        ends=min(one.not_valid_after_utc for one in chain),
+    )
+
+
+def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    for path in (files.certificate, files.key):
+        _read(path)
+    # An empty one where there is none: OpenSSL would ask for it at the terminal.
+    password = "" if files.key_password is None else _read(files.key_password).strip()
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=lambda: password)
+        mode = stat.S_IMODE(files.key.stat().st_mode)
+    except (ssl.SSLError, ValueError) as error:
+        # OpenSSL's word for it, such as KEY_VALUES_MISMATCH. ValueError: the password is too long.
+        reason = str(getattr(error, "reason", None) or "password too long")
+        reason = reason.replace("_", " ").lower()
+        raise FileUnusable(
+            f"The certificate {files.certificate} and the key {files.key} cannot be used together"
+            f" ({reason}): check that both are PEM, that they are a pair, and that an encrypted key"
+            " has its password in CREDIT_TLS_KEY_PASSWORD_FILE."
+        ) from None
+    except OSError as error:
+        raise FileUnusable(f"{files.key} cannot be read: {error.strerror}.") from None
+    if mode & _OTHERS:
+        log.warning(
+            "the TLS key is open to all users of this machine: chmod o= it", path=str(files.key)
+        )
+
+
+def _load_client_ca(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(cadata=_read(path))
+    except (ssl.SSLError, ValueError):
+        raise FileUnusable(f"{path} holds no certificates of CAs: it must be PEM.") from None
+    if not context.get_ca_certs():
+        raise FileUnusable(f"{path} holds no certificate of a CA: a client's own is none.")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileUnusable(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise FileUnusable(
+            f"{path} is not UTF-8 text: certificates and keys must be PEM."
+        ) from None
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        return mark(path)
+    except OSError:
+        return None

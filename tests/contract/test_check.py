@@ -1,0 +1,147 @@
+"""`contract-check check`, the command of `make contract`, judges each change correctly."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from contract_check.advice import OWN_RULES, advice
+from contract_check.buf import build_image
+
+from tests.contract.conftest import CREDIT, OPTIONS, ROOT, Copy
+from tests.contract.mutations import ALLOWED, BREAKING, RANGE, Mutation
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("mutation", BREAKING, ids=lambda mutation: mutation.name)
+def test_a_breaking_change_fails_with_its_rule_and_an_advice(
+    copy: Copy, mutation: Mutation
+) -> None:
+    assert mutation.rule is not None
+    mutation.apply(copy)
+    outcome = copy.gate("check")
+    assert outcome.status == 1, outcome.said
+    assert mutation.rule in outcome.rules
+    assert f"Instead: {advice(mutation.rule)}" in _in_one_line(outcome.said)
+
+
+@pytest.mark.parametrize("mutation", ALLOWED, ids=lambda mutation: mutation.name)
+def test_a_compatible_change_passes(copy: Copy, mutation: Mutation) -> None:
+    mutation.apply(copy)
+    outcome = copy.gate("check")
+    assert outcome.status == 0, outcome.said
+
+
+def test_the_contract_as_it_is_passes(copy: Copy) -> None:
+    assert copy.gate("check").status == 0
+
+
+def test_every_rule_of_ours_about_a_live_contract_is_in_the_table() -> None:
+    # The others are about retired releases and about the releases' own records.
+    elsewhere = {rule for rule in OWN_RULES if rule.endswith(("_REUSED", "_NOT_RESERVED"))}
+    elsewhere |= {"RELEASED_IMAGE_CHANGED", "RELEASE_NOT_RECORDED"}
+    assert OWN_RULES.keys() - elsewhere <= {mutation.rule for mutation in BREAKING}
+
+
+def test_no_advice_of_the_table_is_the_general_one() -> None:
+    general = advice("A_RULE_THAT_DOES_NOT_EXIST")
+    assert [mutation.name for mutation in BREAKING if advice(mutation.rule or "") == general] == []
+
+
+def test_make_contract_runs_this_command() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\ncontract: ")[2].partition("\n\n")[0]
+    assert "$(BIN)/contract-check check\n" in recipe
+
+
+def test_bufs_strictest_rules_are_on_and_nothing_is_exempt() -> None:
+    lines = (ROOT / "buf.yaml").read_text().partition("\nbreaking:\n")[2].splitlines()
+    assert [line.strip() for line in lines if "#" not in line] == ["use:", "- FILE"]
+
+
+def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
+    field = "message UserId {\n  // The user.\n  uint32 user_id = 1" + RANGE
+    copy.edit(field, field.replace("4294967295", "9"))
+    lines = (copy.contracts / CREDIT).read_text().splitlines()
+    line = lines.index("message UserId {") + 3
+    assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.gate("check").said
+
+
+def test_several_violations_are_told_at_once(copy: Copy) -> None:
+    copy.edit("rpc AddCredits(", "rpc GrantCredits(")
+    copy.edit("  uint32 balance = 2;\n}", "}")
+    assert {"RPC_NO_DELETE", "FIELD_NO_DELETE"} <= copy.gate("check").rules
+
+
+def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> None:
+    copy.edit("message Empty {}", 'message Empty {\n  reserved 1;\n  reserved "old";\n}')
+    image = tmp_path / "reserved.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    copy.edit('  reserved 1;\n  reserved "old";\n', "  // New.\n  string new = 1;\n")
+    outcome = copy.gate("check", "--against", str(image))
+    assert outcome.status == 1
+    assert outcome.rules == {"RESERVED_MESSAGE_NO_DELETE"}
+
+
+def test_a_call_cannot_take_another_scope_than_it_did(copy: Copy, tmp_path: Path) -> None:
+    image = tmp_path / "scoped.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    assert copy.gate("check", "--against", str(image)).status == 0
+    copy.edit("= SCOPE_CREDITS_SPEND;", "= SCOPE_CREDITS_ISSUE;")
+    outcome = copy.gate("check", "--against", str(image))
+    assert (outcome.status, outcome.rules) == (1, {"CALL_SAME_SCOPE"})
+    assert "took credits:spend and takes credits:issue now" in _in_one_line(outcome.said)
+
+
+def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
+    copy: Copy, tmp_path: Path
+) -> None:
+    path = copy.contracts / OPTIONS
+    text = path.read_text()
+    begin = text.index("\n  // Which characters a string may hold. An empty")
+    end = text.index("// How the server sends one reason for an error.")
+    path.write_text(text[:begin] + "}\n\n" + text[end:])
+    credit = copy.contracts / CREDIT
+    ruled = credit.read_text()
+    credit.write_text(re.sub(r" *text: TEXT_[A-Z]+\n", "", ruled))
+    image = tmp_path / "older.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    path.write_text(text)
+    credit.write_text(ruled)
+    outcome = copy.gate("check", "--against", str(image))
+    assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
+    assert (
+        'Field "report_name" of message "PurchaseRequest": text changed from any to TEXT_NAME.'
+        in (_in_one_line(outcome.said))
+    )
+
+
+def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:
+    copy.edit("uint32 balance = 2;", "uint32 balance = 1;")
+    outcome = copy.gate("check")
+    assert outcome.status == 2
+    assert "does not compile" in outcome.said
+    assert "credit.proto:" in outcome.said
+
+
+def test_an_image_that_is_none_has_no_verdict(copy: Copy, tmp_path: Path) -> None:
+    (tmp_path / "broken.binpb").write_bytes(b"\xff")
+    outcome = copy.gate("check", "--against", str(tmp_path / "broken.binpb"))
+    assert (outcome.status, "not an image" in outcome.said) == (2, True)
+
+
+def test_the_command_ends_with_the_verdicts_status(copy: Copy) -> None:
+    assert _status(copy) == 0
+    copy.edit("rpc AddCredits(", "rpc GrantCredits(")
+    assert _status(copy) == 1
+
+
+def _status(copy: Copy) -> int:
+    command = str(Path(sys.executable).with_name("contract-check"))
+    folder = copy.contracts.parent
+    return subprocess.run(
+        [command, "check"], cwd=folder, check=False, capture_output=True
+    ).returncode

@@ -1,0 +1,53 @@
+"""A server under siege, with a neighbour, for all tests of this folder."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from credit_resilience import usage
+from credit_resilience.peer import Peer
+from credit_resilience.requests import BALANCE, balance_message, call_block
+from credit_resilience.run import Besieged, defended, write_history
+from credit_resilience.server import Patience, migrate
+from pymongo import AsyncMongoClient
+
+ORDINARY_CALLS = 3_000
+_AT_A_TIME = 50
+# Small figures, so that little is needed to go beyond them.
+PATIENCE = Patience(
+    handshake_seconds=0.5,
+    idle_seconds=1.0,
+    stall_seconds=0.5,
+    connections_max=300,
+    connections_per_peer_max=100,
+)
+
+
+@pytest.fixture(scope="package")
+async def besieged(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Besieged]:
+    name = f"test_siege_{uuid.uuid4().hex}"
+    await migrate(mongod_uri, name)
+    folder = tmp_path_factory.mktemp("siege")
+    async with defended(mongod_uri, name, folder, patience=PATIENCE) as made:
+        await write_history(made.server)
+        yield made
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(name)
+
+
+@pytest.fixture(scope="package")
+async def ordinary_cpu_seconds(besieged: Besieged) -> float:
+    """What the cheapest of calls cost the server, thousands of times, on one connection."""
+    server, block, question = besieged.server, call_block(BALANCE), balance_message()
+    before = usage.cpu_seconds(server.pid)
+    async with Peer.connect(server.port) as peer:
+        for begin in range(0, ORDINARY_CALLS, _AT_A_TIME):
+            streams = range(2 * begin + 1, 2 * (begin + _AT_A_TIME), 2)
+            answers = [await peer.request(stream, block, question) for stream in streams]
+            for answer in answers:
+                await answer.ended.wait()
+                assert answer.status == "OK"
+    return usage.cpu_seconds(server.pid) - before

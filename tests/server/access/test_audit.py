@@ -1,0 +1,373 @@
+"""Each write and each refusal of access leaves one line that says who, what and what came of it."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from credit_models import AppId, CreditRequest, PurchaseRequest, Receipt, UserId
+from credit_models.codec import decode, encode
+from credit_server.access.audit import Line, ordinary_log
+from credit_server.access.audit_file import AuditFile
+from credit_server.access.authorize import AccessLimits
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Store, StoreUnavailable, Unit
+from grpclib.const import Status
+from h2.exceptions import StreamClosedError
+
+from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.serving import FailingStore, HeldStore, Serving, serving, until
+from tests.server.wire import SERVICE, Wire, call_headers, framed
+
+ADD = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="order-1")
+USE = PurchaseRequest(
+    user_id=7, app_id=1, report_id="r", report_name="Report", credits=60, created_by=9
+)
+SHOP = replace(EVERYTHING, name="shop", apps=frozenset({1}), actor=9, may_impersonate=False)
+TOKENS = {"shop": SHOP, "nobody": replace(SHOP, name="nobody", scopes=frozenset())}
+AS_SHOP = (("authorization", "Bearer shop"), ("x-request-id", "mine"))
+ASKED = {"user_id": 7, "app_id": 1, "credits": 50, "created_by": 9, "key": "order-1"}
+WHO = {"identity": "shop", "request_id": "mine"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audited:
+    """A server with identities, a connection to it, and what its audit log holds."""
+
+    served: Serving
+    wire: Wire
+    lines: list[Line]
+
+    @property
+    def line(self) -> dict[str, object]:
+        """The only line, without its peer."""
+        (found,) = self.lines
+        return {name: value for name, value in found.items() if name != "peer"}
+
+
+@asynccontextmanager
+async def auditing(
+    store: Store | None = None, limits: AccessLimits | None = None
+) -> AsyncIterator[Audited]:
+    lines: list[Line] = []
+    async with (
+        serving(
+            store,
+            authenticator=FakeAuthenticator(TOKENS),
+            access_limits=limits,
+            audit_sink=lines.append,
+        ) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        yield Audited(served=served, wire=wire, lines=lines)
+
+
+async def test_a_write_is_told_with_its_transaction() -> None:
+    async with auditing() as audited:
+        answer = await audited.wire.call("AddCredits", ADD, *AS_SHOP)
+        receipt = decode(Receipt, answer.binary("credit-receipt-bin"))
+        assert audited.line == {
+            **WHO,
+            **ASKED,
+            "method": SERVICE + "AddCredits",
+            "status": "OK",
+            "transaction_id": receipt.transaction_id,
+            "replayed": False,
+        }
+
+
+async def test_a_replay_is_told_as_such_with_the_first_transaction() -> None:
+    async with auditing() as audited:
+        for _ in range(2):
+            await audited.wire.call("AddCredits", ADD, *AS_SHOP)
+        first, again = audited.lines
+        assert (first["replayed"], again["replayed"]) == (False, True)
+        assert first["transaction_id"] == again["transaction_id"]
+
+
+async def test_a_write_that_the_ledger_refuses_is_told_with_its_reason() -> None:
+    async with auditing() as audited:
+        await audited.wire.call("UseCredits", USE, *AS_SHOP)
+        line = audited.line
+        assert (line["status"], line["reason"]) == ("FAILED_PRECONDITION", "INSUFFICIENT_CREDITS")
+        assert (line["credits"], line["key"]) == (60, "")
+        assert "transaction_id" not in line
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        (replace(ADD, app_id=2), "PERMISSION_DENIED", "APP_NOT_ALLOWED"),
+        (replace(ADD, created_by=8), "PERMISSION_DENIED", "ACTOR_NOT_ALLOWED"),
+        (replace(ADD, user_id=0), "INVALID_ARGUMENT", "INVALID_FIELD"),
+    ],
+    ids=["app", "actor", "field"],
+)
+async def test_a_write_that_is_not_taken_in_is_told_once(
+    request_: CreditRequest, status: str, reason: str
+) -> None:
+    async with auditing() as audited:
+        await audited.wire.call("AddCredits", request_, *AS_SHOP)
+        line = audited.line
+        assert (line["identity"], line["status"], line["reason"]) == ("shop", status, reason)
+        assert (line["user_id"], line["app_id"]) == (request_.user_id, request_.app_id)
+
+
+async def test_who_is_not_let_in_is_told_without_what_they_sent() -> None:
+    async with auditing() as audited:
+        await audited.wire.call("AddCredits", ADD, ("x-request-id", "mine"))
+        assert audited.line == {
+            "method": SERVICE + "AddCredits",
+            "status": "UNAUTHENTICATED",
+            "reason": "UNAUTHENTICATED",
+            "request_id": "mine",
+        }
+
+
+async def test_a_missing_scope_and_a_rate_are_told_with_the_identity() -> None:
+    async with auditing(limits=AccessLimits(calls_per_second=0.01, calls_burst=1)) as audited:
+        for _ in range(2):
+            await audited.wire.call("AddCredits", ADD, ("authorization", "Bearer nobody"))
+        assert [(line["identity"], line["reason"]) for line in audited.lines] == [
+            ("nobody", "SCOPE_MISSING"),
+            ("nobody", "RATE_LIMITED"),
+        ]
+
+
+async def test_a_read_is_told_only_when_access_is_refused() -> None:
+    async with auditing() as audited:
+        for method in ("GetUserCredits", "ListUserPurchases", "ListUserTransactions"):
+            await audited.wire.call(method, UserId(user_id=7), *AS_SHOP)
+        await audited.wire.call("GetAppBalance", AppId(app_id=1), *AS_SHOP)
+        await audited.wire.call("GetUserCredits", UserId(), *AS_SHOP)
+        assert audited.lines == []
+        await audited.wire.call("GetAppBalance", AppId(app_id=2, user_id=7), *AS_SHOP)
+        assert audited.line == {
+            **WHO,
+            "method": SERVICE + "GetAppBalance",
+            "app_id": 2,
+            "user_id": 7,
+            "status": "PERMISSION_DENIED",
+            "reason": "APP_NOT_ALLOWED",
+        }
+
+
+async def test_a_peer_is_told_by_address_and_port() -> None:
+    async with auditing() as audited:
+        await audited.wire.call("AddCredits", ADD)
+        host, _, port = str(audited.lines[0]["peer"]).rpartition(":")
+        assert (host, port.isdigit()) == ("127.0.0.1", True)
+
+
+def begin_add(wire: Wire, *, key: str = "order-1") -> int:
+    """Begins to add, and returns the stream's number."""
+    headers = call_headers(SERVICE + "AddCredits", *AS_SHOP)
+    return wire.begin(headers, framed(encode(replace(ADD, idempotency_key=key))))[0]
+
+
+async def give_up(audited: Audited, stream_id: int) -> None:
+    """Resets a call that runs, and waits until the server runs none."""
+    audited.wire.h2.reset_stream(stream_id)
+    audited.wire.flush()
+    await audited.served.wait_quiet()
+
+
+async def test_a_write_whose_caller_leaves_is_told_with_what_came_of_it() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        stream_id = begin_add(audited.wire)
+        await store.entered.wait()
+        await give_up(audited, stream_id)
+        assert audited.lines == [], "nobody knows yet"
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        ((transaction,),) = [page async for page in store.list_transactions(7)]
+        assert audited.line == {
+            **WHO,
+            **ASKED,
+            "method": SERVICE + "AddCredits",
+            "status": "OK",
+            "transaction_id": transaction.id,
+            "replayed": False,
+            "answered": False,
+        }
+
+
+async def test_a_write_whose_client_hangs_up_is_told_with_its_peer() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        async with Wire.connect(audited.served.port) as wire:
+            begin_add(wire)
+            await store.entered.wait()
+        await audited.served.wait_quiet()
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        assert str(audited.lines[0]["peer"]).startswith("127.0.0.1:")
+        assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
+
+
+async def test_a_write_that_runs_out_of_time_is_told_with_what_came_of_it() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        headers = call_headers(SERVICE + "AddCredits", *AS_SHOP, ("grpc-timeout", "20m"))
+        answer = await audited.wire.request(headers, framed(encode(ADD)))
+        assert answer.status is Status.DEADLINE_EXCEEDED
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
+
+
+async def test_a_refusal_that_nobody_waits_for_is_told_with_its_reason() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        headers = call_headers(SERVICE + "UseCredits", *AS_SHOP)
+        stream_id, _ = audited.wire.begin(headers, framed(encode(USE)))
+        await store.entered.wait()
+        await give_up(audited, stream_id)
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        line = audited.line
+        assert (line["status"], line["reason"]) == ("FAILED_PRECONDITION", "INSUFFICIENT_CREDITS")
+        assert line["answered"] is False
+
+
+async def test_a_write_that_is_given_up_before_its_batch_is_told_as_cancelled() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        begin_add(audited.wire)
+        await store.entered.wait()
+        waiting = begin_add(audited.wire, key="order-2")
+        await until(lambda: audited.served.server._gate._running == 2)
+        audited.wire.h2.reset_stream(waiting)
+        audited.wire.flush()
+        await until(lambda: audited.served.server._gate._running == 1)
+        store.released.set()
+        await until(lambda: len(audited.lines) == 2)
+        by_key = {line["key"]: line for line in audited.lines}
+        assert by_key["order-1"]["status"] == "OK"
+        assert "answered" not in by_key["order-1"]
+        dropped = by_key["order-2"]
+        assert (dropped["status"], dropped["answered"]) == ("CANCELLED", False)
+        assert "transaction_id" not in dropped
+        assert [len(page) async for page in store.list_transactions(7)] == [1]
+
+
+class SlowStore(MemoryStore):
+    """Lets others have many turns before it does anything."""
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Unit]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        async with super().begin() as unit:
+            yield unit
+
+
+async def test_the_log_and_the_history_agree_whenever_callers_leave() -> None:
+    store = SlowStore()
+    async with auditing(store) as audited:
+        for turns in range(40):
+            stream_id = begin_add(audited.wire, key=str(turns))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            with contextlib.suppress(StreamClosedError):  # it has its answer
+                audited.wire.h2.reset_stream(stream_id)
+            audited.wire.flush()
+        await audited.wire.call("AddCredits", replace(ADD, idempotency_key="last"), *AS_SHOP)
+    written = {entry.key: entry.id async for page in store.list_transactions(7) for entry in page}
+    assert written == {
+        line["key"]: line["transaction_id"] for line in audited.lines if line["status"] == "OK"
+    }
+    assert len(written) > 1, "some were in time"
+    assert {line["status"] for line in audited.lines} <= {"OK", "CANCELLED"}
+    assert any(line.get("answered") is False for line in audited.lines)
+
+
+async def test_a_stop_tells_all_writes_that_it_has_cut_off() -> None:
+    store = HeldStore()
+    async with auditing(store) as audited:
+        for number in range(3):
+            begin_add(audited.wire, key=f"order-{number}")
+        await store.entered.wait()
+        await until(lambda: audited.served.server._gate._running == 3)
+        await audited.served.server.stop(grace_seconds=0)
+        store.released.set()
+    written = {entry.key async for page in store.list_transactions(7) for entry in page}
+    told = {line["key"]: line["status"] for line in audited.lines}
+    assert len(audited.lines) == len(told) == 3
+    assert {key for key, status in told.items() if status == "OK"} == written
+    assert not any(line["answered"] for line in audited.lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(StoreUnavailable("away"), "UNAVAILABLE"), (ZeroDivisionError(), "INTERNAL")],
+    ids=["store", "bug"],
+)
+async def test_a_write_that_fails_is_told_with_its_status(error: Exception, status: str) -> None:
+    async with auditing(FailingStore(error)) as audited:
+        await audited.wire.call("AddCredits", ADD, *AS_SHOP)
+        assert audited.line["status"] == status
+
+
+async def test_what_strangers_send_makes_no_long_lines() -> None:
+    async with auditing() as audited:
+        await audited.wire.call("/" + "x" * 3000, ADD)
+        await audited.wire.call("AddCredits", replace(ADD, idempotency_key="k" * 3000), *AS_SHOP)
+        assert all(len(json.dumps(line)) < 1000 for line in audited.lines)
+        assert len(audited.lines) == 2
+
+
+async def test_without_a_sink_nothing_is_kept(logged: list[MutableMapping[str, Any]]) -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        assert (await wire.call("AddCredits", ADD)).status is Status.OK
+        await served.wait_quiet()
+    assert [line["event"] for line in logged] == ["call"]
+
+
+async def test_the_ordinary_log_gets_the_lines_where_no_file_is_named(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    ordinary_log({"identity": "shop", "status": "OK"})
+    assert logged == [{"event": "audit", "log_level": "info", "identity": "shop", "status": "OK"}]
+
+
+async def test_no_log_has_a_secret(
+    tmp_path: Path, logged: list[MutableMapping[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    # hpack tells every header at debug; `log.configure` silences it, whatever the level is.
+    caplog.set_level(logging.WARNING, logger="hpack")
+    file = AuditFile(tmp_path / "audit.json")
+    good, bad, password = "good-secret-1", "bad-secret-2", "password-secret-3"
+    basic = base64.b64encode(f"user:{password}".encode()).decode()
+    headers = [f"Bearer {good}", f"Bearer {bad}", f"Basic {basic}", f"{bad} {good}", bad, good]
+    tokens = FakeAuthenticator({good: SHOP})
+    async with (
+        serving(authenticator=tokens, audit_sink=file) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        await asyncio.gather(
+            *(
+                wire.call(method, request, ("authorization", header))
+                for header in headers
+                for method, request in (
+                    ("AddCredits", replace(ADD, idempotency_key="")),
+                    ("GetAppBalance", AppId(app_id=2)),
+                    ("Nonsense", AppId(app_id=2)),
+                )
+            )
+        )
+        await served.wait_quiet()
+    file.close()
+    audit = (tmp_path / "audit.json").read_text()
+    everything = audit + str(logged) + caplog.text
+    assert len(audit.splitlines()) == 3 * len(headers) - 2
+    assert not [text for text in (good, bad, password, basic, "secret") if text in everything]

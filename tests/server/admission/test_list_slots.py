@@ -1,0 +1,138 @@
+"""Pages are made in turns."""
+
+import asyncio
+from random import Random
+
+import pytest
+from credit_models import ErrorReason
+from credit_models.reasons import reason_name
+from credit_server.admission.list_slots import PageTurns
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+PATIENT = 3600.0
+
+
+async def test_no_more_pages_are_made_at_once_than_is_said() -> None:
+    turns, running, most = PageTurns(at_once=2, wait_seconds_max=PATIENT), 0, 0
+
+    async def make() -> None:
+        nonlocal running, most
+        async with turns.turn("one"):
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+    await asyncio.gather(*(make() for _ in range(9)))
+    assert most == 2
+
+
+async def test_who_has_waited_too_long_is_told_to_come_again() -> None:
+    turns = PageTurns(at_once=1, wait_seconds_max=1e-6)
+    async with turns.turn("one"):
+        with pytest.raises(GRPCError) as refused:
+            await turns.turn("one").__aenter__()
+    info, retry = refused.value.details
+    assert refused.value.status is Status.UNAVAILABLE
+    assert isinstance(info, ErrorInfo)
+    assert info.reason == reason_name(ErrorReason.OVERLOADED)
+    assert isinstance(retry, RetryInfo)
+    assert retry.retry_delay.ToMilliseconds() > 0
+
+
+async def test_a_page_that_fails_gives_its_turn_back() -> None:
+    turns = PageTurns(at_once=1, wait_seconds_max=PATIENT)
+    with pytest.raises(ZeroDivisionError):
+        async with turns.turn("one"):
+            raise ZeroDivisionError
+    async with turns.turn("one"):
+        pass
+
+
+async def test_turns_go_round_the_callers_however_many_lists_each_has() -> None:
+    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+
+    async def make(caller: str) -> None:
+        async with turns.turn(caller):
+            served.append(caller)
+
+    async with turns.turn("a"):
+        tasks = [asyncio.create_task(make(caller)) for caller in "aaaaabbbcc"]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert "".join(served) == "abcabcabaa"
+
+
+async def test_a_caller_that_comes_back_for_each_page_is_served_in_turn() -> None:
+    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+
+    async def read(caller: str, pages: int) -> None:
+        for _ in range(pages):
+            async with turns.turn(caller):
+                served.append(caller)
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(read("a", 1) for _ in range(20)), read("b", 5))
+    # It has to ask again after each page, and is then behind the other caller's next list.
+    assert "".join(served[:15]) == "aab" * 5
+
+
+async def test_lists_that_were_given_up_are_passed_over() -> None:
+    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+
+    async def make(name: str) -> None:
+        async with turns.turn(name[0]):
+            served.append(name)
+
+    async with turns.turn("x"):
+        tasks = {name: asyncio.create_task(make(name)) for name in ("a1", "a2", "b1", "c1")}
+        await asyncio.sleep(0)
+        for name in ("a1", "b1"):
+            tasks[name].cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    assert served == ["a2", "c1"]
+    async with turns.turn("x"):
+        pass
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_turn_is_lost_whatever_is_given_up(seed: int) -> None:
+    random, running, most = Random(seed), 0, 0
+    turns = PageTurns(at_once=3, wait_seconds_max=PATIENT)
+
+    async def make() -> None:
+        nonlocal running, most
+        async with turns.turn(random.choice("abc")):
+            running += 1
+            most = max(most, running)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                running -= 1
+
+    tasks = []
+    for _ in range(500):
+        tasks.append(asyncio.create_task(make()))
+        if random.random() < 0.4:
+            random.choice(tasks).cancel()
+        if random.random() < 0.3:
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert most == 3
+    async with turns.turn("a"), turns.turn("b"), turns.turn("c"):
+        assert turns._free == 0
+    assert (turns._free, turns._waiting) == (3, {})
+
+
+async def test_who_is_given_up_at_the_moment_of_its_turn_gives_it_back() -> None:
+    turns = PageTurns(at_once=1, wait_seconds_max=PATIENT)
+    async with turns.turn("one"):
+        second = asyncio.create_task(turns.turn("one").__aenter__())
+        await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    async with turns.turn("one"):
+        pass

@@ -1,0 +1,486 @@
+"""The time limits and caps of connections. Time is what the tests say it is."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import MutableMapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from credit_models import CreditRequest, Empty, UserId
+from credit_models.codec import encode
+from credit_server.grpc import server as server_module
+from credit_server.http2.connection import ServerProtocol, _limit_unsent
+from credit_server.http2.connections import Closing
+from credit_server.http2.limits import ConnectionLimits
+from credit_server.http2.stream import server_stream
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from grpclib.const import Status
+from h2.errors import ErrorCodes
+
+from tests.server.loops import OnLoop, on_both_loops
+from tests.server.raw import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    Raw,
+    add,
+    block,
+    frame,
+    last_stream_id,
+    request_for_everything,
+)
+from tests.server.serving import (
+    EndlessStore,
+    HeldStore,
+    Serving,
+    is_served,
+    serving,
+    until,
+)
+from tests.server.wire import SERVICE, Wire, call_headers, framed
+
+ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
+ADD = framed(encode(ADD_REQUEST))
+USER = framed(encode(UserId(user_id=7)))
+PATH = SERVICE + "GetUserCredits"
+LIST = SERVICE + "ListUserTransactions"
+LIMITS = ConnectionLimits()
+STREAM_ID_MAX = 2**31 - 1
+
+
+def open_connections(served: Serving) -> int:
+    return len(served.server.connections.members)
+
+
+def members(served: Serving) -> list[ServerProtocol]:
+    return list(served.server.connections.members)
+
+
+def certified(directory: Path) -> ssl.SSLContext:
+    """Makes a certificate for this machine's loopback, and what a server speaks TLS with."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(private, hashes.SHA256())
+    )
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def closed(served: Serving) -> dict[Closing, int]:
+    return dict(served.server.connections.closed)
+
+
+@pytest.mark.parametrize("data", [b"", PREFACE[:-1], PREFACE], ids=["none", "most", "no SETTINGS"])
+@on_both_loops
+async def test_a_client_without_a_preface_is_closed_in_time(on_loop: OnLoop, data: bytes) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Raw.connect(served.port, data) as raw:
+            await until(lambda: open_connections(served) == 1)
+            served.later(LIMITS.handshake_seconds - 1)
+            assert not closed(served)
+            served.later(LIMITS.handshake_seconds)
+            assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+            assert closed(served) == {Closing.HANDSHAKE: 1}
+
+    await on_loop(scenario)
+
+
+async def test_a_header_block_without_an_end_is_closed_in_time(
+    served: Serving, neighbour: Wire
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        raw.write(frame(HEADERS, block(call_headers(PATH)), stream=1))
+        raw.write(frame(CONTINUATION, stream=1))
+        (slow,) = (each for each in served.server.connections.members if not each._frames.streams)
+        await until(lambda: slow._block_since is not None)
+        served.later(LIMITS.handshake_seconds)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert closed(served) == {Closing.HEADERS: 1}
+
+
+async def test_an_idle_connection_is_closed_in_time(
+    served: Serving, wire: Wire, logged: list[MutableMapping[str, Any]]
+) -> None:
+    await is_served(wire)
+    served.later(LIMITS.idle_seconds - 1)
+    await is_served(wire)
+    served.later(LIMITS.idle_seconds)
+    await wire.closed.wait()
+    assert wire.goaway is ErrorCodes.NO_ERROR
+    assert closed(served) == {Closing.IDLE: 1}
+    (line,) = (line for line in logged if line["event"] == "connection closed")
+    assert line["reason"] == Closing.IDLE
+    assert line["peer"].startswith("127.0.0.1:")
+
+
+async def test_a_call_keeps_its_connection_from_being_idle() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
+        await store.entered.wait()
+        served.later(LIMITS.idle_seconds)  # it is asked whether it is there, and says so
+        await wire.pong()
+        served.later(LIMITS.idle_seconds)
+        store.released.set()
+        assert (await wire.ended(adding)).message(Empty) == Empty()
+
+
+async def test_a_silent_peer_with_a_call_is_asked_and_closed() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Raw.connect(served.port) as raw:
+        raw.write(frame(HEADERS, block(call_headers(SERVICE + "AddCredits")), flags=4, stream=1))
+        raw.write(frame(DATA, ADD, flags=1, stream=1))
+        await store.entered.wait()
+        served.later(LIMITS.keepalive_seconds)
+        assert await raw.next(PING) == bytes(8)
+        served.later(LIMITS.keepalive_seconds + LIMITS.keepalive_timeout_seconds - 1)
+        assert not closed(served)
+        served.later(LIMITS.keepalive_seconds + LIMITS.keepalive_timeout_seconds)
+        await until(lambda: open_connections(served) == 0)
+        assert closed(served) == {Closing.KEEPALIVE: 1}
+        store.released.set()
+
+
+async def test_a_call_that_crosses_the_idle_close_is_served(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        ping = await raw.next(PING)
+        raw.write(add(1))
+        await raw.next(HEADERS, flags=END_STREAM)
+        raw.write(frame(PING, ping, flags=ACK))
+        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        assert not await raw.reader.read()
+        assert closed(served) == {Closing.IDLE: 1}
+
+
+async def test_a_health_check_that_crosses_the_idle_close_is_answered(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        ping = await raw.next(PING)
+        headers = block(call_headers("/grpc.health.v1.Health/Check"))
+        raw.write(frame(PING, ping, flags=ACK))  # all in one slice
+        raw.write(frame(HEADERS, headers, flags=END_HEADERS, stream=1))
+        raw.write(frame(DATA, framed(b""), flags=END_STREAM, stream=1))
+        assert framed(b"\x08\x01") == await raw.next(DATA)  # SERVING
+        assert not raw.resets()
+
+
+async def test_a_call_that_comes_with_the_acknowledgement_is_served(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        await raw.in_order()
+        served.later(LIMITS.idle_seconds)
+        ping = await raw.next(PING)
+        raw.write(frame(PING, ping, flags=ACK) + add(1))  # read in one slice
+        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        await raw.next(HEADERS, flags=END_STREAM)
+        assert not await raw.reader.read()
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        pytest.param(ConnectionLimits(age_seconds=10), 12, id="of an old connection"),
+        pytest.param(ConnectionLimits(), 0, id="of a client that says goodbye"),
+    ],
+)
+async def test_a_call_that_runs_at_the_end_is_answered(
+    limits: ConnectionLimits, seconds: float
+) -> None:
+    store = HeldStore()
+    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+        _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
+        await store.entered.wait()
+        if seconds:
+            served.later(seconds)
+        else:
+            wire.write(frame(GOAWAY, bytes(8)))
+        await wire.said_goodbye(times=2)
+        assert wire.goaways == [STREAM_ID_MAX, 1]
+        assert not closed(served)
+        store.released.set()
+        assert (await wire.ended(adding)).message(Empty) == Empty()
+        await wire.closed.wait()
+        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert closed(served) == {Closing.AGE if seconds else Closing.CLIENT: 1}
+
+
+async def test_a_call_that_outlives_the_grace_of_an_old_connection_is_unavailable() -> None:
+    store = HeldStore()
+    limits = ConnectionLimits(age_seconds=10, age_grace_seconds=5, keepalive_seconds=1000)
+    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+        _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
+        await store.entered.wait()
+        served.later(12)
+        await wire.pong()
+        assert not adding.ended.is_set()
+        served.later(17)
+        answer = await wire.ended(adding)
+        assert answer.status is Status.UNAVAILABLE
+        assert "a write may or may not have taken effect" in answer.sentence
+        await wire.closed.wait()
+        assert closed(served) == {Closing.AGE: 1}
+        store.released.set()
+
+
+async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_moves() -> None:
+    limits = ConnectionLimits(age_seconds=10)
+    async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
+        _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
+        await watch.begun()
+        served.later(12)
+        assert (await wire.ended(watch)).status is Status.UNAVAILABLE
+        await wire.closed.wait()
+        assert closed(served) == {Closing.AGE: 1}
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbour: Wire) -> None:
+    async with Wire.connect(served.port, window=3) as reader:
+        stream_id, answer = reader.begin(call_headers(PATH), USER)
+        await answer.begun()
+        served.later(LIMITS.stalled_seconds - 1)
+        await reader.pong()
+        assert not answer.ended.is_set()
+        served.later(LIMITS.stalled_seconds)
+        await reader.ended(answer)
+        assert answer.reset is ErrorCodes.ENHANCE_YOUR_CALM
+        await served.wait_quiet()
+        assert stream_id == 1
+        assert not closed(served)
+
+
+async def test_lists_that_wait_behind_those_that_nobody_takes_are_given_up_with_them(
+    neighbour: Wire,
+) -> None:
+    limits = ConnectionLimits(lists_max=2)
+    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+        await reader.call("AddCredits", ADD_REQUEST)
+        lists = [reader.begin(call_headers(LIST), USER)[1] for _ in range(5)]
+        for begun in lists[:2]:
+            await begun.begun()
+        served.later(LIMITS.stalled_seconds)
+        for each in lists:
+            await reader.ended(each)
+        assert {each.reset for each in lists} == {ErrorCodes.ENHANCE_YOUR_CALM}
+        assert [bool(each.data) for each in lists] == [True, True, False, False, False]
+        await served.wait_quiet()
+
+
+async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
+    limits = ConnectionLimits(lists_max=1)
+    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+        await reader.call("AddCredits", ADD_REQUEST)
+        stream_id, first = reader.begin(call_headers(LIST), USER)
+        await first.begun()
+        second = reader.begin(call_headers(LIST), USER)[1]
+        await reader.pong()
+        (member,) = members(served)
+        waiting = server_stream(member.processor.streams[stream_id + 2])
+        waiting.waiting_since = member.connection.moved = -limits.stalled_seconds
+        reader.h2.increment_flow_control_window(1, stream_id)
+        reader.flush()
+        await reader.pong()
+        member.check(0.0)
+        assert not second.ended.is_set()
+        reader.h2.increment_flow_control_window(65_535, stream_id)
+        reader.h2.increment_flow_control_window(65_535, stream_id + 2)
+        reader.flush()
+        for each in (first, second):
+            await reader.ended(each)
+            assert each.trailers["grpc-status"] == "0"
+
+
+@on_both_loops
+async def test_the_kernel_holds_no_more_for_a_client_than_is_said(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Wire.connect(served.port) as wire:
+            await is_served(wire)
+            (member,) = members(served)
+            opened = member._transport.get_extra_info("socket")
+            held = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            assert held == LIMITS.write_buffer_bytes
+
+    await on_loop(scenario)
+
+
+def test_a_socket_that_has_gone_is_asked_nothing_in_vain() -> None:
+    gone = socket.socket()
+    gone.close()
+    _limit_unsent(asyncio.Transport({"socket": gone}), 1024)
+
+
+@pytest.mark.parametrize(
+    ("last_words", "reason"),
+    [
+        pytest.param(b"", Closing.STALLED, id="and says nothing"),
+        pytest.param(frame(GOAWAY, bytes(8)), Closing.STALLED, id="and says goodbye"),
+        pytest.param(None, Closing.CLIENT, id="and closes its side"),
+    ],
+)
+@on_both_loops
+async def test_a_reader_that_never_reads_is_closed_in_time(
+    on_loop: OnLoop, last_words: bytes | None, reason: Closing
+) -> None:
+    async def scenario() -> None:
+        async with serving(EndlessStore()) as served, Wire.connect(served.port) as neighbour:
+            for _ in range(50):
+                await neighbour.call("AddCredits", ADD_REQUEST)
+            # With a limit of one byte, the stream stops reading from its socket.
+            _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+            deaf.write(request_for_everything())
+            await until(lambda: any(each._blocked_since for each in members(served)))
+            if last_words is None:
+                deaf.write_eof()
+                await until(lambda: any(each._transport.is_closing() for each in members(served)))
+            else:
+                deaf.write(last_words)
+            await is_served(neighbour)
+            if last_words:
+                await until(lambda: any(each._drain for each in members(served)))
+            served.later(LIMITS.stalled_seconds)
+            await until(lambda: open_connections(served) == 1)
+            assert closed(served) == {reason: 1}
+            await is_served(neighbour)
+            deaf.transport.abort()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_tls_handshake_has_its_time_and_no_more(on_loop: OnLoop, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        limits = ConnectionLimits(handshake_seconds=0.05)
+        async with serving(connections=limits, tls=certified(tmp_path)) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            with contextlib.suppress(ConnectionError):
+                assert not await reader.read()
+            writer.close()
+
+    await on_loop(scenario)
+
+
+@on_both_loops
+async def test_a_flood_over_tls_is_told_to_calm_down(on_loop: OnLoop, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tls=certified(tmp_path)) as served:
+            client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+            client.set_alpn_protocols(["h2"])
+            async with Raw.connect(served.port, tls=client) as raw:
+                await raw.in_order()
+                raw.write(frame(PING, bytes(8)) * 20_000)
+                payload = await raw.next(GOAWAY)
+                assert ErrorCodes(int.from_bytes(payload[4:8])) is ErrorCodes.ENHANCE_YOUR_CALM
+                served.later(LIMITS.closing_seconds)
+                await until(lambda: open_connections(served) == 0)
+
+    await on_loop(scenario)
+
+
+async def test_connections_over_the_cap_are_closed_at_once() -> None:
+    for limits, reason in (
+        (ConnectionLimits(connections_max=2), Closing.TOO_MANY),
+        (ConnectionLimits(connections_per_peer_max=2), Closing.TOO_MANY_OF_PEER),
+    ):
+        async with serving(connections=limits) as served, Wire.connect(served.port) as first:
+            async with Wire.connect(served.port) as second:
+                await is_served(first)
+                await is_served(second)
+                async with Raw.connect(served.port) as third:
+                    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                        await third.next(PING)
+                assert closed(served) == {reason: 1}
+                assert open_connections(served) == 2
+                await is_served(second)
+            await until(lambda: open_connections(served) == 1)
+            async with Wire.connect(served.port) as fourth:
+                await is_served(fourth)
+
+
+async def test_many_connections_that_say_nothing_hold_up_nobody() -> None:
+    async with serving() as served, Wire.connect(served.port) as neighbour:
+        opened = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(300)]
+        await until(lambda: open_connections(served) == 301)
+        await is_served(neighbour)
+        served.later(LIMITS.handshake_seconds)
+        assert closed(served) == {Closing.HANDSHAKE: 300}
+        await is_served(neighbour)
+        for _, writer in opened:
+            writer.close()
+        await until(lambda: open_connections(served) == 1)
+
+
+async def test_requests_that_are_never_finished_hold_little(
+    served: Serving, neighbour: Wire
+) -> None:
+    limits = ConnectionLimits(request_bytes_max=5000)
+    async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
+        # Both messages are as long as they may be, and miss their last byte.
+        part = framed(bytes(4095), length=4096)
+        kept_id, kept = wire.begin(call_headers(PATH), part, end=False)
+        ended = await wire.request(call_headers(PATH), part, end=False)
+        assert ended.reset is ErrorCodes.ENHANCE_YOUR_CALM
+        wire.send(kept_id, b"\xff", end=True)
+        await wire.ended(kept)
+        assert kept.status is not None
+        await is_served(wire)
+
+
+async def test_time_passes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_SWEEP_SECONDS", 0.01)
+    limits = ConnectionLimits(handshake_seconds=0.01)
+    async with serving(connections=limits) as served, Raw.connect(served.port, b"") as raw:
+        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+
+
+@on_both_loops
+async def test_a_client_that_does_not_hang_up_is_hung_up_on(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        async with serving() as served, Raw.connect(served.port) as raw:
+            raw.write(frame(PING, b"short"))
+            await raw.goaway()
+            raw.write(bytes(100_000))
+            assert open_connections(served) == 1
+            served.later(LIMITS.closing_seconds)
+            await until(lambda: open_connections(served) == 0)
+            assert closed(served) == {Closing.PROTOCOL: 1}
+
+    await on_loop(scenario)
+
+
+async def test_a_stop_does_not_wait_for_a_client_that_was_told_to_go(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(frame(HEADERS, b"", flags=END_HEADERS, stream=2))
+        await raw.goaway()
+        await served.server.stop(grace_seconds=0)
+        await until(lambda: open_connections(served) == 0)

@@ -1,0 +1,566 @@
+"""Every fault that RFC 9113 names: which ends its call alone, and which the connection.
+
+A proxy sends the calls of many clients on one connection. In each case a neighbour's call is open
+on the same connection; after a fault of a stream it gets its answer.
+"""
+
+import struct
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import pytest
+from credit_models import UserId
+from credit_models.codec import encode
+from credit_server.http2.connections import Closing
+from credit_server.http2.limits import ConnectionLimits
+from grpclib.const import Status
+from h2.errors import ErrorCodes
+from hpack import Decoder
+
+from tests.server.raw import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Raw,
+    block,
+    frame,
+)
+from tests.server.serving import Serving, serving
+from tests.server.wire import SERVICE, Headers, Wire, call_headers, framed
+
+PATH = SERVICE + "GetUserCredits"
+CALL = call_headers(PATH)
+SOUND = framed(encode(UserId(user_id=7)))
+NEIGHBOUR, FAULTY = 1, 3
+PUSH_PROMISE, PADDED, PRIORITY_FLAG = 5, 8, 0x20
+CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+HEADER_BYTES_MAX = 16_384
+
+Lines = list[MutableMapping[str, Any]]  # Any: structlog's own type
+
+
+def begin(headers: Headers = CALL, *, end: bool = False, stream: int = FAULTY) -> bytes:
+    return frame(
+        HEADERS, block(headers), flags=END_HEADERS | (END_STREAM if end else 0), stream=stream
+    )
+
+
+def without(*names: str) -> Headers:
+    return [header for header in CALL if header[0] not in names]
+
+
+def with_value(name: str, value: str | bytes) -> Headers:
+    return [(key, value if key == name else old) for key, old in CALL]
+
+
+def data(payload: bytes = SOUND, *, flags: int = 0, stream: int = FAULTY) -> bytes:
+    return frame(DATA, payload, flags=flags, stream=stream)
+
+
+def reset(stream: int = FAULTY) -> bytes:
+    return frame(RST_STREAM, CANCEL, stream=stream)
+
+
+def window(increment: int, stream: int = FAULTY) -> bytes:
+    return frame(WINDOW_UPDATE, struct.pack(">I", increment), stream=stream)
+
+
+def priority(depends_on: int, stream: int = FAULTY) -> bytes:
+    return frame(PRIORITY, struct.pack(">IB", depends_on, 15), stream=stream)
+
+
+def trailers(*headers: tuple[str, str], end: bool = True) -> bytes:
+    return begin(headers, end=end)
+
+
+MALFORMED: dict[str, Headers] = {
+    # 8.2: field names
+    "8.2.1 a name in upper case": [*CALL, ("X-Upper", "1")],
+    "8.2.1 a space in a name": [*CALL, ("x y", "1")],
+    "8.2.1 a control character in a name": [*CALL, (b"x\x01", "1")],
+    "8.2.1 DEL in a name": [*CALL, (b"x\x7f", "1")],
+    "8.2.1 a name beyond ASCII": [*CALL, (b"x\xe9", "1")],
+    "8.2.1 a colon in a name": [*CALL, ("x:y", "1")],
+    "8.2.1 an empty name": [*CALL, ("", "1")],
+    # 8.2.1: field values
+    "8.2.1 NUL in a value": [*CALL, ("x-odd", b"a\x00b")],
+    "8.2.1 LF in a value": [*CALL, ("x-odd", b"a\nb")],
+    "8.2.1 CR in a value": [*CALL, ("x-odd", b"a\rb")],
+    "8.2.1 a line end around a value": [*CALL, ("x-odd", b"a\r\n")],
+    # 8.2.2: connection-specific fields
+    **{
+        f"8.2.2 {name}": [*CALL, (name, "1")]
+        for name in ("connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade")
+    },
+    "8.2.2 another te": with_value("te", "gzip"),
+    "8.2.2 te with more": with_value("te", "trailers, deflate"),
+    # 8.3: pseudo-header fields
+    "8.3 an unknown one": [(":odd", "1"), *CALL],
+    "8.3 one of answers": [(":status", "200"), *CALL],
+    "8.3 one of informational answers": [(":status", "100"), *CALL],
+    "8.3 :protocol without CONNECT": [(":protocol", "websocket"), *CALL],
+    "8.3 one after regular fields": [*CALL[1:], CALL[0]],
+    "8.3 one with white space": with_value(":path", f" {PATH}"),
+    **{
+        f"8.3 {name} twice": [*CALL[:4], (name, "/again"), *CALL[4:]]
+        for name in (":method", ":scheme", ":path", ":authority")
+    },
+    **{f"8.3.1 no {name}": without(name) for name in (":method", ":scheme", ":path")},
+    "8.3.1 an empty :path": with_value(":path", ""),
+    "8.3.1 another host": [*CALL, ("host", "elsewhere")],
+    "8.3.1 two hosts": [*CALL, ("host", "127.0.0.1"), ("host", "127.0.0.1")],
+    "8.3.1 neither :authority nor host": without(":authority"),
+    "8.5 CONNECT with a path": with_value(":method", "CONNECT"),
+    "nothing at all": [],
+    # 8.1.1: content-length
+    "8.1.1 a length that is no number": [*CALL, ("content-length", "x")],
+    "8.1.1 a negative length": [*CALL, ("content-length", "-1")],
+    "8.1.1 a length of 5,000 digits": [*CALL, ("content-length", "9" * 5000)],
+    "8.1.1 two lengths": [*CALL, ("content-length", "1"), ("content-length", "2")],
+}
+
+PROTOCOL, CLOSED = ErrorCodes.PROTOCOL_ERROR, ErrorCodes.STREAM_CLOSED
+FRAME_SIZE, FLOW = ErrorCodes.FRAME_SIZE_ERROR, ErrorCodes.FLOW_CONTROL_ERROR
+
+OF_STREAM: dict[str, tuple[bytes, ErrorCodes]] = {
+    **{name: (begin(headers), PROTOCOL) for name, headers in MALFORMED.items()},
+    **{
+        f"{name}, at its end": (begin(headers, end=True), PROTOCOL)
+        for name, headers in MALFORMED.items()
+    },
+    # 5.1: states
+    "5.1 DATA on a half-closed stream": (begin(end=True) + data(), CLOSED),
+    "5.1 HEADERS on a half-closed stream": (begin(end=True) + begin(), CLOSED),
+    "5.1 HEADERS after the client's reset": (begin() + reset() + begin(), CLOSED),
+    "5.1 DATA after the client's reset": (begin() + reset() + data(), CLOSED),
+    "5.1 DATA on a stream that was skipped": (begin(stream=5) + data(), CLOSED),
+    # 5.3.1 of RFC 7540; RFC 9113 has no priorities any more
+    "5.3 HEADERS that depend on themselves": (
+        frame(
+            HEADERS,
+            struct.pack(">IB", FAULTY, 15) + block(CALL),
+            flags=END_HEADERS | PRIORITY_FLAG,
+            stream=FAULTY,
+        ),
+        PROTOCOL,
+    ),
+    "5.3 a PRIORITY that depends on itself": (begin() + priority(FAULTY), PROTOCOL),
+    "6.3 a PRIORITY of four bytes": (
+        begin() + frame(PRIORITY, bytes(4), stream=FAULTY),
+        FRAME_SIZE,
+    ),
+    "6.3 a PRIORITY of six bytes": (begin() + frame(PRIORITY, bytes(6), stream=FAULTY), FRAME_SIZE),
+    "6.3 a PRIORITY of nothing": (begin() + frame(PRIORITY, b"", stream=FAULTY), FRAME_SIZE),
+    # 6.9: flow control
+    "6.9 a WINDOW_UPDATE of 0": (begin() + window(0), PROTOCOL),
+    "6.9 a WINDOW_UPDATE of 0 and the reserved bit": (begin() + window(1 << 31), PROTOCOL),
+    "6.9 a WINDOW_UPDATE of 0 after the end": (begin(end=True) + window(0), PROTOCOL),
+    "6.9.1 a window that overflows": (begin() + window(2**31 - 1), FLOW),
+    "6.9.1 more DATA than the window": (begin() + data(bytes(16_384)) * 5, FLOW),
+    # 8.1: trailers
+    "8.1 trailers without END_STREAM": (begin() + trailers(("x-a", "b"), end=False), PROTOCOL),
+    "8.1 trailers with a pseudo-header": (begin() + trailers((":path", "/")), PROTOCOL),
+    "8.1 trailers with a status": (begin() + trailers((":status", "200")), PROTOCOL),
+    "8.1 trailers like an informational answer": (
+        begin() + trailers((":status", "100"), end=False),
+        PROTOCOL,
+    ),
+    "8.2.1 trailers in upper case": (begin() + trailers(("X-Upper", "1")), PROTOCOL),
+    "8.2.1 trailers with a line break": (begin() + trailers(("x-odd", "a\nb")), PROTOCOL),
+    "8.2.2 trailers with connection": (begin() + trailers(("connection", "close")), PROTOCOL),
+    "trailers of many kilobytes": (
+        begin() + trailers(("x-long", "x" * 16_300), ("x-more", "x" * 60)),
+        ErrorCodes.ENHANCE_YOUR_CALM,
+    ),
+    # 8.1.1: content-length
+    "8.1.1 more than the length": (begin([*CALL, ("content-length", "3")]) + data(), PROTOCOL),
+    "8.1.1 less than the length": (
+        begin([*CALL, ("content-length", "30")]) + data(flags=END_STREAM),
+        PROTOCOL,
+    ),
+    "8.1.1 nothing, with a length": (
+        begin([*CALL, ("content-length", "3")], end=True),
+        PROTOCOL,
+    ),
+    "8.1.1 less than the length, with trailers": (
+        begin([*CALL, ("content-length", "30")]) + data() + trailers(("x-a", "b")),
+        PROTOCOL,
+    ),
+}
+
+HARMLESS: dict[str, bytes] = {
+    "5.1 PRIORITY on an idle stream": priority(1, stream=99),
+    "5.3 a PRIORITY of an idle stream that depends on itself": priority(99, stream=99),
+    "6.3 a short PRIORITY of an idle stream": frame(PRIORITY, b"x", stream=99),
+    "5.1 PRIORITY on a closed stream": begin() + reset() + priority(1),
+    "5.1 RST_STREAM on a closed stream": begin() + reset() + reset(),
+    "5.1 WINDOW_UPDATE on a closed stream": begin() + reset() + window(1),
+    "5.1 WINDOW_UPDATE of 0 on a closed stream": begin() + reset() + window(0),
+    "5.5 an unknown frame on a stream": begin() + frame(0xFA, b"?", stream=FAULTY) + reset(),
+    "6.1 DATA with padding": begin()
+    + data(b"\x02" + b"\0\0\0\0\0" + b"\0\0", flags=PADDED)
+    + reset(),
+    "6.9 a WINDOW_UPDATE with the reserved bit": begin() + window(1 << 31 | 1) + reset(),
+    "6.9 and on the connection": window(1 << 31 | 1, stream=0),
+    "5.4.2 DATA that was under way when the stream was reset": (
+        begin([*CALL, ("X-Upper", "1")]) + data() * 3
+    ),
+    "5.4.2 trailers that were under way when the stream was reset": (
+        begin([*CALL, ("X-Upper", "1")]) + data() + trailers(("x-a", "b"))
+    ),
+}
+
+OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
+    # 4: frames and header blocks
+    "4.2 a frame that is too long": (data(bytes(16_385)), FRAME_SIZE),
+    "4.3 a block that is not HPACK": (
+        frame(HEADERS, b"\xff" * 9, flags=END_HEADERS, stream=FAULTY),
+        ErrorCodes.COMPRESSION_ERROR,
+    ),
+    "4.3 trailers that are not HPACK": (
+        begin() + frame(HEADERS, b"\x40\x7f", flags=END_HEADERS | END_STREAM, stream=FAULTY),
+        ErrorCodes.COMPRESSION_ERROR,
+    ),
+    "4.3 a block of no HPACK for a call that was reset": (
+        begin([*CALL, ("X-Upper", "1")])
+        + frame(HEADERS, b"\xff" * 9, flags=END_HEADERS | END_STREAM, stream=FAULTY),
+        ErrorCodes.COMPRESSION_ERROR,
+    ),
+    # 5.1: states
+    "5.1 DATA on an idle stream": (data(stream=99), PROTOCOL),
+    "5.1 RST_STREAM on an idle stream": (reset(stream=99), PROTOCOL),
+    "5.1 RST_STREAM on a stream of the server": (reset(stream=2), PROTOCOL),
+    "5.1 WINDOW_UPDATE on an idle stream": (window(1, stream=99), PROTOCOL),
+    "5.1 WINDOW_UPDATE of 0 on an idle stream": (window(0, stream=99), PROTOCOL),
+    "5.1.1 HEADERS on a stream of the server": (begin(stream=2), PROTOCOL),
+    "5.1.1 HEADERS on a stream that was skipped": (begin(stream=5) + begin(stream=3), PROTOCOL),
+    # 6: frames
+    "6.1 DATA on stream 0": (data(stream=0), PROTOCOL),
+    "6.1 padding longer than DATA": (begin() + data(b"\xff", flags=PADDED), PROTOCOL),
+    "6.2 HEADERS on stream 0": (begin(stream=0), PROTOCOL),
+    "6.2 padding longer than HEADERS": (
+        frame(HEADERS, b"\xff\x82", flags=END_HEADERS | PADDED, stream=FAULTY),
+        PROTOCOL,
+    ),
+    "6.2 another frame in a header block": (
+        frame(HEADERS, block(CALL), stream=FAULTY) + frame(PING, bytes(8)),
+        PROTOCOL,
+    ),
+    "6.2 a WINDOW_UPDATE of 0 in a header block": (
+        begin() + frame(HEADERS, block(CALL), stream=5) + window(0),
+        PROTOCOL,
+    ),
+    "6.2 HEADERS too short for their priority": (
+        frame(HEADERS, b"\0", flags=END_HEADERS | PRIORITY_FLAG, stream=FAULTY),
+        FRAME_SIZE,
+    ),
+    "6.3 PRIORITY on stream 0": (priority(1, stream=0), PROTOCOL),
+    "6.4 RST_STREAM on stream 0": (reset(stream=0), PROTOCOL),
+    "6.4 RST_STREAM of three bytes": (
+        begin() + frame(RST_STREAM, bytes(3), stream=FAULTY),
+        FRAME_SIZE,
+    ),
+    "6.5 SETTINGS on a stream": (frame(SETTINGS, stream=FAULTY), PROTOCOL),
+    "6.5 SETTINGS of five bytes": (frame(SETTINGS, bytes(5)), FRAME_SIZE),
+    "6.5.2 SETTINGS with too large a window": (
+        frame(SETTINGS, b"\x00\x04\xff\xff\xff\xff"),
+        FLOW,
+    ),
+    "6.6 PUSH_PROMISE": (
+        frame(PUSH_PROMISE, b"\0\0\0\x02\x82", flags=END_HEADERS, stream=NEIGHBOUR),
+        PROTOCOL,
+    ),
+    "6.7 PING on a stream": (frame(PING, bytes(8), stream=NEIGHBOUR), PROTOCOL),
+    "6.7 PING of seven bytes": (frame(PING, bytes(7)), FRAME_SIZE),
+    "6.8 GOAWAY on a stream": (frame(GOAWAY, bytes(8), stream=NEIGHBOUR), PROTOCOL),
+    "6.9 WINDOW_UPDATE of three bytes": (
+        frame(WINDOW_UPDATE, bytes(3), stream=NEIGHBOUR),
+        FRAME_SIZE,
+    ),
+    "6.9 WINDOW_UPDATE of 0 on the connection": (window(0, stream=0), PROTOCOL),
+    "6.9.1 the connection's window overflows": (window(2**31 - 1, stream=0), FLOW),
+    "6.9.2 SETTINGS overflow a stream's window": (
+        begin() + window(2**31 - 1 - 65_535) + frame(SETTINGS, struct.pack(">HI", 4, 65_536)),
+        FLOW,
+    ),
+    "6.10 CONTINUATION of nothing": (
+        frame(CONTINUATION, flags=END_HEADERS, stream=NEIGHBOUR),
+        PROTOCOL,
+    ),
+    "6.10 CONTINUATION after a reset": (
+        begin([*CALL, ("X-Upper", "1")]) + frame(CONTINUATION, flags=END_HEADERS, stream=FAULTY),
+        PROTOCOL,
+    ),
+    "6.10 CONTINUATION of another stream": (
+        frame(HEADERS, block(CALL), stream=FAULTY) + frame(CONTINUATION, b"", stream=5),
+        PROTOCOL,
+    ),
+}
+
+
+def cases(table: dict[str, Any]) -> Sequence[Any]:
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), id=name)
+        for name, row in table.items()
+    ]
+
+
+async def neighbours_answer(raw: Raw) -> dict[bytes, bytes]:
+    """Ends the neighbour's request; returns the trailers of its answer."""
+    raw.write(data(flags=END_STREAM, stream=NEIGHBOUR))
+    while True:
+        payload = await raw.next(HEADERS, flags=END_STREAM)
+        if raw.received[-1][2] == NEIGHBOUR:
+            return {
+                bytes(name): bytes(value) for name, value in Decoder().decode(payload, raw=True)
+            }
+
+
+async def answer(raw: Raw, stream: int = FAULTY) -> dict[bytes, bytes]:
+    """The headers and trailers of an answer."""
+    while True:
+        payload = await raw.next(HEADERS)
+        if raw.received[-1][2] == stream and raw.received[-1][1] & END_STREAM:
+            return {
+                bytes(name): bytes(value) for name, value in Decoder().decode(payload, raw=True)
+            }
+
+
+@pytest.mark.parametrize(("octets", "code"), cases(OF_STREAM))
+async def test_a_fault_of_one_stream_resets_it_alone(
+    served: Serving, neighbour: Wire, logged: Lines, octets: bytes, code: ErrorCodes
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(stream=NEIGHBOUR) + octets)
+        await raw.in_order()
+        assert raw.resets() == {FAULTY: code}
+        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+        assert GOAWAY not in [received[0] for received in raw.received]
+    assert not served.server.connections.closed[Closing.PROTOCOL]
+    assert not [line for line in logged if "exc_info" in line]
+
+
+@pytest.mark.parametrize("octets", cases(HARMLESS))
+async def test_what_may_come_late_or_is_reserved_is_ignored(
+    served: Serving, neighbour: Wire, octets: bytes
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(stream=NEIGHBOUR) + octets)
+        await raw.in_order()
+        assert list(raw.resets().values()) in ([], [PROTOCOL])  # never a second one
+        assert len([received for received in raw.received if received[0] == RST_STREAM]) <= 1
+        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+
+
+@pytest.mark.parametrize(("octets", "code"), cases(OF_CONNECTION))
+async def test_a_fault_of_the_connection_ends_it_with_its_code(
+    served: Serving, neighbour: Wire, octets: bytes, code: ErrorCodes
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(stream=NEIGHBOUR) + octets)
+        assert await raw.goaway() is code
+    assert served.server.connections.closed[Closing.PROTOCOL] == 1
+    await served.wait_quiet()
+    assert served.running_calls() == 0
+
+
+async def test_headers_on_a_stream_that_has_ended_use_its_number_again(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(end=False) + data(flags=END_STREAM))
+        await answer(raw)
+        raw.write(begin())
+        assert await raw.goaway() is CLOSED
+
+
+async def test_trailers_that_pass_their_streams_reset_meet_no_limit_on_streams() -> None:
+    """The stream is gone, and others take all places: it must not look like a new one."""
+    async with (
+        serving(connections=ConnectionLimits(streams_max=1)) as served,
+        Raw.connect(served.port) as raw,
+    ):
+        raw.write(begin([*CALL, ("X-Upper", "1")], stream=1) + begin(stream=3))
+        raw.write(begin([("x-a", "b")], end=True, stream=1))
+        raw.write(data(flags=END_STREAM, stream=3))
+        assert (await answer(raw))[b"grpc-status"] == b"0"
+        assert raw.resets() == {1: PROTOCOL}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["8.2.1 a name in upper case", "6.9 a WINDOW_UPDATE of 0", "6.3 a PRIORITY of four bytes"],
+)
+async def test_faults_of_streams_cost_what_resets_cost(fault: str) -> None:
+    limits = ConnectionLimits(resets_burst=9, resets_per_second=1)
+    octets, code = OF_STREAM[fault]
+    async with serving(connections=limits) as served, Raw.connect(served.port) as raw:
+        for stream in range(3, 3 + 2 * 30, 2):
+            raw.write(_moved(octets, stream))
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert set(raw.resets().values()) == {code}
+    assert served.server.connections.closed[Closing.FLOOD] == 1
+
+
+def _moved(octets: bytes, stream: int) -> bytes:
+    """The same frames on another stream."""
+    moved = bytearray(octets)
+    at = 0
+    while at < len(moved):
+        moved[at + 5 : at + 9] = stream.to_bytes(4)
+        at += 9 + int.from_bytes(moved[at : at + 3])
+    return bytes(moved)
+
+
+async def test_late_headers_of_a_reset_stream_are_no_free_flood(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin([*CALL, ("X-Upper", "1")]) + trailers(("x-a", "b")) * 20_000)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+# White space around values: PROTOCOL-HTTP2.md, ASCII-Value.
+
+
+@pytest.mark.parametrize("value", [b" %s", b"%s ", b"\t%s", b"%s\t", b" \t %s \t "], ids=repr)
+async def test_white_space_around_a_value_is_no_part_of_it(
+    served: Serving, wire: Wire, neighbour: Wire, value: bytes
+) -> None:
+    padded: Headers = [
+        *((name, text) for name, text in CALL[:4]),
+        *((name, value % str(text).encode()) for name, text in CALL[4:]),
+        ("x-request-id", value % b"order-7"),
+        ("grpc-timeout", value % b"9S"),
+        ("content-length", value % str(len(SOUND)).encode()),
+        ("x-blank", value % b""),
+    ]
+    found = await wire.request(padded, SOUND)
+    assert found.status is Status.OK
+    assert found.headers["x-request-id"] == "order-7"
+
+
+# Header lists that are too long.
+
+
+def long_list(size: int) -> Headers:
+    """The headers of a call with that much more, as RFC 9113, section 6.5.2, counts."""
+    name = "x-long-{:02}"
+    values = [1000] * (size // 1041) + [max(0, size % 1041 - 41)]
+    return [*CALL, *((name.format(at), "x" * length) for at, length in enumerate(values))]
+
+
+def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes:
+    """A header block in frames of 16 KiB."""
+    octets = block(headers)
+    parts = [octets[at : at + 16_384] for at in range(0, len(octets), 16_384)]
+    kinds = [HEADERS] + [CONTINUATION] * (len(parts) - 1)
+    return b"".join(
+        frame(
+            kind,
+            part,
+            flags=(END_HEADERS if at == len(parts) - 1 else 0)
+            | (END_STREAM if end and not at else 0),
+            stream=stream,
+        )
+        for at, (kind, part) in enumerate(zip(kinds, parts, strict=True))
+    )
+
+
+@pytest.mark.parametrize("kilobytes", [17, 20, 40, 63])
+@pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
+async def test_long_headers_reject_their_call_alone(
+    served: Serving, neighbour: Wire, logged: Lines, kilobytes: int, end: bool
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(stream=NEIGHBOUR) + split(long_list(kilobytes * 1024)))
+        raw.write(data(flags=END_STREAM) if end else b"")
+        headers = await answer(raw)
+        assert headers[b":status"] == b"200"
+        assert headers[b"grpc-status"] == str(Status.RESOURCE_EXHAUSTED.value).encode()
+        assert (
+            b"bytes of headers, and 16384 are allowed; no change was made"
+            in (headers[b"grpc-message"])
+        )
+        await raw.in_order()
+        assert raw.resets() in ({}, {FAULTY: ErrorCodes.NO_ERROR})
+        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+    lines = [line for line in logged if line["event"] == "call" and line["method"] == PATH]
+    assert Status.RESOURCE_EXHAUSTED.name in [line["status"] for line in lines]
+
+
+async def test_the_limit_on_headers_is_exact(served: Serving, wire: Wire) -> None:
+    base = sum(len(str(name)) + len(str(value)) + 32 for name, value in CALL)
+    for more, status in ((0, Status.OK), (1, Status.RESOURCE_EXHAUSTED)):
+        length = HEADER_BYTES_MAX - base - 32 - len("x-long") + more
+        found = await wire.request([*CALL, ("x-long", "x" * length)], SOUND)
+        assert found.status is status, found.sentence
+
+
+async def test_what_a_long_block_has_put_into_the_table_stays_in_it(served: Serving) -> None:
+    """Later blocks refer to it: it must be decoded to its end to be rejected alone."""
+    remembered = b"\x40\x07x-odd-1\x05first"
+    tail = b"\x40\x0cx-request-id\x05known"
+    long = block(CALL) + remembered + (b"\x00\x01y\x7f\x81\x7c" + b"z" * 16_000) + tail
+    async with Raw.connect(served.port) as raw:
+        raw.write(
+            frame(HEADERS, long[:16_000], stream=1)
+            + frame(CONTINUATION, long[16_000:], flags=END_HEADERS, stream=1)
+        )
+        headers = await answer(raw, 1)
+        assert headers[b"grpc-status"] == str(Status.RESOURCE_EXHAUSTED.value).encode()
+        assert headers[b"x-request-id"] == b"known"
+        # 62 is the newest entry of the table: x-request-id.
+        raw.write(frame(HEADERS, block(CALL) + b"\xbe", flags=END_HEADERS, stream=3))
+        raw.write(data(flags=END_STREAM))
+        found: dict[bytes, bytes] = {}
+        while b"grpc-status" not in found:
+            payload = await raw.next(HEADERS)
+            found |= {bytes(n): bytes(v) for n, v in Decoder().decode(payload, raw=True)}
+        assert (found[b"grpc-status"], found[b"x-request-id"]) == (b"0", b"known")
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(split(long_list(80 * 1024)), id="as written"),
+        # RFC 7541: one header of 4,000 bytes, remembered, and then named a hundred times.
+        pytest.param(
+            frame(
+                HEADERS,
+                block(CALL) + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
+                flags=END_HEADERS,
+                stream=FAULTY,
+            ),
+            id="an HPACK bomb",
+        ),
+        pytest.param(
+            begin([*CALL, ("X-Upper", "1")])
+            + frame(
+                HEADERS,
+                b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
+                flags=END_HEADERS,
+                stream=FAULTY,
+            ),
+            id="a bomb in a call that was reset",
+        ),
+    ],
+)
+async def test_headers_that_cost_too_much_to_decode_end_the_connection(
+    served: Serving, neighbour: Wire, octets: bytes
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(octets)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_a_client_may_read_nothing_of_what_rejects_its_long_headers(served: Serving) -> None:
+    """The rejection waits for no window: it has no body."""
+    async with Raw.connect(served.port, PREFACE + frame(SETTINGS, struct.pack(">HI", 4, 0))) as raw:
+        raw.write(split(long_list(20 * 1024), end=True))
+        assert (await answer(raw))[b"grpc-status"] == b"8"

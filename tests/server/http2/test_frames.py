@@ -1,0 +1,404 @@
+"""Floods and faults in frames: the peer's connection pays, and a neighbour does not notice."""
+
+import re
+import struct
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from credit_models import UserCredits, UserId
+from credit_models.codec import encode
+from credit_server.http2.connections import Closing
+from credit_server.http2.frames import _SLICE_FRAMES, FloodError, ServerFrames
+from credit_server.http2.limits import ConnectionLimits
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, RequestReceived
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.settings import SettingCodes
+
+from tests.server.raw import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    SETTINGS_FRAME,
+    WINDOW_UPDATE,
+    Raw,
+    block,
+    frame,
+    last_stream_id,
+)
+from tests.server.serving import HeldStore, Serving, is_served, serving
+from tests.server.wire import SERVICE, Wire, call_headers, framed
+
+PATH = SERVICE + "GetUserCredits"
+CALL = block(call_headers(PATH))
+SOUND = framed(encode(UserId(user_id=7)))
+CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+ACKNOWLEDGED = frame(SETTINGS, flags=ACK)
+GROWTH_BYTES_MAX = 20 * 2**20
+
+
+def odd(count: int) -> range:
+    """The numbers of that many streams of a client."""
+    return range(1, 2 * count, 2)
+
+
+def begin(stream: int, *, headers: bytes = CALL, flags: int = END_HEADERS) -> bytes:
+    return frame(HEADERS, headers, flags=flags, stream=stream)
+
+
+def rapid_resets(count: int) -> bytes:
+    return b"".join(
+        begin(stream) + frame(RST_STREAM, CANCEL, stream=stream) for stream in odd(count)
+    )
+
+
+def window_overflows(count: int) -> bytes:
+    """MadeYouReset, CVE-2025-8671: the client breaks its calls, and the server must reset them."""
+    overflow = struct.pack(">I", 2**31 - 1)
+    return b"".join(
+        begin(stream) + frame(WINDOW_UPDATE, overflow, stream=stream) for stream in odd(count)
+    )
+
+
+def malformed(count: int) -> bytes:
+    upper = block(call_headers(PATH, ("X-Upper", "1")))
+    return b"".join(begin(stream, headers=upper) for stream in odd(count))
+
+
+def wrong_lengths(count: int) -> bytes:
+    """Requests that are longer than they say."""
+    headers = block(call_headers(PATH, ("content-length", "1")))
+    return b"".join(
+        begin(stream, headers=headers) + frame(DATA, bytes(2), stream=stream)
+        for stream in odd(count)
+    )
+
+
+def half_closed(count: int) -> bytes:
+    """Requests that go on after their end."""
+    return b"".join(
+        begin(stream, flags=END_HEADERS | END_STREAM) + frame(DATA, b"x", stream=stream)
+        for stream in odd(count)
+    )
+
+
+def memory_bytes() -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+FLOODS = [
+    pytest.param(rapid_resets(20_000), id="rapid reset"),
+    pytest.param(window_overflows(5_000), id="window overflows"),
+    pytest.param(malformed(5_000), id="malformed requests"),
+    pytest.param(wrong_lengths(5_000), id="wrong lengths"),
+    pytest.param(half_closed(5_000), id="data after the end"),
+    pytest.param(b"".join(map(begin, odd(5_000))), id="calls over the limit"),
+    pytest.param(frame(PING, bytes(8)) * 20_000, id="PING"),
+    pytest.param(frame(SETTINGS) * 20_000, id="SETTINGS"),
+    pytest.param(frame(SETTINGS, flags=1) * 20_000, id="acknowledged SETTINGS"),
+    pytest.param(frame(PRIORITY, bytes(4) + b"\x07", stream=3) * 20_000, id="PRIORITY"),
+    pytest.param(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 20_000, id="WINDOW_UPDATE"),
+    pytest.param(begin(1) + frame(DATA, stream=1) * 20_000, id="empty DATA"),
+    pytest.param(begin(1) + frame(DATA, b"x", stream=1) * 20_000, id="DATA of one byte"),
+    pytest.param(frame(0xFA, b"whatever") * 20_000, id="unknown frames"),
+    pytest.param(frame(RST_STREAM, CANCEL, stream=1) * 20_000, id="RST_STREAM of nothing"),
+]
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_is_told_to_calm_down_and_closed(
+    served: Serving, neighbour: Wire, flood: bytes
+) -> None:
+    before = memory_bytes()
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1) + frame(RST_STREAM, CANCEL, stream=1) if flood[3] == RST_STREAM else b"")
+        raw.write(flood)
+        await is_served(neighbour)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+    assert served.server.connections.closed[Closing.FLOOD] == 1
+    await served.wait_quiet()
+    assert served.running_calls() <= 1
+    assert memory_bytes() - before < GROWTH_BYTES_MAX
+
+
+async def test_what_a_client_with_manners_sends_is_no_flood(served: Serving, wire: Wire) -> None:
+    for _ in range(300):  # twice the burst, if answers would not pay for what they cause
+        wire.write(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 4 + frame(PING, b"measures"))
+        await is_served(wire)
+    for _ in range(900):
+        stream_id = wire.h2.get_next_available_stream_id()
+        wire.h2.send_headers(stream_id, call_headers(PATH))
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+    await is_served(wire)
+
+
+@pytest.fixture
+async def narrow() -> AsyncIterator[tuple[Serving, HeldStore]]:
+    """A server that takes two calls of a connection, and holds writes."""
+    store = HeldStore()
+    async with serving(store, connections=ConnectionLimits(streams_max=2)) as running:
+        yield running, store
+
+
+async def test_a_call_too_many_is_refused_and_the_others_go_on(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        raw.write(ACKNOWLEDGED)
+        raw.write(b"".join(map(begin, (1, 3, 5))) + frame(DATA, SOUND, stream=5, flags=END_STREAM))
+        await raw.in_order()
+        assert raw.resets() == {5: ErrorCodes.REFUSED_STREAM}
+        raw.write(frame(DATA, SOUND, stream=1, flags=END_STREAM))
+        assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
+        # The place of the one that has ended is free.
+        raw.write(begin(7) + frame(DATA, SOUND, stream=7, flags=END_STREAM))
+        assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
+        assert raw.received[-1][2] == 7
+
+
+async def test_calls_that_come_before_the_limit_is_known_are_served(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        calls = odd(8)
+        raw.write(b"".join(map(begin, calls)))  # as a proxy does on a new connection
+        for stream in calls:
+            raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
+            await raw.next(HEADERS, flags=END_STREAM)
+        assert not raw.resets()
+
+
+async def test_a_client_that_never_acknowledges_the_limit_is_held_to_it_all_the_same(
+    narrow: tuple[Serving, HeldStore],
+) -> None:
+    served, _ = narrow
+    async with Raw.connect(served.port) as raw:
+        raw.write(b"".join(map(begin, odd(10))))
+        await raw.in_order()
+        assert raw.resets() == dict.fromkeys((17, 19), ErrorCodes.REFUSED_STREAM)
+        for stream in odd(8):
+            raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
+            await raw.next(HEADERS, flags=END_STREAM)
+        raw.write(b"".join(map(begin, (21, 23, 25))))
+        await raw.in_order()
+        assert raw.resets().keys() == {17, 19, 25}
+
+
+async def test_the_limits_are_announced(served: Serving) -> None:
+    async with Raw.connect(served.port) as raw:
+        payload = await raw.next(SETTINGS)
+    announced = dict(struct.iter_unpack(">HI", payload))
+    assert announced[3] == 256  # MAX_CONCURRENT_STREAMS
+    assert announced[4] == 65_535  # INITIAL_WINDOW_SIZE
+    assert announced[6] == 16_384  # MAX_HEADER_LIST_SIZE
+
+
+async def test_a_header_block_that_goes_on_and_on_is_refused(
+    served: Serving, neighbour: Wire
+) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1, flags=0) + frame(CONTINUATION, bytes(8000), stream=1) * 10)
+        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_empty_continuations_are_refused(served: Serving, neighbour: Wire) -> None:
+    async with Raw.connect(served.port) as raw:
+        raw.write(begin(1, flags=0) + frame(CONTINUATION, stream=1) * 1000)
+        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+
+
+def frames(limits: ConnectionLimits | None = None) -> ServerFrames:
+    config = H2Configuration(client_side=False, header_encoding="latin-1")
+    made = ServerFrames(config, limits or ConnectionLimits(), 0.0)
+    made.initiate_connection()
+    made.receive_data(PREFACE + SETTINGS_FRAME)
+    return made
+
+
+def test_a_buffer_is_read_in_slices() -> None:
+    server, turns = frames(), [0]
+    events = server.receive_data(frame(PING, bytes(8)) * (2 * _SLICE_FRAMES + 1))
+    turns[0] = len(events)
+    while server.has_more:
+        turns.append(len(server.receive_data(b"")))
+    assert turns == [_SLICE_FRAMES, _SLICE_FRAMES, 1]
+
+
+def test_a_header_list_that_is_too_long_is_the_last_of_its_slice() -> None:
+    """It takes long to decode: other connections have their turn after it."""
+    long = CALL + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 4
+    server = frames()
+    assert len(server.receive_data(begin(1, headers=long) + begin(3) + begin(5))) == 1
+    assert server.has_more
+    assert len(server.receive_data(b"")) == 2
+
+
+def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
+    """The frames that are to be sent: type, flags, stream, payload."""
+    data = server.data_to_send()
+    while data:
+        length, type_, flags = int.from_bytes(data[:3]), data[3], data[4]
+        yield type_, flags, int.from_bytes(data[5:9]), data[9 : 9 + length]
+        data = data[9 + length :]
+
+
+def told(server: ServerFrames) -> list[int]:
+    """How many streams the SETTINGS that are to be sent allow for."""
+    return [
+        dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
+        for type_, flags, _, payload in sent(server)
+        if type_ == SETTINGS and not flags & ACK
+    ]
+
+
+def goaways(server: ServerFrames) -> list[int]:
+    """The last stream ids of the GOAWAY frames that are to be sent."""
+    return [last_stream_id(payload) for type_, _, _, payload in sent(server) if type_ == GOAWAY]
+
+
+def reset_streams(server: ServerFrames) -> set[int]:
+    """The streams that are to be reset."""
+    return {stream for type_, _, stream, _ in sent(server) if type_ == RST_STREAM}
+
+
+def test_a_client_is_told_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
+    server = frames()
+    assert told(server) == [256]
+    server.limit_streams(9)
+    assert told(server) == []
+    server.receive_data(ACKNOWLEDGED)
+    assert told(server) == [9]
+    for count in (8, 7, 6):
+        server.limit_streams(count)
+    assert told(server) == []
+    server.receive_data(ACKNOWLEDGED)
+    assert told(server) == [6]
+    server.receive_data(ACKNOWLEDGED)
+    server.limit_streams(6)
+    assert told(server) == []
+
+
+def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
+    server = frames()
+    server.limit_streams(1)
+    # Those were under way.
+    early = server.receive_data(begin(1) + begin(3))
+    assert [type(event) for event in early] == [RequestReceived] * 2
+    server.receive_data(ACKNOWLEDGED)  # the first SETTINGS, which say nothing of a limit of one
+    assert server.receive_data(begin(5))
+    server.receive_data(ACKNOWLEDGED)
+    server.clear_outbound_data_buffer()
+    assert server.receive_data(begin(7)) == []
+    assert server.data_to_send()[3] == RST_STREAM
+
+
+def test_a_client_that_was_sent_away_is_told_no_limit() -> None:
+    server = frames()
+    server.receive_data(ACKNOWLEDGED)
+    server.close_connection()
+    server.data_to_send()
+    server.limit_streams(5)
+    assert told(server) == []
+
+
+def test_the_last_stream_id_never_grows() -> None:
+    server = frames()
+    server.receive_data(begin(1))
+    server.clear_outbound_data_buffer()
+    server.announce_end()
+    server.end_with_latest_stream()
+    server.receive_data(begin(3))
+    with pytest.raises(ProtocolError):
+        server.receive_data(frame(PING, b"short"))
+    assert goaways(server) == [2**31 - 1, 1, 1]
+
+
+def test_a_refused_stream_may_go_on_until_its_client_knows() -> None:
+    server = frames()
+    server.receive_data(begin(1))
+    server.end_with_latest_stream()
+    server.clear_outbound_data_buffer()
+    server.receive_data(begin(3) + frame(DATA, bytes(2000), stream=3) + begin(3) + begin(5))
+    server.receive_data(frame(DATA, bytes(5), stream=1))
+    assert reset_streams(server) == {3, 5}
+
+
+def test_a_client_that_says_goodbye_may_finish_its_calls() -> None:
+    server = frames()
+    server.receive_data(begin(1) + frame(GOAWAY, bytes(8)))
+    (received,) = server.receive_data(frame(DATA, bytes(5), flags=END_STREAM, stream=1))[:1]
+    assert isinstance(received, DataReceived)
+    server.send_headers(1, [(":status", "200")], end_stream=True)
+    assert server.data_to_send()
+
+
+def test_acknowledging_what_the_server_asked_for_is_free() -> None:
+    server = frames(ConnectionLimits(control_frames_burst=2, control_frames_per_second=1))
+    server.receive_data(ACKNOWLEDGED)
+    for count in range(1, 100):
+        server.limit_streams(count)
+        server.receive_data(ACKNOWLEDGED)
+    server.receive_data(ACKNOWLEDGED)  # for nothing: the SETTINGS of `frames` were the first of two
+    with pytest.raises(FloodError):
+        server.receive_data(ACKNOWLEDGED)
+
+
+def test_a_header_block_may_come_in_slices() -> None:
+    server = frames()
+    server.receive_data(begin(1, headers=CALL[:9], flags=0))
+    assert server.in_header_block
+    server.receive_data(frame(CONTINUATION, CALL[9:], flags=END_HEADERS, stream=1))
+    assert not server.in_header_block
+
+
+def test_a_frame_that_is_too_long_is_refused_by_its_head() -> None:
+    with pytest.raises(FrameTooLargeError):
+        frames().receive_data(frame(DATA, bytes(16_385), stream=1)[:9])
+
+
+def test_settings_that_nobody_knows_are_not_remembered() -> None:
+    server = frames()
+    known = len(server.remote_settings)
+    for code in range(1000, 60_000, 2000):
+        server.receive_data(
+            frame(SETTINGS, b"".join(struct.pack(">HI", code + n, 1) for n in range(2000)))
+        )
+    assert len(server.remote_settings) == known
+
+
+def test_few_of_the_calls_that_have_ended_are_remembered() -> None:
+    server = frames(ConnectionLimits(resets_burst=100_000))
+    for at in range(0, 3000, 64):
+        server.receive_data(
+            b"".join(
+                begin(2 * n + 1) + frame(RST_STREAM, CANCEL, stream=2 * n + 1)
+                for n in range(at, at + 64)
+            )
+        )
+    assert len(server._closed_streams) <= 1024
+    assert len(server.streams) <= 1
+
+
+async def test_a_request_of_another_length_than_it_says_is_reset_alone(
+    served: Serving, neighbour: Wire, wire: Wire
+) -> None:
+    lying = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
+    assert lying.reset is ErrorCodes.PROTOCOL_ERROR
+    answer = await wire.call("GetUserCredits", UserId(user_id=7))
+    assert answer.message(UserCredits) == UserCredits(user_id=7)

@@ -1,0 +1,31 @@
+"""Identities without keys: a token is a name, and an authenticator that knows some of them."""
+
+from collections.abc import Mapping
+
+from credit_models.scopes import SCOPES
+from credit_server.access import Credentials, Identity, Unauthenticated
+
+EVERYTHING = Identity(name="somebody", scopes=SCOPES, apps=None, actor=None, may_impersonate=True)
+"""May do everything everywhere."""
+
+
+class FakeAuthenticator:
+    """Knows identities by tokens, remembers who came, and counts how often it was asked."""
+
+    def __init__(self, tokens: Mapping[str, Identity]) -> None:
+        self._tokens = tokens
+        self._came: dict[str, Identity] = {}
+        self.asked = 0
+
+    def authenticate(self, credentials: Credentials) -> Identity:
+        self.asked += 1
+        if credentials.authorization is None:
+            raise Unauthenticated("the call has no token")
+        identity = self._tokens.get(credentials.authorization.removeprefix("Bearer "))
+        if identity is None:
+            raise Unauthenticated("the token does not hold")
+        self._came[credentials.authorization] = identity
+        return identity
+
+    def recognize(self, credentials: Credentials) -> Identity | None:
+        return self._came.get(credentials.authorization or "")

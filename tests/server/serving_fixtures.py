@@ -1,0 +1,38 @@
+"""A fresh server for each test, and a neighbour whose calls must work whatever the test does."""
+
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.server.serving import Serving, is_served, serving
+from tests.server.wire import Wire
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
+    """Keeps what is logged of calls, instead of rendering it."""
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Serving]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def wire(served: Serving) -> AsyncIterator[Wire]:
+    async with Wire.connect(served.port) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def neighbour(served: Serving) -> AsyncIterator[Wire]:
+    """Another client's connection, opened before the test; it is served after it, too."""
+    async with Wire.connect(served.port) as connection:
+        await is_served(connection)
+        yield connection
+        await is_served(connection)

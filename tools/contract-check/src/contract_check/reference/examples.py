@@ -1,0 +1,125 @@
+"""One example of each call, for `buf curl` and for the SDK.
+
+They tell one story from the first to the last, and a test runs them in this order.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from contract_check.errors import GateError
+
+_ADDRESS = "localhost:50051"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """How one call is made.
+
+    Attributes:
+        request: The fields of its request.
+        sdk: Python, inside `async with CreditClient(…) as credits:`.
+    """
+
+    request: Mapping[str, int | str]
+    sdk: str
+
+
+_EXAMPLES = {
+    "credit.v1.CreditService.AddCredits": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "credits": 120,
+            "created_by": 1,
+            "idempotency_key": "grant-4710",
+        },
+        sdk="""\
+receipt = await credits.add(
+    user_id=7, app_id=1, credits=120, created_by=1, idempotency_key="grant-4710"
+)
+print(receipt.balance, receipt.replayed)""",
+    ),
+    "credit.v1.CreditService.UseCredits": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "report_id": "r-1",
+            "report_name": "Traffic",
+            "credits": 5,
+            "created_by": 1,
+            "idempotency_key": "order-4711",
+        },
+        sdk="""\
+try:
+    receipt = await credits.use(
+        user_id=7,
+        app_id=1,
+        report_id="r-1",
+        report_name="Traffic",
+        credits=5,
+        created_by=1,
+        idempotency_key="order-4711",
+    )
+    print(receipt.purchase_id, receipt.balance)
+except InsufficientCredits as refusal:
+    print(f"{refusal.shortfall} credits are missing")""",
+    ),
+    "credit.v1.CreditService.GetUserCredits": Example(
+        request={"user_id": 7},
+        sdk="""\
+held = await credits.user_credits(user_id=7)
+print({balance.app_id: balance.balance for balance in held.balances})""",
+    ),
+    "credit.v1.CreditService.GetAppBalance": Example(
+        request={"app_id": 1, "user_id": 7},
+        sdk="""\
+print(await credits.balance(app_id=1, user_id=7))  # of one user
+print(await credits.balance(app_id=1))  # of all users of the app""",
+    ),
+    "credit.v1.CreditService.ListUserPurchases": Example(
+        request={"user_id": 7},
+        sdk="""\
+async for purchase in credits.purchases(user_id=7):
+    print(purchase.report_name, purchase.credits)""",
+    ),
+    "credit.v1.CreditService.ListUserTransactions": Example(
+        request={"user_id": 7},
+        sdk="""\
+async for transaction in credits.transactions(user_id=7):
+    print(transaction.sequence, transaction.type.name, transaction.balance_after)""",
+    ),
+}
+
+
+def example(call: str) -> Example:
+    """Gives the example of a call.
+
+    Args:
+        call: Its full name.
+
+    Raises:
+        GateError: It has none yet.
+    """
+    found = _EXAMPLES.get(call)
+    if found is None:
+        raise GateError(f"{call} has no example yet: write one in {__name__}")
+    return found
+
+
+def curl(call: str) -> str:
+    """Writes the `buf curl` command of a call; the server's reflection tells buf the types.
+
+    Args:
+        call: Its full name.
+
+    Raises:
+        GateError: It has no example yet.
+    """
+    service, _, method = call.rpartition(".")
+    data = json.dumps(dict(example(call).request))
+    return (
+        f"buf curl --protocol grpc --http2-prior-knowledge \\\n"
+        f"  --data '{data}' \\\n"
+        f"  http://{_ADDRESS}/{service}/{method}"
+    )

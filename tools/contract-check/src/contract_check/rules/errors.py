@@ -1,0 +1,73 @@
+"""Compares the errors that each call documents, with the reasons that an installed SDK knows."""
+
+from collections.abc import Iterator
+
+from google.protobuf.descriptor import EnumDescriptor, MethodDescriptor, ServiceDescriptor
+
+from contract_check.image import Image
+from contract_check.violation import Violation
+
+# In each package that has services, by convention.
+_ENUM = "ErrorReason"
+_EXTENSION = "errors"
+_ACCESS_EXTENSION = "access_errors"
+
+
+def reasons(image: Image) -> dict[str, EnumDescriptor]:
+    """Gives the enums of reasons, one for each package that has any, by full name."""
+    return {name: enum for name, enum in image.enums.items() if enum.name == _ENUM}
+
+
+def reasons_of(image: Image, method: MethodDescriptor) -> EnumDescriptor | None:
+    """Gives the enum of reasons that a call's package has; None where it has none."""
+    return image.enums.get(f"{method.containing_service.file.package}.{_ENUM}")
+
+
+def documented(image: Image, method: MethodDescriptor) -> tuple[str, ...]:
+    """Names the reasons with which a call may be refused, in the order of precedence."""
+    enum = reasons_of(image, method)
+    if enum is None:
+        return ()
+    extension = f"{method.containing_service.file.package}.{_EXTENSION}"
+    numbers = image.option(method, extension) or ()
+    return tuple(enum.values_by_number[number].name for number in numbers)
+
+
+def access_documented(image: Image, service: ServiceDescriptor) -> tuple[str, ...]:
+    """Names the reasons with which every call of a service may be refused, in their order."""
+    enum = image.enums.get(f"{service.file.package}.{_ENUM}")
+    if enum is None:
+        return ()
+    numbers = image.option(service, f"{service.file.package}.{_ACCESS_EXTENSION}") or ()
+    return tuple(enum.values_by_number[number].name for number in numbers)
+
+
+def error_violations(before: Image, after: Image) -> Iterator[Violation]:
+    """Finds errors of calls that break an installed SDK."""
+    for name, old in before.methods.items():
+        new = after.methods.get(name)
+        if new is None:
+            continue
+        enum = reasons_of(before, old)
+        known = set() if enum is None else set(enum.values_by_name)
+        differences = _differences(documented(before, old), documented(after, new), known)
+        for rule, message in differences:
+            yield Violation(
+                rule=rule, where=after.where(name), message=f'Call "{new.name}": {message}.'
+            )
+
+
+def _differences(
+    earlier: tuple[str, ...], later: tuple[str, ...], known: set[str]
+) -> Iterator[tuple[str, str]]:
+    for reason in earlier:
+        if reason not in later:
+            yield "ERROR_NO_DELETE", f"the documented error {reason} was removed"
+    for reason in later:
+        if reason not in known:
+            yield "ERROR_ADDED_UNKNOWN", f"the error {reason} is unknown to installed SDKs"
+    kept_before = [reason for reason in earlier if reason in later]
+    kept_after = [reason for reason in later if reason in earlier]
+    if kept_before != kept_after:
+        order = ", ".join(kept_before)
+        yield "ERROR_SAME_PRECEDENCE", f"the order of precedence was {order}"

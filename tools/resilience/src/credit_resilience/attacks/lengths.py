@@ -1,0 +1,85 @@
+"""Lengths that are declared and never kept, and bodies that are sent without end."""
+
+import asyncio
+from functools import partial
+
+from credit_resilience import frames
+from credit_resilience.attack import Attack, Outcome, Target
+from credit_resilience.attacks.headers import unended
+from credit_resilience.frames import MAX_FRAME_SIZE
+from credit_resilience.peer import Peer
+from credit_resilience.requests import ADD, add_message, call_block
+
+_DECLARED_BYTES = 10**9
+_STREAM = 1
+_WITHHELD_STREAMS = 100
+_WITHHELD_BYTES = 2**20 - 1024
+_WITHHELD_CONNECTIONS = 4
+
+
+async def _declared(sent_bytes: int, target: Target) -> Outcome:
+    """Declare a message of 1 GB and send some of it, as fast as flow control allows."""
+    start = frames.message(bytes(1024), length=_DECLARED_BYTES)
+    async with Peer.connect(target.port) as peer:
+        answer = peer.answer(_STREAM)
+        await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
+        sender = asyncio.create_task(peer.pour(_STREAM, bytes(target.count(sent_bytes))))
+        try:
+            async with asyncio.timeout(target.seconds):
+                await answer.ended.wait()
+        except TimeoutError:
+            return unended(peer, target)
+        finally:
+            sender.cancel()
+        seen = answer.status or peer.ending
+        return Outcome(seen=seen, held=seen == "RESOURCE_EXHAUSTED")
+
+
+async def _withheld(target: Target) -> Outcome:
+    """Begin many messages just below the limit, on several connections, and finish none.
+
+    What flow control allows is sent, and no more. The server has to bound what it holds; when it
+    ends the calls is up to their deadline.
+    """
+    connections = target.count(_WITHHELD_CONNECTIONS)
+    sent = await asyncio.gather(*(_withhold(target) for _ in range(connections)))
+    return Outcome(seen=f"took {sum(sent) / 2**20:.0f} MiB on {connections} connections", held=True)
+
+
+async def _withhold(target: Target) -> int:
+    """Send as much as one connection takes in, and return how many bytes that was."""
+    body = add_message(bytes(_WITHHELD_BYTES))[:-1]
+    sent = dict.fromkeys(range(1, 2 * target.count(_WITHHELD_STREAMS), 2), 0)
+    async with asyncio.timeout(target.seconds), Peer.connect(target.port) as peer:
+        await peer.greeted()
+        await peer.send(b"".join(frames.headers(stream, call_block(ADD)) for stream in sent))
+        before = -1
+        while not peer.over and sum(sent.values()) > before:
+            before = sum(sent.values())
+            for stream in sent:
+                while piece := body[sent[stream] : sent[stream] + MAX_FRAME_SIZE]:
+                    if not peer.windows.take(stream, len(piece)):
+                        break
+                    await peer.send(frames.data(stream, piece))
+                    sent[stream] += len(piece)
+            await peer.settled()
+    return sum(sent.values())
+
+
+ATTACKS = (
+    Attack(
+        name="declared:little-sent",
+        required="RESOURCE_EXHAUSTED, memory flat",
+        run=partial(_declared, 0),
+    ),
+    Attack(
+        name="declared:much-sent",
+        required="RESOURCE_EXHAUSTED, memory flat",
+        run=partial(_declared, 64 * 2**20),
+    ),
+    Attack(
+        name="declared:never-finished",
+        required="memory flat: bounded by flow control",
+        run=_withheld,
+    ),
+)

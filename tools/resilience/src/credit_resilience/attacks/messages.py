@@ -1,0 +1,63 @@
+"""Messages that are not what gRPC's framing or protobuf says they are."""
+
+import asyncio
+import gzip
+from functools import partial
+
+from credit_resilience import frames
+from credit_resilience.attack import Attack, Outcome, Target
+from credit_resilience.frames import Flag
+from credit_resilience.peer import Peer
+from credit_resilience.requests import BALANCE, balance_message, call_block
+
+_STREAM = 1
+
+
+async def status_of(target: Target, block: bytes, body: bytes) -> str:
+    """Make one call on a connection of its own and name the status that it is answered with."""
+    async with Peer.connect(target.port) as peer:
+        answer = peer.answer(_STREAM)
+        await peer.greeted()
+        await peer.send(frames.headers(_STREAM, block))
+        if not body:  # clients end a request without a message by an empty frame
+            await peer.send(frames.data(_STREAM, b"", Flag.END_STREAM))
+        sender = asyncio.create_task(peer.pour(_STREAM, body, Flag.END_STREAM))
+        try:
+            async with asyncio.timeout(target.seconds):
+                await answer.ended.wait()
+        except TimeoutError:
+            return f"no answer in {target.seconds:g} s: {peer.ending}"
+        finally:
+            sender.cancel()
+        return answer.status or peer.ending
+
+
+async def _broken(body: bytes, required: str, target: Target) -> Outcome:
+    status = await status_of(target, call_block(BALANCE), body)
+    return Outcome(seen=status, held=status == required)
+
+
+def _attack(name: str, required: str, body: bytes) -> Attack:
+    return Attack(
+        name=f"message:{name}",
+        required=required,
+        run=partial(_broken, body, required),
+        heavy=False,
+    )
+
+
+# The statuses: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+ATTACKS = (
+    # Field 1 is a varint, and a varint that does not end is none.
+    _attack("undecodable", "INTERNAL", frames.message(b"\x08\xff")),
+    _attack("truncated", "INTERNAL", frames.message(b"\x08\x01", length=100)),
+    _attack("half-a-prefix", "INTERNAL", b"\x00\x00"),
+    _attack("none", "UNIMPLEMENTED", b""),
+    _attack("second", "UNIMPLEMENTED", balance_message() * 2),
+    _attack(
+        "compressed-without-encoding",
+        "INTERNAL",
+        frames.message(gzip.compress(b"\x08\x01"), flag=1),
+    ),
+    _attack("odd-flag", "INTERNAL", frames.message(b"\x08\x01", flag=2)),
+)

@@ -1,0 +1,49 @@
+"""A well-behaved caller in a process of its own: paced writes and reads, one line for each.
+
+Run as `python -m credit_resilience.caller HOST:PORT`; it ends when its standard input does. A call
+begins when its time has come, whether or not those before it were answered: what waits for a
+stalled server is counted with its whole wait.
+"""
+
+import asyncio
+import sys
+import time
+
+from credit_client import ClientSettings, CreditClient, CreditError
+
+PERIOD_SECONDS = 0.025
+TIMEOUT_SECONDS = 10.0
+OK = "OK"
+_USER_ID = 4_000_000_002
+_APP_ID = 2
+
+
+async def main(target: str) -> None:
+    """Call until standard input ends."""
+    # Nothing is repeated: a failure is to be seen.
+    settings = ClientSettings(
+        target=target, retry_attempts_max=1, timeout_seconds=TIMEOUT_SECONDS, channels=1
+    )
+    async with CreditClient(settings=settings) as client, asyncio.TaskGroup() as calls:
+        end = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        due, number = time.monotonic(), 0
+        while not end.done():
+            calls.create_task(_call(client, number, due))
+            number, due = number + 1, due + PERIOD_SECONDS
+            await asyncio.sleep(due - time.monotonic())
+
+
+async def _call(client: CreditClient, number: int, due: float) -> None:
+    try:
+        if number % 2:
+            await client.balance(app_id=_APP_ID, user_id=_USER_ID)
+        else:
+            await client.add(user_id=_USER_ID, app_id=_APP_ID, credits=1, created_by=1)
+        outcome = OK
+    except CreditError as error:
+        outcome = type(error).__name__
+    print(number, due, time.monotonic(), outcome, flush=True)  # noqa: T201 - it is read
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,64 @@
+"""The requests that attacks are made of: sound calls, to be broken in one place."""
+
+from credit_models import AppId, CreditRequest, UserId
+from credit_models.codec import encode
+
+from credit_resilience import frames
+from credit_resilience.frames import Header
+
+SERVICE = "/credit.v1.CreditService/"
+BALANCE = SERVICE + "GetAppBalance"
+ADD = SERVICE + "AddCredits"
+TRANSACTIONS = SERVICE + "ListUserTransactions"
+
+APP_ID = 1
+HISTORY_USER_ID = 4_000_000_001
+"""Who has the long history that is listed."""
+
+
+def call_headers(path: str, *more: Header) -> list[Header]:
+    """List the headers of a sound call, and more after them."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "127.0.0.1"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    ]
+
+
+def call_block(path: str, *more: Header) -> bytes:
+    """Write the headers of a sound call."""
+    return frames.header_block(call_headers(path, *more))
+
+
+def balance_message() -> bytes:
+    """Ask for an app's balance: the cheapest call there is."""
+    return frames.message(encode(AppId(app_id=APP_ID)))
+
+
+def history_message() -> bytes:
+    """Ask for the long history."""
+    return frames.message(encode(UserId(user_id=HISTORY_USER_ID)))
+
+
+def add_message(padding: bytes = b"") -> bytes:
+    """Grant a credit.
+
+    Args:
+        padding: Written behind the fields, as one that the contract does not know.
+    """
+    # Field 15, of bytes: receivers skip what they do not know.
+    unknown = b"" if not padding else b"\x7a" + _varint(len(padding)) + padding
+    request = CreditRequest(user_id=1, app_id=APP_ID, credits=1, created_by=1)
+    return frames.message(encode(request) + unknown)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    return bytes(encoded) + bytes([number])

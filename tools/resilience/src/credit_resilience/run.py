@@ -1,0 +1,155 @@
+"""The siege: one attack after the other on servers with a neighbour, each measured."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit_client import ClientSettings, CreditClient
+from credit_server.embedded import EmbeddedMongod
+
+from credit_resilience import usage
+from credit_resilience.attack import Attack, Outcome, Target
+from credit_resilience.bystander import Neighbour, neighbour
+from credit_resilience.requests import APP_ID, HISTORY_USER_ID
+from credit_resilience.row import Cost, Row
+from credit_resilience.server import Patience, Server, migrate, serving
+
+DATABASE = "credit_resilience"
+HISTORY_ENTRIES = 2_000
+_WRITERS = 256
+_REST_SECONDS = 1.0
+"""How long the neighbour is watched before an attack."""
+_ATTACK_SECONDS_FACTOR = 6
+"""An attack that has not ended after so many times the attacker's patience is given up."""
+
+Progress = Callable[[Row], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Besieged:
+    """A server with its neighbour.
+
+    Attributes:
+        server: The server.
+        neighbour: Who calls it as one should.
+        patience: The limits that the server was given.
+    """
+
+    server: Server
+    neighbour: Neighbour
+    patience: Patience
+
+
+async def besiege(
+    attacks: Sequence[Attack], folder: Path, *, seconds: float, progress: Progress
+) -> list[Row]:
+    """Run attacks at their full size on a mongod of their own.
+
+    Args:
+        attacks: Which, in this order.
+        folder: For data and logs.
+        seconds: How long an attacker waits for what the server must do by itself.
+        progress: Told each row.
+
+    Raises:
+        ServerNotStarted: The server does not start.
+        EmbeddedError: The mongod does not start.
+    """
+    rows: list[Row] = []
+    written = False
+    async with EmbeddedMongod(data_dir=folder / "data") as mongod, AsyncExitStack() as stack:
+        await migrate(mongod.uri, DATABASE)
+        besieged: Besieged | None = None
+        for attack in attacks:
+            if besieged is None:
+                besieged = await stack.enter_async_context(defended(mongod.uri, DATABASE, folder))
+            if attack.lists_history and not written:
+                await write_history(besieged.server)
+                written = True
+            row = await assail(attack, besieged, seconds=seconds)
+            rows.append(row)
+            progress(row)
+            if attack.heavy or row.failures:
+                await stack.aclose()
+                besieged = None
+    return rows
+
+
+@asynccontextmanager
+async def defended(
+    uri: str, database: str, folder: Path, *, patience: Patience | None = None
+) -> AsyncIterator[Besieged]:
+    """Run a server and a neighbour for as long as the context lasts."""
+    limits = patience or Patience()
+    async with (
+        serving(uri, database, folder, patience=limits) as server,
+        neighbour(server.target) as near,
+    ):
+        yield Besieged(server=server, neighbour=near, patience=limits)
+
+
+async def write_history(server: Server, entries: int = HISTORY_ENTRIES) -> None:
+    """Give one user a history that takes a while to list."""
+    todo = iter(range(entries))
+
+    async def write(client: CreditClient) -> None:
+        for _ in todo:
+            await client.add(user_id=HISTORY_USER_ID, app_id=APP_ID, credits=1, created_by=1)
+
+    async with CreditClient(settings=ClientSettings(target=server.target)) as client:
+        await asyncio.gather(*(write(client) for _ in range(_WRITERS)))
+
+
+async def assail(
+    attack: Attack,
+    besieged: Besieged,
+    *,
+    seconds: float,
+    scale: float = 1.0,
+    rest_seconds: float = _REST_SECONDS,
+) -> Row:
+    """Run one attack and measure what it does.
+
+    Args:
+        attack: Which.
+        besieged: The server and its neighbour.
+        seconds: How long an attacker waits for what the server must do by itself.
+        scale: The share of the attack's full size.
+        rest_seconds: How long the neighbour is watched before it.
+    """
+    server, near = besieged.server, besieged.neighbour
+    target = Target(server=server, patience=besieged.patience, scale=scale, seconds=seconds)
+    await asyncio.sleep(rest_seconds)
+    usage.forget_peak(server.pid)
+    cpu, resident = usage.cpu_seconds(server.pid), usage.resident_bytes(server.pid)
+    begin = time.monotonic()
+    outcome = await _outcome(attack, target)
+    end = time.monotonic()
+    cost = None
+    if server.process.returncode is None:
+        cost = Cost(
+            cpu_seconds=usage.cpu_seconds(server.pid) - cpu,
+            growth_bytes=max(0, usage.peak_bytes(server.pid) - resident),
+        )
+    return Row(
+        attack=attack,
+        outcome=outcome,
+        seconds=end - begin,
+        at_rest=await near.experience(begin - rest_seconds, begin),
+        attacked=await near.experience(begin, end),
+        cost=cost,
+    )
+
+
+async def _outcome(attack: Attack, target: Target) -> Outcome:
+    limit = target.seconds * _ATTACK_SECONDS_FACTOR
+    try:
+        async with asyncio.timeout(limit):
+            return await attack.run(target)
+    except TimeoutError:
+        return Outcome(seen=f"not over after {limit:g} s", held=False)
+    except OSError as error:
+        return Outcome(seen=f"{type(error).__name__}: {error}", held=False)
