@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,8 @@ def test_a_missing_authentication_is_printed_stored_and_replayed_without_showing
     folder: Path,
 ) -> None:
     (folder / "token").write_text(TOKEN)
-    options = ("--token-file", "token", "--max-examples", "2", "--phases", "coverage")
+    methods = ("--include-method", "*/Get", "--include-method", "*/List")
+    options = ("--token-file", "token", "--phases", "coverage", *methods)
     with running_shop("ignored_auth", TOKEN) as port:
         result = fuzz("shop.binpb", *options, "--report", "ndjson=a.ndjson", port=port)
         again = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
@@ -193,7 +195,7 @@ def printed_replay(output: str) -> str:
 
 @pytest.mark.parametrize("with_config", [True, False])
 def test_the_printed_command_replays_a_failure_unchanged_from_any_folder(
-    tmp_path: Path, with_config: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_config: bool
 ) -> None:
     home, elsewhere = tmp_path / "at home; $x", tmp_path / "elsewhere"
     home.mkdir()
@@ -211,16 +213,18 @@ def test_the_printed_command_replays_a_failure_unchanged_from_any_folder(
         first = run_in(home, f"grpc-fuzz run shop.binpb {options}")
         line = printed_replay(first.stdout)
         again = run_in(elsewhere, line)
-        at_home = run_in(home, f"grpc-fuzz replay {line.split()[2]}")
+        monkeypatch.chdir(home)
+        at_home = fuzz(line.split()[2], command="replay")
+    monkeypatch.chdir(elsewhere)
     with running_shop(token=TOKEN) as fixed_port:
-        fixed = run_in(elsewhere, f"{line} --target 127.0.0.1:{fixed_port}")
+        fixed = fuzz(*shlex.split(line)[2:], command="replay", port=fixed_port)
 
     assert first.returncode == 1, first.stdout + first.stderr
     assert again.returncode == 1, again.stdout + again.stderr
     assert "no_internal_leak" in again.stdout
     assert "1 cases" in again.stdout
-    assert at_home.returncode == 1
-    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    assert at_home.exit_code == 1
+    assert fixed.exit_code == 0, fixed.output
 
 
 def test_the_replay_of_a_named_runtime_deviation_decides_the_exit_code(folder: Path) -> None:
@@ -314,7 +318,7 @@ def test_a_report_that_cannot_be_written_is_misuse_before_the_run_starts(folder:
 
 @pytest.mark.parametrize("check", ["response_known_fields", "response_canonical"])
 def test_checks_that_are_off_by_default_run_when_they_are_named(folder: Path, check: str) -> None:
-    options = ("--phases", "coverage", "--state-directory")
+    options = ("--phases", "coverage", "--include-method", "*/Put", "--state-directory")
     with running_shop(check) as port:
         off = fuzz("shop.binpb", *options, "off", port=port)
         on = fuzz("shop.binpb", *options, "on", "--extra-checks", check, port=port)

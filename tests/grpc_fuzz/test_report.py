@@ -116,7 +116,7 @@ def test_every_report_contains_what_ended_the_run_early(tmp_path: Path) -> None:
 
     assert "ended early by RuntimeError, 1 failed, 1 cases" in shown([FAILURE], error=error)
     errors = ET.parse(tmp_path / "report.xml").getroot().findall("testsuite/testcase/error")
-    assert [entry.get("message") for entry in errors] == ["RuntimeError: the tool \ufffd broke"]
+    assert [entry.get("message") for entry in errors] == ["RuntimeError: the tool \ufffd failed"]
     events = [json.loads(line) for line in (tmp_path / "report.ndjson").read_text().splitlines()]
     assert {"event": "error", "error": "RuntimeError: the tool \x00 failed"} in events
     assert [event["event"] for event in events[-2:]] == ["error", "end"]

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from grpc_tools import protoc  # type: ignore[import-untyped]  # it ships no typ
 SERVERS = Path(__file__).parent / "runtimes"
 RUNTIMES = ("grpcio", "grpclib", "grpc-js")
 NPM_PACKAGES = ("@grpc/grpc-js@^1.12", "@grpc/proto-loader@^0.7")
-
-Start = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +137,7 @@ def test_a_correct_service_passes_with_streams_of_no_one_and_many_messages(
 def test_deviations_of_the_runtime_are_reported_once_and_do_not_decide(
     server: str, generated: Path, folder: Path
 ) -> None:
-    wire = ("--phases", "wire", "--request-timeout", "4")
+    wire = ("--phases", "wire", "--request-timeout", "2")
     reports = ("--report", "ndjson=events.ndjson,junit=report.xml")
     result = fuzz(generated / "notes.binpb", server, *wire, *reports)
 
@@ -159,7 +157,7 @@ def test_deviations_of_the_runtime_are_reported_once_and_do_not_decide(
 
 
 def test_strict_wire_lets_the_runtime_decide(server: str, generated: Path, folder: Path) -> None:
-    wire = ("--phases", "wire", "--request-timeout", "4", "--include-method", "*/Echo")
+    wire = ("--phases", "wire", "--request-timeout", "2", "--include-method", "*/Echo")
     result = fuzz(generated / "notes.binpb", server, *wire, "--strict-wire", "--max-failures", "1")
 
     assert result.exit_code == 1

@@ -48,7 +48,7 @@ def test_valid_messages_keep_every_rule(message: Message) -> None:
 
 def test_every_field_of_every_kind_is_set_at_some_time() -> None:
     reached: set[str] = set()
-    for message in samples(messages(SCHEMA, EVERYTHING), 1, 120):
+    for message in samples(messages(SCHEMA, EVERYTHING), 1, 60):
         reached |= {field.name for field, _ in message.ListFields()}
 
     assert reached == set(EVERYTHING.fields_by_name)
@@ -131,10 +131,11 @@ def test_enums_at_every_level_get_unknown_numbers() -> None:
 
 
 def test_the_same_seed_draws_the_same() -> None:
-    drawn = [sample(requests(SCHEMA, SCHEMA.methods[0]), 3) for _ in range(2)]
+    strategy = requests(SCHEMA, SCHEMA.method("/features.v1.Features/Down"))
+    drawn = [sample(strategy, 3) for _ in range(2)]
 
     assert drawn[0] == drawn[1]
-    assert drawn[0] != sample(requests(SCHEMA, SCHEMA.methods[0]), 4)
+    assert drawn[0] != sample(strategy, 4)
 
 
 def test_a_streaming_client_sends_no_one_and_many_messages() -> None:

@@ -23,7 +23,7 @@ def test_no_check_fails_on_a_server_that_keeps_its_contract(tmp_path: Path) -> N
     outcome = fuzz_shop(tmp_path, limits=Limits(request_timeout=30.0, max_response_time=60.0))
 
     assert [(failure.check, failure.cause) for failure in outcome.failures] == []
-    # The run covered everything that the contract declares, so that each check judged a reply.
+    # The run covered everything that the contract declares, so each check judged a reply.
     for method, covered in coverage(tmp_path).items():
         assert covered["statuses"].get("OK", 0) > 0, method
         assert {*covered["declared_statuses"]} <= {*covered["statuses"]}, method

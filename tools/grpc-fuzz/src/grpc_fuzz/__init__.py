@@ -1,7 +1,7 @@
 """Property-based testing of gRPC services from their contract.
 
-The public names are loaded on first use. The plugin makes pytest load this package in every run, so
-that the package must not load what the run does not need.
+The public names are loaded on first use, because the plugin makes pytest load this package in every
+run, even if the run does not use grpc-fuzz.
 """
 
 from importlib import import_module

@@ -26,7 +26,7 @@ CONFIG_FILE = "grpc-fuzz.toml"
 
 
 # The keys for a token's file and for its environment variable. Others can read the command line and
-# the configuration, so that these never hold a token.
+# the configuration, so these never hold a token.
 _TOKENS = {
     "token_file": "token_variable",
     "expired_token_file": "expired_token_variable",

@@ -107,7 +107,7 @@ def _of_entries(
     if constraint.unique and any(entry in entries[:index] for index, entry in enumerate(entries)):
         yield "unique", path
     for entry in entries:
-        # All entries have the same path, so that failures do not differ by the index of an entry.
+        # All entries have the same path, so failures do not differ by the index of an entry.
         yield from _of_value(schema, field, constraint.item or NONE, entry, f"{path}[]", allow_sent)
 
 

@@ -59,7 +59,7 @@ def _is_visible(character: str) -> bool:
 _COMMON_VIOLATIONS = ("a\r", "a\n", " a", "a ", "\u00a0a", "a\u3000", "a\0b", "\ufeffa", "e\u0301")
 
 # The rules by the names that a configuration gives them. An identifier is compared character by
-# character, so that its only invisible characters are single blanks. People read a name, so that it
+# character, so its only invisible characters are single blanks. People read a name, so it
 # holds something visible.
 TEXT_RULES = {
     "identifier": TextRule(
@@ -143,7 +143,7 @@ class Constraint:
     def _range_broken_by(self, value: Scalar) -> list[str]:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return []
-        # With `not`, so that NaN, for which every comparison is false, breaks every bound.
+        # With `not`, NaN breaks every bound, because every comparison with NaN is false.
         broken = [
             ("minimum", self.minimum is not None and not value >= self.minimum),
             ("maximum", self.maximum is not None and not value <= self.maximum),

@@ -83,7 +83,7 @@ class Credentials:
 def _forged(token: str) -> str:
     """Return the token with another signature, or another token if it has no signature.
 
-    The signature is a hash of the valid one, so that the forged token can be shown.
+    The signature is a hash of the valid one, so the forged token can be shown.
     """
     head, dot, signature = token.rpartition(".")
     return f"{head}{dot}{_scrambled(signature)}"

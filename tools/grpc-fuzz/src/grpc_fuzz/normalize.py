@@ -1,4 +1,4 @@
-"""Texts without values, so that the same fault with other values gives the same text."""
+"""The normalization of messages, which gives one fault the same text with any values."""
 
 import re
 from collections.abc import Iterable

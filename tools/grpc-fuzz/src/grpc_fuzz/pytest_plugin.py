@@ -1,6 +1,6 @@
 """The pytest plugin: options for the tests that `grpc_fuzz.suite` makes.
 
-Every pytest run of the environment loads this module, so that it imports no other grpc_fuzz module.
+Every pytest run of the environment loads this module, so it imports no other grpc_fuzz module.
 """
 
 from typing import Any

@@ -59,8 +59,8 @@ def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
         parts += ["-H", f"{key}: {text}"]
     scheme = "http" if settings.target.tls is None else "https"
     rest = ["-d", body, f"{scheme}://{settings.target.authority}{case.method.path}"]
-    # In double quotes, so that the shell expands the variables. Neither a token nor a key contains
-    # another character that the shell expands.
+    # In double quotes, because the shell must expand the variables. Neither a token nor a key
+    # contains another character that the shell expands.
     proof = [
         f'-H "{key}: {value}"'
         for key, value in _credentials(case, settings, f"${TOKEN}", f"${EXPIRED_TOKEN}")

@@ -102,7 +102,7 @@ class Settings:
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The trailers that carry messages, by name.
         allowed_statuses: The statuses that any method may return, declared or not.
-        origin: The options with which the run was started. They are stored with each crash, so that
+        origin: The options with which the run was started. They are stored with each crash, so
             `replay` needs none. None if the run was not started from the command line.
     """
 

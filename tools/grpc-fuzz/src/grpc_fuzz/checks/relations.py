@@ -17,7 +17,7 @@ _REQUEST_STATUSES = SERVER_ERRORS | {"INVALID_ARGUMENT", "UNIMPLEMENTED", None}
 _TRANSIENT = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"})
 
 
-def _is_twin(relation: str) -> Check:
+def _twin_check(relation: str, name: str, sentence: str) -> Check:
     """Return a check that the server treats the two encodings of a case's requests alike."""
 
     def applies(case: Case, context: Context) -> bool:
@@ -29,13 +29,7 @@ def _is_twin(relation: str) -> Check:
             return None
         return _differs(case, twin, reply, context)
 
-    return Check(
-        name=_TWINS[relation][0],
-        severity=Severity.MAJOR,
-        sentence=_TWINS[relation][1],
-        applies=applies,
-        run=run,
-    )
+    return Check(name=name, severity=Severity.MAJOR, sentence=sentence, applies=applies, run=run)
 
 
 def _differs(case: Case, twin: Twin, reply: Reply, context: Context) -> str | None:
@@ -61,19 +55,16 @@ def _request_status(reply: Reply) -> str | None:
     return reply.status if reply.status in _REQUEST_STATUSES else "understood"
 
 
-_TWINS = {
-    "unknown_fields": (
-        "unknown_fields_tolerated",
-        "A field that the contract does not define (yet) changes nothing.",
-    ),
-    "unset_equals_zero": (
-        "unset_equals_zero",
-        "A field without presence means the same if it is omitted or sent as zero.",
-    ),
-}
-
-UNKNOWN_FIELDS_TOLERATED = _is_twin("unknown_fields")
-UNSET_EQUALS_ZERO = _is_twin("unset_equals_zero")
+UNKNOWN_FIELDS_TOLERATED = _twin_check(
+    "unknown_fields",
+    "unknown_fields_tolerated",
+    "A field that the contract does not define (yet) changes nothing.",
+)
+UNSET_EQUALS_ZERO = _twin_check(
+    "unset_equals_zero",
+    "unset_equals_zero",
+    "A field without presence means the same if it is omitted or sent as zero.",
+)
 
 
 def needs_exclusive_access(case: Case, context: Context) -> bool:

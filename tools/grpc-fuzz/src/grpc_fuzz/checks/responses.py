@@ -84,7 +84,7 @@ def _is_in_canonical_form(message: Message, data: bytes, schema: Schema) -> str 
 def _is_canonical(message: Message, data: bytes) -> bool:
     """Return whether the bytes are those that protobuf writes: ascending, no zeros, packed."""
     if _has_map(descriptor_of(message), frozenset()):
-        # Map entries have no fixed order, so that only the length can be compared.
+        # Map entries have no fixed order, so only the length can be compared.
         return len(message.SerializePartialToString()) == len(data)
     return message.SerializePartialToString(deterministic=True) == data
 

@@ -19,7 +19,7 @@ from grpc_fuzz.wire.protobuf import protobuf_cases
 def run(session: Session) -> None:
     """Send the wire cases, and record every failure.
 
-    The runtime behaves the same for every method, so that one method represents all. If deviations
+    The runtime behaves the same for every method, so one method represents all. If deviations
     decide the exit code, every method is tested, because a server may implement its own runtime.
     """
     tested = session.methods if session.settings.strict_wire else (_simplest(session.methods),)

@@ -73,7 +73,7 @@ def narrow(value: float) -> float:
 def unknown_numbers(enum: EnumDescriptor) -> tuple[int, ...]:
     """Return the unknown numbers that are sent for an enum; none if it is closed.
 
-    Protobuf parses unknown numbers. A server may store one and return it later, so that the numbers
+    Protobuf parses unknown numbers. A server may store one and return it later, so the numbers
     are few and far from those that a server makes: an unknown number in a response that is none of
     these comes from the server itself.
     """

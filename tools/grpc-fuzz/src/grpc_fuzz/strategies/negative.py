@@ -227,7 +227,7 @@ def _append(field: FieldDescriptor) -> _Break:
     def change(message: Message, value: Any) -> None:
         entries = getattr(message, field.name)
         if entries:
-            # In place of an entry, so that the number of entries stays valid.
+            # In place of an entry, so the number of entries stays valid.
             set_field(message, field, [value, *list(entries)[1:]])
         else:
             entries.append(value)
@@ -238,7 +238,7 @@ def _append(field: FieldDescriptor) -> _Break:
 def _set_entry(field: FieldDescriptor) -> _Break:
     def change(message: Message, value: Any) -> None:
         entries = getattr(message, field.name)
-        # In place of an entry, so that the number of entries stays valid.
+        # In place of an entry, so the number of entries stays valid.
         key = min(entries) if entries else map_fields(field)[0].default_value
         set_field(message, field, {**entries, key: value})
 

@@ -18,7 +18,7 @@ from grpc_fuzz.strategies.edges import (
 
 # Limits on the size of messages bound longer values.
 LENGTH_MAX = 300
-# The first few integers of a range, so that calls share users, keys and orders.
+# How many integers at the start of a range are drawn often, so calls share users and keys.
 _FIRST_INTEGERS = 3
 
 # UTF-8 cannot encode surrogates. A string may hold everything else, NUL too.

@@ -20,8 +20,8 @@ _INT32, _INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 
 # Seconds and nanos. Each pair breaks one rule.
 #
-# Protobuf parses any seconds and nanos. A server may store such a time and return it later, so that
-# the times are few and far from those that a server makes: another time out of range in a response
+# Protobuf parses any seconds and nanos. A server may store such a time and return it later, so the
+# times are few and far from those that a server makes: another time out of range in a response
 # comes from the server itself.
 TIMES_OUT_OF_RANGE: dict[str, tuple[tuple[int, int], ...]] = {
     "google.protobuf.Timestamp": (
