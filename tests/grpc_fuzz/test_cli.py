@@ -16,9 +16,8 @@ from grpc_fuzz.cli import main
 from grpc_fuzz.phases import RUN
 
 from tests.grpc_fuzz.contracts import image_of
-from tests.grpc_fuzz.shop_server import running_shop
+from tests.grpc_fuzz.shop_server import TOKEN, running_shop
 
-TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 CONFIG = """
 idempotency_key = "key"
 [[adapters.custom_options]]
