@@ -28,7 +28,7 @@ BRIEF = 0.3
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
     folder = tmp_path_factory.mktemp("certificates")
     return make_certificates(folder / "made", client="fuzzer", days=1)
 
@@ -79,12 +79,12 @@ def replying(reply: bytes | None, context: ssl.SSLContext | None = None) -> Iter
         thread.join()
 
 
-def server_context(made: CertificateFiles, *, ask: bool = False) -> ssl.SSLContext:
+def server_context(certificates: CertificateFiles, *, ask: bool = False) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(made.server, key_of(made.server))
+    context.load_cert_chain(certificates.server, key_of(certificates.server))
     context.set_alpn_protocols(["h2"])
     if ask:
-        context.load_verify_locations(made.ca)
+        context.load_verify_locations(certificates.ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -129,44 +129,46 @@ def test_a_server_that_sends_nothing() -> None:
         )
 
 
-def test_a_server_with_tls_and_a_client_without(made: CertificateFiles) -> None:
-    with replying(b"x", server_context(made)) as port:
+def test_a_server_with_tls_and_a_client_without(certificates: CertificateFiles) -> None:
+    with replying(b"x", server_context(certificates)) as port:
         assert "--tls" in str(why_unreachable(at(port), SECONDS))
 
 
-def test_a_server_without_tls_and_a_client_with_tls(made: CertificateFiles) -> None:
+def test_a_server_without_tls_and_a_client_with_tls(certificates: CertificateFiles) -> None:
     with running_shop() as port:
-        assert "does not speak TLS" in str(why_unreachable(at(port, Tls(ca=made.ca)), SECONDS))
+        assert "does not speak TLS" in str(
+            why_unreachable(at(port, Tls(ca=certificates.ca)), SECONDS)
+        )
 
 
-def test_a_certificate_that_is_not_trusted(made: CertificateFiles) -> None:
-    with replying(b"x", server_context(made)) as port:
+def test_a_certificate_that_is_not_trusted(certificates: CertificateFiles) -> None:
+    with replying(b"x", server_context(certificates)) as port:
         assert "its certificate is not trusted" in str(why_unreachable(at(port, Tls()), SECONDS))
 
 
-def test_a_certificate_with_another_name(made: CertificateFiles) -> None:
-    tls = Tls(ca=made.ca, server_name="elsewhere.example")
-    with replying(b"x", server_context(made)) as port:
+def test_a_certificate_with_another_name(certificates: CertificateFiles) -> None:
+    tls = Tls(ca=certificates.ca, server_name="elsewhere.example")
+    with replying(b"x", server_context(certificates)) as port:
         why = str(why_unreachable(at(port, tls), SECONDS))
 
     assert "its certificate is not trusted" in why
     assert "--tls-server-name" in why
 
 
-def test_a_server_that_requires_a_client_certificate(made: CertificateFiles) -> None:
-    with replying(b"x", server_context(made, ask=True)) as port:
+def test_a_server_that_requires_a_client_certificate(certificates: CertificateFiles) -> None:
+    with replying(b"x", server_context(certificates, ask=True)) as port:
         assert "--tls-certificate and --tls-key" in str(
-            why_unreachable(at(port, Tls(ca=made.ca)), SECONDS)
+            why_unreachable(at(port, Tls(ca=certificates.ca)), SECONDS)
         )
 
 
-def test_a_grpcio_server_with_tls(made: CertificateFiles, tmp_path: Path) -> None:
+def test_a_grpcio_server_with_tls(certificates: CertificateFiles, tmp_path: Path) -> None:
     server = grpc.server(ThreadPoolExecutor(max_workers=1))
-    pair = (key_of(made.server).read_bytes(), made.server.read_bytes())
+    pair = (key_of(certificates.server).read_bytes(), certificates.server.read_bytes())
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     server.start()
     try:
-        assert why_unreachable(at(port, Tls(ca=made.ca)), SECONDS) is None
+        assert why_unreachable(at(port, Tls(ca=certificates.ca)), SECONDS) is None
         assert "--tls" in str(why_unreachable(at(port), SECONDS))
     finally:
         server.stop(None).wait()

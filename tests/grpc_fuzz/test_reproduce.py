@@ -25,7 +25,7 @@ REQUEST = SCHEMA.message_class(ONE.input)(
 ).SerializeToString(deterministic=True)
 
 
-def made(settings: Settings, *requests: bytes) -> dict[str, str]:
+def reproducers_of(settings: Settings, *requests: bytes) -> dict[str, str]:
     case = Case(method=ONE, phase="fuzzing", positive=True, requests=requests or (REQUEST,))
     return reproducers(case, SCHEMA, settings)
 
@@ -44,7 +44,7 @@ def test_the_python_script_sends_the_same_bytes() -> None:
         return [b""]
 
     with Http2Server(answer).running() as port:
-        snippet = made(settings_for(port))["python"]
+        snippet = reproducers_of(settings_for(port))["python"]
         subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
 
     assert received == [(ONE.path, REQUEST)]
@@ -96,7 +96,7 @@ def test_the_buf_curl_command_sends_the_same_bytes(tmp_path: Path) -> None:
         return [b""]
 
     with Http2Server(answer).running() as port:
-        line = made(settings_for(port, image))["buf curl"]
+        line = reproducers_of(settings_for(port, image))["buf curl"]
         subprocess.run(["/bin/sh", "-c", line.replace("buf", buf, 1)], check=True)
 
     assert [path for path, _ in received] == [ONE.path]
@@ -105,16 +105,16 @@ def test_the_buf_curl_command_sends_the_same_bytes(tmp_path: Path) -> None:
 
 def test_there_is_no_buf_curl_command_if_json_cannot_express_the_request() -> None:
     for request in (b"\xff", REQUEST + b"\xc0\x3e\x01", b"\x18\x00"):
-        assert made(settings_for(1), request).keys() == {"python", "bytes"}
+        assert reproducers_of(settings_for(1), request).keys() == {"python", "bytes"}
 
 
 def test_the_bytes_are_those_of_the_grpc_frame() -> None:
-    assert made(settings_for(1), b"\x18\x05")["bytes"] == "00000000021805"
+    assert reproducers_of(settings_for(1), b"\x18\x05")["bytes"] == "00000000021805"
 
 
 def test_the_buf_curl_command_includes_the_tls_files() -> None:
     tls = Tls(ca=Path("ca.pem"), certificate=Path("me.pem"), key=Path("me.key"), server_name="shop")
-    line = made(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
+    line = reproducers_of(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
 
     here = Path.cwd()
     files = f"--cacert {here}/ca.pem --cert {here}/me.pem --key {here}/me.key"

@@ -162,18 +162,18 @@ def test_float_edges_within_bounds_include_no_nan() -> None:
 
 def test_boundary_values_keep_the_rule_of_their_field() -> None:
     plain = samples(messages(SCHEMA, RULED), 1, 1)[0]
-    notable = {(field.name, str(value)) for field, value, _ in boundary_values(SCHEMA, plain)}
+    boundary = {(field.name, str(value)) for field, value, _ in boundary_values(SCHEMA, plain)}
 
-    assert {("small", "1"), ("small", "9"), ("name", "aa"), ("name", "aaaaa")} <= notable
-    assert {("small", "0"), ("small", "10")}.isdisjoint(notable)
+    assert {("small", "1"), ("small", "9"), ("name", "aa"), ("name", "aaaaa")} <= boundary
+    assert {("small", "0"), ("small", "10")}.isdisjoint(boundary)
 
 
 def test_an_unknown_field_does_not_change_the_rest_of_the_message() -> None:
     plain = sample(messages(SCHEMA, RULED), 1)
-    spellings = dict(with_unknown_fields(plain))
+    encodings = dict(with_unknown_fields(plain))
 
-    assert len(spellings) >= 5
-    for data in spellings.values():
+    assert len(encodings) >= 5
+    for data in encodings.values():
         parsed = SCHEMA.parse(RULED, data)
         parsed.DiscardUnknownFields()
         assert parsed == plain
@@ -181,10 +181,10 @@ def test_an_unknown_field_does_not_change_the_rest_of_the_message() -> None:
 
 def test_explicit_zeros_mean_the_same_as_unset_fields() -> None:
     plain = sample(messages(SCHEMA, EVERYTHING), 1)
-    spelled = {field.name for field, *_ in explicit_zeros(plain)}
+    fields = {field.name for field, *_ in explicit_zeros(plain)}
 
-    assert {"a_double", "a_float", "an_int32", "a_fixed64", "a_string", "colour"} <= spelled
-    assert {"maybe", "numbers", "tree", "number"}.isdisjoint(spelled)
+    assert {"a_double", "a_float", "an_int32", "a_fixed64", "a_string", "colour"} <= fields
+    assert {"maybe", "numbers", "tree", "number"}.isdisjoint(fields)
     for _, without, with_zero in explicit_zeros(plain):
         assert without != with_zero
         assert SCHEMA.parse(EVERYTHING, without) == SCHEMA.parse(EVERYTHING, with_zero)
