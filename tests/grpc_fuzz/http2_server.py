@@ -1,4 +1,4 @@
-"""A gRPC server on h2 alone that keeps to gRPC's documents, and hands each call to a function."""
+"""A gRPC server on h2 that conforms to the gRPC documents, and passes each call to a function."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
-from grpc_fuzz.status import STATUS_NAMES
+from grpc_fuzz.wire.exchange import STATUS_NAMES
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -33,7 +33,7 @@ _SECONDS = {"H": 3600, "M": 60, "S": 1, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 Headers = Sequence[tuple[str, str]]
 
 
-class Refused(Exception):
+class CallError(Exception):
     """Ends a call with a status."""
 
     def __init__(self, status: str, message: str = "", trailers: Headers = ()) -> None:
@@ -43,19 +43,20 @@ class Refused(Exception):
         self.trailers = trailers
 
 
-class Silence(Exception):
+class NoReply(Exception):
     """Leaves a call without an answer."""
 
 
+# Takes the path of a method and a request, and returns the responses. Raises `CallError` or
+# `NoReply`.
 Handler = Callable[[str, bytes], list[bytes]]
-"""Takes a method's path and a request, and returns the responses; raises `Refused` or `Silence`."""
 
+# Takes the path of a method and the `authorization` of the call. Raises `CallError`.
 Admit = Callable[[str, str | None], None]
-"""Takes a method's path and the call's `authorization`; raises `Refused`."""
 
 
-def anybody(path: str, authorization: str | None) -> None:
-    """Lets every call in."""
+def admit_all(path: str, authorization: str | None) -> None:
+    """Admit every call."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,32 +72,32 @@ class Http2Server:
     """Serves on a free loopback port, with a thread for each connection.
 
     Args:
-        handler: What answers.
-        one_message: Whether more than one message in a call that takes one is refused.
-        admit: Who may call; asked before the request is looked at.
+        handler: Handles every call.
+        one_message: Whether a call with more than one message is an error.
+        admit: Authenticates every call before its request is parsed.
     """
 
     def __init__(
-        self, handler: Handler, *, one_message: bool = True, admit: Admit = anybody
+        self, handler: Handler, *, one_message: bool = True, admit: Admit = admit_all
     ) -> None:
         self._handler = handler
         self._admit = admit
         self._one_message = one_message
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        # Once it is set, every connection is closed at once.
         self.dead = threading.Event()
-        """Once set, every connection is closed at once."""
 
     @contextmanager
     def running(self) -> Iterator[int]:
-        """Serves, and yields the port."""
+        """Serve, and yield the port."""
         thread = threading.Thread(target=self._accept, daemon=True)
         thread.start()
         try:
             yield self.port
         finally:
             self.dead.set()
-            # Closing alone does not wake a thread that accepts.
+            # Closing the socket does not wake a thread in `accept`.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             thread.join()
@@ -150,9 +151,9 @@ class _Connection:
             self._flush()
 
     def _read(self) -> bytes | None:
-        """What has come, or None when a call's deadline has come first."""
+        """Return the received bytes, or None if the deadline of a call passed first."""
         deadlines = [call.deadline for call in self._calls.values() if call.deadline is not None]
-        # A thread looks up now and then whether the server still lives.
+        # The timeout also lets the thread check whether the server still runs.
         left = min([deadline - time.monotonic() for deadline in deadlines], default=0.2)
         self._socket.settimeout(min(max(left, 0.001), 0.2))
         try:
@@ -200,8 +201,8 @@ class _Connection:
             return
         try:
             deadline = _deadline(fields.get("grpc-timeout"))
-        except Refused as refused:
-            self._refuse(stream_id, refused)
+        except CallError as error:
+            self._end_call(stream_id, error)
             return
         self._calls[stream_id] = _Call(
             path=fields[":path"],
@@ -213,15 +214,15 @@ class _Connection:
     def _answer(self, stream_id: int, call: _Call) -> None:
         try:
             if call.deadline is not None and call.deadline <= time.monotonic():
-                raise Refused("DEADLINE_EXCEEDED")
+                raise CallError("DEADLINE_EXCEEDED")
             self._admit(call.path, call.authorization)
             messages = list(_messages(bytes(call.data), call.encoding))
             if not messages or (len(messages) > 1 and self._one_message):
-                raise Refused("UNIMPLEMENTED", "the call takes one message")
+                raise CallError("UNIMPLEMENTED", "the call takes one message")
             responses = self._handler(call.path, messages[0])
-        except Refused as refused:
-            self._refuse(stream_id, refused)
-        except Silence:
+        except CallError as error:
+            self._end_call(stream_id, error)
+        except NoReply:
             return
         else:
             self._http.send_headers(stream_id, _HEADERS)
@@ -229,19 +230,17 @@ class _Connection:
             self._http.send_data(stream_id, body)
             self._http.send_headers(stream_id, [("grpc-status", "0")], end_stream=True)
 
-    def _refuse(self, stream_id: int, refused: Refused) -> None:
-        code = _CODES[refused.status]
-        trailers = [("grpc-status", str(code)), ("grpc-message", _percent(refused.message))]
-        self._http.send_headers(
-            stream_id, [*_HEADERS, *trailers, *refused.trailers], end_stream=True
-        )
+    def _end_call(self, stream_id: int, error: CallError) -> None:
+        code = _CODES[error.status]
+        trailers = [("grpc-status", str(code)), ("grpc-message", _percent(error.message))]
+        self._http.send_headers(stream_id, [*_HEADERS, *trailers, *error.trailers], end_stream=True)
 
     def _end_late_calls(self) -> None:
         now = time.monotonic()
         for stream_id, call in list(self._calls.items()):
             if call.deadline is not None and call.deadline <= now:
                 del self._calls[stream_id]
-                self._refuse(stream_id, Refused("DEADLINE_EXCEEDED"))
+                self._end_call(stream_id, CallError("DEADLINE_EXCEEDED"))
                 self._http.reset_stream(stream_id, ErrorCodes.NO_ERROR)
 
     def _flush(self) -> None:
@@ -268,23 +267,23 @@ def _deadline(timeout: str | None) -> float | None:
         return None
     matched = _TIMEOUT.fullmatch(timeout)
     if matched is None:
-        raise Refused("INVALID_ARGUMENT", "the timeout cannot be read")
+        raise CallError("INVALID_ARGUMENT", "the timeout cannot be read")
     return time.monotonic() + int(matched[1]) * _SECONDS[matched[2]]
 
 
 def _messages(data: bytes, encoding: str) -> Iterator[bytes]:
     while data:
         if len(data) < _PREFIX.size:
-            raise Refused("INTERNAL", "the prefix of a message is cut short")
+            raise CallError("INTERNAL", "the prefix of a message is cut short")
         flag, length = _PREFIX.unpack_from(data)
         if flag:
             unknown = flag == 1 and encoding != "identity"
-            raise Refused("UNIMPLEMENTED" if unknown else "INTERNAL", "compressed")
+            raise CallError("UNIMPLEMENTED" if unknown else "INTERNAL", "compressed")
         if length > _MESSAGE_BYTES_MAX:
-            raise Refused("RESOURCE_EXHAUSTED", "the message is too long")
+            raise CallError("RESOURCE_EXHAUSTED", "the message is too long")
         message, data = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length :]
         if len(message) < length:
-            raise Refused("INTERNAL", "a message is cut short")
+            raise CallError("INTERNAL", "a message is cut short")
         yield message
 
 
@@ -296,5 +295,5 @@ def _percent(text: str) -> str:
 
 
 def binary(data: bytes) -> str:
-    """A value of binary metadata."""
+    """Return the value of binary metadata."""
     return base64.b64encode(data).rstrip(b"=").decode()

@@ -1,25 +1,24 @@
-"""Options become constraints."""
+"""Adapters read constraints and declared errors from options."""
 
 from dataclasses import replace
 
 import pytest
-from grpc_fuzz.adapters import House, HouseErrors, HouseFields
+from grpc_fuzz.adapters import CustomErrorOptions, CustomFieldOptions, CustomOptions
 from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.schema import Schema
 
-from tests.grpc_fuzz.broken_server import HOUSE, shop_image, shop_schema
-from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.contracts import SHOP_OPTIONS, features_schema, image_of, shop_schema
 
 
 def of_ruled(name: str) -> Constraint:
-    return features().constraint(
-        features().method("/features.v1.Features/Up").input.fields_by_name[name]
+    return features_schema().constraint(
+        features_schema().method("/features.v1.Features/Up").input.fields_by_name[name]
     )
 
 
 def of_opaque(name: str) -> Constraint:
-    unsure = features().method("/features.v1.Features/Unsure")
-    return features().constraint(unsure.input.fields_by_name[name])
+    unsure = features_schema().method("/features.v1.Features/Unsure")
+    return features_schema().constraint(unsure.input.fields_by_name[name])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_a_standard_rule_becomes_a_constraint(field: str, expected: Constraint) 
     assert of_ruled(field) == expected
 
 
-def test_a_standard_pattern_searches_and_keeps_its_anchors() -> None:
+def test_a_standard_pattern_matches_anywhere_except_at_its_anchors() -> None:
     code = of_ruled("code")
 
     assert code.broken_by("ABC") == ()
@@ -62,23 +61,23 @@ def test_prefix_and_suffix_become_a_pattern() -> None:
     assert token.broken_by("k-!") == ("pattern",)
 
 
-def test_a_required_oneof_is_seen() -> None:
-    oneofs = features().method("/features.v1.Features/Up").input.oneofs_by_name
+def test_a_required_oneof_is_read() -> None:
+    oneofs = features_schema().method("/features.v1.Features/Up").input.oneofs_by_name
 
-    assert features().oneof_required(oneofs["either"])
-    assert not features().oneof_required(oneofs["_maybe"])
+    assert features_schema().oneof_required(oneofs["either"])
+    assert not features_schema().oneof_required(oneofs["_maybe"])
 
 
-def test_rules_in_cel_are_known_to_be_unknown() -> None:
+def test_rules_in_cel_are_opaque() -> None:
     assert of_opaque("even").opaque
 
 
-def test_a_format_has_a_shape_to_make_values_from() -> None:
-    assert of_opaque("address").shape is not None
+def test_a_format_has_a_pattern_for_values() -> None:
+    assert of_opaque("address").format_pattern is not None
     assert not of_opaque("address").opaque
 
 
-def test_house_options_are_read_as_the_configuration_says() -> None:
+def test_custom_options_are_read_as_configured() -> None:
     schema = shop_schema()
     ruled = [
         schema.constraint(field)
@@ -91,21 +90,21 @@ def test_house_options_are_read_as_the_configuration_says() -> None:
     assert any(constraint.length_max is not None for constraint in ruled)
 
 
-def test_options_that_the_contract_does_not_have_are_no_options() -> None:
-    nowhere = House(
-        fields=HouseFields(extension="nowhere.rule", map={}),
-        errors_from=HouseErrors(extension="nowhere.errors", rule="nowhere.refusal"),
+def test_options_that_the_contract_does_not_define_are_ignored() -> None:
+    nowhere = CustomOptions(
+        field_options=CustomFieldOptions(extension="nowhere.rule", map={}),
+        error_options=CustomErrorOptions(extension="nowhere.errors", rule="nowhere.refusal"),
     )
-    schema = Schema.from_image(shop_image(), [nowhere])
+    schema = Schema.from_image(image_of("shop.proto"), [nowhere])
 
     assert all(method.declared is None for method in schema.methods)
     fields = [field for method in schema.methods for field in method.input.fields]
     assert {schema.constraint(field) for field in fields} == {Constraint()}
 
 
-def test_a_reason_without_a_status_is_the_configurations_fault() -> None:
-    assert HOUSE.errors_from is not None
-    wrong = House(errors_from=replace(HOUSE.errors_from, rule="shop.v1.nothing"))
+def test_a_reason_without_a_status_is_misuse() -> None:
+    assert SHOP_OPTIONS.error_options is not None
+    wrong = CustomOptions(error_options=replace(SHOP_OPTIONS.error_options, rule="shop.v1.nothing"))
 
     with pytest.raises(ValueError, match=r"carries no option shop\.v1\.nothing"):
-        Schema.from_image(shop_image(), [wrong])
+        Schema.from_image(image_of("shop.proto"), [wrong])

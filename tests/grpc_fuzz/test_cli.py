@@ -1,8 +1,9 @@
-"""The command does as it is told, and its exit code says how it went."""
+"""The command line: options, output, exit codes and replay."""
 
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,21 +15,21 @@ from grpc_fuzz import checks
 from grpc_fuzz.cli import main
 from grpc_fuzz.phases import RUN
 
-from tests.grpc_fuzz.broken_server import running_shop, shop_image
+from tests.grpc_fuzz.contracts import image_of
+from tests.grpc_fuzz.shop_server import TOKEN, running_shop
 
-TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
 CONFIG = """
 idempotency_key = "key"
-[[adapters.house]]
-[adapters.house.fields]
+[[adapters.custom_options]]
+[adapters.custom_options.fields]
 extension = "shop.v1.rule"
-[adapters.house.fields.map]
+[adapters.custom_options.fields.map]
 minimum = "minimum"
 maximum = "maximum"
 length_min = "length_min"
 length_max = "length_max"
 required = "required"
-[adapters.house.errors]
+[adapters.custom_options.errors]
 extension = "shop.v1.errors"
 rule = "shop.v1.refusal"
 reason_prefix = "REASON_"
@@ -40,7 +41,7 @@ details = "details"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a contract and its configuration."""
-    (tmp_path / "shop.binpb").write_bytes(shop_image())
+    (tmp_path / "shop.binpb").write_bytes(image_of("shop.proto"))
     (tmp_path / "grpc-fuzz.toml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -51,7 +52,7 @@ def fuzz(*arguments: str, port: int | None = None, command: str = "run") -> Resu
     return CliRunner().invoke(main, [command, *arguments, *target], catch_exceptions=False)
 
 
-def test_a_correct_server_passes_with_zero(folder: Path) -> None:
+def test_a_correct_server_passes_with_exit_code_0(folder: Path) -> None:
     with running_shop() as port:
         result = fuzz("shop.binpb", "--max-examples", "5", "--workers", "2", port=port)
 
@@ -59,14 +60,14 @@ def test_a_correct_server_passes_with_zero(folder: Path) -> None:
     assert "passed" in result.output
 
 
-def test_a_failure_is_shown_reported_kept_and_replayed(folder: Path) -> None:
+def test_a_failure_is_printed_reported_stored_and_replayed(folder: Path) -> None:
     options = ("--max-examples", "5", "--phases", "coverage", "--seed", "1")
     with running_shop("no_internal_leak") as port:
         result = fuzz("shop.binpb", *options, "--report", "junit=a.xml,ndjson=a.ndjson", port=port)
         names = [path.stem for path in (folder / ".grpc-fuzz" / "crashes").glob("*.json")]
         again = fuzz(names[0], "--image", "shop.binpb", command="replay", port=port)
     with running_shop() as port:
-        mended = fuzz("--image", "shop.binpb", command="replay", port=port)
+        fixed = fuzz("--image", "shop.binpb", command="replay", port=port)
 
     assert result.exit_code == 1
     assert "no_internal_leak" in result.output
@@ -78,10 +79,10 @@ def test_a_failure_is_shown_reported_kept_and_replayed(folder: Path) -> None:
     assert names[0] in {event["id"] for event in events if event["event"] == "failure"}
     assert again.exit_code == 1
     assert "1 cases" in again.output
-    assert mended.exit_code == 0
+    assert fixed.exit_code == 0
 
 
-def test_crashes_are_replayed_before_anything_else(folder: Path) -> None:
+def test_stored_crashes_are_sent_before_all_phases(folder: Path) -> None:
     with running_shop("no_internal_leak") as port:
         fuzz("shop.binpb", "--phases", "coverage", "--max-failures", "1", port=port)
         result = fuzz("shop.binpb", "--phases", "coverage", "--max-failures", "1", port=port)
@@ -91,28 +92,29 @@ def test_crashes_are_replayed_before_anything_else(folder: Path) -> None:
     assert "coverage " not in result.output.partition("FAILURES")[0]
 
 
-def test_a_server_that_asks_nobody_is_shown_kept_and_replayed_without_the_token(
+def test_a_missing_authentication_is_printed_stored_and_replayed_without_showing_the_token(
     folder: Path,
 ) -> None:
     (folder / "token").write_text(TOKEN)
-    options = ("--token-file", "token", "--max-examples", "2", "--phases", "coverage")
+    methods = ("--include-method", "*/Get", "--include-method", "*/List")
+    options = ("--token-file", "token", "--phases", "coverage", *methods)
     with running_shop("ignored_auth", TOKEN) as port:
         result = fuzz("shop.binpb", *options, "--report", "ndjson=a.ndjson", port=port)
         again = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
     with running_shop(token=TOKEN) as port:
-        mended = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
+        fixed = fuzz("--image", "shop.binpb", *options[:2], command="replay", port=port)
     with running_shop("ignored_auth", TOKEN) as port:
         public = fuzz("shop.binpb", *options, "--public-method", "*/Get", port=port)
 
     assert (result.exit_code, again.exit_code) == (1, 1)
-    assert (mended.exit_code, public.exit_code) == (0, 0)
+    assert (fixed.exit_code, public.exit_code) == (0, 0)
     assert "instead of UNAUTHENTICATED without credentials" in " ".join(result.output.split())
     written = [path.read_text() for path in (folder / ".grpc-fuzz").rglob("*.json")]
     for text in (result.output, (folder / "a.ndjson").read_text(), *written):
         assert TOKEN.rpartition(".")[2] not in text
 
 
-def test_a_token_that_the_server_does_not_take_fails_the_run(
+def test_a_token_that_the_server_rejects_fails_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WRONG", "wrong")
@@ -135,7 +137,7 @@ def test_the_same_seed_sends_the_same_cases(folder: Path) -> None:
     assert sent[0] == sent[1] != sent[2]
 
 
-def test_fuzz_ends_with_the_first_failure(folder: Path) -> None:
+def test_fuzz_ends_at_the_first_failure(folder: Path) -> None:
     with running_shop("no_internal_leak") as port:
         result = fuzz("shop.binpb", "--max-time", "60", command="fuzz", port=port)
 
@@ -143,14 +145,14 @@ def test_fuzz_ends_with_the_first_failure(folder: Path) -> None:
     assert "1 failed" in result.output
 
 
-def test_fuzz_ends_when_its_time_is_up(folder: Path) -> None:
+def test_fuzz_ends_at_its_time_limit(folder: Path) -> None:
     with running_shop() as port:
         result = fuzz("shop.binpb", "--max-time", "0.5", command="fuzz", port=port)
 
     assert result.exit_code == 0
 
 
-def test_coverage_shows_what_the_last_run_reached(folder: Path) -> None:
+def test_coverage_shows_what_the_last_run_covered(folder: Path) -> None:
     with running_shop() as port:
         fuzz("shop.binpb", "--phases", "coverage", port=port)
     result = CliRunner().invoke(main, ["coverage"])
@@ -173,7 +175,7 @@ def test_only_selected_methods_are_called(folder: Path) -> None:
 
 
 def run_in(folder: Path, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line as a user pastes it into a shell, with this environment's commands on the path."""
+    """Run a command in a shell, with the commands of this environment on the path."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         ["/bin/sh", "-c", line],
@@ -186,43 +188,45 @@ def run_in(folder: Path, line: str, **environment: str) -> subprocess.CompletedP
 
 
 def printed_replay(output: str) -> str:
-    """The first line that the report prints for sending a failure again."""
+    """Return the first replay command in the output."""
     return next(line for line in output.splitlines() if line.startswith("grpc-fuzz replay "))
 
 
 @pytest.mark.parametrize("with_config", [True, False])
-def test_the_printed_line_replays_a_failure_as_it_stands_from_any_folder(
-    tmp_path: Path, with_config: bool
+def test_the_printed_command_replays_a_failure_unchanged_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_config: bool
 ) -> None:
     home, elsewhere = tmp_path / "at home; $x", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
-    (home / "shop.binpb").write_bytes(shop_image())
+    (home / "shop.binpb").write_bytes(image_of("shop.proto"))
     (home / "token").write_text(TOKEN)
     if with_config:
         (home / "grpc-fuzz.toml").write_text(f'{CONFIG}\n[credentials]\ntoken_file = "token"\n')
-    # Of another service: it must not be read.
+    # The configuration of another service, which must not be read.
     (elsewhere / "grpc-fuzz.toml").write_text('target = "127.0.0.1:1"\nimage = "no.binpb"\n')
-    # Without the shop's rules, only this check can judge.
+    # Without the rules of the shop, only this check can judge.
     more = "" if with_config else "--token-file token --checks no_internal_leak "
     with running_shop("no_internal_leak", TOKEN) as port:
         options = f"--target 127.0.0.1:{port} {more}--phases coverage --max-failures 1"
         first = run_in(home, f"grpc-fuzz run shop.binpb {options}")
         line = printed_replay(first.stdout)
         again = run_in(elsewhere, line)
-        at_home = run_in(home, f"grpc-fuzz replay {line.split()[2]}")
-    with running_shop(token=TOKEN) as fixed:
-        healed = run_in(elsewhere, f"{line} --target 127.0.0.1:{fixed}")
+        monkeypatch.chdir(home)
+        at_home = fuzz(line.split()[2], command="replay")
+    monkeypatch.chdir(elsewhere)
+    with running_shop(token=TOKEN) as fixed_port:
+        fixed = fuzz(*shlex.split(line)[2:], command="replay", port=fixed_port)
 
     assert first.returncode == 1, first.stdout + first.stderr
     assert again.returncode == 1, again.stdout + again.stderr
     assert "no_internal_leak" in again.stdout
     assert "1 cases" in again.stdout
-    assert at_home.returncode == 1
-    assert healed.returncode == 0, healed.stdout + healed.stderr
+    assert at_home.exit_code == 1
+    assert fixed.exit_code == 0, fixed.output
 
 
-def test_a_deviation_of_the_runtime_that_is_named_is_judged_by_its_replay(folder: Path) -> None:
+def test_the_replay_of_a_named_runtime_deviation_decides_the_exit_code(folder: Path) -> None:
     with running_shop("protocol_status") as port:
         result = fuzz("shop.binpb", "--phases", "wire", "--include-method", "*/List", port=port)
         section = result.output.partition("two messages: OK instead of UNIMPLEMENTED")[2]
@@ -232,11 +236,11 @@ def test_a_deviation_of_the_runtime_that_is_named_is_judged_by_its_replay(folder
     assert again.returncode == 1, again.stdout + again.stderr
 
 
-def test_crashes_of_different_runs_are_not_replayed_as_if_of_one(folder: Path) -> None:
+def test_crashes_of_runs_with_different_options_are_not_replayed_together(folder: Path) -> None:
     with running_shop("no_internal_leak") as one, running_shop("documented_status") as other:
         for port in (one, other):
             fuzz("shop.binpb", "--phases", "coverage", "--max-failures", "1", port=port)
-        # The second run has replayed what the first one kept, and found its own failure.
+        # The second run has replayed the crash of the first one, and found its own failure.
         result = fuzz(command="replay")
         both = fuzz(command="replay", port=one)
 
@@ -245,7 +249,7 @@ def test_crashes_of_different_runs_are_not_replayed_as_if_of_one(folder: Path) -
     assert both.exit_code == 1
 
 
-def test_a_fault_of_the_tool_has_an_exit_code_of_its_own_and_writes_the_reports(
+def test_an_error_of_grpc_fuzz_has_its_own_exit_code_and_writes_the_reports(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(session: object) -> None:
@@ -267,13 +271,13 @@ def test_a_fault_of_the_tool_has_an_exit_code_of_its_own_and_writes_the_reports(
 
 
 @pytest.mark.parametrize("phase", ["coverage", "fuzzing", "stateful"])
-def test_a_fault_while_a_case_is_judged_ends_the_run_and_names_the_case(
+def test_an_error_of_a_check_ends_the_run_and_names_the_case(
     folder: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     calls: list[object] = []
 
     def once(*arguments: object) -> None:
-        # Hypothesis would call a fault flaky that does not come again, and pass over it.
+        # Hypothesis would ignore an error that does not occur again as flaky.
         calls.append(arguments)
         if len(calls) == 5:
             raise IndexError("not the server's fault")
@@ -302,7 +306,7 @@ def test_an_interrupted_run_ends_with_130_and_writes_the_reports(
     assert ET.parse(folder / "a.xml").getroot().find("testsuite/testcase/error") is not None
 
 
-def test_a_report_that_cannot_be_written_is_misuse_before_the_run(folder: Path) -> None:
+def test_a_report_that_cannot_be_written_is_misuse_before_the_run_starts(folder: Path) -> None:
     (folder / "file").write_text("")
     for kind in ("junit", "ndjson"):
         result = fuzz("shop.binpb", "--report", f"{kind}=file/report", port=1)
@@ -313,7 +317,7 @@ def test_a_report_that_cannot_be_written_is_misuse_before_the_run(folder: Path) 
 
 @pytest.mark.parametrize("check", ["response_known_fields", "response_canonical"])
 def test_checks_that_are_off_by_default_run_when_they_are_named(folder: Path, check: str) -> None:
-    options = ("--phases", "coverage", "--state-directory")
+    options = ("--phases", "coverage", "--include-method", "*/Put", "--state-directory")
     with running_shop(check) as port:
         off = fuzz("shop.binpb", *options, "off", port=port)
         on = fuzz("shop.binpb", *options, "on", "--extra-checks", check, port=port)
@@ -331,10 +335,10 @@ def test_checks_that_are_off_by_default_run_when_they_are_named(folder: Path, ch
         ("shop.json", b'{"file": []}', "is JSON"),
         ("shop.binpb.gz", b"\x1f\x8b\x08", "is compressed with gzip"),
         ("shop.bin", b"\xff\xff", "is not a FileDescriptorSet"),
-        ("shop.empty", b"", "holds no contract"),
+        ("shop.empty", b"", "contains no contract"),
     ],
 )
-def test_what_is_no_image_is_named_with_the_way_to_build_one(
+def test_a_file_that_is_no_image_is_described_with_the_way_to_build_one(
     folder: Path, name: str, content: bytes, message: str
 ) -> None:
     (folder / name).write_bytes(content)
@@ -349,7 +353,7 @@ def test_what_is_no_image_is_named_with_the_way_to_build_one(
 
 
 @pytest.mark.parametrize("form", ["dns:///localhost:{}", "dns:localhost:{}", "ipv4:127.0.0.1:{}"])
-def test_targets_are_taken_as_grpc_writes_them(folder: Path, form: str) -> None:
+def test_the_target_forms_of_grpc_are_accepted(folder: Path, form: str) -> None:
     with running_shop() as port:
         options = ("--phases", "coverage", "--include-method", "*/List")
         result = fuzz("shop.binpb", *options, "--target", form.format(port))
@@ -361,7 +365,7 @@ def test_targets_are_taken_as_grpc_writes_them(folder: Path, form: str) -> None:
     ("arguments", "message"),
     [
         (("shop.binpb",), "--target"),
-        (("--target", "127.0.0.1:1"), "which contract"),
+        (("--target", "127.0.0.1:1"), "no contract is given"),
         (("missing.binpb", "--target", "127.0.0.1:1"), "No such file"),
         (("shop.binpb", "--target", "nowhere"), "has no port: give HOST:PORT"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--checks", "nope"), "no such check: nope"),
@@ -374,11 +378,11 @@ def test_targets_are_taken_as_grpc_writes_them(folder: Path, form: str) -> None:
         (("shop.binpb", "--target", "127.0.0.1:1", "--workers", "0"), "workers: must be"),
         (("shop.binpb", "--target", "127.0.0.1:1", "--max-time", "0"), "max_time: must be"),
         (("shop.binpb", "--nope"), "No such option"),
-        # Nothing listens on the port of TCP multiplexing.
+        # Nothing listens on port 1, which is that of TCP multiplexing.
         (("shop.binpb", "--target", "127.0.0.1:1"), "does not answer"),
     ],
 )
-def test_misuse_is_said_and_ends_with_two(
+def test_misuse_is_reported_and_ends_with_exit_code_2(
     folder: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = CliRunner().invoke(main, ["run", *arguments])
@@ -391,10 +395,16 @@ def test_misuse_is_said_and_ends_with_two(
     ("wrong", "message"),
     [
         ('[trailers.x-bin]\nmessage = "shop.v1.Nothing"', "the contract has no shop.v1.Nothing"),
-        ('[[examples]]\nmethod = "shop.v1.Orders/Sell"', "shop.v1.Orders/Sell, which there is not"),
+        ('[[examples]]\nmethod = "shop.v1.Orders/Sell"', "Orders/Sell, which does not exist"),
         ('[[examples]]\nmethod = "shop.v1.Orders/Get"\nrequest = { size = 1 }', "an example of"),
-        ('[[adapters.house]]\nfields = { extension = "shop.v1.rule", map = { minimum = "least" } }',
-         "shop.v1.rule has no field least"),
+        (
+            """
+[[adapters.custom_options]]
+fields = { extension = "shop.v1.rule", map = { minimum = "least" } }
+""",
+            "shop.v1.rule has no field least",
+        ),
+        ("[[adapters.house]]", "adapters: unknown: house"),
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_the_contract_is_misuse(

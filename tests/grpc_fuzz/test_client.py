@@ -1,4 +1,4 @@
-"""Ordinary calls tell what the server sent, and never make up a status."""
+"""Ordinary calls return what the server sent, and never invent a status."""
 
 import socket
 import threading
@@ -9,21 +9,22 @@ from grpc_fuzz.client import HEALTH_METHOD, Client
 from grpc_fuzz.model import Case, Limits
 from grpc_fuzz.target import Target
 
-from tests.grpc_fuzz.http2_server import Http2Server, Refused, Silence
-from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.contracts import features_schema
+from tests.grpc_fuzz.http2_server import CallError, Http2Server, NoReply
 
-Connect = Callable[[int], Client]
-QUICK = Limits(request_timeout=0.2, slack=0.1)
+Connect = Callable[..., Client]
+LONG = Limits(request_timeout=30.0)
+SHORT = Limits(request_timeout=0.2, slack=0.1)
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     opened = []
 
-    def open_client(port: int, limits: Limits = QUICK) -> Client:
+    def open_client(port: int, limits: Limits = LONG) -> Client:
         client = Client(
             Target(host="127.0.0.1", port=port),
-            features(),
+            features_schema(),
             limits,
             lambda presented: (("authorization", "me"),),
         )
@@ -36,7 +37,7 @@ def connect() -> Iterator[Connect]:
 
 
 def case(name: str, *requests: bytes) -> Case:
-    method = features().method(f"/features.v1.Features/{name}")
+    method = features_schema().method(f"/features.v1.Features/{name}")
     return Case(method=method, phase="fuzzing", positive=True, requests=requests)
 
 
@@ -46,13 +47,13 @@ def answer(path: str, data: bytes) -> list[bytes]:
     if path.endswith("/Down"):
         return [data, data]
     if path.endswith("/Unsure"):
-        raise Silence
+        raise NoReply
     if data:
-        raise Refused("NOT_FOUND", "näh", [("x-bin", "AQI")])
+        raise CallError("NOT_FOUND", "näh", [("x-bin", "AQI")])
     return [b"\x68\x01"]
 
 
-def test_a_response_arrives_as_it_was_sent(connect: Connect) -> None:
+def test_a_response_is_returned_unchanged(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
         reply = connect(port).send(case("One", b""))
 
@@ -60,39 +61,39 @@ def test_a_response_arrives_as_it_was_sent(connect: Connect) -> None:
     assert reply.transport_error is None
 
 
-def test_a_stream_of_responses_arrives_whole_and_in_order(connect: Connect) -> None:
+def test_a_stream_of_responses_is_returned_complete_and_in_order(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
         reply = connect(port).send(case("Down", b"\x08\x01"))
 
     assert (reply.status, reply.responses) == ("OK", (b"\x08\x01", b"\x08\x01"))
 
 
-def test_a_refusal_arrives_with_its_message_and_trailers(connect: Connect) -> None:
+def test_an_error_is_returned_with_its_message_and_trailers(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
         reply = connect(port).send(case("One", b"\x68\x01"))
 
     assert (reply.status, reply.message, reply.trailer("x-bin")) == ("NOT_FOUND", "näh", b"\1\2")
 
 
-def test_silence_is_no_status(connect: Connect) -> None:
+def test_a_call_without_a_reply_has_no_status(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
-        reply = connect(port).send(case("Unsure", b""))
+        reply = connect(port, SHORT).send(case("Unsure", b""))
 
     assert reply.status is None
     assert reply.outcome == "NO_REPLY"
-    assert reply.seconds >= QUICK.request_timeout
+    assert reply.seconds >= SHORT.request_timeout
 
 
-def test_the_call_after_a_silent_one_is_answered(connect: Connect) -> None:
+def test_the_call_after_a_call_without_a_reply_succeeds(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
-        client = connect(port)
+        client = connect(port, Limits(request_timeout=2.0, slack=0.1))
         client.send(case("Unsure", b""))
         reply = client.send(case("One", b""))
 
     assert reply.status == "OK"
 
 
-def test_more_than_a_window_of_responses_does_not_stall_the_connection(connect: Connect) -> None:
+def test_responses_larger_than_a_window_do_not_stall_the_connection(connect: Connect) -> None:
     with Http2Server(answer).running() as port:
         client = connect(port)
         replies = [client.send(case("Down", bytes(8_000))) for _ in range(20)]
@@ -100,7 +101,7 @@ def test_more_than_a_window_of_responses_does_not_stall_the_connection(connect: 
     assert {reply.status for reply in replies} == {"OK"}
 
 
-def test_a_server_that_is_not_there_gives_no_status(connect: Connect) -> None:
+def test_a_server_that_does_not_run_gives_no_status(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -108,7 +109,7 @@ def test_a_server_that_is_not_there_gives_no_status(connect: Connect) -> None:
     assert (reply.status, reply.outcome) == (None, "CLOSED")
 
 
-def test_health_is_told_by_any_answer_but_not_serving(connect: Connect) -> None:
+def test_every_response_except_not_serving_is_healthy(connect: Connect) -> None:
     statuses = {b"\x08\x01": True, b"\x08\x02": False, b"": True}
     for response, healthy in statuses.items():
         with Http2Server(lambda path, data, response=response: [response]).running() as port:  # type: ignore[misc]
@@ -117,13 +118,13 @@ def test_health_is_told_by_any_answer_but_not_serving(connect: Connect) -> None:
 
 def test_a_server_without_health_service_is_healthy(connect: Connect) -> None:
     def refuse(path: str, data: bytes) -> list[bytes]:
-        raise Refused("UNIMPLEMENTED")
+        raise CallError("UNIMPLEMENTED")
 
     with Http2Server(refuse).running() as port:
         assert connect(port).healthy()
 
 
-def test_a_dead_server_is_not_healthy(connect: Connect) -> None:
+def test_a_server_that_stopped_is_not_healthy(connect: Connect) -> None:
     server = Http2Server(answer)
     with server.running() as port:
         client = connect(port)

@@ -1,12 +1,12 @@
-"""The configuration is read, and what is wrong with it is said."""
+"""The configuration is read, and errors in it are reported."""
 
 from pathlib import Path
 
 import pytest
 from grpc_fuzz import config
-from grpc_fuzz.adapters import BufValidate, House
-from grpc_fuzz.config import ConfigError
+from grpc_fuzz.adapters import BufValidate, CustomOptions
 from grpc_fuzz.credentials import Credentials
+from grpc_fuzz.errors import ConfigError
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import Example, Link, Report
 from grpc_fuzz.target import Target, Tls
@@ -46,7 +46,7 @@ request = { order_id = "1" }
 source = "/shop.v1.Orders/Put:id"
 target = "/shop.v1.Orders/Get:order_id"
 
-[[adapters.house]]
+[[adapters.custom_options]]
 fields = { extension = "shop.v1.rule", map = { minimum = "least" } }
 errors = { extension = "shop.v1.errors", rule = "shop.v1.refusal" }
 """
@@ -83,11 +83,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     )
     assert settings.reports == (Report(kind="junit", path=Path("out.xml")),)
     assert {"ABORTED", "UNAVAILABLE"} <= settings.allowed_statuses
-    standard, house = settings.adapters
+    standard, custom = settings.adapters
     assert isinstance(standard, BufValidate)
-    assert isinstance(house, House)
-    assert house.fields is not None
-    assert house.fields.map == {"minimum": "least"}
+    assert isinstance(custom, CustomOptions)
+    assert custom.field_options is not None
+    assert custom.field_options.map == {"minimum": "least"}
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,17 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("target = 'here:1'\nreports = 'pdf=x'", "reports: 'pdf' is not"),
         ("target = 'here:1'\n[[links]]\nsource = 'a'", "links: .*target"),
         (
-            "target = 'a:1'\n[[adapters.house]]\nfields = {extension = 'a', map = {least = 'b'}}",
-            "adapters: map: there is no least",
+            """
+target = 'a:1'
+[[adapters.custom_options]]
+fields = {extension = 'a', map = {least = 'b'}}
+""",
+            "adapters: map: no such rule: least",
         ),
         ("target = ", "grpc-fuzz.toml"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_configuration_is_reported(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.settings_from(config.read(write(tmp_path, text)))
 
@@ -142,28 +146,28 @@ public = ["*/Get"]
         ("token_file = 'empty'", "holds no token"),
         ("token_variable = 'UNSET'", "UNSET holds no token"),
         ("token_variable = 'SPACES'", "SPACES holds no token"),
-        ("token_file = 'a'\ntoken_variable = 'A'", "name one of them"),
-        ("expired_token_variable = 'GOOD'", "a valid one too"),
+        ("token_file = 'a'\ntoken_variable = 'A'", "name only one of them"),
+        ("expired_token_variable = 'GOOD'", "a valid one, too"),
         ("token = 'abc'", "unknown: token"),
-        ("token_variable = 'GOOD'\nkey = 'A b'", "key is of a-z"),
-        ("token_variable = 'GOOD'\nscheme = '$x'", "scheme of letters"),
+        ("token_variable = 'GOOD'\nkey = 'A b'", "key may contain a-z"),
+        ("token_variable = 'GOOD'\nscheme = '$x'", "scheme letters"),
         ("token_variable = 'GOOD'\n[metadata]\nAuthorization = 'x'", "metadata: authorization"),
     ],
 )
-def test_what_is_wrong_with_a_token_is_said_without_it(
+def test_an_invalid_token_is_reported_without_showing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
 ) -> None:
     (tmp_path / "empty").write_text("")
     for name, value in {"GOOD": "s3cret", "SPACES": "s3cret s3cret"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=message) as refused:
+    with pytest.raises(ConfigError, match=message) as error:
         config.settings_from(
             config.read(write(tmp_path, f"target = 'here:1'\n[credentials]\n{text}"))
         )
-    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in str(error.value)
 
 
-def test_paths_are_those_of_the_files_folder(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_folder_of_the_file(tmp_path: Path) -> None:
     text = "target = 'here:1'\nimage = 'a.binpb'\ntls = { ca = 'ca.pem', key = '/key.pem' }\n"
     settings = config.settings_from(config.read(write(tmp_path, text)))
 
@@ -171,6 +175,6 @@ def test_paths_are_those_of_the_files_folder(tmp_path: Path) -> None:
     assert settings.target.tls == Tls(ca=tmp_path / "ca.pem", key=Path("/key.pem"))
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         config.read(tmp_path / "missing.toml")

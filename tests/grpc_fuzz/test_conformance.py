@@ -1,15 +1,15 @@
-"""A message is judged by every rule, and by what protobuf itself demands."""
+"""Messages are judged by every rule, and by the requirements of protobuf."""
 
 from typing import Any
 
 import pytest
-from grpc_fuzz.conformance import judgeable, violations
-from grpc_fuzz.strategies.unnamed import TIMES_OUT_OF_RANGE, unknown_numbers
+from grpc_fuzz.conformance import can_be_judged, violations
+from grpc_fuzz.strategies.edges import unknown_numbers
+from grpc_fuzz.strategies.well_known import TIMES_OUT_OF_RANGE
 
-from tests.grpc_fuzz.protocols import features
-from tests.grpc_fuzz.workshop import workshop_schema
+from tests.grpc_fuzz.contracts import features_schema, jobs_schema
 
-SCHEMA = features()
+SCHEMA = features_schema()
 RULED = SCHEMA.method("/features.v1.Features/Up").input
 EVERYTHING = SCHEMA.method("/features.v1.Features/One").input
 OPAQUE = SCHEMA.method("/features.v1.Features/Unsure").input
@@ -69,7 +69,7 @@ def test_each_broken_rule_is_named_with_its_field(change: Any, expected: list[st
         ("lasting", 315576000001, 0, False),
     ],
 )
-def test_times_are_held_to_their_documented_range(
+def test_times_outside_their_documented_range_are_violations(
     field: str, seconds: int, nanos: int, is_valid: bool
 ) -> None:
     message = SCHEMA.message_class(EVERYTHING)()
@@ -79,24 +79,24 @@ def test_times_are_held_to_their_documented_range(
     assert broken_in(message) == ([] if is_valid else [f"{field}: range"])
 
 
-def test_values_of_maps_are_judged_as_any_others() -> None:
+def test_values_of_maps_are_judged_like_other_values() -> None:
     message: Any = SCHEMA.message_class(EVERYTHING)()
     message.trees[1].weight = 1
     ruled = valid()
     ruled.pairs[""] = 1
-    schema = workshop_schema()
+    schema = jobs_schema()
     job: Any = schema.message_class(schema.methods[0].input)()
     job.by_name["a"].size = 99
     job.by_name["b"].at.nanos = -5
 
     assert broken_in(message) == []
     assert broken_in(ruled) == ["pairs[]: length_min"]
-    broken = {str(entry) for entry in violations(schema, job, echoes=True)}
+    broken = {str(entry) for entry in violations(schema, job, allow_sent=True)}
     assert broken == {"by_name[].size: known_enum", "by_name[].at: range"}
 
 
-def test_what_the_run_has_sent_may_be_answered() -> None:
-    schema = workshop_schema()
+def test_values_that_the_run_has_sent_are_allowed_in_responses() -> None:
+    schema = jobs_schema()
     job: Any = schema.message_class(schema.methods[0].input)()
     for number in unknown_numbers(job.part.DESCRIPTOR.fields_by_name["size"].enum_type):
         job.parts.add().size = number
@@ -105,9 +105,9 @@ def test_what_the_run_has_sent_may_be_answered() -> None:
         at.seconds, at.nanos = seconds, nanos
 
     assert len([*violations(schema, job)]) == 3 + 8
-    assert [*violations(schema, job, echoes=True)] == []
+    assert [*violations(schema, job, allow_sent=True)] == []
 
 
-def test_a_message_with_rules_that_cannot_be_evaluated_is_not_judged_positive() -> None:
-    assert judgeable(SCHEMA, RULED)
-    assert not judgeable(SCHEMA, OPAQUE)
+def test_a_message_with_rules_that_cannot_be_evaluated_cannot_be_judged() -> None:
+    assert can_be_judged(SCHEMA, RULED)
+    assert not can_be_judged(SCHEMA, OPAQUE)

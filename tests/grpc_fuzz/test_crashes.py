@@ -1,4 +1,4 @@
-"""Failures are kept on disk, and come back as they were."""
+"""Failures are stored on disk and loaded unchanged."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,9 @@ from grpc_fuzz.model import (
     WireStep,
 )
 
-from tests.grpc_fuzz.broken_server import shop_schema
-from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.contracts import features_schema, shop_schema
 
-SCHEMA = features()
+SCHEMA = features_schema()
 METHOD = SCHEMA.methods[0]
 PLAIN = Case(method=METHOD, phase="fuzzing", positive=True, requests=(b"\0\xff",))
 FULL = Case(
@@ -52,7 +51,7 @@ def failure(case: Case, cause: str = "it broke") -> Failure:
     )
 
 
-def test_a_case_survives_json_whole() -> None:
+def test_a_case_is_the_same_after_json() -> None:
     for case in (PLAIN, FULL):
         text = json.dumps(case_to_json(case))
         again = case_from_json(json.loads(text), SCHEMA)
@@ -61,10 +60,10 @@ def test_a_case_survives_json_whole() -> None:
         assert again.id == case.id
 
 
-def test_the_same_failure_is_kept_once_and_another_cause_beside_it(tmp_path: Path) -> None:
+def test_the_same_failure_is_stored_once_and_another_cause_separately(tmp_path: Path) -> None:
     crashes = Crashes(tmp_path / "crashes")
-    names = [crashes.keep(failure(PLAIN)), crashes.keep(failure(FULL))]
-    other = crashes.keep(failure(PLAIN, "it broke otherwise"))
+    names = [crashes.save(failure(PLAIN)), crashes.save(failure(FULL))]
+    other = crashes.save(failure(PLAIN, "it broke otherwise"))
 
     assert names[0] == names[1] != other
     kept = {crash.id: crash for crash in crashes.load(SCHEMA)}
@@ -73,19 +72,19 @@ def test_the_same_failure_is_kept_once_and_another_cause_beside_it(tmp_path: Pat
     assert (kept[other].check, kept[other].cause) == ("some_check", "it broke otherwise")
 
 
-def test_nothing_kept_is_nothing_to_replay(tmp_path: Path) -> None:
+def test_a_missing_directory_has_no_crashes(tmp_path: Path) -> None:
     assert Crashes(tmp_path / "missing").load(SCHEMA) == ()
 
 
-def test_a_crash_of_a_method_that_is_gone_is_left_alone(tmp_path: Path) -> None:
+def test_a_crash_of_a_removed_method_is_ignored_and_kept(tmp_path: Path) -> None:
     crashes = Crashes(tmp_path)
-    crashes.keep(failure(PLAIN))
+    crashes.save(failure(PLAIN))
 
     assert crashes.load(shop_schema()) == ()
     assert len(crashes.load(SCHEMA)) == 1
 
 
-def test_a_case_is_named_by_what_it_sends() -> None:
+def test_the_id_of_a_case_depends_on_what_it_sends() -> None:
     other = Case(method=METHOD, phase="coverage", positive=True, requests=PLAIN.requests)
 
     assert PLAIN.id == other.id != FULL.id

@@ -1,4 +1,4 @@
-"""Credentials: bad ones are made of good ones, and a good one is never shown."""
+"""Invalid credentials are made from valid ones, and valid ones are never shown."""
 
 import base64
 import json
@@ -8,11 +8,11 @@ from grpc_fuzz.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.grpc_fuzz.protocols import features
+from tests.grpc_fuzz.contracts import features_schema
 
 HEADER = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ"  # {"alg":"ES256","kid":"a"}
 JWT = f"{HEADER}.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
-ONE = features().method("/features.v1.Features/One")
+ONE = features_schema().method("/features.v1.Features/One")
 
 
 def sent(credentials: Credentials, presented: str) -> str | bytes | None:
@@ -20,12 +20,12 @@ def sent(credentials: Credentials, presented: str) -> str | bytes | None:
     return pairs.get(credentials.key)
 
 
-def test_the_valid_token_is_sent_as_the_scheme_says() -> None:
+def test_the_valid_token_is_sent_with_its_scheme() -> None:
     assert sent(Credentials(token="abc"), "valid") == "Bearer abc"
     assert Credentials(token="abc", key="x-key", scheme="").metadata("valid") == (("x-key", "abc"),)
 
 
-def test_nothing_is_sent_where_credentials_are_missing() -> None:
+def test_missing_credentials_send_no_metadata() -> None:
     assert Credentials(token="abc").metadata("missing") == ()
 
 
@@ -44,7 +44,7 @@ def test_a_forged_token_is_never_the_valid_one(token: str) -> None:
         assert credentials.metadata("forged") != credentials.metadata("valid")
 
 
-def test_an_unsigned_jwt_says_so_in_its_header() -> None:
+def test_an_unsigned_jwt_has_the_algorithm_none() -> None:
     unsigned = str(sent(Credentials(token=JWT), "unsigned")).removeprefix("Bearer ")
     header, claims, signature = unsigned.split(".")
 
@@ -53,29 +53,29 @@ def test_an_unsigned_jwt_says_so_in_its_header() -> None:
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", "bnVsbA.b.c", "é.b.c"])
-def test_what_is_no_jwt_is_not_tried_unsigned(token: str) -> None:
-    assert Credentials(token=token).bad() == ("missing", "forged")
+def test_a_token_that_is_no_jwt_is_not_sent_unsigned(token: str) -> None:
+    assert Credentials(token=token).invalid() == ("missing", "forged")
 
 
-def test_an_expired_token_is_tried_where_there_is_one() -> None:
+def test_an_expired_token_is_sent_if_there_is_one() -> None:
     credentials = Credentials(token=JWT, expired="old")
 
-    assert credentials.bad() == ("missing", "forged", "unsigned", "expired")
+    assert credentials.invalid() == ("missing", "forged", "unsigned", "expired")
     assert sent(credentials, "expired") == "Bearer old"
 
 
-def test_a_secret_token_is_shown_by_nothing_but_its_placeholder() -> None:
+def test_a_secret_token_is_shown_only_as_its_placeholder() -> None:
     credentials = Credentials(token=JWT, expired="old")
 
     assert "c2lnbmF0dXJl" not in repr(credentials)
     assert "old" not in repr(credentials)
-    for presented in ("valid", *credentials.bad()):
-        shown = str(credentials.shown(presented, "$TOKEN", "$OLD"))
+    for presented in ("valid", *credentials.invalid()):
+        shown = str(credentials.redacted(presented, "$TOKEN", "$OLD"))
         assert "c2lnbmF0dXJl" not in shown
         assert "old" not in shown
 
 
 def test_a_public_method_needs_no_credentials() -> None:
-    assert Credentials(token="a").protect(ONE)
+    assert Credentials(token="a").required_by(ONE)
     for glob in ("*", "One", "features.v1.Features/One", "/features.v1.*"):
-        assert not Credentials(token="a", public=(glob,)).protect(ONE)
+        assert not Credentials(token="a", public=(glob,)).required_by(ONE)

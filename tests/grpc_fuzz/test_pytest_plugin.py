@@ -1,20 +1,21 @@
-"""The pytest plugin: tests made from a contract pass, fail, and take hooks and checks."""
+"""The pytest plugin: tests from a contract with hooks, checks and options."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.grpc_fuzz.broken_server import running_shop
+from tests.grpc_fuzz.shop_server import running_shop
 
 pytest_plugins = ["pytester"]
 
 PREAMBLE = """
 import pytest
 from grpc_fuzz import Settings, Target, suite
-from tests.grpc_fuzz.broken_server import HOUSE, shop_image
+from tests.grpc_fuzz.contracts import SHOP_OPTIONS, image_of
 
 settings = Settings(target=Target(host="localhost", port=1), max_examples=5, idempotency_key="key")
-schema = suite.from_image(shop_image(), "server", adapters=(HOUSE,), settings=settings)
+image = image_of("shop.proto")
+schema = suite.from_image(image, "server", adapters=(SHOP_OPTIONS,), settings=settings)
 
 @pytest.fixture
 def server():
@@ -72,7 +73,7 @@ def test_contract(case):
     result.assert_outcomes(passed=1)
 
 
-def test_a_failure_names_the_check_and_how_to_see_it_again(pytester: pytest.Pytester) -> None:
+def test_a_failure_names_the_check_and_the_reproducers(pytester: pytest.Pytester) -> None:
     with running_shop("documented_status") as port:
         pytester.makepyfile(
             PREAMBLE.format(port=port)
@@ -88,7 +89,7 @@ def test_contract(case):
     result.stdout.fnmatch_lines(["*documented_status (major): ABORTED is not among*", "*buf curl*"])
 
 
-def test_fixtures_marks_and_options_work_as_in_any_test(
+def test_fixtures_marks_and_options_work_as_in_other_tests(
     pytester: pytest.Pytester, shop: str
 ) -> None:
     pytester.makepyfile(
@@ -108,7 +109,7 @@ def test_contract(request, case, notes):
     case.call()
 
 def test_count():
-    # Three random cases of each mode, beside those of the coverage phase.
+    # Three random cases per mode, in addition to those of the coverage phase.
     assert 0 < seen.count("fuzzing") <= 6
 """
     )
@@ -120,7 +121,7 @@ def test_count():
     result.assert_outcomes(passed=2)
 
 
-def test_hooks_see_and_change_calls(pytester: pytest.Pytester, shop: str) -> None:
+def test_hooks_receive_and_change_calls(pytester: pytest.Pytester, shop: str) -> None:
     pytester.makepyfile(
         shop
         + """
@@ -148,7 +149,7 @@ def test_statuses():
     pytester.runpytest("-p", "no:asyncio").assert_outcomes(passed=2)
 
 
-def test_a_check_of_the_users_own_is_run(pytester: pytest.Pytester, shop: str) -> None:
+def test_a_custom_check_runs(pytester: pytest.Pytester, shop: str) -> None:
     pytester.makepyfile(
         shop
         + """
@@ -173,7 +174,7 @@ def test_contract(case):
     ("signature", "complaint"),
     [("async def test_contract(case)", "*coroutine*"), ("def test_contract()", "*named case*")],
 )
-def test_a_function_that_cannot_be_a_test_is_refused(
+def test_a_function_that_cannot_be_a_test_is_rejected(
     pytester: pytest.Pytester, shop: str, signature: str, complaint: str
 ) -> None:
     pytester.makepyfile(shop + f"@schema.parametrize()\n{signature}:\n    pass\n")

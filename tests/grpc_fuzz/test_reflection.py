@@ -1,17 +1,18 @@
-"""A contract can be had from the server itself."""
+"""The contract can be read from the server by reflection."""
 
 from collections.abc import Callable
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_fuzz import reflection
+from grpc_fuzz.errors import SchemaError
 from grpc_fuzz.model import Limits
-from grpc_fuzz.schema import Schema, SchemaError
+from grpc_fuzz.schema import Schema
+from grpc_fuzz.strategies.encodings import varint
 from grpc_fuzz.target import Target
-from grpc_fuzz.wire.script import varint
 
-from tests.grpc_fuzz.http2_server import Admit, Http2Server, Refused, anybody
-from tests.grpc_fuzz.protocols import features, image_of
+from tests.grpc_fuzz.contracts import features_schema, image_of
+from tests.grpc_fuzz.http2_server import Admit, CallError, Http2Server, admit_all
 
 FILES = {file.name: file for file in FileDescriptorSet.FromString(image_of("features.proto")).file}
 
@@ -21,7 +22,7 @@ def field(number: int, value: bytes) -> bytes:
 
 
 def answer_to(question: bytes) -> bytes:
-    """Answers as reflection.proto has it, written out by hand."""
+    """Return the response that reflection.proto defines, encoded by hand."""
     number, text = question[0] >> 3, question[2:].decode()
     if number == 7:
         names = ("features.v1.Features", "grpc.health.v1.Health")
@@ -33,13 +34,13 @@ def answer_to(question: bytes) -> bytes:
 
 
 def serve(
-    version: str, answer: Callable[[bytes], bytes] = answer_to, admit: Admit = anybody
+    version: str, answer: Callable[[bytes], bytes] = answer_to, admit: Admit = admit_all
 ) -> Http2Server:
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
 
     def handle(called: str, data: bytes) -> list[bytes]:
         if called != path:
-            raise Refused("UNIMPLEMENTED")
+            raise CallError("UNIMPLEMENTED")
         return [answer(data)]
 
     return Http2Server(handle, admit=admit)
@@ -55,14 +56,14 @@ def test_the_contract_is_complete_with_all_imports(version: str) -> None:
         schema = Schema(fetched(port))
 
     assert [method.path for method in schema.methods] == [
-        method.path for method in features().methods
+        method.path for method in features_schema().methods
     ]
 
 
-def test_reflection_is_asked_with_the_metadata_of_the_run() -> None:
+def test_reflection_sends_the_metadata_of_the_run() -> None:
     def admit(path: str, authorization: str | None) -> None:
         if authorization != "Bearer abc":
-            raise Refused("UNAUTHENTICATED")
+            raise CallError("UNAUTHENTICATED")
 
     with serve("v1", admit=admit).running() as port:
         target = Target(host="127.0.0.1", port=port)
@@ -71,12 +72,12 @@ def test_reflection_is_asked_with_the_metadata_of_the_run() -> None:
             reflection.fetch(target, Limits())
 
 
-def test_a_server_without_reflection_is_said_to_have_none() -> None:
+def test_a_server_without_reflection_is_reported() -> None:
     with serve("v0").running() as port, pytest.raises(SchemaError, match="no reflection"):
         fetched(port)
 
 
-def test_an_error_of_reflection_is_passed_on() -> None:
+def test_an_error_of_the_reflection_service_is_reported() -> None:
     def refuse(question: bytes) -> bytes:
         return answer_to(question) if question[0] >> 3 == 7 else field(7, field(2, b"not today"))
 

@@ -1,4 +1,4 @@
-"""Reports hold what happened, whatever characters it came with."""
+"""Reports contain the events of a run, with any characters."""
 
 import io
 import json
@@ -8,13 +8,13 @@ from xml.etree import ElementTree as ET
 
 from grpc_fuzz import checks
 from grpc_fuzz.model import Case, Failure, Reply, Severity
-from grpc_fuzz.outcome import Outcome
-from grpc_fuzz.report import Console, JUnit, Listener, Ndjson
+from grpc_fuzz.outcome import Listener, Outcome
+from grpc_fuzz.report import Console, JUnit, Ndjson
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target
 from rich.console import Console as RichConsole
 
-from tests.grpc_fuzz.broken_server import shop_schema
+from tests.grpc_fuzz.contracts import shop_schema
 
 SCHEMA = shop_schema()
 PUT, GET, *_ = SCHEMA.methods
@@ -40,7 +40,7 @@ DEVIATION = replace(
 )
 
 
-def tell(
+def send_events(
     listener: Listener,
     failures: list[Failure],
     deviations: list[Failure] | None = None,
@@ -69,11 +69,11 @@ def shown(
 ) -> str:
     output = io.StringIO()
     console = Console(RichConsole(file=output, width=200), checks.ALL)
-    tell(console, failures, deviations, error)
+    send_events(console, failures, deviations, error)
     return output.getvalue()
 
 
-def test_the_summary_of_a_good_run_is_one_line() -> None:
+def test_the_summary_of_a_passed_run_is_one_line() -> None:
     text = shown([])
 
     assert "seed: 42" in text
@@ -81,7 +81,7 @@ def test_the_summary_of_a_good_run_is_one_line() -> None:
     assert "FAILURES" not in text
 
 
-def test_a_failure_is_shown_with_all_that_helps() -> None:
+def test_a_failure_is_printed_with_all_details() -> None:
     text = shown([FAILURE])
 
     assert "1 failed, 1 cases" in text
@@ -91,7 +91,7 @@ def test_a_failure_is_shown_with_all_that_helps() -> None:
     assert "FAILED shop.v1.Orders/Put::always_replies - it" in text
 
 
-def test_what_the_runtime_does_is_shown_in_a_section_of_its_own() -> None:
+def test_deviations_of_the_runtime_have_their_own_section() -> None:
     text = shown([], [DEVIATION])
 
     section = text.partition("runtime / wire behaviour")[2]
@@ -102,28 +102,28 @@ def test_what_the_runtime_does_is_shown_in_a_section_of_its_own() -> None:
     assert "FAILURES" not in text
 
 
-def test_the_runtime_is_a_failure_where_it_decides() -> None:
+def test_deviations_that_decide_are_failures() -> None:
     text = shown([DEVIATION])
 
     assert "It decides the exit code, because of --strict-wire." in text
     assert "1 failed, 1 cases" in text
 
 
-def test_what_ended_a_run_early_is_in_every_report(tmp_path: Path) -> None:
-    error = RuntimeError("the tool \x00 broke")
-    tell(JUnit(tmp_path / "report.xml"), [FAILURE], error=error)
-    tell(Ndjson(tmp_path / "report.ndjson"), [FAILURE], error=error)
+def test_every_report_contains_what_ended_the_run_early(tmp_path: Path) -> None:
+    error = RuntimeError("the tool \x00 failed")
+    send_events(JUnit(tmp_path / "report.xml"), [FAILURE], error=error)
+    send_events(Ndjson(tmp_path / "report.ndjson"), [FAILURE], error=error)
 
     assert "ended early by RuntimeError, 1 failed, 1 cases" in shown([FAILURE], error=error)
     errors = ET.parse(tmp_path / "report.xml").getroot().findall("testsuite/testcase/error")
-    assert [entry.get("message") for entry in errors] == ["RuntimeError: the tool \ufffd broke"]
+    assert [entry.get("message") for entry in errors] == ["RuntimeError: the tool \ufffd failed"]
     events = [json.loads(line) for line in (tmp_path / "report.ndjson").read_text().splitlines()]
-    assert {"event": "error", "error": "RuntimeError: the tool \x00 broke"} in events
+    assert {"event": "error", "error": "RuntimeError: the tool \x00 failed"} in events
     assert [event["event"] for event in events[-2:]] == ["error", "end"]
 
 
-def test_junit_has_the_runtime_as_a_suite_whose_cases_are_skipped(tmp_path: Path) -> None:
-    tell(JUnit(tmp_path / "report.xml"), [], [DEVIATION])
+def test_junit_has_a_suite_of_skipped_cases_for_the_runtime(tmp_path: Path) -> None:
+    send_events(JUnit(tmp_path / "report.xml"), [], [DEVIATION])
 
     suites = ET.parse(tmp_path / "report.xml").getroot().findall("testsuite")
     (suite,) = (suite for suite in suites if suite.get("name") == "runtime / wire behaviour")
@@ -131,7 +131,7 @@ def test_junit_has_the_runtime_as_a_suite_whose_cases_are_skipped(tmp_path: Path
 
 
 def test_junit_has_a_suite_for_each_method(tmp_path: Path) -> None:
-    tell(JUnit(tmp_path / "new" / "report.xml"), [FAILURE])
+    send_events(JUnit(tmp_path / "new" / "report.xml"), [FAILURE])
 
     root = ET.parse(tmp_path / "new" / "report.xml").getroot()
     suites = {suite.get("name"): suite for suite in root.findall("testsuite")}
@@ -146,7 +146,7 @@ def test_junit_has_a_suite_for_each_method(tmp_path: Path) -> None:
 
 
 def test_ndjson_has_a_line_for_each_event(tmp_path: Path) -> None:
-    tell(Ndjson(tmp_path / "new" / "report.ndjson"), [FAILURE])
+    send_events(Ndjson(tmp_path / "new" / "report.ndjson"), [FAILURE])
 
     lines = (tmp_path / "new" / "report.ndjson").read_text().splitlines()
     events = [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Reproducers send what the case sent."""
+"""Reproducers send the same bytes as the case."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from grpc_fuzz.reproduce import reproducers
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target, Tls
 
+from tests.grpc_fuzz.contracts import features_schema, image_of
 from tests.grpc_fuzz.http2_server import Http2Server
-from tests.grpc_fuzz.protocols import features, image_of
 
-SCHEMA = features()
+SCHEMA = features_schema()
 ONE = SCHEMA.method("/features.v1.Features/One")
 REQUEST = SCHEMA.message_class(ONE.input)(
     an_int32=-5, a_string='it\'s "ü" and \x00', some_bytes=b"\xff", number=0
 ).SerializeToString(deterministic=True)
 
 
-def made(settings: Settings, *requests: bytes) -> dict[str, str]:
+def reproducers_of(settings: Settings, *requests: bytes) -> dict[str, str]:
     case = Case(method=ONE, phase="fuzzing", positive=True, requests=requests or (REQUEST,))
     return reproducers(case, SCHEMA, settings)
 
@@ -36,7 +36,7 @@ def settings_for(port: int, image: Path | None = None) -> Settings:
     )
 
 
-def test_the_snippet_sends_the_same_bytes() -> None:
+def test_the_python_script_sends_the_same_bytes() -> None:
     received = []
 
     def answer(path: str, data: bytes) -> list[bytes]:
@@ -44,14 +44,14 @@ def test_the_snippet_sends_the_same_bytes() -> None:
         return [b""]
 
     with Http2Server(answer).running() as port:
-        snippet = made(settings_for(port))["python"]
+        snippet = reproducers_of(settings_for(port))["python"]
         subprocess.run([sys.executable, "-c", snippet], check=True, capture_output=True)
 
     assert received == [(ONE.path, REQUEST)]
 
 
 @pytest.mark.parametrize("presented", ["valid", "missing", "expired", "forged"])
-def test_tokens_are_put_in_where_a_reproducer_is_used(presented: Presented, tmp_path: Path) -> None:
+def test_reproducers_read_tokens_from_variables(presented: Presented, tmp_path: Path) -> None:
     image = tmp_path / "features.binpb"
     image.write_bytes(image_of("features.proto"))
     credentials = Credentials(token="s3cret", expired="0ld")
@@ -83,7 +83,7 @@ def test_tokens_are_put_in_where_a_reproducer_is_used(presented: Presented, tmp_
     assert not {"s3cret", "0ld"} & {*re.findall(r"[A-Za-z0-9]+", str(ways))}
 
 
-def test_the_line_of_buf_curl_sends_the_same_bytes(tmp_path: Path) -> None:
+def test_the_buf_curl_command_sends_the_same_bytes(tmp_path: Path) -> None:
     buf = shutil.which("buf", path=str(Path(sys.executable).parent))
     if buf is None:
         pytest.skip("buf is not installed")
@@ -96,25 +96,25 @@ def test_the_line_of_buf_curl_sends_the_same_bytes(tmp_path: Path) -> None:
         return [b""]
 
     with Http2Server(answer).running() as port:
-        line = made(settings_for(port, image))["buf curl"]
+        line = reproducers_of(settings_for(port, image))["buf curl"]
         subprocess.run(["/bin/sh", "-c", line.replace("buf", buf, 1)], check=True)
 
     assert [path for path, _ in received] == [ONE.path]
     assert SCHEMA.parse(ONE.input, received[0][1]) == SCHEMA.parse(ONE.input, REQUEST)
 
 
-def test_there_is_no_line_where_json_cannot_say_it() -> None:
+def test_there_is_no_buf_curl_command_if_json_cannot_express_the_request() -> None:
     for request in (b"\xff", REQUEST + b"\xc0\x3e\x01", b"\x18\x00"):
-        assert made(settings_for(1), request).keys() == {"python", "bytes"}
+        assert reproducers_of(settings_for(1), request).keys() == {"python", "bytes"}
 
 
 def test_the_bytes_are_those_of_the_grpc_frame() -> None:
-    assert made(settings_for(1), b"\x18\x05")["bytes"] == "00000000021805"
+    assert reproducers_of(settings_for(1), b"\x18\x05")["bytes"] == "00000000021805"
 
 
-def test_tls_and_its_files_are_in_the_line() -> None:
+def test_the_buf_curl_command_includes_the_tls_files() -> None:
     tls = Tls(ca=Path("ca.pem"), certificate=Path("me.pem"), key=Path("me.key"), server_name="shop")
-    line = made(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
+    line = reproducers_of(Settings(target=Target(host="::1", port=443, tls=tls)))["buf curl"]
 
     here = Path.cwd()
     files = f"--cacert {here}/ca.pem --cert {here}/me.pem --key {here}/me.key"
@@ -122,7 +122,7 @@ def test_tls_and_its_files_are_in_the_line() -> None:
     assert f"https://[::1]:443{ONE.path}" in line
 
 
-def test_a_wire_case_is_told_step_by_step() -> None:
+def test_a_wire_case_is_printed_step_by_step() -> None:
     script = WireScript(
         steps=(
             WireStep(action="headers", headers=((b":path", b"/x"),)),

@@ -1,4 +1,4 @@
-"""Addresses are read as gRPC writes them, and what is none is named with the right form."""
+"""Addresses are parsed in the forms of gRPC, and invalid ones are reported."""
 
 import pytest
 from grpc_fuzz.target import Target
@@ -17,7 +17,7 @@ from grpc_fuzz.target import Target
         ("ipv6:[fe80::1]:80", "fe80::1", 80),
     ],
 )
-def test_a_host_and_a_port_are_read_in_every_form(text: str, host: str, port: int) -> None:
+def test_a_host_and_a_port_are_parsed_in_every_form(text: str, host: str, port: int) -> None:
     target = Target.parse(text)
 
     assert (target.host, target.port, target.socket) == (host, port, None)
@@ -33,7 +33,7 @@ def test_a_host_and_a_port_are_read_in_every_form(text: str, host: str, port: in
         ("unix-abstract:shop", "\0shop"),
     ],
 )
-def test_a_unix_socket_is_read_in_every_form(text: str, socket: str) -> None:
+def test_a_unix_socket_is_parsed_in_every_form(text: str, socket: str) -> None:
     target = Target.parse(text)
 
     assert (target.socket, target.authority) == (socket, "localhost")
@@ -53,16 +53,16 @@ def test_a_unix_socket_is_read_in_every_form(text: str, socket: str) -> None:
         ("localhost:0", "1 to 65535"),
         ("localhost:65536", "1 to 65535"),
         ("localhost:٣", "is not host:port"),
-        ("::1:50051", "stands in brackets"),
+        ("::1:50051", "needs brackets"),
         ("http://localhost:50051", "leave out http://"),
         ("https://localhost:50051", "add --tls"),
-        ("dns://8.8.8.8/shop:443", "only that of the system is asked"),
+        ("dns://8.8.8.8/shop:443", "only that of the system is used"),
         ("xds:///shop:443", "scheme 'xds', which is not supported"),
         ("localhost:50051/path", "is not host:port"),
         ("unix:", "names no socket"),
         ("unix-abstract:", "names no socket"),
     ],
 )
-def test_what_is_no_address_is_named_with_the_right_form(text: str, message: str) -> None:
+def test_an_invalid_address_is_reported_with_the_right_form(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Target.parse(text)

@@ -1,11 +1,12 @@
-"""A refusal is held to every part of its declaration."""
+"""The checks of statuses and of declared errors."""
 
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_fuzz.checks.check import Context
 from grpc_fuzz.checks.statuses import DOCUMENTED_STATUS, PROTOCOL_STATUS
-from grpc_fuzz.model import Case, Context, Detail, Reply
+from grpc_fuzz.model import Case, Detail, Reply
 
-from tests.grpc_fuzz.broken_server import shop_schema
+from tests.grpc_fuzz.contracts import shop_schema
 
 SCHEMA = shop_schema()
 CONTEXT = Context(
@@ -36,7 +37,7 @@ def reply(status: str, reason: str | None = None, *details: str, **metadata: str
         (reply("ABORTED"), "ABORTED is not among the method's declared errors"),
         (
             reply("NOT_FOUND"),
-            "NOT_FOUND came without the google.rpc.ErrorInfo that names its reason",
+            "NOT_FOUND came without a google.rpc.ErrorInfo, which names the reason",
         ),
         (
             reply("NOT_FOUND", "KEY_REUSED"),
@@ -53,11 +54,13 @@ def reply(status: str, reason: str | None = None, *details: str, **metadata: str
         ),
     ],
 )
-def test_each_part_of_the_declaration_counts(answer: Reply, cause: str | None) -> None:
+def test_an_error_must_match_every_part_of_its_declaration(
+    answer: Reply, cause: str | None
+) -> None:
     assert DOCUMENTED_STATUS.run(CASE, answer, CONTEXT) == cause
 
 
-def test_an_outcome_that_the_documents_allow_needs_no_status() -> None:
+def test_an_allowed_outcome_needs_no_status() -> None:
     case = Case(
         method=CASE.method,
         phase="wire",

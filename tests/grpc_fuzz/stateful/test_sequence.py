@@ -1,4 +1,4 @@
-"""A value is linked to the answer that it came from, whoever repeats it afterwards."""
+"""A value is linked to the response that it came from first."""
 
 from grpc_fuzz.model import Case, Reply
 from grpc_fuzz.stateful.sequence import CallSequence
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from tests.grpc_fuzz.broken_server import shop_schema
+from tests.grpc_fuzz.contracts import shop_schema
 
 SCHEMA = shop_schema()
 PUT, GET = (SCHEMA.method(f"/shop.v1.Orders/{name}") for name in ("Put", "Get"))
@@ -14,7 +14,7 @@ ID = "0123456789abcdef0123456789abcdef"
 
 
 @given(data=st.data())
-def test_a_request_that_repeats_an_answers_value_does_not_become_its_source(
+def test_a_request_that_repeats_a_value_is_not_its_source(
     data: DataObject,
 ) -> None:
     order = SCHEMA.message_class(PUT.output)(id=ID).SerializeToString()
@@ -24,8 +24,8 @@ def test_a_request_that_repeats_an_answers_value_does_not_become_its_source(
         Case(method=method, phase="stateful", positive=True, requests=(request,))
         for method, request in ((PUT, b""), (GET, repeated))
     )
-    calls.note(put, Reply(status="OK", responses=(order,)))
-    calls.note(get, Reply(status="NOT_FOUND"))
+    calls.add(put, Reply(status="OK", responses=(order,)))
+    calls.add(get, Reply(status="NOT_FOUND"))
 
     case = calls.draw(GET, data)
 

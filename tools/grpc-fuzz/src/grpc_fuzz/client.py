@@ -1,50 +1,48 @@
-"""Ordinary calls, on connections that are kept open.
+"""Ordinary calls on connections that stay open.
 
-They do not go through a gRPC library: those make up statuses of their own (DEADLINE_EXCEEDED,
-UNAVAILABLE, INTERNAL) where a server has sent none, and whether it has is what is to be found out.
+The client uses no gRPC library: such a library invents a status (DEADLINE_EXCEEDED, UNAVAILABLE,
+INTERNAL) if the server sent none, and grpc-fuzz must find out whether the server sent one.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
-from grpc_fuzz.call import call, header_fields
 from grpc_fuzz.model import Case, Limits, Metadata, Presented, Reply
-from grpc_fuzz.replies import decode_details
+from grpc_fuzz.replies import with_details
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.target import Target
 from grpc_fuzz.wire.connection import Connection
+from grpc_fuzz.wire.script import header_field, prefixed
+
+Fields = list[tuple[bytes, bytes]]
 
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 # Field 1 (status) of grpc.health.v1.HealthCheckResponse, varint 2: NOT_SERVING.
 _NOT_SERVING = b"\x08\x02"
+# How a connection ends that the server closes between two calls.
+_CLOSED_BETWEEN_CALLS = frozenset({"GOAWAY", "CLOSED"})
 
-# How a connection ends that the server gives up between two calls.
-_GIVEN_UP = frozenset({"GOAWAY", "CLOSED"})
 
-
-class _Line:
-    """A connection that is opened when it is needed, and again when it is lost."""
+class _Channel:
+    """A connection that is opened on first use, and opened again when it is lost."""
 
     def __init__(self, target: Target, seconds: float) -> None:
         self._target = target
         self._seconds = seconds
         self._connection: Connection | None = None
 
-    def call(
-        self, path: str, fields: list[tuple[bytes, bytes]], requests: tuple[bytes, ...]
-    ) -> Reply:
-        """Makes a call, a second time where a connection of before turns out to be given up."""
+    def call(self, path: str, fields: Fields, requests: tuple[bytes, ...]) -> Reply:
+        """Make a call, and retry it once if the server had closed the connection before it."""
         was_open = self._is_open()
         reply = self._try(path, fields, requests)
-        if was_open and reply.outcome in _GIVEN_UP and not reply.responses:
+        if was_open and reply.outcome in _CLOSED_BETWEEN_CALLS and not reply.responses:
             reply = self._try(path, fields, requests)
         return reply
 
     def close(self) -> None:
-        """Closes the connection; the next call opens another one."""
+        """Close the connection. The next call opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -52,9 +50,7 @@ class _Line:
     def _is_open(self) -> bool:
         return self._connection is not None and not self._connection.exchange.connection_over
 
-    def _try(
-        self, path: str, fields: list[tuple[bytes, bytes]], requests: tuple[bytes, ...]
-    ) -> Reply:
+    def _try(self, path: str, fields: Fields, requests: tuple[bytes, ...]) -> Reply:
         start = time.monotonic()
         try:
             connection = self._opened()
@@ -73,13 +69,13 @@ class _Line:
 
 
 class Client:
-    """Makes ordinary calls to one server. Safe to share between threads: each has its own lines.
+    """Makes ordinary calls to one server. Threads may share it, and each has its own connections.
 
     Args:
         target: The server.
-        schema: What the error details are decoded with.
-        limits: How long to wait.
-        metadata_of: What goes with every call, by the credentials that it comes with.
+        schema: The contract, which decodes the error details.
+        limits: The limits on the time of a reply.
+        metadata_of: Returns the metadata of every call, by the kind of its credentials.
     """
 
     def __init__(
@@ -93,46 +89,85 @@ class Client:
         self._schema = schema
         self._limits = limits
         self._metadata_of = metadata_of
-        self._lines: list[_Line] = []
-        self._own = threading.local()
+        self._channels: list[_Channel] = []
+        self._of_thread = threading.local()
 
     def close(self) -> None:
-        """Closes all connections."""
-        for line in self._lines:
+        """Close all connections."""
+        for channel in self._channels:
             with contextlib.suppress(OSError):
-                line.close()
+                channel.close()
 
     def healthy(self) -> bool:
-        """Whether the server answers on another connection than the calls'."""
-        return self.trouble() is None
+        """Return whether the server passes a health check."""
+        return self.health_problem() is None
 
-    def trouble(self) -> str | None:
-        """Why the server does not answer on another connection than the calls'; None: it does.
+    def health_problem(self) -> str | None:
+        """Return why the server fails a health check, or None if it passes.
 
-        Any status is a sign of life, UNIMPLEMENTED too: only a server that reports NOT_SERVING
-        itself, or gives no status, is not healthy.
+        The check has a connection of its own. Any status passes, UNIMPLEMENTED too: only a server
+        that reports NOT_SERVING itself, or sends no status, fails.
         """
         fields = header_fields(
             self._target, self._metadata_of("valid"), self._limits.request_timeout
         )
-        reply = self._line("probes").call(HEALTH_METHOD, fields, (b"",))
+        reply = self._channel("health checks").call(HEALTH_METHOD, fields, (b"",))
         if reply.status is None:
             return f"the health check got no status: {reply.transport_error}"
         return "it reports NOT_SERVING" if reply.responses == (_NOT_SERVING,) else None
 
     def send(self, case: Case) -> Reply:
-        """Makes the call and waits for its end, until the deadline and its slack are over."""
+        """Make the call of a case, and wait until its end or until the deadline and its slack."""
         metadata = (*self._metadata_of(case.presented), *case.metadata)
         fields = header_fields(self._target, metadata, self._limits.request_timeout)
-        reply = self._line("calls").call(case.method.path, fields, case.requests)
-        details, details_error = decode_details(reply.trailers, self._schema)
-        return replace(reply, details=details, details_error=details_error)
+        reply = self._channel("calls").call(case.method.path, fields, case.requests)
+        return with_details(reply, self._schema)
 
-    def _line(self, purpose: str) -> _Line:
-        line: _Line | None = getattr(self._own, purpose, None)
-        if line is None:
-            line = _Line(self._target, self._limits.request_timeout + self._limits.slack)
-            setattr(self._own, purpose, line)
+    def _channel(self, purpose: str) -> _Channel:
+        channel: _Channel | None = getattr(self._of_thread, purpose, None)
+        if channel is None:
+            channel = _Channel(self._target, self._limits.request_timeout + self._limits.slack)
+            setattr(self._of_thread, purpose, channel)
             # Appending is atomic.
-            self._lines.append(line)
-        return line
+            self._channels.append(channel)
+        return channel
+
+
+def call(
+    connection: Connection, path: str, fields: Fields, requests: Iterable[bytes], seconds: float
+) -> None:
+    """Make a call and wait for its end. The connection's exchange then holds the reply.
+
+    Args:
+        connection: An open connection without a call in progress.
+        path: "/package.Service/Method".
+        fields: The header list without `:path`.
+        requests: The serialized messages.
+        seconds: The limit on the time of the call.
+    """
+    connection.restart_deadline(seconds)
+    connection.open_stream([(b":path", path.encode()), *fields], end_stream=False)
+    body = b"".join(prefixed(request) for request in requests)
+    connection.send_data(body, end_stream=True)
+    connection.wait()
+
+
+def header_fields(target: Target, metadata: Metadata, timeout: float) -> Fields:
+    """Return the header list of a valid call, without `:path`.
+
+    Args:
+        target: The server.
+        metadata: The metadata of the call.
+        timeout: The deadline of the call, in seconds.
+    """
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http" if target.tls is None else b"https"),
+        (b":authority", target.authority.encode()),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        (b"user-agent", b"grpc-fuzz"),
+        # PROTOCOL-HTTP2 allows eight digits. At least 1 ms, because a timeout of 0 has passed.
+        (b"grpc-timeout", b"%dm" % min(max(round(timeout * 1000), 1), 99_999_999)),
+        *(header_field(name, value) for name, value in metadata),
+    ]

@@ -1,4 +1,4 @@
-"""Reading grpc-fuzz.toml."""
+"""The configuration: grpc-fuzz.toml and the options of the command line, read into settings."""
 
 import os
 import re
@@ -7,24 +7,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from grpc_fuzz.adapters import Adapter, BufValidate, House, HouseErrors, HouseFields
-from grpc_fuzz.adapters.house import MAPPABLE
+from grpc_fuzz.adapters import (
+    Adapter,
+    BufValidate,
+    CustomErrorOptions,
+    CustomFieldOptions,
+    CustomOptions,
+)
+from grpc_fuzz.adapters.custom_options import MAPPABLE
+from grpc_fuzz.constraint import TEXT_RULES
 from grpc_fuzz.credentials import Credentials
-from grpc_fuzz.misuse import Misuse
+from grpc_fuzz.errors import ConfigError
 from grpc_fuzz.model import Limits, TrailerRule
 from grpc_fuzz.settings import ALLOWED_STATUSES, Example, Link, Report, Settings
 from grpc_fuzz.target import Target, Tls
-from grpc_fuzz.texts import TEXT_RULES
 
 CONFIG_FILE = "grpc-fuzz.toml"
 
 
-class ConfigError(Misuse):
-    """The configuration cannot be used; the message says which key and why."""
-
-
-# Where each token is read from: a file, or an environment variable. Never from the command line or
-# the configuration itself, which others can read.
+# The keys for a token's file and for its environment variable. Others can read the command line and
+# the configuration, so these never hold a token.
 _TOKENS = {
     "token_file": "token_variable",
     "expired_token_file": "expired_token_variable",
@@ -37,10 +39,10 @@ Table = Mapping[str, Any]
 
 
 def read(path: Path) -> Table:
-    """Reads the file; relative paths in it are taken from its folder.
+    """Read the file, and resolve its relative paths from its folder.
 
     Raises:
-        ConfigError: It cannot be read, or is not TOML.
+        ConfigError: The file cannot be read, or is not TOML.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -61,16 +63,16 @@ def read(path: Path) -> Table:
 
 
 def settings_from(table: Table) -> Settings:
-    """Turns the keys of a configuration, the options of the command line among them, into settings.
+    """Return the settings of a configuration, which includes the options of the command line.
 
     Raises:
-        ConfigError: A key is unknown, or its value of no use.
+        ConfigError: A key is unknown, or its value is invalid.
     """
     unknown = table.keys() - _READERS.keys() - {"target", "tls", "origin"}
     if unknown:
         raise ConfigError(f"unknown: {', '.join(sorted(unknown))}")
     if "target" not in table:
-        raise ConfigError("target: which server? Give --target HOST:PORT")
+        raise ConfigError("target: no server is given. Give --target HOST:PORT")
     target = _read(
         "target", lambda text: Target.parse(text, _tls(table.get("tls"))), table["target"]
     )
@@ -104,21 +106,23 @@ def _check_credentials(values: Mapping[str, Any]) -> None:
     credentials = values.get("credentials")
     keys = [key for key, _ in values.get("metadata", ())]
     if credentials is not None and credentials.key in keys:
-        raise ConfigError(f"metadata: {credentials.key} is what the credentials are sent as")
+        raise ConfigError(f"metadata: {credentials.key} is the key of the credentials")
 
 
 def _credentials(value: Table) -> Credentials | None:
-    """None where a table says how tokens are sent, and names none."""
+    """Return the credentials, or None if the table names no token."""
     how = {name: value[name] for name in ("key", "scheme") if name in value}
     unknown = value.keys() - how.keys() - _TOKENS.keys() - {*_TOKENS.values(), "public"}
     if unknown:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     if not _KEY.fullmatch(how.get("key", "a")) or not _SCHEME.fullmatch(how.get("scheme", "")):
-        raise ValueError("key is of a-z, 0-9 and hyphens, and scheme of letters and hyphens")
+        raise ValueError(
+            "key may contain a-z, 0-9 and hyphens, and scheme letters, digits and hyphens"
+        )
     token, expired = (_token(value, file) for file in _TOKENS)
     if token is None:
         if expired is not None:
-            raise ValueError("an expired token alone proves nothing: name a valid one too")
+            raise ValueError("an expired token alone tests nothing: name a valid one, too")
         return None
     return Credentials(
         token=token, expired=expired, public=_strings(value.get("public", ())), **how
@@ -126,14 +130,14 @@ def _credentials(value: Table) -> Credentials | None:
 
 
 def _token(value: Table, file: str) -> str | None:
-    """A token out of the file or the variable that is named.
+    """Return the token from its file or its variable, or None if neither is named.
 
     Raises:
-        ValueError: There is none, or both are named.
+        ValueError: There is no token, or both are named.
     """
     variable = _TOKENS[file]
     if file in value and variable in value:
-        raise ValueError(f"{file} and {variable}: name one of them")
+        raise ValueError(f"{file} and {variable}: name only one of them")
     if file in value:
         try:
             token = Path(value[file]).read_text(encoding="utf-8").strip()
@@ -146,13 +150,13 @@ def _token(value: Table, file: str) -> str | None:
     else:
         return None
     if not _TOKEN.fullmatch(token):
-        # Not the token itself: it is a secret.
-        raise ValueError(f"{where} holds no token: printable ASCII without spaces")
+        # The message must not contain the token, which is a secret.
+        raise ValueError(f"{where} holds no token; a token is printable ASCII without spaces")
     return token
 
 
+# Any: true, false or a table.
 def _tls(value: Any) -> Tls | None:
-    """Any: true, false or a table."""
     if not value:
         return None
     if value is True:
@@ -161,15 +165,15 @@ def _tls(value: Any) -> Tls | None:
     return Tls(**paths, server_name=value.get("server_name"))
 
 
+# Any: a value of the wrong type is an error, because a string would count as true.
 def _flag(value: Any) -> bool:
-    """Any: only true and false will do; a string would count as true."""
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is not true or false")
     return value
 
 
+# Any: an array, or a string with commas.
 def _strings(value: Any) -> tuple[str, ...]:
-    """Any: an array, or a string with commas."""
     entries = value.split(",") if isinstance(value, str) else value
     return tuple(entry.strip() for entry in entries if entry.strip())
 
@@ -180,8 +184,8 @@ def _mode(value: str) -> str:
     return value
 
 
+# Any: a table, or "junit=PATH,ndjson=PATH".
 def _reports(value: Any) -> tuple[Report, ...]:
-    """Any: a table, or "junit=PATH,ndjson=PATH"."""
     pairs = (
         [entry.partition("=")[::2] for entry in _strings(value)]
         if isinstance(value, str)
@@ -190,7 +194,7 @@ def _reports(value: Any) -> tuple[Report, ...]:
     for kind, path in pairs:
         if kind not in ("junit", "ndjson") or not path:
             raise ValueError(f"{kind!r} is not junit=PATH or ndjson=PATH")
-    # The kinds were compared above, which mypy does not see.
+    # The check above narrows the kinds, which mypy does not see.
     return tuple(Report(kind=cast(Any, kind), path=Path(path)) for kind, path in pairs)
 
 
@@ -205,21 +209,24 @@ def _limits(value: Table) -> Limits:
 
 
 def _adapters(value: Table) -> tuple[Adapter, ...]:
-    made: list[Adapter] = []
+    unknown = value.keys() - {"buf_validate", "custom_options"}
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    adapters: list[Adapter] = []
     if value.get("buf_validate", True):
-        made.append(BufValidate())
-    made.extend(_house(house) for house in value.get("house", ()))
-    return tuple(made)
+        adapters.append(BufValidate())
+    adapters.extend(_custom_options(entry) for entry in value.get("custom_options", ()))
+    return tuple(adapters)
 
 
-def _house(value: Table) -> House:
-    fields = HouseFields(**value["fields"]) if "fields" in value else None
+def _custom_options(value: Table) -> CustomOptions:
+    fields = CustomFieldOptions(**value["fields"]) if "fields" in value else None
     if fields is not None and fields.map.keys() - MAPPABLE:
-        raise ValueError(f"map: there is no {', '.join(sorted(fields.map.keys() - MAPPABLE))}")
+        raise ValueError(f"map: no such rule: {', '.join(sorted(fields.map.keys() - MAPPABLE))}")
     if fields is not None and set(fields.texts.values()) - TEXT_RULES.keys():
         raise ValueError(f"texts: the rules are {', '.join(TEXT_RULES)}")
-    errors = HouseErrors(**value["errors"]) if "errors" in value else None
-    return House(fields=fields, errors_from=errors)
+    errors = CustomErrorOptions(**value["errors"]) if "errors" in value else None
+    return CustomOptions(field_options=fields, error_options=errors)
 
 
 def _examples(value: list[Table]) -> tuple[Example, ...]:

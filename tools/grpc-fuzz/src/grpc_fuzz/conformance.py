@@ -1,4 +1,4 @@
-"""Whether a message is one that the contract allows."""
+"""Whether a message conforms to the contract."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,39 +10,39 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_fuzz.constraint import NONE, Constraint, Scalar
 from grpc_fuzz.model import BrokenRule
 from grpc_fuzz.schema import Schema, descriptor_of, is_map
+from grpc_fuzz.strategies.edges import unknown_numbers
 from grpc_fuzz.strategies.messages import is_synthetic, map_fields
-from grpc_fuzz.strategies.unnamed import (
+from grpc_fuzz.strategies.well_known import (
     DURATION_SECONDS,
     NANOS_MAX,
     TIMES_OUT_OF_RANGE,
     TIMESTAMP_SECONDS,
-    unknown_numbers,
 )
 
 
 def violations(
-    schema: Schema, message: Message, prefix: str = "", *, echoes: bool = False
+    schema: Schema, message: Message, prefix: str = "", *, allow_sent: bool = False
 ) -> Iterator[BrokenRule]:
-    """All rules that a message breaks.
+    """Yield all rules that a message breaks.
 
     Args:
         schema: The contract.
-        message: Of one of the contract's types.
-        prefix: Where the message stands within a larger one, with its final dot.
-        echoes: Whether to leave out enum values and times that a request of this run may have
-            brought into the server; a server that stores them answers them at any later time.
+        message: A message of one of the contract's types.
+        prefix: The path of the message within a larger one, with a final dot.
+        allow_sent: Whether to leave out enum values and times that a request of this run may have
+            sent, because a server that stores them may return them at any later time.
 
     Yields:
-        Constraints that are broken, enum values without a name ("known_enum"), fields that the
-        contract does not know ("known_field"), and times out of range ("range").
+        Constraints that are broken, unknown enum values ("known_enum"), fields that the contract
+        does not define ("known_field"), and times out of range ("range").
     """
     descriptor = descriptor_of(message)
-    if not (echoes and _is_sent_time(schema, message)):
+    if not (allow_sent and _is_sent_time(schema, message)):
         yield from _of_well_known(message, prefix)
     if len(UnknownFieldSet(message)):
         yield BrokenRule(field=prefix.rstrip(".") or descriptor.name, rule=KNOWN_FIELD)
     for field in descriptor.fields:
-        for rule, path in _of_field(schema, message, field, f"{prefix}{field.name}", echoes):
+        for rule, path in _of_field(schema, message, field, f"{prefix}{field.name}", allow_sent):
             yield BrokenRule(field=path, rule=rule)
     for oneof in descriptor.oneofs:
         missing = schema.oneof_required(oneof) and message.WhichOneof(oneof.name) is None
@@ -63,34 +63,34 @@ def _is_sent_time(schema: Schema, message: Message) -> bool:
 
 
 def _of_field(
-    schema: Schema, message: Message, field: FieldDescriptor, path: str, echoes: bool
+    schema: Schema, message: Message, field: FieldDescriptor, path: str, allow_sent: bool
 ) -> _Broken:
     constraint = schema.constraint(field)
     value = getattr(message, field.name)
     if field.is_repeated:
         if constraint.required and not value:
             yield "required", path
-        yield from _of_entries(schema, field, constraint, value, path, echoes)
+        yield from _of_entries(schema, field, constraint, value, path, allow_sent)
         return
     if field.has_presence:
         if message.HasField(field.name):
-            yield from _of_value(schema, field, constraint, value, path, echoes)
+            yield from _of_value(schema, field, constraint, value, path, allow_sent)
         elif constraint.required:
             yield "required", path
         return
     if constraint.required and value == field.default_value:
         yield "required", path
-    yield from _of_value(schema, field, constraint, value, path, echoes)
+    yield from _of_value(schema, field, constraint, value, path, allow_sent)
 
 
-# Any: a list of whatever the field's type says, or a map.
+# Any: a list of values of the field's type, or a map.
 def _of_entries(
     schema: Schema,
     field: FieldDescriptor,
     constraint: Constraint,
     entries: Any,
     path: str,
-    echoes: bool,
+    allow_sent: bool,
 ) -> _Broken:
     if constraint.items_min is not None and len(entries) < constraint.items_min:
         yield "items_min", path
@@ -99,16 +99,16 @@ def _of_entries(
     if is_map(field):
         key, value = map_fields(field)
         for name in entries:
-            yield from _of_value(schema, key, constraint.key or NONE, name, f"{path}[]", echoes)
+            yield from _of_value(schema, key, constraint.key or NONE, name, f"{path}[]", allow_sent)
             yield from _of_value(
-                schema, value, constraint.item or NONE, entries[name], f"{path}[]", echoes
+                schema, value, constraint.item or NONE, entries[name], f"{path}[]", allow_sent
             )
         return
     if constraint.unique and any(entry in entries[:index] for index, entry in enumerate(entries)):
         yield "unique", path
     for entry in entries:
-        # Every entry's path is the same, so that failures do not differ by the entry's number.
-        yield from _of_value(schema, field, constraint.item or NONE, entry, f"{path}[]", echoes)
+        # All entries have the same path, so failures do not differ by the index of an entry.
+        yield from _of_value(schema, field, constraint.item or NONE, entry, f"{path}[]", allow_sent)
 
 
 def _of_value(
@@ -117,10 +117,10 @@ def _of_value(
     constraint: Constraint,
     value: Scalar | Message,
     path: str,
-    echoes: bool,
+    allow_sent: bool,
 ) -> _Broken:
     if isinstance(value, Message):
-        for broken in violations(schema, value, f"{path}.", echoes=echoes):
+        for broken in violations(schema, value, f"{path}.", allow_sent=allow_sent):
             yield broken.rule, broken.field
         return
     for rule in constraint.broken_by(value):
@@ -129,7 +129,7 @@ def _of_value(
     if enum is None or value in enum.values_by_number:
         return
     sent = enum.full_name in schema.request_types and value in unknown_numbers(enum)
-    if not (echoes and sent):
+    if not (allow_sent and sent):
         yield "known_enum", path
 
 
@@ -147,8 +147,8 @@ def _of_well_known(message: Message, prefix: str) -> Iterator[BrokenRule]:
         yield BrokenRule(field=prefix.rstrip(".") or name, rule="range")
 
 
-def judgeable(schema: Schema, descriptor: Descriptor) -> bool:
-    """Whether all constraints of a message type, and of those within it, can be evaluated."""
+def can_be_judged(schema: Schema, descriptor: Descriptor) -> bool:
+    """Return whether all constraints of a message type and its nested types can be evaluated."""
     return not _is_opaque(schema, descriptor, set())
 
 

@@ -1,4 +1,4 @@
-"""Failures that are kept on disk, one file each, to be replayed first on the next run."""
+"""Failures on disk, one file each. The next run sends them before everything else."""
 
 import base64
 import dataclasses
@@ -15,13 +15,13 @@ from grpc_fuzz.schema import Schema
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crash:
-    """A kept failure.
+    """A stored failure.
 
     Attributes:
-        id: Names the failure by its key; eight hexadecimal digits.
+        id: An id made from the failure's key, 8 hexadecimal digits.
         check: The check that failed.
-        cause: Why.
-        case: What made it fail.
+        cause: The cause of the failure.
+        case: The case that failed.
     """
 
     id: str
@@ -31,29 +31,29 @@ class Crash:
 
 
 def crash_id(failure: Failure) -> str:
-    """The name under which a failure is kept: the same failure has it in every run."""
+    """Return the id of a failure, which is the same in every run."""
     return hashlib.sha256(json.dumps(failure.key).encode()).hexdigest()[:8]
 
 
 class Crashes:
-    """The failures in a directory.
+    """The stored failures in a directory.
 
     Attributes:
-        directory: Where the files are; it need not exist.
+        directory: The directory of the files, which need not exist.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def keep(self, failure: Failure, origin: Mapping[str, Any] | None = None) -> str:
-        """Writes a failure down, in place of an earlier one with the same name.
+    def save(self, failure: Failure, origin: Mapping[str, Any] | None = None) -> str:
+        """Write a failure, in place of an earlier one with the same id.
 
         Args:
-            failure: What was found.
-            origin: The options of the run that has found it.
+            failure: The failure.
+            origin: The options of the run that found it.
 
         Returns:
-            The name.
+            The id.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         name = crash_id(failure)
@@ -67,18 +67,18 @@ class Crashes:
             "origin": None if origin is None else dict(origin),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False)
-        # A run that is killed leaves no half of a file behind.
-        half = self.directory / f"{name}.tmp"
-        half.write_text(text, encoding="utf-8")
-        half.replace(self.directory / f"{name}.json")
+        # A run that is killed must not leave a partial file.
+        partial = self.directory / f"{name}.tmp"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.directory / f"{name}.json")
         return name
 
     # Any: JSON.
     def origins(self, names: Sequence[str] = ()) -> tuple[Mapping[str, Any], ...]:
-        """Return the options of the runs that have found the failures, each once.
+        """Return the different options of the runs that found the failures.
 
         Args:
-            names: The failures; empty: all that are kept.
+            names: The ids of the failures; empty for all.
         """
         found: list[Mapping[str, Any]] = []
         for path in sorted(self.directory.glob("*.json")):
@@ -90,7 +90,7 @@ class Crashes:
         return tuple(found)
 
     def load(self, schema: Schema) -> tuple[Crash, ...]:
-        """All kept failures whose methods the contract still has, by name."""
+        """Return the stored failures whose methods the contract still has, ordered by id."""
         found = []
         for path in sorted(self.directory.glob("*.json")):
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ class Crashes:
 
 # Any: JSON.
 def case_to_json(case: Case) -> dict[str, Any]:
-    """A case as JSON can hold it: bytes in base64, the method by its path."""
+    """Return a case as JSON, with bytes in base64 and the method as its path."""
     return {
         "method": case.method.path,
         "phase": case.phase,
@@ -130,10 +130,10 @@ def case_to_json(case: Case) -> dict[str, Any]:
 
 
 def case_from_json(document: dict[str, Any], schema: Schema) -> Case:
-    """The case that `case_to_json` wrote down.
+    """Return the case that `case_to_json` wrote.
 
     Raises:
-        KeyError: The contract has no such method any more.
+        KeyError: The contract no longer has the method.
     """
     broken, twin, wire = document["broken"], document["twin"], document["wire"]
     return Case(

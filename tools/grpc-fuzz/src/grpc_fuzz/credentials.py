@@ -1,4 +1,4 @@
-"""What proves to the server who calls, and forms of it that must not."""
+"""The credentials of a run, and invalid ones that are made from them."""
 
 import base64
 import binascii
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from grpc_fuzz.model import Metadata, Method, Presented
-from grpc_fuzz.selection import matches
 
 # Header, claims and signature of a JWT (RFC 7519).
 _JWT_PARTS = 3
@@ -19,11 +18,11 @@ class Credentials:
     """A token that goes with every call.
 
     Attributes:
-        token: The valid one. It is never shown: not in a report, a crash or a reproducer.
-        expired: One that was valid once, or None where there is none to try.
-        key: The metadata that carries it, in lower case.
-        scheme: What stands before it, with a space between; empty: nothing.
-        public: Globs; the methods whose path or name match one need no credentials.
+        token: The valid token. No report, crash or reproducer contains it.
+        expired: A token that has expired, or None to test without one.
+        key: The metadata key of the token, in lower case.
+        scheme: What precedes the token, with a space between; empty for nothing.
+        public: Globs. Methods whose path or name matches one need no credentials.
     """
 
     token: str = field(repr=False)
@@ -32,30 +31,32 @@ class Credentials:
     scheme: str = "Bearer"
     public: tuple[str, ...] = ()
 
-    def protect(self, method: Method) -> bool:
-        """Whether a method is one that needs credentials."""
-        return not matches(method, self.public)
+    def required_by(self, method: Method) -> bool:
+        """Return whether a method needs credentials."""
+        return not method.matches(self.public)
 
-    def bad(self) -> tuple[Presented, ...]:
-        """All that a call may come with instead, and must be refused for."""
-        made: list[Presented] = ["missing", "forged"]
+    def invalid(self) -> tuple[Presented, ...]:
+        """Return the kinds of credentials for which the server must reject a call."""
+        kinds: list[Presented] = ["missing", "forged"]
         if _unsigned(self.token) is not None:
-            made.append("unsigned")
+            kinds.append("unsigned")
         if self.expired is not None:
-            made.append("expired")
-        return tuple(made)
+            kinds.append("expired")
+        return tuple(kinds)
 
     def metadata(self, presented: Presented) -> Metadata:
-        """What a call carries; nothing, where there is no such token."""
+        """Return the metadata of a call; empty if there is no such token."""
         return self._entry(self._token(presented))
 
-    def shown(self, presented: Presented, token: str, expired: str) -> tuple[tuple[str, str], ...]:
-        """What a call carries, with placeholders for the tokens that are secret.
+    def redacted(
+        self, presented: Presented, token: str, expired: str
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a call, with placeholders for the secret tokens.
 
         Args:
-            presented: Which credentials.
-            token: Stands for the valid token.
-            expired: Stands for the expired one.
+            presented: The kind of credentials.
+            token: The placeholder of the valid token.
+            expired: The placeholder of the expired token.
         """
         placeholders = {"valid": token, "expired": expired}
         return self._entry(placeholders.get(presented) or self._token(presented))
@@ -80,10 +81,9 @@ class Credentials:
 
 
 def _forged(token: str) -> str:
-    """The token with another signature, or another token where it has none.
+    """Return the token with another signature, or another token if it has no signature.
 
-    The signature is made from the valid one in a way that cannot be undone, so that what is made
-    can be shown.
+    The signature is a hash of the valid one, so the forged token can be shown.
     """
     head, dot, signature = token.rpartition(".")
     return f"{head}{dot}{_scrambled(signature)}"
@@ -95,7 +95,7 @@ def _scrambled(text: str) -> str:
 
 
 def _unsigned(token: str) -> str | None:
-    """A JWT with the same claims that says it needs no signature (RFC 8725, 2.1); None: no JWT."""
+    """Return the JWT with "alg": "none" and no signature (RFC 8725, 2.1); None if it is no JWT."""
     parts = token.split(".")
     if len(parts) != _JWT_PARTS:
         return None

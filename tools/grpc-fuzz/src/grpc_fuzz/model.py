@@ -1,34 +1,31 @@
-"""The nouns of a run: methods, cases, replies, checks and failures."""
+"""The data of a run: methods, cases, replies and failures."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from fnmatch import fnmatchcase
+from typing import Literal
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from grpc_fuzz.shape import shape
-
-if TYPE_CHECKING:
-    from grpc_fuzz.credentials import Credentials
-    from grpc_fuzz.schema import Schema
+from grpc_fuzz.normalize import normalize
 
 PHASES = ("examples", "coverage", "fuzzing", "wire", "stateful")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
+# Check, method, status and normalized cause.
 FailureKey = tuple[str, str, str, str]
-"""Check, method, status and shape of the cause."""
 
+# The credentials that a call carries, where the run has credentials.
 Presented = Literal["valid", "missing", "forged", "unsigned", "expired"]
-"""The credentials that a call comes with, where the run has some."""
 
 
 class Severity(Enum):
-    """How bad it is when a check fails, worst first."""
+    """How severe the failure of a check is, from the most severe."""
 
     CRITICAL = "critical"
     MAJOR = "major"
@@ -37,11 +34,11 @@ class Severity(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredError:
-    """One way in which a method may refuse, as its options declare it.
+    """One error that the options of a method declare.
 
     Attributes:
         status: The name of the gRPC status, such as "NOT_FOUND".
-        reason: The `google.rpc.ErrorInfo.reason` that comes with it, where reasons are declared.
+        reason: The `google.rpc.ErrorInfo.reason` of the error, if reasons are declared.
         metadata: The keys of `ErrorInfo.metadata` that are always present.
         details: The short names of the `google.rpc` messages that are always present.
     """
@@ -57,13 +54,15 @@ class Method:
     """One method of a service.
 
     Attributes:
-        path: What a call names, such as "/shop.v1.Orders/Get".
+        path: The path of a call, such as "/shop.v1.Orders/Get".
         service: The full name of the service.
         name: The short name of the method.
         input: The request's message type.
         output: The response's message type.
         idempotency: "IDEMPOTENCY_UNKNOWN", "NO_SIDE_EFFECTS" or "IDEMPOTENT".
-        declared: The errors that the method declares, or None where it declares nothing.
+        client_streaming: Whether the client sends a stream of requests.
+        server_streaming: Whether the server sends a stream of responses.
+        declared: The errors that the method declares, or None if it declares nothing.
     """
 
     path: str
@@ -78,10 +77,15 @@ class Method:
 
     @property
     def declared_statuses(self) -> frozenset[str] | None:
-        """The statuses of the declared errors, or None where nothing is declared."""
+        """The statuses of the declared errors, or None if nothing is declared."""
         if self.declared is None:
             return None
         return frozenset(error.status for error in self.declared)
+
+    def matches(self, globs: Iterable[str]) -> bool:
+        """Return whether the path, with or without its leading slash, or the name fits a glob."""
+        names = (self.path, self.path.removeprefix("/"), self.name)
+        return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,11 +106,11 @@ class BrokenRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Twin:
-    """Another spelling of the same requests, which a server must treat alike.
+    """Another encoding of the same requests, which a server must treat alike.
 
     Attributes:
-        relation: In what the two differ.
-        requests: The plain spelling; the case itself carries the unusual one.
+        relation: How the two encodings differ.
+        requests: The plain encoding. The case itself carries the unusual one.
     """
 
     relation: Literal["unknown_fields", "unset_equals_zero"]
@@ -115,16 +119,16 @@ class Twin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WireStep:
-    """One thing that a wire case does on its connection.
+    """One step of a wire case on its connection.
 
     Attributes:
-        action: What to do. "headers" opens the next stream, "data" and "reset" go on it; "raw"
-            writes `payload` to the socket as it is; "storm" opens `times` streams with `headers`
-            and resets each at once; "hang_up" closes our side of the connection.
+        action: What the step does. "headers" opens the next stream; "data" and "reset" act on it.
+            "raw" writes `payload` to the socket as it is. "storm" opens `times` streams with
+            `headers` and resets each at once. "hang_up" closes the client's side of the connection.
         headers: The header list of "headers" and "storm", in order and unchecked.
         payload: The bytes of "data" or "raw".
         end_stream: Whether "headers" or "data" half-closes the stream.
-        times: How often to do it; of "headers", in how many frames.
+        times: How often the step is repeated; for "headers", the number of frames.
     """
 
     action: Literal["headers", "data", "reset", "raw", "storm", "hang_up"]
@@ -136,10 +140,10 @@ class WireStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WireScript:
-    """What a wire case does, byte by byte, on an HTTP/2 connection of its own.
+    """The steps of a wire case, which run on an HTTP/2 connection of their own.
 
-    What is waited for is the end of the stream that was opened last. Where the script has reset
-    that stream, the answer to a PING is waited for instead.
+    The script ends with the end of the stream that it opened last. If the script reset that
+    stream, it ends with the answer to a PING.
     """
 
     steps: tuple[WireStep, ...]
@@ -147,12 +151,12 @@ class WireScript:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
-    """A value that a request takes from what an earlier call of the sequence has answered.
+    """A value that a request takes from the response to an earlier call of the sequence.
 
     Attributes:
         field: The path of the request's field, such as "order.user_id".
         call: The position of the earlier call in `Case.before`, from 0.
-        response: The position of the response message in that call's answer, from 0.
+        response: The position of the response message among the responses to that call, from 0.
         source: The path of the response's field, such as "lines[0].id".
     """
 
@@ -164,27 +168,27 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One call to be made, with what is known about it beforehand.
+    """One call to make, with what is known about it beforehand.
 
     Attributes:
-        method: What is called.
-        phase: The phase that made the case; one of `PHASES`.
-        positive: True where the requests keep every constraint, False where they break one, None
-            where that is not known (a constraint that cannot be evaluated).
+        method: The method to call.
+        phase: The phase that made the case, one of `PHASES`.
+        positive: True if the requests keep every constraint, False if they break one, None if
+            that is not known (because a constraint cannot be evaluated).
         requests: The serialized request messages; exactly one unless the client streams. A client
             that streams may send none.
         broken: The constraint that a negative case breaks.
-        metadata: Sent with the call, beside the run's own; keys in lower case.
-        description: What the case tries, for people.
-        twin: The plain spelling of the requests, for the checks that compare the two.
-        wire: The script of a wire case, which is played instead of an ordinary call.
+        metadata: The metadata of the call besides that of the run, with keys in lower case.
+        description: What the case tests, for people.
+        twin: The plain encoding of the requests, for the checks that compare the two.
+        wire: The script of a wire case, which replaces an ordinary call.
         expected: The only outcomes (see `Reply.outcome`) that the gRPC documents allow, or None.
-        before: The calls of a sequence that came first, in order.
-        bindings: Where the request's values come from, when the sequence is played again; the
-            requests hold those of the first time.
-        presented: Which credentials the call comes with; those of the calls before are valid.
-        about: What the case tries: the method, or the gRPC runtime beneath it, which does the same
-            whatever the method.
+        before: The earlier calls of the sequence, in order.
+        bindings: The sources of the request's values when the sequence is sent again. The requests
+            hold the values of the first time.
+        presented: The credentials that the call carries. The earlier calls carry valid ones.
+        about: What the case tests: the method, or the gRPC runtime below it, which behaves the
+            same for every method.
     """
 
     method: Method
@@ -204,7 +208,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Names the case by what it sends: twelve hexadecimal digits, the same in every run."""
+        """An id made from what the case sends: 12 hexadecimal digits, the same in every run."""
         parts = (
             self.method.path,
             [request.hex() for request in self.requests],
@@ -221,9 +225,9 @@ class Detail:
     """One entry of `google.rpc.Status.details`.
 
     Attributes:
-        type_url: What the entry says it is.
-        value: Its bytes.
-        message: The decoded message, or None where that cannot be done.
+        type_url: The type URL of the entry.
+        value: The bytes of the entry.
+        message: The decoded message, or None if it cannot be decoded.
     """
 
     type_url: str
@@ -238,19 +242,19 @@ class Detail:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What came back.
+    """The reply to a call.
 
     Attributes:
-        status: The name of the gRPC status that the server sent, or None where it sent none.
+        status: The name of the gRPC status that the server sent, or None if it sent none.
         message: The status message.
         details: The decoded error details.
-        details_error: Why `grpc-status-details-bin` could not be read, or None.
-        initial_metadata: As received.
-        trailers: As received.
+        details_error: Why `grpc-status-details-bin` cannot be read, or None.
+        initial_metadata: The initial metadata as received.
+        trailers: The trailers as received.
         responses: The serialized responses, in order.
-        seconds: From sending to the end of the call.
-        healthy_after: Whether the server answered a probe afterwards; None where none was sent.
-        transport_error: Why there is no status; the first word is one of `Reply.outcome`.
+        seconds: The time from sending to the end of the call.
+        healthy_after: Whether the server passed a health check afterwards; None without a check.
+        transport_error: Why there is no status. The first word is one of `Reply.outcome`.
     """
 
     status: str | None
@@ -266,9 +270,9 @@ class Reply:
 
     @property
     def outcome(self) -> str:
-        """The status or, where there is none, how the exchange ended.
+        """The status or, without one, how the exchange ended.
 
-        That is "HTTP_415" (a plain HTTP answer), "RST_STREAM", "GOAWAY", "CLOSED", "ALIVE" (the
+        That is "HTTP_415" (a plain HTTP response), "RST_STREAM", "GOAWAY", "CLOSED", "ALIVE" (the
         call was cancelled and the connection still answers) or "NO_REPLY".
         """
         if self.status is not None:
@@ -276,7 +280,7 @@ class Reply:
         return (self.transport_error or "NO_REPLY").split(maxsplit=1)[0].rstrip(":")
 
     def trailer(self, name: str) -> str | bytes | None:
-        """The first trailer of that name, or None."""
+        """Return the first trailer with a name, or None."""
         return next((value for key, value in self.trailers if key == name), None)
 
 
@@ -286,7 +290,7 @@ class TrailerRule:
 
     Attributes:
         message: The full name of the message type.
-        ignore: Fields that may differ when an idempotent call is repeated.
+        ignore: The fields that may differ when an idempotent call is repeated.
     """
 
     message: str
@@ -295,13 +299,13 @@ class TrailerRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a reply may take.
+    """The limits on the time of a reply.
 
     Attributes:
-        request_timeout: The deadline of each call, in seconds. A call that has no answer by then
+        request_timeout: The deadline of each call, in seconds. A call without a reply by then
             hangs.
         slack: How much later than the deadline a reply may come, in seconds.
-        max_response_time: The bound of the check of that name, in seconds; None: not checked.
+        max_response_time: The limit of the check of that name, in seconds; None disables it.
     """
 
     request_timeout: float = 5.0
@@ -310,82 +314,18 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Context:
-    """What a check may use beside the case and the reply.
-
-    Attributes:
-        schema: The contract.
-        send: Makes a further call, outside all checks.
-        limits: What a reply may take.
-        allowed_statuses: Statuses that any method may answer with, declared or not.
-        idempotency_key: The request field that makes a call safe to repeat, or None.
-        trailers: The declared trailers, by name.
-        credentials: What every call comes with, or None.
-    """
-
-    schema: "Schema"
-    send: Callable[[Case], Reply]
-    limits: Limits = Limits()
-    allowed_statuses: frozenset[str] = frozenset()
-    idempotency_key: str | None = None
-    trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
-    credentials: "Credentials | None" = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """What a check has found in a further call that it made itself.
-
-    Attributes:
-        case: That call.
-        reply: What the server answered.
-        cause: What was wrong with it.
-    """
-
-    case: Case
-    reply: Reply
-    cause: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One property that every reply must have.
-
-    Attributes:
-        name: In snake_case; how options name the check.
-        severity: How bad it is when the check fails.
-        sentence: What the check means, for people.
-        applies: Whether the check has anything to say about a case.
-        run: The cause of the failure, or None where the reply is as it must be. A cause is short
-            and free of values that change from case to case: its shape distinguishes failures.
-            Where it is a further call that shows the failure, a `Finding` names it.
-        default: Whether the check runs without being named.
-        always_decides: Whether the check's failures decide the exit code also in cases about the
-            runtime.
-    """
-
-    name: str
-    severity: Severity
-    sentence: str
-    applies: Callable[[Case, Context], bool]
-    run: Callable[[Case, Reply, Context], str | Finding | None]
-    default: bool = True
-    always_decides: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A check that failed, with everything that is needed to see it fail again.
+    """A check that failed, with everything that is needed to reproduce the failure.
 
     Attributes:
         check: The check's name.
         severity: The check's severity.
-        case: The case, as small as it could be made.
-        reply: What the server answered.
-        cause: What was wrong with it.
-        reproducers: Ways to send the same again, by kind: "buf curl", "python", "bytes", "replay".
-        of_runtime: Whether it is the gRPC runtime that deviates, and not the service.
-        times: In how many calls of the run it was seen.
+        case: The case, shrunk as far as possible.
+        reply: The reply of the server.
+        cause: What is wrong with the reply.
+        reproducers: Ways to send the case again, by kind: "buf curl", "python", "bytes", "replay".
+        of_runtime: Whether the gRPC runtime deviates, and not the service.
+        times: The number of calls of the run in which the failure was seen.
     """
 
     check: str
@@ -399,9 +339,9 @@ class Failure:
 
     @property
     def key(self) -> FailureKey:
-        """What distinguishes failures: check, method, status and the shape of the cause.
+        """What distinguishes failures: check, method, status and the normalized cause.
 
-        The runtime does the same whatever the method, so its failures have none.
+        The runtime behaves the same for every method, so its failures have no method.
         """
         method = "" if self.of_runtime else self.case.method.path
-        return (self.check, method, self.reply.status or "", shape(self.cause))
+        return (self.check, method, self.reply.status or "", normalize(self.cause))

@@ -1,4 +1,4 @@
-"""Asking a server for its contract: grpc.reflection.v1, or v1alpha where that is all it has."""
+"""The contract of a server from its reflection service, in version v1 or v1alpha."""
 
 import contextlib
 from typing import Any
@@ -9,14 +9,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from grpc_fuzz.call import call, header_fields
+from grpc_fuzz.client import call, header_fields
+from grpc_fuzz.errors import SchemaError
 from grpc_fuzz.model import Limits, Metadata
-from grpc_fuzz.schema import SchemaError
 from grpc_fuzz.target import Target
 from grpc_fuzz.wire.connection import Connection
 
 _VERSIONS = ("v1", "v1alpha")
-# What every server has and no contract is about.
+# The services of the gRPC runtime, which are not part of a contract.
 _INFRASTRUCTURE = ("grpc.reflection.", "grpc.health.", "grpc.channelz.")
 
 # The part of grpc/reflection/v1/reflection.proto that is needed; v1alpha has the same numbers.
@@ -47,21 +47,21 @@ message_type { name: "Error"
 """
 _POOL = DescriptorPool()
 _POOL.AddSerializedFile(text_format.Parse(_PROTOCOL, FileDescriptorProto()).SerializeToString())
-# Any: protobuf has no static types for messages that are made at run time.
+# Any: messages that are built at run time have no static types.
 _Request: Any = GetMessageClass(_POOL.FindMessageTypeByName("reflection.Request"))
 _Response: Any = GetMessageClass(_POOL.FindMessageTypeByName("reflection.Response"))
 
 
 def fetch(target: Target, limits: Limits, metadata: Metadata = ()) -> FileDescriptorSet:
-    """Asks a server for all its services and every file that they need.
+    """Return all services of a server with every file that they need.
 
     Args:
         target: The server.
-        limits: How long each answer may take.
-        metadata: Sent with each question.
+        limits: The limits on the time of each response.
+        metadata: The metadata of each request.
 
     Raises:
-        SchemaError: The server has no reflection, or does not answer.
+        SchemaError: The server has no reflection service, or does not answer.
     """
     try:
         return _Reflection(target, limits, metadata).files()
@@ -74,7 +74,7 @@ class _Unimplemented(SchemaError):
 
 
 class _Reflection:
-    """One conversation."""
+    """One exchange with the reflection service."""
 
     def __init__(self, target: Target, limits: Limits, metadata: Metadata) -> None:
         self._target = target
@@ -91,11 +91,11 @@ class _Reflection:
 
     def _services(self) -> list[str]:
         try:
-            answer = self._ask(list_services="*")
+            response = self._ask(list_services="*")
         except _Unimplemented:
             self._version = _VERSIONS[1]
-            answer = self._ask(list_services="*")
-        return [service.name for service in answer.services.service]
+            response = self._ask(list_services="*")
+        return [service.name for service in response.services.service]
 
     def _add(self, serialized: list[bytes]) -> None:
         for data in serialized:
@@ -106,12 +106,12 @@ class _Reflection:
             self._files[file.name] = file
         missing = {name for file in self._files.values() for name in file.dependency}
         for name in sorted(missing - self._files.keys()):
-            # One file's answer may have brought others with it.
+            # The response for one file may contain others.
             if name not in self._files:
                 self._add(self._ask(file_by_filename=name).files.file)
 
+    # Any: the type of the response is built at run time.
     def _ask(self, **question: str) -> Any:
-        """Any: the answer is of a message that is made at run time."""
         path = f"/grpc.reflection.{self._version}.ServerReflection/ServerReflectionInfo"
         request = _Request(**question).SerializeToString()
         with contextlib.closing(Connection(self._target, self._seconds)) as connection:
@@ -121,12 +121,14 @@ class _Reflection:
             reply = connection.exchange.reply(0.0)
         if reply.status == "UNIMPLEMENTED":
             raise _Unimplemented(
-                f"{self._target} has no reflection; switch it on there, or give an IMAGE"
+                f"{self._target} has no reflection service; enable it there, or give an IMAGE"
             )
         if not reply.responses:
             why = reply.message or reply.transport_error
-            raise SchemaError(f"{self._target}: no answer of reflection: {reply.outcome} {why}")
-        answer = _Response.FromString(reply.responses[0])
-        if answer.HasField("error"):
-            raise SchemaError(f"{self._target}: reflection: {answer.error.message}")
-        return answer
+            raise SchemaError(
+                f"{self._target}: the reflection service does not answer: {reply.outcome} {why}"
+            )
+        response = _Response.FromString(reply.responses[0])
+        if response.HasField("error"):
+            raise SchemaError(f"{self._target}: reflection: {response.error.message}")
+        return response

@@ -1,4 +1,6 @@
-"""Reading what a server sent beside its messages: error details and declared trailers."""
+"""The error details of a reply."""
+
+from dataclasses import replace
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor_pool import Default
@@ -15,15 +17,26 @@ from grpc_fuzz.schema import Schema
 DETAILS_TRAILER = "grpc-status-details-bin"
 
 
-def decode_details(trailers: Metadata, schema: Schema) -> tuple[tuple[Detail, ...], str | None]:
-    """Reads the rich error that a reply carries.
+def with_details(reply: Reply, schema: Schema) -> Reply:
+    """Return the reply with its error details decoded.
 
     Args:
-        trailers: The trailers of the reply, `-bin` values already decoded from base64.
-        schema: The contract, which may have detail messages of its own.
+        reply: A reply without details.
+        schema: The contract, which may define further detail messages.
+    """
+    details, error = decode_details(reply.trailers, schema)
+    return replace(reply, details=details, details_error=error)
+
+
+def decode_details(trailers: Metadata, schema: Schema) -> tuple[tuple[Detail, ...], str | None]:
+    """Read the rich error of a reply.
+
+    Args:
+        trailers: The trailers of the reply, with `-bin` values decoded from base64.
+        schema: The contract, which may define further detail messages.
 
     Returns:
-        The details, and why there are none where the trailer cannot be read.
+        The details, and why they cannot be read, or None.
     """
     value = next((value for key, value in trailers if key == DETAILS_TRAILER), None)
     if value is None:
@@ -38,18 +51,18 @@ def decode_details(trailers: Metadata, schema: Schema) -> tuple[tuple[Detail, ..
 
 
 def error_info(reply: Reply) -> Message | None:
-    """The `google.rpc.ErrorInfo` among the details, or None."""
+    """Return the `google.rpc.ErrorInfo` among the details, or None."""
     return detail(reply, "google.rpc.ErrorInfo")
 
 
 def detail(reply: Reply, name: str) -> Message | None:
-    """The first decoded detail of that full name, or None."""
+    """Return the first decoded detail with a full name, or None."""
     found = (entry.message for entry in reply.details if entry.name == name)
     return next((message for message in found if message is not None), None)
 
 
 def reason_of(reply: Reply) -> str | None:
-    """The reason of the reply's `google.rpc.ErrorInfo`, or None."""
+    """Return the reason of the reply's `google.rpc.ErrorInfo`, or None."""
     info = error_info(reply)
     if not isinstance(info, error_details_pb2.ErrorInfo):
         return None
@@ -66,7 +79,7 @@ def _detail(entry: AnyMessage, schema: Schema) -> Detail:
 
 
 def _decode(name: str, value: bytes, schema: Schema) -> Message | None:
-    # The default pool first: its google.rpc classes are the ones that checks know by type.
+    # The default pool is first because checks know its google.rpc classes by type.
     for pool in (Default(), schema.pool):
         try:
             return GetMessageClass(pool.FindMessageTypeByName(name)).FromString(value)

@@ -1,4 +1,4 @@
-"""Ways to send a case again: a line of `buf curl`, a Python snippet, bytes, a line of this tool."""
+"""Ways to send a case again: `buf curl`, a Python script, the bytes, and `grpc-fuzz replay`."""
 
 import base64
 import shlex
@@ -14,31 +14,31 @@ from grpc_fuzz.schema import Schema
 from grpc_fuzz.settings import Settings
 from grpc_fuzz.target import Target, Tls
 
-# The environment variables that stand for the tokens that are secret.
+# The environment variables that replace the secret tokens.
 TOKEN, EXPIRED_TOKEN = "TOKEN", "EXPIRED_TOKEN"
 
 
 def reproducers(case: Case, schema: Schema, settings: Settings) -> dict[str, str]:
-    """All ways that can express the case, by name. Tokens that are secret are left to variables."""
+    """Return every way to send the case again, by kind. Variables replace the secret tokens."""
     if case.wire is not None:
         return {"bytes": _wire_bytes(case)}
-    made = {"python": _python(case, settings), "bytes": _request_bytes(case)}
+    ways = {"python": _python(case, settings), "bytes": _request_bytes(case)}
     line = _buf_curl(case, schema, settings)
-    return made if line is None else {"buf curl": line, **made}
+    return ways if line is None else {"buf curl": line, **ways}
 
 
 def replay_line(name: str, settings: Settings) -> str:
-    """The command that sends a kept crash again, from any folder.
+    """Return the command that sends a stored crash again, from any folder.
 
-    The crash holds the other options of the run. Only this way sends a sequence with the ids that
-    the server answers this time.
+    The crash holds the other options of the run. Only this command sends a sequence with the ids
+    that the server returns this time.
     """
     state = ["--state-directory", str(settings.state_directory.absolute())]
     return shlex.join([_command(), "replay", name, *state])
 
 
 def _command() -> str:
-    """How this tool is called: by its name where the shell finds it, else by its path."""
+    """Return the name of this tool if the shell finds it, otherwise its path."""
     name = "grpc-fuzz"
     started = Path(sys.argv[0])
     if started.name != name or shutil.which(name) is not None:
@@ -47,7 +47,7 @@ def _command() -> str:
 
 
 def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
-    """The line, or None where JSON cannot say what the bytes say."""
+    """Return the command, or None if JSON cannot express the bytes of the request."""
     body = _json(case, schema)
     if body is None:
         return None
@@ -59,7 +59,8 @@ def _buf_curl(case: Case, schema: Schema, settings: Settings) -> str | None:
         parts += ["-H", f"{key}: {text}"]
     scheme = "http" if settings.target.tls is None else "https"
     rest = ["-d", body, f"{scheme}://{settings.target.authority}{case.method.path}"]
-    # In double quotes, where the shell puts in the variables; neither a token nor a key has others.
+    # In double quotes, because the shell must expand the variables. Neither a token nor a key
+    # contains another character that the shell expands.
     proof = [
         f'-H "{key}: {value}"'
         for key, value in _credentials(case, settings, f"${TOKEN}", f"${EXPIRED_TOKEN}")
@@ -72,7 +73,7 @@ def _credentials(
 ) -> tuple[tuple[str, str], ...]:
     if settings.credentials is None:
         return ()
-    return settings.credentials.shown(case.presented, token, expired)
+    return settings.credentials.redacted(case.presented, token, expired)
 
 
 def _json(case: Case, schema: Schema) -> str | None:
@@ -88,7 +89,7 @@ def _json(case: Case, schema: Schema) -> str | None:
             )
         except (DecodeError, json_format.Error, ValueError, TypeError):
             return None
-        # Unknown fields, and zeros that are spelled out, do not survive the way through JSON.
+        # JSON loses unknown fields and explicit zeros.
         if again.SerializeToString(deterministic=True) != request:
             return None
         objects.append(text)
@@ -112,7 +113,7 @@ def _transport_options(target: Target) -> list[str]:
 
 
 def _python(case: Case, settings: Settings) -> str:
-    """A script on grpcio that sends the same bytes, those of the calls before included."""
+    """Return a script on grpcio that sends the same bytes, including those of earlier calls."""
     channel = f"grpc.insecure_channel({str(settings.target)!r})"
     if settings.target.tls is not None:
         channel = _secure_channel(settings.target, settings.target.tls)
@@ -123,7 +124,7 @@ def _python(case: Case, settings: Settings) -> str:
 
 
 def _secure_channel(target: Target, tls: Tls) -> str:
-    """An expression that makes the channel, and reads the files of the certificates."""
+    """Return an expression for the channel that reads the files of the certificates."""
     files = {
         "root_certificates": tls.ca,
         "private_key": tls.key,
@@ -164,13 +165,13 @@ def _streams(case: Case) -> tuple[bool, bool]:
 
 
 def _request_bytes(case: Case) -> str:
-    """The frames of gRPC, in hexadecimal: flag, length, message."""
+    """Return the gRPC frames in hexadecimal: flag, length, message."""
     frames = [b"\0" + len(request).to_bytes(4, "big") + request for request in case.requests]
     return "\n".join(frame.hex() for frame in frames)
 
 
 def _wire_bytes(case: Case) -> str:
-    """The steps of the script, one per line, with payloads in hexadecimal."""
+    """Return the steps of the script, one per line, with payloads in hexadecimal."""
     lines = []
     for step in case.wire.steps if case.wire is not None else ():
         parts: list[str] = [step.action, *([f"x{step.times}"] if step.times != 1 else [])]

@@ -1,4 +1,4 @@
-"""A contract: its methods, message types and constraints, from a FileDescriptorSet."""
+"""A contract with its methods, message types and constraints, from a FileDescriptorSet."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from grpc_fuzz import constraint
 from grpc_fuzz.adapters import Adapter, BufValidate
-from grpc_fuzz.adapters.options import Options
+from grpc_fuzz.adapters.adapter import Options
 from grpc_fuzz.constraint import Constraint
-from grpc_fuzz.misuse import Misuse
+from grpc_fuzz.errors import SchemaError
 from grpc_fuzz.model import DeclaredError, Method
 
 HOW_TO_BUILD = (
@@ -32,12 +32,12 @@ DEFAULT_ADAPTERS: tuple[Adapter, ...] = (BufValidate(),)
 
 
 def descriptor_of(message: Message) -> Descriptor:
-    """The type of a message; the stubs of protobuf have two names for it."""
+    """Return the type of a message, for which the stubs of protobuf have two names."""
     return cast(Descriptor, message.DESCRIPTOR)
 
 
 def texts_in(message: Message) -> Iterator[str]:
-    """Yield every string that a message holds, at any depth, and the names of its enum values."""
+    """Yield every string of a message, at any depth, and the names of its enum values."""
     for field, value in message.ListFields():
         if is_map(field):
             entries = [*value.keys(), *value.values()]
@@ -53,21 +53,17 @@ def texts_in(message: Message) -> Iterator[str]:
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether the field is a map."""
+    """Return whether the field is a map."""
     entry = field.message_type
     return entry is not None and field.is_repeated and bool(entry.GetOptions().map_entry)
 
 
-class SchemaError(Misuse):
-    """The contract cannot be read. The caller's mistake, not the server's."""
-
-
 class Schema:
-    """A contract that can be fuzzed.
+    """The contract of a server.
 
     Attributes:
         image: The serialized FileDescriptorSet.
-        pool: A descriptor pool of the contract's own.
+        pool: The descriptor pool of the contract, which is not the default one.
         methods: All methods of all services, in the order of the files.
         request_types: The full names of all message and enum types that requests hold.
     """
@@ -88,28 +84,28 @@ class Schema:
 
     @classmethod
     def from_image(cls, image: bytes, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS) -> "Schema":
-        """Reads a serialized FileDescriptorSet, or an image of `buf build`.
+        """Read a serialized FileDescriptorSet, such as an image of `buf build`.
 
         Raises:
-            SchemaError: It is not one, or lacks a file that another one imports.
+            SchemaError: The image is not one, or lacks a file that another file imports.
         """
         try:
             files = FileDescriptorSet.FromString(image)
         except DecodeError as error:
-            raise SchemaError(f"it {_what_else(image)}. {HOW_TO_BUILD}") from error
+            raise SchemaError(f"it {_what_instead(image)}. {HOW_TO_BUILD}") from error
         if not any(file.name and (file.service or file.message_type) for file in files.file):
-            raise SchemaError(f"it holds no contract. {HOW_TO_BUILD}")
+            raise SchemaError(f"it contains no contract. {HOW_TO_BUILD}")
         return cls(files, adapters)
 
     @classmethod
     def from_file(cls, path: Path, adapters: Sequence[Adapter] = DEFAULT_ADAPTERS) -> "Schema":
-        """Reads a file that `buf build -o` or `protoc --include_imports -o` has written.
+        """Read a file that `buf build -o` or `protoc --include_imports -o` has written.
 
         Raises:
-            SchemaError: The file cannot be read as such.
+            SchemaError: The file cannot be read, or is not an image.
         """
         if path.suffix == ".proto":
-            raise SchemaError(f"{path} is a source file, and an image is wanted. {HOW_TO_BUILD}")
+            raise SchemaError(f"{path} is a source file and not an image. {HOW_TO_BUILD}")
         try:
             return cls.from_image(path.read_bytes(), adapters)
         except OSError as error:
@@ -118,10 +114,10 @@ class Schema:
             raise SchemaError(f"{path}: {error}") from error
 
     def method(self, path: str) -> Method:
-        """The method of that path.
+        """Return the method with a path.
 
         Raises:
-            KeyError: There is none.
+            KeyError: The contract has no such method.
         """
         for method in self.methods:
             if method.path == path:
@@ -129,11 +125,11 @@ class Schema:
         raise KeyError(path)
 
     def message_class(self, descriptor: Descriptor) -> type[Message]:
-        """The class of a message type."""
+        """Return the class of a message type."""
         return GetMessageClass(descriptor)
 
     def parse(self, descriptor: Descriptor, data: bytes) -> Message:
-        """Reads a message.
+        """Parse a message.
 
         Raises:
             google.protobuf.message.DecodeError: The bytes are malformed.
@@ -141,21 +137,21 @@ class Schema:
         return GetMessageClass(descriptor).FromString(data)
 
     def constraint(self, field: FieldDescriptor) -> Constraint:
-        """What a field may hold, as all adapters together say."""
+        """Return the constraint of a field, joined from all adapters."""
         known = self._constraints.get(field.full_name)
         if known is None:
-            said = [adapter.constraint(field, self._options) for adapter in self._adapters]
-            known = constraint.merge([entry for entry in said if entry is not None])
+            found = [adapter.constraint(field, self._options) for adapter in self._adapters]
+            known = constraint.merge([entry for entry in found if entry is not None])
             self._constraints[field.full_name] = known
         return known
 
     def oneof_required(self, oneof: OneofDescriptor) -> bool:
-        """Whether one of the members must be set."""
+        """Return whether one of the members must be set."""
         return any(adapter.oneof_required(oneof, self._options) for adapter in self._adapters)
 
     def _errors(self, method: MethodDescriptor) -> tuple[DeclaredError, ...] | None:
-        said = [adapter.errors(method, self._options) for adapter in self._adapters]
-        declared = [errors for errors in said if errors is not None]
+        found = [adapter.errors(method, self._options) for adapter in self._adapters]
+        declared = [errors for errors in found if errors is not None]
         return tuple(error for errors in declared for error in errors) if declared else None
 
     def _methods(self, files: FileDescriptorSet) -> Iterator[Method]:
@@ -180,21 +176,21 @@ class Schema:
         )
 
 
-def _what_else(image: bytes) -> str:
-    """What a file is that cannot be read as an image."""
+def _what_instead(image: bytes) -> str:
+    """Return what a file is that cannot be read as an image."""
     start = image.lstrip()[:1]
     if image.startswith(b"\x1f\x8b"):
         return "is compressed with gzip; unpack it"
     if start in (b"{", b"["):
-        return "is JSON, and a binary image is wanted"
+        return "is JSON and not a binary image"
     if b"syntax" in image and b"message" in image:
-        return "is a source file, and an image is wanted"
+        return "is a source file and not an image"
     return "is not a FileDescriptorSet"
 
 
 def _why_not_added(file: FileDescriptorProto, files: FileDescriptorSet, error: Exception) -> str:
-    there_are = {other.name for other in files.file}
-    missing = [name for name in file.dependency if name not in there_are]
+    included = {other.name for other in files.file}
+    missing = [name for name in file.dependency if name not in included]
     if missing:
         return f"{file.name} imports {', '.join(missing)}, which the image lacks. {HOW_TO_BUILD}"
     return f"{file.name} cannot be added: {error}"
@@ -217,7 +213,7 @@ def _types_in(descriptors: Iterable[Descriptor]) -> set[str]:
 
 
 def _in_order(files: FileDescriptorSet) -> Iterator[FileDescriptorProto]:
-    """Each file after those that it imports, as a descriptor pool needs them."""
+    """Yield each file after those that it imports, as a descriptor pool requires."""
     by_name = {file.name: file for file in files.file}
     done: set[str] = set()
 

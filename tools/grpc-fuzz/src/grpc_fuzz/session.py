@@ -1,4 +1,4 @@
-"""One run in the making: sends cases, judges replies, and keeps what was found."""
+"""The state of one run: sends cases, judges the replies and records the failures."""
 
 import dataclasses
 import hashlib
@@ -6,61 +6,44 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
 
-from grpc_fuzz import checks, wire
-from grpc_fuzz.binding import bound
+from grpc_fuzz import checks
+from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import ANSWERS_BEFORE_DEADLINE
-from grpc_fuzz.checks.relations import IDEMPOTENT_REPLAY, must_be_alone
-from grpc_fuzz.client import Client
+from grpc_fuzz.checks.relations import IDEMPOTENT_REPLAY, needs_exclusive_access
+from grpc_fuzz.contract_coverage import ContractCoverage
 from grpc_fuzz.crashes import Crashes, crash_id
-from grpc_fuzz.misuse import Misuse
-from grpc_fuzz.model import (
-    Case,
-    Check,
-    Context,
-    Failure,
-    FailureKey,
-    Finding,
-    Method,
-    Reply,
-)
-from grpc_fuzz.rate import RateLimit
-from grpc_fuzz.reach import Reach
+from grpc_fuzz.errors import Misuse
+from grpc_fuzz.model import Case, Failure, FailureKey, Method, Reply
+from grpc_fuzz.outcome import Listener
 from grpc_fuzz.reproduce import replay_line, reproducers
 from grpc_fuzz.schema import Schema
-from grpc_fuzz.selection import matches
+from grpc_fuzz.sender import Sender
 from grpc_fuzz.settings import Settings
-from grpc_fuzz.turns import Turns
+from grpc_fuzz.stateful.bindings import resolve_bindings
 
-# A method that hangs in so many calls in a row is not called any more: each takes a whole deadline.
+# Each call of a method that hangs takes a whole deadline, so the run gives up on the method after
+# this many calls in a row.
 HANGS_MAX = 8
-# After a sound reply the next one is probe enough; a probe every so many cases is for the rest.
-_PROBE_EVERY = 50
-
-
-class Observer(Protocol):
-    """Who is told how a run goes on. Called from all workers."""
-
-    def on_case(self, case: Case, reply: Reply, failures: list[Failure]) -> None:
-        """A case was sent and judged; the failures are those not seen before."""
-
-    def on_failure(self, failure: Failure, name: str) -> None:
-        """A failure was recorded, and is kept under that name."""
+# The next OK reply is proof enough of the server's health after an OK reply. A health check after
+# every 50th case covers the rest.
+_HEALTH_CHECK_EVERY = 50
 
 
 class Session:
     """The state that all phases of a run share. Safe to share between threads.
 
     Attributes:
-        settings: What the run was told.
+        settings: The settings of the run.
         schema: The contract.
         methods: The methods that are fuzzed.
         context: What checks may use.
-        reach: What the run has reached.
-        failures: What was found and decides the exit code, in order, each key once.
-        deviations: How the gRPC runtime deviates, where that does not decide; each key once.
+        coverage: What the run has covered of the contract.
+        failures: The failures that decide the exit code, in order, each key once.
+        deviations: The deviations of the gRPC runtime that do not decide it, each key once.
         cases: How many cases were sent.
+        crashes: Where failures are stored.
     """
 
     def __init__(
@@ -68,32 +51,30 @@ class Session:
         settings: Settings,
         schema: Schema,
         *,
-        observers: tuple[Observer, ...] = (),
+        listeners: tuple[Listener, ...] = (),
         custom_checks: tuple[Check, ...] = (),
     ) -> None:
         self.settings = settings
         self.schema = schema
-        self.methods = tuple(filter(_method_filter(settings), schema.methods))
+        self.methods = select_methods(settings, schema)
+        self._checks = select_checks(settings, custom_checks)
+        self._sender = Sender(settings, schema)
         self.context = Context(
             schema=schema,
-            send=self._send,
+            send=self._sender.send,
             limits=settings.limits,
             allowed_statuses=settings.allowed_statuses,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
             credentials=settings.credentials,
         )
-        self.reach = Reach(schema, self.methods)
+        self.coverage = ContractCoverage(schema, self.methods)
         self.failures: list[Failure] = []
         self.deviations: list[Failure] = []
         self.cases = 0
         self.crashes = Crashes(settings.state_directory / "crashes")
-        self._checks = select_checks(settings, custom_checks)
-        self._client = Client(settings.target, schema, settings.limits, settings.metadata_of)
-        self._rate = RateLimit(settings.rate_limit)
-        self._turns = Turns()
-        self._repeats = settings.workers > 1 and IDEMPOTENT_REPLAY in self._checks
-        self._observers = observers
+        self._has_repeats = settings.workers > 1 and IDEMPOTENT_REPLAY in self._checks
+        self._listeners = listeners
         self._round = 0
         self._keys: set[FailureKey] = set()
         self._times: Counter[FailureKey] = Counter()
@@ -103,71 +84,103 @@ class Session:
         self._end = None if settings.max_time is None else time.monotonic() + settings.max_time
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
+        """Close the connections."""
+        self._sender.client.close()
 
     def stop(self) -> None:
-        """Lets the run end with the cases that are under way."""
+        """Make the run end after the cases in progress."""
         self._stop.set()
 
     @property
     def stopped(self) -> bool:
-        """Whether the run shall end: it was told to, time is up, or enough failures were found."""
-        if self._stop.is_set():
-            return True
-        if self._end is not None and time.monotonic() >= self._end:
-            return True
+        """Whether the run must end: by `stop`, by its time limit or by its limit on failures."""
+        out_of_time = self._end is not None and time.monotonic() >= self._end
+        return self._stop.is_set() or out_of_time or self._has_enough_failures()
+
+    def _has_enough_failures(self) -> bool:
         most = self.settings.max_failures
         return most is not None and len(self.failures) >= most
 
     def given_up(self, method: Method) -> bool:
-        """Whether a method is not called any more, because it hangs."""
+        """Return whether a method is no longer called because it hangs."""
         return self._hangs[method.path] >= HANGS_MAX
 
     def seed_for(self, *parts: str) -> int:
-        """A seed of its own for a part of the run, the same whatever the other parts do."""
+        """Return the seed of a part of the run, which does not depend on the other parts."""
         text = "\0".join((str(self.settings.seed), str(self._round), *parts))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
-    def reseed(self) -> None:
-        """Makes the phases draw other cases when they run again; the seed still decides which."""
+    def next_round(self) -> None:
+        """Make the phases draw other cases when they run again, still decided by the seed."""
         self._round += 1
 
-    def trouble(self) -> str | None:
-        """Why the server does not answer calls; None where it does."""
-        return self._client.trouble()
+    def health_problem(self) -> str | None:
+        """Return why the server does not answer calls, or None if it does."""
+        return self._sender.client.health_problem()
 
-    def known(self, failure: Failure) -> bool:
-        """Whether a failure with the same key is recorded already."""
+    def is_recorded(self, failure: Failure) -> bool:
+        """Return whether a failure with the same key is recorded."""
         return failure.key in self._keys
 
-    def attempt(self, case: Case) -> list[Failure]:
-        """Sends a case, with the calls before it, and judges the reply by the selected checks."""
+    def run_tasks(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Run independent tasks on as many threads as the settings allow, and wait for all.
+
+        Raises:
+            BaseException: What a task raised, or what interrupted the waiting. All tasks that
+                were running have ended by then.
+        """
+
+        def run(task: Callable[[], None]) -> None:
+            try:
+                task()
+            except BaseException:
+                # Not only below: the next task may begin before the wait ends.
+                self.stop()
+                raise
+
+        with ThreadPoolExecutor(max_workers=self.settings.workers) as pool:
+            results = [pool.submit(run, task) for task in tasks]
+            try:
+                for result in results:
+                    result.result()
+            except BaseException:
+                self.stop()
+                raise
+
+    def send_all(self, cases: Iterable[Case]) -> None:
+        """Send cases one after the other, and record every failure."""
+        for case in cases:
+            if self.stopped:
+                return
+            if self.given_up(case.method):
+                continue
+            for failure in self.run_case(case):
+                self.record(failure)
+
+    def run_case(self, case: Case) -> list[Failure]:
+        """Send a case with the calls before it, and return the failures of its last call."""
         replies: list[Reply] = []
         for call in case.before:
-            replies.append(self._send(bound(call, replies, case.before, self.schema)))
-        return self.exchange(bound(case, replies, case.before, self.schema))[1]
+            bound = resolve_bindings(call, replies, case.before, self.schema)
+            replies.append(self._sender.send(bound))
+        return self.exchange(resolve_bindings(case, replies, case.before, self.schema))[1]
 
     def exchange(self, case: Case) -> tuple[Reply, list[Failure]]:
-        """Sends a case alone, the calls before it having been sent, and judges the reply."""
+        """Send a case without the calls before it, and return the reply and the failures."""
         try:
-            return self._exchange(case)
+            if self._has_repeats and needs_exclusive_access(case, self.context):
+                with self._sender.exclusive():
+                    return self._send_and_judge(case)
+            return self._send_and_judge(case)
         except Exception as error:
             error.add_note(f"while case {case.id} of {case.method.path}: {case.description}")
             raise
 
-    def _exchange(self, case: Case) -> tuple[Reply, list[Failure]]:
-        if self._repeats and must_be_alone(case, self.context):
-            with self._turns.alone():
-                return self._send_and_judge(case)
-        return self._send_and_judge(case)
-
     def _send_and_judge(self, case: Case) -> tuple[Reply, list[Failure]]:
-        reply = self._probe(case, self._send(case))
-        self.reach.count(case, reply)
-        failures = [
-            failure for check in self._checks for failure in self._judge(check, case, reply)
-        ]
+        reply = self._with_health(case, self._sender.send(case))
+        self.coverage.count(case, reply)
+        judged = (self._judge(check, case, reply) for check in self._checks)
+        failures = [failure for failure in judged if failure is not None]
         hangs = any(failure.check == ANSWERS_BEFORE_DEADLINE.name for failure in failures)
         with self._lock:
             self.cases += 1
@@ -175,44 +188,27 @@ class Session:
             if not self.given_up(case.method):
                 self._hangs[path] = self._hangs[path] + 1 if hangs else 0
             self._times.update(failure.key for failure in failures)
-            news = [failure for failure in failures if not self.known(failure)]
-        for observer in self._observers:
-            observer.on_case(case, reply, news)
+            unrecorded = [failure for failure in failures if not self.is_recorded(failure)]
+        for listener in self._listeners:
+            listener.on_case(case, reply, unrecorded)
         return reply, failures
 
-    def record(self, failure: Failure) -> None:
-        """Keeps a failure, unless one with the same key is kept already."""
-        with self._lock:
-            most = self.settings.max_failures
-            enough = most is not None and len(self.failures) >= most
-            if enough or failure.key in self._keys:
-                return
-            made = reproducers(failure.case, self.schema, self.settings)
-            made["replay"] = replay_line(crash_id(failure), self.settings)
-            failure = dataclasses.replace(failure, reproducers=made)
-            self._keys.add(failure.key)
-            decides = self.settings.strict_wire or not failure.of_runtime
-            (self.failures if decides else self.deviations).append(failure)
-            name = self.crashes.keep(failure, self.settings.origin)
-        for observer in self._observers:
-            observer.on_failure(failure, name)
+    def _with_health(self, case: Case, reply: Reply) -> Reply:
+        """Return the reply with the result of a health check where the reply is no proof itself."""
+        is_proof = case.wire is None and reply.status == "OK"
+        if is_proof and self.cases % _HEALTH_CHECK_EVERY:
+            return reply
+        return dataclasses.replace(reply, healthy_after=self._sender.client.healthy())
 
-    def counted(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
-        """The failures, each with the number of calls in which it was seen."""
-        return tuple(
-            dataclasses.replace(failure, times=max(1, self._times[failure.key]))
-            for failure in failures
-        )
-
-    def _judge(self, check: Check, case: Case, reply: Reply) -> list[Failure]:
+    def _judge(self, check: Check, case: Case, reply: Reply) -> Failure | None:
         if not check.applies(case, self.context):
-            return []
+            return None
         found = check.run(case, reply, self.context)
         if found is None:
-            return []
+            return None
         if isinstance(found, str):
             found = Finding(case=case, reply=reply, cause=found)
-        failure = Failure(
+        return Failure(
             check=check.name,
             severity=check.severity,
             case=found.case,
@@ -220,38 +216,45 @@ class Session:
             cause=found.cause,
             of_runtime=found.case.about == "runtime" and not check.always_decides,
         )
-        return [failure]
 
-    def _send(self, case: Case) -> Reply:
-        self._rate.wait()
-        settings = self.settings
-        with self._turns.together():
-            if case.wire is None:
-                return self._client.send(case)
-            metadata = settings.metadata_of(case.presented)
-            return wire.play(case, settings.target, settings.limits, self.schema, metadata)
+    def record(self, failure: Failure) -> None:
+        """Record a failure, unless one with the same key is recorded."""
+        with self._lock:
+            if self._has_enough_failures() or self.is_recorded(failure):
+                return
+            ways = reproducers(failure.case, self.schema, self.settings)
+            ways["replay"] = replay_line(crash_id(failure), self.settings)
+            failure = dataclasses.replace(failure, reproducers=ways)
+            self._keys.add(failure.key)
+            decides = self.settings.strict_wire or not failure.of_runtime
+            (self.failures if decides else self.deviations).append(failure)
+            name = self.crashes.save(failure, self.settings.origin)
+        for listener in self._listeners:
+            listener.on_failure(failure, name)
 
-    def _probe(self, case: Case, reply: Reply) -> Reply:
-        """Asks for the server's health where the reply does not prove it."""
-        sound = case.wire is None and reply.status == "OK"
-        if sound and self.cases % _PROBE_EVERY:
-            return reply
-        return dataclasses.replace(reply, healthy_after=self._client.healthy())
+    def with_counts(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:
+        """Return the failures, each with the number of calls in which it was seen."""
+        return tuple(
+            dataclasses.replace(failure, times=max(1, self._times[failure.key]))
+            for failure in failures
+        )
 
 
-def _method_filter(settings: Settings) -> Callable[[Method], bool]:
-    def selected(method: Method) -> bool:
-        included = not settings.include_methods or matches(method, settings.include_methods)
-        return included and not matches(method, settings.exclude_methods)
-
-    return selected
+def select_methods(settings: Settings, schema: Schema) -> tuple[Method, ...]:
+    """Return the methods that the settings include and do not exclude."""
+    included = settings.include_methods or ("*",)
+    return tuple(
+        method
+        for method in schema.methods
+        if method.matches(included) and not method.matches(settings.exclude_methods)
+    )
 
 
 def select_checks(settings: Settings, custom: tuple[Check, ...] = ()) -> tuple[Check, ...]:
-    """The checks that the settings name; by default the usual ones and all custom ones.
+    """Return the checks that the settings name; by default the usual ones and all custom ones.
 
     Raises:
-        Misuse: The settings name a check that there is not.
+        Misuse: The settings name a check that does not exist.
     """
     available = (*checks.ALL, *custom)
     names = {check.name for check in available}
@@ -259,8 +262,8 @@ def select_checks(settings: Settings, custom: tuple[Check, ...] = ()) -> tuple[C
     unknown = named - names
     if unknown:
         known = ", ".join(sorted(names))
-        raise Misuse(f"no such check: {', '.join(sorted(unknown))}; there are: {known}")
+        raise Misuse(f"no such check: {', '.join(sorted(unknown))}; the checks are: {known}")
     usual = {check.name for check in available if check.default}
-    wanted = usual if settings.checks is None else {*settings.checks}
-    wanted = (wanted | {*settings.extra_checks}) - {*settings.exclude_checks}
-    return tuple(check for check in available if check.name in wanted)
+    selected = usual if settings.checks is None else {*settings.checks}
+    selected = (selected | {*settings.extra_checks}) - {*settings.exclude_checks}
+    return tuple(check for check in available if check.name in selected)

@@ -1,4 +1,4 @@
-"""Everything that a run can be told."""
+"""The settings of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from grpc_fuzz.target import Target
 
 Mode = Literal["positive", "negative", "all"]
 
-# Statuses that may stand between any client and any method: the call's own deadline, the
-# caller's rights, and how busy the server is.
+# Statuses that any method may return: they depend on the deadline of the call, the caller's
+# permissions and the load of the server.
 ALLOWED_STATUSES = frozenset(
     {
         "CANCELLED",
@@ -28,7 +28,7 @@ ALLOWED_STATUSES = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
-    """A value of one call's response that another call's request takes up.
+    """A value from the response to one call that the request of another call takes.
 
     Attributes:
         source: "/package.Service/Method:field.path" in the response.
@@ -41,11 +41,11 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """A request that somebody wrote down.
+    """A request of the configuration.
 
     Attributes:
         method: "/package.Service/Method".
-        requests: One JSON object per message, in protobuf's own mapping.
+        requests: One JSON object per message, in the JSON mapping of protobuf.
         positive: Whether the requests keep every constraint.
         description: What the example shows.
     """
@@ -63,7 +63,7 @@ class Report:
 
     Attributes:
         kind: The format.
-        path: Where to; an existing file is replaced.
+        path: The path of the file. An existing file is replaced.
     """
 
     kind: Literal["junit", "ndjson"]
@@ -72,38 +72,38 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What a run does.
+    """The settings of a run.
 
     Attributes:
         target: The server.
-        image: The file with the contract; None: ask the server (reflection).
-        metadata: Sent with every call.
-        credentials: What proves to the server who calls; None: nothing does.
-        phases: Which phases run, in this order.
+        image: The file with the contract; None to ask the server (reflection).
+        metadata: The metadata of every call.
+        credentials: The credentials of every call, or None.
+        phases: The phases that run, in this order.
         mode: Whether requests keep the constraints, break them, or both.
-        checks: Names of the checks to run; None: all.
-        extra_checks: Names of checks to run beside those, such as the ones that are off by default.
-        exclude_checks: Names of the checks not to run.
+        checks: The names of the checks to run; None for the default.
+        extra_checks: The names of further checks, such as those that are off by default.
+        exclude_checks: The names of the checks that do not run.
         strict_wire: Whether deviations of the gRPC runtime decide the exit code, too.
-        include_methods: Globs; a method's path must match one. Empty: all.
-        exclude_methods: Globs; a method's path must match none.
-        max_examples: Cases per method and kind in the fuzzing and stateful phases, at least 1.
-        seed: Makes the same cases again.
-        workers: How many methods are fuzzed at the same time, at least 1.
-        rate_limit: Calls per second, or None.
-        limits: What a reply may take.
-        max_failures: The run ends after so many different failures; None: never.
-        max_time: The run ends after so many seconds; None: when all is done.
-        reports: Files to write.
-        state_directory: Where crashes and what was reached are kept.
-        adapters: How the contract's options are read.
-        examples: Requests of the examples phase.
-        links: Declared links of the stateful phase.
+        include_methods: Globs. The path or name of a method must match one; empty for all methods.
+        exclude_methods: Globs. The path or name of a method must match none.
+        max_examples: The cases per method and mode in the fuzzing and stateful phases, at least 1.
+        seed: Decides which cases are sent.
+        workers: The number of methods that are fuzzed at the same time, at least 1.
+        rate_limit: The limit on calls per second, or None.
+        limits: The limits on the time of a reply.
+        max_failures: The number of different failures that ends the run, or None.
+        max_time: The time that ends the run, in seconds, or None.
+        reports: The report files to write.
+        state_directory: The directory of the crashes and of the coverage of the last run.
+        adapters: The readers of the contract's options.
+        examples: The requests of the examples phase.
+        links: The declared links of the stateful phase.
         idempotency_key: The request field that makes a call safe to repeat, or None.
-        trailers: Trailers that carry messages, by name.
-        allowed_statuses: Statuses that any method may answer with, declared or not.
-        origin: The options that the run was started with, kept with each crash, so that `replay`
-            needs none; None: the run was not started from the command line.
+        trailers: The trailers that carry messages, by name.
+        allowed_statuses: The statuses that any method may return, declared or not.
+        origin: The options with which the run was started. They are stored with each crash, so
+            `replay` needs none. None if the run was not started from the command line.
     """
 
     target: Target
@@ -138,16 +138,16 @@ class Settings:
 
     @property
     def positive(self) -> bool:
-        """Whether requests that keep the constraints are sent."""
+        """Whether the run sends requests that keep the constraints."""
         return self.mode != "negative"
 
     def metadata_of(self, presented: Presented) -> Metadata:
-        """What goes with every call, the credentials among it."""
+        """Return the metadata of every call, with credentials of a kind."""
         if self.credentials is None:
             return self.metadata
         return (*self.metadata, *self.credentials.metadata(presented))
 
     @property
     def negative(self) -> bool:
-        """Whether requests that break a constraint are sent."""
+        """Whether the run sends requests that break a constraint."""
         return self.mode != "positive"

@@ -1,27 +1,26 @@
-"""Tests for pytest, made from a contract: `@schema.parametrize()`, `case.call_and_validate()`."""
+"""Tests for pytest from a contract: `@schema.parametrize()` and `case.call_and_validate()`."""
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hypothesis
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, Phase
-from hypothesis.strategies import SearchStrategy
 
 from grpc_fuzz.adapters import Adapter
+from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.credentials import Credentials
-from grpc_fuzz.model import Case, Check, Context, Failure, Finding, Method, Reply, Severity
+from grpc_fuzz.engine import engine_settings
+from grpc_fuzz.model import Case, Failure, Method, Reply, Severity
 from grpc_fuzz.phases import coverage, examples, fuzzing
 from grpc_fuzz.pytest_plugin import OVERRIDES
 from grpc_fuzz.reproduce import reproducers
 from grpc_fuzz.schema import DEFAULT_ADAPTERS, Schema
-from grpc_fuzz.session import Session
+from grpc_fuzz.session import Session, select_methods
 from grpc_fuzz.settings import Settings
-from grpc_fuzz.strategies import negatives
 from grpc_fuzz.target import Target
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 CheckFunction = Callable[[Case, Reply, Context], str | Finding | None]
 BeforeCall = Callable[[Case], Case | None]
 AfterCall = Callable[[Case, Reply], None]
-# What pytest hands to a test: the fixtures' values, of any type.
+# A test function, which pytest calls with the values of fixtures.
 Test = Callable[..., None]
 
 METHOD_ARGUMENT = "grpc_method"
@@ -39,7 +38,7 @@ _SessionKey = tuple[tuple[str, ...], tuple[str, ...], str, Credentials | None]
 
 
 class CheckFailed(AssertionError):
-    """A reply is not as it must be. Its text tells what is wrong and how to see it again.
+    """Checks failed. The message holds the causes and the ways to reproduce them.
 
     Attributes:
         failures: The checks that failed, each with its cause.
@@ -50,14 +49,20 @@ class CheckFailed(AssertionError):
         super().__init__("\n\n".join(map(_describe, failures)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Hooks:
+    before_call: list[BeforeCall] = field(default_factory=list)
+    after_call: list[AfterCall] = field(default_factory=list)
+
+
 class BoundCase:
-    """A case that knows where to send itself. What a test gets as its argument `case`.
+    """A case with the session that sends it. It is the argument `case` of a test.
 
     Attributes:
-        case: The case itself.
+        case: The case.
     """
 
-    def __init__(self, case: Case, session: Session, hooks: "_Hooks") -> None:
+    def __init__(self, case: Case, session: Session, hooks: _Hooks) -> None:
         self.case = case
         self._session = session
         self._hooks = hooks
@@ -67,29 +72,29 @@ class BoundCase:
 
     @property
     def method(self) -> Method:
-        """What is called."""
+        """The method to call."""
         return self.case.method
 
     @property
     def requests(self) -> tuple[Message, ...]:
-        """The request messages, decoded."""
+        """The decoded request messages."""
         parse = self._session.schema.parse
         return tuple(parse(self.method.input, data) for data in self.case.requests)
 
     def call(self) -> Reply:
-        """Sends the case, and judges nothing."""
+        """Send the case without any check, and return the reply."""
         return self._exchange()[0]
 
     def call_and_validate(self) -> Reply:
-        """Sends the case and runs all checks that apply.
+        """Send the case, run all checks that apply, and return the reply.
 
         Raises:
-            CheckFailed: A check does not hold.
+            CheckFailed: A check failed.
         """
         __tracebackhide__ = True
         reply, failures = self._exchange()
         if failures:
-            raise CheckFailed([self._reproducible(failure) for failure in failures])
+            raise CheckFailed([self._with_reproducers(failure) for failure in failures])
         return reply
 
     def _exchange(self) -> tuple[Reply, list[Failure]]:
@@ -101,26 +106,20 @@ class BoundCase:
             after(case, reply)
         return reply, failures
 
-    def _reproducible(self, failure: Failure) -> Failure:
-        made = reproducers(failure.case, self._session.schema, self._session.settings)
-        return replace(failure, reproducers=made)
-
-
-class _Hooks:
-    def __init__(self) -> None:
-        self.before_call: list[BeforeCall] = []
-        self.after_call: list[AfterCall] = []
+    def _with_reproducers(self, failure: Failure) -> Failure:
+        ways = reproducers(failure.case, self._session.schema, self._session.settings)
+        return replace(failure, reproducers=ways)
 
 
 class Suite:
-    """A contract, made into tests.
+    """The tests of a contract.
 
     Args:
         schema: The contract.
-        target: The server's "host:port", or the name of a fixture that gives it.
-        settings: What else a run can be told; its target is replaced by `target`.
-        credentials: What every call comes with, or the name of a fixture that gives it; None: as
-            the settings say.
+        target: The server's "host:port", or the name of a fixture that returns it.
+        settings: Further settings. `target` replaces their target.
+        credentials: The credentials of every call, or the name of a fixture that returns them; None
+            for those of the settings.
     """
 
     def __init__(
@@ -141,10 +140,10 @@ class Suite:
     def check(
         self, severity: Severity = Severity.MAJOR
     ) -> Callable[[CheckFunction], CheckFunction]:
-        """Adds a check, which runs beside the built-in ones; for use as a decorator.
+        """Add a check, which runs in addition to the built-in ones; for use as a decorator.
 
-        The function gets the case, the reply and the context, and returns the cause of the failure
-        or None. Its name and the first line of its docstring are the check's.
+        The function receives the case, the reply and the context, and returns the cause of the
+        failure or None. The check has its name and the first line of its docstring.
         """
 
         def add(function: CheckFunction) -> CheckFunction:
@@ -162,29 +161,32 @@ class Suite:
         return add
 
     def before_call(self, hook: BeforeCall) -> BeforeCall:
-        """Adds a hook that sees each case before it is sent, and may return another one instead."""
+        """Add a hook that receives each case before it is sent, and may return another one."""
         self._hooks.before_call.append(hook)
         return hook
 
     def after_call(self, hook: AfterCall) -> AfterCall:
-        """Adds a hook that sees each case with its reply, before the checks' verdict is raised."""
+        """Add a hook that receives each case and its reply before a failed check is raised."""
         self._hooks.after_call.append(hook)
         return hook
 
     def parametrize(
         self, *, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
     ) -> Callable[[Test], Test]:
-        """Makes one test for each method; the function is called with every case of the method.
+        """Make one test for each method, which calls the function with every case of the method.
 
-        The function takes a `BoundCase` named `case`, and fixtures as it likes. First come the
-        examples and the cases of the coverage phase, then random ones, which hypothesis shrinks.
+        The function has an argument `case`, a `BoundCase`, and any fixtures. It is called first
+        with the examples and the cases of the coverage phase, then with random cases, which
+        hypothesis shrinks.
 
         Args:
-            include: Globs; a method's path or name must match one. Empty: as the settings say.
-            exclude: Globs; a method's path or name must match none. Empty: as the settings say.
+            include: Globs. The path or name of a method must match one; empty for those of the
+                settings.
+            exclude: Globs. The path or name of a method must match none; empty for those of the
+                settings.
 
         Raises:
-            TypeError: The function is a coroutine function, or takes no `case`.
+            TypeError: The function is a coroutine function, or has no argument `case`.
         """
         settings = replace(
             self._settings,
@@ -193,7 +195,7 @@ class Suite:
         )
 
         def decorate(test: Test) -> Test:
-            _require_sound(test)
+            _require_valid(test)
 
             def run(request: pytest.FixtureRequest, **arguments: Any) -> None:
                 __tracebackhide__ = True
@@ -201,25 +203,22 @@ class Suite:
                 session = self._session(settings, request)
                 if "request" in inspect.signature(test).parameters:
                     arguments["request"] = request
-                _run(
-                    session, method, lambda case: test(case=self._bind(case, session), **arguments)
-                )
 
-            _look_like(test, run)
+                def run_case(case: Case) -> None:
+                    __tracebackhide__ = True
+                    test(case=BoundCase(case, session, self._hooks), **arguments)
+
+                _run_all_cases(session, method, run_case)
+
+            _copy_identity(test, run)
             mark = pytest.mark.parametrize(METHOD_ARGUMENT, self._parameters(settings))
             return cast(Test, mark(run))
 
         return decorate
 
-    def _bind(self, case: Case, session: Session) -> BoundCase:
-        return BoundCase(case, session, self._hooks)
-
     def _parameters(self, settings: Settings) -> "list[ParameterSet]":
-        selected = Session(settings, self.schema)
-        try:
-            return [pytest.param(method, id=method.path[1:]) for method in selected.methods]
-        finally:
-            selected.close()
+        selected = select_methods(settings, self.schema)
+        return [pytest.param(method, id=method.path[1:]) for method in selected]
 
     def _session(self, settings: Settings, request: pytest.FixtureRequest) -> Session:
         text = self._target if ":" in self._target else str(request.getfixturevalue(self._target))
@@ -245,14 +244,14 @@ def from_image(
     settings: Settings | None = None,
     credentials: Credentials | str | None = None,
 ) -> Suite:
-    """Makes tests of a serialized FileDescriptorSet.
+    """Make tests from a serialized FileDescriptorSet.
 
     Args:
-        image: What `buf build -o -` or `protoc --include_imports -o` writes.
-        target: The server's "host:port", or the name of a fixture that gives it.
-        adapters: How the contract's options are read.
-        settings: What else a run can be told.
-        credentials: What every call comes with, or the name of a fixture that gives it.
+        image: The output of `buf build -o -` or `protoc --include_imports -o`.
+        target: The server's "host:port", or the name of a fixture that returns it.
+        adapters: The readers of the contract's options.
+        settings: Further settings.
+        credentials: The credentials of every call, or the name of a fixture that returns them.
 
     Raises:
         SchemaError: The contract cannot be read.
@@ -268,78 +267,51 @@ def from_file(
     settings: Settings | None = None,
     credentials: Credentials | str | None = None,
 ) -> Suite:
-    """Makes tests of a file with a FileDescriptorSet; otherwise like `from_image`."""
+    """Make tests from a file with a FileDescriptorSet; otherwise like `from_image`."""
     return Suite(Schema.from_file(path, adapters), target, settings, credentials)
 
 
-def _require_sound(test: Test) -> None:
+def _require_valid(test: Test) -> None:
     if inspect.iscoroutinefunction(test):
         raise TypeError(f"{test.__name__} is a coroutine function: calls are synchronous")
     if "case" not in inspect.signature(test).parameters:
-        raise TypeError(f"{test.__name__} takes no argument named case")
+        raise TypeError(f"{test.__name__} has no argument named case")
 
 
-def _look_like(test: Test, run: Test) -> None:
-    """Lets pytest see the test's name and fixtures, and the method in place of the case."""
-    ours = [
+def _copy_identity(test: Test, run: Test) -> None:
+    """Give `run` the name, marks and fixtures of the test, with the method instead of the case."""
+    added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
         for name in ("request", METHOD_ARGUMENT)
     ]
-    theirs = [
+    fixtures = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in inspect.signature(test).parameters.items()
         if name not in {"case", "request"}
     ]
     run.__name__, run.__qualname__ = test.__name__, test.__qualname__
     run.__doc__, run.__module__ = test.__doc__, test.__module__
-    run.__signature__ = inspect.Signature([*ours, *theirs])  # type: ignore[attr-defined]
-    run.__dict__.update(test.__dict__)  # marks that were put on before
+    run.__signature__ = inspect.Signature([*added, *fixtures])  # type: ignore[attr-defined]
+    run.__dict__.update(test.__dict__)  # the marks that the test has
 
 
-def _run(session: Session, method: Method, test: Callable[[Case], None]) -> None:
+def _run_all_cases(session: Session, method: Method, test: Callable[[Case], None]) -> None:
     __tracebackhide__ = True
-    for case in _listed(session, method):
+    for case in _fixed_cases(session, method):
         test(case)
-    for kind, cases in _random(session, method):
-        seed = session.seed_for("fuzzing", method.path, kind)
-        hypothesis.seed(seed)(_settings(session)(hypothesis.given(cases)(_fresh(test))))()
+    for mode, cases in fuzzing.strategies(session, method):
+        # A function of its own for each mode, because hypothesis stores settings and seed on it.
+        def attempt(case: Case) -> None:
+            test(case)
+
+        settings = engine_settings(max_examples=session.settings.max_examples)
+        seed = session.seed_for("fuzzing", method.path, mode)
+        hypothesis.seed(seed)(settings(hypothesis.given(cases)(attempt)))()
 
 
-def _fresh(test: Callable[[Case], None]) -> Callable[[Case], None]:
-    # Hypothesis notes settings and seed on the function.
-    def attempt(case: Case) -> None:
-        test(case)
-
-    return attempt
-
-
-def _settings(session: Session) -> hypothesis.settings:
-    return hypothesis.settings(
-        max_examples=session.settings.max_examples,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-def _listed(session: Session, method: Method) -> Iterator[Case]:
-    settings, schema = session.settings, session.schema
+def _fixed_cases(session: Session, method: Method) -> Iterator[Case]:
     yield from (case for case in examples.cases(session) if case.method == method)
-    seed = session.seed_for("coverage", method.path)
-    if settings.positive:
-        yield from coverage.positive_cases(schema, method, seed)
-    if settings.negative:
-        yield from coverage.negative_cases(schema, method, seed)
-
-
-def _random(session: Session, method: Method) -> Iterator[tuple[str, SearchStrategy[Case]]]:
-    if session.settings.positive:
-        yield "positive", fuzzing.positive_cases(session.schema, method)
-    broken = negatives(session.schema, method.input)
-    if session.settings.negative and broken:
-        yield "negative", fuzzing.negative_cases(method, broken)
+    yield from coverage.cases(session, method)
 
 
 def _describe(failure: Failure) -> str:

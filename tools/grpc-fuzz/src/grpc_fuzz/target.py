@@ -1,25 +1,25 @@
-"""Where the server under test listens, and how to get there."""
+"""The address of the server under test, and how to connect to it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 _FORM = "give HOST:PORT, such as localhost:50051 or [::1]:50051, or unix:/path/to/socket"
 _PORTS = range(1, 65536)
-# gRPC's naming document: schemes that name a host and a port, with what may stand before them.
-# The system resolves the name, and every address that it has is tried.
+# The schemes of gRPC's naming document that name a host and a port. The system resolves the name,
+# and every address of the name is tried.
 _HOST_SCHEMES = ("dns:///", "dns:", "passthrough:///", "ipv4:", "ipv6:")
 _UNIX, _ABSTRACT = "unix:", "unix-abstract:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tls:
-    """How to speak TLS to the server.
+    """The TLS settings of the connection.
 
     Attributes:
-        ca: The certificates to trust, PEM; None: the system's.
-        certificate: The client's own certificate, PEM, where the server asks for one.
-        key: The key of the client's certificate, PEM.
-        server_name: The name to expect in the server's certificate, where it is not the host's.
+        ca: The PEM file of the certificates to trust; None to trust those of the system.
+        certificate: The PEM file of the client certificate, if the server requires one.
+        key: The PEM file of the key of the client certificate.
+        server_name: The name to expect in the server's certificate, if it is not the host.
     """
 
     ca: Path | None = None
@@ -35,9 +35,9 @@ class Target:
     Attributes:
         host: A name or an address; IPv6 without brackets. "localhost" for a Unix socket.
         port: 1 to 65535; 0 for a Unix socket.
-        tls: None: in clear text.
-        socket: The path of a Unix socket; NUL and a name for one in Linux's abstract namespace.
-            None: TCP.
+        tls: The TLS settings; None for plaintext.
+        socket: The path of a Unix socket, or NUL and a name for one in Linux's abstract namespace;
+            None for TCP.
     """
 
     host: str
@@ -47,10 +47,10 @@ class Target:
 
     @classmethod
     def parse(cls, text: str, tls: Tls | None = None) -> "Target":
-        """Reads "host:port", "[address]:port", "dns:///host:port" or "unix:/path".
+        """Parse "host:port", "[address]:port", "dns:///host:port" or "unix:/path".
 
         Raises:
-            ValueError: It is none of them; the message names the right form.
+            ValueError: The text is none of them. The message names the right form.
         """
         if text.startswith(_ABSTRACT):
             return cls._on_socket(text, "\0" + text.removeprefix(_ABSTRACT), tls)
@@ -68,7 +68,7 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """What calls name as `:authority`."""
+        """The `:authority` of calls."""
         if self.socket is not None:
             return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -102,7 +102,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"{text!r}: an IPv6 address stands in brackets; {_FORM}")
+        raise ValueError(f"{text!r}: an IPv6 address needs brackets; {_FORM}")
     if not host:
         raise ValueError(f"{text!r} has no host: {_FORM}")
     return host, int(port)
@@ -117,5 +117,5 @@ def _why_not(text: str) -> str:
     if scheme == "http":
         return "is a URL; leave out http://"
     if scheme == "dns":
-        return "names a DNS server, and only that of the system is asked; dns:///HOST:PORT is taken"
+        return "names a DNS server, but only that of the system is used; give dns:///HOST:PORT"
     return f"has the scheme {scheme!r}, which is not supported"

@@ -7,30 +7,22 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
-from grpc_fuzz.adapters.options import Options
+from grpc_fuzz.adapters.adapter import Options
 from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.model import DeclaredError
 
 _INTEGERS = frozenset(
-    [
-        "int32",
-        "int64",
-        "uint32",
-        "uint64",
-        "sint32",
-        "sint64",
-        "fixed32",
-        "fixed64",
-        "sfixed32",
-        "sfixed64",
-    ]
+    {
+        *("int32", "int64", "uint32", "uint64", "sint32", "sint64"),
+        *("fixed32", "fixed64", "sfixed32", "sfixed64"),
+    }
 )
 _FLOATS = frozenset({"float", "double"})
 _IGNORE_IF_ZERO_VALUE = 1
 _IGNORE_ALWAYS = 3
 
-# One shape per format: strings that fit under any reading of it.
-_SHAPES = {
+# One pattern per format, for strings that are valid under any reading of the format.
+_FORMAT_PATTERNS = {
     "email": r"[a-z]{1,12}@[a-z]{1,12}\.com",
     "hostname": r"[a-z]{1,12}\.example",
     "ip": r"10\.[0-9]\.[0-9]\.[0-9]",
@@ -57,37 +49,37 @@ _LENGTHS = {
     ("bytes", "len"): ("bytes_min", "bytes_max"),
 }
 
-# Values of the rules' messages, by the name of the field. Any: only the image knows their types.
+# Values of a message of rules, by the name of the field. Any: only the image knows their types.
 Values = dict[str, Any]
 
 
 class BufValidate:
-    """An adapter to the rules of protovalidate, as far as they can be evaluated without CEL."""
+    """Reads the rules of protovalidate, as far as they can be evaluated without CEL."""
 
     def constraint(self, field: FieldDescriptor, options: Options) -> Constraint | None:
-        """What the field may hold, or None where it carries no rules."""
+        """Return the constraint of a field, or None if it carries no rules."""
         rules = options.read(field, "buf.validate.field")
         return None if rules is None else _constraint(rules)
 
     def oneof_required(self, oneof: OneofDescriptor, options: Options) -> bool:
-        """Whether the oneof carries `required`."""
+        """Return whether the oneof carries `required`."""
         rules = options.read(oneof, "buf.validate.oneof")
         return rules is not None and bool(rules.required)
 
     def errors(
         self, method: MethodDescriptor, options: Options
     ) -> tuple[DeclaredError, ...] | None:
-        """None: protovalidate has no say in errors."""
+        """Return None, because protovalidate does not declare errors."""
         return None
 
 
+# Any: only the image knows the type of the rules.
 def _constraint(rules: Any) -> Constraint:
-    """Any: only the image knows the type of the rules."""
     names = {field.name for field, _ in rules.ListFields()}
     if "ignore" in names and rules.ignore == _IGNORE_ALWAYS:
         return Constraint()
     opaque = bool(names & {"cel", "cel_expression", "predefined"})
-    # Zero passes whatever the other rules say, which a Constraint cannot express.
+    # Zero is valid whatever the other rules are, which a Constraint cannot express.
     opaque = opaque or ("ignore" in names and rules.ignore == _IGNORE_IF_ZERO_VALUE)
     values: Values = {"required": bool(getattr(rules, "required", False))}
     kind = next((name for name in names if _is_rule_set(rules, name)), None)
@@ -104,7 +96,7 @@ def _is_rule_set(rules: Any, name: str) -> bool:
 
 
 def _of_kind(kind: str, rules: Message) -> tuple[Values, bool]:
-    """The values of a Constraint, and whether they say everything that the rules say."""
+    """Return the values of a Constraint, and whether they express all of the rules."""
     given: Values = {field.name: value for field, value in rules.ListFields()}
     given.pop("example", None)
     values: Values = {}
@@ -150,7 +142,8 @@ def _bounds(given: Values, *, is_float: bool) -> Values:
         values.setdefault("maximum", 3.4e38)
     low, high = values.get("minimum"), values.get("maximum")
     if low is not None and high is not None and low > high:
-        # protovalidate reads a lower bound above the upper one as "outside of": put it back.
+        # protovalidate reads a lower bound above the upper one as "outside of the range", which a
+        # Constraint cannot express. The key that is left over makes the constraint opaque.
         given["outside"] = True
         return {}
     return values
@@ -165,18 +158,18 @@ def _text(given: Values) -> Values:
             given["ends"] = ends
     elif any(ends):
         values["pattern"] = f"(?s:{ends[0]}.*{ends[1]}.*{ends[2]})"
-    for name, shape in _SHAPES.items():
+    for name, pattern in _FORMAT_PATTERNS.items():
         if given.get(name) is True:
             given.pop(name)
-            values["shape"] = shape
+            values["format_pattern"] = pattern
     return values
 
 
 def _whole(pattern: str) -> str:
-    """A pattern for the whole string, out of one that is searched for, as the standard does."""
+    """Return a pattern for the whole string from one that protovalidate searches for."""
     if "|" in pattern:
         return f"(?s:.*)(?:{pattern})(?s:.*)"
-    # Anchors are taken off: Python's "$" lets a line feed follow, and RE2's does not.
+    # Anchors are removed: Python's "$" lets a line feed follow, and RE2's does not.
     inner = pattern.removeprefix("^")
     start = "(?s:.*)" if inner == pattern else ""
     if inner.endswith("$") and not inner.endswith(r"\$"):

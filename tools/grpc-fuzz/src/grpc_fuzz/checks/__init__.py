@@ -1,6 +1,7 @@
-"""All checks, worst first."""
+"""All checks, the most severe first."""
 
 from grpc_fuzz.checks.authentication import CREDENTIALS_ACCEPTED, IGNORED_AUTH
+from grpc_fuzz.checks.check import Check
 from grpc_fuzz.checks.data import (
     BROKEN_FIELD_NAMED,
     NEGATIVE_DATA_REJECTED,
@@ -30,7 +31,6 @@ from grpc_fuzz.checks.statuses import (
     ERROR_DETAILS_DECODABLE,
     PROTOCOL_STATUS,
 )
-from grpc_fuzz.model import Check
 
 ALL: tuple[Check, ...] = (
     SERVER_STILL_HEALTHY,

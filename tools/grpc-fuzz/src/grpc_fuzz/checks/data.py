@@ -1,13 +1,14 @@
-"""Checks that the server takes what the contract allows, and nothing else."""
+"""Checks that the server accepts what the contract allows, and nothing else."""
 
 from google.rpc.error_details_pb2 import BadRequest
 
-from grpc_fuzz.model import Case, Check, Context, Reply, Severity
+from grpc_fuzz.checks.check import Check, Context
+from grpc_fuzz.model import Case, Reply, Severity
 from grpc_fuzz.replies import detail
 from grpc_fuzz.strategies import RANGE
 
-# Statuses that say the request as such is wrong, whatever state the server is in.
-_REFUSED_AS_SUCH = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
+# Statuses for an invalid request, which do not depend on the state of the server.
+_INVALID_REQUEST = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
 
 
 def _rejected(case: Case, reply: Reply, context: Context) -> str | None:
@@ -19,8 +20,8 @@ def _rejected(case: Case, reply: Reply, context: Context) -> str | None:
 NEGATIVE_DATA_REJECTED = Check(
     name="negative_data_rejected",
     severity=Severity.MAJOR,
-    sentence="A request that breaks a constraint of the contract is refused.",
-    applies=lambda case, context: _is_negative(case) and not _is_of_times(case),
+    sentence="A request that breaks a constraint of the contract is rejected.",
+    applies=lambda case, context: _is_negative(case) and not _breaks_time_range(case),
     run=_rejected,
 )
 
@@ -29,21 +30,21 @@ def _is_negative(case: Case) -> bool:
     return case.positive is False and case.wire is None
 
 
-def _is_of_times(case: Case) -> bool:
+def _breaks_time_range(case: Case) -> bool:
     return case.broken is not None and case.broken.rule == RANGE
 
 
 TIMES_IN_RANGE = Check(
     name="times_in_range",
     severity=Severity.MAJOR,
-    sentence="A Timestamp or Duration outside its documented range is refused.",
-    applies=lambda case, context: _is_negative(case) and _is_of_times(case),
+    sentence="A Timestamp or Duration outside its documented range is rejected.",
+    applies=lambda case, context: _is_negative(case) and _breaks_time_range(case),
     run=_rejected,
 )
 
 
 def _accepted(case: Case, reply: Reply, context: Context) -> str | None:
-    if reply.status not in _REFUSED_AS_SUCH:
+    if reply.status not in _INVALID_REQUEST:
         return None
     bad_request = detail(reply, "google.rpc.BadRequest")
     fields = ""
@@ -55,7 +56,7 @@ def _accepted(case: Case, reply: Reply, context: Context) -> str | None:
 POSITIVE_DATA_ACCEPTED = Check(
     name="positive_data_accepted",
     severity=Severity.MAJOR,
-    sentence="A request that keeps every constraint is not refused as a bad request.",
+    sentence="A request that keeps every constraint is not rejected as invalid.",
     applies=lambda case, context: case.positive is True and case.wire is None,
     run=_accepted,
 )
@@ -66,7 +67,7 @@ def _named(case: Case, reply: Reply, context: Context) -> str | None:
     if case.broken is None or not isinstance(bad_request, BadRequest):
         return None
     if "[]" in case.broken.field:
-        # The entry of a map: its key is a random one, and there is no one way to write it.
+        # The key of a map entry is random, and there is no single way to write it.
         return None
     if case.broken.field in {entry.field for entry in bad_request.field_violations}:
         return None
@@ -76,7 +77,7 @@ def _named(case: Case, reply: Reply, context: Context) -> str | None:
 BROKEN_FIELD_NAMED = Check(
     name="broken_field_named",
     severity=Severity.MINOR,
-    sentence="Where a refusal lists the fields that are wrong, the broken one is among them.",
+    sentence="If an error lists the invalid fields, the broken field is among them.",
     applies=lambda case, context: case.broken is not None,
     run=_named,
 )

@@ -1,10 +1,11 @@
-"""The check that errors tell nothing of the server's inside."""
+"""The check that replies reveal no internals of the server."""
 
 import re
 
-from grpc_fuzz.model import Case, Check, Context, Metadata, Reply, Severity
+from grpc_fuzz.checks.check import Check, Context
+from grpc_fuzz.model import Case, Metadata, Reply, Severity
 
-# What each pattern finds, and where it is seen. Each is narrow enough that prose does not match.
+# What each pattern finds. Each is narrow enough that prose does not match.
 _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "a Python traceback",
@@ -15,11 +16,11 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a Rust panic", re.compile(r"thread '[^']*' panicked at")),
     ("a JavaScript stack trace", re.compile(r"\bat .+\(.+\.[jt]s:\d+:\d+\)")),
     (
-        "a path of the server's",
+        "a file path of the server",
         re.compile(r"(?:^|[\s'\"(=])(?:/(?:usr|home|opt|var|srv|app|root|tmp)/\S|[A-Z]:\\\w)"),
     ),
     ("a source location", re.compile(r"\b\w+\.(?:py|go|rs|java|cc|cpp|rb|cs|kt):\d+")),
-    ("an object's address", re.compile(r"\bat 0x[0-9a-f]{6,}|<class '|<\w+(?:\.\w+)+ object")),
+    ("an object address", re.compile(r"\bat 0x[0-9a-f]{6,}|<class '|<\w+(?:\.\w+)+ object")),
     (
         "the name of an exception class",
         re.compile(
@@ -28,7 +29,7 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     (
-        "a database's message",
+        "a database message",
         re.compile(r"E11000|SQLSTATE|\bORA-\d{5}|mongodb://|postgres(?:ql)?://"),
     ),
 )
@@ -39,7 +40,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _texts(reply: Reply) -> list[tuple[str, str]]:
-    """Where a server writes for people, with what it wrote."""
+    """Return the places where a server writes text, with the text."""
     pairs: Metadata = (*reply.initial_metadata, *reply.trailers)
     return [("the status message", reply.message), *((key, _text(value)) for key, value in pairs)]
 
@@ -49,7 +50,7 @@ def _leak(case: Case, reply: Reply, context: Context) -> str | None:
     for place, text in _texts(reply):
         for what, pattern in _LEAKS:
             found = pattern.search(text)
-            # What the request itself said is not the server's secret.
+            # What the request itself contains is no secret.
             if found is not None and found.group().strip() not in sent:
                 return f"{place} contains {what}"
     return None
@@ -58,7 +59,7 @@ def _leak(case: Case, reply: Reply, context: Context) -> str | None:
 NO_INTERNAL_LEAK = Check(
     name="no_internal_leak",
     severity=Severity.MAJOR,
-    sentence="No reply shows tracebacks, paths or class names of the server.",
+    sentence="No reply contains tracebacks, file paths or class names of the server.",
     applies=lambda case, context: True,
     run=_leak,
 )

@@ -1,23 +1,24 @@
-"""Checks that compare two calls which must be answered alike."""
+"""Checks that compare the replies to two calls."""
 
 import dataclasses
 
 from google.protobuf.message import DecodeError
 
+from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
-from grpc_fuzz.model import Case, Check, Context, Finding, Reply, Severity, Twin
+from grpc_fuzz.model import Case, Reply, Severity, Twin
 
-# A reply that depends on the state may change between two calls because another caller changed
-# the state; not three times in a row.
-_TRIES = 3
+# Another caller may change the state, and with it the reply, between two calls; but not three times
+# in a row.
+_ATTEMPTS = 3
 
 # Statuses that depend on the request alone.
-_BY_FORM = SERVER_ERRORS | {"INVALID_ARGUMENT", "UNIMPLEMENTED", None}
-_AGAIN_ANY_TIME = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"})
+_REQUEST_STATUSES = SERVER_ERRORS | {"INVALID_ARGUMENT", "UNIMPLEMENTED", None}
+_TRANSIENT = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"})
 
 
-def _is_twin(relation: str) -> Check:
-    """A check that the two spellings of a case's requests are treated alike."""
+def _twin_check(relation: str, name: str, sentence: str) -> Check:
+    """Return a check that the server treats the two encodings of a case's requests alike."""
 
     def applies(case: Case, context: Context) -> bool:
         return case.twin is not None and case.twin.relation == relation
@@ -28,18 +29,12 @@ def _is_twin(relation: str) -> Check:
             return None
         return _differs(case, twin, reply, context)
 
-    return Check(
-        name=_TWINS[relation][0],
-        severity=Severity.MAJOR,
-        sentence=_TWINS[relation][1],
-        applies=applies,
-        run=run,
-    )
+    return Check(name=name, severity=Severity.MAJOR, sentence=sentence, applies=applies, run=run)
 
 
 def _differs(case: Case, twin: Twin, reply: Reply, context: Context) -> str | None:
     plain = dataclasses.replace(case, requests=twin.requests, twin=None)
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         other = context.send(plain)
         if _alike(case, reply, other):
             return None
@@ -52,31 +47,28 @@ def _differs(case: Case, twin: Twin, reply: Reply, context: Context) -> str | No
 def _alike(case: Case, one: Reply, other: Reply) -> bool:
     if case.method.idempotency == "NO_SIDE_EFFECTS":
         return one.status == other.status
-    # A second write may be refused for what the first one did, but not for its form.
-    return _form(one) == _form(other)
+    # The first write may make the second one fail, but not its encoding.
+    return _request_status(one) == _request_status(other)
 
 
-def _form(reply: Reply) -> str | None:
-    return reply.status if reply.status in _BY_FORM else "understood"
+def _request_status(reply: Reply) -> str | None:
+    return reply.status if reply.status in _REQUEST_STATUSES else "understood"
 
 
-_TWINS = {
-    "unknown_fields": (
-        "unknown_fields_tolerated",
-        "A field that the contract does not know (yet) changes nothing.",
-    ),
-    "unset_equals_zero": (
-        "unset_equals_zero",
-        "A field without presence means the same whether it is left out or sent as zero.",
-    ),
-}
-
-UNKNOWN_FIELDS_TOLERATED = _is_twin("unknown_fields")
-UNSET_EQUALS_ZERO = _is_twin("unset_equals_zero")
+UNKNOWN_FIELDS_TOLERATED = _twin_check(
+    "unknown_fields",
+    "unknown_fields_tolerated",
+    "A field that the contract does not define (yet) changes nothing.",
+)
+UNSET_EQUALS_ZERO = _twin_check(
+    "unset_equals_zero",
+    "unset_equals_zero",
+    "A field without presence means the same if it is omitted or sent as zero.",
+)
 
 
-def must_be_alone(case: Case, context: Context) -> bool:
-    """Whether no other worker may change the state between the call and its repetition."""
+def needs_exclusive_access(case: Case, context: Context) -> bool:
+    """Return whether no other worker may change the state between the call and its repetition."""
     return case.method.idempotency != "NO_SIDE_EFFECTS" and _is_idempotent(case, context)
 
 
@@ -98,13 +90,13 @@ def _has_key(case: Case, context: Context) -> bool:
 
 
 def _repeats(case: Case, reply: Reply, context: Context) -> Finding | None:
-    """Send the call again at once. In a sequence, the calls before it have made the state."""
+    """Send the call again at once. In a sequence, the earlier calls have set up the state."""
     if reply.status != "OK":
         return None
     reads = case.method.idempotency == "NO_SIDE_EFFECTS"
     again, cause = reply, None
-    # Between the two calls of a write the run makes no other call; see `must_be_alone`.
-    for _ in range(_TRIES if reads else 1):
+    # The run makes no other call between the two calls of a write; see `needs_exclusive_access`.
+    for _ in range(_ATTEMPTS if reads else 1):
         again = context.send(case)
         cause = _changed(case, reply, again, context)
         if cause is None:
@@ -115,23 +107,23 @@ def _repeats(case: Case, reply: Reply, context: Context) -> Finding | None:
 
 
 def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | None:
-    if again.status in _AGAIN_ANY_TIME:
+    if again.status in _TRANSIENT:
         return None
     if again.status != first.status:
-        return f"sent again, the call was answered {again.status} instead of {first.status}"
+        return f"the repeated call ended with {again.status} instead of {first.status}"
     if case.method.idempotency == "NO_SIDE_EFFECTS":
-        # It does not change the state, and the state may change its answer.
+        # The method does not change the state, but others may change the state and so the response.
         return None
     if _responses(case, again, context) != _responses(case, first, context):
-        return "sent again, the call had another response"
+        return "the repeated call had another response"
     for name in context.trailers:
         if _trailer(first, name, context) != _trailer(again, name, context):
-            return f"sent again, the call had another trailer {name}"
+            return f"the repeated call had another trailer {name}"
     return None
 
 
 def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
-    """The responses, with the entries of maps in one order."""
+    """Return the responses, with the entries of maps in a fixed order."""
     responses = []
     for data in reply.responses:
         try:
@@ -144,7 +136,7 @@ def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:
-    """The trailer's value without the fields that may differ."""
+    """Return the value of the trailer without the fields that may differ."""
     value = reply.trailer(name)
     rule = context.trailers[name]
     if not isinstance(value, bytes):
@@ -163,7 +155,7 @@ def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:
 IDEMPOTENT_REPLAY = Check(
     name="idempotent_replay",
     severity=Severity.CRITICAL,
-    sentence="A call that is safe to repeat, by its method or key, gives the same answer again.",
+    sentence="A call that is safe to repeat, by its method or key, gives the same reply again.",
     applies=_is_idempotent,
     run=_repeats,
 )

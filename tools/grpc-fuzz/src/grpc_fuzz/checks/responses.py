@@ -1,20 +1,21 @@
-"""Checks that responses keep the contract."""
+"""Checks that responses conform to the contract."""
 
 from collections.abc import Callable
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
+from grpc_fuzz.checks.check import Check, Context
 from grpc_fuzz.conformance import KNOWN_FIELD, violations
-from grpc_fuzz.model import Case, Check, Context, Reply, Severity
+from grpc_fuzz.model import Case, Reply, Severity
 from grpc_fuzz.schema import Schema, descriptor_of, is_map
 
-# Takes a message, its bytes and the contract, and returns what is wrong with it.
+# Takes a message, its bytes and the contract, and returns what is wrong with the message.
 _Judge = Callable[[Message, bytes, Schema], str | None]
 
 
 def _check(name: str, severity: Severity, sentence: str, judge: _Judge, *, default: bool) -> Check:
-    """A check of every response message, and of the messages in declared trailers."""
+    """Return a check of every response message, and of the messages in declared trailers."""
 
     def run(case: Case, reply: Reply, context: Context) -> str | None:
         if reply.status != "OK":
@@ -47,14 +48,14 @@ def _trailers(judge: _Judge, reply: Reply, context: Context, *, report: bool) ->
         descriptor = context.schema.pool.FindMessageTypeByName(rule.message)
         cause = _judged(judge, descriptor, value, context, report=report)
         if cause is not None:
-            return f"the trailer {name}: it {cause}"
+            return f"the trailer {name} {cause}"
     return None
 
 
 def _judged(
     judge: _Judge, descriptor: Descriptor, data: bytes, context: Context, *, report: bool
 ) -> str | None:
-    """What is wrong; that it cannot be parsed is for one check to report."""
+    """Return what is wrong with a message. With `report`, a parse error is wrong, too."""
     try:
         message = context.schema.parse(descriptor, data)
     except DecodeError:
@@ -63,16 +64,16 @@ def _judged(
 
 
 def _conforms(message: Message, data: bytes, schema: Schema) -> str | None:
-    for broken in violations(schema, message, echoes=True):
+    for broken in violations(schema, message, allow_sent=True):
         if broken.rule != KNOWN_FIELD:
             return f"breaks a constraint: {broken}"
     return None
 
 
 def _has_known_fields(message: Message, data: bytes, schema: Schema) -> str | None:
-    for broken in violations(schema, message, echoes=True):
+    for broken in violations(schema, message, allow_sent=True):
         if broken.rule == KNOWN_FIELD:
-            return f"has a field that the contract does not know, in {broken.field}"
+            return f"has a field that the contract does not define, in {broken.field}"
     return None
 
 
@@ -81,9 +82,9 @@ def _is_in_canonical_form(message: Message, data: bytes, schema: Schema) -> str 
 
 
 def _is_canonical(message: Message, data: bytes) -> bool:
-    """Whether the bytes are those that protobuf itself would write: ascending, no zeros, packed."""
+    """Return whether the bytes are those that protobuf writes: ascending, no zeros, packed."""
     if _has_map(descriptor_of(message), frozenset()):
-        # A map's entries come in any order: only the length can be compared.
+        # Map entries have no fixed order, so only the length can be compared.
         return len(message.SerializePartialToString()) == len(data)
     return message.SerializePartialToString(deterministic=True) == data
 
@@ -101,25 +102,25 @@ def _has_map(descriptor: Descriptor, seen: frozenset[str]) -> bool:
 RESPONSE_CONFORMS = _check(
     "response_conforms",
     Severity.MAJOR,
-    "A response keeps every constraint, and has known enum values and times in range.",
+    "A response keeps every constraint, with known enum values and times in range.",
     _conforms,
     default=True,
 )
 
-# Off by default: a server that answers what it was sent keeps unknown fields, as protobuf wants it.
+# Off by default: a server that returns what it received keeps unknown fields, as protobuf requires.
 RESPONSE_KNOWN_FIELDS = _check(
     "response_known_fields",
     Severity.MINOR,
-    "A response has no field that the contract does not know.",
+    "A response has no field that the contract does not define.",
     _has_known_fields,
     default=False,
 )
 
-# Off by default: protobuf names no canonical encoding, and some libraries write zeros.
+# Off by default: protobuf defines no canonical encoding, and some libraries write zeros.
 RESPONSE_CANONICAL = _check(
     "response_canonical",
     Severity.MINOR,
-    "A response is encoded as protobuf itself writes it: in ascending order, and without zeros.",
+    "A response is encoded as protobuf writes it: in ascending order and without zeros.",
     _is_in_canonical_form,
     default=False,
 )

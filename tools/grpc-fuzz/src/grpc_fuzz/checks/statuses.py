@@ -1,12 +1,13 @@
-"""Checks of the status of a reply and of its details."""
+"""Checks of the status and the error details of a reply."""
 
 from google.rpc.error_details_pb2 import ErrorInfo
 
+from grpc_fuzz.checks.check import Check, Context
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
-from grpc_fuzz.model import Case, Check, Context, DeclaredError, Reply, Severity
+from grpc_fuzz.model import Case, DeclaredError, Reply, Severity
 from grpc_fuzz.replies import error_info
 
-# A case that allows more outcomes than these allows whatever a service may choose.
+# A cause names the allowed outcomes if there are at most this many.
 _NAMED_MAX = 8
 
 
@@ -27,7 +28,7 @@ def _documented(case: Case, reply: Reply, context: Context) -> str | None:
 def _documented_reason(reply: Reply, declared: list[DeclaredError]) -> str | None:
     info = error_info(reply)
     if not isinstance(info, ErrorInfo):
-        return f"{reply.status} came without the google.rpc.ErrorInfo that names its reason"
+        return f"{reply.status} came without a google.rpc.ErrorInfo, which names the reason"
     error = next((error for error in declared if error.reason == info.reason), None)
     if error is None:
         return f"the reason {info.reason} is not among the method's declared errors"
@@ -46,14 +47,14 @@ def _documented_reason(reply: Reply, declared: list[DeclaredError]) -> str | Non
 DOCUMENTED_STATUS = Check(
     name="documented_status",
     severity=Severity.MAJOR,
-    sentence="A refusal is one that the method declares, with the reason and details it promises.",
+    sentence="An error is one that the method declares, with the declared reason and details.",
     applies=_declares,
     run=_documented,
 )
 
 
 def _protocol(case: Case, reply: Reply, context: Context) -> str | None:
-    # That nothing came at all is for always_replies to report.
+    # always_replies reports a missing reply.
     if case.expected is None or reply.outcome in {"NO_REPLY", *case.expected}:
         return None
     if case.about == "method" and reply.status in SERVER_ERRORS:
@@ -63,14 +64,14 @@ def _protocol(case: Case, reply: Reply, context: Context) -> str | None:
 
 
 def _instead(allowed: frozenset[str]) -> str:
-    """The allowed outcomes, where they are few enough to be told."""
+    """Return the allowed outcomes as text, if they are few enough."""
     return f" instead of {' or '.join(sorted(allowed))}" if len(allowed) <= _NAMED_MAX else ""
 
 
 PROTOCOL_STATUS = Check(
     name="protocol_status",
     severity=Severity.MAJOR,
-    sentence="What breaks the protocol gets the status that gRPC's own documents give it.",
+    sentence="A protocol violation gets the status that the gRPC documents define.",
     applies=lambda case, context: case.expected is not None,
     run=_protocol,
 )
@@ -88,7 +89,7 @@ def _decodable(case: Case, reply: Reply, context: Context) -> str | None:
 ERROR_DETAILS_DECODABLE = Check(
     name="error_details_decodable",
     severity=Severity.MAJOR,
-    sentence="The error details are a google.rpc.Status whose entries are known messages.",
+    sentence="The error details are a google.rpc.Status with known messages.",
     applies=lambda case, context: True,
     run=_decodable,
 )

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from grpc_fuzz import stateful, wire
-from grpc_fuzz.phases import coverage, examples, fuzzing
+from grpc_fuzz.phases import coverage, examples, fuzzing, stateful, wire
 from grpc_fuzz.session import Session
 
 RUN: Mapping[str, Callable[[Session], None]] = {

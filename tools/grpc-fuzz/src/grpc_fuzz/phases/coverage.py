@@ -1,53 +1,52 @@
-"""The coverage phase: for each field, every value at which something changes, one at a time."""
+"""The coverage phase: the boundary values of each field, one field at a time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from grpc_fuzz.conformance import judgeable, violations
+from grpc_fuzz.conformance import can_be_judged, violations
+from grpc_fuzz.engine import samples
 from grpc_fuzz.model import Case, Method, Twin
-from grpc_fuzz.sample import samples
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.session import Session
 from grpc_fuzz.strategies import Negative, messages, negatives, unknown_enums
+from grpc_fuzz.strategies.boundary import boundary_values
+from grpc_fuzz.strategies.encodings import explicit_zeros, with_unknown_fields
 from grpc_fuzz.strategies.messages import serialize, set_field
-from grpc_fuzz.strategies.notable import notable_values
-from grpc_fuzz.strategies.spelling import spelled_out_zeros, with_unknown_fields
-from grpc_fuzz.work import send_all, share
 
-# How many different values break one constraint before the next one's turn.
+# The limit on different values that break one constraint.
 _PER_RULE = 5
 
 
 def run(session: Session) -> None:
-    """Sends every method's catalogue."""
-    share(session, _tasks(session))
-
-
-def _tasks(session: Session) -> Iterator[Callable[[], None]]:
-    for method in session.methods:
-        yield partial(_run_method, session, method)
+    """Send the cases of every method."""
+    session.run_tasks(partial(_run_method, session, method) for method in session.methods)
 
 
 def _run_method(session: Session, method: Method) -> None:
+    session.send_all(cases(session, method))
+
+
+def cases(session: Session, method: Method) -> Iterator[Case]:
+    """Yield the cases of a method in the modes that the settings select."""
     seed = session.seed_for("coverage", method.path)
     if session.settings.positive:
-        send_all(session, positive_cases(session.schema, method, seed))
+        yield from _positive_cases(session.schema, method, seed)
     if session.settings.negative:
-        send_all(session, negative_cases(session.schema, method, seed))
+        yield from _negative_cases(session.schema, method, seed)
 
 
-def positive_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
-    """The smallest valid request, variations of it in one field each, and other spellings of it."""
-    plain = smallest(schema, method, seed)
+def _positive_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
+    """Yield the smallest valid request, variations of one field each, and other encodings."""
+    plain = _smallest(schema, method, seed)
     yield _case(schema, method, (plain,), "the smallest valid request")
     if method.client_streaming:
         yield _case(schema, method, (), "a stream without messages")
         yield _case(schema, method, (plain, plain, plain), "a stream of three messages")
-    for field, value, what in notable_values(schema, plain):
+    for field, value, what in boundary_values(schema, plain):
         varied = _with(plain, field, value)
         yield _case(schema, method, (varied,), f"{field.name}: {what}")
     for unknown in unknown_enums(schema, method.input):
@@ -55,21 +54,21 @@ def positive_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
             yield Case(
                 method=method,
                 phase="coverage",
-                # A server may refuse what has no name.
+                # A server may reject an unknown number.
                 positive=None,
                 requests=(request,),
                 description=f"an unknown number in {unknown.broken.field}",
             )
-    yield from spelling_cases(schema, method, plain)
+    yield from _encoding_cases(schema, method, plain)
 
 
-def smallest(schema: Schema, method: Method, seed: int) -> Message:
-    """The simplest request that keeps every constraint."""
+def _smallest(schema: Schema, method: Method, seed: int) -> Message:
+    """Return the simplest request that keeps every constraint."""
     return samples(messages(schema, method.input), seed, 1)[0]
 
 
+# Any: the type of the field decides.
 def _with(plain: Message, field: FieldDescriptor, value: Any) -> Message:
-    """Any: a field takes whatever its type says."""
     varied = type(plain)()
     varied.CopyFrom(plain)
     set_field(varied, field, value)
@@ -78,49 +77,50 @@ def _with(plain: Message, field: FieldDescriptor, value: Any) -> Message:
 
 def _case(schema: Schema, method: Method, sent: Iterable[Message], description: str) -> Case:
     sent = tuple(sent)
-    # Whether a stream may be empty, no constraint tells.
-    keeps_all = bool(sent) and judgeable(schema, method.input)
+    # No constraint defines whether a stream may be empty.
+    keeps_all = bool(sent) and can_be_judged(schema, method.input)
     keeps_all = keeps_all and not any(any(violations(schema, message)) for message in sent)
     return Case(
         method=method,
         phase="coverage",
-        # A value that breaks a constraint is the business of the negative cases.
+        # Only negative cases break a constraint on purpose.
         positive=True if keeps_all else None,
         requests=tuple(map(serialize, sent)),
         description=description,
     )
 
 
-def spelling_cases(schema: Schema, method: Method, plain: Message) -> Iterator[Case]:
-    """Other bytes for the same message: unknown fields, and zeros that are spelled out."""
+def _encoding_cases(schema: Schema, method: Method, plain: Message) -> Iterator[Case]:
+    """Yield other encodings of the same message: with unknown fields, and with explicit zeros."""
     twin = (serialize(plain),)
     for what, data in with_unknown_fields(plain):
         yield Case(
             method=method,
             phase="coverage",
-            positive=True if judgeable(schema, method.input) else None,
+            positive=True if can_be_judged(schema, method.input) else None,
             requests=(data,),
             description=f"an unknown field: {what}",
             twin=Twin(relation="unknown_fields", requests=twin),
         )
-    for field, without, data in spelled_out_zeros(plain):
+    for field, without, data in explicit_zeros(plain):
         broken = any(violations(schema, schema.parse(method.input, data)))
         yield Case(
             method=method,
             phase="coverage",
             positive=None if broken else True,
             requests=(data,),
-            description=f"{field.name}: zero spelled out",
+            description=f"{field.name}: explicit zero",
             twin=Twin(relation="unset_equals_zero", requests=(without,)),
         )
 
 
-def negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
-    """A few values for each constraint that break it."""
-    plain = serialize(smallest(schema, method, seed))
+def _negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
+    """Yield a few cases for each constraint that break it."""
+    plain = serialize(_smallest(schema, method, seed))
     for negative in negatives(schema, method.input):
         for number, request in enumerate(_drawn(negative, seed)):
-            # In a stream every other time behind a valid message: a server looks at each.
+            # In a stream, every other invalid message follows a valid one, because a server must
+            # validate each message.
             first = (plain,) if method.client_streaming and number % 2 else ()
             yield Case(
                 method=method,
@@ -133,7 +133,7 @@ def negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
 
 
 def _drawn(negative: Negative, seed: int) -> Iterable[bytes]:
-    """Requests that break a constraint: with each value that does, or with some."""
+    """Return requests that break a constraint: with each value that does, or with some."""
     if negative.each:
         drawn = [samples(strategy, seed, 1)[0] for strategy in negative.each]
     else:

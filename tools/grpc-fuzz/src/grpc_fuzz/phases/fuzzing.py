@@ -1,57 +1,49 @@
-"""The fuzzing phase: random requests, valid ones and ones with a single constraint broken."""
+"""The fuzzing phase: random requests, valid ones and ones that break a single constraint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from grpc_fuzz.conformance import judgeable
-from grpc_fuzz.explore import explore
+from grpc_fuzz.conformance import can_be_judged
 from grpc_fuzz.model import Case, Method
+from grpc_fuzz.phases.search import explore
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.session import Session
 from grpc_fuzz.strategies import Negative, negatives, requests
 from grpc_fuzz.strategies.messages import serialize
-from grpc_fuzz.work import share
 
 
 def run(session: Session) -> None:
-    """Explores each method in each mode."""
-    share(session, _tasks(session))
+    """Explore each method in each mode."""
+    count = session.settings.max_examples
+    session.run_tasks(
+        partial(explore, session, cases, count, "fuzzing", method.path, mode)
+        for method in session.methods
+        for mode, cases in strategies(session, method)
+    )
 
 
-def _tasks(session: Session) -> Iterator[Callable[[], None]]:
-    settings = session.settings
-    for method in session.methods:
-        if settings.positive:
-            cases = positive_cases(session.schema, method)
-            yield partial(
-                explore, session, cases, settings.max_examples, "fuzzing", method.path, "positive"
-            )
-        broken = negatives(session.schema, method.input)
-        if settings.negative and broken:
-            yield partial(
-                explore,
-                session,
-                negative_cases(method, broken),
-                settings.max_examples,
-                "fuzzing",
-                method.path,
-                "negative",
-            )
+def strategies(session: Session, method: Method) -> Iterator[tuple[str, SearchStrategy[Case]]]:
+    """Yield each mode that the settings select, with its cases of a method."""
+    if session.settings.positive:
+        yield "positive", _positive_cases(session.schema, method)
+    broken = negatives(session.schema, method.input)
+    if session.settings.negative and broken:
+        yield "negative", _negative_cases(method, broken)
 
 
-def positive_cases(schema: Schema, method: Method) -> SearchStrategy[Case]:
-    """Calls that keep every constraint, as far as the constraints can be evaluated."""
-    certain = judgeable(schema, method.input)
+def _positive_cases(schema: Schema, method: Method) -> SearchStrategy[Case]:
+    """Return calls that keep every constraint that can be evaluated."""
+    judged = can_be_judged(schema, method.input)
 
     def case(messages: tuple[bytes, ...]) -> Case:
         return Case(
             method=method,
             phase="fuzzing",
-            # Whether a stream may be empty, no constraint tells.
-            positive=True if certain and messages else None,
+            # No constraint defines whether a stream may be empty.
+            positive=True if judged and messages else None,
             requests=messages,
             description="a random valid request",
         )
@@ -59,8 +51,8 @@ def positive_cases(schema: Schema, method: Method) -> SearchStrategy[Case]:
     return requests(schema, method).map(case)
 
 
-def negative_cases(method: Method, broken: tuple[Negative, ...]) -> SearchStrategy[Case]:
-    """Calls that break one constraint each, all constraints alike often."""
+def _negative_cases(method: Method, broken: tuple[Negative, ...]) -> SearchStrategy[Case]:
+    """Return calls that break one constraint each, all constraints equally often."""
     return st.sampled_from(broken).flatmap(lambda negative: _breaking(method, negative))
 
 

@@ -1,8 +1,7 @@
-"""Telling people and machines how a run goes."""
+"""Reports of a run, for people and for machines."""
 
 from grpc_fuzz.report.console import Console
 from grpc_fuzz.report.junit import JUnit
-from grpc_fuzz.report.listener import Listener
 from grpc_fuzz.report.ndjson import Ndjson
 
-__all__ = ["Console", "JUnit", "Listener", "Ndjson"]
+__all__ = ["Console", "JUnit", "Ndjson"]

@@ -1,9 +1,10 @@
-"""The report for people: live progress, then a summary that reads like pytest's."""
+"""Output for people: live progress, a summary like that of pytest, and the coverage."""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich import console as rich_console
 from rich.live import Live
@@ -11,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from grpc_fuzz.misuse import Misuse
-from grpc_fuzz.model import Case, Check, Failure, FailureKey, Method, Reply, Severity
+from grpc_fuzz.checks.check import Check
+from grpc_fuzz.errors import Misuse
+from grpc_fuzz.model import Case, Failure, FailureKey, Method, Reply, Severity
 from grpc_fuzz.outcome import Outcome
 from grpc_fuzz.settings import Settings
 
@@ -20,7 +22,7 @@ _COLOURS = {Severity.CRITICAL: "bold red", Severity.MAJOR: "red", Severity.MINOR
 
 
 class Console:
-    """Shows one line per phase while it runs, and the failures at the end."""
+    """Prints one line per phase while it runs, and the failures at the end."""
 
     def __init__(self, console: rich_console.Console, checks: Sequence[Check]) -> None:
         self._console = console
@@ -35,7 +37,7 @@ class Console:
         self._live = Live(console=console, get_renderable=self._progress, transient=True)
 
     def on_start(self, settings: Settings, methods: Sequence[Method]) -> None:
-        """Prints what is fuzzed, and with which seed."""
+        """Print the target and the seed."""
         source = settings.image.name if settings.image is not None else "reflection"
         self._console.rule("[bold]grpc-fuzz starts[/bold]", characters="=")
         self._console.print(
@@ -46,45 +48,35 @@ class Console:
         self._live.start()
 
     def on_phase(self, name: str) -> None:
-        """Prints the line of the phase before, and begins a new one."""
+        """Print the line of the phase before, and start a new one."""
         self._end_phase()
         self._phase, self._started = name, time.monotonic()
 
     def on_case(self, case: Case, reply: Reply, failures: list[Failure]) -> None:
-        """Counts."""
+        """Count the case."""
         with self._lock:
             self._cases[self._phase or case.phase] += 1
 
     def on_failure(self, failure: Failure, name: str) -> None:
-        """Counts, and remembers the name for `replay`."""
+        """Count the failure, and store its name for `replay`."""
         with self._lock:
             counter = self._deviated if failure.of_runtime else self._failed
             counter[self._phase or failure.case.phase] += 1
             self._names[failure.key] = name
 
     def on_end(self, outcome: Outcome) -> None:
-        """Prints what the runtime does, the failures, and the line that sums all up."""
+        """Print the deviations of the runtime, the failures and a summary line."""
         self._end_phase()
         self._live.stop()
         if isinstance(outcome.error, Misuse):
-            # The run has not begun, or could not go on; the command prints why.
+            # The run did not start or could not continue. The command prints the reason.
             return
         runtime = [failure for failure in outcome.failures if failure.of_runtime]
         self._print_runtime([*runtime, *outcome.deviations], decides=bool(runtime))
-        others = [failure for failure in outcome.failures if not failure.of_runtime]
-        if others:
-            self._console.print()
-            self._console.rule("FAILURES", characters="=", style="red")
-            for failure in others:
-                self._print_failure(failure)
-            self._console.rule("short summary", characters="=", style="red")
-            for failure in others:
-                self._console.print(self._summary_line(failure), soft_wrap=True)
+        self._print_failures([entry for entry in outcome.failures if not entry.of_runtime])
         for path in outcome.given_up:
-            self._console.print(
-                Text(f"{path} was not called any more: call after call hung", style="yellow"),
-                soft_wrap=True,
-            )
+            line = f"{path} is no longer called in this run, because each call hung"
+            self._console.print(Text(line, style="yellow"), soft_wrap=True)
         bad = bool(outcome.failures) or outcome.error is not None
         colour = "red" if bad else "green"
         self._console.rule(
@@ -102,11 +94,11 @@ class Console:
         verdict = (
             "It decides the exit code, because of --strict-wire."
             if decides
-            else "It does not decide the exit code; --strict-wire makes it."
+            else "It does not decide the exit code; --strict-wire changes that."
         )
         self._console.print(
-            "Where the server's gRPC runtime deviates from the HTTP/2 and gRPC documents, whatever"
-            f" the method. {verdict}\n",
+            "How the server's gRPC runtime deviates from the HTTP/2 and gRPC documents, for every"
+            f" method. {verdict}\n",
             highlight=False,
         )
         for failure in failures:
@@ -116,6 +108,17 @@ class Console:
             self._console.print(
                 Text(f"  {failure.reproducers.get('replay', '')}", style="dim"), soft_wrap=True
             )
+
+    def _print_failures(self, failures: Sequence[Failure]) -> None:
+        if not failures:
+            return
+        self._console.print()
+        self._console.rule("FAILURES", characters="=", style="red")
+        for failure in failures:
+            self._print_failure(failure)
+        self._console.rule("short summary", characters="=", style="red")
+        for failure in failures:
+            self._console.print(self._summary_line(failure), soft_wrap=True)
 
     def _end_phase(self) -> None:
         if self._phase is not None:
@@ -156,7 +159,7 @@ class Console:
         replay = {"replay": f"grpc-fuzz replay {self._names.get(failure.key, '')}"}
         for kind, text in (replay | dict(failure.reproducers)).items():
             self._console.print(Text(f"\n# {kind}", style="dim"))
-            # As it is: a reproducer is for copying.
+            # Without markup or wrapping, because people copy a reproducer.
             self._console.print(Text(_shortened(text)), soft_wrap=True)
         self._console.print()
 
@@ -185,9 +188,42 @@ def _result(outcome: Outcome) -> str:
     return ", ".join(parts)
 
 
+# The limit on characters of a reproducer.
 _SHOWN_MAX = 2_000
 
 
 def _shortened(text: str) -> str:
-    """Long reproducers are in the crash's file, whole."""
+    """Return the start of a long reproducer, which the file of the crash holds in full."""
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]} … ({len(text)} characters)"
+
+
+# Any: what `ContractCoverage.to_json` returns, which is JSON.
+def coverage_lines(coverage: Mapping[str, Mapping[str, Any]]) -> Iterator[Text]:
+    """Yield a paragraph for each method: what was covered, and what is missing."""
+    for path, method in coverage.items():
+        fields = method["fields"]
+        yield Text(path, style="bold")
+        yield _line("fields", f"{sum(fields.values())} of {len(fields)}, enum values included")
+        yield _line("statuses", _counts(method["statuses"]))
+        yield _line("reasons", _counts(method["reasons"]))
+        missing = _missing(method)
+        if missing:
+            yield _line("missing", ", ".join(missing), style="yellow")
+        yield Text()
+
+
+def _line(name: str, value: str, style: str = "") -> Text:
+    return Text(f"  {name:<10}").append(value or "none", style=style)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def _missing(method: Mapping[str, Any]) -> list[str]:
+    missing = [name for name, covered in method["fields"].items() if not covered]
+    missing += [name for name in method["declared_reasons"] if name not in method["reasons"]]
+    if not method["declared_reasons"]:
+        declared = method["declared_statuses"]
+        missing += [name for name in declared if name not in method["statuses"]]
+    return missing

@@ -1,4 +1,4 @@
-"""The report that CI servers read: one test case per method and check."""
+"""The report in JUnit's XML, which CI servers read: one test case per method and check."""
 
 import threading
 import traceback
@@ -9,12 +9,11 @@ from xml.etree import ElementTree as ET
 
 from grpc_fuzz.model import Case, Failure, Method, Reply
 from grpc_fuzz.outcome import Outcome
-from grpc_fuzz.report.listener import error_line
 from grpc_fuzz.settings import Settings
 
 RUNTIME_SUITE = "runtime / wire behaviour"
 
-# XML 1.0 takes no control characters but tab, line feed and carriage return.
+# XML 1.0 allows no control characters except tab, line feed and carriage return.
 _NOT_XML = {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"} | {
     0xFFFE: "\ufffd",
     0xFFFF: "\ufffd",
@@ -22,11 +21,11 @@ _NOT_XML = {code: "\ufffd" for code in range(32) if chr(code) not in "\t\n\r"} |
 
 
 class JUnit:
-    """Gathers a run, and writes it at the end."""
+    """Collects the events of a run, and writes the file at the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # What cannot be written shows before the run, and not after it.
+        # A path that cannot be written fails before the run and not after it.
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._methods: tuple[Method, ...] = ()
@@ -34,34 +33,34 @@ class JUnit:
         self._lock = threading.Lock()
 
     def on_start(self, settings: Settings, methods: Sequence[Method]) -> None:
-        """Notes what is fuzzed."""
+        """Store the methods."""
         self._methods = tuple(methods)
 
     def on_phase(self, name: str) -> None:
-        """Phases do not show in this report."""
+        """Do nothing, because the report has no phases."""
 
     def on_case(self, case: Case, reply: Reply, failures: list[Failure]) -> None:
-        """Adds up the time."""
+        """Add the time of the call."""
         with self._lock:
             self._seconds[case.method.path] += reply.seconds
 
     def on_failure(self, failure: Failure, name: str) -> None:
-        """Failures come with the end."""
+        """Do nothing, because the outcome holds all failures."""
 
     def on_end(self, outcome: Outcome) -> None:
-        """Writes the file."""
+        """Write the file."""
         root = ET.Element("testsuites", name="grpc-fuzz", time=f"{outcome.seconds:.3f}")
         for method in self._methods:
-            mine = [
+            of_method = [
                 failure
                 for failure in outcome.failures
                 if not failure.of_runtime and failure.case.method.path == method.path
             ]
-            self._add_method(root, method, mine)
+            self._add_method(root, method, of_method)
         deciding = [failure for failure in outcome.failures if failure.of_runtime]
         _add_runtime(root, deciding, outcome.deviations)
         if outcome.error is not None:
-            _add_error(root, outcome.error)
+            _add_error(root, outcome.error, outcome.error_line or "")
         ET.ElementTree(root).write(self._path, encoding="utf-8", xml_declaration=True)
 
     def _add_method(self, root: ET.Element, method: Method, failures: list[Failure]) -> None:
@@ -78,7 +77,7 @@ class JUnit:
 def _add_runtime(
     root: ET.Element, failures: Sequence[Failure], deviations: Sequence[Failure]
 ) -> None:
-    """What the runtime does: failures where they decide, else test cases that are skipped."""
+    """Add the deviations of the runtime, as skipped test cases unless they decide."""
     if not failures and not deviations:
         return
     tests = len(failures) + len(deviations)
@@ -91,7 +90,7 @@ def _add_runtime(
         if failure in failures:
             _add_failure(entry, failure)
         else:
-            message = "not judged; --strict-wire makes it decide"
+            message = "does not decide the exit code; --strict-wire changes that"
             ET.SubElement(entry, "skipped", message=message)
 
 
@@ -103,12 +102,12 @@ def _add_failure(entry: ET.Element, failure: Failure) -> None:
     ).translate(_NOT_XML)
 
 
-def _add_error(root: ET.Element, error: BaseException) -> None:
-    """A test case of the run itself, for what ended it early."""
+def _add_error(root: ET.Element, error: BaseException, line: str) -> None:
+    """Add a test case of the run itself, for what ended it early."""
     suite = _suite(root, "grpc-fuzz", tests=1, failures=0, errors=1)
     entry = ET.SubElement(suite, "testcase", classname="grpc-fuzz", name="run")
-    line = error_line(error).translate(_NOT_XML)
-    node = ET.SubElement(entry, "error", type=type(error).__name__, message=line)
+    message = line.translate(_NOT_XML)
+    node = ET.SubElement(entry, "error", type=type(error).__name__, message=message)
     node.text = "".join(traceback.format_exception(error)).translate(_NOT_XML)
 
 

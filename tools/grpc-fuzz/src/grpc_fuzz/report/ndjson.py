@@ -1,4 +1,4 @@
-"""The machine's report: one JSON object per line, as things happen."""
+"""The report for machines: one JSON object per line and event, written at once."""
 
 import json
 import threading
@@ -9,7 +9,6 @@ from typing import Any
 from grpc_fuzz.crashes import case_to_json
 from grpc_fuzz.model import Case, Failure, Method, Reply
 from grpc_fuzz.outcome import Outcome
-from grpc_fuzz.report.listener import error_line
 from grpc_fuzz.settings import Settings
 
 
@@ -22,7 +21,7 @@ class Ndjson:
         self._lock = threading.Lock()
 
     def on_start(self, settings: Settings, methods: Sequence[Method]) -> None:
-        """Writes what is fuzzed, and with which seed."""
+        """Write the target, the seed and the methods."""
         paths = [method.path for method in methods]
         self._write(
             {
@@ -34,11 +33,11 @@ class Ndjson:
         )
 
     def on_phase(self, name: str) -> None:
-        """Writes the phase's name."""
+        """Write the name of the phase."""
         self._write({"event": "phase", "phase": name})
 
     def on_case(self, case: Case, reply: Reply, failures: list[Failure]) -> None:
-        """Writes what was sent in short, and what came back."""
+        """Write a summary of the case and the reply."""
         self._write(
             {
                 "event": "case",
@@ -55,7 +54,7 @@ class Ndjson:
         )
 
     def on_failure(self, failure: Failure, name: str) -> None:
-        """Writes everything that is needed to see the failure again."""
+        """Write everything that is needed to reproduce the failure."""
         self._write(
             {
                 "event": "failure",
@@ -72,9 +71,9 @@ class Ndjson:
         )
 
     def on_end(self, outcome: Outcome) -> None:
-        """Writes what ended the run early, and the sums, and closes the file."""
+        """Write what ended the run early and the totals, and close the file."""
         if outcome.error is not None:
-            self._write({"event": "error", "error": error_line(outcome.error)})
+            self._write({"event": "error", "error": outcome.error_line})
         self._write(
             {
                 "event": "end",

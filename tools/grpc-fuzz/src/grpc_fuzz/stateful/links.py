@@ -1,4 +1,4 @@
-"""Links between calls: which field of a request takes up which values of earlier calls."""
+"""Links between calls: which request field takes which values of earlier calls."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from grpc_fuzz.model import Method
 from grpc_fuzz.schema import is_map
 from grpc_fuzz.settings import Link
 
-# Below this depth a message repeats itself, or holds what no request asks for.
+# Deeper levels repeat the message, or hold what no request needs.
 _DEPTH_MAX = 4
-# Of a long list, the first entries are as good as all.
+# The first entries represent all entries of a long list.
 _ENTRIES_MAX = 3
 
 _KINDS = {
@@ -32,8 +32,8 @@ class Key:
     """What a value and a field must share to be linked.
 
     Attributes:
-        name: The field's name; an "id" has the name of its message before it. Of a declared link,
-            its source.
+        name: The name of the field, prefixed with the name of its message if it is "id"; for a
+            declared link, its source.
         kind: "integer", "text" or "bytes"; "declared" for a declared link.
     """
 
@@ -42,13 +42,13 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slot:
-    """A field of a request that links may feed.
+class LinkTarget:
+    """A request field that may take a value of an earlier call.
 
     Attributes:
-        path: Where it is in the request, such as "order.user_id".
-        field: Its descriptor.
-        keys: What may feed it.
+        path: The path of the field in the request, such as "order.user_id".
+        field: The descriptor of the field.
+        keys: The keys of the values that it may take.
     """
 
     path: str
@@ -57,13 +57,13 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """A value in a message.
+class LinkSource:
+    """A value in a message that a later request may take.
 
     Attributes:
-        path: Where it is, such as "lines[0].id".
-        key: What it can feed.
-        value: Itself; never the zero value.
+        path: The path of the value in the message, such as "lines[0].id".
+        key: The key that a target must have.
+        value: The value, which is never the zero value.
     """
 
     path: str
@@ -71,42 +71,42 @@ class Found:
     value: int | str | bytes
 
 
-def slots(method: Method, declared: Sequence[Link] = ()) -> tuple[Slot, ...]:
-    """The fields of a method's request that links may feed.
+def targets(method: Method, declared: Sequence[Link] = ()) -> tuple[LinkTarget, ...]:
+    """Return the request fields of a method that may take values of earlier calls.
 
     Args:
         method: The method.
-        declared: The links that the settings declare, of all methods.
+        declared: The declared links of all methods.
     """
-    return tuple(_slots(method, method.input, "", declared, _DEPTH_MAX))
+    return tuple(_targets(method, method.input, "", declared, _DEPTH_MAX))
 
 
-def values(
+def sources(
     method: Method, message: Message, declared: Sequence[Link] = (), *, response: bool
-) -> tuple[Found, ...]:
-    """The values of a request or a response that later requests may take up."""
+) -> tuple[LinkSource, ...]:
+    """Return the values of a request or a response that later requests may take."""
     found = tuple(
-        _values(message, "", _owner(method, cast(Descriptor, message.DESCRIPTOR)), _DEPTH_MAX)
+        _sources(message, "", _owner(method, cast(Descriptor, message.DESCRIPTOR)), _DEPTH_MAX)
     )
-    sources = {link.source for link in declared} if response else set()
+    declared_sources = {link.source for link in declared} if response else set()
     named = [
-        Found(path=entry.path, key=Key(name=source, kind="declared"), value=entry.value)
+        LinkSource(path=entry.path, key=Key(name=source, kind="declared"), value=entry.value)
         for entry in found
-        if (source := f"{method.path}:{_without_indices(entry.path)}") in sources
+        if (source := f"{method.path}:{_without_indices(entry.path)}") in declared_sources
     ]
     return (*found, *named)
 
 
-def _slots(
+def _targets(
     method: Method, descriptor: Descriptor, prefix: str, declared: Sequence[Link], depth: int
-) -> Iterator[Slot]:
+) -> Iterator[LinkTarget]:
     for field in _fields(descriptor):
         if field.is_repeated:
             continue
         path = prefix + field.name
         if field.message_type is not None:
             if depth > 0 and not _is_well_known(field.message_type):
-                yield from _slots(method, field.message_type, f"{path}.", declared, depth - 1)
+                yield from _targets(method, field.message_type, f"{path}.", declared, depth - 1)
             continue
         key = _key(field, _owner(method, descriptor))
         if key is not None:
@@ -114,10 +114,10 @@ def _slots(
             named = {
                 Key(name=link.source, kind="declared") for link in declared if link.target == target
             }
-            yield Slot(path=path, field=field, keys=frozenset({key, *named}))
+            yield LinkTarget(path=path, field=field, keys=frozenset({key, *named}))
 
 
-def _values(message: Message, prefix: str, owner: str, depth: int) -> Iterator[Found]:
+def _sources(message: Message, prefix: str, owner: str, depth: int) -> Iterator[LinkSource]:
     for field, value in message.ListFields():
         if field.is_extension or is_map(field):
             continue
@@ -127,13 +127,13 @@ def _values(message: Message, prefix: str, owner: str, depth: int) -> Iterator[F
             if field.message_type is not None:
                 if depth > 0 and not _is_well_known(field.message_type):
                     inner = field.message_type.name
-                    yield from _values(entry, f"{path}.", inner, depth - 1)
+                    yield from _sources(entry, f"{path}.", inner, depth - 1)
             elif (key := _key(field, owner)) is not None and entry:
-                yield Found(path=path, key=key, value=entry)
+                yield LinkSource(path=path, key=key, value=entry)
 
 
 def _is_well_known(descriptor: Descriptor) -> bool:
-    """Whether the fields of a type have no meaning alone: the nanos of a time fit no other time."""
+    """Return whether the fields of a type mean nothing alone, such as the nanos of a time."""
     return str(descriptor.file.package) == "google.protobuf"
 
 
@@ -148,7 +148,7 @@ def _key(field: FieldDescriptor, owner: str) -> Key | None:
 
 
 def _owner(method: Method, descriptor: Descriptor) -> str:
-    """Whose "id" it is: in the request of `GetUser` that of the answer's type, `User`."""
+    """Return the message that an "id" belongs to; in a request, the type of the response."""
     is_request = descriptor.full_name == method.input.full_name
     return str(method.output.name if is_request else descriptor.name)
 

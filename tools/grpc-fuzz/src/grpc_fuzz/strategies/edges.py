@@ -1,9 +1,9 @@
-"""Where the bugs of numbers live: at the edges of the bits."""
+"""Numbers at the edges of bit widths and ranges, where bugs are likely."""
 
 import math
 import struct
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 INTEGER_RANGES: dict[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -20,8 +20,11 @@ INTEGER_RANGES: dict[int, tuple[int, int]] = {
 }
 FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
-# A varint grows by a byte at every 7 bits; the others are the machine's own widths.
+# A varint grows by a byte at every 7 bits. The others are machine widths.
 _BITS = (7, 8, 14, 15, 16, 21, 24, 28, 31, 32, 35, 42, 49, 53, 56, 63, 64)
+
+# How far an unknown number is from the highest number of its enum.
+_ENUM_STEP = 1_000
 
 _FLOAT_EDGES = (
     0.0, -0.0, 1.0, -1.0, 0.1, 2.0**24 + 1, 2.0**53 + 1, 1.1754943508222875e-38, 5e-324,
@@ -30,7 +33,7 @@ _FLOAT_EDGES = (
 
 
 def integer_edges(low: int, high: int) -> tuple[int, ...]:
-    """The integers of a range at which something changes: its ends, and around powers of two.
+    """Return the edge cases of a range of integers: its ends, and around powers of two.
 
     Returns:
         At least one value, the smallest in magnitude first.
@@ -42,12 +45,12 @@ def integer_edges(low: int, high: int) -> tuple[int, ...]:
 
 
 def float_edges(low: float | None, high: float | None, *, single: bool) -> tuple[float, ...]:
-    """The floating-point numbers at which something changes, within the bounds.
+    """Return the edge cases of floating-point numbers within bounds.
 
     Args:
-        low: The least value, or None; NaN and infinities are among the values only without bounds.
+        low: The least value, or None. NaN and infinities are among the values only without bounds.
         high: The greatest value, or None.
-        single: Whether they are of 32 bits.
+        single: Whether the numbers have 32 bits.
     """
     ends = [bound for bound in (low, high) if bound is not None]
     values = [narrow(value) if single else value for value in (*_FLOAT_EDGES, *ends)]
@@ -59,12 +62,27 @@ def float_edges(low: float | None, high: float | None, *, single: bool) -> tuple
 
 
 def narrow(value: float) -> float:
-    """The nearest number of 32 bits, infinity beyond their range."""
+    """Return the nearest number of 32 bits, which is infinity beyond their range."""
     try:
         narrowed: float = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         return math.copysign(math.inf, value)
     return narrowed
+
+
+def unknown_numbers(enum: EnumDescriptor) -> tuple[int, ...]:
+    """Return the unknown numbers that are sent for an enum; none if it is closed.
+
+    Protobuf parses unknown numbers. A server may store one and return it later, so the numbers
+    are few and far from those that a server makes: an unknown number in a response that is none of
+    these comes from the server itself.
+    """
+    if enum.is_closed:
+        return ()
+    named = enum.values_by_number
+    low, high = INTEGER_RANGES[FieldDescriptor.TYPE_ENUM]
+    numbers = (min(max(named) + _ENUM_STEP, high - 1), high, low)
+    return tuple(number for number in numbers if number not in named)
 
 
 def _magnitude(value: int) -> tuple[int, bool]:

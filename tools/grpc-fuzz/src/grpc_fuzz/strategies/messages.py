@@ -1,4 +1,4 @@
-"""Messages that keep every constraint."""
+"""Strategies for messages that keep every constraint."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -21,7 +21,7 @@ STREAM_MAX = 5
 
 
 def requests(schema: Schema, method: Method) -> SearchStrategy[tuple[bytes, ...]]:
-    """What a client may send in one call: one message, or up to five where it streams."""
+    """Return the requests of one call: one message, or up to five if the client streams."""
     one = messages(schema, method.input).map(serialize)
     if not method.client_streaming:
         return st.tuples(one)
@@ -29,7 +29,7 @@ def requests(schema: Schema, method: Method) -> SearchStrategy[tuple[bytes, ...]
 
 
 def serialize(message: Message) -> bytes:
-    """The message's bytes, the same for equal messages."""
+    """Return the bytes of a message, which are the same for equal messages."""
     return message.SerializeToString(deterministic=True)
 
 
@@ -37,12 +37,12 @@ def serialize(message: Message) -> bytes:
 def messages(
     schema: Schema, descriptor: Descriptor, depth: int = DEPTH_MAX
 ) -> SearchStrategy[Message]:
-    """Messages of a type that keep all constraints, as far as these can be evaluated.
+    """Return messages of a type that keep all constraints that can be evaluated.
 
     Args:
         schema: The contract.
         descriptor: The type.
-        depth: How many levels of messages may be nested; recursion ends there.
+        depth: The limit on nested levels of messages, where recursion ends.
     """
     special = well_known(descriptor)
     return special if special is not None else _messages(schema, descriptor, depth)
@@ -61,20 +61,20 @@ def _messages(draw: DrawFn, schema: Schema, descriptor: Descriptor, depth: int) 
 
 
 def real_oneof(field: FieldDescriptor) -> OneofDescriptor | None:
-    """The oneof that the field is a member of; the one behind `optional` does not count."""
+    """Return the oneof of a field, or None; the synthetic one of `optional` does not count."""
     oneof = field.containing_oneof
     return None if oneof is None or is_synthetic(oneof) else oneof
 
 
 def is_synthetic(oneof: OneofDescriptor) -> bool:
-    """Whether the oneof stands for `optional` of proto3; descriptor.proto tells how it is named."""
+    """Return whether a oneof represents `optional` of proto3, by its name in descriptor.proto."""
     return len(oneof.fields) == 1 and oneof.name == f"_{oneof.fields[0].name.lstrip('_')}"
 
 
 def fill(
     draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
 ) -> None:
-    """Draws a value for a field, or leaves it unset where the contract allows that."""
+    """Draw a value for a field, or leave it unset if the contract allows that."""
     constraint = schema.constraint(field)
     if is_map(field):
         _fill_map(draw, schema, message, field, depth)
@@ -123,20 +123,20 @@ def _fill_map(
 
 
 def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
-    """The fields of a map's keys and values."""
+    """Return the fields of the keys and values of a map."""
     entry = cast(Descriptor, field.message_type)
     return entry.fields_by_name["key"], entry.fields_by_name["value"]
 
 
 def entry_range(constraint: Constraint, depth: int) -> tuple[int, int]:
-    """How many entries a list or map may have: fewer on deeper levels, so that trees stay small."""
+    """Return the numbers of entries of a list or map: fewer on deeper levels, to bound trees."""
     low = max(constraint.items_min or 0, int(constraint.required))
     bound = low + min(ENTRIES_MAX, max(depth, 0))
     return low, bound if constraint.items_max is None else min(bound, constraint.items_max)
 
 
-# Making a strategy costs more than drawing from it, and the same few are drawn from all the time.
-# Any: a field takes whatever its type says.
+# Making a strategy costs more than drawing from it, and the same few strategies are used all the
+# time. Any: the type of the field decides.
 @lru_cache(maxsize=2048)
 def _values(
     schema: Schema, field: FieldDescriptor, constraint: Constraint, depth: int
@@ -146,9 +146,9 @@ def _values(
     return scalars(field, constraint)
 
 
-# Any: a field takes whatever its type says.
+# Any: the type of the field decides.
 def set_field(message: Message, field: FieldDescriptor, value: Any) -> None:
-    """Sets a field of any kind, to an empty message or list too."""
+    """Set a field of any kind, also to an empty message or list."""
     if is_map(field):
         _set_map(message, field, value)
     elif field.is_repeated:

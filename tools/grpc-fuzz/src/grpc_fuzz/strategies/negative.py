@@ -1,4 +1,4 @@
-"""Messages that break exactly one constraint, and know which."""
+"""Strategies for messages that break exactly one constraint, which is known."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from grpc_fuzz.constraint import NONE, Constraint
 from grpc_fuzz.model import BrokenRule
 from grpc_fuzz.schema import Schema, is_map
+from grpc_fuzz.strategies.edges import unknown_numbers
 from grpc_fuzz.strategies.messages import is_synthetic, map_fields, messages, set_field
+from grpc_fuzz.strategies.negative_values import negative_values
 from grpc_fuzz.strategies.scalars import scalars
-from grpc_fuzz.strategies.unnamed import unknown_numbers
 from grpc_fuzz.strategies.well_known import out_of_range
-from grpc_fuzz.strategies.wrong_values import wrong_values
 
-# Constraints deeper than this are found by fuzzing the message that holds them.
+# The limit on nested levels. Deeper constraints are broken in other messages that hold them.
 _LEVELS = 3
 
-# How the path to a message is walked: one field per level.
+# The path to a message: one field per level.
 _Path = tuple[FieldDescriptor, ...]
-# Puts a wrong value into the message that holds the field.
-_Break = Callable[[Message, Any], None]  # Any: a field takes whatever its type says
+# Puts an invalid value into the message that holds the field. Any: the type of the field decides.
+_Break = Callable[[Message, Any], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Negative:
     Attributes:
         broken: The constraint.
         strategy: Messages that break it.
-        each: Where few values break it, messages with each of them.
+        each: Messages with each of the values that break it, if these are few.
     """
 
     broken: BrokenRule
@@ -43,7 +43,7 @@ class Negative:
 
 
 def negatives(schema: Schema, descriptor: Descriptor) -> tuple[Negative, ...]:
-    """All constraints of a message type that can be broken, those of the messages within it too.
+    """Return all constraints of a message type, and of nested messages, that can be broken.
 
     The documented ranges of Timestamp and Duration are constraints, too: the rule "range".
     """
@@ -51,18 +51,18 @@ def negatives(schema: Schema, descriptor: Descriptor) -> tuple[Negative, ...]:
 
 
 def unknown_enums(schema: Schema, descriptor: Descriptor) -> tuple[Negative, ...]:
-    """Messages with an unknown number in one enum, at any level, where the contract allows it.
+    """Return messages with an unknown number in one enum, at any level, if the contract allows it.
 
-    A server may refuse such a number, and may keep it. It must not fail on it.
+    A server may reject such a number or keep it. It must not fail on it.
     """
     return _found(schema, descriptor, _open_enums)
 
 
-# All values that are wrong, or a strategy for them. Any: a field takes whatever its type says.
-_Wrong = SearchStrategy[Any] | tuple[Any, ...]
-# The field or oneof, what is wrong with it, and how to make it so.
-_Rule = tuple[str, str, _Break, _Wrong]
-# Yields what can be wrong with the fields of one message type.
+# All invalid values, or a strategy for them. Any: the type of the field decides.
+_Invalid = SearchStrategy[Any] | tuple[Any, ...]
+# The field or oneof, the rule, how to break it, and with which values.
+_Rule = tuple[str, str, _Break, _Invalid]
+# Yields the rules of the fields of one message type.
 _Rules = Callable[[Schema, Descriptor], Iterator[_Rule]]
 
 
@@ -74,13 +74,15 @@ def _walk(
     schema: Schema, root: Descriptor, descriptor: Descriptor, path: _Path, rules: _Rules
 ) -> Iterator[Negative]:
     prefix = "".join(f"{field.name}{_index(field)}." for field in path)
-    for name, rule, change, wrong in rules(schema, descriptor):
-        values = wrong if isinstance(wrong, tuple) else ()
-        some = st.sampled_from(wrong) if isinstance(wrong, tuple) else wrong
+    for name, rule, change, invalid in rules(schema, descriptor):
+        values = invalid if isinstance(invalid, tuple) else ()
+        some = st.sampled_from(invalid) if isinstance(invalid, tuple) else invalid
         yield Negative(
             broken=BrokenRule(field=f"{prefix}{name}", rule=rule),
-            strategy=_spoiled(schema, root, path, change, some),
-            each=tuple(_spoiled(schema, root, path, change, st.just(value)) for value in values),
+            strategy=_broken_message(schema, root, path, change, some),
+            each=tuple(
+                _broken_message(schema, root, path, change, st.just(value)) for value in values
+            ),
         )
     for field in descriptor.fields:
         inner = _inner(field, path)
@@ -89,12 +91,12 @@ def _walk(
 
 
 def _index(field: FieldDescriptor) -> str:
-    """Which entry is spoiled; that of a map has a random key."""
+    """Return the index of the entry that is broken. In a map, its key is a random one."""
     return "[]" if is_map(field) else "[0]" * field.is_repeated
 
 
 def _inner(field: FieldDescriptor, path: _Path) -> Descriptor | None:
-    """The type of the messages in a field, where the walk goes on in them."""
+    """Return the type of the messages in a field, or None if the walk ends there."""
     inner = (map_fields(field)[1] if is_map(field) else field).message_type
     if inner is None or len(path) >= _LEVELS or inner.file.package == _GOOGLE or field in path:
         return None
@@ -104,26 +106,26 @@ def _inner(field: FieldDescriptor, path: _Path) -> Descriptor | None:
 _GOOGLE = "google.protobuf"
 
 
+# Any: the type of the field decides.
 @st.composite
-def _spoiled(
+def _broken_message(
     draw: DrawFn,
     schema: Schema,
     descriptor: Descriptor,
     path: _Path,
     change: _Break,
-    wrong: SearchStrategy[Any],
+    invalid: SearchStrategy[Any],
 ) -> Message:
-    """Any: a field takes whatever its type says."""
     message = draw(messages(schema, descriptor))
     holder = message
     for field in path:
         holder = _enter(draw, schema, holder, field)
-    change(holder, draw(wrong))
+    change(holder, draw(invalid))
     return message
 
 
 def _enter(draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor) -> Message:
-    """The message in a field; where there is none, a valid one is put there."""
+    """Return the message in a field, and put a valid one there if it is empty."""
     if is_map(field):
         entries = getattr(message, field.name)
         key, value = map_fields(field)
@@ -146,11 +148,11 @@ def _enter(draw: DrawFn, schema: Schema, message: Message, field: FieldDescripto
 
 def _constraints(schema: Schema, descriptor: Descriptor) -> Iterator[_Rule]:
     for field in descriptor.fields:
-        for rule, change, wrong in _field_rules(field, schema.constraint(field)):
-            yield field.name, rule, change, wrong
+        for rule, change, invalid in _field_rules(field, schema.constraint(field)):
+            yield field.name, rule, change, invalid
     for oneof in descriptor.oneofs:
         if not is_synthetic(oneof) and schema.oneof_required(oneof):
-            yield oneof.name, "required", _clearing(oneof), st.none()
+            yield oneof.name, "required", _clear(oneof), st.none()
 
 
 def _open_enums(schema: Schema, descriptor: Descriptor) -> Iterator[_Rule]:
@@ -173,7 +175,7 @@ KNOWN_ENUM, RANGE = "known_enum", "range"
 
 def _field_rules(
     field: FieldDescriptor, constraint: Constraint
-) -> Iterator[tuple[str, _Break, _Wrong]]:
+) -> Iterator[tuple[str, _Break, _Invalid]]:
     if constraint.required:
         yield "required", _clear(field), st.none()
     if is_map(field):
@@ -183,8 +185,8 @@ def _field_rules(
     if field.is_repeated:
         yield from _list_rules(field, constraint)
     elif field.message_type is None:
-        for rule, wrong in wrong_values(field, constraint):
-            yield rule, _set(field), wrong
+        for rule, invalid in negative_values(field, constraint):
+            yield rule, _set(field), invalid
     elif times := _times(field):
         yield RANGE, _set(field), times
 
@@ -195,21 +197,21 @@ def _times(field: FieldDescriptor) -> tuple[Message, ...]:
 
 def _list_rules(
     field: FieldDescriptor, constraint: Constraint
-) -> Iterator[tuple[str, _Break, _Wrong]]:
+) -> Iterator[tuple[str, _Break, _Invalid]]:
     if (constraint.items_min or 0) > int(constraint.required):
         yield "items_min", _clear(field), st.none()
     if constraint.items_max is not None and constraint.items_max < _GROWTH_MAX:
         yield "items_max", _grow(field, constraint.items_max + 1), st.none()
     if constraint.unique:
-        yield "unique", _double(field), st.none()
+        yield "unique", _duplicate(field), st.none()
     if field.message_type is None:
-        for rule, wrong in wrong_values(field, constraint.item or NONE):
-            yield f"item.{rule}", _append(field), wrong
+        for rule, invalid in negative_values(field, constraint.item or NONE):
+            yield f"item.{rule}", _append(field), invalid
     elif times := _times(field):
         yield RANGE, _append(field), times
 
 
-# Longer lists are the business of the limits on messages.
+# Limits on the size of messages bound longer lists.
 _GROWTH_MAX = 10_000
 
 
@@ -217,19 +219,15 @@ def _set(field: FieldDescriptor) -> _Break:
     return lambda message, value: set_field(message, field, value)
 
 
-def _clear(field: FieldDescriptor) -> _Break:
-    return lambda message, _: message.ClearField(field.name)
-
-
-def _clearing(oneof: OneofDescriptor) -> _Break:
-    return lambda message, _: message.ClearField(oneof.name)
+def _clear(member: FieldDescriptor | OneofDescriptor) -> _Break:
+    return lambda message, _: message.ClearField(member.name)
 
 
 def _append(field: FieldDescriptor) -> _Break:
     def change(message: Message, value: Any) -> None:
         entries = getattr(message, field.name)
         if entries:
-            # In place of an entry, so that the number of entries stays right.
+            # In place of an entry, so the number of entries stays valid.
             set_field(message, field, [value, *list(entries)[1:]])
         else:
             entries.append(value)
@@ -240,7 +238,7 @@ def _append(field: FieldDescriptor) -> _Break:
 def _set_entry(field: FieldDescriptor) -> _Break:
     def change(message: Message, value: Any) -> None:
         entries = getattr(message, field.name)
-        # In place of an entry, so that the number of entries stays right.
+        # In place of an entry, so the number of entries stays valid.
         key = min(entries) if entries else map_fields(field)[0].default_value
         set_field(message, field, {**entries, key: value})
 
@@ -258,7 +256,7 @@ def _grow(field: FieldDescriptor, size: int) -> _Break:
     return change
 
 
-def _double(field: FieldDescriptor) -> _Break:
+def _duplicate(field: FieldDescriptor) -> _Break:
     def change(message: Message, _: Any) -> None:
         entries = getattr(message, field.name)
         if not entries:
@@ -268,8 +266,8 @@ def _double(field: FieldDescriptor) -> _Break:
     return change
 
 
+# Any: the stubs of protobuf have no name for a repeated field of unknown type.
 def _add_zero(entries: Any, field: FieldDescriptor) -> None:
-    """Any: the stubs of protobuf have no name for a repeated field of unknown type."""
     if field.message_type is not None:
         entries.add()
     else:

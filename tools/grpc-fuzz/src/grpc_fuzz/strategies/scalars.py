@@ -1,4 +1,4 @@
-"""Values of one field that is not a message, within its constraint."""
+"""Strategies for values of one field that is not a message, within its constraint."""
 
 from dataclasses import replace
 from typing import cast
@@ -7,7 +7,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from grpc_fuzz.constraint import Constraint, Scalar
+from grpc_fuzz.constraint import TEXT_RULES, Constraint, Scalar
 from grpc_fuzz.strategies.edges import (
     FLOATS,
     INTEGER_RANGES,
@@ -15,27 +15,26 @@ from grpc_fuzz.strategies.edges import (
     integer_edges,
     narrow,
 )
-from grpc_fuzz.texts import TEXT_RULES
 
-# Longer values are the business of the limits on messages, not of one field.
+# Limits on the size of messages bound longer values.
 LENGTH_MAX = 300
-# So few that calls meet each other's users, keys and orders.
-_NEIGHBOURS = 3
+# How many integers at the start of a range are drawn often, so calls share users and keys.
+_FIRST_INTEGERS = 3
 
-# UTF-8 cannot carry surrogates; everything else may appear in a string, NUL too.
+# UTF-8 cannot encode surrogates. A string may hold everything else, NUL too.
 CHARACTERS = st.characters(exclude_categories=["Cs"])
-# NUL, a line's end, a space, composed and combining, invisible, right to left, a byte order mark,
+# NUL, a line feed, a space, composed and combining, invisible, right to left, a byte order mark,
 # a noncharacter, three and four bytes of UTF-8.
 AWKWARD = "\x00\n é\u0301\u200b\u202e\ufeff\uffff漢\U0001f600"
 
 
 def scalars(field: FieldDescriptor, constraint: Constraint) -> SearchStrategy[Scalar]:
-    """Values of the field's type that keep the constraint.
+    """Return values of the field's type that keep the constraint.
 
     Args:
-        field: Not a message.
-        constraint: What a single value may be; `required` excludes the zero value where the field
-            has no explicit presence.
+        field: A field that is not a message.
+        constraint: The constraint of a single value. `required` excludes the zero value if the
+            field has no explicit presence.
     """
     if constraint.one_of is not None:
         return st.sampled_from(
@@ -69,7 +68,7 @@ def _unrestricted(field: FieldDescriptor, constraint: Constraint) -> SearchStrat
 
 
 def integer_range(field: FieldDescriptor, constraint: Constraint) -> tuple[int, int]:
-    """The range of the type, narrowed by the constraint."""
+    """Return the range of the type, narrowed by the constraint."""
     low, high = INTEGER_RANGES[field.type]
     if constraint.minimum is not None:
         low = max(low, int(constraint.minimum))
@@ -79,33 +78,33 @@ def integer_range(field: FieldDescriptor, constraint: Constraint) -> tuple[int, 
 
 
 def integers(field: FieldDescriptor, constraint: Constraint) -> SearchStrategy[int]:
-    """Integers, clustered near the start of the range and at the edges of the bits."""
+    """Return integers, clustered near the start of the range and at bit edges."""
     low, high = integer_range(field, constraint)
     first = max(low, min(high, 0))
-    few = st.integers(first, min(first + _NEIGHBOURS, high))
+    few = st.integers(first, min(first + _FIRST_INTEGERS, high))
     return st.one_of(few, st.sampled_from(integer_edges(low, high)), st.integers(low, high))
 
 
 def floats(field: FieldDescriptor, constraint: Constraint) -> SearchStrategy[float]:
-    """Floating-point numbers, clustered where something changes; NaN only without bounds."""
+    """Return floating-point numbers, clustered at edges. NaN is among them only without bounds."""
     low = None if constraint.minimum is None else float(constraint.minimum)
     high = None if constraint.maximum is None else float(constraint.maximum)
     single = field.type == FieldDescriptor.TYPE_FLOAT
     anything = st.floats(low, high)
     if single:
-        # Rounding to 32 bits may step over a bound.
+        # Rounding to 32 bits may exceed a bound.
         anything = anything.map(narrow).filter(lambda value: not constraint.broken_by(value))
     edges = float_edges(low, high, single=single)
     return st.one_of(st.sampled_from(edges), anything) if edges else anything
 
 
 def texts(constraint: Constraint) -> SearchStrategy[str]:
-    """Strings, awkward characters among them, with lengths clustered at their bounds."""
+    """Return strings, some with awkward characters, with lengths clustered at their bounds."""
     if constraint.text is not None:
-        # What breaks the rule is left out; too many strings would be thrown away otherwise.
-        freely = texts(replace(constraint, text=None)).map(TEXT_RULES[constraint.text].tidy)
-        return freely.filter(lambda text: not constraint.broken_by(text))
-    pattern = constraint.pattern or constraint.shape
+        # Characters that break the rule are removed. A filter would discard too many strings.
+        repaired = texts(replace(constraint, text=None)).map(TEXT_RULES[constraint.text].repair)
+        return repaired.filter(lambda text: not constraint.broken_by(text))
+    pattern = constraint.pattern or constraint.format_pattern
     if pattern is not None:
         matching = st.from_regex(pattern, fullmatch=True)
         return matching.filter(lambda text: not constraint.broken_by(text))
@@ -115,10 +114,10 @@ def texts(constraint: Constraint) -> SearchStrategy[str]:
     )
     few = st.text("ab", min_size=low, max_size=min(high, low + 1))
     ends = st.sampled_from(sorted({low, high})).flatmap(_of_length)
-    made = st.one_of(few, anything, ends)
+    strings = st.one_of(few, anything, ends)
     if constraint.bytes_min is None and constraint.bytes_max is None:
-        return made
-    return made.filter(lambda text: not constraint.broken_by(text))
+        return strings
+    return strings.filter(lambda text: not constraint.broken_by(text))
 
 
 def _of_length(length: int) -> SearchStrategy[str]:
@@ -126,7 +125,7 @@ def _of_length(length: int) -> SearchStrategy[str]:
 
 
 def length_range(constraint: Constraint) -> tuple[int, int]:
-    """The lengths that a string may have, in code points; `LENGTH_MAX` where unbounded."""
+    """Return the range of lengths of a string in code points, at most `LENGTH_MAX` if unbounded."""
     low = constraint.length_min or 0
     if constraint.bytes_min is not None:
         low = max(low, -(-constraint.bytes_min // 4))
@@ -135,7 +134,7 @@ def length_range(constraint: Constraint) -> tuple[int, int]:
 
 
 def octets(constraint: Constraint) -> SearchStrategy[bytes]:
-    """Strings of bytes, with lengths clustered at their bounds."""
+    """Return byte strings, with lengths clustered at their bounds."""
     low = constraint.bytes_min or 0
     high = LENGTH_MAX if constraint.bytes_max is None else constraint.bytes_max
     high = max(low, high)

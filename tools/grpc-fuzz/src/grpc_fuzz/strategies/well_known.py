@@ -1,4 +1,4 @@
-"""Values of the well-known types that are more than their fields say."""
+"""Values of the well-known types whose rules are more than those of their fields."""
 
 import json
 from collections.abc import Callable
@@ -10,22 +10,49 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from grpc_fuzz.strategies.unnamed import (
-    DURATION_SECONDS,
-    NANOS_MAX,
-    TIMES_OUT_OF_RANGE,
-    TIMESTAMP_SECONDS,
-)
+# 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z; google/protobuf/timestamp.proto.
+TIMESTAMP_SECONDS = (-62_135_596_800, 253_402_300_799)
+# Ten thousand years; google/protobuf/duration.proto.
+DURATION_SECONDS = 315_576_000_000
+NANOS_MAX = 999_999_999
+
+_INT32, _INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
+
+# Seconds and nanos. Each pair breaks one rule.
+#
+# Protobuf parses any seconds and nanos. A server may store such a time and return it later, so the
+# times are few and far from those that a server makes: another time out of range in a response
+# comes from the server itself.
+TIMES_OUT_OF_RANGE: dict[str, tuple[tuple[int, int], ...]] = {
+    "google.protobuf.Timestamp": (
+        (TIMESTAMP_SECONDS[1] + 1, 0),
+        (TIMESTAMP_SECONDS[0] - 1, 0),
+        (0, NANOS_MAX + 1),
+        (0, -1),
+        *((seconds, 0) for seconds in _INT64),
+        *((0, nanos) for nanos in _INT32),
+    ),
+    "google.protobuf.Duration": (
+        (DURATION_SECONDS + 1, 0),
+        (-DURATION_SECONDS - 1, 0),
+        (0, NANOS_MAX + 1),
+        (0, -NANOS_MAX - 1),
+        (1, -1),
+        (-1, 1),
+        *((seconds, 0) for seconds in _INT64),
+        *((0, nanos) for nanos in _INT32),
+    ),
+}
 
 
 def well_known(descriptor: Descriptor) -> SearchStrategy[Message] | None:
-    """Values of a well-known type, or None where its fields say everything."""
+    """Return the values of a well-known type, or None if its fields express all of its rules."""
     make = _MAKERS.get(descriptor.full_name)
     return None if make is None else make(descriptor)
 
 
 def out_of_range(descriptor: Descriptor) -> tuple[Message, ...]:
-    """Times outside the documented range of their type; none where it is not a time."""
+    """Return times outside the documented range of their type; none if it is not a time."""
     make = GetMessageClass(descriptor)
     times = TIMES_OUT_OF_RANGE.get(descriptor.full_name, ())
     return tuple(make(seconds=seconds, nanos=nanos) for seconds, nanos in times)
@@ -56,7 +83,7 @@ def _field_masks(descriptor: Descriptor) -> SearchStrategy[Message]:
 
 
 def _anys(descriptor: Descriptor) -> SearchStrategy[Message]:
-    # An Any of a type that every implementation knows; what else may be in it, no contract says.
+    # An Any of a type that every implementation knows. No contract says what else it may hold.
     make = GetMessageClass(descriptor)
     contents = st.binary(max_size=8).map(lambda value: b"\x0a" + bytes([len(value)]) + value)
     url = st.just("type.googleapis.com/google.protobuf.BytesValue")

@@ -1,4 +1,4 @@
-"""A raw HTTP/2 connection, which sends whatever it is told to."""
+"""A raw HTTP/2 connection that also sends what is invalid."""
 
 import contextlib
 import select
@@ -14,7 +14,7 @@ from h2.events import DataReceived
 from h2.exceptions import ProtocolError
 
 from grpc_fuzz.target import Target, Tls
-from grpc_fuzz.wire.exchange import LIFE_SIGN, Exchange
+from grpc_fuzz.wire.exchange import LIVENESS_PING, Exchange
 
 _READ_BYTES_MAX = 65536
 _FRAME_HEADER_BYTES = 9
@@ -25,11 +25,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Connection:
-    """One connection to the server under test. Not to be shared between threads.
+    """One connection to the server under test. Threads must not share it.
 
     Args:
         target: The server.
-        seconds: How long connecting and the whole exchange may take.
+        seconds: The limit on the time of connecting, and then of the whole exchange.
 
     Raises:
         OSError: The server cannot be reached.
@@ -52,21 +52,21 @@ class Connection:
         self.exchange = Exchange()
 
     def open(self) -> None:
-        """Sends the connection's preface, and waits for the server's settings."""
+        """Send the connection preface, and wait for the server's settings."""
         self._http.initiate_connection()
         self._flush()
         self._receive_once()
 
-    def renew(self, seconds: float) -> None:
-        """Gives the next exchange a time of its own, in seconds."""
+    def restart_deadline(self, seconds: float) -> None:
+        """Set the limit on the time of the next exchange, in seconds."""
         self._deadline = time.monotonic() + seconds
 
     def close(self) -> None:
-        """Closes the socket, without a word to the server."""
+        """Close the socket without a GOAWAY."""
         self._socket.close()
 
     def open_stream(self, headers: Headers, *, end_stream: bool, frames: int = 1) -> None:
-        """Sends a header list on the next stream, in one HEADERS frame or split into several."""
+        """Send a header list on the next stream, in one HEADERS frame or split into several."""
         if self.exchange.connection_over:
             return
         self._stream_id += 2
@@ -77,7 +77,7 @@ class Connection:
         self._send(encoded if frames == 1 else split_headers(encoded, frames))
 
     def send_data(self, data: bytes, *, end_stream: bool) -> None:
-        """Sends DATA frames as flow control lets it, until the server has answered."""
+        """Send DATA frames as flow control allows, until the server has answered."""
         while not self.exchange.ended:
             room = min(
                 self._http.local_flow_control_window(self._stream_id),
@@ -93,33 +93,33 @@ class Connection:
                 return
 
     def reset(self) -> None:
-        """Cancels the call."""
+        """Cancel the call."""
         if not self.exchange.ended:
             self._http.reset_stream(self._stream_id, ErrorCodes.CANCEL)
             self._flush()
         self._reset = True
 
     def storm(self, headers: Headers, times: int) -> None:
-        """Opens streams and resets each at once."""
+        """Open streams, and reset each at once."""
         for _ in range(times):
             self.open_stream(headers, end_stream=False)
             self.reset()
             self._receive_ready()
 
     def send_raw(self, payload: bytes) -> None:
-        """Writes to the socket as it is."""
+        """Write bytes to the socket as they are."""
         self._send(payload)
 
     def hang_up(self) -> None:
-        """Tells the server that no more bytes will come."""
+        """Close the client's side of the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def wait(self) -> None:
-        """Waits for the end of the exchange, or for a sign of life where we have cancelled it."""
+        """Wait for the end of the exchange, or for the answer to a PING after a reset."""
         if self._reset and not self.exchange.ended:
             self.exchange = Exchange()
-            self._http.ping(LIFE_SIGN)
+            self._http.ping(LIVENESS_PING)
             self._flush()
         while not self.exchange.ended:
             self._receive_once()
@@ -134,7 +134,7 @@ class Connection:
             self._socket.settimeout(self._time_left())
             self._socket.sendall(data)
         except OSError:
-            # The server may have said why before it closed the connection.
+            # The server may have sent a reason before it closed the connection.
             self._drain()
 
     def _drain(self) -> None:
@@ -157,12 +157,12 @@ class Connection:
         self._process(data)
 
     def _receive_ready(self) -> None:
-        """Takes what has come already, so that a server that complains is heard."""
+        """Process what has been received, because the server may have ended the connection."""
         while not self.exchange.connection_over and select.select([self._socket], [], [], 0)[0]:
             self._receive_once()
 
     def _process(self, data: bytes) -> None:
-        """Hands h2 one frame at a time, as a GOAWAY makes it lose what came with it."""
+        """Pass frames to h2 one at a time, because h2 drops what it received with a GOAWAY."""
         self._unread += data
         while (length := _frame_length(self._unread)) is not None:
             octets, self._unread = self._unread[:length], self._unread[length:]
@@ -179,21 +179,21 @@ class Connection:
         for event in events:
             if isinstance(event, DataReceived) and event.flow_controlled_length:
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            self.exchange.take(event, self._stream_id)
+            self.exchange.add(event, self._stream_id)
 
     def _time_left(self) -> float:
-        # A timeout of zero would switch the socket to non-blocking.
+        # A timeout of zero would make the socket non-blocking.
         return max(self._deadline - time.monotonic(), 0.001)
 
 
 def _frame_length(data: bytes) -> int | None:
-    """How long the first frame is, its header included; None where it has not come whole."""
+    """Return the length of the first frame with its header, or None if it is incomplete."""
     length = _FRAME_HEADER_BYTES + int.from_bytes(data[:3], "big")
     return length if len(data) >= max(length, _FRAME_HEADER_BYTES) else None
 
 
 def split_headers(frame: bytes, frames: int) -> bytes:
-    """Splits an encoded HEADERS frame into one HEADERS frame and CONTINUATION frames."""
+    """Split an encoded HEADERS frame into one HEADERS frame and CONTINUATION frames."""
     flags, stream = frame[4], frame[5:_FRAME_HEADER_BYTES]
     block = frame[_FRAME_HEADER_BYTES:]
     size = max(-(-len(block) // frames), 1)
@@ -208,14 +208,14 @@ def split_headers(frame: bytes, frames: int) -> bytes:
 
 
 def connect(target: Target, seconds: float) -> socket.socket:
-    """Opens a connection, with TLS where the target has it.
+    """Open a connection, with TLS if the target has TLS settings.
 
     Args:
         target: The server.
-        seconds: How long connecting may take, and then each operation of the socket.
+        seconds: The limit on the time of connecting, and then of each socket operation.
 
     Raises:
-        OSError: The server cannot be reached, or TLS cannot be agreed on.
+        OSError: The server cannot be reached, or the TLS handshake fails.
     """
     raw = _connect_raw(target, seconds)
     if target.tls is None:

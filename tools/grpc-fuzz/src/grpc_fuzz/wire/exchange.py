@@ -1,4 +1,4 @@
-"""What has come back on a raw connection, event by event."""
+"""What a raw connection has received, event by event."""
 
 import base64
 import binascii
@@ -20,44 +20,54 @@ from h2.events import (
 )
 
 from grpc_fuzz.model import Metadata, Reply
-from grpc_fuzz.status import STATUS_NAMES
 
-# What the PING carries that asks for a sign of life; a script may send others.
-LIFE_SIGN = b"grpcfuzz"
+# The status codes of https://grpc.github.io/grpc/core/md_doc_statuscodes.html.
+STATUS_NAMES: dict[int, str] = dict(
+    enumerate(
+        (
+            *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+            *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+            *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+            "UNAUTHENTICATED",
+        )
+    )
+)
+# The payload of the PING that checks whether the connection is alive. A script may send others.
+LIVENESS_PING = b"grpcfuzz"
 _PREFIX = struct.Struct(">BI")
 
 
 @dataclass(kw_only=True, slots=True)
 class Exchange:
-    """One call on a raw connection, as far as it has come.
+    """One call on a raw connection, with what has been received so far.
 
     Attributes:
-        headers: The response's headers; of a trailers-only response, the trailers too.
-        trailers: The response's trailers.
+        headers: The headers of the response, and the trailers of a trailers-only response.
+        trailers: The trailers of the response.
         data: The concatenated DATA frames.
-        trouble: Why the exchange is over without a status: an outcome and, after it, details.
-        ended: Whether nothing more is waited for.
-        connection_over: Whether the connection takes no further streams.
+        problem: Why the exchange ended without a status: an outcome, followed by details.
+        ended: Whether the exchange is complete.
+        connection_over: Whether the connection accepts no further streams.
     """
 
     headers: list[tuple[str, str]] = field(default_factory=list)
     trailers: list[tuple[str, str]] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
-    trouble: str | None = None
+    problem: str | None = None
     ended: bool = False
     connection_over: bool = False
 
-    def take(self, event: Event, stream_id: int) -> None:
-        """Notes one event, where it belongs to the stream or to the whole connection."""
+    def add(self, event: Event, stream_id: int) -> None:
+        """Add one event, if it belongs to the stream or to the whole connection."""
         match event:
             case ConnectionTerminated():
-                # A graceful GOAWAY would let the stream finish, but h2 reads nothing after it.
-                self.trouble = self.trouble or f"GOAWAY {_error_name(event.error_code)}"
+                # A server may finish the stream after a graceful GOAWAY, but h2 reads no more.
+                self.problem = self.problem or f"GOAWAY {_error_name(event.error_code)}"
                 self.ended = self.connection_over = True
-            case PingAckReceived(ping_data=octets) if octets == LIFE_SIGN:
-                self.trouble, self.ended = "ALIVE after the call was cancelled", True
+            case PingAckReceived(ping_data=octets) if octets == LIVENESS_PING:
+                self.problem, self.ended = "ALIVE after the call was cancelled", True
             case StreamReset(stream_id=number) if number == stream_id:
-                self.trouble, self.ended = f"RST_STREAM {_error_name(event.error_code)}", True
+                self.problem, self.ended = f"RST_STREAM {_error_name(event.error_code)}", True
             case StreamEnded(stream_id=number) if number == stream_id:
                 self.ended = True
             case ResponseReceived(stream_id=number) if number == stream_id:
@@ -68,18 +78,18 @@ class Exchange:
                 self.data.extend(event.data)
 
     def close(self, outcome: str) -> None:
-        """Ends the exchange from outside: the connection is gone, or time is up."""
-        if self.trouble is None:
-            self.trouble = outcome
+        """End the exchange because the connection is closed, or because its time is over."""
+        if self.problem is None:
+            self.problem = outcome
         self.ended = self.connection_over = True
 
     def reply(self, seconds: float) -> Reply:
-        """Puts what came into a reply, without the error details."""
+        """Return what was received as a reply, without the error details."""
         http_status = dict(self.headers).get(":status")
-        # Trailers-only: the one HEADERS frame is both.
+        # In a trailers-only response the one HEADERS frame holds both.
         trailers = self.trailers or self.headers
         code = dict(trailers).get("grpc-status")
-        # An answer in HTTP may carry a status for gRPC's clients too; what decides is HTTP's.
+        # A plain HTTP response may also carry a gRPC status. The HTTP status decides.
         status = _status_name(code) if http_status in {None, "200"} else None
         return Reply(
             status=status,
@@ -94,8 +104,8 @@ class Exchange:
     def _why(self, http_status: str | None, code: str | None) -> str:
         if http_status not in {None, "200"}:
             return f"HTTP_{http_status}"
-        if self.trouble is not None:
-            return self.trouble
+        if self.problem is not None:
+            return self.problem
         if code is not None:
             return f"NO_REPLY: grpc-status is {code!r}"
         return "NO_REPLY: the stream ended without grpc-status"
@@ -128,7 +138,7 @@ def _metadata(fields: Iterable[tuple[str, str]]) -> Metadata:
 
 
 def _binary(value: str) -> bytes | str:
-    """The bytes of a `-bin` value, or the value itself where it is not base64."""
+    """Return the bytes of a `-bin` value, or the value itself if it is not base64."""
     try:
         return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -136,7 +146,7 @@ def _binary(value: str) -> bytes | str:
 
 
 def _messages(data: bytes) -> Iterable[bytes]:
-    """The whole messages; compressed ones and a broken rest are left out."""
+    """Yield the complete messages, up to the first one that is compressed or truncated."""
     while len(data) >= _PREFIX.size:
         flag, length = _PREFIX.unpack_from(data)
         message = data[_PREFIX.size : _PREFIX.size + length]

@@ -1,19 +1,19 @@
-"""Wire cases on the level of HTTP/2 frames: some unusual and sound, some that RFC 9113 forbids."""
+"""Wire cases with HTTP/2 frames that are unusual but valid, or that RFC 9113 forbids."""
 
 from collections.abc import Iterator
 
 from grpc_fuzz.model import Case, Method
 from grpc_fuzz.wire.script import (
-    CHOSEN,
     HANG_UP,
     HTTP2_ERROR,
+    SERVICE_STATUSES,
     call_fields,
     data,
     frame,
     headers,
     prefixed,
     raw,
-    sound,
+    valid_call,
     wire_case,
 )
 
@@ -22,11 +22,11 @@ PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, UNKNOWN = 6, 7, 8, 9, 0xFA
 _PADDED, _END_STREAM, _END_HEADERS = 0x8, 0x1, 0x4
 _BYTEWISE_MAX = 64
 
-# Each is an error of the connection; the section is of RFC 9113.
+# Each is a connection error. The sections are those of RFC 9113.
 _FORBIDDEN = {
     "DATA on stream 0 (6.1)": frame(DATA, b""),
     "HEADERS on stream 0 (6.2)": frame(HEADERS, b"\x82", flags=_END_HEADERS),
-    "HEADERS on a stream of the server's (5.1.1)": frame(
+    "HEADERS on a stream of the server (5.1.1)": frame(
         HEADERS, b"\x82", flags=_END_HEADERS, stream_id=2
     ),
     "a header block that is not HPACK (4.3)": frame(
@@ -54,7 +54,7 @@ _FORBIDDEN = {
 
 
 def frame_cases(method: Method, request: bytes) -> Iterator[Case]:
-    """Yields the cases of one method, made from one request that keeps the contract."""
+    """Yield the cases of one method, made from one request that keeps the contract."""
     yield from _forbidden(method, request)
     yield from _cut_short(method, request)
     yield from _unusual(method, request)
@@ -62,7 +62,7 @@ def frame_cases(method: Method, request: bytes) -> Iterator[Case]:
 
 def _forbidden(method: Method, request: bytes) -> Iterator[Case]:
     opened = headers(call_fields(method))
-    # The rest of the call tells a server that has not noticed from one that is slow.
+    # The rest of the call distinguishes a server that has not noticed from one that is slow.
     rest = data(prefixed(request))
     for description, octets in _FORBIDDEN.items():
         yield wire_case(method, description, opened, raw(octets), rest, expected=HTTP2_ERROR)
@@ -71,8 +71,8 @@ def _forbidden(method: Method, request: bytes) -> Iterator[Case]:
 def _cut_short(method: Method, request: bytes) -> Iterator[Case]:
     body = prefixed(request)
     whole = frame(DATA, body, flags=_END_STREAM, stream_id=1)
-    # The bytes never come, and the connection ends: a server may say something or nothing.
-    over = HTTP2_ERROR | CHOSEN | {"INTERNAL"}
+    # The bytes never arrive, and the connection ends. A server may answer or not.
+    over = HTTP2_ERROR | SERVICE_STATUSES | {"INTERNAL"}
     for length in (4, 9, len(whole) - 1):
         name = f"a frame cut to {length} bytes, then the end of the connection"
         steps = (headers(call_fields(method)), raw(whole[:length]), HANG_UP)
@@ -110,12 +110,12 @@ def _unusual(method: Method, request: bytes) -> Iterator[Case]:
         ),
         "an unknown setting (6.5.2)": (
             raw(frame(SETTINGS, b"\xfa\xfa\x00\x00\x00\x01")),
-            *sound(method, body),
+            *valid_call(method, body),
         ),
         "PRIORITY (5.3.2)": (
             raw(frame(PRIORITY, b"\x00\x00\x00\x00\x10", stream_id=1)),
-            *sound(method, body),
+            *valid_call(method, body),
         ),
-        "PING in mid-call": (opened, raw(frame(PING, b"grpcping")), data(body)),
+        "PING during the call": (opened, raw(frame(PING, b"grpcping")), data(body)),
     }.items():
         yield wire_case(method, description, *steps)

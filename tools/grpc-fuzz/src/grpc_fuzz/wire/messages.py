@@ -1,19 +1,19 @@
-"""Wire cases that break the message stream: prefixes, flags, cardinality, length."""
+"""Wire cases with an invalid message stream: prefixes, flags, number and length of messages."""
 
 import gzip
 from collections.abc import Iterator
 from random import Random
 
 from grpc_fuzz.model import Case, Method
+from grpc_fuzz.strategies.encodings import tag, varint
 from grpc_fuzz.wire.script import (
-    CHOSEN,
     CORRUPT,
+    SERVICE_STATUSES,
     UNKNOWN_FIELD,
     call_fields,
     data,
     headers,
     prefixed,
-    varint,
     wire_case,
 )
 
@@ -24,7 +24,7 @@ _TRUNCATIONS = 8
 
 
 def message_cases(method: Method, request: bytes, random: Random) -> Iterator[Case]:
-    """Yields the cases of one method, made from one request that keeps the contract."""
+    """Yield the cases of one method, made from one request that keeps the contract."""
     yield from _truncated(method, request, random)
     yield from _wrong_length(method, request)
     yield from _compressed(method, request)
@@ -55,10 +55,10 @@ def _truncated(method: Method, request: bytes, random: Random) -> Iterator[Case]
 def _wrong_length(method: Method, request: bytes) -> Iterator[Case]:
     longer = prefixed(request, length=len(request) + 1)
     yield _call(method, "prefix one byte too long", longer, CORRUPT)
-    # A server may refuse so long a message before it notices that the bytes do not come.
+    # A server may reject such a long message before it notices that the bytes do not arrive.
     too_long = CORRUPT | {"RESOURCE_EXHAUSTED"}
     for length in (2**31 - 1, 2**31, _UINT32_MAX):
-        name = f"prefix says {length} bytes"
+        name = f"prefix of {length} bytes"
         yield _call(method, name, prefixed(request, length=length), too_long)
     yield wire_case(
         method,
@@ -68,8 +68,10 @@ def _wrong_length(method: Method, request: bytes) -> Iterator[Case]:
         expected=frozenset({"DEADLINE_EXCEEDED", "CANCELLED", "RST_STREAM"}),
     )
     if request:
-        # The rest is read as a second message, and is too short for its prefix or is one too many.
-        expected = too_long | {"UNIMPLEMENTED"} | (CHOSEN if method.client_streaming else set())
+        # The server reads the rest as a second message: too short for its prefix, or one too many.
+        expected = (
+            too_long | {"UNIMPLEMENTED"} | (SERVICE_STATUSES if method.client_streaming else set())
+        )
         for length in sorted({0, len(request) - 1}):
             name = f"prefix {len(request) - length} bytes too short"
             yield _call(method, name, prefixed(request, length=length), expected)
@@ -87,20 +89,20 @@ def _compressed(method: Method, request: bytes) -> Iterator[Case]:
     cut = prefixed(gzip.compress(request, mtime=0)[:-4], flag=1)
     yield _call(method, "truncated gzip", cut, undone, b"gzip")
     bomb = prefixed(gzip.compress(bytes(_BOMB_BYTES), mtime=0), flag=1)
-    refused = undone | {"RESOURCE_EXHAUSTED"}
-    yield _call(method, f"gzip of {_BOMB_BYTES} zero bytes", bomb, refused, b"gzip")
-    sound = prefixed(gzip.compress(request, mtime=0), flag=1)
-    yield _call(method, "sound gzip", sound, CHOSEN, b"gzip")
+    rejected = undone | {"RESOURCE_EXHAUSTED"}
+    yield _call(method, f"gzip of {_BOMB_BYTES} zero bytes", bomb, rejected, b"gzip")
+    valid = prefixed(gzip.compress(request, mtime=0), flag=1)
+    yield _call(method, "valid gzip", valid, SERVICE_STATUSES, b"gzip")
     for flag in (2, 128, 255):
         name = f"compressed flag {flag}"
         yield _call(method, name, prefixed(request, flag=flag), CORRUPT | {"UNIMPLEMENTED"})
 
 
 def _long(method: Method, request: bytes) -> Iterator[Case]:
-    tag, length = varint(UNKNOWN_FIELD << 3 | 2), varint(_LONG_BYTES)
-    body = prefixed(request + tag + length + bytes(_LONG_BYTES))
-    # Whether five megabytes are too many is the server's choice.
-    yield _call(method, f"message of {_LONG_BYTES} bytes", body, CHOSEN)
+    unknown = tag(UNKNOWN_FIELD, 2) + varint(_LONG_BYTES) + bytes(_LONG_BYTES)
+    body = prefixed(request + unknown)
+    # The server decides whether five megabytes are too long.
+    yield _call(method, f"message of {_LONG_BYTES} bytes", body, SERVICE_STATUSES)
 
 
 def _wrong_count(method: Method, request: bytes) -> Iterator[Case]:

@@ -1,33 +1,32 @@
-"""Playing the script of a wire case."""
+"""The player of a wire case's script."""
 
-import base64
 import contextlib
 import time
-from dataclasses import replace
 
 from h2.exceptions import H2Error
 
 from grpc_fuzz.model import Case, Limits, Metadata, Reply, WireStep
-from grpc_fuzz.replies import decode_details
+from grpc_fuzz.replies import with_details
 from grpc_fuzz.schema import Schema
 from grpc_fuzz.target import Target
 from grpc_fuzz.wire.connection import Connection, Headers
+from grpc_fuzz.wire.script import header_field
 
 
 def play(
     case: Case, target: Target, limits: Limits, schema: Schema, metadata: Metadata = ()
 ) -> Reply:
-    """Plays a wire case on a connection of its own.
+    """Play a wire case on a connection of its own.
 
     Args:
-        case: A case that carries a script.
+        case: A case with a script.
         target: The server.
-        limits: How long to wait: `request_timeout` and `slack` together.
-        schema: What the error details are decoded with.
-        metadata: The run's own metadata, sent in every HEADERS frame after the script's fields.
+        limits: The sum of `request_timeout` and `slack` limits the time of the whole script.
+        schema: The contract, which decodes the error details.
+        metadata: The metadata of the run, which every HEADERS frame sends after its own fields.
 
     Returns:
-        What came back for the stream that was opened last.
+        The reply on the stream that was opened last.
     """
     start = time.monotonic()
     try:
@@ -38,20 +37,18 @@ def play(
             seconds=time.monotonic() - start,
             transport_error=f"CLOSED: cannot connect: {error}",
         )
-    extra = [_field(name, value) for name, value in (*metadata, *case.metadata)]
+    extra = [header_field(name, value) for name, value in (*metadata, *case.metadata)]
     with contextlib.closing(connection):
         connection.open()
         for step in case.wire.steps if case.wire is not None else ():
-            # What the server has ended already is not gone on with; h2 would refuse to.
+            # h2 raises an error for a stream that the server has ended.
             with contextlib.suppress(H2Error):
-                _take(connection, step, extra)
+                _run_step(connection, step, extra)
         connection.wait()
-    reply = connection.exchange.reply(time.monotonic() - start)
-    details, details_error = decode_details(reply.trailers, schema)
-    return replace(reply, details=details, details_error=details_error)
+    return with_details(connection.exchange.reply(time.monotonic() - start), schema)
 
 
-def _take(connection: Connection, step: WireStep, extra: Headers) -> None:
+def _run_step(connection: Connection, step: WireStep, extra: Headers) -> None:
     match step.action:
         case "headers":
             connection.open_stream(
@@ -68,10 +65,3 @@ def _take(connection: Connection, step: WireStep, extra: Headers) -> None:
             connection.storm([*step.headers, *extra], step.times)
         case "hang_up":
             connection.hang_up()
-
-
-def _field(name: str, value: str | bytes) -> tuple[bytes, bytes]:
-    if isinstance(value, bytes) or name.endswith("-bin"):
-        octets = value if isinstance(value, bytes) else value.encode()
-        return name.encode(), base64.b64encode(octets).rstrip(b"=")
-    return name.encode(), value.encode()

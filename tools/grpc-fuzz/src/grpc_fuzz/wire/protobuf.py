@@ -1,4 +1,4 @@
-"""Wire cases whose messages are not protobuf, or not of the type that they should be."""
+"""Wire cases whose messages are not valid protobuf, or not of the right type."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,40 +10,43 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from grpc_fuzz.model import Case, Method
-from grpc_fuzz.wire.script import CHOSEN, UNKNOWN_FIELD, prefixed, sound, varint, wire_case
+from grpc_fuzz.strategies.encodings import (
+    FIXED32,
+    FIXED64,
+    LENGTH_DELIMITED,
+    VARINT,
+    WIRE_TYPES,
+    tag,
+    varint,
+)
+from grpc_fuzz.wire.script import SERVICE_STATUSES, UNKNOWN_FIELD, prefixed, valid_call, wire_case
 
 # statuscodes: "Error parsing request proto".
 UNPARSABLE = frozenset({"INTERNAL"})
-# Parsers differ in what they take here; what they refuse, they refuse with INTERNAL.
-EITHER = CHOSEN | UNPARSABLE
+# Parsers differ in what they accept here. What they reject, they reject with INTERNAL.
+EITHER = SERVICE_STATUSES | UNPARSABLE
 _MUTATIONS = 8
 _NESTING = 5000
-_GROUP_START, _GROUP_END, _LENGTH_DELIMITED = 3, 4, 2
+_GROUP_START, _GROUP_END = 3, 4
 
 # A value of each wire type, by the type's number.
-_VALUES = {0: b"\x2a", 1: b"\x2a" * 8, 2: b"\x02\xff\x2a", 5: b"\x2a" * 4}
-_WIRE_TYPES = {
-    FieldDescriptor.TYPE_DOUBLE: 1,
-    FieldDescriptor.TYPE_FIXED64: 1,
-    FieldDescriptor.TYPE_SFIXED64: 1,
-    FieldDescriptor.TYPE_STRING: _LENGTH_DELIMITED,
-    FieldDescriptor.TYPE_BYTES: _LENGTH_DELIMITED,
-    FieldDescriptor.TYPE_MESSAGE: _LENGTH_DELIMITED,
-    FieldDescriptor.TYPE_FLOAT: 5,
-    FieldDescriptor.TYPE_FIXED32: 5,
-    FieldDescriptor.TYPE_SFIXED32: 5,
+_VALUES = {
+    VARINT: b"\x2a",
+    FIXED64: b"\x2a" * 8,
+    LENGTH_DELIMITED: b"\x02\xff\x2a",
+    FIXED32: b"\x2a" * 4,
 }
 _NOT_UTF8 = {
     "a lone continuation byte": b"\x80",
     "an overlong slash": b"\xc0\xaf",
     "a surrogate": b"\xed\xa0\x80",
-    "a character cut in two": b"ab\xe2\x82",
+    "a truncated character": b"ab\xe2\x82",
     "a code point past U+10FFFF": b"\xf4\x90\x80\x80",
 }
 
 
 def protobuf_cases(method: Method, request: bytes, random: Random) -> Iterator[Case]:
-    """Yields the cases of one method, made from one request that keeps the contract."""
+    """Yield the cases of one method, made from one request that keeps the contract."""
     for description, tail in _MALFORMED.items():
         yield _case(method, description, request + tail, UNPARSABLE)
     yield from _bad_utf8(method, request)
@@ -52,31 +55,26 @@ def protobuf_cases(method: Method, request: bytes, random: Random) -> Iterator[C
     yield from _mutated(method, request, random)
 
 
-def tag(number: int, wire_type: int) -> bytes:
-    """The tag before a field's value."""
-    return varint(number << 3 | wire_type)
-
-
 _MALFORMED = {
     "a field numbered 0": b"\x00\x00",
-    "a tag cut in two": b"\x80",
+    "a truncated tag": b"\x80",
     "a tag of six bytes": b"\x80\x80\x80\x80\x80\x01\x00",
     "a varint of eleven bytes": tag(UNKNOWN_FIELD, 0) + b"\xff" * 10 + b"\x01",
-    "a varint cut in two": tag(UNKNOWN_FIELD, 0) + b"\x80",
-    "a fixed64 cut in two": tag(UNKNOWN_FIELD, 1) + b"\x00" * 7,
-    "a fixed32 cut in two": tag(UNKNOWN_FIELD, 5) + b"\x00" * 3,
+    "a truncated varint": tag(UNKNOWN_FIELD, 0) + b"\x80",
+    "a truncated fixed64": tag(UNKNOWN_FIELD, 1) + b"\x00" * 7,
+    "a truncated fixed32": tag(UNKNOWN_FIELD, 5) + b"\x00" * 3,
     "a length beyond the end": tag(UNKNOWN_FIELD, 2) + b"\x7f\x00",
     "a length of 2^31 - 1": tag(UNKNOWN_FIELD, 2) + varint(2**31 - 1),
     "a length of 2^64 - 1": tag(UNKNOWN_FIELD, 2) + varint(2**64 - 1),
     "a group that never ends": tag(UNKNOWN_FIELD, _GROUP_START),
-    "a group that never began": tag(UNKNOWN_FIELD, _GROUP_END),
+    "a group that never starts": tag(UNKNOWN_FIELD, _GROUP_END),
     "wire type 6": tag(UNKNOWN_FIELD, 6) + b"\x00",
     "wire type 7": tag(UNKNOWN_FIELD, 7) + b"\x00",
 }
 
 
 def _case(method: Method, description: str, message: bytes, expected: frozenset[str]) -> Case:
-    return wire_case(method, description, *sound(method, prefixed(message)), expected=expected)
+    return wire_case(method, description, *valid_call(method, prefixed(message)), expected=expected)
 
 
 def _bad_utf8(method: Method, request: bytes) -> Iterator[Case]:
@@ -85,7 +83,7 @@ def _bad_utf8(method: Method, request: bytes) -> Iterator[Case]:
             continue
         for name, octets in _NOT_UTF8.items():
             body = request + tag(field.number, 2) + varint(len(octets)) + octets
-            # The parser's error or, where it lets the bytes pass, the service's own.
+            # The error of the parser or, if the parser accepts the bytes, of the service.
             expected = UNPARSABLE | {"INVALID_ARGUMENT"}
             yield _case(method, f"'{field.name}' holds {name}", body, expected)
 
@@ -93,18 +91,18 @@ def _bad_utf8(method: Method, request: bytes) -> Iterator[Case]:
 def _confused_types(method: Method, request: bytes) -> Iterator[Case]:
     for field in _fields(method.input):
         for wire_type, value in _VALUES.items():
-            if wire_type != _WIRE_TYPES.get(field.type, 0):
+            if wire_type != WIRE_TYPES.get(field.type, VARINT):
                 body = request + tag(field.number, wire_type) + value
-                # In quotation marks: what a parser does is the same for every field.
+                # In quotation marks, because a parser behaves the same for every field.
                 yield _case(method, f"'{field.name}' with wire type {wire_type}", body, EITHER)
 
 
 def _unknown_fields(method: Method, request: bytes) -> Iterator[Case]:
     for wire_type, value in _VALUES.items():
         body = request + tag(UNKNOWN_FIELD, wire_type) + value
-        yield _case(method, f"an unknown field of wire type {wire_type}", body, CHOSEN)
+        yield _case(method, f"an unknown field of wire type {wire_type}", body, SERVICE_STATUSES)
     group = tag(UNKNOWN_FIELD, _GROUP_START) + tag(UNKNOWN_FIELD, _GROUP_END)
-    yield _case(method, "an unknown group", request + group, CHOSEN)
+    yield _case(method, "an unknown group", request + group, SERVICE_STATUSES)
     start, end = tag(UNKNOWN_FIELD, _GROUP_START), tag(UNKNOWN_FIELD, _GROUP_END)
     nested = request + start * _NESTING + end * _NESTING
     yield _case(method, f"{_NESTING} nested unknown groups", nested, EITHER)
@@ -117,13 +115,13 @@ def _mutated(method: Method, request: bytes, random: Random) -> Iterator[Case]:
             body[random.randrange(len(body))] ^= 1 << random.randrange(8)
         case = _case(method, f"flipped bits, variant {number + 1}", bytes(body), EITHER)
         if _is_plain(method, bytes(body)):
-            # The method gets a request as any other: if that fails, the method has failed.
-            case = replace(case, about="method", expected=CHOSEN)
+            # The method gets an ordinary request. If the call fails, the method fails.
+            case = replace(case, about="method", expected=SERVICE_STATUSES)
         yield case
 
 
 def _is_plain(method: Method, data: bytes) -> bool:
-    """Whether every parser takes the bytes, and all read the same message."""
+    """Return whether every parser accepts the bytes and reads the same message."""
     try:
         message = GetMessageClass(method.input).FromString(data)
     except DecodeError:
