@@ -12,7 +12,7 @@ from contract_check.released import baselines
 
 from tests.contract.conftest import ROOT, Copy
 
-DOCUMENT = (ROOT / "docs" / "consumer-gate.md").read_text()
+DOCUMENT = (ROOT / "docs" / "contract-check.md").read_text()
 INSTALL, COMPARE = re.findall(r"^ +run: (.+)$", DOCUMENT, re.MULTILINE)
 (BUF_ALONE,) = re.findall(r"```sh\n(.+)\n```", DOCUMENT)
 FIELD = "  uint32 balance = 2;\n}"
