@@ -27,9 +27,12 @@ help: ## List the targets.
 $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 700 MB the first time." >&2; $(PYTHON) -m venv $(VENV); }
+	@echo "[1/3] installing uv, the installer" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@echo "[2/3] installing the packages that requirements.lock names" >&2
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@echo "[3/3] installing the workspace's own packages" >&2
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Builds all generated code, data and reference anew, or checks that what is committed is fresh.
+"""Build all generated code, data and the reference, or check that the committed files are fresh.
 
 Run as `.venv/bin/python tools/generate.py [--check]`. Everything is first built in a folder of its
 own, from copies of the contract and of buf's settings: the plugin formats its output with ruff,
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from contract_check.buf import build_image
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.reference import render
 
@@ -31,7 +31,7 @@ DIFFERENCES_SHOWN_MAX = 60
 
 
 def run_buf(arguments: list[str], folder: Path) -> None:
-    """Runs this environment's buf in a folder, with its plugin and ruff found first.
+    """Run this environment's buf in a folder, with its plugin and ruff found first.
 
     Args:
         arguments: What follows `buf` on the command line.
@@ -56,7 +56,7 @@ def run_buf(arguments: list[str], folder: Path) -> None:
 
 
 def build(folder: Path) -> Path:
-    """Builds everything generated inside a folder.
+    """Build everything generated inside a folder.
 
     Args:
         folder: An empty folder.
@@ -79,19 +79,19 @@ def build(folder: Path) -> Path:
 
 
 def reference() -> str:
-    """Writes the reference of the contract.
+    """Write the reference of the contract.
 
     Raises:
         SystemExit: A call has no example; the message says where to write one.
     """
     try:
         return render(Image(build_image(ROOT / "contracts", source_info=True)))
-    except GateError as error:
+    except CheckError as error:
         sys.exit(str(error))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Reads all files below a folder, without Python's caches.
+    """Read all files below a folder, without Python's caches.
 
     Args:
         folder: The folder; one that does not exist has no files.
@@ -107,7 +107,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def differences(committed: dict[str, bytes], fresh: dict[str, bytes]) -> list[str]:
-    """Compares what is committed with a fresh build.
+    """Compare the committed files with a fresh build.
 
     Args:
         committed: Files by path, as they are.
@@ -134,7 +134,7 @@ def differences(committed: dict[str, bytes], fresh: dict[str, bytes]) -> list[st
 
 
 def check(fresh: Path) -> None:
-    """Fails when what is committed is not what the contract gives.
+    """Fail if the committed files are not those that the contract gives.
 
     Args:
         fresh: The folder of the fresh build.
@@ -152,7 +152,7 @@ def check(fresh: Path) -> None:
 
 
 def check_reference() -> None:
-    """Fails when the committed reference is not what the contract gives.
+    """Fail if the committed reference is not the one that the contract gives.
 
     Raises:
         SystemExit: They differ; the message says what to run.
@@ -164,14 +164,14 @@ def check_reference() -> None:
 
 
 def replace_reference() -> None:
-    """Writes the reference anew."""
+    """Write the reference."""
     path = ROOT / REFERENCE
     path.parent.mkdir(exist_ok=True)
     path.write_text(reference(), encoding="utf-8")
 
 
 def replace(fresh: Path) -> None:
-    """Puts a fresh build in the place of what is there.
+    """Replace the committed files by a fresh build.
 
     Args:
         fresh: The folder of the fresh build.
@@ -181,7 +181,7 @@ def replace(fresh: Path) -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--check", action="store_true", help="change nothing; fail when what is committed is stale"

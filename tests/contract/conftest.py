@@ -1,4 +1,4 @@
-"""A copy of the contract that tests may change, and the gate's verdict on it."""
+"""A copy of the contract that tests may change, and the verdict of contract-check on it."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ class Copy:
         assert text.count(old) == 1, f"{text.count(old)} times in {file}: {old!r}"
         path.write_text(text.replace(old, new))
 
-    def gate(self, command: str, *arguments: str) -> Outcome:
+    def check(self, command: str, *arguments: str) -> Outcome:
         """Runs `contract-check COMMAND` on the copy."""
         status = run([command, "--contracts", str(self.contracts), *arguments])
         captured = self.captured.readouterr()
@@ -72,5 +72,5 @@ def fresh(copy: Copy) -> Copy:
     for release in (*baselines(copy.contracts), *retired(copy.contracts)):
         release.path.unlink()
     (copy.contracts / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n- Began.\n")
-    assert copy.gate("release", "0.5.0").status == 0
+    assert copy.check("release", "0.5.0").status == 0
     return copy

@@ -23,7 +23,7 @@ def test_a_breaking_change_fails_with_its_rule_and_an_advice(
 ) -> None:
     assert mutation.rule is not None
     mutation.apply(copy)
-    outcome = copy.gate("check")
+    outcome = copy.check("check")
     assert outcome.status == 1, outcome.said
     assert mutation.rule in outcome.rules
     assert f"Instead: {advice(mutation.rule)}" in _in_one_line(outcome.said)
@@ -32,12 +32,12 @@ def test_a_breaking_change_fails_with_its_rule_and_an_advice(
 @pytest.mark.parametrize("mutation", ALLOWED, ids=lambda mutation: mutation.name)
 def test_a_compatible_change_passes(copy: Copy, mutation: Mutation) -> None:
     mutation.apply(copy)
-    outcome = copy.gate("check")
+    outcome = copy.check("check")
     assert outcome.status == 0, outcome.said
 
 
 def test_the_contract_as_it_is_passes(copy: Copy) -> None:
-    assert copy.gate("check").status == 0
+    assert copy.check("check").status == 0
 
 
 def test_every_rule_of_ours_about_a_live_contract_is_in_the_table() -> None:
@@ -67,13 +67,13 @@ def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
     copy.edit(field, field.replace("4294967295", "9"))
     lines = (copy.contracts / CREDIT).read_text().splitlines()
     line = lines.index("message UserId {") + 3
-    assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.gate("check").said
+    assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.check("check").said
 
 
 def test_several_violations_are_told_at_once(copy: Copy) -> None:
     copy.edit("rpc AddCredits(", "rpc GrantCredits(")
     copy.edit("  uint32 balance = 2;\n}", "}")
-    assert {"RPC_NO_DELETE", "FIELD_NO_DELETE"} <= copy.gate("check").rules
+    assert {"RPC_NO_DELETE", "FIELD_NO_DELETE"} <= copy.check("check").rules
 
 
 def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> N
     image = tmp_path / "reserved.binpb"
     image.write_bytes(build_image(copy.contracts, source_info=False))
     copy.edit('  reserved 1;\n  reserved "old";\n', "  // New.\n  string new = 1;\n")
-    outcome = copy.gate("check", "--against", str(image))
+    outcome = copy.check("check", "--against", str(image))
     assert outcome.status == 1
     assert outcome.rules == {"RESERVED_MESSAGE_NO_DELETE"}
 
@@ -89,11 +89,11 @@ def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> N
 def test_a_call_cannot_take_another_scope_than_it_did(copy: Copy, tmp_path: Path) -> None:
     image = tmp_path / "scoped.binpb"
     image.write_bytes(build_image(copy.contracts, source_info=False))
-    assert copy.gate("check", "--against", str(image)).status == 0
+    assert copy.check("check", "--against", str(image)).status == 0
     copy.edit("= SCOPE_CREDITS_SPEND;", "= SCOPE_CREDITS_ISSUE;")
-    outcome = copy.gate("check", "--against", str(image))
+    outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"CALL_SAME_SCOPE"})
-    assert "took credits:spend and takes credits:issue now" in _in_one_line(outcome.said)
+    assert "required credits:spend and requires credits:issue now" in _in_one_line(outcome.said)
 
 
 def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
@@ -111,7 +111,7 @@ def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
     image.write_bytes(build_image(copy.contracts, source_info=False))
     path.write_text(text)
     credit.write_text(ruled)
-    outcome = copy.gate("check", "--against", str(image))
+    outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
     assert (
         'Field "report_name" of message "PurchaseRequest": text changed from any to TEXT_NAME.'
@@ -121,7 +121,7 @@ def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
 
 def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:
     copy.edit("uint32 balance = 2;", "uint32 balance = 1;")
-    outcome = copy.gate("check")
+    outcome = copy.check("check")
     assert outcome.status == 2
     assert "does not compile" in outcome.said
     assert "credit.proto:" in outcome.said
@@ -129,7 +129,7 @@ def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:
 
 def test_an_image_that_is_none_has_no_verdict(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "broken.binpb").write_bytes(b"\xff")
-    outcome = copy.gate("check", "--against", str(tmp_path / "broken.binpb"))
+    outcome = copy.check("check", "--against", str(tmp_path / "broken.binpb"))
     assert (outcome.status, "not an image" in outcome.said) == (2, True)
 
 

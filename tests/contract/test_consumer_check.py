@@ -12,7 +12,7 @@ from contract_check.released import baselines
 
 from tests.contract.conftest import ROOT, Copy
 
-DOCUMENT = (ROOT / "docs" / "consumer-gate.md").read_text()
+DOCUMENT = (ROOT / "docs" / "contract-check.md").read_text()
 INSTALL, COMPARE = re.findall(r"^ +run: (.+)$", DOCUMENT, re.MULTILINE)
 (BUF_ALONE,) = re.findall(r"```sh\n(.+)\n```", DOCUMENT)
 FIELD = "  uint32 balance = 2;\n}"
@@ -55,7 +55,7 @@ def test_a_contract_that_breaks_the_consumer_fails(
     assert _run(command, consumer).returncode not in {0, 2}
 
 
-def test_only_our_gate_sees_the_options(consumer: Path, copy: Copy) -> None:
+def test_only_contract_check_compares_the_options(consumer: Path, copy: Copy) -> None:
     copy.edit("    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n", "")
     assert _run(BUF_ALONE, consumer).returncode == 0
     finished = _run(COMPARE, consumer)

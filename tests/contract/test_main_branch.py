@@ -30,13 +30,13 @@ def repository(fresh: Copy) -> Copy:
 
 
 def test_what_is_on_main_passes(repository: Copy) -> None:
-    outcome = repository.gate("check")
+    outcome = repository.check("check")
     assert (outcome.status, outcome.said) == (0, "")
 
 
 def test_what_breaks_main_alone_fails(repository: Copy) -> None:
     repository.edit(NEW, FIELD)
-    outcome = repository.gate("check")
+    outcome = repository.check("check")
     assert (outcome.status, outcome.rules) == (1, {"FIELD_NO_DELETE"})
     assert "(against main)" in outcome.said
 
@@ -50,7 +50,7 @@ def test_a_clone_with_no_branch_of_that_name_uses_its_origins(
     _git(folder / "clone", "branch", "-D", "main")
     clone = Copy(contracts=folder / "clone" / "contracts", captured=repository.captured)
     clone.edit(NEW, FIELD)
-    assert "(against origin/main)" in clone.gate("check").said
+    assert "(against origin/main)" in clone.check("check").said
 
 
 def test_a_main_without_a_contract_is_no_baseline(copy: Copy) -> None:
@@ -58,18 +58,18 @@ def test_a_main_without_a_contract_is_no_baseline(copy: Copy) -> None:
     _git(folder, "init", "--initial-branch", "main")
     _git(folder, "add", "buf.yaml")
     _git(folder, "commit", "--message", "Begin")
-    assert copy.gate("check").status == 0
+    assert copy.check("check").status == 0
 
 
 def test_a_released_image_cannot_be_removed_or_changed(repository: Copy) -> None:
     release = baselines(repository.contracts)[-1].path
     data = release.read_bytes()
     release.write_bytes(data + b"\x12\x00")
-    assert "RELEASED_IMAGE_CHANGED" in repository.gate("check").rules
+    assert "RELEASED_IMAGE_CHANGED" in repository.check("check").rules
     release.unlink()
-    assert "RELEASED_IMAGE_CHANGED" in repository.gate("check").rules
+    assert "RELEASED_IMAGE_CHANGED" in repository.check("check").rules
     release.write_bytes(data)
-    assert repository.gate("check").status == 0
+    assert repository.check("check").status == 0
 
 
 def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> None:
@@ -77,10 +77,10 @@ def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> Non
         NEW,
         '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 3;\n}',
     )
-    assert "FIELD_NO_DELETE" in repository.gate("check").rules
-    released = repository.gate("release", "0.9.0", "--reason", "Nobody reads it.")
+    assert "FIELD_NO_DELETE" in repository.check("check").rules
+    released = repository.check("release", "0.9.0", "--reason", "Nobody reads it.")
     assert released.status == 0, released.said
-    outcome = repository.gate("check")
+    outcome = repository.check("check")
     assert outcome.status == 0, outcome.said
     assert "only reuse is checked" in outcome.said
 
@@ -88,5 +88,5 @@ def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> Non
 def test_even_then_numbers_and_names_of_main_stay_taken(repository: Copy) -> None:
     repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n}')
     # No release has "words", and so only main knows that 3 is taken.
-    assert repository.gate("release", "0.9.0", "--reason", "Nobody reads it.").status == 0
-    assert repository.gate("check").rules == {"FIELD_NOT_RESERVED"}
+    assert repository.check("release", "0.9.0", "--reason", "Nobody reads it.").status == 0
+    assert repository.check("check").rules == {"FIELD_NOT_RESERVED"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import credit_client
 import pytest
 from contract_check.buf import build_image
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.reference import render
 from contract_check.reference.examples import example
@@ -88,7 +88,7 @@ def test_a_change_of_the_contract_changes_the_reference(copy: Copy) -> None:
 
 
 def test_a_call_without_an_example_says_where_to_write_one() -> None:
-    with pytest.raises(GateError, match=r"credit\.v1\.CreditService\.StealCredits has no example"):
+    with pytest.raises(CheckError, match=r"credit\.v1\.CreditService\.StealCredits has no example"):
         example("credit.v1.CreditService.StealCredits")
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 from contract_check.changelog import recorded, with_release
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.released import baselines, retired
 from contract_check.version import Version
@@ -39,49 +39,49 @@ def test_a_release_is_an_image_and_an_entry(fresh: Copy) -> None:
     assert "credit.v1.CreditService.AddCredits" in image.methods
     assert image.places == {}
     assert recorded(_changelog(fresh)) == {Version(0, 5, 0)}
-    assert fresh.gate("check").status == 0
+    assert fresh.check("check").status == 0
 
 
 def test_a_compatible_release_keeps_the_earlier_baselines(fresh: Copy) -> None:
     _add_field(fresh)
-    assert fresh.gate("release", "0.5.1").status == 0
+    assert fresh.check("release", "0.5.1").status == 0
     assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "0.5.1"], [])
 
 
 def test_a_breaking_release_needs_a_reason_before_1(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    refused = fresh.gate("release", "0.6.0")
+    refused = fresh.check("release", "0.6.0")
     assert refused.status != 0
     assert "REASON" in refused.said
     assert "FIELD_NO_DELETE" in refused.said
     assert _versions(fresh) == ["0.5.0"]
-    assert fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
     assert (_versions(fresh), _retired(fresh)) == (["0.6.0"], ["0.5.0"])
     assert "- Replaces 0.5.0: Nobody reads it.\n" in _changelog(fresh)
-    assert fresh.gate("check").status == 0
+    assert fresh.check("check").status == 0
 
 
 def test_a_reason_of_blanks_is_none(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    assert fresh.gate("release", "0.6.0", "--reason", "  ").status != 0
+    assert fresh.check("release", "0.6.0", "--reason", "  ").status != 0
 
 
 def test_a_patch_before_1_may_not_break(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    refused = fresh.gate("release", "0.5.1", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.5.1", "--reason", "Nobody reads it.")
     assert refused.status != 0
     assert "new minor version" in refused.said
 
 
 def test_within_a_major_version_no_reason_helps(fresh: Copy) -> None:
     _add_field(fresh)
-    assert fresh.gate("release", "1.0.0").status == 0
+    assert fresh.check("release", "1.0.0").status == 0
     fresh.edit("  string words = 3;", '  reserved 3;\n  reserved "words";')
-    refused = fresh.gate("release", "1.1.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "1.1.0", "--reason", "Nobody reads it.")
     assert refused.status != 0
     assert "new major version" in refused.said
     assert _versions(fresh) == ["0.5.0", "1.0.0"]
-    assert fresh.gate("release", "2.0.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "2.0.0", "--reason", "Nobody reads it.").status == 0
     # 0.5.0 never had the field, and so is not broken.
     assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "2.0.0"], ["1.0.0"])
 
@@ -101,7 +101,7 @@ def test_no_reason_gives_a_number_or_a_name_a_second_meaning(
     fresh: Copy, edited: str, rule: str
 ) -> None:
     fresh.edit(FIELD, edited)
-    refused = fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
     assert refused.status != 0
     assert refused.rules == {rule}
 
@@ -119,7 +119,7 @@ def test_enum_values_keep_their_meaning_too(fresh: Copy, edited: str, rule: str)
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         edited,
     )
-    refused = fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
     assert refused.rules == {rule}
 
 
@@ -128,58 +128,58 @@ def test_a_reserved_enum_value_may_go(fresh: Copy) -> None:
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         '  reserved 2;\n  reserved "TRANSACTION_TYPE_USE";\n',
     )
-    assert fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
 
 
 def test_what_a_retired_release_had_stays_taken(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    fresh.gate("release", "0.6.0", "--reason", "Nobody reads it.")
+    fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
     # Giving the number free again would break 0.6.0, too; that one is taken away here.
     baselines(fresh.contracts)[0].path.unlink()
     fresh.edit(RESERVED, "  string currency = 2;\n}")
-    assert "FIELD_REUSED" in fresh.gate("check").rules
+    assert "FIELD_REUSED" in fresh.check("check").rules
 
 
 def test_a_second_version_is_held_to_the_policy_once_it_is_released(fresh: Copy) -> None:
     add_second_version(fresh)
-    assert fresh.gate("release", "0.6.0").status == 0
+    assert fresh.check("release", "0.6.0").status == 0
     line = "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n"
     fresh.edit(line, "", file="credit/v2/credit.proto")
     fresh.edit('metadata: ["total"]\n', "", file="credit/v2/error_reason.proto")
-    assert fresh.gate("check").rules == {"ERROR_NO_DELETE", "REASON_METADATA_NO_DELETE"}
+    assert fresh.check("check").rules == {"ERROR_NO_DELETE", "REASON_METADATA_NO_DELETE"}
 
 
 def test_a_reason_without_a_break_is_misuse(fresh: Copy) -> None:
     _add_field(fresh)
-    assert fresh.gate("release", "0.6.0", "--reason", "For fun.").status == 2
+    assert fresh.check("release", "0.6.0", "--reason", "For fun.").status == 2
     assert _versions(fresh) == ["0.5.0"]
 
 
 def test_a_release_without_a_change_is_misuse(fresh: Copy) -> None:
-    assert "nothing has changed" in fresh.gate("release", "0.5.1").said
+    assert "nothing has changed" in fresh.check("release", "0.5.1").said
 
 
 def test_a_major_version_needs_no_change(fresh: Copy) -> None:
-    assert fresh.gate("release", "1.0.0").status == 0
+    assert fresh.check("release", "1.0.0").status == 0
     assert _versions(fresh) == ["0.5.0", "1.0.0"]
 
 
 @pytest.mark.parametrize("version", ["0.5.0", "0.4.9"])
 def test_a_release_comes_after_all_others(fresh: Copy, version: str) -> None:
     _add_field(fresh)
-    assert "does not come after" in fresh.gate("release", version).said
+    assert "does not come after" in fresh.check("release", version).said
 
 
 @pytest.mark.parametrize("text", ["1", "1.0", "v1.0.0", "01.0.0", "1.0.0-rc1", ""])
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(GateError, match="is no version"):
+    with pytest.raises(CheckError, match="is not a version"):
         Version.parse(text)
 
 
 def test_an_image_without_an_entry_fails_and_so_does_the_reverse(fresh: Copy) -> None:
     (release,) = baselines(fresh.contracts)
     release.path.rename(release.path.with_name("0.7.0.binpb"))
-    outcome = fresh.gate("check")
+    outcome = fresh.check("check")
     assert outcome.rules == {"RELEASE_NOT_RECORDED"}
     assert "Version 0.5.0" in outcome.said
     assert "Version 0.7.0" in outcome.said
@@ -193,5 +193,5 @@ def test_what_was_unreleased_belongs_to_the_release() -> None:
 
 
 def test_a_changelog_without_its_heading_is_refused() -> None:
-    with pytest.raises(GateError, match="Unreleased"):
+    with pytest.raises(CheckError, match="Unreleased"):
         with_release("# Changelog\n", Version(1, 2, 3), today=TODAY)

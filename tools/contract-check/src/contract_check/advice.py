@@ -1,7 +1,7 @@
-"""What to do instead of what each rule forbids."""
+"""For each rule, what to do instead of the change that it forbids."""
 
 _REMOVED_FIELD = (
-    "Keep the field, mark it [deprecated = true] and say in its comment what takes its place."
+    "Keep the field, mark it [deprecated = true], and name its replacement in the comment."
 )
 _RENAMED = "Put the old name back. For a better name add a new element and deprecate the old one."
 _RETYPED = (
@@ -10,12 +10,12 @@ _RETYPED = (
 )
 _REMOVED_VALUE = "Keep the value and mark it [deprecated = true]; servers may stop sending it."
 _REMOVED_ELEMENT = (
-    "Keep it and mark it deprecated. What is to go for good goes with the next version: make "
+    "Keep it and mark it deprecated. To remove it for good, make "
     "credit.v2 beside credit.v1, as contracts/README.md shows."
 )
 _CHANGED_CALL = (
     "Put the call back as it was and add a new call with the request, response and streaming "
-    "that are wanted; deprecate the old one."
+    "that you want; deprecate the old one."
 )
 _RESERVED = "Put the `reserved` statement back: what it reserves can never be used again."
 _REUSED = (
@@ -23,14 +23,15 @@ _REUSED = (
     '`reserved 4; reserved "old_name";`.'
 )
 _CONSTRAINT = (
-    "Put the constraint back. Where a narrower rule is needed, let a new field or a new call have "
+    "Put the constraint back. If you need a narrower rule, add a new field or call with "
     "it, and deprecate the old one."
 )
 _REASON = (
-    "Put the option back and add a new reason that travels as wanted; document it for new calls."
+    "Put the option back and add a new reason with the status and details that you want; "
+    "document it for new calls."
 )
 
-# What buf's own rules, those of its category FILE, are answered with.
+# For buf's own rules, those of its category FILE.
 _BUF_RULES = {
     "ENUM_NO_DELETE": _REMOVED_ELEMENT,
     "ENUM_VALUE_NO_DELETE": _REMOVED_VALUE,
@@ -54,7 +55,7 @@ _BUF_RULES = {
     "RPC_NO_DELETE": _REMOVED_ELEMENT,
     "RPC_SAME_CLIENT_STREAMING": _CHANGED_CALL,
     "RPC_SAME_IDEMPOTENCY_LEVEL": (
-        "Put the level back: installed SDKs and proxies repeat calls, or do not, because of it. "
+        "Put the level back: installed SDKs and proxies decide by it whether to retry. "
         "Add a new call for the new behaviour."
     ),
     "RPC_SAME_REQUEST_TYPE": _CHANGED_CALL,
@@ -63,34 +64,35 @@ _BUF_RULES = {
     "SERVICE_NO_DELETE": _REMOVED_ELEMENT,
 }
 
-# Ours, with what they are answered with.
+# For the rules of this tool.
 OWN_RULES = {
     "ANSWER_CONSTRAINT_LOOSENED": (
-        "Put the constraint back: readers rely on it, with the width of a column for instance. "
-        "Give what is larger in a new field."
+        "Put the constraint back: readers rely on it, for example with the width of a column. "
+        "Return larger values in a new field."
     ),
     "ANSWER_CONSTRAINT_TIGHTENED": (
-        "Put the constraint back: history that was written under the wider rule is still answered."
+        "Put the constraint back: the server still returns history written under the wider rule."
     ),
     "CALL_SAME_SCOPE": (
-        "Put the scope back: tokens were made for it, and their holders would be refused. Let a "
-        "new call take the other scope, and deprecate the old one."
+        "Put the scope back: tokens were issued for it, and their holders would be rejected. Let a "
+        "new call require the other scope, and deprecate the old one."
     ),
     "CALL_WITHOUT_SCOPE": (
-        "Say who may make the call: `option (credit.options.v1.scope) = SCOPE_CREDITS_READ;`, or "
-        "the scope of what it does. It cannot be served without one."
+        "Declare the scope that the call requires, such as "
+        "`option (credit.options.v1.scope) = SCOPE_CREDITS_READ;`. The server serves no call "
+        "without one."
     ),
     "ENUM_VALUE_NOT_RESERVED": 'Reserve both: `reserved 4; reserved "OLD_NAME";` in the enum.',
     "ENUM_VALUE_REUSED": _REUSED,
     "ERROR_ADDED_UNKNOWN": (
-        "Refuse with a reason that installed SDKs know, or add a new call: who has its code knows "
-        "the new reason, too."
+        "Reject with a reason that installed SDKs know, or add a new call: callers of the new call "
+        "know the new reason too."
     ),
     "ERROR_NO_DELETE": (
-        "Put the option back: callers handle that error, and other servers may still send it. Say "
+        "Put the option back: callers handle that error, and other servers may still send it. Note "
         "in the comment that it is no longer sent."
     ),
-    "ERROR_SAME_PRECEDENCE": "Put the errors in their old order; append new ones behind.",
+    "ERROR_SAME_PRECEDENCE": "Put the errors in their old order; append new ones at the end.",
     "FIELD_NOT_RESERVED": 'Reserve both: `reserved 4; reserved "old_name";` in the message.',
     "FIELD_REUSED": _REUSED,
     "REASON_DETAILS_NO_DELETE": _REASON,
@@ -102,7 +104,7 @@ OWN_RULES = {
     "RELEASED_IMAGE_CHANGED": (
         "Put the image back as it was: `git checkout main -- contracts/released`. To give up "
         "compatibility before 1.0.0, run "
-        '`make release-contract VERSION=0.N.0 REASON="…"`, which retires it and says why.'
+        '`make release-contract VERSION=0.N.0 REASON="…"`, which retires it and records the reason.'
     ),
     "RELEASE_NOT_RECORDED": (
         "Images and contracts/CHANGELOG.md are written by `make release-contract` and nothing "
@@ -110,13 +112,13 @@ OWN_RULES = {
     ),
     "REQUEST_CONSTRAINT_TIGHTENED": _CONSTRAINT,
     "REQUEST_FIELD_ADDED_MUST_BE_SET": (
-        "Let the unset field be valid: no `required`, and a minimum and length_min of 0, or make "
-        "it `optional`. Give unset a meaning that keeps the call as it was."
+        "Make the unset field valid: no `required`, and a minimum and length_min of 0, or make "
+        "it `optional`. Define unset so that the call works as before."
     ),
 }
 
 _OTHERWISE = (
-    "Put it back as it was and add something new beside it; contracts/README.md has recipes."
+    "Put it back as it was, and add a new element beside it; contracts/README.md has recipes."
 )
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.version import Version
 
 FILE = "CHANGELOG.md"
@@ -14,7 +14,7 @@ _RELEASE = re.compile(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", re.MULTILINE)
 
 
 def recorded(text: str) -> set[Version]:
-    """Gives the versions that have a heading."""
+    """Return the versions that have a heading."""
     return {Version.parse(found) for found in _RELEASE.findall(text)}
 
 
@@ -26,20 +26,20 @@ def with_release(
     replaces: Sequence[Version] = (),
     reason: str = "",
 ) -> str:
-    """Adds a release. What was written under "Unreleased" belongs to it from now on.
+    """Add a heading for a release below "Unreleased"; the text that was there belongs to it.
 
     Args:
         text: The changelog as it is.
         version: What is released.
         today: The day of the release.
-        replaces: The baselines that are given up with it.
-        reason: Why they are.
+        replaces: The baselines that it retires.
+        reason: Why it retires them.
 
     Raises:
-        GateError: The changelog has no heading "Unreleased".
+        CheckError: The changelog has no heading "Unreleased".
     """
     if text.count(_UNRELEASED) != 1:
-        raise GateError(f"contracts/{FILE} needs one heading {_UNRELEASED.strip()!r}")
+        raise CheckError(f"contracts/{FILE} needs one heading {_UNRELEASED.strip()!r}")
     line = "Breaks no earlier baseline."
     if replaces:
         line = f"Replaces {', '.join(map(str, replaces))}: {reason}"

@@ -1,4 +1,4 @@
-"""The verdict: what the contract, as it is now, would break for whom."""
+"""Compare the contract with each baseline and return what it would break."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from contract_check import buf, changelog, released
 from contract_check.image import Image
-from contract_check.main_branch import changed_images, copy_of_main, gave_up
+from contract_check.main_branch import changed_images, copy_of_main, retired_since
 from contract_check.rules import own_violations, reuse_violations
 from contract_check.violation import Violation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What a comparison with one baseline has found.
+    """The result of a comparison with one baseline.
 
     Attributes:
         baseline: What was compared with, such as `release 0.1.0` or `git's main`.
-        violations: What would break; none when all is well.
-        note: Why less was compared than usual; empty where all was.
+        violations: What would break; empty if nothing would.
+        note: Why only a part was compared; empty if all was.
     """
 
     baseline: str
@@ -28,13 +28,13 @@ class Verdict:
 
 
 def verdicts(contracts: Path) -> Iterator[Verdict]:
-    """Compares a contract with all releases and with git's main.
+    """Compare a contract with all releases and with git's main branch.
 
     Args:
         contracts: The folder that holds the contract's files.
 
     Raises:
-        GateError: The contract does not compile, or a baseline cannot be read.
+        CheckError: The contract does not compile, or a baseline cannot be read.
     """
     contracts = contracts.resolve()
     current = Image(buf.build_image(contracts, source_info=True))
@@ -53,7 +53,7 @@ def verdicts(contracts: Path) -> Iterator[Verdict]:
 
 
 def compare(contracts: Path, current: Image, against: Path) -> list[Violation]:
-    """Compares a contract with one image, by buf's rules and ours.
+    """Compare a contract with one image, by the rules of buf and of this tool.
 
     Args:
         contracts: The folder that holds the contract's files.
@@ -61,7 +61,7 @@ def compare(contracts: Path, current: Image, against: Path) -> list[Violation]:
         against: The file of the other image.
 
     Raises:
-        GateError: The image cannot be read.
+        CheckError: The image cannot be read.
     """
     before = Image(against.read_bytes())
     return [*buf.breaking(contracts, against), *own_violations(before, current)]
@@ -101,10 +101,10 @@ def _main(contracts: Path, current: Image) -> Iterator[Verdict]:
         ]
         image = Path(folder) / "main.binpb"
         image.write_bytes(buf.build_image(main.contracts, source_info=False))
-        given_up = gave_up(contracts, main)
-        if given_up:
+        retiring = retired_since(contracts, main)
+        if retiring:
             reused = reuse_violations(Image(image.read_bytes()), current)
-            note = f"{', '.join(given_up)} retired: only reuse is checked"
+            note = f"{', '.join(retiring)} retired: only reuse is checked"
             yield Verdict(baseline=main.reference, violations=[*changed, *reused], note=note)
         else:
             found = compare(contracts, current, image)

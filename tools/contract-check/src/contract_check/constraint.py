@@ -1,4 +1,4 @@
-"""What one field may hold, with every bound made explicit so that two can be compared."""
+"""The constraint of a field, with every bound explicit so that two can be compared."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,16 @@ _LENGTH_MAX = 2**31
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constraint:
-    """What one field may hold. Bounds are inclusive; where none is set, those of its type stand.
+    """The values that a field may hold. Bounds are inclusive; unset ones are those of the type.
 
     Attributes:
         minimum: The least integer.
         maximum: The greatest integer.
         length_min: The least number of characters.
         length_max: The greatest number of characters.
-        pattern: What a whole string must match; empty where there is none.
+        pattern: The pattern that a whole string must match; empty if there is none.
         required: Whether the field must be set.
-        text: The rule on the characters of a string; empty where there is none.
+        text: The rule on the characters of a string; empty if there is none.
     """
 
     minimum: int
@@ -39,7 +39,7 @@ class Constraint:
 
 
 def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
-    """Reads a field's constraint; without one, it takes any value of its type."""
+    """Return a field's constraint; without the option, any value of its type is valid."""
     least, greatest = _type_bounds(field)
     found = image.option(field, OPTION)
     if found is None:
@@ -71,7 +71,7 @@ def text_of(option: Any) -> str:
         option: The value of the option `OPTION`.
 
     Returns:
-        The name; empty where there is no rule, or where the image is older than the rules.
+        The name; empty if there is no rule, or if the image is older than the rules.
     """
     rules = option.DESCRIPTOR.fields_by_name.get("text")
     if rules is None or not option.text:
@@ -80,14 +80,14 @@ def text_of(option: Any) -> str:
     return name
 
 
-def refuses_unset(field: FieldDescriptor, constraint: Constraint) -> bool:
-    """Whether a message is refused that says nothing of the field."""
+def rejects_unset(field: FieldDescriptor, constraint: Constraint) -> bool:
+    """Return whether a message that leaves the field unset is rejected."""
     if constraint.required:
         return True
     if field.has_presence or field.is_repeated:
         return False
-    # Without explicit presence, unset means the zero value. Of a pattern it is not tried whether
-    # it matches the empty string: RE2 is not Python's.
+    # Without explicit presence, unset means the zero value. Whether a pattern matches the empty
+    # string is not tried, because RE2 differs from Python's `re`.
     return constraint.minimum > 0 or constraint.length_min > 0 or constraint.pattern != ""
 
 

@@ -1,8 +1,8 @@
-"""What keeps the gate from giving a verdict."""
+"""Why there is no verdict."""
 
 
-class GateError(Exception):
-    """There is no verdict: the contract does not compile, or the gate was asked for nonsense.
+class CheckError(Exception):
+    """There is no verdict: the contract does not compile, or an argument is invalid.
 
-    The message is for people and says what to mend.
+    The message is for people and says what to fix.
     """

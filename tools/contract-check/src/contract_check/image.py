@@ -1,4 +1,4 @@
-"""A contract's descriptors, with the values of its own options and their places in the sources.
+"""A contract's descriptors, with the values of its options and their places in the sources.
 
 Each image has a descriptor pool of its own, so that two versions of one contract can be compared.
 """
@@ -21,39 +21,39 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.source import Place, places
 
-# What comes with protobuf, and is nobody's contract.
+# Files of protobuf itself.
 _FOREIGN = "google/"
 
 
 class Image:
-    """What `buf build` has made of a contract.
+    """The output of `buf build` for a contract.
 
     Args:
         data: The image's bytes.
 
     Raises:
-        GateError: The bytes are not an image.
+        CheckError: The bytes are not an image.
     """
 
     def __init__(self, data: bytes) -> None:
         self.pool = DescriptorPool()
         try:
-            # An image is a FileDescriptorSet with fields of buf's own, which stay unknown.
+            # An image is a FileDescriptorSet with additional fields of buf, which stay unknown.
             files = FileDescriptorSet.FromString(data).file
             for file in files:
                 self.pool.AddSerializedFile(file.SerializeToString())
         except (DecodeError, TypeError) as error:
-            raise GateError(f"this is not an image of buf's: {error}") from error
+            raise CheckError(f"this is not an image of buf: {error}") from error
         self.files: tuple[FileDescriptorProto, ...] = tuple(
             file for file in files if not file.name.startswith(_FOREIGN)
         )
 
     @cached_property
     def messages(self) -> dict[str, Descriptor]:
-        """All messages by full name, nested ones after those that hold them."""
+        """All messages by full name; nested ones follow the messages that contain them."""
         return {
             message.full_name: message
             for file in self.files
@@ -92,9 +92,9 @@ class Image:
 
     @cached_property
     def places(self) -> dict[str, Place]:
-        """Where each element is, by full name; empty for an image without source info.
+        """The place of each element by full name; empty for an image without source info.
 
-        A package is where the file is that says what the package is for.
+        The place of a package is the file whose comment describes it.
         """
         found: dict[str, Place] = {}
         for file in self.files:
@@ -105,14 +105,14 @@ class Image:
 
     @cached_property
     def reach(self) -> "Reach":
-        """Which messages clients write and which they read."""
+        """The messages that clients write, and those that they read."""
         methods = self.methods.values()
         requests = _reachable(method.input_type for method in methods)
         answers = _reachable(method.output_type for method in methods)
         return Reach(requests=requests, answers=answers | (self.messages.keys() - requests))
 
     def where(self, full_name: str) -> str:
-        """The place of an element in the sources, or its name where it has none."""
+        """Return the place of an element in the sources, or its name if it has none."""
         place = self.places.get(full_name)
         return full_name if place is None else place.text
 
@@ -122,14 +122,14 @@ class Image:
         element: FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor,
         extension: str,
     ) -> Any:
-        """Reads one of the contract's own options.
+        """Return one of the contract's options.
 
         Args:
             element: A field, an enum value, a call or a service of this image.
             extension: The option's full name, such as `credit.options.v1.constraint`.
 
         Returns:
-            The option's value; None where it is not set, or where the image does not know it.
+            The option's value; None if it is not set, or if the image does not define it.
         """
         try:
             found: Any = self.pool.FindExtensionByName(extension)
@@ -142,7 +142,7 @@ class Image:
         return options.Extensions[found] if options.HasExtension(found) else None
 
     def message_class(self, full_name: str) -> type[Message]:
-        """Makes Google's class for a message of this image.
+        """Return the protobuf class of a message of this image.
 
         Raises:
             KeyError: The image has no such message.
@@ -167,10 +167,10 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reach:
-    """The full names of the messages that travel in each direction; some travel in both.
+    """The full names of the messages of each direction; some are in both.
 
-    A message that no call takes is written by the server, even if no call returns it: it travels
-    in metadata, and counts as an answer.
+    A message that no call takes is written by the server, even if no call returns it: the server
+    sends it in metadata, and it counts as an answer.
     """
 
     requests: frozenset[str]

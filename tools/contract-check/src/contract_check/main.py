@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contract_check import buf
 from contract_check.check import Verdict, compare, verdicts
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.release import release
 from contract_check.report import report
@@ -18,18 +18,18 @@ _MISUSE = 2
 
 
 def main() -> None:
-    """Runs the command line.
+    """Run the command line.
 
-    The status is 0 when nothing breaks, 1 when something does, and 2 when there is no verdict.
+    The exit status is 0 if nothing breaks, 1 if something does, and 2 if there is no verdict.
     """
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the command line and returns its status.
+    """Run the command line and return its exit status.
 
     Args:
-        arguments: What follows the command's name.
+        arguments: The arguments after the command's name.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
             sys.stdout.write(f"{done}\n")
             return 0
         return _check(options.contracts, options.against)
-    except GateError as error:
+    except CheckError as error:
         sys.stderr.write(f"{error}\n")
         return _MISUSE
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="contract-check", description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--contracts", type=Path, default=Path("contracts"), help="the contract's folder"
+        "--contracts", type=Path, default=Path("contracts"), help="the folder of the contract"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -84,14 +84,18 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="IMAGE",
-        help="compare with this image only, in the place of all releases and git's main",
+        help="compare with this image only, instead of all releases and git's main branch",
     )
     releasing = commands.add_parser(
-        "release", parents=[common], help="make the contract a baseline that nothing may break"
+        "release",
+        parents=[common],
+        help="make the contract a baseline that no later contract may break",
     )
-    releasing.add_argument("version", help="such as 1.20.3, later than all before it")
+    releasing.add_argument("version", help="such as 1.20.3; later than all earlier releases")
     releasing.add_argument(
-        "--reason", default="", help="why compatibility is given up; before 1.0.0 or with a major"
+        "--reason",
+        default="",
+        help="why the release breaks a baseline; only before 1.0.0 or with a new major version",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""The contract as git's main has it: what a change would do to those who follow main."""
+"""The contract on git's main branch, for users who build from main."""
 
 import io
 import subprocess
@@ -6,10 +6,10 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.released import FOLDER, RETIRED
 
-# A clone for continuous integration often has no branch of its own of that name.
+# A clone in continuous integration often has no local branch of that name.
 _REFERENCES = ("main", "origin/main")
 
 
@@ -18,7 +18,7 @@ class MainBranch:
     """A copy of the contract of git's main.
 
     Attributes:
-        reference: The name by which git knows it.
+        reference: The name of the branch in git.
         contracts: The folder of the copy.
     """
 
@@ -27,29 +27,29 @@ class MainBranch:
 
 
 def copy_of_main(contracts: Path, into: Path) -> MainBranch | None:
-    """Copies the contract of git's main.
+    """Copy the contract of git's main branch.
 
     Args:
         contracts: The folder of the contract as it is now.
         into: An empty folder for the copy.
 
     Returns:
-        The copy, or None where there is no git, no main, or no contract in it.
+        The copy; None if there is no git, no main branch, or no contract in it.
 
     Raises:
-        GateError: git could not copy it.
+        CheckError: git could not copy it.
     """
     places = _git(contracts, "rev-parse", "--show-toplevel", "--show-prefix")
     if places.returncode != 0:
         return None
     root, prefix = places.stdout.decode().splitlines()
     for reference in _REFERENCES:
-        # A tree instead of a commit: the archive then begins below the folder.
+        # A tree instead of a commit, so that the archive begins below the folder.
         tree = f"{reference}:{prefix.removesuffix('/')}"
         if _git(Path(root), "cat-file", "-e", tree).returncode == 0:
             archive = _git(Path(root), "archive", "--format=tar", tree)
             if archive.returncode != 0:
-                raise GateError(f"git cannot copy {reference}: {archive.stderr.decode().strip()}")
+                raise CheckError(f"git cannot copy {reference}: {archive.stderr.decode().strip()}")
             with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
                 files.extractall(into / contracts.name, filter="data")
             return MainBranch(reference=reference, contracts=into / contracts.name)
@@ -57,9 +57,9 @@ def copy_of_main(contracts: Path, into: Path) -> MainBranch | None:
 
 
 def changed_images(contracts: Path, main: MainBranch) -> list[str]:
-    """Names the released images of main that are no longer as they were.
+    """Return the names of the released images of main that have changed.
 
-    An image may move to the retired ones, which is what a release with a reason does.
+    An image may move to `retired`, which a release with a reason does.
     """
     now = _images(contracts)
     return [
@@ -69,8 +69,8 @@ def changed_images(contracts: Path, main: MainBranch) -> list[str]:
     ]
 
 
-def gave_up(contracts: Path, main: MainBranch) -> list[str]:
-    """Names the baselines of main that are retired now: what they promised is promised no more."""
+def retired_since(contracts: Path, main: MainBranch) -> list[str]:
+    """Return the names of the baselines of main that are retired now."""
     now = _images(contracts)
     return [
         name

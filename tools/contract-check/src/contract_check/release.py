@@ -1,11 +1,11 @@
-"""Releases a contract: its image becomes a baseline that nothing may break from then on."""
+"""Release a contract: its image becomes a baseline that no later contract may break."""
 
 import datetime as dt
 from pathlib import Path
 
 from contract_check import buf, changelog, released
 from contract_check.check import Verdict, compare
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.report import report
 from contract_check.rules import reuse_violations
@@ -13,20 +13,20 @@ from contract_check.version import Version
 
 
 def release(contracts: Path, version: Version, *, reason: str, today: dt.date) -> str:
-    """Adds an image of the contract and its entry in the changelog.
+    """Add an image of the contract, and an entry to the changelog.
 
     Args:
         contracts: The folder that holds the contract's files.
-        version: What the release is called: later than all before it.
-        reason: Why baselines are given up; empty where none is.
+        version: The version of the release: later than all earlier ones.
+        reason: Why baselines are retired; empty if none is.
         today: The day of the release.
 
     Returns:
-        What was done, in a sentence.
+        A sentence that describes the release.
 
     Raises:
-        GateError: The contract breaks a baseline that this version may not break, or gives no
-            reason; or the release makes no sense. Nothing was written.
+        CheckError: The contract breaks a baseline that this version may not break, or gives no
+            reason; or the version is not a new one. Nothing was written.
     """
     contracts = contracts.resolve()
     earlier = released.baselines(contracts)
@@ -43,11 +43,11 @@ def release(contracts: Path, version: Version, *, reason: str, today: dt.date) -
         replaces=[found.version for found in broken],
         reason=reason,
     )
-    # From here on the release is certain.
+    # All checks have passed: the release is certain from here on.
     folder = contracts / released.FOLDER
-    for given_up in broken:
+    for retiring in broken:
         (folder / released.RETIRED).mkdir(exist_ok=True)
-        given_up.path.rename(folder / released.RETIRED / given_up.path.name)
+        retiring.path.rename(folder / released.RETIRED / retiring.path.name)
     folder.mkdir(exist_ok=True)
     (folder / f"{version}{released.SUFFIX}").write_bytes(data)
     path.write_text(entry, encoding="utf-8")
@@ -61,10 +61,10 @@ def _check_new(contracts: Path, version: Version, data: bytes) -> None:
     if latest is None:
         return
     if version <= latest.version:
-        raise GateError(f"{version} does not come after {latest.version}, the latest release")
-    # A new major version may say no more than that the contract is stable from now on.
+        raise CheckError(f"{version} does not come after {latest.version}, the latest release")
+    # A new major version may have no other change than that the contract is stable now.
     if latest.path.read_bytes() == data and version.major == latest.version.major:
-        raise GateError(f"nothing has changed since {latest.version}")
+        raise CheckError(f"nothing has changed since {latest.version}")
 
 
 def _check_broken(
@@ -74,8 +74,8 @@ def _check_broken(
     broken: list[released.Release],
     reason: str,
 ) -> None:
-    # Numbers and names stay taken, whatever else is given up.
-    given_up = {found.version for found in broken}
+    # Numbers and names stay taken, also those of retired releases.
+    retiring = {found.version for found in broken}
     taken = [
         Verdict(
             baseline=f"release {found.version}",
@@ -84,7 +84,7 @@ def _check_broken(
         for found in (*broken, *released.retired(contracts))
     ]
     if any(verdict.violations for verdict in taken):
-        raise GateError(f"{version} gives numbers or names a second meaning:\n{report(taken)}")
+        raise CheckError(f"{version} reuses numbers or names:\n{report(taken)}")
     kept = [found for found in broken if not version.may_break(found.version)]
     if kept or (broken and not reason):
         verdicts = [
@@ -99,6 +99,6 @@ def _check_broken(
             if kept
             else 'a breaking release needs a written reason: REASON="…"'
         )
-        raise GateError(f"{version} cannot be released: {wanted}.\n{report(verdicts)}")
-    if reason and not given_up:
-        raise GateError("a REASON is for releases that break a baseline, and this breaks none")
+        raise CheckError(f"{version} cannot be released: {wanted}.\n{report(verdicts)}")
+    if reason and not retiring:
+        raise CheckError("a REASON is for releases that break a baseline, and this one breaks none")

@@ -1,7 +1,7 @@
 """The images of what has been released: `contracts/released/1.20.3.binpb`.
 
-Those in the folder itself are baselines: nothing may break them. Those in its folder `retired` were
-given up by a release that broke them; their numbers and names stay taken for ever.
+Those in the folder itself are baselines: no later contract may break them. Those in `retired` were
+retired by a release that broke them; their numbers and names stay taken forever.
 """
 
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ class Release:
 
 
 def baselines(contracts: Path) -> list[Release]:
-    """Lists the releases that nothing may break, the oldest first.
+    """List the baselines, the oldest first.
 
     Raises:
-        GateError: A file's name is no version.
+        CheckError: The name of a file is not a version.
     """
     return _releases(contracts / FOLDER)
 
 
 def retired(contracts: Path) -> list[Release]:
-    """Lists the releases that were given up, the oldest first.
+    """List the retired releases, the oldest first.
 
     Raises:
-        GateError: A file's name is no version.
+        CheckError: The name of a file is not a version.
     """
     return _releases(contracts / FOLDER / RETIRED)
 

@@ -1,4 +1,4 @@
-"""The verdicts as text."""
+"""Format the verdicts as text."""
 
 import textwrap
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ _INDENT = "    "
 
 
 def report(verdicts: Iterable[Verdict]) -> str:
-    """Writes the verdicts for people to read: each violation with what to do instead.
+    """Return the verdicts as text: each violation with what to do instead.
 
-    Violations of the same rule at the same place against several baselines are told once.
+    Violations of the same rule at the same place against several baselines are reported once.
     """
     baselines: dict[tuple[str, str, str], list[str]] = {}
     notes = []

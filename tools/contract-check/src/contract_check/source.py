@@ -1,4 +1,4 @@
-"""Where each element of a file is, and what its comment says: from the source info of an image."""
+"""Positions and comments of the elements of a file, from the source info of an image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Place:
 
     Attributes:
         text: Such as `contracts/credit/v1/credit.proto:208:3`; lines and columns count from 1.
-        comment: The comment before it, without its slashes; empty where there is none.
+        comment: The comment before it, without its slashes; empty if there is none.
     """
 
     text: str
@@ -26,7 +26,7 @@ class Place:
 
 
 def places(file: FileDescriptorProto) -> dict[str, Place]:
-    """Finds the elements of a file.
+    """Return the places of the elements of a file.
 
     Args:
         file: The file, with its source info.
@@ -50,7 +50,7 @@ def _comment(text: str) -> str:
 
 
 def _elements(file: FileDescriptorProto) -> Iterator[tuple[_Path, str]]:
-    """Pairs the path of each element, as descriptor.proto describes paths, with its full name."""
+    """Yield the path of each element, as descriptor.proto defines paths, and its full name."""
     of = FileDescriptorProto
     yield (of.PACKAGE_FIELD_NUMBER,), file.package
     for index, message in enumerate(file.message_type):
@@ -80,5 +80,5 @@ def _enum(path: _Path, scope: str, enum: EnumDescriptorProto) -> Iterator[tuple[
     name = f"{scope}.{enum.name}"
     yield path, name
     for index, value in enumerate(enum.value):
-        # 2: EnumDescriptorProto.value. Named below the enum, for values are unique only there.
+        # 2: EnumDescriptorProto.value. Values are unique only in their enum.
         yield (*path, 2, index), f"{name}.{value.name}"

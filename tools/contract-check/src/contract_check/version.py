@@ -1,12 +1,12 @@
-"""The version of a released contract."""
+"""Semantic versions of released contracts."""
 
 import re
 from dataclasses import dataclass
 from typing import Self
 
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 
-# https://semver.org, without pre-releases: a contract is released or it is not.
+# https://semver.org, without pre-releases.
 _FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
 
@@ -20,18 +20,18 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a version such as `1.20.3`.
+        """Parse a version such as `1.20.3`.
 
         Raises:
-            GateError: The text is none.
+            CheckError: The text is not a version.
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise GateError(f'"{text}" is no version: it has the form 1.20.3')
+            raise CheckError(f'"{text}" is not a version: write it as 1.20.3')
         return cls(*map(int, match.groups()))
 
     def may_break(self, earlier: Self) -> bool:
-        """Whether a release of this version may break one of an earlier version.
+        """Return whether a release of this version may break an earlier release.
 
         A new major version may, and before 1.0.0 a new minor version.
         """

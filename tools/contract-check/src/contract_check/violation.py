@@ -1,4 +1,4 @@
-"""One way in which a contract breaks an installed SDK."""
+"""One change of a contract that breaks an installed SDK."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class Violation:
     Attributes:
         rule: The rule's name: one of buf's, or one of `contract_check.advice.OWN_RULES`.
         where: The place in the sources, such as `contracts/credit/v1/credit.proto:208:3`; or the
-            element's full name where it is in no source any more.
-        message: What was changed.
+            element's full name if it is no longer in a source.
+        message: The change.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""The reference of the contract, written from its image: `docs/reference.md`."""
+"""The reference of the contract, `docs/reference.md`, made from its image."""
 
 from contract_check.reference.document import render
 

@@ -1,4 +1,4 @@
-"""Writes the reference: calls, messages, enums and reasons, with the contract's own comments."""
+"""Render the reference: calls, messages, enums and reasons, with the contract's comments."""
 
 from collections.abc import Iterable, Iterator
 
@@ -38,13 +38,13 @@ async with CreditClient("localhost:50051") as credits:
 
 
 def render(image: Image) -> str:
-    """Writes the reference as Markdown.
+    """Return the reference as Markdown.
 
     Args:
         image: The contract, with source info.
 
     Raises:
-        GateError: A call has no example.
+        CheckError: A call has no example.
     """
     packages = {service.file.package: None for service in image.services.values()}
     blocks = [
@@ -213,5 +213,5 @@ def _comment(image: Image, full_name: str) -> str:
 
 
 def _line(image: Image, full_name: str) -> str:
-    """A comment as one line, for a cell of a table."""
+    """Return a comment as one line, for a cell of a table."""
     return " ".join(_comment(image, full_name).split())

@@ -1,20 +1,20 @@
 """One example of each call, for `buf curl` and for the SDK.
 
-They tell one story from the first to the last, and a test runs them in this order.
+The examples build on each other, and a test runs them in this order.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract_check.errors import GateError
+from contract_check.errors import CheckError
 
 _ADDRESS = "localhost:50051"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """How one call is made.
+    """One example of a call.
 
     Attributes:
         request: The fields of its request.
@@ -93,28 +93,28 @@ async for transaction in credits.transactions(user_id=7):
 
 
 def example(call: str) -> Example:
-    """Gives the example of a call.
+    """Return the example of a call.
 
     Args:
         call: Its full name.
 
     Raises:
-        GateError: It has none yet.
+        CheckError: The call has no example.
     """
     found = _EXAMPLES.get(call)
     if found is None:
-        raise GateError(f"{call} has no example yet: write one in {__name__}")
+        raise CheckError(f"{call} has no example yet: write one in {__name__}")
     return found
 
 
 def curl(call: str) -> str:
-    """Writes the `buf curl` command of a call; the server's reflection tells buf the types.
+    """Return the `buf curl` command of a call; buf reads the types by the server's reflection.
 
     Args:
         call: Its full name.
 
     Raises:
-        GateError: It has no example yet.
+        CheckError: The call has no example.
     """
     service, _, method = call.rpartition(".")
     data = json.dumps(dict(example(call).request))

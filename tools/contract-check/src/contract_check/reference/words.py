@@ -1,4 +1,4 @@
-"""Constraints, types and promises in words."""
+"""Describe constraints, types and retries in words."""
 
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
@@ -14,7 +14,7 @@ _IDEMPOTENCY = {
 
 
 def takes(image: Image, field: FieldDescriptor) -> str:
-    """Says what a field may hold; empty where it takes any value of its type."""
+    """Return the values that a field may hold; empty if any value of its type is valid."""
     found = image.option(field, OPTION)
     if found is None:
         return ""
@@ -34,7 +34,7 @@ def takes(image: Image, field: FieldDescriptor) -> str:
 
 
 def type_of(field: FieldDescriptor) -> str:
-    """Names a field's type, such as `uint32` or "repeated `Balance`"."""
+    """Return a field's type, such as `uint32` or "repeated `Balance`"."""
     composite = field.message_type or field.enum_type
     if composite is None:
         number = FieldDescriptorProto.Type.ValueType(field.type)

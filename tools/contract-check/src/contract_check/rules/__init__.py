@@ -1,4 +1,4 @@
-"""Rules of our own, for what buf knows nothing of: each compares two images."""
+"""Rules for what buf does not compare. Each compares two images."""
 
 from contract_check.image import Image
 from contract_check.rules.constraints import constraint_violations
@@ -12,14 +12,14 @@ __all__ = ["own_violations", "reuse_violations"]
 
 
 def own_violations(before: Image, after: Image) -> list[Violation]:
-    """Compares the contract's own options of two images.
+    """Compare the contract's options of two images.
 
     Args:
         before: What installed SDKs were made from.
         after: The contract as it is now.
 
     Returns:
-        What would break an installed SDK, in the order of the contract.
+        The changes that would break an installed SDK, in the order of the contract.
     """
     return [
         *constraint_violations(before, after),

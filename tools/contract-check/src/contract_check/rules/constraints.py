@@ -1,25 +1,25 @@
-"""Compares what fields may hold.
+"""Compare the constraints of fields.
 
-What a request may hold can only grow: an installed SDK goes on sending what it was told it may.
-What an answer holds stays as it is. Grown, it surprises a reader who relied on the bound, such as
-the width of a column. Shrunk, it belies the history: entries are written once and never changed,
-and those written under the wider rule are still answered.
+The constraint of a request may only be loosened, because an installed SDK keeps sending what was
+valid. The constraint of an answer stays the same. If it is loosened, it breaks a reader who relies
+on the bound, for example with the width of a column. If it is tightened, it contradicts the
+history: entries are written once, and those of the wider rule are still returned.
 """
 
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from contract_check.constraint import Constraint, constraint_of, refuses_unset
+from contract_check.constraint import Constraint, constraint_of, rejects_unset
 from contract_check.image import Image
 from contract_check.violation import Violation
 
 _STRICTER = {"": ("TEXT_NAME", "TEXT_IDENTIFIER"), "TEXT_NAME": ("TEXT_IDENTIFIER",)}
-"""The rules on characters whose strings are all valid under another rule, by that rule."""
+"""For each rule on characters, the rules whose strings are all valid under it."""
 
 
 def constraint_violations(before: Image, after: Image) -> Iterator[Violation]:
-    """Finds constraints that break an installed SDK: of fields in both images, and of new ones."""
+    """Find constraints that break an installed SDK, of fields in both images and of new fields."""
     for name, old in before.messages.items():
         new = after.messages.get(name)
         if new is None:
@@ -32,7 +32,7 @@ def constraint_violations(before: Image, after: Image) -> Iterator[Violation]:
 
 
 def _added(after: Image, field: FieldDescriptor) -> Iterator[Violation]:
-    if refuses_unset(field, constraint_of(after, field)):
+    if rejects_unset(field, constraint_of(after, field)):
         yield Violation(
             rule="REQUEST_FIELD_ADDED_MUST_BE_SET",
             where=after.where(field.full_name),
@@ -47,7 +47,7 @@ def _changed(
     earlier, later = constraint_of(before, old), constraint_of(after, new)
     place = after.where(new.full_name)
     owner = _owner(new)
-    # The direction as it was and as it is: a message may be newly used in the other one.
+    # Both images count: a message may be used in another direction now.
     in_requests = owner.full_name in before.reach.requests | after.reach.requests
     in_answers = owner.full_name in before.reach.answers | after.reach.answers
     for difference in _tightened(earlier, later):
@@ -83,7 +83,7 @@ def _tightened(earlier: Constraint, later: Constraint) -> Iterator[str]:
     if later.length_max < earlier.length_max:
         yield f"length_max lowered from {earlier.length_max} to {later.length_max}"
     if later.pattern and later.pattern != earlier.pattern:
-        yield f'pattern "{later.pattern}" demanded in the place of "{earlier.pattern}"'
+        yield f'pattern "{later.pattern}" required instead of "{earlier.pattern}"'
     if later.required and not earlier.required:
         yield "required now"
     if earlier.text not in {later.text, *_STRICTER.get(later.text, ())}:

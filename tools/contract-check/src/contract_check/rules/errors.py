@@ -1,4 +1,4 @@
-"""Compares the errors that each call documents, with the reasons that an installed SDK knows."""
+"""Compare the documented errors of each call with the reasons that an installed SDK knows."""
 
 from collections.abc import Iterator
 
@@ -14,17 +14,17 @@ _ACCESS_EXTENSION = "access_errors"
 
 
 def reasons(image: Image) -> dict[str, EnumDescriptor]:
-    """Gives the enums of reasons, one for each package that has any, by full name."""
+    """Return the enums of reasons by full name: at most one for each package."""
     return {name: enum for name, enum in image.enums.items() if enum.name == _ENUM}
 
 
 def reasons_of(image: Image, method: MethodDescriptor) -> EnumDescriptor | None:
-    """Gives the enum of reasons that a call's package has; None where it has none."""
+    """Return the enum of reasons of a call's package; None if it has none."""
     return image.enums.get(f"{method.containing_service.file.package}.{_ENUM}")
 
 
 def documented(image: Image, method: MethodDescriptor) -> tuple[str, ...]:
-    """Names the reasons with which a call may be refused, in the order of precedence."""
+    """Return the reasons with which a call may be rejected, in the order of precedence."""
     enum = reasons_of(image, method)
     if enum is None:
         return ()
@@ -34,7 +34,7 @@ def documented(image: Image, method: MethodDescriptor) -> tuple[str, ...]:
 
 
 def access_documented(image: Image, service: ServiceDescriptor) -> tuple[str, ...]:
-    """Names the reasons with which every call of a service may be refused, in their order."""
+    """Return the reasons with which every call of a service may be rejected, in their order."""
     enum = image.enums.get(f"{service.file.package}.{_ENUM}")
     if enum is None:
         return ()
@@ -43,7 +43,7 @@ def access_documented(image: Image, service: ServiceDescriptor) -> tuple[str, ..
 
 
 def error_violations(before: Image, after: Image) -> Iterator[Violation]:
-    """Finds errors of calls that break an installed SDK."""
+    """Find changes of documented errors that break an installed SDK."""
     for name, old in before.methods.items():
         new = after.methods.get(name)
         if new is None:

@@ -1,4 +1,4 @@
-"""Compares how each reason for an error travels."""
+"""Compare the status, metadata and details of each reason."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ OPTION = "credit.options.v1.error"
 
 
 def reason_violations(before: Image, after: Image) -> Iterator[Violation]:
-    """Finds reasons whose status, metadata, details or worth of a repetition has changed."""
+    """Find reasons whose status, metadata, details or retryability has changed."""
     for enum_name, enum in reasons(before).items():
         later_enum = after.enums.get(enum_name)
         if later_enum is None:
@@ -28,7 +28,7 @@ def reason_violations(before: Image, after: Image) -> Iterator[Violation]:
 # Any: the option's class is made from the image.
 def _differences(earlier: Any, later: Any) -> Iterator[tuple[str, str]]:
     if later is None:
-        yield "REASON_SAME_STATUS", "the option that says how it travels was removed"
+        yield "REASON_SAME_STATUS", "the option with its status was removed"
         return
     if earlier.status != later.status:
         yield "REASON_SAME_STATUS", f"the status changed from {earlier.status} to {later.status}"

@@ -1,7 +1,7 @@
-"""Finds numbers and names that got a second meaning, or could get one.
+"""Find numbers and names that are reused, or could be.
 
-This holds even where compatibility was given up: bytes of the old meaning live on in files, queues
-and SDKs, and would be read as the new one without anybody noticing.
+This applies to retired releases too: bytes with the old meaning remain in files, queues and SDKs,
+and a reader would take them for the new one without an error.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from contract_check.violation import Violation
 
 
 def reuse_violations(before: Image, after: Image) -> Iterator[Violation]:
-    """Compares the numbers and names of fields and enum values with those of any earlier image."""
+    """Compare the numbers and names of fields and enum values with those of an earlier image."""
     for name, old in before.messages.items():
         if name in after.messages:
             yield from _fields(after, old, after.messages[name])
@@ -70,7 +70,7 @@ def _second_meaning(kind: str, after: Image, element: str, number: int, name: st
     return Violation(
         rule=f"{kind}_REUSED",
         where=after.where(element),
-        message=f'Number {number} or name "{name}" has another meaning than it had.',
+        message=f'Number {number} or name "{name}" is reused with another meaning.',
     )
 
 

@@ -1,7 +1,7 @@
-"""Compares the scopes that calls take: each has one, and it stays the same.
+"""Compare the scopes that calls require: each has one, and it stays the same.
 
-A token is made for the scopes that its holder's calls take. A call that takes another one refuses
-holders who did nothing wrong; a call that takes none would be open to nobody, or to everybody.
+A token is issued for the scopes of its holder's calls. A call that requires another scope rejects
+holders of valid tokens; the server cannot serve a call that requires none.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _PREFIX = "SCOPE_"
 
 
 def scope_of(image: Image, method: MethodDescriptor) -> str:
-    """Names the scope that a call takes as tokens carry it; empty where none is declared."""
+    """Return the scope that a call requires, as tokens contain it; empty if none is declared."""
     number = image.option(method, _OPTION)
     if not number:
         return ""
@@ -27,7 +27,7 @@ def scope_of(image: Image, method: MethodDescriptor) -> str:
 
 
 def scope_violations(before: Image, after: Image) -> Iterator[Violation]:
-    """Finds calls without a scope, old or new, and calls that take another one than before."""
+    """Find calls without a scope, and calls that require another one than before."""
     for name, method in after.methods.items():
         earlier = "" if name not in before.methods else scope_of(before, before.methods[name])
         later = scope_of(after, method)
@@ -42,5 +42,5 @@ def scope_violations(before: Image, after: Image) -> Iterator[Violation]:
             yield Violation(
                 rule="CALL_SAME_SCOPE",
                 where=where,
-                message=f'Call "{method.name}" took {earlier} and takes {later} now.',
+                message=f'Call "{method.name}" required {earlier} and requires {later} now.',
             )
