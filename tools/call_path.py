@@ -22,12 +22,13 @@ import structlog
 from credit_client import CreditClient
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import Committer
 from credit_server.embedded import EmbeddedMongod
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.server import GrpcServer
-from credit_server.grpc.standard import standard_services
+from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.mongo import MongoStore
 from grpclib.health.check import ServiceStatus
@@ -74,15 +75,18 @@ async def _client(folder: Path) -> AsyncIterator[CreditClient]:
     """Run a server on its own embedded mongod, and open the SDK on it."""
     async with EmbeddedMongod(data_dir=folder) as mongod:
         store = MongoStore(mongod.uri, database="call_path", timeout_seconds=5.0)
-        audit = AuditLog(None)
+        audit = AuditLog(None, translate=CONTRACT.translate)
         try:
             await store.migrate()
             async with Committer(store) as committer:
                 server = GrpcServer(
-                    standard_services(CreditService(committer, store, audit), ServiceStatus()),
+                    with_standard_services(
+                        CreditService(committer, store, audit), ServiceStatus(), CONTRACT.files
+                    ),
                     limits=CallLimits(message_bytes_max=65536),
                     connections=ConnectionLimits(),
                     access=Access(None, audit=audit, limits=None),
+                    contract=CONTRACT,
                 )
                 await server.start("127.0.0.1", 0, ssl=None)
                 try:

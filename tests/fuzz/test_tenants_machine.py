@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from credit_server.access import open_authenticator, permission
+from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit.lane import Lane
 from credit_server.commit.plan import Known
@@ -112,11 +112,11 @@ _LIST_TRANSACTIONS = MemoryStore.list_transactions
 
 # What each hole lets through: where it is, and what is done there instead.
 HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
-    "writes and totals in any app": (permission, "check_app", lambda identity, request: None),
-    "writes in another's name": (permission, "check_actor", lambda identity, request: None),
-    "all entries of all apps": (permission, "apps_of", lambda identity: None),
+    "writes and totals in any app": (authorize, "check_app", lambda identity, request: None),
+    "writes in another's name": (authorize, "check_actor", lambda identity, request: None),
+    "all entries of all apps": (authorize, "visible_apps", lambda identity: None),
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
-    "balances of all apps": (permission, "visible_account", lambda account, identity: account),
+    "balances of all apps": (authorize, "visible_account", lambda account, identity: account),
     "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
     "keys of all apps": (Lane, "_remembered", _with_keys_of_all_apps),
 }
@@ -143,7 +143,7 @@ async def test_what_make_fuzz_plays_says_how_it_went(
         arguments = (guarded.address, str(guarded.key_file), str(seed), "0")
         assert await asyncio.to_thread(play_tenants.main, *arguments) == 0
         assert "APP_NOT_ALLOWED" in capsys.readouterr().out
-        monkeypatch.setattr(permission, "check_app", lambda identity, request: None)
+        monkeypatch.setattr(authorize, "check_app", lambda identity, request: None)
         assert await asyncio.to_thread(play_tenants.main, *arguments) == 1
     said = capsys.readouterr().err
     assert "has a hole: " in said

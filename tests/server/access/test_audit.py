@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from credit_models import AppId, CreditRequest, PurchaseRequest, Receipt, UserId
 from credit_models.codec import decode, encode
-from credit_server.access.audit import Line, ordinary_log
-from credit_server.access.audit_file import AuditFile
+from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreUnavailable, Unit
@@ -244,10 +243,10 @@ async def test_a_write_that_is_given_up_before_its_batch_is_told_as_cancelled() 
         begin_add(audited.wire)
         await store.entered.wait()
         waiting = begin_add(audited.wire, key="order-2")
-        await until(lambda: audited.served.server._gate._running == 2)
+        await until(lambda: audited.served.server._admission._running == 2)
         audited.wire.h2.reset_stream(waiting)
         audited.wire.flush()
-        await until(lambda: audited.served.server._gate._running == 1)
+        await until(lambda: audited.served.server._admission._running == 1)
         store.released.set()
         await until(lambda: len(audited.lines) == 2)
         by_key = {line["key"]: line for line in audited.lines}
@@ -296,7 +295,7 @@ async def test_a_stop_tells_all_writes_that_it_has_cut_off() -> None:
         for number in range(3):
             begin_add(audited.wire, key=f"order-{number}")
         await store.entered.wait()
-        await until(lambda: audited.served.server._gate._running == 3)
+        await until(lambda: audited.served.server._admission._running == 3)
         await audited.served.server.stop(grace_seconds=0)
         store.released.set()
     written = {entry.key async for page in store.list_transactions(7) for entry in page}

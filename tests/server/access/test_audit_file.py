@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.access.audit_file import AuditFile
+from credit_server.access.audit import AuditFile
 from structlog.testing import capture_logs
 
 Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type

@@ -309,7 +309,7 @@ def test_a_file_that_cannot_be_used_is_named(
 
 def test_a_clients_own_certificate_is_no_ca(made: CertificateFiles) -> None:
     shutil.copy(made.client, made.ca)
-    with pytest.raises(FileUnusable, match="no certificate of a CA"):
+    with pytest.raises(FileUnusable, match="no CA certificate"):
         ServerTls(server_files(made, client_ca=True))
 
 

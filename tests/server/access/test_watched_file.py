@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.access.errors import FileUnusable
+from credit_server.access import FileUnusable
 from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile
 
 from tests.server.access.signing import Clock, replace

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from credit_models import CreditRequest, UserId
 from credit_models.codec import encode
-from credit_server.admission.stream_quota import Backpressure
+from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
 from grpclib.const import Status
@@ -37,106 +37,106 @@ class FakeConnection:
         self.pressing = pressing
         self.allowed: int | None = None
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         self.allowed = streams_max
 
 
 async def test_nobody_is_rationed_before_a_call_is_refused() -> None:
-    assert not Backpressure([FakeConnection()], streams_max=100).rationing
+    assert not StreamQuota([FakeConnection()], streams_max=100).active
 
 
 async def test_the_busy_share_what_all_may_have() -> None:
     connections = [FakeConnection(pressing=1 - number // 2) for number in range(4)]
-    rationed = Backpressure(connections, streams_max=100)
-    rationed.refused(informed=True)
+    quota = StreamQuota(connections, streams_max=100)
+    quota.note_shed(informed=True)
     assert [connection.allowed for connection in connections] == [50] * 4
-    rationed.stop()
+    quota.stop()
 
 
 class BrokenConnection(FakeConnection):
     """Cannot be told anything."""
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         raise RuntimeError("broken")
 
 
 async def test_a_client_that_cannot_be_told_keeps_no_other_from_it() -> None:
     sound = FakeConnection()
-    rationed = Backpressure([BrokenConnection(), sound], streams_max=100)
-    rationed.refused(informed=True)
+    quota = StreamQuota([BrokenConnection(), sound], streams_max=100)
+    quota.note_shed(informed=True)
     assert sound.allowed == 50
-    assert rationed.rationing
-    rationed.stop()
+    assert quota.active
+    quota.stop()
 
 
 async def test_each_connection_may_have_one_however_many_there_are() -> None:
     connections = [FakeConnection() for _ in range(50)]
-    rationed = Backpressure(connections, streams_max=10)
-    rationed.refused(informed=True)
+    quota = StreamQuota(connections, streams_max=10)
+    quota.note_shed(informed=True)
     assert {connection.allowed for connection in connections} == {1}
-    rationed.stop()
+    quota.stop()
 
 
 async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_it_ends() -> None:
     connection = FakeConnection()
-    rationed = Backpressure([connection], streams_max=100)
+    quota = StreamQuota([connection], streams_max=100)
 
     def rounds(*, refused: bool, count: int) -> list[int | None]:
         allowed = []
         for _ in range(count):
             if refused:
-                rationed.refused(informed=True)
-            rationed.end_round()
+                quota.note_shed(informed=True)
+            quota.end_round()
             allowed.append(connection.allowed)
         return allowed
 
-    rationed.refused(informed=True)
+    quota.note_shed(informed=True)
     assert connection.allowed == 100
     shrinking = rounds(refused=True, count=5)
     assert shrinking == [70, 64, 64, 64, 64]  # batches still come about
     growing = rounds(refused=False, count=4)
     assert growing == [70, 77, 85, 93]
-    assert rationed.rationing
+    assert quota.active
     rounds(refused=False, count=10)
-    assert not rationed.rationing
+    assert not quota.active
     assert connection.allowed is None
 
 
 async def test_the_ration_shrinks_while_those_who_are_taken_in_are_late() -> None:
     connection, late = FakeConnection(), [True, True, False]
-    rationed = Backpressure([connection], streams_max=1000, overdue=lambda: late.pop(0))
-    rationed.refused(informed=False)
+    quota = StreamQuota([connection], streams_max=1000, is_overdue=lambda: late.pop(0))
+    quota.note_shed(informed=False)
     allowed = []
     for _ in range(3):
-        rationed.end_round()
+        quota.end_round()
         allowed.append(connection.allowed)
     assert allowed == [700, 489, 539]
-    rationed.stop()
+    quota.stop()
 
 
 async def test_calls_that_were_sent_before_their_client_knew_do_not_shrink_the_ration() -> None:
     connection = FakeConnection()
-    rationed = Backpressure([connection], streams_max=1000)
-    rationed.refused(informed=False)
-    rationed.end_round()
+    quota = StreamQuota([connection], streams_max=1000)
+    quota.note_shed(informed=False)
+    quota.end_round()
     assert connection.allowed == 1000
-    rationed.refused(informed=True)
-    rationed.end_round()
+    quota.note_shed(informed=True)
+    quota.end_round()
     assert connection.allowed == 700
-    rationed.stop()
+    quota.stop()
 
 
 async def test_clients_that_hold_calls_back_are_not_let_go() -> None:
     connection = FakeConnection(pressing=60)
-    rationed = Backpressure([connection], streams_max=100)
-    rationed.refused(informed=True)
+    quota = StreamQuota([connection], streams_max=100)
+    quota.note_shed(informed=True)
     for _ in range(30):
-        rationed.end_round()
-    assert rationed.rationing
+        quota.end_round()
+    assert quota.active
     connection.pressing = 40
     for _ in range(10):
-        rationed.end_round()
-    assert not rationed.rationing
+        quota.end_round()
+    assert not quota.active
 
 
 LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
@@ -170,7 +170,7 @@ def allowed(wire: Wire) -> int:
 def end_rounds(served: Serving, count: int) -> None:
     """Lets time pass without refusals."""
     for _ in range(count):
-        served.server._backpressure.end_round()
+        served.server._stream_quota.end_round()
 
 
 async def test_a_client_is_told_by_the_setting_of_http2_and_is_served_all_the_same() -> None:
@@ -198,13 +198,13 @@ async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has
         await wire.pong()
         (member,) = served.server._protocols
         for ration in (5, 9, 3, 9):
-            member.ration(ration)
+            member.limit_streams(ration)
             await wire.pong()
             assert allowed(wire) <= min(ration, 5)
         assert allowed(wire) == 3
         _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
         await wire.pong()
-        member.ration(9)
+        member.limit_streams(9)
         await wire.pong()
         assert allowed(wire) == 9
         assert not unfinished.ended.is_set()
@@ -244,7 +244,7 @@ async def test_calls_that_last_do_not_use_up_a_ration(
         await wire.request(call_headers(SERVICE + "AddCredits"), ADD)
         _, lasting = wire.begin(call_headers(path), framed(message_bytes(message)))
         await lasting.begun()
-        served.server._backpressure.refused(informed=True)
+        served.server._stream_quota.note_shed(informed=True)
         await wire.pong()
         assert allowed(wire) == 2
         await is_served(wire)
@@ -256,6 +256,6 @@ async def test_a_stop_ends_the_rationing_with_the_calls() -> None:
         await until(lambda: served.server.connections.draining)
         store.released.set()
         await stopping
-        assert not served.server._backpressure.rationing
+        assert not served.server._stream_quota.active
         await wire.closed.wait()
         assert wire.goaway is ErrorCodes.NO_ERROR

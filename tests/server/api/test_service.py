@@ -19,7 +19,7 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode, encode
-from credit_server.admission.list_slots import PageTurns
+from credit_server.admission.list_slots import ListSlots
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
@@ -320,7 +320,7 @@ def _differs(asked: list[int], length: int) -> bool:
 async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiting(
     identified: bool,
 ) -> None:
-    store, turns = GatedStore(), PageTurns(at_once=2, wait_seconds_max=3600.0)
+    store, slots = GatedStore(), ListSlots(at_once=2, wait_seconds_max=3600.0)
     tokens = FakeAuthenticator(
         {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
     )
@@ -328,7 +328,7 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
     # Identities share an address, as behind a proxy; without identities the address tells.
     address = "127.0.0.1" if identified else "127.0.0.2"
     async with (
-        serving(store, authenticator=tokens if identified else None, turns=turns) as served,
+        serving(store, authenticator=tokens if identified else None, list_slots=slots) as served,
         Wire.connect(served.port) as many,
         Wire.connect(served.port, address=address) as one,
     ):
@@ -337,9 +337,9 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
             asyncio.create_task(many.call("ListUserTransactions", UserId(user_id=7), greedy))
             for _ in range(9)
         ]
-        await until(lambda: sum(map(len, turns._waiting.values())) == 7)
+        await until(lambda: sum(map(len, slots._waiting.values())) == 7)
         wanted = asyncio.create_task(one.call("ListUserTransactions", UserId(user_id=8), modest))
-        await until(lambda: sum(map(len, turns._waiting.values())) == 8)
+        await until(lambda: sum(map(len, slots._waiting.values())) == 8)
         assert store.asked == [7, 7]
         for _ in range(2):
             asked = len(store.asked)

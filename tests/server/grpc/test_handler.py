@@ -11,7 +11,7 @@ from credit_models.codec import encode
 from credit_models.reasons import method_reasons
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
-from credit_server.grpc.observer import Unobserved
+from credit_server.grpc.ports import Unobserved
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
 from grpclib.const import Status
@@ -444,7 +444,7 @@ async def test_an_observer_that_fails_leaves_nobody_without_an_answer(
         ) -> Unobserved:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(served.server, "_observer", Blind())
+    monkeypatch.setattr(served.server._serving, "observer", Blind())
     async with Wire.connect(served.port) as wire:
         answer = await wire.request(call_headers(PATH), SOUND)
         assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")

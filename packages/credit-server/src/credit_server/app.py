@@ -16,18 +16,18 @@ import structlog
 from grpclib.health.check import ServiceStatus
 
 from credit_server.access import Authenticator, open_authenticator, open_tls
-from credit_server.access.audit import AuditLog, ordinary_log
-from credit_server.access.audit_file import AuditFile
+from credit_server.access.audit import AuditFile, AuditLog, ordinary_log
 from credit_server.access.authorize import Access, AccessLimits
 from credit_server.access.tls import ServerTls
-from credit_server.admission.list_slots import PageTurns
+from credit_server.admission.list_slots import ListSlots
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.errors import PartFailed, StartError
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.server import GrpcServer
-from credit_server.grpc.standard import standard_services
+from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.address import try_address
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
@@ -153,21 +153,22 @@ async def serve(settings: ServerSettings) -> None:
                 committer,
                 store,
                 audit,
-                _page_turns(settings),
+                _list_slots(settings),
                 credits_max=settings.credits_max,
             )
-            services = standard_services(service, status)
+            services = with_standard_services(service, status, CONTRACT.files)
             server = GrpcServer(
                 services,
                 limits=_call_limits(settings),
                 connections=_connection_limits(settings),
                 access=Access(authenticator, audit=audit, limits=_access_limits(settings)),
+                contract=CONTRACT,
                 observer=telemetry.calls(
                     services,
                     server_address=socket_path(settings.host) or settings.host,
                     server_port=0 if socket_path(settings.host) else settings.port,
                 ),
-                writes=committer,
+                write_queue=committer,
                 timers=Timers(supervisor.failed),
             )
             telemetry.commits.watch_queue(lambda: committer.waiting)
@@ -321,8 +322,8 @@ def _call_limits(settings: ServerSettings) -> CallLimits:
     )
 
 
-def _page_turns(settings: ServerSettings) -> PageTurns:
-    return PageTurns(
+def _list_slots(settings: ServerSettings) -> ListSlots:
+    return ListSlots(
         at_once=settings.list_pages_at_once, wait_seconds_max=settings.list_wait_seconds_max
     )
 
@@ -374,7 +375,8 @@ async def _open_audit(
         StartError: The file cannot be opened.
     """
     if settings.audit_log is None:
-        yield AuditLog(None if authenticator is None else ordinary_log)
+        sink = None if authenticator is None else ordinary_log
+        yield AuditLog(sink, translate=CONTRACT.translate)
         return
     try:
         file = AuditFile(settings.audit_log)
@@ -384,7 +386,7 @@ async def _open_audit(
             " See --audit-log."
         ) from error
     try:
-        yield AuditLog(file)
+        yield AuditLog(file, translate=CONTRACT.translate)
     finally:
         file.close()
 

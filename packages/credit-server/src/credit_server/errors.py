@@ -6,7 +6,7 @@
     ├── StoreError              (store.port) StoreMisconfigured, SchemaTooNew, StoreUnavailable
     └── EmbeddedError           (embedded) the embedded mongod: none found, directory in use, failed
 
-What goes wrong with a single call is in `commit.errors` and `api.refusal`.
+What goes wrong with a single call is in `commit.errors`, `access.identity` and `api.errors`.
 """
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from credit_server import app, development, doctor, log
-from credit_server.access import IdentityError
+from credit_server.access import FileUnusable
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import PartFailed, StartError
 from credit_server.settings import ServerSettings, StoreSettings, unknown_variables
@@ -118,7 +118,7 @@ def _run(
         return _complain(_explain(error), EXIT_MISUSE)
     try:
         _event_loop_run(body(settings))
-    except (StartError, PartFailed, StoreError, EmbeddedError, IdentityError) as error:
+    except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
         return _complain(str(error), EXIT_FAILED)
     return 0
 

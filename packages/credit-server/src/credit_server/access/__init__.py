@@ -1,8 +1,13 @@
-"""Who calls: identities, and how a call proves one."""
+"""Who calls, and what they may do: authentication, authorization and the audit log."""
 
-from credit_server.access.authenticator import open_authenticator
-from credit_server.access.errors import FileUnusable, IdentityError, Unauthenticated
-from credit_server.access.identity import Authenticator, Credentials, Identity
+from credit_server.access.authenticate import open_authenticator
+from credit_server.access.identity import (
+    Authenticator,
+    Credentials,
+    FileUnusable,
+    Identity,
+    Unauthenticated,
+)
 from credit_server.access.tls import open_tls
 
 __all__ = [
@@ -10,7 +15,6 @@ __all__ = [
     "Credentials",
     "FileUnusable",
     "Identity",
-    "IdentityError",
     "Unauthenticated",
     "open_authenticator",
     "open_tls",

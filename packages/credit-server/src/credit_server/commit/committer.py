@@ -7,7 +7,8 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
-from credit_server.admission.shed_ratio import Pressure
+from credit_server.admission.decision import Decision
+from credit_server.admission.shed_ratio import ShedRatio
 from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Ending, Entry
 from credit_server.commit.errors import ClockSkewed, Overloaded, Stopping
@@ -95,7 +96,7 @@ class Committer:
         )
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
-        self._pressure = Pressure(random)
+        self._shed_ratio = ShedRatio(random)
         self._lanes = [
             Lane(
                 store.writer(),
@@ -115,8 +116,8 @@ class Committer:
         """How many writes are without an answer, those under way included."""
         return sum(lane.unanswered for lane in self._lanes)
 
-    def refusal(self, writing: int) -> str | None:
-        """Say why a write is best refused before anything is known of it, or None.
+    def admission(self, writing: int) -> Decision:
+        """Decide whether a write is admitted before anything is known of it.
 
         To find out which lane it is for costs as much as to serve it, so all lanes are taken
         together; those who hit one that is worse off are refused by `submit`.
@@ -126,16 +127,16 @@ class Committer:
                 not have come as far as `submit`.
 
         Returns:
-            The cause, as `CommitObserver.shed` names it. The observer is not told.
+            The decision; the observer is not notified.
         """
         fits = self._queued(writing) < len(self._lanes) * self._limits.batch_max
-        return "expected_wait" if not fits and self.overdue(writing) else None
+        return Decision.ADMIT if fits or not self.is_overdue(writing) else Decision.LATENCY
 
-    def overdue(self, writing: int) -> bool:
-        """Say whether a write that comes now is expected to wait too long, refused or not.
+    def is_overdue(self, writing: int) -> bool:
+        """Return whether a write that comes now is expected to wait too long, refused or not.
 
         Args:
-            writing: As for `refusal`.
+            writing: As for `admission`.
         """
         queued = max(0, self._queued(writing)) // len(self._lanes)
         expected = max(lane.expected_seconds(queued) for lane in self._lanes)
@@ -186,14 +187,14 @@ class Committer:
         except ClockSkewed:
             self._observer.shed("clock_skewed")
             raise
-        cause = lane.refusal(seconds_left)
-        if cause is not None:
-            self._observer.shed(cause)
+        decision = lane.admission(seconds_left)
+        if decision is not Decision.ADMIT:
+            self._observer.shed(decision)
             raise Overloaded(
                 "the write would wait too long",
-                retry_seconds=self._pressure.refused(lane.expected_seconds()),
+                retry_seconds=self._shed_ratio.shed(lane.expected_seconds()),
             )
-        self._pressure.admitted()
+        self._shed_ratio.admitted()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
         deadline = None if seconds_left is None else loop.time() + seconds_left

@@ -11,7 +11,7 @@ from pathlib import Path
 from credit_models.scopes import SCOPES
 
 from credit_server.access import FileUnusable
-from credit_server.access.claims import CreditsMax
+from credit_server.access.identity import CreditsMax
 from credit_server.development.certificate import (
     end_of,
     find_certificates,

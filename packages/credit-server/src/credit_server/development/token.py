@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import get_default_algorithms
 
-from credit_server.access.claims import CreditsMax
-from credit_server.access.errors import FileUnusable
+from credit_server.access import FileUnusable
+from credit_server.access.identity import CreditsMax
 from credit_server.access.keys import PublicKey, algorithms_of, parse_keys
 from credit_server.development.file_set import is_there, remedy
 from credit_server.development.new_file import PUBLIC, SECRET, write_new_file

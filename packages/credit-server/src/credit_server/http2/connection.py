@@ -8,17 +8,17 @@ import asyncio
 import contextlib
 import random
 import socket
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import cast
 
 from grpclib.config import Configuration
-from grpclib.protocol import H2Protocol, Stream
+from grpclib.protocol import AbstractHandler, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from credit_server.grpc.handler import CallHandler
 from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.drain import PING_DATA, Drain
 from credit_server.http2.frames import FloodError, ServerFrames
@@ -33,6 +33,24 @@ _AGE_JITTER = 0.1
 """Connections that were opened together do not all come back together."""
 
 
+class StreamHandler(AbstractHandler):
+    """Serves the streams of one connection.
+
+    Attributes:
+        loop: The event loop.
+        lasting: The number of open streams that may last for long.
+        awaited: The number of open streams that a drain waits for.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    lasting: int
+    awaited: int
+
+    @abstractmethod
+    def cut_off(self, stream: Stream) -> None:
+        """End a stream that outlives its connection's grace, with an answer."""
+
+
 class ServerProtocol(H2Protocol):
     """One connection.
 
@@ -40,13 +58,13 @@ class ServerProtocol(H2Protocol):
         peer: Who is at the other end, for the log.
     """
 
-    handler: CallHandler
+    handler: StreamHandler
     processor: "ServerProcessor"
     connection: "ServerConnection"
 
     def __init__(
         self,
-        handler: CallHandler,
+        handler: StreamHandler,
         config: Configuration,
         h2_config: H2Configuration,
         limits: ConnectionLimits,
@@ -124,10 +142,10 @@ class ServerProtocol(H2Protocol):
 
     @property
     def pressing(self) -> int:
-        """How many calls it has open that add to the load; see `CallHandler.lasting`."""
+        """How many calls it has open that add to the load; see `StreamHandler.lasting`."""
         return len(self.processor.streams) - self.handler.lasting
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         """Let the client have fewer streams open than usual; None: as many as usual.
 
         Lists and calls that watch the health are not counted: they may last longer than the load,

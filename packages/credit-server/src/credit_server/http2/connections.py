@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from credit_server.http2.budget import Budget
+from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.network import network_of
 
@@ -73,7 +73,7 @@ class Connections(Generic[SupervisedT]):
         self.clock = clock
         self._limits = limits
         self._per_network: Counter[str] = Counter()
-        self._lines = Budget(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
+        self._lines = TokenBucket(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
         self._unlogged = 0
 
     def admit(self, member: SupervisedT, address: str) -> Closing | None:

@@ -52,7 +52,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from credit_server.http2.budget import Budget
+from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.header_block import DECODED_FACTOR, HeaderDecoder, LiteralEncoder
 from credit_server.http2.header_log import without_bytes
 from credit_server.http2.limits import ConnectionLimits
@@ -142,10 +142,10 @@ class ServerFrames(H2Connection):
         self._last_stream_id = _STREAM_ID_MAX
         """The last stream that is served, as the latest GOAWAY says."""
         self._server_resets = 0
-        self._resets = Budget(
+        self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
         )
-        self._control = Budget(
+        self._control = TokenBucket(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
 
@@ -243,7 +243,7 @@ class ServerFrames(H2Connection):
         acknowledges = isinstance(frame, SettingsFrame) and "ACK" in frame.flags
         return acknowledges and not self.settings_known
 
-    def _charge(self, budget: Budget, what: str, count: int = 1) -> None:
+    def _charge(self, budget: TokenBucket, what: str, count: int = 1) -> None:
         if not budget.spend(count):
             raise FloodError(f"too many {what}")
 

@@ -1,11 +1,13 @@
 """Whose an address is: what counts as one peer."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 _IPV6_HOST_BITS = 64
 """Whoever has one IPv6 address has a network of these many bits (RFC 6177), and counts as one."""
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """Return an IPv4 address, or the network of an IPv6 one.
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
-from weakref import WeakValueDictionary
 
 from grpclib.config import Configuration
 from grpclib.protocol import Connection, Stream
 
+from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
 
@@ -20,6 +20,7 @@ class ServerConnection(Connection):
         silent: Whether the last word has been said; h2 still makes frames, for nobody.
         moved: When the client last took of an answer, or a list ended by itself.
         clock: The time in seconds.
+        list_slots: Bounds how many lists of each caller run at once.
     """
 
     def __init__(
@@ -34,22 +35,9 @@ class ServerConnection(Connection):
         super().__init__(frames, transport, config=config)
         self._peer = ServerPeer(transport)
         self.silent = False
-        self._lists_max = lists_max
-        # Each is kept by the lists that hold it or wait for it.
-        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self.list_slots = CallerSlots(lists_max)
         self.moved = clock()
         self.clock = clock
-
-    def places(self, caller: str) -> asyncio.Semaphore:
-        """Return a caller's places for lists: each of its lists that runs holds one.
-
-        A proxy sends many callers' calls over one connection: those of one caller wait for each
-        other only.
-        """
-        places = self._places.get(caller)
-        if places is None:
-            places = self._places[caller] = asyncio.Semaphore(self._lists_max)
-        return places
 
     def get_peer(self) -> ServerPeer:
         """Return who is at the other end."""
@@ -72,7 +60,7 @@ class ServerStream(Stream):
     Attributes:
         sending_since: Since when the client has taken nothing of what it is sent; None: nothing
             is sent now.
-        waiting_since: Since when it waits for a place; None: it has one or needs none.
+        waiting_since: Since when it waits for a list slot; None: it has one or needs none.
         too_long: Why the headers of its request are too long; empty: they are not.
     """
 
@@ -92,8 +80,8 @@ class ServerStream(Stream):
             self.sending_since = None
 
     @asynccontextmanager
-    async def place(self, caller: str) -> AsyncIterator[None]:
-        """Wait for one of a caller's places for lists, and hold it while the context lasts.
+    async def list_slot(self, caller: str) -> AsyncIterator[None]:
+        """Wait for one of a caller's slots for lists, and hold it while the context lasts.
 
         A client that takes nothing of its lists holds up its own alone, and no more of them hold
         what it does not take.
@@ -102,10 +90,10 @@ class ServerStream(Stream):
             caller: Whose list it is.
         """
         connection = self.connection
-        places = connection.places(caller)
+        slots = connection.list_slots.of(caller)
         self.waiting_since = connection.clock()
         try:
-            await places.acquire()
+            await slots.acquire()
         finally:
             self.waiting_since = None
         try:
@@ -118,12 +106,12 @@ class ServerStream(Stream):
         else:
             connection.moved = connection.clock()
         finally:
-            places.release()
+            slots.release()
 
     def stalled_since(self) -> float | None:
         """Tell since when the client has kept the stream from getting on; None: it does not.
 
-        Who waits for a place waits for what the client takes of other lists.
+        A list that waits for a slot waits for what the client takes of other lists.
         """
         if self.waiting_since is not None:
             return max(self.waiting_since, self.connection.moved)

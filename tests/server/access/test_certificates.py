@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from credit_server.access import FileUnusable, Identity, Unauthenticated
-from credit_server.access.certificate import CertificateIdentities, identity_parser, name_of
+from credit_server.access.certificates import CertificateIdentities, identity_parser, name_of
 from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile
 
 from tests.server.access.signing import NOW, Clock, replace
@@ -142,8 +142,8 @@ def test_the_file_may_limit_what_one_call_adds_in_all_apps_or_by_app(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("no json", "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("no json", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "dictionary"),
         ('{"shop": {}}', "shop → scopes"),
         ('{"": {"scopes": []}}', "at least 1 character"),
@@ -175,5 +175,5 @@ def test_a_file_that_may_mean_something_else_is_refused(
 def test_a_toml_file_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "identities.toml"
     path.write_text(entry())
-    with pytest.raises(FileUnusable, match="no TOML"):
+    with pytest.raises(FileUnusable, match="not TOML"):
         WatchedFile(path, identity_parser(path))

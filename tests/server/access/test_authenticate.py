@@ -78,7 +78,7 @@ def test_where_tokens_are_not_taken_the_certificate_decides(token: str, tmp_path
     with pytest.raises(Unauthenticated) as refused:
         name(authenticator, f"Bearer {token}")
     assert str(refused.value) == (
-        "The server takes no tokens, and nothing else proves the call's identity: connect with a"
+        "The server accepts no tokens, and nothing else proves the call's identity: connect with a"
         " client certificate."
     )
 

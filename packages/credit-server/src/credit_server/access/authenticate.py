@@ -1,22 +1,23 @@
-"""Finds out who makes a call: by its token, or else by its connection's client certificate."""
+"""Finds the identity of a call by its token, or otherwise by its connection's certificate."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
-from credit_server.access.certificate import CertificateIdentities, identity_parser
-from credit_server.access.errors import Unauthenticated
-from credit_server.access.identity import Authenticator, Credentials, Identity
+from credit_server.access.certificates import CertificateIdentities, identity_parser
+from credit_server.access.identity import Authenticator, Credentials, Identity, Unauthenticated
 from credit_server.access.keys import parse_keys
-from credit_server.access.token import TokenRules, TokenVerifier
+from credit_server.access.tokens import TokenRules, TokenVerifier
 from credit_server.access.watched_file import WatchedFile
-from credit_server.settings.identity import IdentitySettings
 
 # RFC 6750, section 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class CallAuthenticator:
-    """Authenticates calls by what is configured. A token that comes decides, even if it is bad."""
+    """Authenticates calls by what is configured. If a call has a token, the token decides."""
 
     def __init__(
         self, *, tokens: TokenVerifier | None, certificates: CertificateIdentities | None
@@ -24,8 +25,8 @@ class CallAuthenticator:
         """Prepare to authenticate.
 
         Args:
-            tokens: Verifies tokens; None: they prove nothing.
-            certificates: Identifies certificates; None: they prove nothing.
+            tokens: Verifies tokens; None: tokens prove nothing.
+            certificates: Identifies certificates; None: certificates prove nothing.
         """
         self._tokens = tokens
         self._certificates = certificates
@@ -43,9 +44,9 @@ class CallAuthenticator:
         raise Unauthenticated(f"{self._lack(credentials)}: {self._ways()}.")
 
     def recognize(self, credentials: Credentials) -> Identity | None:
-        """Return the identity of a remembered token, or of a certificate; None: neither is known.
+        """Return the identity of a remembered token or of a certificate, or None.
 
-        A certificate's signature has been checked when its connection began.
+        The handshake of the connection has checked the signature of a certificate.
         """
         if self._tokens is not None and credentials.authorization is not None:
             try:
@@ -59,11 +60,11 @@ class CallAuthenticator:
 
     @staticmethod
     def _lack(credentials: Credentials) -> str:
-        """Say why a call has no identity, of which all that came is of a kind that is not taken."""
+        """Describe why a call without usable credentials has no identity."""
         if credentials.certificate:
             return "The client certificate proves no identity here, as the server lists no owners"
         if credentials.authorization is not None:
-            return "The server takes no tokens, and nothing else proves the call's identity"
+            return "The server accepts no tokens, and nothing else proves the call's identity"
         return "The call has no identity"
 
     def _ways(self) -> str:
@@ -75,8 +76,44 @@ class CallAuthenticator:
         return " or ".join(ways)
 
 
-def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
-    """Make the authenticator that the settings describe; None where they describe none.
+class AuthenticationSettings(Protocol):
+    """The settings of authentication."""
+
+    @property
+    def token_keys(self) -> Path | None:
+        """The file of the keys that verify tokens; None: tokens prove nothing."""
+
+    @property
+    def token_issuer(self) -> str | None:
+        """See `TokenRules.issuer`; it must be there if there are keys."""
+
+    @property
+    def token_audience(self) -> str | None:
+        """See `TokenRules.audience`; it must be there if there are keys."""
+
+    @property
+    def token_algorithms(self) -> Sequence[str]:
+        """The pinned algorithms, preferred first."""
+
+    @property
+    def token_leeway_seconds(self) -> float:
+        """See `TokenRules.leeway_seconds`."""
+
+    @property
+    def token_length_max(self) -> int:
+        """See `TokenRules.length_max`."""
+
+    @property
+    def token_cache_max(self) -> int:
+        """See `TokenRules.cache_max`."""
+
+    @property
+    def identities_file(self) -> Path | None:
+        """The file of the owners of certificates; None: certificates prove nothing."""
+
+
+def open_authenticator(settings: AuthenticationSettings) -> Authenticator | None:
+    """Make the authenticator that the settings describe, or return None if they describe none.
 
     Raises:
         FileUnusable: A file of keys or identities cannot be used.
@@ -84,7 +121,7 @@ def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
     tokens = certificates = None
     if settings.token_keys is not None:
         parse = partial(parse_keys, algorithms=settings.token_algorithms)
-        # The settings have seen to it that these two are there.
+        # The settings have checked that these two are there.
         rules = TokenRules(
             issuer=settings.token_issuer or "",
             audience=settings.token_audience or "",
@@ -102,7 +139,7 @@ def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
 
 
 def _bearer(authorization: str) -> str:
-    """Take the token out of the header, by RFC 6750, section 2.1."""
+    """Return the token in the header, by RFC 6750, section 2.1."""
     scheme, _, token = authorization.partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:
@@ -111,7 +148,7 @@ def _bearer(authorization: str) -> str:
         )
     if _TOKEN.fullmatch(token) is None:
         raise Unauthenticated(
-            "The header 'authorization' holds more than a token, or comes twice: send it once, with"
-            " 'Bearer', a space and one token."
+            "The header 'authorization' holds more than a token, or was sent twice: send it once,"
+            " with 'Bearer', a space and one token."
         )
     return token

@@ -1,4 +1,4 @@
-"""Finds whom a client certificate is made out to, and what the operator lets them do."""
+"""Identifies client certificates by a file that lists their owners and what they may do."""
 
 import json
 import ssl
@@ -12,16 +12,16 @@ from typing import Annotated, Any
 from credit_models.scopes import SCOPES
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
-from credit_server.access.claims import (
+from credit_server.access.identity import (
     Apps,
     CreditsMax,
+    Identity,
     Name,
     Uint32,
+    Unauthenticated,
     add_limits_of,
     apps_of,
 )
-from credit_server.access.errors import Unauthenticated
-from credit_server.access.identity import Identity
 from credit_server.access.watched_file import WatchedFile
 
 __all__ = ["CertificateIdentities", "identity_parser", "name_of"]
@@ -44,12 +44,12 @@ _SHORT = {
 
 def _known(scope: str) -> str:
     if scope not in SCOPES:
-        raise ValueError(f"there is no such scope; there are {', '.join(sorted(SCOPES))}")
+        raise ValueError(f"there is no such scope; the scopes are {', '.join(sorted(SCOPES))}")
     return scope
 
 
 class _Entry(BaseModel):
-    """What one owner of a certificate may do, as the operator writes it down."""
+    """What one owner of a certificate may do, as the file describes it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -73,7 +73,7 @@ class CertificateIdentities:
 
         Args:
             file: The identities by name.
-            clock: Tells seconds since 1970.
+            clock: Returns seconds since 1970.
         """
         self._file = file
         self._clock = clock
@@ -83,8 +83,8 @@ class CertificateIdentities:
         """Return the identity of a verified certificate's owner.
 
         Raises:
-            Unauthenticated: It has expired since its connection began, names nobody, or somebody
-                who is not in the file.
+            Unauthenticated: It has expired since its connection was opened, or the file does not
+                list its owner.
         """
         if ssl.cert_time_to_seconds(certificate["notAfter"]) <= self._clock():
             raise Unauthenticated(
@@ -99,7 +99,7 @@ class CertificateIdentities:
 
 
 def identity_parser(path: Path) -> Callable[[bytes], Identities]:
-    """Return what parses an identities file: TOML where its name says so, else JSON.
+    """Return the parser of an identities file: TOML if its name ends in .toml, otherwise JSON.
 
     The file maps a SPIFFE id or a subject to `scopes`, `apps`, `actor`, `impersonate` and
     `credits_max`:
@@ -130,10 +130,11 @@ def identity_parser(path: Path) -> Callable[[bytes], Identities]:
 
 
 def name_of(certificate: Mapping[str, Any]) -> str:
-    """Return whom a certificate is made out to.
+    """Return the name of a certificate's owner.
 
-    That is its SPIFFE id (https://spiffe.io, X509-SVID, section 2), or else its subject as RFC 4514
-    writes it: `CN=shop,O=Example`. One that has a SPIFFE id is never known by its subject.
+    It is the SPIFFE id (https://spiffe.io, X509-SVID, section 2), or otherwise the subject as
+    RFC 4514 writes it: `CN=shop,O=Example`. The subject of a certificate that has a SPIFFE id does
+    not count.
 
     Raises:
         Unauthenticated: It has another URI beside its SPIFFE id, which that document forbids.
@@ -171,17 +172,17 @@ def _json(data: bytes) -> object:
     except _Twice:
         raise
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON; a TOML file must be named .toml") from None
+        raise ValueError("it is not JSON; the name of a TOML file must end in .toml") from None
 
 
 class _Twice(ValueError):
-    """A name stands twice in one object: JSON's parser would take the last without a word."""
+    """A name occurs twice in one object. JSON's parser would silently take the last one."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     ((name, count),) = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
     if count > 1:
-        raise _Twice(f"it has {name!a} twice: say what holds")
+        raise _Twice(f"it has {name!a} twice: keep one of them")
     return dict(pairs)
 
 
@@ -189,4 +190,4 @@ def _toml(data: bytes) -> object:
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError):
-        raise ValueError("it is no TOML") from None
+        raise ValueError("it is not TOML") from None

@@ -11,7 +11,8 @@ from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequ
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, method_reasons, reason_name
 from credit_server.access import Identity
 from credit_server.access.authorize import AccessLimits
-from credit_server.api import refusal
+from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.api import errors
 from credit_server.commit import (
     ClockSkewed,
     CommitError,
@@ -22,9 +23,11 @@ from credit_server.commit import (
     Stopping,
 )
 from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.ports import CutOff
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
@@ -209,6 +212,12 @@ PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
 }
 
 
+def _translated(error: Exception) -> GRPCError:
+    translated = errors.translate(error)
+    assert translated is not None
+    return translated
+
+
 def _info(answer: Answer) -> ErrorInfo:
     info = answer.details[0]
     assert isinstance(info, ErrorInfo)
@@ -300,7 +309,8 @@ async def test_access_that_is_denied_is_told_in_its_own_terms() -> None:
 
 
 def test_the_wait_is_rounded_up_to_what_the_detail_can_say() -> None:
-    details = refusal.rate_limited("somebody has called", 0.0001).details
+    error = NotAdmitted(Decision.RATE, "rate limit exceeded", retry_seconds=0.0001)
+    details = _translated(error).details
     assert details is not None
     assert details[1].retry_delay.ToMilliseconds() == 1
 
@@ -429,7 +439,7 @@ async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
 def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
     error: CommitError | StoreError, reason: ErrorReason
 ) -> None:
-    translated = refusal.unavailable(error)
+    translated = _translated(error)
     assert translated.details is not None
     assert translated.details[0].reason == reason_name(reason)
     certain = isinstance(error, Overloaded | Stopping | ClockSkewed | NotCommitted)
@@ -439,7 +449,7 @@ def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
 
 
 def test_a_call_that_is_cut_off_may_have_happened() -> None:
-    ended = refusal.cut_off()
+    ended = _translated(CutOff())
     assert ended.status is Status.UNAVAILABLE
     assert ended.details is not None
     assert ended.details[0].reason == "STORE_UNAVAILABLE"
