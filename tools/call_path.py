@@ -34,6 +34,7 @@ from credit_server.store.mongo import MongoStore
 from grpclib.health.check import ServiceStatus
 
 PACKAGES = ("credit_client", "credit_server", "credit_models")
+COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 CALLS = 7
 
 Function = tuple[str, str]
@@ -63,7 +64,14 @@ class Recorder:
         code = frame.f_code
         if code not in self._known:
             module = str(frame.f_globals.get("__name__", ""))
-            ours = module.partition(".")[0] in PACKAGES and "._generated" not in module
+            ours = (
+                module.partition(".")[0] in PACKAGES
+                and "._generated" not in module
+                # Generated code, such as a dataclass's constructor, and comprehensions, which are
+                # functions only up to Python 3.11.
+                and not code.co_filename.startswith("<")
+                and code.co_name not in COMPREHENSIONS
+            )
             self._known[code] = (module, code.co_qualname) if ours else None
         function = self._known[code]
         if function is not None:

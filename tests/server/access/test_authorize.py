@@ -337,7 +337,6 @@ class FakeCall:
     """As much of a call as access looks at."""
 
     def __init__(self, host: str = "192.0.2.1", path: str = SERVICE + "GetUserCredits") -> None:
-        self.path = path
         self.request = RequestHead([], {}, path, "r", "")
         self.peer = SimpleNamespace(address=host, name=f"{host}:50000")
         self.certificate = {"subject": ((("commonName", "shop"),),)}

@@ -181,7 +181,7 @@ class AuditedWrite:
 
 def _who(call: Call[Any, Any], identity: Identity | None) -> Line:
     named = {} if identity is None else {"identity": identity.name}
-    return {"peer": call.peer.name, **named, "method": call.path[:_PATH_CHARACTERS_MAX]}
+    return {"peer": call.peer.name, **named, "method": call.request.path[:_PATH_CHARACTERS_MAX]}
 
 
 def _utc_now() -> datetime:

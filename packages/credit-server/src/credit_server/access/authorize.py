@@ -15,6 +15,7 @@ from credit_models.scopes import METHOD_SCOPES
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.identity import (
+    AccessDenied,
     ActorNotAllowed,
     AppNotAllowed,
     Authenticator,
@@ -142,13 +143,15 @@ class Access:
         network = network_of(call.peer.address)
         identity: Identity | None = None
         try:
-            if self._authenticator is not None and call.path not in _PUBLIC:
+            if self._authenticator is not None and call.request.path not in _PUBLIC:
                 identity = self._authenticate(self._authenticator, call, network)
-                self._authorize(identity, call.path)
-                caller = Caller(f"identity {identity.name}", identity, counted=True)
+                self._authorize(identity, call.request.path)
+                caller = Caller(f"identity {identity.name}", identity.name, identity, counted=True)
             else:
                 # All callers without an identity are trusted alike: only probes are counted.
-                caller = Caller(f"address {network}", None, counted=call.path in _PUBLIC)
+                caller = Caller(
+                    f"address {network}", None, None, counted=call.request.path in _PUBLIC
+                )
             # A rate limit is not enough: slow calls would occupy the whole server.
             if caller.counted and self._running.admit(caller.name) is not Decision.ADMIT:
                 raise NotAdmitted(
@@ -156,7 +159,7 @@ class Access:
                     f"the caller has {self._running.running_max} running calls, the most allowed",
                     retry_seconds=_RETRY_RUNNING_SECONDS,
                 )
-        except Exception as denial:
+        except (AccessDenied, NotAdmitted) as denial:
             name = network if identity is None else identity.name
             if not isinstance(denial, NotAdmitted) or not self._audited.take(name, self._clock()):
                 self._audit.denied(call, identity, denial)
@@ -165,7 +168,7 @@ class Access:
 
     def leave(self, caller: ports.Caller) -> None:
         """Note that an admitted call has ended and its answer has been sent."""
-        if _own(caller).counted:
+        if isinstance(caller, Caller) and caller.counted:
             self._running.leave(caller.name)
 
     def _authenticate(
@@ -208,17 +211,11 @@ def identity_of(call: Call[Any, Any]) -> Identity | None:
     """Return the identity of an admitted call; None if identities are off or not needed.
 
     Raises:
-        LookupError: The call was not admitted.
+        LookupError: The call was not admitted. To return None would allow it everything.
     """
-    if call.caller is None:
-        raise LookupError("the call has no caller: it was not admitted")
-    return _own(call.caller).identity
-
-
-def _own(caller: ports.Caller) -> Caller:
-    if not isinstance(caller, Caller):
-        raise TypeError(f"{type(caller).__name__} is not a caller that this module has admitted")
-    return caller
+    if not isinstance(call.caller, Caller):
+        raise LookupError("the call was not admitted")
+    return call.caller.identity
 
 
 def check_app(identity: Identity | None, request: CreditRequest | PurchaseRequest | AppId) -> None:

@@ -127,18 +127,15 @@ class Caller:
     Attributes:
         name: The name under which limits that callers share count the call: its identity, or its
             address where identities are off or not needed.
+        identity_name: The name of the identity; None if there is none.
         identity: The identity; None if identities are off or not needed.
         counted: Whether the call counts towards the caller's running calls.
     """
 
     name: str
+    identity_name: str | None
     identity: Identity | None
     counted: bool
-
-    @property
-    def identity_name(self) -> str | None:
-        """The name of the identity; None if there is none."""
-        return None if self.identity is None else self.identity.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

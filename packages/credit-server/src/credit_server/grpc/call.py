@@ -46,7 +46,8 @@ class Call(Stream[Received, Sent]):
     Attributes:
         request: The headers of the request.
         trailers: Metadata to be sent with the status.
-        outcome: The name of the status that the call was answered with; empty before that.
+        outcome: The status that the call was answered with; None before that.
+        http_status: The HTTP status of a request that is not gRPC; empty otherwise.
         caller: The caller; None until the call is admitted.
         observation: Is notified of its messages.
     """
@@ -88,7 +89,8 @@ class Call(Stream[Received, Sent]):
         )
         self.request = request
         self.trailers: dict[str, str | bytes] = {}
-        self.outcome = ""
+        self.outcome: Status | None = None
+        self.http_status = ""
         self.caller: Caller | None = None
         self.observation: CallObservation = UNOBSERVED
         self._message_bytes_max = message_bytes_max
@@ -103,11 +105,6 @@ class Call(Stream[Received, Sent]):
         """
         found: Mapping[str, Any] | None = self.peer._transport.get_extra_info("peercert")  # noqa: SLF001
         return found or None
-
-    @property
-    def path(self) -> str:
-        """What is called, such as `/credit.v1.CreditService/UseCredits`."""
-        return self.request.path
 
     @property
     def open(self) -> bool:
@@ -209,7 +206,7 @@ class Call(Stream[Received, Sent]):
         stream.connection.headers_send_process()
         self._send_initial_metadata_done = self._send_message_done = True
         self._send_trailing_metadata_done = True
-        self.outcome = Status.OK.name
+        self.outcome = Status.OK
         self.observation.message_sent()
 
     def encoded(self, messages: Iterable[Sent]) -> bytes:
@@ -258,7 +255,7 @@ class Call(Stream[Received, Sent]):
         headers += status_headers(GRPCError(status, status_message, status_details))
         headers.extend(encode_metadata({**dict(metadata or ()), **self.trailers}))
         await self._stream.send_headers(headers, end_stream=True)
-        self.outcome = status.name
+        self.outcome = status
         self._send_trailing_metadata_done = True
         if status is not Status.OK:
             self._stop_client()
@@ -294,13 +291,13 @@ class Call(Stream[Received, Sent]):
         http.send_headers(stream_id, headers, end_stream=not text)
         if text:
             http.send_data(stream_id, text, end_stream=True)
-        self.outcome = f"HTTP {rejection.status}"
+        self.outcome, self.http_status = Status.INTERNAL, rejection.status
         self._stop_client()
         stream.connection.flush()
 
     def refuse(self) -> None:
         """End the call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
-        self.outcome = Status.RESOURCE_EXHAUSTED.name
+        self.outcome = Status.RESOURCE_EXHAUSTED
         if self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
 

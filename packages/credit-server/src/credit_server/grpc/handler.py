@@ -28,7 +28,7 @@ from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract,
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.connection import StreamHandler
 from credit_server.http2.frames import ServerFrames
-from credit_server.http2.stream import server_stream
+from credit_server.http2.stream import ServerStream
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -228,7 +228,7 @@ class CallHandler(Handler, StreamHandler):
         """Start to serve a call, or shed it."""
         self.__gc_step__()
         serving = self._serving
-        request = RequestHead.of(headers, server_stream(stream).too_long)
+        request = RequestHead.of(headers, cast(ServerStream, stream).too_long)
         method = serving.methods.get(request.path, serving.unknown)
         if not method.standard:
             decision = serving.admission.admit(write=method.write)
@@ -291,7 +291,7 @@ class CallHandler(Handler, StreamHandler):
         started = time.perf_counter()
         serving = self._serving
         call: Call[object, object] = Call(
-            server_stream(stream),
+            cast(ServerStream, stream),
             request,
             method.served,
             codec=self.codec,
@@ -313,9 +313,7 @@ class CallHandler(Handler, StreamHandler):
         finally:
             if call.caller is not None:  # not before the answer: a client that does not read waits
                 serving.access.leave(call.caller)
-            seconds = time.perf_counter() - started
-            _log_call(call, seconds, failure)
-            call.observation.finished(_status(call.outcome), seconds)
+            _observe_end(call, time.perf_counter() - started, failure)
 
     async def _answer(self, call: "Call[object, object]", method: Method) -> None:
         """Answer one call, step by step as the protocol has it."""
@@ -348,7 +346,7 @@ class CallHandler(Handler, StreamHandler):
         except Exception as error:  # noqa: BLE001 - a bug is raised again
             await self._answer_error(call, error)
         else:
-            if not call.outcome:
+            if call.outcome is None:
                 await call.send_trailing_metadata()
 
     async def _answer_error(self, call: "Call[object, object]", error: Exception) -> None:
@@ -407,28 +405,28 @@ async def _run(call: "Call[object, object]", method: Method) -> None:
         raise
 
 
-def _status(outcome: str) -> Status:
-    """Return the status that a client gets from a call's outcome.
-
-    A call that was not answered had no client left to answer.
-    """
-    if outcome.startswith("HTTP "):
-        return Status.INTERNAL
-    return Status[outcome] if outcome else Status.CANCELLED
-
-
-def _log_call(call: "Call[object, object]", seconds: float, failure: BaseException | None) -> None:
-    unanswered = "CANCELLED" if isinstance(failure, asyncio.CancelledError) else "GONE"
+def _observe_end(
+    call: "Call[object, object]", seconds: float, failure: BaseException | None
+) -> None:
+    """Log the end of a call, and report it to its observation."""
+    if call.http_status:
+        status = f"HTTP {call.http_status}"
+    elif call.outcome is not None:
+        status = call.outcome.name
+    else:
+        status = "CANCELLED" if isinstance(failure, asyncio.CancelledError) else "GONE"
     fields = {
         "method": call.request.path,
-        "status": call.outcome or unanswered,
+        "status": status,
         "milliseconds": round(seconds * 1000, 3),
         "request_id": call.request.request_id,
         "peer": call.peer.name or None,
     }
     # Writing to a client that has gone, or has given up the call, is not an error.
-    gone = isinstance(failure, H2ProtocolError) and not call.outcome
+    gone = isinstance(failure, H2ProtocolError) and call.outcome is None
     if isinstance(failure, Exception) and not gone:
         log.error("call", **fields, exc_info=failure)
     else:
         log.info("call", **fields)
+    # A call that was not answered had no client left to answer.
+    call.observation.finished(call.outcome or Status.CANCELLED, seconds)
