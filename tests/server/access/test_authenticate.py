@@ -1,4 +1,4 @@
-"""Which of a call's credentials counts, and what a call without any is told."""
+"""Which of a call's credentials counts, and how a call without any is answered."""
 
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def test_where_tokens_are_not_taken_the_certificate_decides(token: str, tmp_path
     )
 
 
-def test_where_certificates_prove_nothing_it_says_so(tmp_path: Path) -> None:
+def test_a_certificate_is_rejected_with_the_reason_where_it_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated) as refused:
         name(opened(tmp_path, certificates=False), None, CERTIFICATE)
     assert str(refused.value) == (
@@ -92,13 +92,13 @@ def test_where_certificates_prove_nothing_it_says_so(tmp_path: Path) -> None:
     )
 
 
-def test_an_owner_who_is_not_listed_is_told_so(tmp_path: Path) -> None:
+def test_an_owner_who_is_not_listed_is_rejected_with_the_reason(tmp_path: Path) -> None:
     stranger = {**CERTIFICATE, "subject": ((("commonName", "stranger"),),)}
     with pytest.raises(Unauthenticated, match="owner is not known here"):
         name(opened(tmp_path), None, stranger)
 
 
-def test_who_shows_nothing_is_told_all_ways(tmp_path: Path) -> None:
+def test_a_call_without_credentials_is_answered_with_all_ways(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated) as refused:
         name(opened(tmp_path), None)
     assert str(refused.value) == (
@@ -108,7 +108,7 @@ def test_who_shows_nothing_is_told_all_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", ["", " ", "Bearer", "Bearer ", "Basic YTpi", "{token}"])
-def test_another_scheme_is_refused(header: str, token: str, tmp_path: Path) -> None:
+def test_another_scheme_is_rejected(header: str, token: str, tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match="another scheme") as refused:
         name(opened(tmp_path), header.format(token=token))
     assert token not in str(refused.value)
@@ -117,7 +117,7 @@ def test_another_scheme_is_refused(header: str, token: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "header", ["Bearer {token}, Bearer {token}", "Bearer {token} {token}", "Bearer {token},"]
 )
-def test_more_than_one_token_is_refused(header: str, token: str, tmp_path: Path) -> None:
+def test_more_than_one_token_is_rejected(header: str, token: str, tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match="more than a token") as refused:
         name(opened(tmp_path), header.format(token=token))
     assert token not in str(refused.value)
@@ -149,7 +149,7 @@ def test_without_settings_there_is_none() -> None:
     assert open_authenticator(IdentitySettings()) is None
 
 
-def test_a_file_that_cannot_be_used_is_told_at_the_start() -> None:
+def test_a_file_that_cannot_be_used_is_an_error_at_the_start() -> None:
     settings = IdentitySettings.model_validate(
         {"token_keys": "/nowhere", "token_issuer": ISSUER, "token_audience": AUDIENCE}
     )

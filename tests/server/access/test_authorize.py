@@ -1,4 +1,4 @@
-"""Who is let in: every call with each thing that may be wrong about its caller."""
+"""Which calls are allowed: every call, with each thing that may be wrong about its caller."""
 
 import asyncio
 from collections import Counter
@@ -95,7 +95,7 @@ def reason(answer: Answer) -> str:
 
 
 class Clock:
-    """Tells the time that a test has set."""
+    """Return the time that a test has set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -116,7 +116,7 @@ async def guarded(limits: AccessLimits | None = None) -> AsyncIterator[Wire]:
 
 @pytest.mark.parametrize("method", REQUESTS)
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_each_call_is_refused_to_each_caller_as_the_table_says(
+async def test_each_call_is_denied_to_each_caller_as_the_table_says(
     caller: str | None, method: str
 ) -> None:
     refused, status, why = CALLERS[caller]
@@ -144,14 +144,14 @@ async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
 
 
 @pytest.mark.parametrize("second", ["tenant", "everything", "forged"])
-async def test_who_sends_two_tokens_has_proved_nothing(second: str) -> None:
+async def test_two_tokens_prove_nothing(second: str) -> None:
     async with guarded() as wire:
         for tokens in ((token("tenant"), token(second)), (token(second), token("tenant"))):
             answer = await wire.call("GetUserCredits", UserId(user_id=7), *tokens)
             assert reason(answer) == "UNAUTHENTICATED"
 
 
-async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
+async def test_a_client_without_an_identity_learns_nothing_of_what_is_served() -> None:
     async with guarded() as wire:
         for path in (SERVICE + "AddCredits", SERVICE + "StealCredits", "/x", "/"):
             assert reason(await wire.call(path, UserId(user_id=7))) == "UNAUTHENTICATED"
@@ -159,7 +159,7 @@ async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
         assert (known.status, known.details) == (Status.UNIMPLEMENTED, [])
 
 
-async def test_health_is_told_to_everybody() -> None:
+async def test_health_needs_no_identity() -> None:
     async with guarded(AccessLimits(failures_per_second=0.001, failures_burst=1)) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         for more in ((), (token("forged"),)):
@@ -177,7 +177,7 @@ async def test_reflection_is_for_operators(version: str) -> None:
         assert (await wire.call(path, request, token("admin"))).status is Status.OK
 
 
-async def test_without_identities_everybody_is_let_in_as_before() -> None:
+async def test_without_identities_every_call_is_allowed() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         for more in ((), (token("forged"),)):
             assert (
@@ -187,7 +187,7 @@ async def test_without_identities_everybody_is_let_in_as_before() -> None:
 
 
 class Unscoped:
-    """A service of which nothing says who may call it."""
+    """A service without a rule."""
 
     def __mapping__(self) -> dict[str, const.Handler]:
         async def serve(stream: Any) -> None:  # Any: grpclib's own, of any messages
@@ -198,7 +198,7 @@ class Unscoped:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_what_nobody_may_call_is_not_served_at_all(
+async def test_a_service_without_a_rule_is_not_served_at_all(
     authenticator: FakeAuthenticator | None,
 ) -> None:
     access = Access(authenticator, audit=NO_AUDIT)
@@ -254,7 +254,9 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticator | None) -> None:
+async def test_health_watches_of_one_address_are_limited(
+    authenticator: FakeAuthenticator | None,
+) -> None:
     async with (
         serving(
             authenticator=authenticator, access_limits=AccessLimits(calls_running_max=2)
@@ -275,7 +277,7 @@ async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticato
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> None:
+async def test_every_admitted_call_is_counted_out(caller: str | None) -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
         Wire.connect(served.port) as wire,
@@ -287,7 +289,7 @@ async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> 
         assert not running(served)
 
 
-async def test_strangers_who_do_not_read_hold_no_places() -> None:
+async def test_clients_without_an_identity_that_do_not_read_occupy_nothing() -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
         Wire.connect(served.port) as wire,
@@ -327,14 +329,14 @@ async def test_calls_whose_answers_wait_for_their_client_still_count_as_the_iden
 
 
 def running(served: Serving) -> Counter[str]:
-    """Returns the running calls by caller."""
+    """Return the running calls by caller."""
     access = served.server._serving.access
     assert isinstance(access, Access)
     return access._running._running
 
 
 class FakeCall:
-    """As much of a call as access looks at."""
+    """The parts of a call that access reads."""
 
     def __init__(self, host: str = "192.0.2.1", path: str = SERVICE + "GetUserCredits") -> None:
         self.request = RequestHead([], {}, path, "r", "")
@@ -344,7 +346,7 @@ class FakeCall:
 
 
 def admitted(access: Access, call: Any, authorization: str | None) -> str:
-    """Returns why a call was refused; empty if it was not."""
+    """Return why a call was not admitted; empty if it was."""
     fields = {} if authorization is None else {"authorization": authorization}
     call.request = replace(call.request, fields=fields)
     try:
@@ -355,7 +357,7 @@ def admitted(access: Access, call: Any, authorization: str | None) -> str:
     return ""
 
 
-def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> None:
+def test_an_address_that_fails_too_often_is_rejected_unexamined_until_the_time_is_over() -> None:
     clock, tokens = Clock(), FakeAuthenticator(TOKENS)
     limits = AccessLimits(failures_per_second=2, failures_burst=3)
     access = Access(tokens, audit=NO_AUDIT, limits=limits, clock=clock)
@@ -367,7 +369,7 @@ def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> N
     assert admitted(access, FakeCall(), "Bearer tenant") == ""
 
 
-def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> None:
+def test_a_known_caller_is_admitted_whatever_others_at_the_same_address_do() -> None:
     tokens = FakeAuthenticator(TOKENS)
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
     access = Access(tokens, audit=NO_AUDIT, limits=limits, clock=Clock())
@@ -415,7 +417,7 @@ def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
     assert len(lines) == sum(told.values()) + 1
 
 
-def test_who_succeeds_uses_up_no_failures() -> None:
+def test_a_success_uses_up_no_failures() -> None:
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
     access = Access(FakeAuthenticator(TOKENS), audit=NO_AUDIT, limits=limits)
     assert [admitted(access, FakeCall(), "Bearer tenant") for _ in range(5)] == [""] * 5

@@ -1,4 +1,4 @@
-"""Client certificates: whom they name, and what the operator's file lets those do."""
+"""Client certificates: their names, and what the operator's file allows their owners."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Parse = Callable[[str], object]
 
 
 def certificate(*uris: str, names: Any = (), not_after: str = "Jan 16 08:00:00 2027 GMT") -> Any:
-    """Makes what `getpeercert` tells; it ends shortly after NOW."""
+    """Return what `getpeercert` returns; the certificate expires shortly after NOW."""
     return {
         "subject": names,
         "subjectAltName": (("DNS", "shop.example.org"), *(("URI", uri) for uri in uris)),
@@ -71,7 +71,7 @@ def test_a_listed_owner_may_do_what_the_file_says(tmp_path: Path) -> None:
         certificate(),
     ],
 )
-def test_an_owner_who_is_not_listed_is_refused(found: Any, tmp_path: Path) -> None:
+def test_an_owner_who_is_not_listed_is_rejected(found: Any, tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match="owner is not known here"):
         identities(tmp_path, Clock()).identify(found)
 
@@ -79,13 +79,13 @@ def test_an_owner_who_is_not_listed_is_refused(found: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "other", ["spiffe://example.org/b", SHOP, "SPIFFE://example.org/shop", "https://example.org"]
 )
-def test_another_uri_beside_a_spiffe_id_is_refused(other: str, tmp_path: Path) -> None:
+def test_another_uri_beside_a_spiffe_id_is_rejected(other: str, tmp_path: Path) -> None:
     for uris in ((SHOP, other), (other, SHOP)):
         with pytest.raises(Unauthenticated, match="more than one URI"):
             identities(tmp_path, Clock()).identify(certificate(*uris))
 
 
-def test_a_certificate_that_expires_on_an_open_connection_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_that_expires_on_an_open_connection_is_rejected(tmp_path: Path) -> None:
     clock = Clock()
     file = identities(tmp_path, clock)
     file.identify(certificate(SHOP))
@@ -94,7 +94,7 @@ def test_a_certificate_that_expires_on_an_open_connection_is_refused(tmp_path: P
         file.identify(certificate(SHOP))
 
 
-def test_who_is_struck_off_the_list_is_refused(tmp_path: Path) -> None:
+def test_an_owner_who_is_removed_from_the_list_is_rejected(tmp_path: Path) -> None:
     clock = Clock()
     file = identities(tmp_path, clock)
     file.identify(certificate(SHOP))
@@ -162,9 +162,7 @@ def test_the_file_may_limit_what_one_call_adds_in_all_apps_or_by_app(tmp_path: P
         ('{"a": {"scopes": [], "apps": [1], "apps": "*"}}', "'apps' twice"),
     ],
 )
-def test_a_file_that_may_mean_something_else_is_refused(
-    text: str, reason: str, tmp_path: Path
-) -> None:
+def test_an_ambiguous_file_is_rejected(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "identities.json"
     path.write_text(text)
     with pytest.raises(FileUnusable, match=reason) as refused:
@@ -172,7 +170,7 @@ def test_a_file_that_may_mean_something_else_is_refused(
     assert "\n" not in str(refused.value)
 
 
-def test_a_toml_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_toml_file_that_is_not_toml_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "identities.toml"
     path.write_text(entry())
     with pytest.raises(FileUnusable, match="not TOML"):

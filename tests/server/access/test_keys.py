@@ -1,4 +1,4 @@
-"""Files of keys: which are taken, for which tokens, and which are refused and why."""
+"""Files of keys: which are accepted, for which tokens, and which are rejected and why."""
 
 import json
 from typing import Any
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_is_refused_and_the_reason_quotes_no_key(name: str) -> None:
+def test_it_is_rejected_and_the_reason_quotes_no_key(name: str) -> None:
     data, reason = REFUSED[name]
     with pytest.raises(ValueError, match=reason) as refused:
         parse_keys(data, PINNED)

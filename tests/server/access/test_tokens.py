@@ -1,4 +1,4 @@
-"""Tokens: what proves an identity, what does not, and that nothing but a refusal comes out."""
+"""Tokens: which prove an identity, which do not, and that no other error is raised."""
 
 import json
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def tokens(path: Path, clock: Clock) -> TokenVerifier:
 
 
 def refusal(tokens: TokenVerifier, token: str) -> str:
-    """Returns the sentence of a refusal, which never tells the token."""
+    """Return the sentence of a rejection, which never reveals the token."""
     with pytest.raises(Unauthenticated) as refused:
         tokens.verify(token)
     sentence = str(refused.value)
@@ -79,7 +79,7 @@ def refusal(tokens: TokenVerifier, token: str) -> str:
     return sentence
 
 
-def test_a_sound_token_proves_what_it_says(tokens: TokenVerifier) -> None:
+def test_a_sound_token_proves_its_identity(tokens: TokenVerifier) -> None:
     assert tokens.verify(sign()) == SHOP
     assert tokens.verify(sign()) == SHOP, "again, when it is remembered"
 
@@ -105,7 +105,7 @@ def test_a_token_without_a_type_is_taken(tokens: TokenVerifier) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", 5, ["JWT"], "id+jwt", "dpop+jwt", "JOSE"])
-def test_a_token_of_another_type_is_refused(kind: object, tokens: TokenVerifier) -> None:
+def test_a_token_of_another_type_is_rejected(kind: object, tokens: TokenVerifier) -> None:
     assert "type" in refusal(tokens, forge({"typ": kind, "alg": "ES256"}, claims()))
 
 
@@ -135,21 +135,21 @@ FORGED: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_token_is_refused(name: str, tokens: TokenVerifier) -> None:
+def test_a_forged_token_is_rejected(name: str, tokens: TokenVerifier) -> None:
     assert "signature does not hold" in refusal(tokens, FORGED[name]())
 
 
-def test_an_algorithm_that_is_no_text_is_refused(tokens: TokenVerifier) -> None:
+def test_an_algorithm_that_is_not_text_is_rejected(tokens: TokenVerifier) -> None:
     assert "malformed" in refusal(tokens, forge({"typ": "JWT", "alg": ["ES256"]}, claims()))
     assert "malformed" in refusal(tokens, forge({"typ": "JWT"}, claims()))
 
 
-def test_a_token_with_critical_extensions_is_refused(tokens: TokenVerifier) -> None:
+def test_a_token_with_critical_extensions_is_rejected(tokens: TokenVerifier) -> None:
     header = {"typ": "JWT", "alg": "ES256", "b64": True, "crit": ["b64"]}
     assert "extensions" in refusal(tokens, forge(header, claims()))
 
 
-def test_where_a_token_says_its_key_is_does_not_matter(tokens: TokenVerifier) -> None:
+def test_the_source_of_keys_that_a_token_names_does_not_matter(tokens: TokenVerifier) -> None:
     token = sign(jku="https://evil.example/keys", x5u="https://evil.example/certificate")
     assert tokens.verify(token) == SHOP
 
@@ -174,7 +174,7 @@ def test_a_token_holds_until_its_end_and_the_leeway(expires: float, tokens: Toke
 
 
 @pytest.mark.parametrize("expires", [NOW - LEEWAY, NOW - LEEWAY - 1, 0])
-def test_an_expired_token_is_refused(expires: int, tokens: TokenVerifier) -> None:
+def test_an_expired_token_is_rejected(expires: int, tokens: TokenVerifier) -> None:
     assert "expired" in refusal(tokens, sign(claims(exp=expires)))
 
 
@@ -207,7 +207,7 @@ def test_a_remembered_token_expires_all_the_same(tokens: TokenVerifier, clock: C
         ({"aud": ...}, "no claim 'aud'"),
     ],
 )
-def test_a_token_for_others_is_refused(
+def test_a_token_for_another_audience_is_rejected(
     changes: dict[str, Any], sentence: str, tokens: TokenVerifier
 ) -> None:
     assert sentence in refusal(tokens, _signed(claims(**changes)))
@@ -238,14 +238,14 @@ BAD_CLAIMS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in BAD_CLAIMS.items() for value in values]
 )
-def test_a_claim_of_the_wrong_kind_is_refused_by_name(
+def test_a_claim_of_the_wrong_kind_is_rejected_by_name(
     name: str, value: Any, tokens: TokenVerifier
 ) -> None:
     assert f"claim '{name}'" in refusal(tokens, _signed(claims(**{name: value})))
 
 
 def _signed(content: dict[str, Any]) -> str:
-    """Signs claims of types that PyJWT would not sign."""
+    """Sign claims of types that PyJWT would not sign."""
     payload = json.dumps(content).encode()
     return jwt.PyJWS().encode(payload, ec_key(), "ES256")
 
@@ -309,7 +309,7 @@ def test_a_key_that_is_taken_away_ends_its_tokens(path: Path, clock: Clock) -> N
     assert tokens.verify(sign(key=ec_key(1))) == SHOP
 
 
-def test_a_broken_file_ends_nobodys_tokens(path: Path, clock: Clock) -> None:
+def test_a_broken_file_invalidates_no_tokens(path: Path, clock: Clock) -> None:
     tokens = verifier(path, clock)
     replace(path, b"broken")
     clock.now += LOOK_SECONDS
@@ -369,7 +369,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> TokenVerifier:
 
 
 @given(token=st.text() | st.text("ab.=-_", min_size=3))
-def test_any_text_is_refused(lasting: TokenVerifier, token: str) -> None:
+def test_any_text_is_rejected(lasting: TokenVerifier, token: str) -> None:
     with pytest.raises(Unauthenticated):
         lasting.verify(token)
 
@@ -380,7 +380,7 @@ def test_any_text_is_refused(lasting: TokenVerifier, token: str) -> None:
     algorithm=st.sampled_from([*PINNED, "none", "HS256"]),
     secret=st.none() | st.binary(),
 )
-def test_any_parts_are_refused(
+def test_any_parts_are_rejected(
     lasting: TokenVerifier, header: Any, content: Any, algorithm: str, secret: bytes | None
 ) -> None:
     with pytest.raises(Unauthenticated):
@@ -388,14 +388,14 @@ def test_any_parts_are_refused(
 
 
 @given(parts=st.lists(st.binary(max_size=40), min_size=3, max_size=3))
-def test_any_bytes_are_refused(lasting: TokenVerifier, parts: list[bytes]) -> None:
+def test_any_bytes_are_rejected(lasting: TokenVerifier, parts: list[bytes]) -> None:
     header, content, secret = parts
     with pytest.raises(Unauthenticated):
         lasting.verify(forge(header, content, secret))
 
 
 @given(changes=_CLAIMS)
-def test_any_signed_claims_are_refused_or_prove_an_identity(
+def test_any_signed_claims_are_rejected_or_prove_an_identity(
     lasting: TokenVerifier, changes: dict[str, Any]
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""Shedding: a call too many is refused by its headers alone, cheaply, and nobody else notices."""
+"""Shedding: a call is rejected by its headers alone, cheaply, and without effect on other calls."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ def assert_shed(answer: Answer) -> None:
     assert not answer.data
 
 
-async def test_a_call_too_many_is_refused_and_has_no_effect() -> None:
+async def test_a_call_beyond_the_limit_is_shed_and_has_no_effect() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         _, running = wire.begin(call_headers(PATH), ADD)
@@ -52,7 +52,7 @@ async def test_a_call_too_many_is_refused_and_has_no_effect() -> None:
         assert holdings.message(UserCredits).revision == 1
 
 
-async def test_it_is_refused_before_any_of_its_message_has_come() -> None:
+async def test_it_is_shed_before_any_of_its_message_has_come() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -60,7 +60,7 @@ async def test_it_is_refused_before_any_of_its_message_has_come() -> None:
         answer = await wire.request(call_headers(PATH), end=False)
         assert_shed(answer)
         await wire.pong()
-        assert answer.reset is ErrorCodes.NO_ERROR  # it need not go on sending
+        assert answer.reset is ErrorCodes.NO_ERROR  # it may stop sending
         store.released.set()
 
 
@@ -77,7 +77,7 @@ async def test_the_limit_is_for_all_connections_together() -> None:
         store.released.set()
 
 
-async def test_a_refused_call_echoes_its_request_id() -> None:
+async def test_a_shed_call_echoes_its_request_id() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -87,7 +87,7 @@ async def test_a_refused_call_echoes_its_request_id() -> None:
         store.released.set()
 
 
-async def test_health_is_told_whatever_the_load() -> None:
+async def test_health_is_answered_whatever_the_load() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -106,7 +106,7 @@ async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other()
         store.released.set()
 
 
-async def test_a_call_that_is_reset_frees_its_place() -> None:
+async def test_a_call_that_is_reset_makes_room_for_another() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(PATH), ADD)
@@ -119,7 +119,7 @@ async def test_a_call_that_is_reset_frees_its_place() -> None:
         store.released.set()
 
 
-async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
+async def test_a_shed_call_that_was_already_reset_does_no_harm() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         _, running = wire.begin(call_headers(PATH), ADD)
@@ -133,7 +133,7 @@ async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
         assert (await wire.ended(running)).message(Empty) == Empty()
 
 
-async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+async def test_answers_to_shed_calls_do_not_pile_up_for_a_client_that_does_not_read() -> None:
     store = HeldStore()
     connections = ConnectionLimits(resets_burst=20, resets_per_second=1)
     async with (
@@ -156,7 +156,7 @@ async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None
         assert served.server.connections.closed == {Closing.FLOOD: 1}
 
 
-async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
+async def test_shed_calls_leave_nothing_behind_in_the_connection() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -169,7 +169,7 @@ async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
         store.released.set()
 
 
-async def test_refused_calls_share_a_line_of_the_log(
+async def test_shed_calls_share_a_line_of_the_log(
     logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
 ) -> None:
     controller = AdmissionController(calls_max=1, loop_lag_seconds_max=1)
@@ -180,7 +180,7 @@ async def test_refused_calls_share_a_line_of_the_log(
     assert controller.shed_total == {"calls": 100}
 
 
-async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are() -> None:
+async def test_shed_callers_wait_longer_the_more_of_them_there_are() -> None:
     controller = AdmissionController(calls_max=1, loop_lag_seconds_max=1)
     early = sum(controller.shed(Decision.CALLS) for _ in range(50)) / 50
     for _ in range(1000):
@@ -189,7 +189,7 @@ async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are(
     assert late > 5 * early
 
 
-async def test_calls_are_refused_while_the_loop_is_late_and_taken_in_after_it() -> None:
+async def test_calls_are_shed_while_the_loop_is_late_and_admitted_after_it() -> None:
     controller = AdmissionController(calls_max=100, loop_lag_seconds_max=0.02)
     assert controller.admit(write=False) is Decision.ADMIT
     time.sleep(0.1)  # noqa: ASYNC251 - this is what is measured: a loop that stands still

@@ -13,7 +13,7 @@ def test_nothing_is_expected_before_anything_is_known() -> None:
     assert LatencyEstimate(100).seconds_until_settled(1000, 0.0) == 0
 
 
-def test_a_write_takes_its_turn_after_those_who_wait() -> None:
+def test_a_write_is_settled_after_those_that_wait() -> None:
     estimate = LatencyEstimate(100)
     settle(estimate, 100, 1.0)
     assert estimate.seconds_until_settled(0, 5.0) == pytest.approx(0.01)

@@ -1,4 +1,4 @@
-"""Pages are made in slots."""
+"""Slots for lists: how many pages are made at once, and which list is next."""
 
 import asyncio
 from random import Random
@@ -15,7 +15,7 @@ from grpclib.const import Status
 PATIENT = 3600.0
 
 
-async def test_no_more_pages_are_made_at_once_than_is_said() -> None:
+async def test_no_more_pages_are_made_at_once_than_there_are_slots() -> None:
     slots, running, most = ListSlots(at_once=2, wait_seconds_max=PATIENT), 0, 0
 
     async def make() -> None:
@@ -30,7 +30,7 @@ async def test_no_more_pages_are_made_at_once_than_is_said() -> None:
     assert most == 2
 
 
-async def test_who_has_waited_too_long_is_told_to_come_again() -> None:
+async def test_a_list_that_has_waited_too_long_is_rejected_with_a_retry_time() -> None:
     slots = ListSlots(at_once=1, wait_seconds_max=1e-6)
     async with slots.slot("one"):
         with pytest.raises(NotAdmitted) as raised:
@@ -47,7 +47,7 @@ async def test_who_has_waited_too_long_is_told_to_come_again() -> None:
     assert retry.retry_delay.ToMilliseconds() > 0
 
 
-async def test_a_page_that_fails_gives_its_turn_back() -> None:
+async def test_a_page_that_fails_gives_its_slot_back() -> None:
     slots = ListSlots(at_once=1, wait_seconds_max=PATIENT)
     with pytest.raises(ZeroDivisionError):
         async with slots.slot("one"):
@@ -56,7 +56,7 @@ async def test_a_page_that_fails_gives_its_turn_back() -> None:
         pass
 
 
-async def test_turns_go_round_the_callers_however_many_lists_each_has() -> None:
+async def test_slots_go_round_the_callers_however_many_lists_each_has() -> None:
     slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def make(caller: str) -> None:
@@ -70,7 +70,7 @@ async def test_turns_go_round_the_callers_however_many_lists_each_has() -> None:
     assert "".join(served) == "abcabcabaa"
 
 
-async def test_a_caller_that_comes_back_for_each_page_is_served_in_turn() -> None:
+async def test_a_caller_that_returns_for_each_page_is_served_in_turn() -> None:
     slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def read(caller: str, pages: int) -> None:
@@ -80,11 +80,11 @@ async def test_a_caller_that_comes_back_for_each_page_is_served_in_turn() -> Non
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(read("a", 1) for _ in range(20)), read("b", 5))
-    # It has to ask again after each page, and is then behind the other caller's next list.
+    # It needs a slot again after each page, and is then behind the other caller's next list.
     assert "".join(served[:15]) == "aab" * 5
 
 
-async def test_lists_that_were_given_up_are_passed_over() -> None:
+async def test_cancelled_lists_are_skipped() -> None:
     slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def make(name: str) -> None:
@@ -103,7 +103,7 @@ async def test_lists_that_were_given_up_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_no_turn_is_lost_whatever_is_given_up(seed: int) -> None:
+async def test_no_slot_is_lost_whatever_is_cancelled(seed: int) -> None:
     random, running, most = Random(seed), 0, 0
     slots = ListSlots(at_once=3, wait_seconds_max=PATIENT)
 
@@ -131,7 +131,7 @@ async def test_no_turn_is_lost_whatever_is_given_up(seed: int) -> None:
     assert (slots._free, slots._waiting) == (3, {})
 
 
-async def test_who_is_given_up_at_the_moment_of_its_turn_gives_it_back() -> None:
+async def test_a_list_that_is_cancelled_when_its_slot_is_granted_gives_it_back() -> None:
     slots = ListSlots(at_once=1, wait_seconds_max=PATIENT)
     async with slots.slot("one"):
         second = asyncio.create_task(slots.slot("one").__aenter__())

@@ -1,4 +1,4 @@
-"""Rationing: clients are held back while calls are refused, and let go when none are any more."""
+"""The quota of streams: it exists while calls are shed, and ends when none are shed any more."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 
 
 class FakeConnection:
-    """Keeps what it was allowed last."""
+    """Keeps the latest quota."""
 
     def __init__(self, *, pressing: int = 1) -> None:
         self.pressing = pressing
@@ -41,7 +41,7 @@ class FakeConnection:
         self.allowed = streams_max
 
 
-async def test_nobody_is_rationed_before_a_call_is_refused() -> None:
+async def test_there_is_no_quota_before_a_call_is_shed() -> None:
     assert not StreamQuota([FakeConnection()], streams_max=100).active
 
 
@@ -54,13 +54,13 @@ async def test_the_busy_share_what_all_may_have() -> None:
 
 
 class BrokenConnection(FakeConnection):
-    """Cannot be told anything."""
+    """Fails for every quota."""
 
     def limit_streams(self, streams_max: int | None) -> None:
         raise RuntimeError("broken")
 
 
-async def test_a_client_that_cannot_be_told_keeps_no_other_from_it() -> None:
+async def test_a_connection_that_fails_keeps_no_other_from_its_quota() -> None:
     sound = FakeConnection()
     quota = StreamQuota([BrokenConnection(), sound], streams_max=100)
     quota.note_shed(informed=True)
@@ -77,7 +77,7 @@ async def test_each_connection_may_have_one_however_many_there_are() -> None:
     quota.stop()
 
 
-async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_it_ends() -> None:
+async def test_the_quota_shrinks_while_calls_are_shed_and_grows_back_until_it_ends() -> None:
     connection = FakeConnection()
     quota = StreamQuota([connection], streams_max=100)
 
@@ -102,7 +102,7 @@ async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_i
     assert connection.allowed is None
 
 
-async def test_the_ration_shrinks_while_those_who_are_taken_in_are_late() -> None:
+async def test_the_quota_shrinks_while_admitted_calls_are_late() -> None:
     connection, late = FakeConnection(), [True, True, False]
     quota = StreamQuota([connection], streams_max=1000, is_overdue=lambda: late.pop(0))
     quota.note_shed(informed=False)
@@ -114,7 +114,7 @@ async def test_the_ration_shrinks_while_those_who_are_taken_in_are_late() -> Non
     quota.stop()
 
 
-async def test_calls_that_were_sent_before_their_client_knew_do_not_shrink_the_ration() -> None:
+async def test_calls_that_were_sent_before_their_client_knew_the_quota_do_not_shrink_it() -> None:
     connection = FakeConnection()
     quota = StreamQuota([connection], streams_max=1000)
     quota.note_shed(informed=False)
@@ -126,7 +126,7 @@ async def test_calls_that_were_sent_before_their_client_knew_do_not_shrink_the_r
     quota.stop()
 
 
-async def test_clients_that_hold_calls_back_are_not_let_go() -> None:
+async def test_the_quota_stays_while_clients_hold_calls_back() -> None:
     connection = FakeConnection(pressing=60)
     quota = StreamQuota([connection], streams_max=100)
     quota.note_shed(informed=True)
@@ -146,7 +146,7 @@ LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
 async def overloaded(
     limits: CallLimits = LIMITS, connections: ConnectionLimits | None = None
 ) -> AsyncIterator[tuple[Serving, HeldStore, Wire]]:
-    """A server that has refused a call of this client, and holds another one."""
+    """A server that has shed a call of this client, and holds another one."""
     store = HeldStore()
     async with (
         serving(store, call_limits=limits, connections=connections) as served,
@@ -168,12 +168,12 @@ def allowed(wire: Wire) -> int:
 
 
 def end_rounds(served: Serving, count: int) -> None:
-    """Lets time pass without refusals."""
+    """Let time pass without shed calls."""
     for _ in range(count):
         served.server._stream_quota.end_round()
 
 
-async def test_a_client_is_told_by_the_setting_of_http2_and_is_served_all_the_same() -> None:
+async def test_a_client_gets_its_quota_by_the_setting_of_http2_and_is_served_all_the_same() -> None:
     limits = replace(LIMITS, overload_streams_max=3)
     async with overloaded(limits) as (served, store, wire):
         assert allowed(wire) == 3
@@ -183,7 +183,7 @@ async def test_a_client_is_told_by_the_setting_of_http2_and_is_served_all_the_sa
         await is_served(wire)
 
 
-async def test_a_client_is_let_go_in_the_end() -> None:
+async def test_the_quota_of_a_client_ends() -> None:
     async with overloaded() as (served, store, wire):
         assert allowed(wire) == 1
         store.released.set()
@@ -193,7 +193,7 @@ async def test_a_client_is_let_go_in_the_end() -> None:
         assert allowed(wire) == ConnectionLimits().streams_max
 
 
-async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has_one() -> None:
+async def test_a_client_without_an_open_call_gets_smaller_quotas_but_no_larger_ones() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         await wire.pong()
         (member,) = served.server._protocols
@@ -210,13 +210,13 @@ async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has
         assert not unfinished.ended.is_set()
 
 
-async def test_a_ration_is_never_above_what_a_connection_may_have_anyway() -> None:
+async def test_a_quota_is_never_above_the_usual_limit_of_a_connection() -> None:
     limits = replace(LIMITS, overload_streams_max=1000)
     async with overloaded(limits, ConnectionLimits(streams_max=5)) as (_, _, wire):
         assert allowed(wire) == 5
 
 
-async def test_health_is_told_to_a_client_with_a_ration_of_one_and_to_a_new_one() -> None:
+async def test_health_is_answered_to_a_client_with_a_quota_of_one_and_to_a_new_one() -> None:
     async with overloaded() as (served, store, wire), Wire.connect(served.port) as prober:
         health = await prober.call(HEALTH + "Check", HealthCheckRequest())
         assert health.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
@@ -234,7 +234,7 @@ async def test_health_is_told_to_a_client_with_a_ration_of_one_and_to_a_new_one(
         pytest.param(SERVICE + "ListUserTransactions", UserId(user_id=7), id="a list"),
     ],
 )
-async def test_calls_that_last_do_not_use_up_a_ration(
+async def test_calls_that_last_do_not_use_up_a_quota(
     path: str, message: HealthCheckRequest | UserId
 ) -> None:
     async with (
@@ -250,7 +250,7 @@ async def test_calls_that_last_do_not_use_up_a_ration(
         await is_served(wire)
 
 
-async def test_a_stop_ends_the_rationing_with_the_calls() -> None:
+async def test_a_stop_ends_the_quota_with_the_calls() -> None:
     async with overloaded() as (served, store, wire):
         stopping = asyncio.create_task(served.server.stop(grace_seconds=60))
         await until(lambda: served.server.connections.draining)

@@ -1,4 +1,4 @@
-"""Every reason of the contract, provoked on every call that declares it, travels as it says."""
+"""Every reason of the contract, provoked on every call that declares it, has the defined form."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,7 +58,7 @@ EVERY_CASE = [
 
 
 def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Message:
-    """Makes a sound request of user 7 in app 1."""
+    """Make a sound request of user 7 in app 1."""
     match method:
         case "AddCredits":
             return CreditRequest(
@@ -165,7 +165,7 @@ async def _store_unavailable(method: str) -> Answer:
 def _provoked_by(
     identity: Identity, authorization: str = "Bearer somebody"
 ) -> Callable[[str], Awaitable[Answer]]:
-    """Makes a provocation of what the call of one identity is refused with."""
+    """Return a function that provokes the rejection of a call of one identity."""
 
     async def provoke(method: str) -> Answer:
         tokens = FakeAuthenticator({"somebody": identity})
@@ -232,7 +232,7 @@ def test_every_reason_of_the_contract_is_provoked_here() -> None:
 
 
 @pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
-async def test_a_reason_travels_as_the_contract_says(method: str, reason: ErrorReason) -> None:
+async def test_a_reason_travels_as_the_contract_defines(method: str, reason: ErrorReason) -> None:
     answer = await PROVOCATIONS[reason](method)
     rule = RULES[reason]
     info = _info(answer)
@@ -244,9 +244,7 @@ async def test_a_reason_travels_as_the_contract_says(method: str, reason: ErrorR
 
 
 @pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
-async def test_a_refusal_says_why_in_words_and_has_no_receipt(
-    method: str, reason: ErrorReason
-) -> None:
+async def test_a_refusal_has_a_sentence_and_no_receipt(method: str, reason: ErrorReason) -> None:
     answer = await PROVOCATIONS[reason](method)
     assert answer.sentence
     assert "secret" not in str(answer.metadata)
@@ -255,29 +253,29 @@ async def test_a_refusal_says_why_in_words_and_has_no_receipt(
 
 
 @pytest.mark.parametrize("method", ["AddCredits", "UseCredits"])
-async def test_a_write_that_finds_no_place_is_refused_as_a_call_too_many_is(method: str) -> None:
+async def test_a_write_in_a_full_queue_is_rejected_as_a_shed_call_is(method: str) -> None:
     answer = await _queue_full(method)
     assert (answer.status, _info(answer).reason) == (Status.UNAVAILABLE, "OVERLOADED")
 
 
-async def test_a_retryable_reason_says_after_which_time() -> None:
+async def test_a_retryable_reason_has_a_retry_time() -> None:
     for provoke in (_overloaded, _queue_full, _store_unavailable, _rate_limited):
         retry = (await provoke("AddCredits")).details[1]
         assert isinstance(retry, RetryInfo)
         assert 0 < retry.retry_delay.ToMilliseconds() <= 10_000
 
 
-async def test_insufficient_credits_are_told_in_numbers() -> None:
+async def test_insufficient_credits_come_with_numbers() -> None:
     metadata = _info(await _insufficient_credits("UseCredits")).metadata
     assert metadata == {"available": "20", "required": "50", "shortfall": "30"}
 
 
-async def test_an_overflow_is_told_in_numbers() -> None:
+async def test_an_overflow_comes_with_numbers() -> None:
     metadata = _info(await _balance_overflow("AddCredits")).metadata
     assert metadata == {"balance": str(UINT32_MAX - 1), "credits": "2"}
 
 
-async def test_a_total_that_does_not_fit_is_told_in_numbers() -> None:
+async def test_a_total_that_does_not_fit_comes_with_numbers() -> None:
     metadata = _info(await _total_overflow("GetAppBalance")).metadata
     assert metadata == {"total": str(2 * UINT32_MAX)}
 
@@ -295,11 +293,11 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
         )
 
 
-async def test_a_key_of_another_call_is_told_as_such() -> None:
+async def test_a_key_of_another_call_is_named_as_such() -> None:
     assert _info(await _key_reused("UseCredits")).metadata == {"fields": "call"}
 
 
-async def test_access_that_is_denied_is_told_in_its_own_terms() -> None:
+async def test_denied_access_comes_with_its_own_metadata() -> None:
     for reason, metadata in (
         (ErrorReason.SCOPE_MISSING, {"scope": "credits:spend"}),
         (ErrorReason.APP_NOT_ALLOWED, {"app_id": "1"}),
@@ -308,7 +306,7 @@ async def test_access_that_is_denied_is_told_in_its_own_terms() -> None:
         assert _info(await PROVOCATIONS[reason]("UseCredits")).metadata == metadata
 
 
-def test_the_wait_is_rounded_up_to_what_the_detail_can_say() -> None:
+def test_the_wait_is_rounded_up_to_a_millisecond() -> None:
     error = NotAdmitted(Decision.RATE, "rate limit exceeded", retry_seconds=0.0001)
     details = _translated(error).details
     assert details is not None
@@ -336,15 +334,15 @@ async def test_every_broken_field_is_named_at_once() -> None:
     assert all(f"{name} {text}" in answer.sentence for name, text in fields.items())
 
 
-async def test_an_explicit_user_of_zero_is_refused_and_none_is_not() -> None:
+async def test_an_explicit_user_of_zero_is_rejected_and_none_is_not() -> None:
     async with _wire() as wire:
         refused = await wire.call("GetAppBalance", AppId(app_id=1, user_id=0))
         assert refused.status is Status.INVALID_ARGUMENT
         assert (await wire.call("GetAppBalance", AppId(app_id=1))).status is Status.OK
 
 
-async def test_what_takes_precedence_is_told_first() -> None:
-    """Walks the contract's table: all is wrong at first, and each step mends one thing."""
+async def test_reasons_come_in_their_order_of_precedence() -> None:
+    """Walk the contract's table: everything is wrong at first, and each step fixes one thing."""
     request = PurchaseRequest(
         user_id=7, app_id=1, report_id="r", report_name="Report", credits=0, idempotency_key="k"
     )
@@ -403,7 +401,7 @@ async def test_what_takes_precedence_is_told_first() -> None:
         assert await use() == ""
 
 
-async def test_a_refused_key_may_succeed_later() -> None:
+async def test_a_key_of_a_rejected_request_may_succeed_later() -> None:
     async with _wire() as wire:
         request = _request("UseCredits", key="k")
         assert (await wire.call("UseCredits", request)).status is Status.FAILED_PRECONDITION
@@ -411,14 +409,14 @@ async def test_a_refused_key_may_succeed_later() -> None:
         assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
 
 
-async def test_reads_go_on_where_the_clocks_differ() -> None:
+async def test_reads_are_served_while_the_clocks_differ() -> None:
     async with serving(clock=skewed_clock()) as served, Wire.connect(served.port) as wire:
         assert (await wire.call("AddCredits", _request("AddCredits"))).status is Status.UNAVAILABLE
         for method in ("GetUserCredits", "GetAppBalance", "ListUserTransactions"):
             assert (await wire.call(method, _request(method))).status is Status.OK
 
 
-async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
+async def test_an_unavailable_store_does_not_end_the_connection() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         await _store_unavailable("AddCredits")
         await is_served(wire)
@@ -436,7 +434,7 @@ async def test_a_store_that_is_away_does_not_end_the_connection() -> None:
         (CommitUnknown(), ErrorReason.STORE_UNAVAILABLE),
     ],
 )
-def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
+def test_only_a_write_without_an_effect_is_reported_as_no_change(
     error: CommitError | StoreError, reason: ErrorReason
 ) -> None:
     translated = _translated(error)
@@ -448,7 +446,7 @@ def test_only_what_was_not_taken_in_is_said_to_have_not_happened(
     assert ("may or may not have taken effect" in str(translated.message)) is unknown
 
 
-def test_a_call_that_is_cut_off_may_have_happened() -> None:
+def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:
     ended = _translated(CutOff())
     assert ended.status is Status.UNAVAILABLE
     assert ended.details is not None
@@ -468,7 +466,7 @@ def test_a_call_that_is_cut_off_may_have_happened() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_fault_of_the_servers_own_is_an_internal_error_and_no_more(
+async def test_a_bug_of_the_server_is_an_internal_error_and_nothing_else(
     method: str, error: Exception
 ) -> None:
     async with _wire(error) as wire:

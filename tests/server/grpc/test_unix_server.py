@@ -1,4 +1,4 @@
-"""A server on a Unix domain socket: who its peers are, and what becomes of its file."""
+"""A server on a Unix domain socket: its peers and its file."""
 
 import asyncio
 import os

@@ -29,7 +29,7 @@ USER = UserId(user_id=7)
 
 
 class Tenant:
-    """Makes calls as one tenant."""
+    """Make calls as one tenant."""
 
     def __init__(self, wire: Wire, name: str, app: int) -> None:
         self._wire = wire
@@ -83,7 +83,7 @@ def info(answer: Answer) -> ErrorInfo:
 
 @pytest.fixture
 async def tenants() -> AsyncIterator[tuple[Tenant, Tenant, Tenant]]:
-    """Two tenants, of app 1 and of app 2, and somebody who belongs to all apps."""
+    """Two tenants, of app 1 and of app 2, and an identity of all apps."""
     bound = replace(EVERYTHING, may_impersonate=False)
     tokens = FakeAuthenticator(
         {
@@ -160,7 +160,7 @@ async def test_a_tenant_may_know_the_sum_of_their_own_app_alone(tenants: Tenants
         )
 
 
-async def test_a_refusal_tells_only_of_the_tenants_own_balance(tenants: Tenants) -> None:
+async def test_a_refusal_reveals_only_the_tenants_own_balance(tenants: Tenants) -> None:
     one, two, _ = tenants
     await one.add(1000)
     await two.add(3)
@@ -186,14 +186,14 @@ async def test_a_key_of_another_app_is_as_free_as_any_other_key(
     assert receipts[1].sequence == receipts[0].sequence + 1
 
 
-async def test_a_key_of_ones_own_app_tells_all_that_differs(tenants: Tenants) -> None:
+async def test_a_key_of_the_tenants_own_app_names_all_that_differs(tenants: Tenants) -> None:
     one, _, _ = tenants
     await one.add(50, key="k")
     assert info(await one.add(51, key="k")).metadata == {"fields": "credits"}
     assert info(await one.use(51, key="k")).metadata == {"fields": "call"}
 
 
-async def test_who_belongs_to_all_apps_uses_a_key_once_in_each(tenants: Tenants) -> None:
+async def test_an_identity_of_all_apps_uses_a_key_once_in_each(tenants: Tenants) -> None:
     one, _, everybody = tenants
     await one.add(50, key="k")
     reused = await everybody.add(51, key="k", app=1)
