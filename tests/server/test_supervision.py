@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 from credit_server.errors import PartFailed
-from credit_server.supervision import supervised
-from credit_server.timer import Timers
+from credit_server.supervision import Timers, supervised
 from structlog.testing import capture_logs
 
 

@@ -20,7 +20,7 @@ from credit_server.access.audit import AuditLog
 from credit_server.admission.rate_limit import RateLimit
 from credit_server.api import refusal
 from credit_server.grpc.call import Call
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
 
 _ADMIN = "credits:admin"
 

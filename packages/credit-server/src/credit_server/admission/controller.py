@@ -10,7 +10,7 @@ import structlog
 from credit_models.scopes import METHOD_SCOPES
 
 from credit_server.admission.shed_ratio import Pressure
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.calls")
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.connections")
 

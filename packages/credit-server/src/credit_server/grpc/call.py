@@ -29,8 +29,7 @@ from credit_server.access import Identity
 from credit_server.api import refusal
 from credit_server.grpc.compression import ACCEPTED, inflate
 from credit_server.grpc.observer import UNOBSERVED, CallObservation
-from credit_server.http2.network import network_of
-from credit_server.http2.peer import ServerPeer
+from credit_server.http2.peer import ServerPeer, network_of
 from credit_server.http2.stream import server_stream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message

@@ -21,12 +21,11 @@ from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.observer import UNOBSERVED, CallObserver
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.connections import Closing, Connections
-from credit_server.http2.handshake import on_failed_handshake
-from credit_server.http2.header_log import keep_tokens_out
+from credit_server.http2.header_block import keep_tokens_out
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.listener import stop_listening
+from credit_server.http2.listener import on_failed_handshake, stop_listening
 from credit_server.http2.unix_socket import SocketFile, socket_path
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from credit_server.grpc.handler import CallHandler
 from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.drain import PING_DATA, Drain
 from credit_server.http2.frames import FloodError, ServerFrames
-from credit_server.http2.header_log import without_bytes
+from credit_server.http2.header_block import without_bytes
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.peer import ServerPeer
 from credit_server.http2.processor import ServerProcessor, without_stillborn

@@ -11,7 +11,7 @@ import structlog
 
 from credit_server.http2.budget import Budget
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
 
 log = structlog.get_logger("credit_server.connections")
 

@@ -53,8 +53,12 @@ from hyperframe.frame import (
 )
 
 from credit_server.http2.budget import Budget
-from credit_server.http2.header_block import DECODED_FACTOR, HeaderDecoder, LiteralEncoder
-from credit_server.http2.header_log import without_bytes
+from credit_server.http2.header_block import (
+    DECODED_FACTOR,
+    HeaderDecoder,
+    LiteralEncoder,
+    without_bytes,
+)
 from credit_server.http2.limits import ConnectionLimits
 
 Handled = tuple[list[Frame], list[Event]]
