@@ -52,10 +52,8 @@ class Serving:
 
     def running_calls(self) -> int:
         """Counts what the server holds for calls, on all its connections."""
-        return sum(
-            len(protocol.processor.streams) + (not protocol.handler.check_closed())
-            for protocol in self.server._protocols
-        )
+        streams = sum(len(protocol.processor.streams) for protocol in self.server._protocols)
+        return streams + sum(not handler.check_closed() for handler in self.server._handlers)
 
 
 @asynccontextmanager

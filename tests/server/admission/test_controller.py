@@ -163,7 +163,8 @@ async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
             assert_shed(await wire.request(call_headers(PATH), ADD))
         (protocol,) = served.server._protocols
         assert len(protocol.processor.streams) == 1
-        assert len(protocol.handler._tasks) == 1
+        (handler,) = served.server._handlers
+        assert len(handler._tasks) == 1
         store.released.set()
 
 

@@ -37,7 +37,7 @@ class FakeConnection:
         self.pressing = pressing
         self.allowed: int | None = None
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         self.allowed = streams_max
 
 
@@ -56,7 +56,7 @@ async def test_the_busy_share_what_all_may_have() -> None:
 class BrokenConnection(FakeConnection):
     """Cannot be told anything."""
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         raise RuntimeError("broken")
 
 
@@ -198,13 +198,13 @@ async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has
         await wire.pong()
         (member,) = served.server._protocols
         for ration in (5, 9, 3, 9):
-            member.ration(ration)
+            member.limit_streams(ration)
             await wire.pong()
             assert allowed(wire) <= min(ration, 5)
         assert allowed(wire) == 3
         _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
         await wire.pong()
-        member.ration(9)
+        member.limit_streams(9)
         await wire.pong()
         assert allowed(wire) == 9
         assert not unfinished.ended.is_set()

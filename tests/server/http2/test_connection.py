@@ -121,7 +121,7 @@ async def test_a_header_block_without_an_end_is_closed_in_time(
         raw.write(frame(HEADERS, block(call_headers(PATH)), stream=1))
         raw.write(frame(CONTINUATION, stream=1))
         (slow,) = (each for each in served.server.connections.members if not each._frames.streams)
-        await until(lambda: slow._block_since is not None)
+        await until(lambda: slow._times.header_block_since is not None)
         served.later(LIMITS.handshake_seconds)
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
         assert closed(served) == {Closing.HEADERS: 1}
@@ -307,7 +307,7 @@ async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
         await reader.pong()
         (member,) = members(served)
         waiting = server_stream(member.processor.streams[stream_id + 2])
-        waiting.waiting_since = member.connection.moved = -limits.stalled_seconds
+        waiting.waiting_since = member.connection.progressed_at = -limits.stalled_seconds
         reader.h2.increment_flow_control_window(1, stream_id)
         reader.flush()
         await reader.pong()
@@ -359,7 +359,7 @@ async def test_a_reader_that_never_reads_is_closed_in_time(
             # With a limit of one byte, the stream stops reading from its socket.
             _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
             deaf.write(request_for_everything())
-            await until(lambda: any(each._blocked_since for each in members(served)))
+            await until(lambda: any(each._times.write_blocked_since for each in members(served)))
             if last_words is None:
                 deaf.write_eof()
                 await until(lambda: any(each._transport.is_closing() for each in members(served)))

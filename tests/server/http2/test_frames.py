@@ -9,9 +9,9 @@ import pytest
 from credit_models import UserCredits, UserId
 from credit_models.codec import encode
 from credit_server.http2.connections import Closing
-from credit_server.http2.frames import _SLICE_FRAMES, FloodError, ServerFrames
+from credit_server.http2.frames import ServerFrames
+from credit_server.http2.incoming import _SLICE_FRAMES, FloodError
 from credit_server.http2.limits import ConnectionLimits
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
@@ -224,8 +224,7 @@ async def test_empty_continuations_are_refused(served: Serving, neighbour: Wire)
 
 
 def frames(limits: ConnectionLimits | None = None) -> ServerFrames:
-    config = H2Configuration(client_side=False, header_encoding="latin-1")
-    made = ServerFrames(config, limits or ConnectionLimits(), 0.0)
+    made = ServerFrames(limits or ConnectionLimits(), 0.0)
     made.initiate_connection()
     made.receive_data(PREFACE + SETTINGS_FRAME)
     return made
@@ -321,8 +320,8 @@ def test_the_last_stream_id_never_grows() -> None:
     server = frames()
     server.receive_data(begin(1))
     server.clear_outbound_data_buffer()
-    server.announce_end()
-    server.end_with_latest_stream()
+    server.send_shutdown_notice()
+    server.send_final_goaway()
     server.receive_data(begin(3))
     with pytest.raises(ProtocolError):
         server.receive_data(frame(PING, b"short"))
@@ -332,7 +331,7 @@ def test_the_last_stream_id_never_grows() -> None:
 def test_a_refused_stream_may_go_on_until_its_client_knows() -> None:
     server = frames()
     server.receive_data(begin(1))
-    server.end_with_latest_stream()
+    server.send_final_goaway()
     server.clear_outbound_data_buffer()
     server.receive_data(begin(3) + frame(DATA, bytes(2000), stream=3) + begin(3) + begin(5))
     server.receive_data(frame(DATA, bytes(5), stream=1))

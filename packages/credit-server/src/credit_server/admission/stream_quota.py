@@ -37,7 +37,7 @@ class Connection(Protocol):
     def pressing(self) -> int:
         """How many calls it has open that add to the load."""
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         """Let its client have so many streams open; None for as many as usual."""
 
 
@@ -126,6 +126,6 @@ class Backpressure:
     def _give(self, streams_max: int | None) -> None:
         for connection in list(self._connections):
             try:
-                connection.ration(streams_max)
+                connection.limit_streams(streams_max)
             except Exception as bug:  # the others must be told all the same
                 log.error("a client could not be held back", exc_info=bug)

@@ -28,6 +28,7 @@ from credit_server.api import refusal
 from credit_server.grpc.call import Call, Rejection
 from credit_server.grpc.observer import UNOBSERVED, CallObserver
 from credit_server.http2.frames import ServerFrames
+from credit_server.http2.stream import StreamHandler
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -67,7 +68,7 @@ class CallLimits:
     overload_streams_max: int = 768
 
 
-class CallHandler(Handler):
+class CallHandler(Handler, StreamHandler):
     """Serves the calls of one connection. Replaces grpclib's own request handler.
 
     Attributes:
@@ -154,7 +155,7 @@ class CallHandler(Handler):
         """Refuse a call in one packet, without a task, a message or a log line of its own."""
         # grpclib writes after each frame; this one is ours: see `ServerFrames`.
         http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
-        seconds = self._gate.shed(cause, informed=http.settings_known)
+        seconds = self._gate.shed(cause, informed=http.settings_acknowledged)
         if not stream.closable:
             return
         if not stream.connection.write_ready.is_set():

@@ -12,7 +12,6 @@ from grpclib._typing import IServable
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
-from h2.config import H2Configuration
 
 from credit_server.access.authorize import Access
 from credit_server.admission.controller import Gate, Writes
@@ -94,15 +93,6 @@ class GrpcServer(Server):
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._socket_file: SocketFile | None = None
-        self._h2_config = H2Configuration(
-            client_side=False,
-            # Any byte is a letter in it: one odd header does not end a connection's other calls.
-            header_encoding="latin-1",
-            validate_inbound_headers=True,
-            validate_outbound_headers=False,
-            normalize_inbound_headers=False,
-            normalize_outbound_headers=False,
-        )
 
     @property
     def shed_total(self) -> Counter[str]:
@@ -228,6 +218,4 @@ class GrpcServer(Server):
             self._observer,
         )
         self._handlers.add(handler)
-        return ServerProtocol(
-            handler, self._config, self._h2_config, self._connection_limits, self.connections
-        )
+        return ServerProtocol(handler, self._config, self._connection_limits, self.connections)

@@ -41,7 +41,6 @@ PRIVATE_NAMES: PrivateNames = {
         "__dispatch__",
         "__gc_step__()",
         "_config",
-        "_h2_config",
         "_handlers",
         "_loop",
         "_mapping",
