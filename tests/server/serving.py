@@ -14,9 +14,10 @@ from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import PageTurns
 from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
-from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import standard_services
+from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
@@ -52,8 +53,16 @@ class Serving:
 
     def running_calls(self) -> int:
         """Counts what the server holds for calls, on all its connections."""
-        streams = sum(len(protocol.processor.streams) for protocol in self.server._protocols)
-        return streams + sum(not handler.check_closed() for handler in self.server._handlers)
+        return sum(
+            len(protocol.processor.streams) + (not handler_of(protocol).check_closed())
+            for protocol in self.server._protocols
+        )
+
+
+def handler_of(protocol: ServerProtocol) -> CallHandler:
+    """Returns what serves the calls of a connection."""
+    assert isinstance(protocol.handler, CallHandler)
+    return protocol.handler
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
-from tests.server.serving import HeldStore, serving
+from tests.server.serving import HeldStore, handler_of, serving
 from tests.server.wire import SERVICE, Answer, Wire, call_headers, framed
 
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
@@ -163,8 +163,7 @@ async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
             assert_shed(await wire.request(call_headers(PATH), ADD))
         (protocol,) = served.server._protocols
         assert len(protocol.processor.streams) == 1
-        (handler,) = served.server._handlers
-        assert len(handler._tasks) == 1
+        assert len(handler_of(protocol)._tasks) == 1
         store.released.set()
 
 

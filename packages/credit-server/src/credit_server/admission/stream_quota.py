@@ -34,7 +34,7 @@ class Connection(Protocol):
     """What the rationing has to know of a connection, and to tell it."""
 
     @property
-    def pressing(self) -> int:
+    def short_streams(self) -> int:
         """How many calls it has open that add to the load."""
 
     def limit_streams(self, streams_max: int | None) -> None:
@@ -107,7 +107,7 @@ class Backpressure:
             self._ration = max(self._ration * _SHRINK, min(_STREAMS_LEAST, self._streams_max))
         else:
             self._ration = min(self._ration * _GROW, self._streams_max)
-        pressing = sum(connection.pressing for connection in self._connections)
+        pressing = sum(connection.short_streams for connection in self._connections)
         calm = not congested and pressing < self._streams_max * _CALM_SHARE
         self._calm_rounds = self._calm_rounds + 1 if calm else 0
         if self._calm_rounds < _CALM_ROUNDS:
@@ -120,7 +120,7 @@ class Backpressure:
         self._refused = False
         # Before all else: a round that is not ended would hold clients back for ever.
         self._timer = self._timers.later(_ROUND_SECONDS, "the rationing of streams", self.end_round)
-        busy = sum(connection.pressing > 0 for connection in self._connections)
+        busy = sum(connection.short_streams > 0 for connection in self._connections)
         self._give(max(1, int(self._ration) // max(1, busy)))
 
     def _give(self, streams_max: int | None) -> None:

@@ -53,7 +53,7 @@ def find_mongod() -> Path:
 
 
 def _in_wheel() -> list[Path]:
-    # `find_spec` of a top-level name runs none of its code; importing it would start processes.
+    # `find_spec` of a top-level name runs none of its code; importing it would start services.
     spec = importlib.util.find_spec("fiftyone")
     locations = spec.submodule_search_locations if spec is not None else None
     return [Path(location, "db", "bin", "mongod") for location in locations or ()]

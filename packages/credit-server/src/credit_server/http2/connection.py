@@ -154,8 +154,8 @@ class ServerProtocol(DrainableProtocol):
         self._times.write_blocked_since = None
 
     @property
-    def pressing(self) -> int:
-        """The number of open streams that add to the load; see `StreamHandler.lasting`."""
+    def short_streams(self) -> int:
+        """The number of open streams that do not last; see `StreamHandler.lasting`."""
         return len(self.processor.streams) - self.handler.lasting
 
     def limit_streams(self, streams_max: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from credit_server.http2.budget import Budget
+from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.peer import network_of
 
@@ -51,7 +51,7 @@ class PeerLog:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.closed: Counter[Closing] = Counter()
         self.clock = clock
-        self._lines = Budget(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
+        self._lines = TokenBucket(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
         self._unlogged = 0
 
     def count(self, peer: str, closing: Closing, detail: str = "") -> None:

@@ -15,7 +15,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from credit_server.http2.budget import Budget
+from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.limits import ConnectionLimits
 
 # The length of a PRIORITY frame: RFC 9113, section 6.3.
@@ -50,10 +50,10 @@ class FloodBudgets:
             limits: Their sizes.
             now: The time of a clock in seconds; `refill` takes the same clock's.
         """
-        self._resets = Budget(
+        self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
         )
-        self._control = Budget(
+        self._control = TokenBucket(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
 
