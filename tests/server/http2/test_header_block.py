@@ -46,7 +46,7 @@ def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
 
 
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
-def test_a_decoder_reads_back_what_was_written(blocks: list[list[tuple[str, str]]]) -> None:
+def test_a_decoder_reads_what_was_encoded(blocks: list[list[tuple[str, str]]]) -> None:
     encoder, decoder = LiteralEncoder(), Decoder()
     for headers in blocks:
         assert read(decoder, write(encoder, headers)) == headers
@@ -83,7 +83,7 @@ def test_an_h2_connection_writes_the_usual_status_in_one_byte() -> None:
 
 
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
-def test_what_another_encoder_remembers_is_read_without_blanks(
+def test_headers_that_an_encoder_has_indexed_are_read_without_blanks(
     blocks: list[list[tuple[str, str]]],
 ) -> None:
     encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=16_384)
@@ -96,7 +96,7 @@ def test_what_another_encoder_remembers_is_read_without_blanks(
         assert decoder.list_bytes == sum(len(name) + len(value) + 32 for name, value in headers)
 
 
-def test_of_a_long_list_a_few_headers_are_left_and_all_are_remembered() -> None:
+def test_of_a_long_list_few_headers_are_returned_and_all_are_indexed() -> None:
     encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=1000)
     headers = [(":path", "/" + "x" * 999), ("te", "trailers"), ("x-long", "y" * 200)]
     found = dict(decoder.decode(encoder.encode(headers)))
@@ -105,7 +105,7 @@ def test_of_a_long_list_a_few_headers_are_left_and_all_are_remembered() -> None:
     assert [name for name, _ in again] == [b"te", b"x-long"]
 
 
-def test_a_list_that_is_far_too_long_is_not_decoded_to_its_end() -> None:
+def test_a_list_that_is_several_times_too_long_is_not_decoded_to_its_end() -> None:
     decoder = HeaderDecoder(list_bytes_max=1000)
     with pytest.raises(OversizedHeaderListError):
         decoder.decode(Encoder().encode([("x-long", "y" * 4000)]))
@@ -118,17 +118,17 @@ def test_any_bytes_are_a_list_or_an_error_of_compression(block: bytes) -> None:
 
 
 class QuietEncoder(LiteralEncoder):
-    """Has the server remember each header, and logs nothing, as hpack's own would."""
+    """Makes the server index each header, and logs nothing, as hpack's own encoder would."""
 
     def encode(self, headers: Iterable[Header], huffman: bool = False) -> bytes:  # type: ignore[override] # all that h2 passes
-        # RFC 7541, section 6.2.1: a literal with indexing is one without, but for its first bits.
+        # RFC 7541, section 6.2.1: a literal with indexing differs only in its first bits.
         blocks = [super(QuietEncoder, self).encode([header]) for header in headers]
         return b"".join(b"\x40" + block[1:] if block[0] == 0 else block for block in blocks)
 
 
 @pytest.fixture
 def everything(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Has all loggers of the process log all."""
+    """Set all loggers of the process to debug."""
     caplog.set_level(logging.DEBUG)
     for name in logging.root.manager.loggerDict:
         caplog.set_level(logging.DEBUG, logger=name)
@@ -149,7 +149,7 @@ async def test_no_logger_shows_a_token_at_debug(
         await wire.call("UseCredits", UserId(user_id=7), BEARER)
         await wire.call("AddCredits", CreditRequest(user_id=7, app_id=1), BEARER)
         await wire.call("GetUserCredits", UserId(user_id=7), ("authorization", f"Basic {TOKEN}"))
-        # So many others that the server's table forgets the token, which hpack logs as well.
+        # So many other headers that the server's table evicts the token, which hpack logs too.
         await wire.call("GetUserCredits", UserId(user_id=7), *((f"x-{n}", "") for n in range(200)))
     assert logged
     assert any(record.name.startswith("hpack") for record in everything.records)
@@ -184,7 +184,7 @@ async def test_a_malformed_header_is_not_shown(
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("message", "shown"),
     [
         ("Header block missing mandatory b':path' header",) * 2,
         ("Connection-specific header field present: b'keep-alive'.",) * 2,
@@ -194,9 +194,9 @@ async def test_a_malformed_header_is_not_shown(
         ("Illegal character '\n' in header value: b'x\\n'", None),
     ],
 )
-def test_what_is_wrong_is_told_and_names_are(said: str, shown: str | None) -> None:
-    told = without_bytes(ProtocolError(said))
-    assert told.isprintable()
-    assert "b'x" not in told
-    assert said.startswith(told[:15])
-    assert shown in (None, told)
+def test_the_message_of_an_error_keeps_names_and_no_values(message: str, shown: str | None) -> None:
+    safe = without_bytes(ProtocolError(message))
+    assert safe.isprintable()
+    assert "b'x" not in safe
+    assert message.startswith(safe[:15])
+    assert shown in (None, safe)
