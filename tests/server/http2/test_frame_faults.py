@@ -373,7 +373,9 @@ async def test_a_fault_of_the_connection_ends_it_with_its_code(
     assert served.running_calls() == 0
 
 
-async def test_headers_that_reuse_the_number_of_a_stream_end_the_connection(served: Serving) -> None:
+async def test_headers_that_reuse_the_number_of_a_stream_end_the_connection(
+    served: Serving,
+) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin(end=False) + data(flags=END_STREAM))
         await answer(raw)

@@ -162,8 +162,8 @@ class ServerProtocol(DrainableProtocol):
         """Allow the client fewer open streams than usual; None: as many as usual.
 
         Lasting streams are not counted: they may last longer than the load, and a client with a
-        small quota could open no other stream meanwhile. A client without an open stream is told
-        only of a lower limit, not of a higher one: to tell ten thousand idle clients takes 0.2 s
+        small quota could open no other stream meanwhile. A client without an open stream is sent
+        only a lower limit, not a higher one: to send one to ten thousand idle clients takes 0.2 s
         with their acknowledgements, even without the sockets' part, and a round has only 0.25 s.
         """
         if self._closing is not None or self._transport.is_closing():

@@ -6,7 +6,8 @@ A drain loses no request (RFC 9113, section 6.8):
    streams on this connection. Streams that cross the GOAWAY are served.
 2. The client acknowledges the PING after all streams that it opened before it read the GOAWAY. The
    server sends a second GOAWAY with the id of the last one. Later streams are refused with
-   REFUSED_STREAM: the client knows that nothing happened, and may send them to another server.
+   REFUSED_STREAM, which guarantees that nothing happened: the client may send them to another
+   server.
 3. The server closes the connection once its streams have been answered.
 
 A single GOAWAY with the last stream id would lose the requests that cross it: a proxy does not

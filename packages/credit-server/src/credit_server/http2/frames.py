@@ -138,7 +138,7 @@ class ServerFrames(H2Connection):
         # Whether the first limit on streams is in force.
         self._limit_in_force = False
         self._early_stream_id_max = 2 * _EARLY_STREAMS * limits.streams_max
-        # The last stream that is served, as the latest GOAWAY says.
+        # The last stream that is served, as in the latest GOAWAY.
         self._last_stream_id = _STREAM_ID_MAX
         self._uncharged_resets = 0
         self._budgets = FloodBudgets(limits, now)
@@ -253,7 +253,7 @@ class ServerFrames(H2Connection):
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         for frame in frames:
-            # NO_ERROR: the stream has its answer, and its client is told to stop sending.
+            # NO_ERROR: the stream has its answer, and the reset stops its client from sending.
             if frame.__class__ is RstStreamFrame and frame.error_code:
                 self._uncharged_resets += 1
             elif frame.__class__ is GoAwayFrame:  # RFC 9113, section 6.8: never a higher id
