@@ -33,8 +33,8 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 class FakeConnection:
     """Keeps the latest quota."""
 
-    def __init__(self, *, pressing: int = 1) -> None:
-        self.pressing = pressing
+    def __init__(self, *, short_streams: int = 1) -> None:
+        self.short_streams = short_streams
         self.allowed: int | None = None
 
     def limit_streams(self, streams_max: int | None) -> None:
@@ -46,7 +46,7 @@ async def test_there_is_no_quota_before_a_call_is_shed() -> None:
 
 
 async def test_the_busy_share_what_all_may_have() -> None:
-    connections = [FakeConnection(pressing=1 - number // 2) for number in range(4)]
+    connections = [FakeConnection(short_streams=1 - number // 2) for number in range(4)]
     quota = StreamQuota(connections, streams_max=100)
     quota.note_shed(informed=True)
     assert [connection.allowed for connection in connections] == [50] * 4
@@ -127,13 +127,13 @@ async def test_calls_that_were_sent_before_their_client_knew_the_quota_do_not_sh
 
 
 async def test_the_quota_stays_while_clients_hold_calls_back() -> None:
-    connection = FakeConnection(pressing=60)
+    connection = FakeConnection(short_streams=60)
     quota = StreamQuota([connection], streams_max=100)
     quota.note_shed(informed=True)
     for _ in range(30):
         quota.end_round()
     assert quota.active
-    connection.pressing = 40
+    connection.short_streams = 40
     for _ in range(10):
         quota.end_round()
     assert not quota.active

@@ -28,17 +28,16 @@ from credit_server.errors import PartFailed, StartError
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
-from credit_server.http2.address import try_address
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
+from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
 from credit_server.store.connection_string import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
-from credit_server.supervision import Supervisor, supervised
+from credit_server.supervision import Supervisor, Timers, supervised
 from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
-from credit_server.timer import Timers
 
 log = structlog.get_logger("credit_server")
 

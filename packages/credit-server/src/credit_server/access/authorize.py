@@ -29,7 +29,7 @@ from credit_server.admission.decision import Decision, NotAdmitted
 from credit_server.admission.rate_limit import RateLimit, RunningLimit
 from credit_server.grpc import ports
 from credit_server.grpc.call import Call
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
 from credit_server.ledger import Account
 
 _ADMIN = "credits:admin"

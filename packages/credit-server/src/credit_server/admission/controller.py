@@ -10,7 +10,7 @@ import structlog
 
 from credit_server.admission.decision import Decision
 from credit_server.admission.shed_ratio import ShedRatio
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.calls")
 

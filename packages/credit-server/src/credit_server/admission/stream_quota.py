@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.connections")
 
@@ -34,7 +34,7 @@ class Connection(Protocol):
     """What the quota needs of a connection."""
 
     @property
-    def pressing(self) -> int:
+    def short_streams(self) -> int:
         """The number of open calls that add to the load."""
 
     def limit_streams(self, streams_max: int | None) -> None:
@@ -107,7 +107,7 @@ class StreamQuota:
             self._quota = max(self._quota * _SHRINK, min(_STREAMS_LEAST, self._streams_max))
         else:
             self._quota = min(self._quota * _GROW, self._streams_max)
-        pressing = sum(connection.pressing for connection in self._connections)
+        pressing = sum(connection.short_streams for connection in self._connections)
         calm = not congested and pressing < self._streams_max * _CALM_SHARE
         self._calm_rounds = self._calm_rounds + 1 if calm else 0
         if self._calm_rounds < _CALM_ROUNDS:
@@ -120,7 +120,7 @@ class StreamQuota:
         self._shed = False
         # Before all else: a round that does not end would hold clients back forever.
         self._timer = self._timers.later(_ROUND_SECONDS, "the quota of streams", self.end_round)
-        busy = sum(connection.pressing > 0 for connection in self._connections)
+        busy = sum(connection.short_streams > 0 for connection in self._connections)
         self._share_out(max(1, int(self._quota) // max(1, busy)))
 
     def _share_out(self, streams_max: int | None) -> None:

@@ -26,9 +26,8 @@ from credit_server.grpc.call import Call, status_headers
 from credit_server.grpc.compression import ACCEPTED
 from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract, CutOff
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
-from credit_server.http2.connection import StreamHandler
 from credit_server.http2.frames import ServerFrames
-from credit_server.http2.stream import ServerStream
+from credit_server.http2.stream import ServerStream, StreamHandler
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -255,7 +254,7 @@ class CallHandler(Handler, StreamHandler):
         """Answer a call in one packet, without a task, a message or a log line of its own."""
         # grpclib writes after each frame; this engine is ours: see `ServerFrames`.
         http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
-        seconds = self._serving.admission.shed(cause, informed=http.settings_known)
+        seconds = self._serving.admission.shed(cause, informed=http.settings_acknowledged)
         if not stream.closable:
             return
         if not stream.connection.write_ready.is_set():

@@ -12,7 +12,6 @@ from grpclib._typing import IServable
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
-from h2.config import H2Configuration
 
 from credit_server.admission.controller import AdmissionController, WriteQueue
 from credit_server.admission.decision import Decision
@@ -21,12 +20,11 @@ from credit_server.grpc.handler import CallHandler, CallLimits, CallServing
 from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.connections import Closing, Connections
-from credit_server.http2.handshake import on_failed_handshake
-from credit_server.http2.header_log import keep_tokens_out
+from credit_server.http2.header_block import keep_tokens_out
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.listener import stop_listening
+from credit_server.http2.listener import on_failed_handshake, stop_listening
 from credit_server.http2.unix_socket import SocketFile, socket_path
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +100,6 @@ class GrpcServer(Server):
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._socket_file: SocketFile | None = None
-        self._h2_config = H2Configuration(
-            client_side=False,
-            # Every byte is a letter in it: an odd header does not end a connection's other calls.
-            header_encoding="latin-1",
-            validate_inbound_headers=True,
-            validate_outbound_headers=False,
-            normalize_inbound_headers=False,
-            normalize_outbound_headers=False,
-        )
 
     @property
     def shed_total(self) -> Counter[Decision]:
@@ -229,6 +218,4 @@ class GrpcServer(Server):
         self.__gc_step__()
         handler = CallHandler(self._serving, self.__dispatch__)
         self._handlers.add(handler)
-        return ServerProtocol(
-            handler, self._config, self._h2_config, self._connection_limits, self.connections
-        )
+        return ServerProtocol(handler, self._config, self._connection_limits, self.connections)

@@ -1,6 +1,10 @@
-"""Limits on connections: how many, how long, and how much a peer may ask of one."""
+"""The limits on connections, and when the time limits of one connection have passed."""
 
+import random
 from dataclasses import dataclass
+
+# Connections that were opened together do not all end together.
+_AGE_JITTER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -10,29 +14,32 @@ class ConnectionLimits:
     Attributes:
         connections_max: Connections that may be open at once.
         connections_per_peer_max: Of these, those of one address (of one /64 network in IPv6).
-        handshake_seconds: How long a client has for each step that must come in one go: the TLS
-            handshake, the connection preface with its SETTINGS, a header block.
-        idle_seconds: How long a connection stays open without a call.
+        handshake_seconds: The time that a client has for each step that must come in one go: the
+            TLS handshake, the connection preface with its SETTINGS, a header block.
+        idle_seconds: How long a connection stays open without a stream.
         age_seconds: How long a connection stays open at all, give or take a tenth; 0: no limit.
-        age_grace_seconds: How long running calls may still hold a connection that is too old.
-        keepalive_seconds: How long a peer with open calls may be silent before it is asked.
-        keepalive_timeout_seconds: How long it then has to say anything.
-        stalled_seconds: How long a peer may refuse what the server has to send.
-        closing_seconds: How long a peer has to read why its connection is closed.
-        streams_max: Calls that may be open at once on a connection.
-        lists_max: Of these, the lists of one caller that run at once; its others wait until one
-            has ended.
-        header_bytes_max: The headers of a call, as decoded (RFC 9113, section 6.5.2). More rejects
-            the call; four times as much, as written or as decoded, ends the connection.
-        stream_window_bytes: Bytes of a request that may be unread, from 65,535.
-        connection_window_bytes: Bytes of all requests that may be unread, from 65,535.
-        request_bytes_max: Bytes of requests that a connection's open calls may hold.
-        write_buffer_bytes: Bytes that wait for a peer before its calls have to wait.
-        resets_per_second: Calls that a peer may reset, or be reset for, in the long run.
-        resets_burst: And at once.
-        control_frames_per_second: Frames beside calls and their data that a peer may send in the
+        age_grace_seconds: How long open streams may still hold a connection that is too old.
+        keepalive_seconds: How long a client with open streams may send nothing before it gets a
+            PING.
+        keepalive_timeout_seconds: How long it then has to send anything.
+        stalled_seconds: How long a client may leave unread what the server has to send.
+        closing_seconds: How long a client has to read why its connection is closed.
+        streams_max: Streams that may be open at once on a connection.
+        lists_max: Of these, the lists of one caller that run at once; its other lists wait until
+            one has ended.
+        header_bytes_max: The headers of a request, as decoded (RFC 9113, section 6.5.2). A longer
+            list rejects the request; one of four times as much, as sent or as decoded, ends the
+            connection.
+        stream_window_bytes: Bytes of a request that may be unread, at least 65,535.
+        connection_window_bytes: Bytes of all requests that may be unread, at least 65,535.
+        request_bytes_max: Bytes of requests that a connection's open streams may hold.
+        write_buffer_bytes: Bytes that wait for a client before its streams have to wait.
+        resets_per_second: Streams that a client may reset, or that are reset for its faults, in the
             long run.
-        control_frames_burst: And at once.
+        resets_burst: The same at once.
+        control_frames_per_second: Frames other than requests and their data that a client may send
+            in the long run.
+        control_frames_burst: The same at once.
     """
 
     connections_max: int = 10_000
@@ -56,3 +63,82 @@ class ConnectionLimits:
     resets_burst: int = 1_000
     control_frames_per_second: int = 500
     control_frames_burst: int = 2_000
+
+
+class TimeLimits:
+    """What has happened on one connection and when, and which of its time limits have passed.
+
+    It reads no clock and does no I/O: the connection sets the attributes and passes the time, in
+    seconds of one clock.
+
+    Attributes:
+        received_at: When the client last sent something.
+        idle_since: When the last stream was closed.
+        ping_sent_at: When a keepalive PING was sent that nothing has answered yet; None: there is
+            none.
+        write_blocked_since: Since when the client reads too slowly; None: it does not.
+        header_block_since: Since when a header block is incomplete; None: there is none.
+        close_at: When the socket is closed after the final GOAWAY; None: that was not sent.
+    """
+
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
+        """Start the times of a connection that was opened now."""
+        self._limits = limits
+        self._opened_at = self.received_at = self.idle_since = now
+        self._age_seconds = limits.age_seconds * random.uniform(  # noqa: S311 - not a secret
+            1 - _AGE_JITTER, 1 + _AGE_JITTER
+        )
+        self.ping_sent_at: float | None = None
+        self.write_blocked_since: float | None = None
+        self.header_block_since: float | None = None
+        self.close_at: float | None = None
+
+    def is_close_due(self, now: float, *, unsent: bool) -> bool:
+        """Return whether the socket must be closed after the final GOAWAY.
+
+        Args:
+            now: The time.
+            unsent: Whether the client has not read everything yet, for which it gets more time.
+        """
+        more = self._limits.stalled_seconds if unsent else 0.0
+        return self.close_at is not None and now >= self.close_at + more
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether the client has sent nothing for as long as it may read nothing."""
+        return now - self.received_at >= self._limits.stalled_seconds
+
+    def is_stalled(self, now: float, since: float | None) -> bool:
+        """Return whether something has made no progress for too long; None: it makes progress."""
+        return _passed(since, self._limits.stalled_seconds, now)
+
+    def is_preface_late(self, now: float) -> bool:
+        """Return whether the time for the connection preface has passed."""
+        return now - self._opened_at >= self._limits.handshake_seconds
+
+    def is_header_block_late(self, now: float) -> bool:
+        """Return whether the time for the current header block has passed."""
+        return _passed(self.header_block_since, self._limits.handshake_seconds, now)
+
+    def is_idle(self, now: float) -> bool:
+        """Return whether a connection without a stream has been idle for too long."""
+        return now - self.idle_since >= self._limits.idle_seconds
+
+    def is_old(self, now: float, *, grace: bool = False) -> bool:
+        """Return whether the connection is too old, or even its grace has passed."""
+        if not self._age_seconds:
+            return False
+        seconds = self._limits.age_grace_seconds if grace else 0.0
+        return now - self._opened_at - self._age_seconds >= seconds
+
+    def is_keepalive_due(self, now: float) -> bool:
+        """Return whether a client with open streams must get a PING."""
+        silent = now - self.received_at >= self._limits.keepalive_seconds
+        return silent and self.ping_sent_at is None
+
+    def is_keepalive_unanswered(self, now: float) -> bool:
+        """Return whether the client has sent nothing since a PING for too long."""
+        return _passed(self.ping_sent_at, self._limits.keepalive_timeout_seconds, now)
+
+
+def _passed(since: float | None, seconds: float, now: float) -> bool:
+    return since is not None and now - since >= seconds

@@ -1,4 +1,4 @@
-"""Which `mongod` is run."""
+"""Which `mongod` program is run."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from credit_server.embedded import MongodNotFound, executable, find_mongod
+from credit_server.embedded import MongodNotFound, find_mongod, process
 
 
 def test_the_one_on_path_comes_first(
@@ -18,7 +18,7 @@ def test_the_one_on_path_comes_first(
     assert find_mongod() == on_path
 
 
-def test_else_the_one_in_the_wheel_is_found_without_importing_anything(
+def test_the_one_in_the_wheel_is_found_without_importing_anything(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -35,12 +35,12 @@ def test_one_in_the_wheel_that_lost_its_mode_is_made_executable(
     program = tmp_path / "mongod"
     program.touch(mode=0o644)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(executable, "_in_wheel", lambda: [tmp_path / "missing", program])
+    monkeypatch.setattr(process, "_in_wheel", lambda: [tmp_path / "missing", program])
     assert find_mongod() == program
     assert program.stat().st_mode & 0o777 == 0o755
 
 
-def test_without_any_the_error_names_all_three_remedies(
+def test_if_there_is_none_the_error_names_all_three_remedies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

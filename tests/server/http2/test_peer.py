@@ -1,7 +1,7 @@
-"""Whose an address is."""
+"""Which addresses count as one peer."""
 
 import pytest
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Why a `mongod` ended; the lines are MongoDB 6.0's own, shortened."""
+"""The diagnosis of a `mongod` that ended; the lines are MongoDB 6.0's own, shortened."""
 
 import json
 import signal
 
 import pytest
-from credit_server.embedded.diagnosis import Cause, diagnose
+from credit_server.embedded.errors import Cause, diagnose
 
 _LOADER = (
     "mongod: error while loading shared libraries: {}: cannot open shared object file: No such"
@@ -28,7 +28,7 @@ def test_a_missing_libcurl_is_named_with_its_packages() -> None:
         assert part in diagnosis.sentence
 
 
-def test_a_missing_library_that_is_not_known_is_named_all_the_same() -> None:
+def test_a_missing_library_without_a_known_package_is_named() -> None:
     diagnosis = diagnose(return_code=127, output=_LOADER.format("libfoo.so.7"), log="")
     assert "libfoo.so.7" in diagnosis.sentence
 
@@ -73,17 +73,17 @@ def test_a_known_error_in_the_log_gets_its_remedy(error: object, words: str) -> 
     assert words in diagnosis.sentence
 
 
-def test_a_system_that_is_too_old_is_told_from_a_missing_library() -> None:
+def test_a_system_that_is_too_old_is_not_a_missing_library() -> None:
     output = "mongod: /lib/libc.so.6: version `GLIBC_2.34' not found (required by mongod)"
     assert "GLIBC_2.34 is missing" in diagnose(return_code=1, output=output, log="").sentence
 
 
-def test_a_port_that_was_taken_is_told_from_everything_else() -> None:
+def test_a_port_that_was_taken_has_its_own_cause() -> None:
     log = _entry("E", "Error setting up listener", {"errmsg": "Address already in use"})
     assert diagnose(return_code=48, output="", log=log).cause is Cause.PORT_TAKEN
 
 
-def test_a_database_that_was_taken_is_told_from_everything_else() -> None:
+def test_a_database_that_was_taken_has_its_own_cause() -> None:
     log = _entry(
         "E",
         "DBException in initAndListen, terminating",
@@ -105,7 +105,7 @@ def test_a_signal_is_explained(number: signal.Signals, words: str) -> None:
     assert words in diagnose(return_code=-number, output="", log="").sentence
 
 
-def test_otherwise_the_last_errors_are_quoted_and_nothing_else() -> None:
+def test_for_any_other_end_only_the_last_errors_are_quoted() -> None:
     log = "\n".join(
         [
             _entry("E", "first", 1),
@@ -117,13 +117,13 @@ def test_otherwise_the_last_errors_are_quoted_and_nothing_else() -> None:
     )
     diagnosis = diagnose(return_code=14, output="", log=log)
     first, *quoted = diagnosis.sentence.splitlines()
-    assert first == "It exited with status 14. Its last words:"
+    assert first == "It exited with status 14. Its last errors:"
     assert [line.split()[0] for line in quoted] == ["second", "third", "fourth"]
     assert '"code": 3' in quoted[1]
     assert len(quoted[2]) < 320
 
 
-def test_information_that_mentions_an_error_is_not_taken_for_one() -> None:
+def test_a_line_of_information_that_mentions_an_error_is_ignored() -> None:
     log = _entry("I", "Slow query", "No space left on device")
     assert diagnose(return_code=2, output="", log=log).sentence == "It exited with status 2."
 
@@ -131,5 +131,5 @@ def test_information_that_mentions_an_error_is_not_taken_for_one() -> None:
 @pytest.mark.parametrize(
     "line", ['{"t":1,"s":"E" cut off', '{"t":1,"s":"E"}', '{"t":1,"s":"F","msg":5}']
 )
-def test_a_line_that_is_no_proper_log_entry_is_quoted_as_it_is(line: str) -> None:
+def test_a_line_that_is_not_a_log_entry_is_quoted_unchanged(line: str) -> None:
     assert line in diagnose(return_code=1, output="", log=line).sentence
