@@ -1,9 +1,9 @@
 """Who calls: identities, and how a call proves one."""
 
-from credit_server.access.authenticator import open_authenticator
+from credit_server.access.authenticator import IdentityFiles, open_authenticator
 from credit_server.access.errors import FileUnusable, IdentityError, Unauthenticated
 from credit_server.access.identity import Authenticator, Credentials, Identity
-from credit_server.access.tls import open_tls
+from credit_server.access.tls import TlsFiles, open_tls
 
 __all__ = [
     "Authenticator",
@@ -11,6 +11,8 @@ __all__ = [
     "FileUnusable",
     "Identity",
     "IdentityError",
+    "IdentityFiles",
+    "TlsFiles",
     "Unauthenticated",
     "open_authenticator",
     "open_tls",

@@ -3,11 +3,15 @@
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
+
+from credit_server.access.audit import AuditLog, ordinary_log
+from credit_server.errors import StartError
 
 log = structlog.get_logger("credit_server.audit")
 
@@ -104,3 +108,29 @@ class AuditFile:
 
 def _which(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+@asynccontextmanager
+async def open_audit(path: Path | None, *, identities: bool) -> AsyncIterator[AuditLog]:
+    """Open the audit log for as long as the context lasts.
+
+    Args:
+        path: Its file; None: it goes to the ordinary log, and without identities nowhere.
+        identities: Whether the server knows its callers.
+
+    Raises:
+        StartError: The file cannot be opened.
+    """
+    if path is None:
+        yield AuditLog(ordinary_log if identities else None)
+        return
+    try:
+        file = AuditFile(path)
+    except OSError as error:
+        raise StartError(
+            f"The audit log {path} cannot be opened: {error.strerror}. See --audit-log."
+        ) from error
+    try:
+        yield AuditLog(file)
+    finally:
+        file.close()

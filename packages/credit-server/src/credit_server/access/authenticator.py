@@ -1,7 +1,9 @@
 """Finds out who makes a call: by its token, or else by its connection's client certificate."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from credit_server.access.certificate import CertificateIdentities, identity_parser
 from credit_server.access.errors import Unauthenticated
@@ -9,10 +11,26 @@ from credit_server.access.identity import Authenticator, Credentials, Identity
 from credit_server.access.keys import parse_keys
 from credit_server.access.token import TokenRules, TokenVerifier
 from credit_server.access.watched_file import WatchedFile
-from credit_server.settings.identity import IdentitySettings
 
 # RFC 6750, section 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdentityFiles:
+    """The files that identities are proved with.
+
+    Attributes:
+        token_keys: The public keys that verify tokens; None: tokens are not accepted.
+        token_algorithms: How a token may be signed.
+        token_rules: What a token must be like; None where there are no keys.
+        identities: What the owners of client certificates may do; None: certificates prove nothing.
+    """
+
+    token_keys: Path | None = None
+    token_algorithms: tuple[str, ...] = ()
+    token_rules: TokenRules | None = None
+    identities: Path | None = None
 
 
 class CallAuthenticator:
@@ -75,27 +93,19 @@ class CallAuthenticator:
         return " or ".join(ways)
 
 
-def open_authenticator(settings: IdentitySettings) -> Authenticator | None:
-    """Make the authenticator that the settings describe; None where they describe none.
+def open_authenticator(files: IdentityFiles) -> Authenticator | None:
+    """Make the authenticator of these files; None where there are none.
 
     Raises:
         FileUnusable: A file of keys or identities cannot be used.
     """
     tokens = certificates = None
-    if settings.token_keys is not None:
-        parse = partial(parse_keys, algorithms=settings.token_algorithms)
-        # The settings have seen to it that these two are there.
-        rules = TokenRules(
-            issuer=settings.token_issuer or "",
-            audience=settings.token_audience or "",
-            leeway_seconds=settings.token_leeway_seconds,
-            length_max=settings.token_length_max,
-            cache_max=settings.token_cache_max,
-        )
-        tokens = TokenVerifier(WatchedFile(settings.token_keys, parse), rules)
-    if settings.identities_file is not None:
-        path = settings.identities_file
-        certificates = CertificateIdentities(WatchedFile(path, identity_parser(path)))
+    if files.token_keys is not None and files.token_rules is not None:
+        parse = partial(parse_keys, algorithms=files.token_algorithms)
+        tokens = TokenVerifier(WatchedFile(files.token_keys, parse), files.token_rules)
+    if files.identities is not None:
+        parse_identities = identity_parser(files.identities)
+        certificates = CertificateIdentities(WatchedFile(files.identities, parse_identities))
     if tokens is None and certificates is None:
         return None
     return CallAuthenticator(tokens=tokens, certificates=certificates)

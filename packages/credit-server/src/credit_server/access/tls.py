@@ -13,7 +13,6 @@ from cryptography import x509
 
 from credit_server.access.errors import FileUnusable
 from credit_server.access.watched_file import LOOK_SECONDS, Mark, mark
-from credit_server.settings.identity import IdentitySettings
 
 __all__ = ["ENDS_SOON", "ServerTls", "TlsFiles", "Validity", "open_tls"]
 
@@ -64,23 +63,13 @@ class Validity:
     ends: datetime
 
 
-def open_tls(settings: IdentitySettings) -> "ServerTls | None":
-    """Open the TLS that the settings describe; None where they describe none.
+def open_tls(files: TlsFiles | None) -> "ServerTls | None":
+    """Open the TLS of these files; None: there is none.
 
     Raises:
         FileUnusable: A certificate, key or CA cannot be used.
     """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return ServerTls(
-        TlsFiles(
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            key_password=settings.tls_key_password_file,
-            client_ca=settings.tls_client_ca,
-            client_required=settings.tls_client_auth == "required",
-        )
-    )
+    return None if files is None else ServerTls(files)
 
 
 class ServerTls:
