@@ -15,7 +15,7 @@ from credit_server.commit.lane import Lane
 from credit_server.commit.plan import Known
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
@@ -54,10 +54,10 @@ class Guarded:
 async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
     """A server in this process, on the memory twin."""
     private, public = make_keys(folder)
-    settings = IdentitySettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
+    settings = AccessSettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
     serve = serving(
         MemoryStore(),
-        authenticator=open_authenticator(settings),
+        authenticator=open_authenticator(settings.identity_files),
         access_limits=AccessLimits(calls_per_second=0),
     )
     with capture_logs():  # instead of rendering a line for each call

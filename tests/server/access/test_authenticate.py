@@ -11,7 +11,7 @@ from credit_server.access import (
     Unauthenticated,
     open_authenticator,
 )
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 
 from tests.server.access.signing import AUDIENCE, ISSUER, claims, ec_key, public_pem, sign
 
@@ -39,7 +39,7 @@ def opened(tmp_path: Path, *, tokens: bool = True, certificates: bool = True) ->
             "tls_key": "k",
             "tls_client_ca": "ca",
         }
-    authenticator = open_authenticator(IdentitySettings.model_validate(settings))
+    authenticator = open_authenticator(AccessSettings.model_validate(settings).identity_files)
     assert authenticator is not None
     return authenticator
 
@@ -146,12 +146,12 @@ def test_a_certificate_is_always_recognized(tmp_path: Path) -> None:
 
 
 def test_without_settings_there_is_none() -> None:
-    assert open_authenticator(IdentitySettings()) is None
+    assert open_authenticator(AccessSettings().identity_files) is None
 
 
 def test_a_file_that_cannot_be_used_is_an_error_at_the_start() -> None:
-    settings = IdentitySettings.model_validate(
+    settings = AccessSettings.model_validate(
         {"token_keys": "/nowhere", "token_issuer": ISSUER, "token_audience": AUDIENCE}
     )
     with pytest.raises(FileUnusable, match="/nowhere cannot be read"):
-        open_authenticator(settings)
+        open_authenticator(settings.identity_files)

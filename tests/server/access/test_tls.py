@@ -18,7 +18,7 @@ from credit_server.development.certificate import (
     key_of,
     make_certificates,
 )
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -322,15 +322,15 @@ def test_a_key_that_everybody_can_read_is_warned_of(made: CertificateFiles, logg
 
 
 def test_the_settings_describe_it(made: CertificateFiles) -> None:
-    assert open_tls(IdentitySettings()) is None
+    assert open_tls(AccessSettings().tls_files) is None
     settings = {
         "tls_certificate": made.server,
         "tls_key": key_of(made.server),
         "tls_client_ca": made.ca,
     }
-    required = open_tls(IdentitySettings.model_validate(settings))
+    required = open_tls(AccessSettings.model_validate(settings).tls_files)
     optional = open_tls(
-        IdentitySettings.model_validate({**settings, "tls_client_auth": "optional"})
+        AccessSettings.model_validate({**settings, "tls_client_auth": "optional"}).tls_files
     )
     assert required is not None
     assert required.context.verify_mode is ssl.CERT_REQUIRED

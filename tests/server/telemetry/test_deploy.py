@@ -160,5 +160,5 @@ def test_every_metric_is_explained_to_the_operator(shown: Mapping[str, Labels]) 
 def test_the_scrape_finds_the_default_port() -> None:
     scrape = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yml").read_text())
     (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
-    fields = ServerSettings.model_fields
-    assert target == f"{fields['metrics_host'].default}:{fields['metrics_port'].default}"
+    settings = ServerSettings()
+    assert target == f"{settings.metrics_host}:{settings.metrics_port}"

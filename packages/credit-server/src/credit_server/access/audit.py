@@ -7,7 +7,8 @@ import contextvars
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
 from credit_server.access.identity import Identity
+from credit_server.errors import StartError
 from credit_server.grpc.call import Call
 from credit_server.grpc.ports import Translate
 from credit_server.ledger import Receipt
@@ -275,3 +277,32 @@ class AuditFile:
 
 def _which(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+@asynccontextmanager
+async def open_audit(
+    path: Path | None, *, identities: bool, translate: Translate
+) -> AsyncIterator[AuditLog]:
+    """Open the audit log for as long as the context lasts.
+
+    Args:
+        path: Its file; None: it is written to the ordinary log, and without identities nowhere.
+        identities: Whether calls need an identity.
+        translate: Returns the status that a caller gets for an exception.
+
+    Raises:
+        StartError: The file cannot be opened.
+    """
+    if path is None:
+        yield AuditLog(ordinary_log if identities else None, translate=translate)
+        return
+    try:
+        file = AuditFile(path)
+    except OSError as error:
+        raise StartError(
+            f"The audit log {path} cannot be opened: {error.strerror}. See --audit-log."
+        ) from error
+    try:
+        yield AuditLog(file, translate=translate)
+    finally:
+        file.close()

@@ -1,10 +1,9 @@
 """Finds the identity of a call by its token, or otherwise by its connection's certificate."""
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from credit_server.access.certificates import CertificateIdentities, identity_parser
 from credit_server.access.identity import Authenticator, Credentials, Identity, Unauthenticated
@@ -14,6 +13,23 @@ from credit_server.access.watched_file import WatchedFile
 
 # RFC 6750, section 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdentityFiles:
+    """The files that prove identities.
+
+    Attributes:
+        token_keys: The public keys that verify tokens; None: tokens prove nothing.
+        token_algorithms: The pinned algorithms, preferred first.
+        token_rules: What is demanded of a token; None if there are no keys.
+        identities: What the owners of client certificates may do; None: certificates prove nothing.
+    """
+
+    token_keys: Path | None = None
+    token_algorithms: tuple[str, ...] = ()
+    token_rules: TokenRules | None = None
+    identities: Path | None = None
 
 
 class CallAuthenticator:
@@ -76,63 +92,19 @@ class CallAuthenticator:
         return " or ".join(ways)
 
 
-class AuthenticationSettings(Protocol):
-    """The settings of authentication."""
-
-    @property
-    def token_keys(self) -> Path | None:
-        """The file of the keys that verify tokens; None: tokens prove nothing."""
-
-    @property
-    def token_issuer(self) -> str | None:
-        """See `TokenRules.issuer`; it must be there if there are keys."""
-
-    @property
-    def token_audience(self) -> str | None:
-        """See `TokenRules.audience`; it must be there if there are keys."""
-
-    @property
-    def token_algorithms(self) -> Sequence[str]:
-        """The pinned algorithms, preferred first."""
-
-    @property
-    def token_leeway_seconds(self) -> float:
-        """See `TokenRules.leeway_seconds`."""
-
-    @property
-    def token_length_max(self) -> int:
-        """See `TokenRules.length_max`."""
-
-    @property
-    def token_cache_max(self) -> int:
-        """See `TokenRules.cache_max`."""
-
-    @property
-    def identities_file(self) -> Path | None:
-        """The file of the owners of certificates; None: certificates prove nothing."""
-
-
-def open_authenticator(settings: AuthenticationSettings) -> Authenticator | None:
-    """Make the authenticator that the settings describe, or return None if they describe none.
+def open_authenticator(files: IdentityFiles) -> Authenticator | None:
+    """Make the authenticator of these files, or return None if there are none.
 
     Raises:
         FileUnusable: A file of keys or identities cannot be used.
     """
     tokens = certificates = None
-    if settings.token_keys is not None:
-        parse = partial(parse_keys, algorithms=settings.token_algorithms)
-        # The settings have checked that these two are there.
-        rules = TokenRules(
-            issuer=settings.token_issuer or "",
-            audience=settings.token_audience or "",
-            leeway_seconds=settings.token_leeway_seconds,
-            length_max=settings.token_length_max,
-            cache_max=settings.token_cache_max,
-        )
-        tokens = TokenVerifier(WatchedFile(settings.token_keys, parse), rules)
-    if settings.identities_file is not None:
-        path = settings.identities_file
-        certificates = CertificateIdentities(WatchedFile(path, identity_parser(path)))
+    if files.token_keys is not None and files.token_rules is not None:
+        parse = partial(parse_keys, algorithms=files.token_algorithms)
+        tokens = TokenVerifier(WatchedFile(files.token_keys, parse), files.token_rules)
+    if files.identities is not None:
+        parse_identities = identity_parser(files.identities)
+        certificates = CertificateIdentities(WatchedFile(files.identities, parse_identities))
     if tokens is None and certificates is None:
         return None
     return CallAuthenticator(tokens=tokens, certificates=certificates)

@@ -4,6 +4,7 @@ The scopes of the contract's calls come from its options. What a call may do in 
 whose name, is decided once its message is read.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from credit_server.grpc import ports
 from credit_server.grpc.call import Call
 from credit_server.http2.peer import network_of
 from credit_server.ledger import Account
+from credit_server.units import Count, Rate
 
 _ADMIN = "credits:admin"
 
@@ -56,24 +58,39 @@ _RETRY_RUNNING_SECONDS = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessLimits:
-    """How often identities may call, and strangers may fail to prove one. 0 per second: no limit.
+    """How often identities may call, and addresses may fail to prove an identity."""
 
-    Attributes:
-        calls_per_second: How many calls an identity may make, on average.
-        calls_burst: How many it may make at once, at least 1.
-        calls_running_max: How many of its calls may run at once, at least 1; and of those that need
-            no identity, how many of an address.
-        failures_per_second: How many failed authentications a peer address may have, on average.
-        failures_burst: How many it may have at once, at least 1.
-        names_max: How many identities, and how many addresses, are kept count of; at least 1.
-    """
+    calls_per_second: Rate = 1000.0
+    """Calls that an identity may make per second, on average, of this server. Twice as many may
+    come at once. 0: no limit."""
 
-    calls_per_second: float = 1000.0
-    calls_burst: int = 2000
-    calls_running_max: int = 512
-    failures_per_second: float = 10.0
-    failures_burst: int = 100
+    calls_burst: int | None = None
+    """Calls that an identity may make at once, at least 1; None: those of two seconds."""
+
+    calls_running_max: Count = 512
+    """Calls of one identity, and health watches of one address, that may run at once. Keep it well
+    below calls_max, so that an identity with slow calls leaves room for others."""
+
+    failures_per_second: Rate = 10.0
+    """Failed authentications that an address may have per second, on average. Ten times as many
+    may come at once. Beyond that only known tokens and certificates are accepted. 0: no limit."""
+
+    failures_burst: int | None = None
+    """Failed authentications that an address may have at once, at least 1; None: those of ten
+    seconds."""
+
     names_max: int = 10_000
+    """Identities, and addresses, whose rates are counted; at least 1."""
+
+    @property
+    def calls_at_once(self) -> int:
+        """The calls that an identity may make at once."""
+        return self.calls_burst or max(1, math.ceil(2 * self.calls_per_second))
+
+    @property
+    def failures_at_once(self) -> int:
+        """The failed authentications that an address may have at once."""
+        return self.failures_burst or max(1, math.ceil(10 * self.failures_per_second))
 
 
 class Access:
@@ -102,13 +119,13 @@ class Access:
         self._clock = clock
         self._calls = RateLimit(
             per_second=limits.calls_per_second,
-            burst=limits.calls_burst,
+            burst=limits.calls_at_once,
             names_max=limits.names_max,
         )
         self._running = RunningLimit(limits.calls_running_max)
         self._failures = RateLimit(
             per_second=limits.failures_per_second,
-            burst=limits.failures_burst,
+            burst=limits.failures_at_once,
             names_max=limits.names_max,
         )
         self._audited = RateLimit(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 from cryptography import x509
@@ -64,47 +63,13 @@ class Validity:
     ends: datetime
 
 
-class TlsSettings(Protocol):
-    """The settings of TLS."""
-
-    @property
-    def tls_certificate(self) -> Path | None:
-        """See `TlsFiles.certificate`; None: no TLS."""
-
-    @property
-    def tls_key(self) -> Path | None:
-        """See `TlsFiles.key`; None: no TLS."""
-
-    @property
-    def tls_key_password_file(self) -> Path | None:
-        """See `TlsFiles.key_password`."""
-
-    @property
-    def tls_client_ca(self) -> Path | None:
-        """See `TlsFiles.client_ca`."""
-
-    @property
-    def tls_client_auth(self) -> str:
-        """`required` or `optional`: see `TlsFiles.client_required`."""
-
-
-def open_tls(settings: TlsSettings) -> "ServerTls | None":
-    """Open the TLS that the settings describe, or return None if they describe none.
+def open_tls(files: TlsFiles | None) -> "ServerTls | None":
+    """Open the TLS of these files, or return None if there are none.
 
     Raises:
         FileUnusable: A certificate, key or CA cannot be used.
     """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return ServerTls(
-        TlsFiles(
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            key_password=settings.tls_key_password_file,
-            client_ca=settings.tls_client_ca,
-            client_required=settings.tls_client_auth == "required",
-        )
-    )
+    return None if files is None else ServerTls(files)
 
 
 class ServerTls:

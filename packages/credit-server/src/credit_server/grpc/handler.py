@@ -28,6 +28,7 @@ from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract,
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.stream import ServerStream, StreamHandler
+from credit_server.units import Bytes, Count, Seconds
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -45,26 +46,29 @@ _RETRY_STEP_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallLimits:
-    """Limits on calls.
+    """Limits on calls. Times are in seconds."""
 
-    Attributes:
-        message_bytes_max: The longest message that is taken in, inflated where it is compressed.
-        calls_max: How many calls may run at once, over all connections.
-        call_deadline_seconds: How long a call with one answer has where its client does not say.
-        stream_deadline_seconds: How long a call with a stream of answers has.
-        deadline_seconds_max: How long any call has, whatever its client says.
-        loop_lag_seconds_max: How late the event loop may be before new calls are refused.
-        overload_streams_max: How many streams all connections together may have open while calls
-            are refused.
-    """
+    message_bytes_max: Bytes = 1_048_576
+    """Longest request that is accepted; of a compressed one the size after decompression."""
 
-    message_bytes_max: int
-    calls_max: int = 2048
-    call_deadline_seconds: float = 30.0
-    stream_deadline_seconds: float = 600.0
-    deadline_seconds_max: float = 3600.0
-    loop_lag_seconds_max: float = 1.0
+    calls_max: Count = 2048
+    """Calls that may run at once, over all connections. More are rejected as OVERLOADED."""
+
+    call_deadline_seconds: Seconds = 30.0
+    """Deadline of a call with one answer, if its client sets none."""
+
+    stream_deadline_seconds: Seconds = 600.0
+    """Deadline of a list, if its client sets none. The list then ends with DEADLINE_EXCEEDED, and
+    a client continues it with after_sequence, as the SDK does."""
+
+    deadline_seconds_max: Seconds = 3600.0
+    """Longest deadline. A client's longer deadline is shortened to it."""
+
+    loop_lag_seconds_max: Seconds = 1.0
+    """Delay of the server's event loop beyond which new calls are rejected as OVERLOADED."""
+
     overload_streams_max: int = 768
+    """Calls that all clients together may have open while calls are rejected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
