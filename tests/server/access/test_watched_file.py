@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from credit_server.access import FileUnusable
-from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile
+from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile, WatchedFiles
 
 from tests.server.access.signing import Clock, replace
 
@@ -133,3 +133,16 @@ def test_a_file_without_end_is_not_read(path: Path) -> None:
     os.truncate(path, 1 << 40)
     with pytest.raises(FileUnusable, match="is longer than"):
         WatchedFile(path, parse)
+
+
+def test_files_that_belong_together_are_read_again_when_one_changes(tmp_path: Path) -> None:
+    clock, paths = Clock(), [tmp_path / "certificate", tmp_path / "key"]
+    for path in paths:
+        path.write_text("first")
+    files = WatchedFiles(paths, lambda: [path.read_text() for path in paths], clock=clock)
+    before = files.current()
+    clock.now += LOOK_SECONDS
+    assert files.current() is before
+    replace(paths[1], b"second")
+    clock.now += LOOK_SECONDS
+    assert files.current() == ["first", "second"]

@@ -10,7 +10,6 @@ from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
 from credit_server.admission.controller import AdmissionController, LoopLag
 from credit_server.admission.decision import Decision
-from credit_server.api.contract import WRITES
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
@@ -240,7 +239,3 @@ async def test_no_write_is_thought_to_wait_for_calls_that_only_read() -> None:
     controller.leave(write=True)
     assert controller.admit(write=True) is Decision.ADMIT
     assert queue.running == [0, 1, 1, 0]
-
-
-def test_the_writes_are_known_from_the_contract() -> None:
-    assert {SERVICE + "AddCredits", SERVICE + "UseCredits"} == WRITES

@@ -7,7 +7,7 @@ import pytest
 from credit_models import ErrorReason
 from credit_models.reasons import reason_name
 from credit_server.admission.decision import Decision, NotAdmitted
-from credit_server.admission.list_slots import ListSlots
+from credit_server.admission.list_slots import CallerSlots, ListSlots
 from credit_server.api.errors import translate
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
@@ -141,3 +141,14 @@ async def test_a_list_that_is_cancelled_when_its_slot_is_granted_gives_it_back()
         await second
     async with slots.slot("one"):
         pass
+
+
+async def test_each_caller_has_slots_of_its_own_that_vanish_with_its_lists() -> None:
+    slots = CallerSlots(1)
+    first = slots.of("a")
+    async with first:
+        assert slots.of("a") is first
+        assert slots.of("a").locked()
+        assert not slots.of("b").locked()
+    del first
+    assert not slots._slots

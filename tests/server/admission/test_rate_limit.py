@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import pytest
-from credit_server.admission.rate_limit import RateLimit
+from credit_server.admission.decision import Decision
+from credit_server.admission.rate_limit import RateLimit, RunningLimit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +107,22 @@ def test_a_caller_that_waits_as_long_as_asked_is_admitted(
         wait = limit.take(name, now)
         if wait:
             assert limit.wait_seconds(name, now + wait + 1e-9) == 0
+
+
+def test_each_name_may_run_as_many_calls_as_the_limit() -> None:
+    limit = RunningLimit(2)
+    decisions = [limit.admit(name) for name in ("a", "a", "a", "b")]
+    assert decisions == [
+        Decision.ADMIT,
+        Decision.ADMIT,
+        Decision.RUNNING_CALLS,
+        Decision.ADMIT,
+    ]
+
+
+def test_a_call_that_ends_makes_room_and_an_idle_name_is_dropped() -> None:
+    limit = RunningLimit(1)
+    assert limit.admit("a") is Decision.ADMIT
+    limit.leave("a")
+    assert not limit._running
+    assert limit.admit("a") is Decision.ADMIT

@@ -1,5 +1,6 @@
 """A bucket: a burst at once, a rate in the long run."""
 
+import pytest
 from credit_server.admission.token_bucket import TokenBucket
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,3 +39,10 @@ def test_never_more_than_burst_and_rate_is_spent(steps: list[tuple[float, int]])
         bucket.refill(now)
         spent += count if bucket.spend(count) else 0
         assert spent <= 10 + 2 * now + 1e-6
+
+
+def test_the_wait_for_a_token_is_exact_and_taking_nothing_costs_nothing() -> None:
+    bucket = TokenBucket(per_second=2, burst=1, now=0)
+    assert bucket.take(0) == 0
+    assert [bucket.take(0), bucket.wait_seconds(0.2)] == [0.5, pytest.approx(0.3)]
+    assert bucket.take(0.5) == 0

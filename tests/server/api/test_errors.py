@@ -446,6 +446,25 @@ def test_only_a_write_without_an_effect_is_reported_as_no_change(
     assert ("may or may not have taken effect" in str(translated.message)) is unknown
 
 
+@pytest.mark.parametrize("decision", [one for one in Decision if one is not Decision.ADMIT])
+def test_a_call_that_is_not_admitted_has_changed_nothing_and_may_be_retried(
+    decision: Decision,
+) -> None:
+    error = _translated(NotAdmitted(decision, "the reason", retry_seconds=2))
+    assert error.message == "the reason; no change was made"
+    assert error.details is not None
+    info, retry = error.details
+    callers_own = decision in (Decision.RATE, Decision.RUNNING_CALLS)
+    assert info.reason == ("RATE_LIMITED" if callers_own else "OVERLOADED")
+    assert retry.retry_delay.ToMilliseconds() == 2000
+
+
+def test_a_bug_has_no_status_and_a_status_is_returned_as_it_is() -> None:
+    assert errors.translate(RuntimeError("internals")) is None
+    status = GRPCError(Status.NOT_FOUND)
+    assert errors.translate(status) is status
+
+
 def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:
     ended = _translated(CutOff())
     assert ended.status is Status.UNAVAILABLE
