@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped] # it ships no types
 from credit_client import ClientSettings
-from credit_server.settings import ServerSettings
+from credit_server.settings import ServerSettings, settings_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -22,9 +22,8 @@ DEPLOY = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 VARIABLE = re.compile(r"\bCREDIT_[A-Z0-9_]*[A-Z0-9]\b")
 SETTINGS = {
-    f"CREDIT_{name.upper()}"
-    for model in (ServerSettings, ClientSettings)
-    for name in model.model_fields
+    *(setting.variable for setting in settings_of(ServerSettings)),
+    *(f"CREDIT_{name.upper()}" for name in ClientSettings.model_fields),
 }
 
 

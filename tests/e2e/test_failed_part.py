@@ -18,7 +18,9 @@ FAILED = "a part of the server has failed"
 async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an_answer(
     tmp_path: Path, store_options: list[str]
 ) -> None:
-    environment = with_bug(tmp_path, "credit_server.admission.latency_estimate", "Pace.end")
+    environment = with_bug(
+        tmp_path, "credit_server.admission.latency_estimate", "LatencyEstimate.end"
+    )
     async with (
         running_server(
             tmp_path, *store_options, "--log-format", "json", environment=environment

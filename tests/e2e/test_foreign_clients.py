@@ -230,7 +230,7 @@ class TestGrpcio:
         self, mongod_uri: str, tmp_path: Path, stubs: Stubs
     ) -> None:
         options = await migrated(mongod_uri, "test_credits_max")
-        default = {"CREDIT_CREDITS_MAX": str(ServerSettings.model_fields["credits_max"].default)}
+        default = {"CREDIT_CREDITS_MAX": str(ServerSettings().credits_max)}
         async with running_server(tmp_path, *options, environment=default) as process:
             with grpc.insecure_channel(process.address) as channel:
                 add = channel.unary_unary(

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from credit_server.access import open_authenticator, permission
+from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit.lane import Lane
 from credit_server.commit.plan import Known
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
@@ -54,10 +54,10 @@ class Guarded:
 async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
     """A server in this process, on the memory twin."""
     private, public = make_keys(folder)
-    settings = IdentitySettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
+    settings = AccessSettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
     serve = serving(
         MemoryStore(),
-        authenticator=open_authenticator(settings),
+        authenticator=open_authenticator(settings.identity_files),
         access_limits=AccessLimits(calls_per_second=0),
     )
     with capture_logs():  # instead of rendering a line for each call
@@ -112,11 +112,11 @@ _LIST_TRANSACTIONS = MemoryStore.list_transactions
 
 # What each hole lets through: where it is, and what is done there instead.
 HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
-    "writes and totals in any app": (permission, "check_app", lambda identity, request: None),
-    "writes in another's name": (permission, "check_actor", lambda identity, request: None),
-    "all entries of all apps": (permission, "apps_of", lambda identity: None),
+    "writes and totals in any app": (authorize, "check_app", lambda identity, request: None),
+    "writes in another's name": (authorize, "check_actor", lambda identity, request: None),
+    "all entries of all apps": (authorize, "visible_apps", lambda identity: None),
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
-    "balances of all apps": (permission, "visible_account", lambda account, identity: account),
+    "balances of all apps": (authorize, "visible_account", lambda account, identity: account),
     "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
     "keys of all apps": (Lane, "_remembered", _with_keys_of_all_apps),
 }
@@ -143,7 +143,7 @@ async def test_what_make_fuzz_plays_says_how_it_went(
         arguments = (guarded.address, str(guarded.key_file), str(seed), "0")
         assert await asyncio.to_thread(play_tenants.main, *arguments) == 0
         assert "APP_NOT_ALLOWED" in capsys.readouterr().out
-        monkeypatch.setattr(permission, "check_app", lambda identity, request: None)
+        monkeypatch.setattr(authorize, "check_app", lambda identity, request: None)
         assert await asyncio.to_thread(play_tenants.main, *arguments) == 1
     said = capsys.readouterr().err
     assert "has a hole: " in said

@@ -164,7 +164,7 @@ def test_whatever_is_missing_is_named(owner: str, name: str, problem: str) -> No
 @pytest.mark.parametrize(
     ("package", "change"),
     [
-        ("credit_server.http2.address", "del h2.connection.H2Connection._receive_frame"),
+        ("credit_server.http2.listener", "del h2.connection.H2Connection._receive_frame"),
         ("credit_client", "del grpclib.client.Channel.__connect__"),
     ],
 )

@@ -11,12 +11,14 @@ from credit_models import UserCredits, UserId
 from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
-from credit_server.admission.list_slots import PageTurns
+from credit_server.admission.list_slots import ListSlots
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
-from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.server import GrpcServer
-from credit_server.grpc.standard import standard_services
+from credit_server.grpc.standard import with_standard_services
+from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
@@ -48,14 +50,20 @@ class Serving:
 
     async def wait_quiet(self) -> None:
         """Waits until no call of the contract runs."""
-        await until(lambda: self.server._gate._running == 0)
+        await until(lambda: self.server._admission._running == 0)
 
     def running_calls(self) -> int:
         """Counts what the server holds for calls, on all its connections."""
         return sum(
-            len(protocol.processor.streams) + (not protocol.handler.check_closed())
+            len(protocol.processor.streams) + (not handler_of(protocol).check_closed())
             for protocol in self.server._protocols
         )
+
+
+def handler_of(protocol: ServerProtocol) -> CallHandler:
+    """Returns what serves the calls of a connection."""
+    assert isinstance(protocol.handler, CallHandler)
+    return protocol.handler
 
 
 @asynccontextmanager
@@ -71,21 +79,24 @@ async def serving(
     audit_sink: Sink | None = None,
     call_limits: CallLimits | None = None,
     credits_max: int = UINT32_MAX,
-    turns: PageTurns | None = None,
+    list_slots: ListSlots | None = None,
 ) -> AsyncIterator[Serving]:
     """Starts a server, and stops it in the end if the test has not."""
     store = store or MemoryStore()
-    audit = AuditLog(audit_sink)
+    audit = AuditLog(audit_sink, translate=CONTRACT.translate)
     async with Committer(store, limits, clock=clock) as committer:
         status = ServiceStatus()
         status.set(True)
         server = GrpcServer(
-            standard_services(
-                CreditService(committer, store, audit, turns, credits_max=credits_max), status
+            with_standard_services(
+                CreditService(committer, store, audit, list_slots, credits_max=credits_max),
+                status,
+                CONTRACT.files,
             ),
             limits=call_limits or LIMITS,
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
+            contract=CONTRACT,
         )
         await server.start("127.0.0.1", 0, ssl=tls)
         try:

@@ -14,8 +14,10 @@ import pytest
 from credit_models import CreditRequest
 from credit_server import app
 from credit_server.access import FileUnusable
+from credit_server.banner import banner
 from credit_server.development.certificate import key_of, make_certificates
 from credit_server.embedded import EmbeddedError
+from credit_server.embedded.restarting import RESTARTS_MAX
 from credit_server.errors import StartError
 from credit_server.http2.unix_socket import SocketFile
 from credit_server.settings import ServerSettings, StoreSettings
@@ -38,7 +40,7 @@ TOKENS: dict[str, object] = {"token_keys": "k", "token_issuer": "i", "token_audi
 
 
 class SchemaStore(MemoryStore):
-    """The memory twin with what `serve` asks of MongoDB alone, and a heart that can stop."""
+    """The memory twin with what `serve` needs of MongoDB, and a primary that can be away."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class SchemaStore(MemoryStore):
         self.pinged = asyncio.Event()
 
     async def verify_schema(self) -> None:
-        """Finds all in order."""
+        """Finds nothing wrong."""
 
     async def ping(self) -> ClockReading:
         self.pinged.set()
@@ -56,7 +58,7 @@ class SchemaStore(MemoryStore):
 
 
 class Mongod:
-    """Stands for the embedded mongod: dies when it is told to."""
+    """Stands for the embedded mongod: dies when a test makes it."""
 
     def __init__(self) -> None:
         self.restarts = 0
@@ -93,15 +95,15 @@ async def _serving(
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @asynccontextmanager
-    async def open_store(settings: StoreSettings, **_: int) -> AsyncIterator[object]:
+    async def open_store(settings: StoreSettings) -> AsyncIterator[object]:
         yield SimpleNamespace(store=store, mongod=mongod)
 
-    def banner(settings: ServerSettings, port: int, metrics_address: str | None) -> str:
+    def found_port(settings: ServerSettings, port: int, metrics_address: str | None) -> str:
         listening.set_result(port)
         return "it listens"
 
     monkeypatch.setattr(app, "open_store", open_store)
-    monkeypatch.setattr(app, "banner", banner)
+    monkeypatch.setattr(app, "banner", found_port)
     async with AsyncExitStack() as stack:
         task = asyncio.create_task(app.serve(settings or _settings()))
         stack.callback(task.cancel)
@@ -148,14 +150,14 @@ async def test_an_embedded_mongod_that_dies_is_started_again(
 ) -> None:
     mongod = Mongod()
     async with _serving(monkeypatch, SchemaStore(), mongod) as (port, task):
-        for _ in range(app._RESTARTS_MAX):
+        for _ in range(RESTARTS_MAX):
             mongod.deaths.put_nowait("killed")
         async with Wire.connect(port) as wire:
             await is_served(wire)
         mongod.deaths.put_nowait("killed once more")
         with pytest.raises(EmbeddedError, match="killed once more"):
             await task
-    assert mongod.restarts == app._RESTARTS_MAX
+    assert mongod.restarts == RESTARTS_MAX
 
 
 async def test_a_taken_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,7 @@ async def test_a_taken_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_taken_port_is_noticed_before_a_store_is_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def open_store(settings: StoreSettings, **_: int) -> None:
+    def open_store(settings: StoreSettings) -> None:
         pytest.fail("the store was started")
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -193,7 +195,7 @@ async def test_an_address_of_another_machine_says_what_to_do(
 
 async def _serve_on(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
     @asynccontextmanager
-    async def open_store(settings: StoreSettings, **_: int) -> AsyncIterator[object]:
+    async def open_store(settings: StoreSettings) -> AsyncIterator[object]:
         yield SimpleNamespace(store=SchemaStore(), mongod=None)
 
     monkeypatch.setattr(app, "open_store", open_store)
@@ -245,7 +247,7 @@ async def test_an_audit_log_that_cannot_be_opened_says_so_before_anything_starts
 
 
 def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
-    shown = app.banner(_settings(), 50052)
+    shown = banner(_settings(), 50052)
     assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")
     assert "credit add --target 127.0.0.1:50052" in shown
     assert "Ctrl-C" in shown
@@ -272,7 +274,7 @@ def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
     ],
 )
 def test_the_banner_says_how_callers_are_known(changes: dict[str, object], said: str) -> None:
-    shown = app.banner(_settings(**changes), 50052)
+    shown = banner(_settings(**changes), 50052)
     assert f"({said})\n" in shown
     assert ("credit add" in shown) == ("no TLS, no identities" in said)
 
@@ -301,7 +303,7 @@ async def test_it_serves_with_the_tls_of_its_settings(
 
 
 def test_the_banner_names_a_unix_domain_socket_without_a_port() -> None:
-    shown = app.banner(_settings(host="unix:///run/credit.sock"), 0)
+    shown = banner(_settings(host="unix:///run/credit.sock"), 0)
     assert shown.startswith("credit-server listens on unix:/run/credit.sock (")
     assert "credit add --target unix:/run/credit.sock --user" in shown
 
@@ -312,7 +314,7 @@ async def test_a_socket_that_cannot_be_listened_on_says_why_before_anything_star
     (tmp_path / "file").write_text("precious")
     busy = SocketFile(str(tmp_path / "busy"), backlog=8)
     for name, why in {
-        "file": "a file that is no socket: remove it",
+        "file": "a file that is not a socket is there: remove it",
         "busy": "another server listens there",
         "missing/credit.sock": "its folder does not exist: make it",
     }.items():
@@ -323,11 +325,11 @@ async def test_a_socket_that_cannot_be_listened_on_says_why_before_anything_star
 
 
 def test_the_banner_writes_an_ipv6_address_in_brackets() -> None:
-    assert "[::1]:50052" in app.banner(_settings(host="::1"), 50052)
+    assert "[::1]:50052" in banner(_settings(host="::1"), 50052)
 
 
 def test_the_banner_says_where_the_embedded_data_is(tmp_path: Path) -> None:
-    shown = app.banner(_settings(data_dir=tmp_path / "data"), 50052)
+    shown = banner(_settings(data_dir=tmp_path / "data"), 50052)
     assert f"embedded mongod, data in {tmp_path / 'data'}" in shown
 
 
@@ -347,7 +349,7 @@ def test_the_banner_says_where_the_embedded_data_is(tmp_path: Path) -> None:
 def test_the_banner_shows_the_hosts_of_a_connection_string_and_nothing_else(
     uri: str, hosts: str
 ) -> None:
-    shown = app.banner(_settings(mongodb_uri=SecretStr(uri)), 50052)
+    shown = banner(_settings(mongodb_uri=SecretStr(uri)), 50052)
     assert f"  store  MongoDB {hosts}, database credit\n" in shown
     assert "hid" not in shown
     assert "user:" not in shown

@@ -1,4 +1,4 @@
-"""Logs: JSON for machines, text for people, each in one stream and with the reason of a fault."""
+"""Logs: JSON for machines and text for people, in one stream and with the tracebacks of errors."""
 
 import errno
 import io
@@ -37,7 +37,7 @@ def _configured(
     level: str = "info",
     stream: io.StringIO | None = None,
 ) -> io.StringIO:
-    """Sets logging up, and returns what stands for the standard error stream."""
+    """Configure logging; return the stream that stands for standard error."""
     stream = stream or io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     log.configure(log_format, level)
@@ -49,7 +49,7 @@ def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_has_one_object_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_has_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = _configured(monkeypatch, "json")
     structlog.get_logger("x").info("call", method="/a", milliseconds=1.5, text="two\nlines")
     (line,) = _lines(stream)
@@ -65,7 +65,7 @@ def test_json_has_one_object_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_logs_of_libraries_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = _configured(monkeypatch, "json")
-    logging.getLogger("somebody").warning("%d things", 3)
+    logging.getLogger("library").warning("%d things", 3)
     (line,) = _lines(stream)
     assert (line["event"], line["level"]) == ("3 things", "warning")
     assert line["timestamp"]
@@ -114,7 +114,7 @@ def test_text_is_coloured_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_what_is_below_the_level_is_not_logged(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_below_the_level_are_not_logged(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = _configured(monkeypatch, "json", level)
     logger = structlog.get_logger("x")
     levels = ["debug", "info", "warning", "error"]
@@ -132,14 +132,14 @@ def test_libraries_do_not_fill_the_log_even_at_debug(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_what_is_bound_to_a_call_is_in_every_line_of_it(
+def test_values_that_are_bound_to_a_call_are_in_each_of_its_lines(
     log_format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = _configured(monkeypatch, log_format)
     with structlog.contextvars.bound_contextvars(request_id="the-call"):
         structlog.get_logger("ours").warning("of ours")
         logging.getLogger("theirs").warning("of a library's")
-    structlog.get_logger("ours").warning("of nobody's")
+    structlog.get_logger("ours").warning("of no call")
     bound, library, free = stream.getvalue().splitlines()
     assert "the-call" in bound
     assert "the-call" in library
@@ -167,7 +167,7 @@ def test_a_traceback_shows_no_variables(
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("own", [True, False], ids=["own", "library's"])
-def test_no_text_of_a_client_steers_the_terminal_or_begins_a_line(
+def test_no_text_of_a_client_controls_the_terminal_or_begins_a_line(
     own: bool, log_format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = _configured(monkeypatch, log_format)
@@ -180,19 +180,19 @@ def test_no_text_of_a_client_steers_the_terminal_or_begins_a_line(
         else:
             logging.getLogger("x").error(odd, exc_info=error)
     written = stream.getvalue()
-    assert not [sign for sign in "\x1b\x9b\r\u2028\u202e" if sign in written]
+    assert not [letter for letter in "\x1b\x9b\r\u2028\u202e" if letter in written]
     assert not [line for line in written.split("\n") if line.startswith("2026 forged")]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_disk_that_is_full_does_not_end_what_logs(
+def test_a_full_disk_does_not_end_the_caller(
     log_format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # the library would tell on the console
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # the library would print it
     _configured(monkeypatch, log_format, stream=Full())
     structlog.get_logger("x").warning("hello")
     logging.getLogger("x").warning("hello")

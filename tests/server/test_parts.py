@@ -11,7 +11,7 @@ import pytest
 from credit_models import CreditRequest
 from credit_server import app
 from credit_server.admission.controller import LoopLag
-from credit_server.admission.stream_quota import Backpressure
+from credit_server.admission.stream_quota import StreamQuota
 from credit_server.commit import Committer, Stopping
 from credit_server.commit.lane import Lane
 from credit_server.embedded import EmbeddedMongod
@@ -98,14 +98,14 @@ def _break_sweep(running: Running) -> None:
     running.break_method(Connections, "sweep")
 
 
-def _break_backpressure(running: Running) -> None:
-    running.break_method(Backpressure, "end_round")
-    running.made[GrpcServer]._backpressure.refused(informed=True)
+def _break_stream_quota(running: Running) -> None:
+    running.break_method(StreamQuota, "end_round")
+    running.made[GrpcServer]._stream_quota.note_shed(informed=True)
 
 
 def _break_lag(running: Running) -> None:
     running.break_method(LoopLag, "_beat")
-    lag = running.made[GrpcServer]._gate._lag
+    lag = running.made[GrpcServer]._admission._lag
     lag._due = None
     lag.watch()
 
@@ -121,7 +121,7 @@ PARTS: dict[str, Callable[[Running], None]] = {
     "the metric of the event loop": _break_loop_metric,
     "the server of the metrics": _break_metrics_thread,
     "the check of connections": _break_sweep,
-    "the rationing of streams": _break_backpressure,
+    "the quota of streams": _break_stream_quota,
     "the measure of the event loop": _break_lag,
     "the embedded mongod": _break_mongod,
 }

@@ -1,17 +1,34 @@
-"""Every setting can be a variable and an option, and what is out of range is refused."""
+"""Every setting can be a variable and an option, and a value out of range is rejected."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from credit_server.app import _connection_limits
+import typer
+from credit_server.access.authorize import AccessLimits
+from credit_server.commit import CommitLimits
+from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.main import _parse
-from credit_server.settings import ServerSettings, StoreSettings, is_loopback
+from credit_server.settings import (
+    ServerSettings,
+    Settings,
+    StoreSettings,
+    explain,
+    is_loopback,
+    load,
+    settings_of,
+)
+from credit_server.settings.command_line import (
+    Given,
+    SettingsInvalid,
+    refuse_secrets,
+    with_settings,
+)
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import SettingsError
 
-# For each field: how it is written down, and what it is then. None of them is the default.
+# Each setting: how it is written, and its value then. None of the values is the default.
 GIVEN: dict[str, tuple[str, object]] = {
     "mongodb_uri": ("mongodb://db:27017", SecretStr("mongodb://db:27017")),
     "mongodb_uri_file": (__file__, Path(__file__)),
@@ -31,56 +48,33 @@ GIVEN: dict[str, tuple[str, object]] = {
     "token_audience": ("ledger", "ledger"),
     "token_algorithms": ("RS256, PS256", ("RS256", "PS256")),
     "token_leeway_seconds": ("0", 0.0),
-    "token_length_max": ("1024", 1024),
-    "token_cache_max": ("0", 0),
     "identities_file": ("/identities.toml", Path("/identities.toml")),
     "rate_per_second": ("0", 0.0),
-    "rate_burst": ("1", 1),
     "calls_per_identity_max": ("3", 3),
     "failures_per_second": ("0.5", 0.5),
-    "failures_burst": ("3", 3),
-    "rate_names_max": ("9", 9),
     "message_bytes_max": ("2048", 2048),
     "connections_max": ("9", 9),
     "connections_per_peer_max": ("8", 8),
     "connection_handshake_seconds": ("0.5", 0.5),
     "connection_idle_seconds": ("1", 1.0),
     "connection_age_seconds": ("86400", 86400.0),
-    "connection_age_grace_seconds": ("1.5", 1.5),
     "connection_keepalive_seconds": ("2", 2.0),
-    "connection_keepalive_timeout_seconds": ("3", 3.0),
     "connection_stalled_seconds": ("4", 4.0),
-    "connection_closing_seconds": ("5", 5.0),
     "connection_streams_max": ("6", 6),
     "connection_lists_max": ("7", 7),
     "connection_header_bytes_max": ("2048", 2048),
-    "connection_window_bytes": ("65535", 65535),
-    "connection_stream_window_bytes": ("65536", 65536),
-    "connection_request_bytes_max": ("4096", 4096),
-    "connection_write_buffer_bytes": ("1024", 1024),
-    "connection_resets_per_second": ("1", 1),
-    "connection_resets_burst": ("2", 2),
-    "connection_control_frames_per_second": ("3", 3),
-    "connection_control_frames_burst": ("4", 4),
     "calls_max": ("11", 11),
     "call_deadline_seconds": ("1.5", 1.5),
     "stream_deadline_seconds": ("60", 60.0),
     "deadline_seconds_max": ("90", 90.0),
     "loop_lag_seconds_max": ("0.25", 0.25),
-    "overload_streams_max": ("12", 12),
-    "list_page_size": ("7", 7),
-    "list_pages_at_once": ("2", 2),
-    "list_wait_seconds_max": ("1.5", 1.5),
     "credits_max": ("5000", 5000),
     "clock_skew_seconds_max": ("3.5", 3.5),
-    "commit_lanes": ("3", 3),
     "commit_waiting_max": ("9", 9),
     "commit_wait_seconds_max": ("0.75", 0.75),
-    "commit_batch_max": ("5", 5),
     "commit_retry_seconds": ("0.5", 0.5),
     "commit_cache_max": ("0", 0),
     "health_interval_seconds": ("1", 1.0),
-    "health_timeout_seconds": ("0.5", 0.5),
     "metrics": ("false", False),
     "metrics_host": ("127.0.0.8", "127.0.0.8"),
     "metrics_port": ("0", 0),
@@ -92,14 +86,13 @@ GIVEN: dict[str, tuple[str, object]] = {
 }
 TLS = ("tls_certificate", "tls_key")
 TOKENS = ("token_keys", "token_issuer", "token_audience")
-# What some settings are nothing without.
+# The settings that a setting cannot be without.
 COMPANIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(TLS, TLS),
     **dict.fromkeys(TOKENS, TOKENS),
     "tls_key_password_file": TLS,
     "tls_client_ca": TLS,
     "identities_file": (*TLS, "tls_client_ca"),
-    "connection_request_bytes_max": ("message_bytes_max",),
 }
 OUT_OF_RANGE = {
     "mongodb_database": ["x" * 64],
@@ -108,54 +101,31 @@ OUT_OF_RANGE = {
     "insecure": ["perhaps"],
     "tls_client_auth": ["none"],
     "token_leeway_seconds": ["-1", "301", "nan"],
-    "token_length_max": ["255", "65537"],
-    "token_cache_max": ["-1", "1000001"],
     "rate_per_second": ["-1", "1000001", "nan"],
-    "rate_burst": ["0", "1000001"],
     "calls_per_identity_max": ["0", "1000001"],
     "failures_per_second": ["-1", "1000001"],
-    "failures_burst": ["0", "1000001"],
-    "rate_names_max": ["0", "1000001"],
     "message_bytes_max": ["1023", str(2**31)],
     "connections_max": ["0", "1000001"],
     "connections_per_peer_max": ["0", "1000001"],
     "connection_handshake_seconds": ["0", "3601"],
     "connection_idle_seconds": ["0", "3601"],
     "connection_age_seconds": ["-1", "604801", "nan"],
-    "connection_age_grace_seconds": ["0", "3601"],
     "connection_keepalive_seconds": ["0", "3601"],
-    "connection_keepalive_timeout_seconds": ["0", "3601"],
     "connection_stalled_seconds": ["0", "3601"],
-    "connection_closing_seconds": ["0", "3601"],
     "connection_streams_max": ["0", "1000001"],
     "connection_lists_max": ["0", "1000001"],
     "connection_header_bytes_max": ["1023", str(2**31)],
-    "connection_window_bytes": ["65534", str(2**31)],
-    "connection_stream_window_bytes": ["65534", str(2**31)],
-    "connection_request_bytes_max": ["1023", str(2**31)],
-    "connection_write_buffer_bytes": ["1023", str(2**31)],
-    "connection_resets_per_second": ["0"],
-    "connection_resets_burst": ["0"],
-    "connection_control_frames_per_second": ["0"],
-    "connection_control_frames_burst": ["0"],
     "calls_max": ["0", "1000001"],
     "call_deadline_seconds": ["0", "3601"],
     "stream_deadline_seconds": ["0", "3601"],
     "deadline_seconds_max": ["0", "3601"],
     "loop_lag_seconds_max": ["0", "3601"],
-    "overload_streams_max": ["0", "1000001"],
-    "list_page_size": ["0", "1000001"],
-    "list_pages_at_once": ["0", "1000001"],
-    "list_wait_seconds_max": ["0", "3601"],
     "credits_max": ["0", "4294967296"],
-    "commit_lanes": ["0", "65"],
     "commit_waiting_max": ["0", "1000001"],
     "commit_wait_seconds_max": ["0", "3601"],
-    "commit_batch_max": ["0", "1001"],
     "commit_retry_seconds": ["0", "3601"],
     "commit_cache_max": ["-1", "100000001"],
     "health_interval_seconds": ["0", "inf"],
-    "health_timeout_seconds": ["0", "3601"],
     "metrics": ["perhaps"],
     "metrics_port": ["-1", "65536"],
     "drain_seconds": ["-1", "3601"],
@@ -163,17 +133,37 @@ OUT_OF_RANGE = {
     "log_format": ["xml"],
     "log_level": ["trace"],
 }
-EVERY_FIELD = sorted(ServerSettings.model_fields)
+BY_NAME = {setting.name: setting for setting in settings_of(ServerSettings)}
+EVERY_SETTING = sorted(BY_NAME)
 
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in EVERY_FIELD:
+    for name in EVERY_SETTING:
         monkeypatch.delenv(f"CREDIT_{name.upper()}", raising=False)
 
 
-def parse(options: Sequence[str] = ()) -> ServerSettings:
-    return _parse(ServerSettings, "serve", list(options))
+def parse(options: Sequence[str] = (), model: type[Settings] = ServerSettings) -> Any:
+    """Reads settings as a command does; Any: they are of the model's own class."""
+    found = []
+
+    @with_settings(model)
+    def command(given: Given) -> None:
+        refuse_secrets(given)
+        found.append(load(model, given, os.environ))
+
+    cli = typer.Typer()
+    cli.command()(command)
+    cli(list(options), standalone_mode=False)
+    return found[0]
+
+
+def value(settings: Settings, name: str) -> object:
+    """Looks up a setting, which may be in a value object."""
+    found: object = settings
+    for part in BY_NAME[name].path:
+        found = getattr(found, part)
+    return found
 
 
 def as_option(name: str, value: str) -> list[str]:
@@ -190,8 +180,8 @@ def with_companions(name: str) -> dict[str, str]:
 
 
 def test_every_setting_is_tried_here() -> None:
-    assert sorted(GIVEN) == EVERY_FIELD
-    assert all(GIVEN[name][1] != getattr(parse(), name) for name in EVERY_FIELD)
+    assert sorted(GIVEN) == EVERY_SETTING
+    assert all(GIVEN[name][1] != value(parse(), name) for name in EVERY_SETTING)
 
 
 def test_a_port_for_metrics_that_was_not_named_is_known_as_such() -> None:
@@ -199,22 +189,23 @@ def test_a_port_for_metrics_that_was_not_named_is_known_as_such() -> None:
     assert "metrics_port" in parse(["--metrics-port", "9464"]).model_fields_set
 
 
-def test_every_setting_is_described() -> None:
-    assert all(field.description for field in ServerSettings.model_fields.values())
+def test_every_setting_is_described_under_a_title() -> None:
+    assert all(setting.description and setting.title for setting in settings_of(ServerSettings))
+    assert all(setting.description.endswith(".") for setting in settings_of(ServerSettings))
 
 
-@pytest.mark.parametrize("name", EVERY_FIELD)
+@pytest.mark.parametrize("name", EVERY_SETTING)
 def test_a_setting_can_be_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for each, text in with_companions(name).items():
         monkeypatch.setenv(f"CREDIT_{each.upper()}", text)
-    assert getattr(parse(), name) == GIVEN[name][1]
+    assert value(parse(), name) == GIVEN[name][1]
 
 
-@pytest.mark.parametrize("name", EVERY_FIELD)
+@pytest.mark.parametrize("name", EVERY_SETTING)
 def test_a_setting_can_be_an_option(name: str) -> None:
     given = with_companions(name).items()
     options = [part for each, text in given for part in as_option(each, text)]
-    assert getattr(parse(options), name) == GIVEN[name][1]
+    assert value(parse(options), name) == GIVEN[name][1]
 
 
 def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +213,12 @@ def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(["--port", "2"]).port == 2
 
 
-@pytest.mark.parametrize("name", sorted({*EVERY_FIELD} - {"mongodb_uri", "mongodb_uri_file"}))
+@pytest.mark.parametrize("name", sorted({*EVERY_SETTING} - {"mongodb_uri", "mongodb_uri_file"}))
 def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file of docker compose, where an unset variable is passed on as an empty one."""
-    default = getattr(parse(), name)
+    default = value(parse(), name)
     monkeypatch.setenv(f"CREDIT_{name.upper()}", "")
-    assert getattr(parse(), name) == default
+    assert value(parse(), name) == default
 
 
 @pytest.mark.parametrize("variable", ["CREDIT_MONGODB_URI", "CREDIT_MONGODB_URI_FILE"])
@@ -242,15 +233,15 @@ def test_an_empty_store_does_not_start_an_empty_ledger(
 
 @pytest.mark.parametrize("name", sorted(StoreSettings.model_fields))
 def test_what_migrate_is_told_is_told_to_serve_the_same_way(name: str) -> None:
-    text, value = GIVEN[name]
-    assert getattr(_parse(StoreSettings, "migrate", as_option(name, text)), name) == value
+    text, expected = GIVEN[name]
+    assert getattr(parse(as_option(name, text), StoreSettings), name) == expected
 
 
 def test_a_variable_that_is_for_serve_is_no_harm_to_migrate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CREDIT_PORT", "not a number")
-    assert _parse(StoreSettings, "migrate", []).mongodb_database == "credit"
+    assert parse([], StoreSettings).mongodb_database == "credit"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +253,10 @@ def test_what_is_out_of_range_is_refused_by_name(
     monkeypatch.setenv(f"CREDIT_{name.upper()}", text)
     with pytest.raises(ValidationError) as refused:
         parse()
-    assert [problem["loc"] for problem in refused.value.errors()] == [(name,)]
+    assert [problem["loc"] for problem in refused.value.errors()] == [BY_NAME[name].path]
+    option = f"--{name.replace('_', '-')}"
+    (line,) = explain(ServerSettings, refused.value)
+    assert line.startswith(f"{option} (CREDIT_{name.upper()}): ")
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:
@@ -272,15 +266,32 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert settings.data_dir == Path(".credit-data")
 
 
-def test_what_is_assumed_of_connections_is_what_the_settings_say() -> None:
-    assert _connection_limits(parse()) == ConnectionLimits()
+def test_the_default_limits_are_those_of_their_owners() -> None:
+    settings = parse()
+    assert settings.connection == ConnectionLimits()
+    assert settings.call == CallLimits()
+    assert settings.commit == CommitLimits()
+    assert settings.access == AccessLimits()
 
 
-def test_a_connection_that_could_not_take_the_longest_message_is_refused() -> None:
-    exactly = ["--message-bytes-max", "2048", "--connection-request-bytes-max", "2053"]
-    assert parse(exactly).connection_request_bytes_max == 2053
-    with pytest.raises(ValidationError, match="raise the latter to 2053"):
-        parse([*exactly[:-1], "2052"])
+@pytest.mark.parametrize(("longest", "held"), [("2048", 2_097_152), ("2097152", 4_194_304)])
+def test_a_connection_holds_two_of_the_longest_messages(longest: str, held: int) -> None:
+    settings = parse(["--message-bytes-max", longest])
+    assert settings.connection.request_bytes_max == held
+
+
+@pytest.mark.parametrize(
+    ("per_second", "calls", "failures"), [("1000", 2000, 10_000), ("0.1", 1, 1), ("0", 1, 1)]
+)
+def test_what_may_come_at_once_follows_the_rate(per_second: str, calls: int, failures: int) -> None:
+    options = ["--rate-per-second", per_second, "--failures-per-second", per_second]
+    limits = parse(options).access
+    assert (limits.calls_at_once, limits.failures_at_once) == (calls, failures)
+
+
+def test_a_name_that_is_no_setting_is_rejected() -> None:
+    with pytest.raises(ValidationError, match="rate_burst"):
+        ServerSettings.model_validate({"rate_burst": 1})
 
 
 def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +310,7 @@ def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_password_on_the_command_line_is_refused(uri: str) -> None:
-    with pytest.raises(SettingsError, match="CREDIT_MONGODB_URI_FILE") as refused:
+    with pytest.raises(SettingsInvalid, match="CREDIT_MONGODB_URI_FILE") as refused:
         parse(["--mongodb-uri", uri])
     assert "secret" not in str(refused.value)
 

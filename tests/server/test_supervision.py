@@ -1,11 +1,10 @@
-"""The supervisor: a part that ends by itself is reported, and the others go on until the end."""
+"""The supervisor: a part that ends by itself is reported, and the others run until the end."""
 
 import asyncio
 
 import pytest
 from credit_server.errors import PartFailed
-from credit_server.supervision import supervised
-from credit_server.timer import Timers
+from credit_server.supervision import Timers, supervised
 from structlog.testing import capture_logs
 
 
@@ -14,7 +13,7 @@ async def _raises() -> None:
 
 
 async def _returns() -> None:
-    """Ends at once."""
+    """Return at once."""
 
 
 async def _waits_for_what_is_cancelled() -> None:
@@ -23,7 +22,7 @@ async def _waits_for_what_is_cancelled() -> None:
     await future
 
 
-async def _for_ever() -> None:
+async def _forever() -> None:
     await asyncio.Event().wait()
 
 
@@ -32,7 +31,7 @@ async def test_a_part_that_ends_by_itself_is_logged_and_ends_the_server(body: ob
     assert callable(body)
     with capture_logs() as logged, pytest.raises(PartFailed, match="the clockwork") as caught:  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor, supervisor.parts_needed():
-            sound = supervisor.start("the sound one", _for_ever())
+            sound = supervisor.start("the sound one", _forever())
             supervisor.start("the clockwork", body())
             await supervisor.failure
             assert not sound.done()  # the server stops in order: nothing is cancelled yet
@@ -57,7 +56,7 @@ async def test_a_part_may_return_once_the_server_stops() -> None:
 
 async def test_a_part_that_is_cancelled_has_not_failed() -> None:
     async with supervised() as supervisor, supervisor.parts_needed():
-        part = supervisor.start("a part", _for_ever())
+        part = supervisor.start("a part", _forever())
         await asyncio.sleep(0)
         part.cancel()
         await asyncio.wait([part])
@@ -86,10 +85,10 @@ async def test_the_first_of_several_failures_is_the_reason() -> None:
             supervisor.failed("the second", RuntimeError("a bug"))
 
 
-async def test_an_error_of_the_body_is_raised_as_it_is() -> None:
+async def test_an_error_of_the_body_is_raised_unchanged() -> None:
     with pytest.raises(LookupError, match="the body"):  # noqa: PT012 - it raises at its end
         async with supervised() as supervisor:
-            part = supervisor.start("a part", _for_ever())
+            part = supervisor.start("a part", _forever())
             raise LookupError("the body")
     assert part.cancelled()
 

@@ -1,4 +1,4 @@
-"""An issuer for tests: signs any header and any claims, and forges what a library would refuse."""
+"""An issuer for tests: signs any header and any claims, and forges what a library would reject."""
 
 import hashlib
 import hmac
@@ -35,7 +35,7 @@ PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
 
 
 class Clock:
-    """Tells the time that a test has set."""
+    """Return the time that a test has set."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -45,7 +45,7 @@ class Clock:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replaces a file as careful programs do: at once, and with another inode."""
+    """Replace a file atomically, with another inode."""
     new = path.with_suffix(".new")
     new.write_bytes(data)
     new.replace(path)
@@ -53,7 +53,7 @@ def replace(path: Path, data: bytes) -> None:
 
 @cache
 def ec_key(number: int = 0) -> EllipticCurvePrivateKey:
-    """Makes a key of P-256; another number, another key."""
+    """Make a key of P-256; another number, another key."""
     return generate_private_key(SECP256R1())
 
 
@@ -77,7 +77,7 @@ def private_pem(key: PrivateKey) -> bytes:
 
 # Any: JSON of any shape, here and below.
 def jwk(key: PublicKey | PrivateKey, algorithm: str, **members: Any) -> dict[str, Any]:
-    """Writes a key as a JWK; a member that is None is left out."""
+    """Write a key as a JWK; a member that is None is left out."""
     written = get_default_algorithms()[algorithm].to_jwk(key, as_dict=True)
     written.pop("key_ops", None)
     return {name: value for name, value in {**written, **members}.items() if value is not None}
@@ -88,7 +88,7 @@ def jwks(*members: Mapping[str, Any]) -> bytes:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Lists sound claims with some changed; one that is `...` is left out."""
+    """List sound claims with some changed; one that is `...` is left out."""
     sound = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -109,13 +109,13 @@ def sign(
     algorithm: str = "ES256",
     **header: Any,
 ) -> str:
-    """Signs a token as an issuer would."""
+    """Sign a token as an issuer would."""
     content = dict(claims() if content is None else content)
     return jwt.encode(content, key or ec_key(), algorithm, headers=header)
 
 
 def forge(header: Any, content: Any, secret: bytes | None = None) -> str:
-    """Makes a token of any parts, with an HMAC of a secret or with no signature."""
+    """Make a token of any parts, with an HMAC of a secret or with no signature."""
     signed = f"{_part(header)}.{_part(content)}"
     if secret is None:
         return f"{signed}."

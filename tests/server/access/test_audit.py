@@ -1,4 +1,4 @@
-"""Each write and each refusal of access leaves one line that says who, what and what came of it."""
+"""Each write and each denial leaves one line: who, what and what came of it."""
 
 import asyncio
 import base64
@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from credit_models import AppId, CreditRequest, PurchaseRequest, Receipt, UserId
 from credit_models.codec import decode, encode
-from credit_server.access.audit import Line, ordinary_log
-from credit_server.access.audit_file import AuditFile
+from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreUnavailable, Unit
@@ -69,7 +68,7 @@ async def auditing(
         yield Audited(served=served, wire=wire, lines=lines)
 
 
-async def test_a_write_is_told_with_its_transaction() -> None:
+async def test_a_write_is_recorded_with_its_transaction() -> None:
     async with auditing() as audited:
         answer = await audited.wire.call("AddCredits", ADD, *AS_SHOP)
         receipt = decode(Receipt, answer.binary("credit-receipt-bin"))
@@ -83,7 +82,7 @@ async def test_a_write_is_told_with_its_transaction() -> None:
         }
 
 
-async def test_a_replay_is_told_as_such_with_the_first_transaction() -> None:
+async def test_a_replay_is_recorded_as_such_with_the_first_transaction() -> None:
     async with auditing() as audited:
         for _ in range(2):
             await audited.wire.call("AddCredits", ADD, *AS_SHOP)
@@ -92,7 +91,7 @@ async def test_a_replay_is_told_as_such_with_the_first_transaction() -> None:
         assert first["transaction_id"] == again["transaction_id"]
 
 
-async def test_a_write_that_the_ledger_refuses_is_told_with_its_reason() -> None:
+async def test_a_write_that_the_ledger_rejects_is_recorded_with_its_reason() -> None:
     async with auditing() as audited:
         await audited.wire.call("UseCredits", USE, *AS_SHOP)
         line = audited.line
@@ -110,7 +109,7 @@ async def test_a_write_that_the_ledger_refuses_is_told_with_its_reason() -> None
     ],
     ids=["app", "actor", "field"],
 )
-async def test_a_write_that_is_not_taken_in_is_told_once(
+async def test_a_write_that_is_not_admitted_is_recorded_once(
     request_: CreditRequest, status: str, reason: str
 ) -> None:
     async with auditing() as audited:
@@ -120,7 +119,7 @@ async def test_a_write_that_is_not_taken_in_is_told_once(
         assert (line["user_id"], line["app_id"]) == (request_.user_id, request_.app_id)
 
 
-async def test_who_is_not_let_in_is_told_without_what_they_sent() -> None:
+async def test_a_denied_call_is_recorded_without_what_it_sent() -> None:
     async with auditing() as audited:
         await audited.wire.call("AddCredits", ADD, ("x-request-id", "mine"))
         assert audited.line == {
@@ -131,7 +130,7 @@ async def test_who_is_not_let_in_is_told_without_what_they_sent() -> None:
         }
 
 
-async def test_a_missing_scope_and_a_rate_are_told_with_the_identity() -> None:
+async def test_a_missing_scope_and_a_rate_limit_are_recorded_with_the_identity() -> None:
     async with auditing(limits=AccessLimits(calls_per_second=0.01, calls_burst=1)) as audited:
         for _ in range(2):
             await audited.wire.call("AddCredits", ADD, ("authorization", "Bearer nobody"))
@@ -141,7 +140,7 @@ async def test_a_missing_scope_and_a_rate_are_told_with_the_identity() -> None:
         ]
 
 
-async def test_a_read_is_told_only_when_access_is_refused() -> None:
+async def test_a_read_is_recorded_only_if_access_is_denied() -> None:
     async with auditing() as audited:
         for method in ("GetUserCredits", "ListUserPurchases", "ListUserTransactions"):
             await audited.wire.call(method, UserId(user_id=7), *AS_SHOP)
@@ -159,7 +158,7 @@ async def test_a_read_is_told_only_when_access_is_refused() -> None:
         }
 
 
-async def test_a_peer_is_told_by_address_and_port() -> None:
+async def test_a_peer_is_recorded_by_address_and_port() -> None:
     async with auditing() as audited:
         await audited.wire.call("AddCredits", ADD)
         host, _, port = str(audited.lines[0]["peer"]).rpartition(":")
@@ -167,19 +166,19 @@ async def test_a_peer_is_told_by_address_and_port() -> None:
 
 
 def begin_add(wire: Wire, *, key: str = "order-1") -> int:
-    """Begins to add, and returns the stream's number."""
+    """Begin to add, and return the stream's number."""
     headers = call_headers(SERVICE + "AddCredits", *AS_SHOP)
     return wire.begin(headers, framed(encode(replace(ADD, idempotency_key=key))))[0]
 
 
 async def give_up(audited: Audited, stream_id: int) -> None:
-    """Resets a call that runs, and waits until the server runs none."""
+    """Reset a running call, and wait until the server runs none."""
     audited.wire.h2.reset_stream(stream_id)
     audited.wire.flush()
     await audited.served.wait_quiet()
 
 
-async def test_a_write_whose_caller_leaves_is_told_with_what_came_of_it() -> None:
+async def test_a_write_whose_caller_leaves_is_recorded_with_its_result() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         stream_id = begin_add(audited.wire)
@@ -200,7 +199,7 @@ async def test_a_write_whose_caller_leaves_is_told_with_what_came_of_it() -> Non
         }
 
 
-async def test_a_write_whose_client_hangs_up_is_told_with_its_peer() -> None:
+async def test_a_write_whose_client_disconnects_is_recorded_with_its_peer() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         async with Wire.connect(audited.served.port) as wire:
@@ -213,7 +212,7 @@ async def test_a_write_whose_client_hangs_up_is_told_with_its_peer() -> None:
         assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
 
 
-async def test_a_write_that_runs_out_of_time_is_told_with_what_came_of_it() -> None:
+async def test_a_write_whose_deadline_passes_is_recorded_with_its_result() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         headers = call_headers(SERVICE + "AddCredits", *AS_SHOP, ("grpc-timeout", "20m"))
@@ -224,7 +223,7 @@ async def test_a_write_that_runs_out_of_time_is_told_with_what_came_of_it() -> N
         assert (audited.line["status"], audited.line["answered"]) == ("OK", False)
 
 
-async def test_a_refusal_that_nobody_waits_for_is_told_with_its_reason() -> None:
+async def test_a_refusal_whose_caller_has_left_is_recorded_with_its_reason() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         headers = call_headers(SERVICE + "UseCredits", *AS_SHOP)
@@ -238,16 +237,16 @@ async def test_a_refusal_that_nobody_waits_for_is_told_with_its_reason() -> None
         assert line["answered"] is False
 
 
-async def test_a_write_that_is_given_up_before_its_batch_is_told_as_cancelled() -> None:
+async def test_a_write_that_is_cancelled_before_its_batch_is_recorded_as_cancelled() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         begin_add(audited.wire)
         await store.entered.wait()
         waiting = begin_add(audited.wire, key="order-2")
-        await until(lambda: audited.served.server._gate._running == 2)
+        await until(lambda: audited.served.server._admission._running == 2)
         audited.wire.h2.reset_stream(waiting)
         audited.wire.flush()
-        await until(lambda: audited.served.server._gate._running == 1)
+        await until(lambda: audited.served.server._admission._running == 1)
         store.released.set()
         await until(lambda: len(audited.lines) == 2)
         by_key = {line["key"]: line for line in audited.lines}
@@ -260,7 +259,7 @@ async def test_a_write_that_is_given_up_before_its_batch_is_told_as_cancelled() 
 
 
 class SlowStore(MemoryStore):
-    """Lets others have many turns before it does anything."""
+    """Lets other tasks run many times before it does anything."""
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Unit]:
@@ -290,13 +289,13 @@ async def test_the_log_and_the_history_agree_whenever_callers_leave() -> None:
     assert any(line.get("answered") is False for line in audited.lines)
 
 
-async def test_a_stop_tells_all_writes_that_it_has_cut_off() -> None:
+async def test_a_stop_records_all_writes_that_it_has_cut_off() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
         for number in range(3):
             begin_add(audited.wire, key=f"order-{number}")
         await store.entered.wait()
-        await until(lambda: audited.served.server._gate._running == 3)
+        await until(lambda: audited.served.server._admission._running == 3)
         await audited.served.server.stop(grace_seconds=0)
         store.released.set()
     written = {entry.key async for page in store.list_transactions(7) for entry in page}
@@ -311,13 +310,15 @@ async def test_a_stop_tells_all_writes_that_it_has_cut_off() -> None:
     [(StoreUnavailable("away"), "UNAVAILABLE"), (ZeroDivisionError(), "INTERNAL")],
     ids=["store", "bug"],
 )
-async def test_a_write_that_fails_is_told_with_its_status(error: Exception, status: str) -> None:
+async def test_a_write_that_fails_is_recorded_with_its_status(
+    error: Exception, status: str
+) -> None:
     async with auditing(FailingStore(error)) as audited:
         await audited.wire.call("AddCredits", ADD, *AS_SHOP)
         assert audited.line["status"] == status
 
 
-async def test_what_strangers_send_makes_no_long_lines() -> None:
+async def test_what_clients_without_an_identity_send_makes_no_long_lines() -> None:
     async with auditing() as audited:
         await audited.wire.call("/" + "x" * 3000, ADD)
         await audited.wire.call("AddCredits", replace(ADD, idempotency_key="k" * 3000), *AS_SHOP)

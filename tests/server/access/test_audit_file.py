@@ -1,4 +1,4 @@
-"""The audit log's file: whole lines, for its owner alone, wherever rotation has put it."""
+"""The audit log's file: whole lines that only its owner may read, before and after a rotation."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.access.audit_file import AuditFile
+from credit_server.access.audit import AuditFile
 from structlog.testing import capture_logs
 
 Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
@@ -77,7 +77,7 @@ def test_no_text_begins_a_line_of_its_own(file: AuditFile, path: Path) -> None:
     assert len(_lines(path)) == 1
 
 
-def test_it_is_opened_anew_after_it_was_rotated_away(file: AuditFile, path: Path) -> None:
+def test_it_is_opened_again_after_it_was_rotated_away(file: AuditFile, path: Path) -> None:
     file({"n": 1})
     rotated = path.rename(path.with_suffix(".1"))
     file({"n": 2})
@@ -94,7 +94,7 @@ def test_it_goes_on_in_a_file_that_rotation_has_made(file: AuditFile, path: Path
     assert len(_lines(path)) == 2
 
 
-def test_a_file_that_cannot_be_written_is_told_once_and_stops_nobody(
+def test_a_file_that_cannot_be_written_is_reported_once_and_stops_no_call(
     file: AuditFile, path: Path, logged: Logged
 ) -> None:
     folder = path.parent
@@ -120,7 +120,7 @@ def test_what_cannot_be_written_to_a_new_file_is_in_the_one_that_was_rotated_awa
     assert len(_lines(rotated)) == 1
 
 
-def test_a_full_disk_is_told_once_and_stops_nobody(
+def test_a_full_disk_is_reported_once_and_stops_no_call(
     file: AuditFile, path: Path, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def write(number: int, data: bytes) -> int:

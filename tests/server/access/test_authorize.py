@@ -1,11 +1,12 @@
-"""Who is let in: every call with each thing that may be wrong about its caller."""
+"""Which calls are allowed: every call, with each thing that may be wrong about its caller."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import betterproto2
 import pytest
@@ -14,8 +15,11 @@ from credit_models.codec import encode
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.access import Credentials, Identity
 from credit_server.access.audit import AuditLog, Line
-from credit_server.access.authorize import Access, AccessLimits
+from credit_server.access.authorize import Access, AccessLimits, identity_of
+from credit_server.access.identity import Caller
+from credit_server.api.contract import CONTRACT
 from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.request import RequestHead
 from credit_server.grpc.server import GrpcServer
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib import const
@@ -25,7 +29,7 @@ from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 from h2.errors import ErrorCodes
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import HeldStore, serving, until
+from tests.server.serving import HeldStore, Serving, serving, until
 from tests.server.wire import SERVICE, Answer, Wire, call_headers, framed
 
 TENANT = Identity(
@@ -56,6 +60,7 @@ REQUESTS: dict[str, betterproto2.Message] = {
     "ListUserPurchases": UserId(user_id=7),
     "ListUserTransactions": UserId(user_id=7),
 }
+NO_AUDIT = AuditLog(None, translate=CONTRACT.translate)
 WRITES = frozenset({"AddCredits", "UseCredits"})
 NAMES_AN_APP = WRITES | {"GetAppBalance"}
 DENIED, UNKNOWN = Status.PERMISSION_DENIED, Status.UNAUTHENTICATED
@@ -90,7 +95,7 @@ def reason(answer: Answer) -> str:
 
 
 class Clock:
-    """Tells the time that a test has set."""
+    """Return the time that a test has set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -111,7 +116,7 @@ async def guarded(limits: AccessLimits | None = None) -> AsyncIterator[Wire]:
 
 @pytest.mark.parametrize("method", REQUESTS)
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_each_call_is_refused_to_each_caller_as_the_table_says(
+async def test_each_call_is_denied_to_each_caller_as_the_table_says(
     caller: str | None, method: str
 ) -> None:
     refused, status, why = CALLERS[caller]
@@ -139,14 +144,14 @@ async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
 
 
 @pytest.mark.parametrize("second", ["tenant", "everything", "forged"])
-async def test_who_sends_two_tokens_has_proved_nothing(second: str) -> None:
+async def test_two_tokens_prove_nothing(second: str) -> None:
     async with guarded() as wire:
         for tokens in ((token("tenant"), token(second)), (token(second), token("tenant"))):
             answer = await wire.call("GetUserCredits", UserId(user_id=7), *tokens)
             assert reason(answer) == "UNAUTHENTICATED"
 
 
-async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
+async def test_a_client_without_an_identity_learns_nothing_of_what_is_served() -> None:
     async with guarded() as wire:
         for path in (SERVICE + "AddCredits", SERVICE + "StealCredits", "/x", "/"):
             assert reason(await wire.call(path, UserId(user_id=7))) == "UNAUTHENTICATED"
@@ -154,7 +159,7 @@ async def test_a_stranger_learns_nothing_of_what_is_served() -> None:
         assert (known.status, known.details) == (Status.UNIMPLEMENTED, [])
 
 
-async def test_health_is_told_to_everybody() -> None:
+async def test_health_needs_no_identity() -> None:
     async with guarded(AccessLimits(failures_per_second=0.001, failures_burst=1)) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         for more in ((), (token("forged"),)):
@@ -172,7 +177,7 @@ async def test_reflection_is_for_operators(version: str) -> None:
         assert (await wire.call(path, request, token("admin"))).status is Status.OK
 
 
-async def test_without_identities_everybody_is_let_in_as_before() -> None:
+async def test_without_identities_every_call_is_allowed() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         for more in ((), (token("forged"),)):
             assert (
@@ -182,7 +187,7 @@ async def test_without_identities_everybody_is_let_in_as_before() -> None:
 
 
 class Unscoped:
-    """A service of which nothing says who may call it."""
+    """A service without a rule."""
 
     def __mapping__(self) -> dict[str, const.Handler]:
         async def serve(stream: Any) -> None:  # Any: grpclib's own, of any messages
@@ -193,12 +198,17 @@ class Unscoped:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_what_nobody_may_call_is_not_served_at_all(
+async def test_a_service_without_a_rule_is_not_served_at_all(
     authenticator: FakeAuthenticator | None,
 ) -> None:
-    access = Access(authenticator, audit=AuditLog(None))
+    access = Access(authenticator, audit=NO_AUDIT)
     with pytest.raises(LookupError, match=r"who may call /credit\.v1\.Backdoor/Open"):
-        GrpcServer([Unscoped()], limits=CallLimits(message_bytes_max=1024), access=access)
+        GrpcServer(
+            [Unscoped()],
+            limits=CallLimits(message_bytes_max=1024),
+            access=access,
+            contract=CONTRACT,
+        )
 
 
 async def test_each_identity_has_a_rate_of_its_own() -> None:
@@ -231,7 +241,7 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
             asyncio.create_task(wire.call("AddCredits", write, token("tenant"))) for _ in range(2)
         ]
         await store.entered.wait()
-        await until(lambda: served.server._access._running["identity tenant"] == 2)
+        await until(lambda: running(served)["identity tenant"] == 2)
         refused = await another.call("GetUserCredits", UserId(user_id=7), token("tenant"))
         assert reason(refused) == "RATE_LIMITED"
         assert isinstance(refused.details[1], RetryInfo)
@@ -244,7 +254,9 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
 
 
 @pytest.mark.parametrize("authenticator", [None, FakeAuthenticator({})], ids=["open", "guarded"])
-async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticator | None) -> None:
+async def test_health_watches_of_one_address_are_limited(
+    authenticator: FakeAuthenticator | None,
+) -> None:
     async with (
         serving(
             authenticator=authenticator, access_limits=AccessLimits(calls_running_max=2)
@@ -260,12 +272,12 @@ async def test_nobody_watches_health_without_end(authenticator: FakeAuthenticato
         stream_id, _ = watches[0]
         wire.h2.reset_stream(stream_id)
         wire.flush()
-        await until(lambda: sum(served.server._access._running.values()) == 1)
+        await until(lambda: sum(running(served).values()) == 1)
         assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> None:
+async def test_every_admitted_call_is_counted_out(caller: str | None) -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
         Wire.connect(served.port) as wire,
@@ -274,10 +286,10 @@ async def test_every_call_that_was_let_in_is_counted_out(caller: str | None) -> 
         for method in (*REQUESTS, "Nonsense"):
             await wire.call(method, REQUESTS.get(method, UserId(user_id=0)), *headers)
         await served.wait_quiet()
-        assert not served.server._access._running
+        assert not running(served)
 
 
-async def test_strangers_who_do_not_read_hold_no_places() -> None:
+async def test_clients_without_an_identity_that_do_not_read_occupy_nothing() -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
         Wire.connect(served.port) as wire,
@@ -310,38 +322,45 @@ async def test_calls_whose_answers_wait_for_their_client_still_count_as_the_iden
         headers = call_headers(SERVICE + "GetUserCredits", token("tenant"))
         _, answer = wire.begin(headers, framed(b""))  # invalid
         await wire.pong()
-        assert served.server._access._running == {"identity tenant": 1}
+        assert running(served) == {"identity tenant": 1}
         member.connection.resume_writing()
         assert (await wire.ended(answer)).status is Status.INVALID_ARGUMENT
-        assert not served.server._access._running
+        assert not running(served)
+
+
+def running(served: Serving) -> Counter[str]:
+    """Return the running calls by caller."""
+    access = served.server._serving.access
+    assert isinstance(access, Access)
+    return access._running._running
 
 
 class FakeCall:
-    """As much of a call as access looks at."""
+    """The parts of a call that access reads."""
 
     def __init__(self, host: str = "192.0.2.1", path: str = SERVICE + "GetUserCredits") -> None:
-        self.path = path
-        self.host = host
-        self.peer_name = f"{host}:50000"
+        self.request = RequestHead([], {}, path, "r", "")
+        self.peer = SimpleNamespace(address=host, name=f"{host}:50000")
         self.certificate = {"subject": ((("commonName", "shop"),),)}
-        self.request_id = "r"
-        self.identity: Identity | None = None
+        self.caller: Caller | None = None
 
 
 def admitted(access: Access, call: Any, authorization: str | None) -> str:
-    """Returns why a call was refused; empty if it was not."""
+    """Return why a call was not admitted; empty if it was."""
+    fields = {} if authorization is None else {"authorization": authorization}
+    call.request = replace(call.request, fields=fields)
     try:
-        access.admit(call, authorization)
+        call.caller = access.admit(call)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be what is expected
-        details: Any = getattr(error, "details", None)
+        details: Any = getattr(CONTRACT.translate(error), "details", None)
         return str(details[0].reason)
     return ""
 
 
-def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> None:
+def test_an_address_that_fails_too_often_is_rejected_unexamined_until_the_time_is_over() -> None:
     clock, tokens = Clock(), FakeAuthenticator(TOKENS)
     limits = AccessLimits(failures_per_second=2, failures_burst=3)
-    access = Access(tokens, audit=AuditLog(None), limits=limits, clock=clock)
+    access = Access(tokens, audit=NO_AUDIT, limits=limits, clock=clock)
     refusals = [admitted(access, FakeCall(), "Bearer guess") for _ in range(5)]
     assert refusals == ["UNAUTHENTICATED"] * 3 + ["RATE_LIMITED"] * 2
     assert tokens.asked == 3
@@ -350,10 +369,10 @@ def test_who_fails_too_often_is_refused_unexamined_until_the_time_is_over() -> N
     assert admitted(access, FakeCall(), "Bearer tenant") == ""
 
 
-def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> None:
+def test_a_known_caller_is_admitted_whatever_others_at_the_same_address_do() -> None:
     tokens = FakeAuthenticator(TOKENS)
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
-    access = Access(tokens, audit=AuditLog(None), limits=limits, clock=Clock())
+    access = Access(tokens, audit=NO_AUDIT, limits=limits, clock=Clock())
     known = FakeCall()
     assert admitted(access, known, "Bearer tenant") == ""
     assert admitted(access, FakeCall(), "Bearer guess") == "UNAUTHENTICATED"
@@ -362,7 +381,8 @@ def test_who_is_known_is_let_in_whatever_strangers_at_the_same_address_do() -> N
     assert admitted(access, FakeCall(), "Bearer other app") == "RATE_LIMITED", "not known yet"
     again = FakeCall()
     assert admitted(access, again, "Bearer tenant") == ""
-    assert again.identity == known.identity
+    assert again.caller == known.caller
+    assert identity_of(cast(Any, again)) is TENANT
     assert tokens.asked == asked
 
 
@@ -372,7 +392,12 @@ def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
         calls_per_second=0.01, calls_burst=1, failures_per_second=0.01, failures_burst=2
     )
     tokens = FakeAuthenticator(TOKENS)
-    access = Access(tokens, audit=AuditLog(lines.append), limits=limits, clock=clock)
+    access = Access(
+        tokens,
+        audit=AuditLog(lines.append, translate=CONTRACT.translate),
+        limits=limits,
+        clock=clock,
+    )
     admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
     for _ in range(100):
         admitted(access, FakeCall("192.0.2.1"), "Bearer guess")
@@ -392,9 +417,9 @@ def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
     assert len(lines) == sum(told.values()) + 1
 
 
-def test_who_succeeds_uses_up_no_failures() -> None:
+def test_a_success_uses_up_no_failures() -> None:
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
-    access = Access(FakeAuthenticator(TOKENS), audit=AuditLog(None), limits=limits)
+    access = Access(FakeAuthenticator(TOKENS), audit=NO_AUDIT, limits=limits)
     assert [admitted(access, FakeCall(), "Bearer tenant") for _ in range(5)] == [""] * 5
 
 
@@ -411,7 +436,7 @@ def test_who_succeeds_uses_up_no_failures() -> None:
 )
 def test_addresses_that_one_peer_may_have_count_as_one(first: str, second: str, same: bool) -> None:
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
-    access = Access(FakeAuthenticator({}), audit=AuditLog(None), limits=limits)
+    access = Access(FakeAuthenticator({}), audit=NO_AUDIT, limits=limits)
     assert admitted(access, FakeCall(first), None) == "UNAUTHENTICATED"
     assert admitted(access, FakeCall(second), None) == (
         "RATE_LIMITED" if same else "UNAUTHENTICATED"
@@ -427,6 +452,7 @@ def test_the_authenticator_is_shown_the_header_and_the_certificate() -> None:
             return TENANT
 
     tokens, call = Recording({}), FakeCall()
-    assert admitted(Access(tokens, audit=AuditLog(None)), call, "Bearer x") == ""
+    assert admitted(Access(tokens, audit=NO_AUDIT), call, "Bearer x") == ""
     assert tokens.shown == Credentials(authorization="Bearer x", certificate=call.certificate)
-    assert call.identity is TENANT
+    assert call.caller is not None
+    assert call.caller.identity is TENANT

@@ -1,4 +1,4 @@
-"""Files of keys: which are taken, for which tokens, and which are refused and why."""
+"""Files of keys: which are accepted, for which tokens, and which are rejected and why."""
 
 import json
 from typing import Any
@@ -85,25 +85,25 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "a broken block": (
         b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
-        "no public key",
+        "not a public key",
     ),
     "a certificate": (
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
-        "no public key",
+        "not a public key",
     ),
     "many keys without a kid": (public_pem(ec_key()) * 9, "more than 8 keys"),
     "two keys of one kid": (jwks(PUBLIC, PUBLIC), "the same kid"),
-    "one of two without a kid": (jwks(PUBLIC, {**PUBLIC, "kid": None}), "no text"),
-    "a kid that is a number": (jwks({**PUBLIC, "kid": 1}), "no text"),
+    "one of two without a kid": (jwks(PUBLIC, {**PUBLIC, "kid": None}), "not text"),
+    "a kid that is a number": (jwks({**PUBLIC, "kid": 1}), "not text"),
     "a point that is on no curve": (jwks({**PUBLIC, "x": PUBLIC["y"]}), "key a is broken"),
-    "a list": (b"[]", "no JWKS"),
-    "keys that are no objects": (b'{"keys": [1]}', "no JWKS"),
+    "a list": (b"[]", "not a JWKS"),
+    "keys that are no objects": (b'{"keys": [1]}', "not a JWKS"),
     "JSON without a bottom": (b"[" * 100_000, "neither PEM nor JSON"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_is_refused_and_the_reason_quotes_no_key(name: str) -> None:
+def test_it_is_rejected_and_the_reason_quotes_no_key(name: str) -> None:
     data, reason = REFUSED[name]
     with pytest.raises(ValueError, match=reason) as refused:
         parse_keys(data, PINNED)

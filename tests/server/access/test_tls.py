@@ -1,4 +1,4 @@
-"""TLS on real sockets: who gets in, and certificates that change under open connections."""
+"""TLS on real sockets: which clients can connect, and certificates that change meanwhile."""
 
 import asyncio
 import shutil
@@ -18,7 +18,7 @@ from credit_server.development.certificate import (
     key_of,
     make_certificates,
 )
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -53,7 +53,7 @@ def server_files(made: CertificateFiles, *, client_ca: bool = False, **more: Any
 
 @asynccontextmanager
 async def serving(files: TlsFiles, clock: Clock | None = None) -> AsyncIterator[int]:
-    """Starts a server with TLS; gives its port."""
+    """Start a server with TLS, and yield its port."""
     async with served(tls=ServerTls(files, clock=clock or Clock()).context) as running:
         yield running.port
 
@@ -61,7 +61,7 @@ async def serving(files: TlsFiles, clock: Clock | None = None) -> AsyncIterator[
 def client_context(
     made: CertificateFiles, *, owner: CertificateFiles | None = None, alpn: str | None = "h2"
 ) -> ssl.SSLContext:
-    """Makes a client that trusts one CA, and has a certificate of the same or another, or none."""
+    """Make a client that trusts one CA, and has a certificate of the same or another, or none."""
     context = ssl.create_default_context(cafile=made.ca)
     if alpn is not None:
         context.set_alpn_protocols([alpn])
@@ -74,7 +74,7 @@ def client_context(
 async def connected(
     port: int, context: ssl.SSLContext, host: str = "localhost"
 ) -> AsyncIterator[tuple[Wire, ssl.SSLObject]]:
-    """Connects; gives the connection and its TLS."""
+    """Connect, and yield the connection and its TLS."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context, server_hostname=host
     )
@@ -88,7 +88,7 @@ async def connected(
 
 
 async def is_closed(port: int, context: ssl.SSLContext) -> None:
-    """Returns when the server has closed a connection, in the handshake or right after it."""
+    """Return when the server has closed a connection, in the handshake or right after."""
     try:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context, server_hostname="localhost"
@@ -134,7 +134,7 @@ async def test_a_client_that_does_not_ask_for_h2_is_closed(
     await on_loop(scenario)
 
 
-async def test_tls_1_2_is_refused(made: CertificateFiles) -> None:
+async def test_tls_1_2_is_rejected(made: CertificateFiles) -> None:
     old = client_context(made)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     async with serving(server_files(made)) as port:
@@ -166,7 +166,7 @@ async def test_a_servers_certificate_is_not_good_for_a_client(made: CertificateF
         await is_closed(port, context)
 
 
-async def test_where_a_certificate_is_optional_a_wrong_one_is_refused_all_the_same(
+async def test_a_wrong_certificate_is_rejected_even_if_certificates_are_optional(
     made: CertificateFiles, others: CertificateFiles
 ) -> None:
     files = server_files(made, client_ca=True, client_required=False)
@@ -177,7 +177,7 @@ async def test_where_a_certificate_is_optional_a_wrong_one_is_refused_all_the_sa
 
 
 def install(new: CertificateFiles, old: CertificateFiles) -> None:
-    """Puts a server's certificate, its key and the CA in the place of others."""
+    """Replace a server's certificate, its key and the CA by others."""
     for source, target in (
         (new.server, old.server),
         (key_of(new.server), key_of(old.server)),
@@ -209,7 +209,7 @@ async def test_a_new_certificate_is_for_new_connections_and_the_open_one_goes_on
 
 
 @on_both_loops
-async def test_a_ca_that_is_replaced_lets_nobody_in_any_more(
+async def test_a_replaced_ca_is_no_longer_accepted(
     made: CertificateFiles, others: CertificateFiles, on_loop: OnLoop
 ) -> None:
     clock = Clock()
@@ -265,7 +265,7 @@ def test_a_key_that_vanishes_while_it_is_read_is_named(
 
 
 def encrypted(made: CertificateFiles, password: bytes) -> None:
-    """Encrypts the server's key."""
+    """Encrypt the server's key."""
     path = key_of(made.server)
     key = load_pem_private_key(path.read_bytes(), None)
     encryption = BestAvailableEncryption(password)
@@ -280,7 +280,7 @@ def test_a_key_may_have_a_password_in_a_file(made: CertificateFiles, tmp_path: P
 
 
 @pytest.mark.parametrize("password", [None, "wrong", "x" * 2000])
-def test_an_encrypted_key_without_its_password_is_told(
+def test_an_encrypted_key_without_its_password_is_an_error(
     password: str | None, made: CertificateFiles, tmp_path: Path
 ) -> None:
     encrypted(made, b"open sesame")
@@ -309,7 +309,7 @@ def test_a_file_that_cannot_be_used_is_named(
 
 def test_a_clients_own_certificate_is_no_ca(made: CertificateFiles) -> None:
     shutil.copy(made.client, made.ca)
-    with pytest.raises(FileUnusable, match="no certificate of a CA"):
+    with pytest.raises(FileUnusable, match="no CA certificate"):
         ServerTls(server_files(made, client_ca=True))
 
 
@@ -322,15 +322,15 @@ def test_a_key_that_everybody_can_read_is_warned_of(made: CertificateFiles, logg
 
 
 def test_the_settings_describe_it(made: CertificateFiles) -> None:
-    assert open_tls(IdentitySettings()) is None
+    assert open_tls(AccessSettings().tls_files) is None
     settings = {
         "tls_certificate": made.server,
         "tls_key": key_of(made.server),
         "tls_client_ca": made.ca,
     }
-    required = open_tls(IdentitySettings.model_validate(settings))
+    required = open_tls(AccessSettings.model_validate(settings).tls_files)
     optional = open_tls(
-        IdentitySettings.model_validate({**settings, "tls_client_auth": "optional"})
+        AccessSettings.model_validate({**settings, "tls_client_auth": "optional"}).tls_files
     )
     assert required is not None
     assert required.context.verify_mode is ssl.CERT_REQUIRED

@@ -1,4 +1,4 @@
-"""A file that changes: when it is looked at, what stays when it breaks, and what is said of it."""
+"""A file that changes: when it is checked, what is kept when it breaks, and what is logged."""
 
 import os
 from collections.abc import MutableMapping
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_server.access.errors import FileUnusable
-from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile
+from credit_server.access import FileUnusable
+from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile, WatchedFiles
 
 from tests.server.access.signing import Clock, replace
 
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_replaced_file_is_read_again_and_not_before_it_is_looked_at(path: Path) -> None:
+def test_a_replaced_file_is_read_again_and_not_before_it_is_checked(path: Path) -> None:
     clock = Clock()
     file = WatchedFile(path, parse, clock=clock)
     replace(path, b"second")
@@ -48,7 +48,7 @@ def test_the_content_is_the_same_object_until_the_file_changes(path: Path) -> No
     assert file.current() is not first
 
 
-def test_a_look_at_once_is_bounded_too(path: Path) -> None:
+def test_an_immediate_check_is_bounded_too(path: Path) -> None:
     clock = Clock()
     file = WatchedFile(path, parse, clock=clock)
     clock.now += LOOK_SECONDS
@@ -78,7 +78,7 @@ def test_a_file_behind_swapped_links_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_a_broken_file_leaves_the_earlier_content_and_is_complained_of_once(
+def test_a_broken_file_keeps_the_earlier_content_and_is_logged_once(
     missing: bool, path: Path, logged: Logged
 ) -> None:
     clock = Clock()
@@ -133,3 +133,16 @@ def test_a_file_without_end_is_not_read(path: Path) -> None:
     os.truncate(path, 1 << 40)
     with pytest.raises(FileUnusable, match="is longer than"):
         WatchedFile(path, parse)
+
+
+def test_files_that_belong_together_are_read_again_when_one_changes(tmp_path: Path) -> None:
+    clock, paths = Clock(), [tmp_path / "certificate", tmp_path / "key"]
+    for path in paths:
+        path.write_text("first")
+    files = WatchedFiles(paths, lambda: [path.read_text() for path in paths], clock=clock)
+    before = files.current()
+    clock.now += LOOK_SECONDS
+    assert files.current() is before
+    replace(paths[1], b"second")
+    clock.now += LOOK_SECONDS
+    assert files.current() == ["first", "second"]

@@ -1,4 +1,4 @@
-"""Shedding: a call too many is refused by its headers alone, cheaply, and nobody else notices."""
+"""Shedding: a call is rejected by its headers alone, cheaply, and without effect on other calls."""
 
 import asyncio
 import time
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
-from credit_server.admission.controller import WRITES, Gate, LoopLag
+from credit_server.admission.controller import AdmissionController, LoopLag
+from credit_server.admission.decision import Decision
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
@@ -17,7 +18,7 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
-from tests.server.serving import HeldStore, serving
+from tests.server.serving import HeldStore, handler_of, serving
 from tests.server.wire import SERVICE, Answer, Wire, call_headers, framed
 
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
@@ -36,13 +37,13 @@ def assert_shed(answer: Answer) -> None:
     assert not answer.data
 
 
-async def test_a_call_too_many_is_refused_and_has_no_effect() -> None:
+async def test_a_call_beyond_the_limit_is_shed_and_has_no_effect() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         _, running = wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         assert_shed(await wire.request(call_headers(PATH), ADD))
-        assert served.server._gate.shed_total == {"calls": 1}
+        assert served.server._admission.shed_total == {"calls": 1}
         store.released.set()
         assert (await wire.ended(running)).message(Empty) == Empty()
         await served.wait_quiet()
@@ -50,7 +51,7 @@ async def test_a_call_too_many_is_refused_and_has_no_effect() -> None:
         assert holdings.message(UserCredits).revision == 1
 
 
-async def test_it_is_refused_before_any_of_its_message_has_come() -> None:
+async def test_it_is_shed_before_any_of_its_message_has_come() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -58,7 +59,7 @@ async def test_it_is_refused_before_any_of_its_message_has_come() -> None:
         answer = await wire.request(call_headers(PATH), end=False)
         assert_shed(answer)
         await wire.pong()
-        assert answer.reset is ErrorCodes.NO_ERROR  # it need not go on sending
+        assert answer.reset is ErrorCodes.NO_ERROR  # it may stop sending
         store.released.set()
 
 
@@ -75,7 +76,7 @@ async def test_the_limit_is_for_all_connections_together() -> None:
         store.released.set()
 
 
-async def test_a_refused_call_echoes_its_request_id() -> None:
+async def test_a_shed_call_echoes_its_request_id() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -85,7 +86,7 @@ async def test_a_refused_call_echoes_its_request_id() -> None:
         store.released.set()
 
 
-async def test_health_is_told_whatever_the_load() -> None:
+async def test_health_is_answered_whatever_the_load() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -104,7 +105,7 @@ async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other()
         store.released.set()
 
 
-async def test_a_call_that_is_reset_frees_its_place() -> None:
+async def test_a_call_that_is_reset_makes_room_for_another() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(PATH), ADD)
@@ -117,7 +118,7 @@ async def test_a_call_that_is_reset_frees_its_place() -> None:
         store.released.set()
 
 
-async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
+async def test_a_shed_call_that_was_already_reset_does_no_harm() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         _, running = wire.begin(call_headers(PATH), ADD)
@@ -131,7 +132,7 @@ async def test_a_refused_call_that_was_reset_already_is_no_harm() -> None:
         assert (await wire.ended(running)).message(Empty) == Empty()
 
 
-async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None:
+async def test_answers_to_shed_calls_do_not_pile_up_for_a_client_that_does_not_read() -> None:
     store = HeldStore()
     connections = ConnectionLimits(resets_burst=20, resets_per_second=1)
     async with (
@@ -154,7 +155,7 @@ async def test_refusals_do_not_pile_up_for_a_client_that_does_not_read() -> None
         assert served.server.connections.closed == {Closing.FLOOD: 1}
 
 
-async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
+async def test_shed_calls_leave_nothing_behind_in_the_connection() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)
@@ -163,37 +164,37 @@ async def test_refusals_leave_nothing_behind_in_the_connection() -> None:
             assert_shed(await wire.request(call_headers(PATH), ADD))
         (protocol,) = served.server._protocols
         assert len(protocol.processor.streams) == 1
-        assert len(protocol.handler._tasks) == 1
+        assert len(handler_of(protocol)._tasks) == 1
         store.released.set()
 
 
-async def test_refused_calls_share_a_line_of_the_log(
+async def test_shed_calls_share_a_line_of_the_log(
     logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
 ) -> None:
-    gate = Gate(calls_max=1, loop_lag_seconds_max=1)
+    controller = AdmissionController(calls_max=1, loop_lag_seconds_max=1)
     for _ in range(100):
-        gate.shed("calls")
-    lines = [line for line in logged if line["event"] == "calls are refused"]
+        controller.shed(Decision.CALLS)
+    lines = [line for line in logged if line["event"] == "calls are rejected"]
     assert 1 <= len(lines) < 100
-    assert gate.shed_total == {"calls": 100}
+    assert controller.shed_total == {"calls": 100}
 
 
-async def test_those_who_are_refused_are_sent_away_for_longer_the_more_they_are() -> None:
-    gate = Gate(calls_max=1, loop_lag_seconds_max=1)
-    early = sum(gate.shed("calls") for _ in range(50)) / 50
+async def test_shed_callers_wait_longer_the_more_of_them_there_are() -> None:
+    controller = AdmissionController(calls_max=1, loop_lag_seconds_max=1)
+    early = sum(controller.shed(Decision.CALLS) for _ in range(50)) / 50
     for _ in range(1000):
-        gate.shed("calls")
-    late = sum(gate.shed("calls") for _ in range(50)) / 50
+        controller.shed(Decision.CALLS)
+    late = sum(controller.shed(Decision.CALLS) for _ in range(50)) / 50
     assert late > 5 * early
 
 
-async def test_calls_are_refused_while_the_loop_is_late_and_taken_in_after_it() -> None:
-    gate = Gate(calls_max=100, loop_lag_seconds_max=0.02)
-    assert gate.refusal("/any") is None
-    gate.enter("/any")
+async def test_calls_are_shed_while_the_loop_is_late_and_admitted_after_it() -> None:
+    controller = AdmissionController(calls_max=100, loop_lag_seconds_max=0.02)
+    assert controller.admit(write=False) is Decision.ADMIT
     time.sleep(0.1)  # noqa: ASYNC251 - this is what is measured: a loop that stands still
-    assert gate.refusal("/any") == "loop_lag"
-    while gate.refusal("/any") is not None:  # noqa: ASYNC110 - the next beat finds the loop in time
+    assert controller.admit(write=False) is Decision.LOOP_LAG
+    # The next beat finds the loop in time.
+    while controller.admit(write=False) is not Decision.ADMIT:  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
@@ -206,39 +207,35 @@ async def test_a_quiet_loop_is_not_late() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_as_many_calls_as_are_allowed_run(count: int) -> None:
-    gate = Gate(calls_max=count, loop_lag_seconds_max=60)
+    controller = AdmissionController(calls_max=count, loop_lag_seconds_max=60)
     for _ in range(count):
-        assert gate.refusal("/any") is None
-        gate.enter("/any")
-    assert gate.refusal("/any") == "calls"
+        assert controller.admit(write=False) is Decision.ADMIT
+    assert controller.admit(write=False) is Decision.CALLS
 
 
-class Written:
-    """Keeps how many writes it was told of."""
+class FakeQueue:
+    """Admits every write, and keeps the numbers of running writes that it was given."""
 
     def __init__(self) -> None:
-        self.told: list[int] = []
+        self.running: list[int] = []
 
-    def refusal(self, writing: int) -> str | None:
-        self.told.append(writing)
-        return None
+    def admission(self, writing: int) -> Decision:
+        self.running.append(writing)
+        return Decision.ADMIT
 
-    def overdue(self, writing: int) -> bool:
-        self.told.append(writing)
+    def is_overdue(self, writing: int) -> bool:
+        self.running.append(writing)
         return False
 
 
 async def test_no_write_is_thought_to_wait_for_calls_that_only_read() -> None:
-    writes = Written()
-    gate = Gate(calls_max=100, loop_lag_seconds_max=60, writes=writes)
-    for path in (PATH, SERVICE + "ListUserTransactions", SERVICE + "GetUserCredits"):
-        gate.enter(path)
-    assert gate.refusal(PATH) is None
-    assert not gate.overdue()
-    gate.leave(PATH)
-    assert gate.refusal(PATH) is None
-    assert writes.told == [1, 1, 0]
-
-
-def test_the_writes_are_known_from_the_contract() -> None:
-    assert {SERVICE + "AddCredits", SERVICE + "UseCredits"} == WRITES
+    queue = FakeQueue()
+    controller = AdmissionController(calls_max=100, loop_lag_seconds_max=60, write_queue=queue)
+    for write in (True, False, False):
+        assert controller.admit(write=write) is Decision.ADMIT
+    assert not controller.is_overdue()
+    assert controller.admit(write=True) is Decision.ADMIT
+    controller.leave(write=True)
+    controller.leave(write=True)
+    assert controller.admit(write=True) is Decision.ADMIT
+    assert queue.running == [0, 1, 1, 0]

@@ -1,4 +1,4 @@
-"""Pages are made in turns."""
+"""Slots for lists: how many pages are made at once, and which list is next."""
 
 import asyncio
 from random import Random
@@ -6,20 +6,21 @@ from random import Random
 import pytest
 from credit_models import ErrorReason
 from credit_models.reasons import reason_name
-from credit_server.admission.list_slots import PageTurns
+from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.admission.list_slots import CallerSlots, ListSlots
+from credit_server.api.errors import translate
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
 PATIENT = 3600.0
 
 
-async def test_no_more_pages_are_made_at_once_than_is_said() -> None:
-    turns, running, most = PageTurns(at_once=2, wait_seconds_max=PATIENT), 0, 0
+async def test_no_more_pages_are_made_at_once_than_there_are_slots() -> None:
+    slots, running, most = ListSlots(at_once=2, wait_seconds_max=PATIENT), 0, 0
 
     async def make() -> None:
         nonlocal running, most
-        async with turns.turn("one"):
+        async with slots.slot("one"):
             running += 1
             most = max(most, running)
             await asyncio.sleep(0)
@@ -29,82 +30,86 @@ async def test_no_more_pages_are_made_at_once_than_is_said() -> None:
     assert most == 2
 
 
-async def test_who_has_waited_too_long_is_told_to_come_again() -> None:
-    turns = PageTurns(at_once=1, wait_seconds_max=1e-6)
-    async with turns.turn("one"):
-        with pytest.raises(GRPCError) as refused:
-            await turns.turn("one").__aenter__()
-    info, retry = refused.value.details
-    assert refused.value.status is Status.UNAVAILABLE
+async def test_a_list_that_has_waited_too_long_is_rejected_with_a_retry_time() -> None:
+    slots = ListSlots(at_once=1, wait_seconds_max=1e-6)
+    async with slots.slot("one"):
+        with pytest.raises(NotAdmitted) as raised:
+            await slots.slot("one").__aenter__()
+    assert raised.value.decision is Decision.LIST_SLOTS
+    refused = translate(raised.value)
+    assert refused is not None
+    assert refused.details is not None
+    info, retry = refused.details
+    assert refused.status is Status.UNAVAILABLE
     assert isinstance(info, ErrorInfo)
     assert info.reason == reason_name(ErrorReason.OVERLOADED)
     assert isinstance(retry, RetryInfo)
     assert retry.retry_delay.ToMilliseconds() > 0
 
 
-async def test_a_page_that_fails_gives_its_turn_back() -> None:
-    turns = PageTurns(at_once=1, wait_seconds_max=PATIENT)
+async def test_a_page_that_fails_gives_its_slot_back() -> None:
+    slots = ListSlots(at_once=1, wait_seconds_max=PATIENT)
     with pytest.raises(ZeroDivisionError):
-        async with turns.turn("one"):
+        async with slots.slot("one"):
             raise ZeroDivisionError
-    async with turns.turn("one"):
+    async with slots.slot("one"):
         pass
 
 
-async def test_turns_go_round_the_callers_however_many_lists_each_has() -> None:
-    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+async def test_slots_go_round_the_callers_however_many_lists_each_has() -> None:
+    slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def make(caller: str) -> None:
-        async with turns.turn(caller):
+        async with slots.slot(caller):
             served.append(caller)
 
-    async with turns.turn("a"):
+    async with slots.slot("a"):
         tasks = [asyncio.create_task(make(caller)) for caller in "aaaaabbbcc"]
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert "".join(served) == "abcabcabaa"
 
 
-async def test_a_caller_that_comes_back_for_each_page_is_served_in_turn() -> None:
-    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+async def test_a_caller_that_returns_for_each_page_is_served_in_turn() -> None:
+    slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def read(caller: str, pages: int) -> None:
         for _ in range(pages):
-            async with turns.turn(caller):
+            async with slots.slot(caller):
                 served.append(caller)
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(read("a", 1) for _ in range(20)), read("b", 5))
-    # It has to ask again after each page, and is then behind the other caller's next list.
+    # It needs a slot again after each page, and is then behind the other caller's next list.
     assert "".join(served[:15]) == "aab" * 5
 
 
-async def test_lists_that_were_given_up_are_passed_over() -> None:
-    turns, served = PageTurns(at_once=1, wait_seconds_max=PATIENT), []
+async def test_cancelled_lists_are_skipped() -> None:
+    slots, served = ListSlots(at_once=1, wait_seconds_max=PATIENT), []
 
     async def make(name: str) -> None:
-        async with turns.turn(name[0]):
+        async with slots.slot(name[0]):
             served.append(name)
 
-    async with turns.turn("x"):
+    async with slots.slot("x"):
         tasks = {name: asyncio.create_task(make(name)) for name in ("a1", "a2", "b1", "c1")}
         await asyncio.sleep(0)
         for name in ("a1", "b1"):
             tasks[name].cancel()
     await asyncio.gather(*tasks.values(), return_exceptions=True)
     assert served == ["a2", "c1"]
-    async with turns.turn("x"):
+    async with slots.slot("x"):
         pass
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_no_turn_is_lost_whatever_is_given_up(seed: int) -> None:
+async def test_no_slot_is_lost_whatever_is_cancelled(seed: int) -> None:
     random, running, most = Random(seed), 0, 0
-    turns = PageTurns(at_once=3, wait_seconds_max=PATIENT)
+    slots = ListSlots(at_once=3, wait_seconds_max=PATIENT)
 
     async def make() -> None:
         nonlocal running, most
-        async with turns.turn(random.choice("abc")):
+        async with slots.slot(random.choice("abc")):
             running += 1
             most = max(most, running)
             try:
@@ -121,18 +126,29 @@ async def test_no_turn_is_lost_whatever_is_given_up(seed: int) -> None:
             await asyncio.sleep(0)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 3
-    async with turns.turn("a"), turns.turn("b"), turns.turn("c"):
-        assert turns._free == 0
-    assert (turns._free, turns._waiting) == (3, {})
+    async with slots.slot("a"), slots.slot("b"), slots.slot("c"):
+        assert slots._free == 0
+    assert (slots._free, slots._waiting) == (3, {})
 
 
-async def test_who_is_given_up_at_the_moment_of_its_turn_gives_it_back() -> None:
-    turns = PageTurns(at_once=1, wait_seconds_max=PATIENT)
-    async with turns.turn("one"):
-        second = asyncio.create_task(turns.turn("one").__aenter__())
+async def test_a_list_that_is_cancelled_when_its_slot_is_granted_gives_it_back() -> None:
+    slots = ListSlots(at_once=1, wait_seconds_max=PATIENT)
+    async with slots.slot("one"):
+        second = asyncio.create_task(slots.slot("one").__aenter__())
         await asyncio.sleep(0)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
-    async with turns.turn("one"):
+    async with slots.slot("one"):
         pass
+
+
+async def test_each_caller_has_slots_of_its_own_that_vanish_with_its_lists() -> None:
+    slots = CallerSlots(1)
+    first = slots.of("a")
+    async with first:
+        assert slots.of("a") is first
+        assert slots.of("a").locked()
+        assert not slots.of("b").locked()
+    del first
+    assert not slots._slots

@@ -1,9 +1,10 @@
-"""Token buckets: how often, how many at once, and what making room for others forgets."""
+"""Rate limits: how often, how many at once, and what an evicted name loses."""
 
 from collections.abc import Sequence
 
 import pytest
-from credit_server.admission.rate_limit import RateLimit
+from credit_server.admission.decision import Decision
+from credit_server.admission.rate_limit import RateLimit, RunningLimit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ def _limit(*, per_second: float = 2, burst: int = 3, names_max: int = 10) -> Rat
 
 
 def _taken(limit: RateLimit, name: str, now: float, tries: int) -> int:
-    """Counts how many of so many tries get a token."""
+    """Return how many of these tries get a token."""
     return sum(not limit.take(name, now) for _ in range(tries))
 
 
@@ -30,7 +31,7 @@ def test_the_wait_is_exact() -> None:
     assert limit.take("a", 100.5) == pytest.approx(0.5)
 
 
-def test_who_was_refused_has_lost_nothing() -> None:
+def test_a_rejected_caller_has_lost_nothing() -> None:
     limit = _limit()
     assert _taken(limit, "a", 0, 1000) == 3
     assert _taken(limit, "a", 1, 1000) == 2
@@ -71,11 +72,11 @@ def test_a_bucket_that_is_full_again_makes_room_and_nothing_is_forgotten() -> No
     assert _taken(limit, "a", 5, 10) <= 3
 
 
-def test_nobody_gets_a_full_bucket_by_having_theirs_pushed_out() -> None:
+def test_no_name_gets_a_full_bucket_by_having_its_own_evicted() -> None:
     limit = _limit(per_second=0.001, names_max=2)
     _taken(limit, "a", 0, 3)
     _taken(limit, "b", 0, 3)
-    # Each of these takes over an empty bucket, and so does the one who was pushed out.
+    # Each of these takes over an empty bucket, and so does the name that was evicted.
     assert [_taken(limit, name, 0, 3) for name in ("c", "d", "a")] == [0, 0, 0]
 
 
@@ -96,7 +97,7 @@ def test_all_names_together_never_get_more_than_the_buckets_hold(
 
 
 @given(calls=CALLS, burst=st.integers(1, 5))
-def test_whoever_waits_as_long_as_told_is_let_in(
+def test_a_caller_that_waits_as_long_as_asked_is_admitted(
     calls: Sequence[tuple[str, int]], burst: int
 ) -> None:
     limit = RateLimit(per_second=4, burst=burst, names_max=10)
@@ -106,3 +107,22 @@ def test_whoever_waits_as_long_as_told_is_let_in(
         wait = limit.take(name, now)
         if wait:
             assert limit.wait_seconds(name, now + wait + 1e-9) == 0
+
+
+def test_each_name_may_run_as_many_calls_as_the_limit() -> None:
+    limit = RunningLimit(2)
+    decisions = [limit.admit(name) for name in ("a", "a", "a", "b")]
+    assert decisions == [
+        Decision.ADMIT,
+        Decision.ADMIT,
+        Decision.RUNNING_CALLS,
+        Decision.ADMIT,
+    ]
+
+
+def test_a_call_that_ends_makes_room_and_an_idle_name_is_dropped() -> None:
+    limit = RunningLimit(1)
+    assert limit.admit("a") is Decision.ADMIT
+    limit.leave("a")
+    assert not limit._running
+    assert limit.admit("a") is Decision.ADMIT

@@ -1,4 +1,4 @@
-"""Rationing: clients are held back while calls are refused, and let go when none are any more."""
+"""The quota of streams: it exists while calls are shed, and ends when none are shed any more."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from credit_models import CreditRequest, UserId
 from credit_models.codec import encode
-from credit_server.admission.stream_quota import Backpressure
+from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
 from grpclib.const import Status
@@ -31,112 +31,112 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 
 
 class FakeConnection:
-    """Keeps what it was allowed last."""
+    """Keeps the latest quota."""
 
-    def __init__(self, *, pressing: int = 1) -> None:
-        self.pressing = pressing
+    def __init__(self, *, short_streams: int = 1) -> None:
+        self.short_streams = short_streams
         self.allowed: int | None = None
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         self.allowed = streams_max
 
 
-async def test_nobody_is_rationed_before_a_call_is_refused() -> None:
-    assert not Backpressure([FakeConnection()], streams_max=100).rationing
+async def test_there_is_no_quota_before_a_call_is_shed() -> None:
+    assert not StreamQuota([FakeConnection()], streams_max=100).active
 
 
 async def test_the_busy_share_what_all_may_have() -> None:
-    connections = [FakeConnection(pressing=1 - number // 2) for number in range(4)]
-    rationed = Backpressure(connections, streams_max=100)
-    rationed.refused(informed=True)
+    connections = [FakeConnection(short_streams=1 - number // 2) for number in range(4)]
+    quota = StreamQuota(connections, streams_max=100)
+    quota.note_shed(informed=True)
     assert [connection.allowed for connection in connections] == [50] * 4
-    rationed.stop()
+    quota.stop()
 
 
 class BrokenConnection(FakeConnection):
-    """Cannot be told anything."""
+    """Fails for every quota."""
 
-    def ration(self, streams_max: int | None) -> None:
+    def limit_streams(self, streams_max: int | None) -> None:
         raise RuntimeError("broken")
 
 
-async def test_a_client_that_cannot_be_told_keeps_no_other_from_it() -> None:
+async def test_a_connection_that_fails_keeps_no_other_from_its_quota() -> None:
     sound = FakeConnection()
-    rationed = Backpressure([BrokenConnection(), sound], streams_max=100)
-    rationed.refused(informed=True)
+    quota = StreamQuota([BrokenConnection(), sound], streams_max=100)
+    quota.note_shed(informed=True)
     assert sound.allowed == 50
-    assert rationed.rationing
-    rationed.stop()
+    assert quota.active
+    quota.stop()
 
 
 async def test_each_connection_may_have_one_however_many_there_are() -> None:
     connections = [FakeConnection() for _ in range(50)]
-    rationed = Backpressure(connections, streams_max=10)
-    rationed.refused(informed=True)
+    quota = StreamQuota(connections, streams_max=10)
+    quota.note_shed(informed=True)
     assert {connection.allowed for connection in connections} == {1}
-    rationed.stop()
+    quota.stop()
 
 
-async def test_the_ration_shrinks_while_calls_are_refused_and_grows_back_until_it_ends() -> None:
+async def test_the_quota_shrinks_while_calls_are_shed_and_grows_back_until_it_ends() -> None:
     connection = FakeConnection()
-    rationed = Backpressure([connection], streams_max=100)
+    quota = StreamQuota([connection], streams_max=100)
 
     def rounds(*, refused: bool, count: int) -> list[int | None]:
         allowed = []
         for _ in range(count):
             if refused:
-                rationed.refused(informed=True)
-            rationed.end_round()
+                quota.note_shed(informed=True)
+            quota.end_round()
             allowed.append(connection.allowed)
         return allowed
 
-    rationed.refused(informed=True)
+    quota.note_shed(informed=True)
     assert connection.allowed == 100
     shrinking = rounds(refused=True, count=5)
     assert shrinking == [70, 64, 64, 64, 64]  # batches still come about
     growing = rounds(refused=False, count=4)
     assert growing == [70, 77, 85, 93]
-    assert rationed.rationing
+    assert quota.active
     rounds(refused=False, count=10)
-    assert not rationed.rationing
+    assert not quota.active
     assert connection.allowed is None
 
 
-async def test_the_ration_shrinks_while_those_who_are_taken_in_are_late() -> None:
+async def test_the_quota_shrinks_while_admitted_calls_are_late() -> None:
     connection, late = FakeConnection(), [True, True, False]
-    rationed = Backpressure([connection], streams_max=1000, overdue=lambda: late.pop(0))
-    rationed.refused(informed=False)
+    quota = StreamQuota([connection], streams_max=1000, is_overdue=lambda: late.pop(0))
+    quota.note_shed(informed=False)
     allowed = []
     for _ in range(3):
-        rationed.end_round()
+        quota.end_round()
         allowed.append(connection.allowed)
     assert allowed == [700, 489, 539]
-    rationed.stop()
+    quota.stop()
 
 
-async def test_calls_that_were_sent_before_their_client_knew_do_not_shrink_the_ration() -> None:
+async def test_calls_that_were_sent_before_their_client_knew_the_quota_do_not_shrink_it() -> None:
     connection = FakeConnection()
-    rationed = Backpressure([connection], streams_max=1000)
-    rationed.refused(informed=False)
-    rationed.end_round()
+    quota = StreamQuota([connection], streams_max=1000)
+    quota.note_shed(informed=False)
+    quota.end_round()
     assert connection.allowed == 1000
-    rationed.refused(informed=True)
-    rationed.end_round()
+    quota.note_shed(informed=True)
+    quota.end_round()
     assert connection.allowed == 700
-    rationed.stop()
+    quota.stop()
 
 
-async def test_clients_that_hold_calls_back_are_not_let_go() -> None:
-    connection = FakeConnection(pressing=60)
-    rationed = Backpressure([connection], streams_max=100)
-    rationed.refused(informed=True)
+async def test_the_quota_stays_while_clients_hold_calls_back() -> None:
+    connection = FakeConnection(short_streams=60)
+    quota = StreamQuota([connection], streams_max=100)
+    quota.note_shed(informed=True)
     for _ in range(30):
-        rationed.end_round()
-    assert rationed.rationing
-    connection.pressing = 40
+        quota.end_round()
+    assert quota.active
+    connection.short_streams = 40
     for _ in range(10):
-        rationed.end_round()
-    assert not rationed.rationing
+        quota.end_round()
+    assert not quota.active
 
 
 LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
@@ -146,7 +146,7 @@ LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
 async def overloaded(
     limits: CallLimits = LIMITS, connections: ConnectionLimits | None = None
 ) -> AsyncIterator[tuple[Serving, HeldStore, Wire]]:
-    """A server that has refused a call of this client, and holds another one."""
+    """A server that has shed a call of this client, and holds another one."""
     store = HeldStore()
     async with (
         serving(store, call_limits=limits, connections=connections) as served,
@@ -168,12 +168,12 @@ def allowed(wire: Wire) -> int:
 
 
 def end_rounds(served: Serving, count: int) -> None:
-    """Lets time pass without refusals."""
+    """Let time pass without shed calls."""
     for _ in range(count):
-        served.server._backpressure.end_round()
+        served.server._stream_quota.end_round()
 
 
-async def test_a_client_is_told_by_the_setting_of_http2_and_is_served_all_the_same() -> None:
+async def test_a_client_gets_its_quota_by_the_setting_of_http2_and_is_served_all_the_same() -> None:
     limits = replace(LIMITS, overload_streams_max=3)
     async with overloaded(limits) as (served, store, wire):
         assert allowed(wire) == 3
@@ -183,7 +183,7 @@ async def test_a_client_is_told_by_the_setting_of_http2_and_is_served_all_the_sa
         await is_served(wire)
 
 
-async def test_a_client_is_let_go_in_the_end() -> None:
+async def test_the_quota_of_a_client_ends() -> None:
     async with overloaded() as (served, store, wire):
         assert allowed(wire) == 1
         store.released.set()
@@ -193,30 +193,30 @@ async def test_a_client_is_let_go_in_the_end() -> None:
         assert allowed(wire) == ConnectionLimits().streams_max
 
 
-async def test_who_has_no_call_open_is_told_of_less_and_of_more_only_when_it_has_one() -> None:
+async def test_a_client_without_an_open_call_gets_smaller_quotas_but_no_larger_ones() -> None:
     async with serving() as served, Wire.connect(served.port) as wire:
         await wire.pong()
         (member,) = served.server._protocols
         for ration in (5, 9, 3, 9):
-            member.ration(ration)
+            member.limit_streams(ration)
             await wire.pong()
             assert allowed(wire) <= min(ration, 5)
         assert allowed(wire) == 3
         _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
         await wire.pong()
-        member.ration(9)
+        member.limit_streams(9)
         await wire.pong()
         assert allowed(wire) == 9
         assert not unfinished.ended.is_set()
 
 
-async def test_a_ration_is_never_above_what_a_connection_may_have_anyway() -> None:
+async def test_a_quota_is_never_above_the_usual_limit_of_a_connection() -> None:
     limits = replace(LIMITS, overload_streams_max=1000)
     async with overloaded(limits, ConnectionLimits(streams_max=5)) as (_, _, wire):
         assert allowed(wire) == 5
 
 
-async def test_health_is_told_to_a_client_with_a_ration_of_one_and_to_a_new_one() -> None:
+async def test_health_is_answered_to_a_client_with_a_quota_of_one_and_to_a_new_one() -> None:
     async with overloaded() as (served, store, wire), Wire.connect(served.port) as prober:
         health = await prober.call(HEALTH + "Check", HealthCheckRequest())
         assert health.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
@@ -234,7 +234,7 @@ async def test_health_is_told_to_a_client_with_a_ration_of_one_and_to_a_new_one(
         pytest.param(SERVICE + "ListUserTransactions", UserId(user_id=7), id="a list"),
     ],
 )
-async def test_calls_that_last_do_not_use_up_a_ration(
+async def test_calls_that_last_do_not_use_up_a_quota(
     path: str, message: HealthCheckRequest | UserId
 ) -> None:
     async with (
@@ -244,18 +244,18 @@ async def test_calls_that_last_do_not_use_up_a_ration(
         await wire.request(call_headers(SERVICE + "AddCredits"), ADD)
         _, lasting = wire.begin(call_headers(path), framed(message_bytes(message)))
         await lasting.begun()
-        served.server._backpressure.refused(informed=True)
+        served.server._stream_quota.note_shed(informed=True)
         await wire.pong()
         assert allowed(wire) == 2
         await is_served(wire)
 
 
-async def test_a_stop_ends_the_rationing_with_the_calls() -> None:
+async def test_a_stop_ends_the_quota_with_the_calls() -> None:
     async with overloaded() as (served, store, wire):
         stopping = asyncio.create_task(served.server.stop(grace_seconds=60))
         await until(lambda: served.server.connections.draining)
         store.released.set()
         await stopping
-        assert not served.server._backpressure.rationing
+        assert not served.server._stream_quota.active
         await wire.closed.wait()
         assert wire.goaway is ErrorCodes.NO_ERROR

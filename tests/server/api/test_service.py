@@ -19,7 +19,7 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode, encode
-from credit_server.admission.list_slots import PageTurns
+from credit_server.admission.list_slots import ListSlots
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
@@ -55,7 +55,7 @@ def _receipt(answer: Answer) -> Receipt:
     return decode(Receipt, answer.binary("credit-receipt-bin"))
 
 
-async def test_added_credits_are_told_in_the_receipt(wire: Wire) -> None:
+async def test_added_credits_are_in_the_receipt(wire: Wire) -> None:
     receipt = _receipt(await wire.call("AddCredits", _add()))
     assert receipt.transaction_id
     assert (receipt.purchase_id, receipt.balance) == ("", 120)
@@ -69,7 +69,7 @@ async def test_the_receipt_travels_in_the_trailers(wire: Wire) -> None:
     assert answer.headers["content-type"] == "application/grpc+proto"
 
 
-async def test_a_purchase_is_told_in_the_receipt(wire: Wire) -> None:
+async def test_a_purchase_is_in_the_receipt(wire: Wire) -> None:
     await wire.call("AddCredits", _add())
     receipt = _receipt(await wire.call("UseCredits", _use()))
     assert receipt.purchase_id
@@ -102,7 +102,7 @@ async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
     ["k\r", " k", "k\u00a0", "k\u200b", "\ufeffk", "k\0", "e\u0301", "k\ufe0f", "k\U000e0fff"],
     ids=ascii,
 )
-async def test_a_key_that_looks_like_another_one_is_refused_and_adds_nothing(
+async def test_a_key_that_looks_like_another_one_is_rejected_and_adds_nothing(
     wire: Wire, key: str
 ) -> None:
     answer = await wire.call("AddCredits", _add(key=key))
@@ -232,7 +232,7 @@ async def test_more_lists_than_run_at_once_are_all_answered() -> None:
     assert {answer.trailers["grpc-status"] for answer in answers} == {"0"}
 
 
-async def test_a_list_that_is_given_up_leaves_its_place_to_the_next() -> None:
+async def test_a_cancelled_list_leaves_its_slot_to_the_next() -> None:
     limits = ConnectionLimits(lists_max=1)
     async with (
         serving(EndlessStore(), connections=limits) as served,
@@ -268,7 +268,7 @@ async def test_a_list_starts_after_the_sequence_that_is_asked_for(method: str, a
 
 
 @pytest.mark.parametrize("method", ["ListUserTransactions", "ListUserPurchases", "GetUserCredits"])
-async def test_a_sequence_that_no_store_can_have_is_refused(wire: Wire, method: str) -> None:
+async def test_a_sequence_beyond_the_range_is_rejected(wire: Wire, method: str) -> None:
     answer = await wire.call(method, UserId(user_id=7, after_sequence=2**63))
     assert answer.status is Status.INVALID_ARGUMENT
     assert "after_sequence" in answer.sentence
@@ -285,7 +285,7 @@ async def test_a_users_credits_are_the_same_after_any_sequence(wire: Wire) -> No
     assert others == [whole, whole]
 
 
-async def test_a_caller_who_reads_nothing_does_not_hold_up_others_on_its_connection() -> None:
+async def test_a_caller_that_reads_nothing_does_not_hold_up_others_on_its_connection() -> None:
     """A proxy sends the calls of many callers over one connection."""
     tokens = FakeAuthenticator(
         {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
@@ -320,7 +320,7 @@ def _differs(asked: list[int], length: int) -> bool:
 async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiting(
     identified: bool,
 ) -> None:
-    store, turns = GatedStore(), PageTurns(at_once=2, wait_seconds_max=3600.0)
+    store, slots = GatedStore(), ListSlots(at_once=2, wait_seconds_max=3600.0)
     tokens = FakeAuthenticator(
         {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
     )
@@ -328,7 +328,7 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
     # Identities share an address, as behind a proxy; without identities the address tells.
     address = "127.0.0.1" if identified else "127.0.0.2"
     async with (
-        serving(store, authenticator=tokens if identified else None, turns=turns) as served,
+        serving(store, authenticator=tokens if identified else None, list_slots=slots) as served,
         Wire.connect(served.port) as many,
         Wire.connect(served.port, address=address) as one,
     ):
@@ -337,9 +337,9 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
             asyncio.create_task(many.call("ListUserTransactions", UserId(user_id=7), greedy))
             for _ in range(9)
         ]
-        await until(lambda: sum(map(len, turns._waiting.values())) == 7)
+        await until(lambda: sum(map(len, slots._waiting.values())) == 7)
         wanted = asyncio.create_task(one.call("ListUserTransactions", UserId(user_id=8), modest))
-        await until(lambda: sum(map(len, turns._waiting.values())) == 8)
+        await until(lambda: sum(map(len, slots._waiting.values())) == 8)
         assert store.asked == [7, 7]
         for _ in range(2):
             asked = len(store.asked)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from credit_server.admission.decision import Decision
 from credit_server.commit import CommitLimits, Committer, Overloaded
 from credit_server.ledger import Add, Receipt
 from credit_server.store.memory import MemoryStore
@@ -226,12 +227,12 @@ async def test_the_committer_refuses_before_it_knows_the_lane_only_where_many_ru
 ) -> None:
     store = HeldStore()
     async with committing(store, replace(LIMITS, wait_seconds_max=1.0)) as committer:
-        assert committer.refusal(1000) is None  # nothing is known yet
-        assert not committer.overdue(1000)
+        assert committer.admission(1000) is Decision.ADMIT  # nothing is known yet
+        assert not committer.is_overdue(1000)
         running = await slow_lane(committer, store, Clock(monkeypatch), seconds=2.0)
-        assert committer.refusal(4) is None
-        assert committer.overdue(4)  # they are taken in, and are late
-        assert not committer.overdue(1)
-        assert committer.refusal(1000) == "expected_wait"
+        assert committer.admission(4) is Decision.ADMIT
+        assert committer.is_overdue(4)  # they are taken in, and are late
+        assert not committer.is_overdue(1)
+        assert committer.admission(1000) is Decision.LATENCY
         store.released.release()
         await settled(running)

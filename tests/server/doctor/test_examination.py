@@ -13,6 +13,7 @@ from bson.int64 import Int64
 from credit_server.commit import Committer
 from credit_server.doctor import Finding, Verdict, examine
 from credit_server.embedded import EmbeddedMongod
+from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import Add, Use
 from credit_server.settings import ServerSettings
 from credit_server.store import schema
@@ -310,7 +311,7 @@ async def test_a_connection_string_that_is_not_one_fails() -> None:
 
 async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
     missing = {"tls_certificate": tmp_path / "missing", "tls_key": tmp_path / "missing"}
-    more = {**missing, "connections_max": 1_000_000}
+    more = {**missing, "connection": ConnectionLimits(connections_max=1_000_000)}
     found = await _examine(settings.model_copy(update=more))
     assert found["TLS certificate"].verdict is FAILS
     assert found["open files"].verdict is WARNING

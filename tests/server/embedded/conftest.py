@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def fake_mongod(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes an executable shell script with the given body."""
+    """Return a function that writes an executable shell script with the given body."""
 
     def write(body: str) -> Path:
         script = tmp_path / "fake-mongod"

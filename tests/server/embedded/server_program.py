@@ -1,7 +1,7 @@
-"""A server in small, to be killed: starts a `mongod`, writes one document, says so, and waits.
+"""A minimal server that tests kill: it starts a `mongod`, writes one document and waits.
 
-Run as `python server_program.py DATA_DIRECTORY`. It prints the process numbers of the `mongod` and
-of its watchdog, and ends in order when its standard input closes.
+Run it as `python server_program.py DATA_DIRECTORY`. It prints the process numbers of the `mongod`
+and of its watchdog, and stops in order when its standard input closes.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The data directory's layout, mode and lock."""
+"""The layout, the mode and the lock of the data directory."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_relative_path_with_a_symbolic_link_becomes_the_real_one(
     assert DataDirectory.at(Path("link")).root == tmp_path.resolve() / "real"
 
 
-def test_a_second_claim_is_refused_and_names_the_first_ones_process(
+def test_a_second_lock_is_rejected_and_names_the_process_of_the_first(
     directory: DataDirectory,
 ) -> None:
     lock = directory.lock()
@@ -39,7 +39,7 @@ def test_a_second_claim_is_refused_and_names_the_first_ones_process(
     directory.lock().release()
 
 
-def test_a_file_in_the_directorys_place_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_rejected_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(MongodFailed, match=r"cannot be used: File exists\. Make it a writable"):
         DataDirectory.at(tmp_path / "data").create()
@@ -51,7 +51,7 @@ def test_a_log_of_moderate_size_is_continued(directory: DataDirectory) -> None:
     assert directory.log.exists()
 
 
-def test_a_log_that_has_grown_large_is_set_aside(directory: DataDirectory) -> None:
+def test_a_log_that_has_grown_large_is_renamed(directory: DataDirectory) -> None:
     directory.log.touch()
     os.truncate(directory.log, 16 * 1024 * 1024 + 1)
     assert directory.begin_log() == 0
@@ -59,7 +59,7 @@ def test_a_log_that_has_grown_large_is_set_aside(directory: DataDirectory) -> No
     assert (directory.root / "mongod.log.1").exists()
 
 
-def test_a_log_that_cannot_be_moved_is_refused_with_the_reason(directory: DataDirectory) -> None:
+def test_a_log_that_cannot_be_renamed_is_an_error_with_the_reason(directory: DataDirectory) -> None:
     directory.log.touch()
     os.truncate(directory.log, 16 * 1024 * 1024 + 1)
     (directory.root / "mongod.log.1").mkdir()

@@ -1,4 +1,4 @@
-"""The life of the embedded `mongod`, with the real program and with scripts in its place."""
+"""The embedded `mongod` from start to stop, with the real program and with scripts in its place."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from credit_server.embedded import DataDirectoryInUse, EmbeddedMongod, MongodFai
 from credit_server.store.replica_set import ensure_primary
 from pymongo import AsyncMongoClient
 
-# A start takes a second; a hang is to be found out long before the suite's own limit.
+# A start takes a second; a hang is detected long before the suite's own limit.
 pytestmark = pytest.mark.timeout(60)
 
 # `Any`: what the driver decodes has no narrower type.
@@ -50,7 +50,7 @@ async def _values(uri: str) -> list[int]:
 
 
 async def _start_server(data_dir: Path) -> tuple[Process, int, int]:
-    """Runs the server in small; returns it with the numbers of its `mongod` and its watchdog."""
+    """Run the minimal server; return it and the process numbers of its `mongod` and watchdog."""
     arguments = ["-W", "error", "-X", "dev", str(_SERVER_PROGRAM), str(data_dir)]
     server = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE
@@ -61,7 +61,7 @@ async def _start_server(data_dir: Path) -> tuple[Process, int, int]:
 
 
 async def _gone(descriptor: int) -> None:
-    """Waits until the process behind a descriptor of `pidfd_open` has ended."""
+    """Wait until the process behind a descriptor of `pidfd_open` has ended."""
     await asyncio.to_thread(select.select, [descriptor], [], [])
     os.close(descriptor)
 
@@ -84,8 +84,8 @@ async def test_it_listens_on_one_loopback_address_and_on_no_socket_file(
         (socket.AF_INET, ("127.0.0.2", running.port)),
         (socket.AF_UNIX, f"/tmp/mongodb-{running.port}.sock"),
     ):
-        with socket.socket(family) as neighbour:
-            assert neighbour.connect_ex(path) != 0
+        with socket.socket(family) as client:
+            assert client.connect_ex(path) != 0
 
 
 async def test_ctrl_c_at_a_terminal_does_not_reach_it(running: EmbeddedMongod) -> None:
@@ -97,7 +97,7 @@ async def test_it_cannot_be_started_twice(running: EmbeddedMongod) -> None:
         await running.start()
 
 
-async def test_a_second_server_on_its_directory_is_refused(running: EmbeddedMongod) -> None:
+async def test_a_second_server_on_its_directory_is_rejected(running: EmbeddedMongod) -> None:
     second = EmbeddedMongod(data_dir=running._directory.root)
     with pytest.raises(DataDirectoryInUse, match=rf"credit-server \(process {os.getpid()}\)"):
         await second.start()
@@ -111,7 +111,7 @@ async def test_a_mongod_of_another_directory_is_not_reconfigured(
         await ensure_primary("127.0.0.1", running.port, timeout_seconds=0.3, database_path=tmp_path)
 
 
-async def test_data_outlive_a_restart_on_another_port(tmp_path: Path) -> None:
+async def test_the_data_survives_a_restart_on_another_port(tmp_path: Path) -> None:
     first = EmbeddedMongod(data_dir=tmp_path)
     async with first, _connect(first.uri) as client:
         await client.test.written.insert_one({"value": 7})
@@ -122,7 +122,7 @@ async def test_data_outlive_a_restart_on_another_port(tmp_path: Path) -> None:
         assert await _values(second.uri) == [7]
 
 
-async def test_a_port_that_is_taken_after_it_was_chosen_costs_one_more_attempt(
+async def test_a_port_that_is_taken_after_it_was_chosen_makes_the_start_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as thief:
@@ -135,17 +135,17 @@ async def test_a_port_that_is_taken_after_it_was_chosen_costs_one_more_attempt(
             assert next(ports, None) is None
 
 
-async def test_its_death_is_told_and_a_restart_keeps_address_and_data(tmp_path: Path) -> None:
-    told: list[str] = []
+async def test_its_death_is_reported_and_a_restart_keeps_address_and_data(tmp_path: Path) -> None:
+    reported: list[str] = []
     async with (
-        EmbeddedMongod(data_dir=tmp_path, on_exit=told.append) as embedded,
+        EmbeddedMongod(data_dir=tmp_path, on_exit=reported.append) as embedded,
         _connect(embedded.uri) as client,
     ):
         uri = embedded.uri
         await client.test.written.insert_one({"value": 7})
         os.kill(embedded.pid, signal.SIGKILL)
         sentence = await embedded.wait_exited()
-        assert told == [sentence]
+        assert reported == [sentence]
         assert "ended while it was serving. It was killed (SIGKILL)" in sentence
         assert (tmp_path / "mongo" / "mongod.lock").read_text() == f"{embedded.pid}\n"
 
@@ -157,7 +157,7 @@ async def test_its_death_is_told_and_a_restart_keeps_address_and_data(tmp_path: 
 
         assert await embedded.restart() == uri
         assert await client.test.written.count_documents({"value": 7}) == 1
-        assert len(told) == 1
+        assert len(reported) == 1
 
 
 async def test_one_that_does_not_shut_down_is_killed(crashing: EmbeddedMongod) -> None:
@@ -176,7 +176,7 @@ async def test_it_leaves_nothing_behind_under_uvloop(tmp_path: Path) -> None:
     assert not _is_alive(watchdog_pid)
 
 
-async def test_a_killed_server_takes_it_along(tmp_path: Path) -> None:
+async def test_it_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     server, mongod_pid, _ = await _start_server(tmp_path)
     mongod_end = os.pidfd_open(mongod_pid)
     server.kill()
@@ -198,7 +198,7 @@ async def test_one_that_outlived_its_server_and_its_watchdog_is_replaced_without
         assert await _values(embedded.uri) == [1]
 
 
-async def test_a_program_that_ends_at_once_is_quoted_and_the_directory_given_up(
+async def test_a_program_that_ends_at_once_is_quoted_and_the_directory_released(
     tmp_path: Path, fake_mongod: Callable[[str], Path]
 ) -> None:
     (tmp_path / "mongod.log").write_text('{"t":1,"s":"E","msg":"of an earlier run"}\n')
@@ -213,7 +213,7 @@ async def test_a_program_that_ends_at_once_is_quoted_and_the_directory_given_up(
         assert str(tmp_path / "mongod.log") in str(caught.value)
 
 
-async def test_little_space_on_the_disk_is_pointed_out(
+async def test_little_free_space_on_the_disk_is_reported(
     tmp_path: Path, fake_mongod: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nearly_full = SimpleNamespace(free=20_000_000)
@@ -231,12 +231,12 @@ async def test_a_missing_library_is_explained(
         await EmbeddedMongod(data_dir=tmp_path, executable=script).start()
 
 
-async def test_a_program_that_cannot_be_executed_is_refused(tmp_path: Path) -> None:
+async def test_a_program_that_cannot_be_executed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MongodFailed, match="cannot be started"):
         await EmbeddedMongod(data_dir=tmp_path, executable=tmp_path / "missing").start()
 
 
-async def test_a_port_that_is_always_taken_is_an_error_in_the_end(
+async def test_a_port_that_is_always_taken_is_an_error_after_five_attempts(
     tmp_path: Path, fake_mongod: Callable[[str], Path]
 ) -> None:
     script = fake_mongod("echo . >> $(dirname $0)/attempts; echo 'Address already in use'; exit 48")
@@ -272,12 +272,12 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(
     embedded._directory.lock().release()
 
 
-async def test_before_the_start_there_is_nothing_to_ask(tmp_path: Path) -> None:
+async def test_before_the_start_it_has_no_process_no_port_and_no_address(tmp_path: Path) -> None:
     embedded = EmbeddedMongod(data_dir=tmp_path)
     await embedded.stop()
-    for question in (lambda: embedded.pid, lambda: embedded.port, lambda: embedded.uri):
+    for read in (lambda: embedded.pid, lambda: embedded.port, lambda: embedded.uri):
         with pytest.raises(RuntimeError, match="not"):
-            question()
+            read()
     for action in (embedded.restart, embedded.wait_exited):
         with pytest.raises(RuntimeError, match="not been started"):
             await action()

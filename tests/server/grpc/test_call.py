@@ -1,4 +1,4 @@
-"""What a call takes in: every kind of broken message gets the status that gRPC's documents give."""
+"""Reading messages: each kind of broken message gets the status that gRPC's documents give."""
 
 import gzip
 import struct
@@ -107,7 +107,9 @@ async def test_a_compressed_flag_without_an_encoding_is_an_internal_error(wire: 
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "snappy", "GZIP", "gzip,identity", "x" * 200])
-async def test_an_unknown_encoding_is_told_what_is_accepted(wire: Wire, encoding: str) -> None:
+async def test_an_unknown_encoding_is_rejected_with_the_accepted_ones(
+    wire: Wire, encoding: str
+) -> None:
     headers = call_headers(PATH, ("grpc-encoding", encoding))
     answer = await wire.request(headers, framed(b"\x1f\x8b", flag=1))
     assert answer.status is Status.UNIMPLEMENTED
@@ -115,7 +117,7 @@ async def test_an_unknown_encoding_is_told_what_is_accepted(wire: Wire, encoding
     await is_served(wire)
 
 
-async def test_a_gzip_message_is_taken_in_and_the_answer_is_not_compressed(wire: Wire) -> None:
+async def test_a_gzip_message_is_read_and_the_answer_is_not_compressed(wire: Wire) -> None:
     packed = gzip.compress(encode(UserId(user_id=7)))
     answer = await wire.request(call_headers(PATH, GZIP), framed(packed, flag=1))
     assert answer.message(UserCredits) == UserCredits(user_id=7)
@@ -156,7 +158,7 @@ async def test_any_other_flag_is_an_internal_error(wire: Wire, flag: int) -> Non
 
 
 @pytest.mark.parametrize("length", [MESSAGE_BYTES_MAX + 1, 2**30, 2**32 - 1])
-async def test_a_message_over_the_limit_is_refused_before_it_is_sent(
+async def test_a_message_over_the_limit_is_rejected_before_it_is_sent(
     wire: Wire, length: int
 ) -> None:
     answer = await wire.request(call_headers(PATH), framed(b"", length=length), end=False)
@@ -168,7 +170,7 @@ async def test_a_message_over_the_limit_is_refused_before_it_is_sent(
     await is_served(wire)
 
 
-async def test_a_message_of_just_the_limit_is_taken_in(wire: Wire) -> None:
+async def test_a_message_of_exactly_the_limit_is_read(wire: Wire) -> None:
     # An unknown field fills it up: its tag and its length take four bytes.
     known = encode(UserId(user_id=7))
     padding = MESSAGE_BYTES_MAX - len(known) - 4
@@ -190,7 +192,7 @@ async def test_a_message_may_come_byte_by_byte_with_empty_frames_between(wire: W
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_padded_frames_are_taken_in(wire: Wire) -> None:
+async def test_padded_frames_are_read(wire: Wire) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     wire.h2.send_data(stream_id, b"", pad_length=20)
     wire.h2.send_data(stream_id, SOUND, pad_length=20, end_stream=True)

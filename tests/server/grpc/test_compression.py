@@ -1,4 +1,4 @@
-"""Inflating: sound data comes back, and never more of a bomb than the limit and one byte."""
+"""Inflating: sound data is returned, and of a bomb never more than the limit and one byte."""
 
 import gzip
 import tracemalloc
@@ -33,7 +33,7 @@ def test_whatever_is_cut_off_is_an_internal_error(data: bytes, cut: st.DataObjec
 
 
 @given(st.binary(max_size=256))
-def test_bytes_at_random_are_refused_and_raise_nothing_else(data: bytes) -> None:
+def test_random_bytes_are_rejected_and_raise_nothing_else(data: bytes) -> None:
     assert refused(b"\0" + data) is Status.INTERNAL
 
 
@@ -63,7 +63,7 @@ def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
         pytest.param(gzip.compress(b"a")[:-8] + bytes(8), id="a wrong checksum"),
     ],
 )
-def test_all_but_one_sound_member_is_an_internal_error(data: bytes) -> None:
+def test_anything_but_one_sound_member_is_an_internal_error(data: bytes) -> None:
     assert refused(data) is Status.INTERNAL
 
 

@@ -11,7 +11,7 @@ from credit_models.codec import encode
 from credit_models.reasons import method_reasons
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
-from credit_server.grpc.observer import Unobserved
+from credit_server.grpc.ports import Unobserved
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
 from grpclib.const import Status
@@ -95,7 +95,7 @@ async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
         assert len(listed.messages(CreditTransaction)) == 1
 
 
-async def test_a_call_that_is_given_up_in_the_queue_is_dropped() -> None:
+async def test_a_call_that_is_cancelled_in_the_queue_is_dropped() -> None:
     store = HeldStore()
     limits = CommitLimits(lanes=1, waiting_max=2)
     async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
@@ -116,7 +116,7 @@ async def test_a_call_that_is_given_up_in_the_queue_is_dropped() -> None:
         assert len(listed.messages(CreditTransaction)) == 2
 
 
-async def test_a_call_that_is_given_up_in_the_store_does_not_disturb_the_batch() -> None:
+async def test_a_call_that_is_cancelled_in_the_store_does_not_disturb_the_batch() -> None:
     store = HeldStore()
     async with serving(store) as served, Wire.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
@@ -220,7 +220,9 @@ async def test_an_unknown_path_is_unimplemented(wire: Wire, neighbour: Wire, pat
 
 
 @pytest.mark.parametrize("path", ["/", "x", "credit.v1.CreditService/AddCredits", "//", "/a/b/c"])
-async def test_a_path_of_another_shape_is_told_the_right_one(wire: Wire, path: str) -> None:
+async def test_a_path_of_another_shape_is_answered_with_the_right_shape(
+    wire: Wire, path: str
+) -> None:
     answer = await wire.request(call_headers(path), SOUND)
     assert answer.status is Status.UNIMPLEMENTED
     assert "/package.Service/Method" in answer.sentence
@@ -283,7 +285,7 @@ async def test_a_client_that_takes_no_body_gets_the_reason_in_the_headers(served
         assert "content-type" in answer.sentence
 
 
-async def test_a_call_without_te_is_refused_with_the_reason(wire: Wire, neighbour: Wire) -> None:
+async def test_a_call_without_te_is_rejected_with_the_reason(wire: Wire, neighbour: Wire) -> None:
     answer = await wire.request(_without("te"), SOUND)
     assert (answer.headers[":status"], answer.status) == ("200", Status.INTERNAL)
     assert "te: trailers" in answer.sentence
@@ -330,7 +332,7 @@ async def test_bad_binary_metadata_is_no_harm(
 @pytest.mark.parametrize(
     "value", [b"\xff\xfe", b"caf\xe9 \xc3\x28", "é", "a\tb", b"\x7f", b"\x01"], ids=ascii
 )
-async def test_a_value_that_is_not_printable_ascii_refuses_its_call_alone(
+async def test_a_value_that_is_not_printable_ascii_rejects_only_its_own_call(
     wire: Wire, neighbour: Wire, logged: Logged, name: str, value: str | bytes
 ) -> None:
     stream_id, other = wire.begin(call_headers(PATH), end=False)
@@ -376,7 +378,7 @@ async def test_a_call_without_a_request_id_gets_one_of_its_own(wire: Wire) -> No
     assert len({answer.headers["x-request-id"] for answer in answers}) == 2
 
 
-async def test_a_refusal_has_the_request_id_too(wire: Wire) -> None:
+async def test_a_rejected_call_has_the_request_id_too(wire: Wire) -> None:
     answer = await wire.call("GetUserCredits", UserId(), ("x-request-id", "mine"))
     assert answer.status is Status.INVALID_ARGUMENT
     assert answer.headers["x-request-id"] == "mine"
@@ -435,7 +437,7 @@ async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
     assert line["exc_info"].__traceback__ is not None
 
 
-async def test_an_observer_that_fails_leaves_nobody_without_an_answer(
+async def test_a_call_is_answered_even_if_its_observer_fails(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Blind(Unobserved):
@@ -444,13 +446,13 @@ async def test_an_observer_that_fails_leaves_nobody_without_an_answer(
         ) -> Unobserved:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(served.server, "_observer", Blind())
+    monkeypatch.setattr(served.server._serving, "observer", Blind())
     async with Wire.connect(served.port) as wire:
         answer = await wire.request(call_headers(PATH), SOUND)
         assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
 
 
-async def test_a_call_that_its_client_gives_up_is_logged_as_cancelled(logged: Logged) -> None:
+async def test_a_call_that_its_client_cancels_is_logged_as_cancelled(logged: Logged) -> None:
     store = HeldStore()
     async with serving(store) as served, Wire.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))

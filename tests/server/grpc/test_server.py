@@ -1,4 +1,4 @@
-"""Connections: what a peer may do to its own, and that no other client notices."""
+"""Connections: what a peer may do to its own, without any effect on other clients."""
 
 import asyncio
 import gc
@@ -21,12 +21,12 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 
 
 def frame(type_: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
-    """Makes an HTTP/2 frame of any type (RFC 9113, section 4.1)."""
+    """Make an HTTP/2 frame of any type (RFC 9113, section 4.1)."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", type_, flags, stream) + payload
 
 
 async def _closes(wire: Wire) -> None:
-    """Waits until the server has closed the connection."""
+    """Wait until the server has closed the connection."""
     await wire.closed.wait()
 
 
@@ -48,7 +48,7 @@ async def test_what_is_not_http2_is_hung_up_on(
     writer.close()
 
 
-async def test_a_client_that_connects_and_says_nothing_is_no_harm(
+async def test_a_client_that_connects_and_sends_nothing_does_no_harm(
     served: Serving, neighbour: Wire
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
@@ -117,7 +117,7 @@ async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, neighbour: Wire
     assert (await wire.ended(answer)).message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_setting_that_nobody_knows_is_ignored(wire: Wire, neighbour: Wire) -> None:
+async def test_an_unknown_setting_is_ignored(wire: Wire, neighbour: Wire) -> None:
     wire.write(frame(4, struct.pack(">HI", 0xFABC, 1)))
     await is_served(wire)
 
@@ -227,7 +227,7 @@ async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> N
 
 
 async def _history(wire: Wire, entries: int) -> None:
-    """Gives user 7 a history of that many transactions, about 60 bytes each."""
+    """Give user 7 a history of that many transactions, about 60 bytes each."""
     begun = [wire.begin(call_headers(SERVICE + "AddCredits"), ADD)[1] for _ in range(entries)]
     for answer in begun:
         await wire.ended(answer)
@@ -245,7 +245,7 @@ async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
     await is_served(neighbour)
 
 
-async def test_a_reader_with_a_closed_window_holds_up_nobody(
+async def test_a_reader_with_a_closed_window_holds_up_no_other_client(
     served: Serving, neighbour: Wire
 ) -> None:
     async with Wire.connect(served.port) as writer:

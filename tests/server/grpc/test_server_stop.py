@@ -49,7 +49,7 @@ def _begin_add(wire: Wire) -> Answer:
 
 
 async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None]":
-    """Begins to stop; returns once every connection is being drained."""
+    """Begin to stop, and return once every connection drains."""
     task = asyncio.create_task(served.server.stop(grace_seconds=grace_seconds))
     await until(lambda: served.server.connections.draining)
     return task
@@ -76,7 +76,7 @@ async def test_a_running_call_finishes_and_is_answered(on_loop: OnLoop) -> None:
 
 
 @on_both_loops
-async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_refused(
+async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_rejected(
     on_loop: OnLoop,
 ) -> None:
     async def scenario() -> None:
@@ -184,7 +184,7 @@ async def test_a_call_that_outlives_the_grace_is_unavailable(on_loop: OnLoop) ->
 
 
 @on_both_loops
-async def test_a_health_watch_does_not_hold_it_up_and_is_told(on_loop: OnLoop) -> None:
+async def test_a_health_watch_does_not_delay_the_stop_and_gets_the_status(on_loop: OnLoop) -> None:
     async def scenario() -> None:
         async with serving() as served, Wire.connect(served.port) as wire:
             _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
@@ -196,7 +196,7 @@ async def test_a_health_watch_does_not_hold_it_up_and_is_told(on_loop: OnLoop) -
 
 
 @on_both_loops
-async def test_health_is_told_while_it_stops(on_loop: OnLoop) -> None:
+async def test_health_is_answered_during_the_stop(on_loop: OnLoop) -> None:
     async def scenario() -> None:
         store = HeldStore()
         async with serving(store) as served, Wire.connect(served.port) as wire:
@@ -214,7 +214,7 @@ async def test_health_is_told_while_it_stops(on_loop: OnLoop) -> None:
 
 
 @on_both_loops
-async def test_an_idle_connection_is_told_and_closed(on_loop: OnLoop) -> None:
+async def test_an_idle_connection_gets_a_goaway_and_is_closed(on_loop: OnLoop) -> None:
     async def scenario() -> None:
         async with serving() as served, Wire.connect(served.port) as wire:
             await is_served(wire)

@@ -31,7 +31,7 @@ async def _check(wire: Wire, service: str) -> int:
 
 
 async def _watched(answer: Answer) -> AsyncIterator[int]:
-    """Gives each status that a watch is told, as it comes."""
+    """Yield each status that a watch receives."""
     seen = 0
     while True:
         statuses = answer.messages(HealthCheckResponse)
@@ -57,7 +57,7 @@ async def test_the_health_of_an_unknown_service_is_not_found(wire: Wire) -> None
 
 
 @pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
-async def test_a_watch_tells_each_change(
+async def test_a_watch_sends_each_change(
     wire: Wire, neighbour: Wire, served: Serving, service: str
 ) -> None:
     _, answer = wire.begin(
@@ -70,7 +70,9 @@ async def test_a_watch_tells_each_change(
         assert await anext(statuses) == expected
 
 
-async def test_a_watch_of_an_unknown_service_says_so_and_stays(wire: Wire, neighbour: Wire) -> None:
+async def test_a_watch_of_an_unknown_service_sends_that_and_stays_open(
+    wire: Wire, neighbour: Wire
+) -> None:
     _, answer = wire.begin(
         call_headers(WATCH), framed(HealthCheckRequest(service="x").SerializeToString())
     )
@@ -130,9 +132,7 @@ async def test_reflection_finds_files_by_symbol(
 
 
 @VERSIONS
-async def test_reflection_says_what_it_does_not_know(
-    wire: Wire, version: str, module: object
-) -> None:
+async def test_reflection_reports_unknown_symbols(wire: Wire, version: str, module: object) -> None:
     messages = reflection_pb2 if module is reflection_pb2 else reflection_alpha_pb2
     answer = await wire.call(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",

@@ -1,4 +1,4 @@
-"""A server on a Unix domain socket: who its peers are, and what becomes of its file."""
+"""A server on a Unix domain socket: its peers and its file."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from credit_client import CreditClient, Unavailable
 from credit_models import UserId
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import Committer
 from credit_server.grpc.handler import CallLimits
@@ -48,12 +49,13 @@ async def server(path: Path) -> AsyncIterator[GrpcServer]:
 
 
 def _server(committer: Committer, store: MemoryStore, connections: ConnectionLimits) -> GrpcServer:
-    audit = AuditLog(None)
+    audit = AuditLog(None, translate=CONTRACT.translate)
     return GrpcServer(
         [CreditService(committer, store, audit)],
         limits=CallLimits(message_bytes_max=4096),
         connections=connections,
         access=Access(None, audit=audit),
+        contract=CONTRACT,
     )
 
 

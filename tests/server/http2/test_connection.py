@@ -1,4 +1,4 @@
-"""The time limits and caps of connections. Time is what the tests say it is."""
+"""The time limits and caps of connections. The tests pass the time."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ def members(served: Serving) -> list[ServerProtocol]:
 
 
 def certified(directory: Path) -> ssl.SSLContext:
-    """Makes a certificate for this machine's loopback, and what a server speaks TLS with."""
+    """Create a certificate for the loopback address; return the server's TLS context with it."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -121,7 +121,7 @@ async def test_a_header_block_without_an_end_is_closed_in_time(
         raw.write(frame(HEADERS, block(call_headers(PATH)), stream=1))
         raw.write(frame(CONTINUATION, stream=1))
         (slow,) = (each for each in served.server.connections.members if not each._frames.streams)
-        await until(lambda: slow._block_since is not None)
+        await until(lambda: slow._times.header_block_since is not None)
         served.later(LIMITS.handshake_seconds)
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
         assert closed(served) == {Closing.HEADERS: 1}
@@ -147,14 +147,14 @@ async def test_a_call_keeps_its_connection_from_being_idle() -> None:
     async with serving(store) as served, Wire.connect(served.port) as wire:
         _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
-        served.later(LIMITS.idle_seconds)  # it is asked whether it is there, and says so
+        served.later(LIMITS.idle_seconds)  # it gets a PING and acknowledges it
         await wire.pong()
         served.later(LIMITS.idle_seconds)
         store.released.set()
         assert (await wire.ended(adding)).message(Empty) == Empty()
 
 
-async def test_a_silent_peer_with_a_call_is_asked_and_closed() -> None:
+async def test_a_silent_client_with_a_call_gets_a_ping_and_is_closed() -> None:
     store = HeldStore()
     async with serving(store) as served, Raw.connect(served.port) as raw:
         raw.write(frame(HEADERS, block(call_headers(SERVICE + "AddCredits")), flags=4, stream=1))
@@ -212,7 +212,7 @@ async def test_a_call_that_comes_with_the_acknowledgement_is_served(served: Serv
     ("limits", "seconds"),
     [
         pytest.param(ConnectionLimits(age_seconds=10), 12, id="of an old connection"),
-        pytest.param(ConnectionLimits(), 0, id="of a client that says goodbye"),
+        pytest.param(ConnectionLimits(), 0, id="of a client that sends GOAWAY"),
     ],
 )
 async def test_a_call_that_runs_at_the_end_is_answered(
@@ -254,7 +254,7 @@ async def test_a_call_that_outlives_the_grace_of_an_old_connection_is_unavailabl
         store.released.set()
 
 
-async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_moves() -> None:
+async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_reconnects() -> None:
     limits = ConnectionLimits(age_seconds=10)
     async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
@@ -265,7 +265,9 @@ async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_m
         assert closed(served) == {Closing.AGE: 1}
 
 
-async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbour: Wire) -> None:
+async def test_an_answer_that_its_client_does_not_take_is_dropped(
+    served: Serving, neighbour: Wire
+) -> None:
     async with Wire.connect(served.port, window=3) as reader:
         stream_id, answer = reader.begin(call_headers(PATH), USER)
         await answer.begun()
@@ -280,7 +282,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(served: Serving, neighbou
         assert not closed(served)
 
 
-async def test_lists_that_wait_behind_those_that_nobody_takes_are_given_up_with_them(
+async def test_lists_that_wait_for_lists_that_their_client_does_not_take_are_dropped_with_them(
     neighbour: Wire,
 ) -> None:
     limits = ConnectionLimits(lists_max=2)
@@ -297,7 +299,7 @@ async def test_lists_that_wait_behind_those_that_nobody_takes_are_given_up_with_
         await served.wait_quiet()
 
 
-async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
+async def test_a_list_waits_as_long_as_its_client_takes_another() -> None:
     limits = ConnectionLimits(lists_max=1)
     async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
         await reader.call("AddCredits", ADD_REQUEST)
@@ -307,7 +309,7 @@ async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
         await reader.pong()
         (member,) = members(served)
         waiting = server_stream(member.processor.streams[stream_id + 2])
-        waiting.waiting_since = member.connection.moved = -limits.stalled_seconds
+        waiting.waiting_since = member.connection.progressed_at = -limits.stalled_seconds
         reader.h2.increment_flow_control_window(1, stream_id)
         reader.flush()
         await reader.pong()
@@ -322,7 +324,7 @@ async def test_a_list_waits_for_as_long_as_its_client_takes_another() -> None:
 
 
 @on_both_loops
-async def test_the_kernel_holds_no_more_for_a_client_than_is_said(on_loop: OnLoop) -> None:
+async def test_the_kernel_buffers_no_more_for_a_client_than_the_limit(on_loop: OnLoop) -> None:
     async def scenario() -> None:
         async with serving() as served, Wire.connect(served.port) as wire:
             await is_served(wire)
@@ -334,51 +336,53 @@ async def test_the_kernel_holds_no_more_for_a_client_than_is_said(on_loop: OnLoo
     await on_loop(scenario)
 
 
-def test_a_socket_that_has_gone_is_asked_nothing_in_vain() -> None:
-    gone = socket.socket()
-    gone.close()
-    _limit_unsent(asyncio.Transport({"socket": gone}), 1024)
+def test_a_closed_socket_takes_no_limit_and_raises_nothing() -> None:
+    closed_socket = socket.socket()
+    closed_socket.close()
+    _limit_unsent(asyncio.Transport({"socket": closed_socket}), 1024)
 
 
 @pytest.mark.parametrize(
-    ("last_words", "reason"),
+    ("last_bytes", "reason"),
     [
-        pytest.param(b"", Closing.STALLED, id="and says nothing"),
-        pytest.param(frame(GOAWAY, bytes(8)), Closing.STALLED, id="and says goodbye"),
+        pytest.param(b"", Closing.STALLED, id="and sends nothing"),
+        pytest.param(frame(GOAWAY, bytes(8)), Closing.STALLED, id="and sends GOAWAY"),
         pytest.param(None, Closing.CLIENT, id="and closes its side"),
     ],
 )
 @on_both_loops
 async def test_a_reader_that_never_reads_is_closed_in_time(
-    on_loop: OnLoop, last_words: bytes | None, reason: Closing
+    on_loop: OnLoop, last_bytes: bytes | None, reason: Closing
 ) -> None:
     async def scenario() -> None:
         async with serving(EndlessStore()) as served, Wire.connect(served.port) as neighbour:
             for _ in range(50):
                 await neighbour.call("AddCredits", ADD_REQUEST)
             # With a limit of one byte, the stream stops reading from its socket.
-            _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-            deaf.write(request_for_everything())
-            await until(lambda: any(each._blocked_since for each in members(served)))
-            if last_words is None:
-                deaf.write_eof()
+            _, stuck = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+            stuck.write(request_for_everything())
+            await until(lambda: any(each._times.write_blocked_since for each in members(served)))
+            if last_bytes is None:
+                stuck.write_eof()
                 await until(lambda: any(each._transport.is_closing() for each in members(served)))
             else:
-                deaf.write(last_words)
+                stuck.write(last_bytes)
             await is_served(neighbour)
-            if last_words:
+            if last_bytes:
                 await until(lambda: any(each._drain for each in members(served)))
             served.later(LIMITS.stalled_seconds)
             await until(lambda: open_connections(served) == 1)
             assert closed(served) == {reason: 1}
             await is_served(neighbour)
-            deaf.transport.abort()
+            stuck.transport.abort()
 
     await on_loop(scenario)
 
 
 @on_both_loops
-async def test_a_tls_handshake_has_its_time_and_no_more(on_loop: OnLoop, tmp_path: Path) -> None:
+async def test_a_tls_handshake_that_takes_too_long_is_ended(
+    on_loop: OnLoop, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         limits = ConnectionLimits(handshake_seconds=0.05)
         async with serving(connections=limits, tls=certified(tmp_path)) as served:
@@ -391,7 +395,9 @@ async def test_a_tls_handshake_has_its_time_and_no_more(on_loop: OnLoop, tmp_pat
 
 
 @on_both_loops
-async def test_a_flood_over_tls_is_told_to_calm_down(on_loop: OnLoop, tmp_path: Path) -> None:
+async def test_a_flood_over_tls_is_answered_with_enhance_your_calm(
+    on_loop: OnLoop, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with serving(tls=certified(tmp_path)) as served:
             client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
@@ -427,7 +433,7 @@ async def test_connections_over_the_cap_are_closed_at_once() -> None:
                 await is_served(fourth)
 
 
-async def test_many_connections_that_say_nothing_hold_up_nobody() -> None:
+async def test_many_connections_that_send_nothing_hold_up_no_other() -> None:
     async with serving() as served, Wire.connect(served.port) as neighbour:
         opened = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(300)]
         await until(lambda: open_connections(served) == 301)
@@ -440,7 +446,7 @@ async def test_many_connections_that_say_nothing_hold_up_nobody() -> None:
         await until(lambda: open_connections(served) == 1)
 
 
-async def test_requests_that_are_never_finished_hold_little(
+async def test_requests_that_are_never_finished_hold_few_bytes(
     served: Serving, neighbour: Wire
 ) -> None:
     limits = ConnectionLimits(request_bytes_max=5000)
@@ -456,7 +462,7 @@ async def test_requests_that_are_never_finished_hold_little(
         await is_served(wire)
 
 
-async def test_time_passes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_server_checks_the_time_limits_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_SWEEP_SECONDS", 0.01)
     limits = ConnectionLimits(handshake_seconds=0.01)
     async with serving(connections=limits) as served, Raw.connect(served.port, b"") as raw:
@@ -464,7 +470,7 @@ async def test_time_passes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_both_loops
-async def test_a_client_that_does_not_hang_up_is_hung_up_on(on_loop: OnLoop) -> None:
+async def test_a_client_that_does_not_close_its_side_is_closed_in_time(on_loop: OnLoop) -> None:
     async def scenario() -> None:
         async with serving() as served, Raw.connect(served.port) as raw:
             raw.write(frame(PING, b"short"))
@@ -478,7 +484,7 @@ async def test_a_client_that_does_not_hang_up_is_hung_up_on(on_loop: OnLoop) -> 
     await on_loop(scenario)
 
 
-async def test_a_stop_does_not_wait_for_a_client_that_was_told_to_go(served: Serving) -> None:
+async def test_a_stop_does_not_wait_for_a_client_that_was_sent_goaway(served: Serving) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(frame(HEADERS, b"", flags=END_HEADERS, stream=2))
         await raw.goaway()

@@ -1,4 +1,4 @@
-"""The registry: how many connections are counted, and how much is logged of them."""
+"""The registry: which connections are admitted, and how much is logged of them."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -8,15 +8,15 @@ from credit_server.http2.limits import ConnectionLimits
 
 
 class Member:
-    """A connection that only counts."""
+    """A connection that does nothing."""
 
     peer = "peer"
 
     def check(self, now: float) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
-def test_a_place_is_free_again_when_a_connection_has_gone() -> None:
+def test_a_closed_connection_makes_room_for_another() -> None:
     connections: Connections[Member] = Connections(ConnectionLimits(connections_per_peer_max=1))
     first, second, third = Member(), Member(), Member()
     assert connections.admit(first, "10.0.0.1") is None
@@ -26,7 +26,7 @@ def test_a_place_is_free_again_when_a_connection_has_gone() -> None:
     assert connections.admit(second, "10.0.0.1") is None
 
 
-def test_a_flood_of_connections_is_no_flood_of_lines(
+def test_a_flood_of_connections_is_not_a_flood_of_lines(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
     now = 0.0
@@ -43,7 +43,7 @@ def test_a_flood_of_connections_is_no_flood_of_lines(
     assert logged[-1]["unlogged_before"] == 950
 
 
-def test_a_client_that_leaves_is_counted_and_not_logged(
+def test_a_client_that_closes_its_connection_is_counted_and_not_logged(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
     connections: Connections[Member] = Connections(ConnectionLimits())
@@ -53,14 +53,14 @@ def test_a_client_that_leaves_is_counted_and_not_logged(
 
 
 class Broken(Member):
-    """A connection whose time limits cannot be looked at."""
+    """A connection whose check raises."""
 
     def check(self, now: float) -> None:
         raise RuntimeError("broken")
 
 
 class Due(Member):
-    """A connection that is closed when it is looked at."""
+    """A connection that is closed by its check."""
 
     closed = False
 
@@ -68,7 +68,7 @@ class Due(Member):
         self.closed = True
 
 
-def test_a_connection_that_cannot_be_checked_keeps_no_other_from_it(
+def test_a_connection_whose_check_fails_does_not_keep_the_others_from_theirs(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
     connections: Connections[Member] = Connections(ConnectionLimits())

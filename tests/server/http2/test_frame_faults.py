@@ -1,7 +1,7 @@
-"""Every fault that RFC 9113 names: which ends its call alone, and which the connection.
+"""Every fault that RFC 9113 names: those that end only their stream, and those of the connection.
 
 A proxy sends the calls of many clients on one connection. In each case a neighbour's call is open
-on the same connection; after a fault of a stream it gets its answer.
+on the same connection; after a fault of another stream it gets its answer.
 """
 
 import struct
@@ -315,7 +315,7 @@ def cases(table: dict[str, Any]) -> Sequence[Any]:
 
 
 async def neighbours_answer(raw: Raw) -> dict[bytes, bytes]:
-    """Ends the neighbour's request; returns the trailers of its answer."""
+    """End the neighbour's request; return the trailers of its answer."""
     raw.write(data(flags=END_STREAM, stream=NEIGHBOUR))
     while True:
         payload = await raw.next(HEADERS, flags=END_STREAM)
@@ -326,7 +326,7 @@ async def neighbours_answer(raw: Raw) -> dict[bytes, bytes]:
 
 
 async def answer(raw: Raw, stream: int = FAULTY) -> dict[bytes, bytes]:
-    """The headers and trailers of an answer."""
+    """Return the headers, or the trailers, that end an answer."""
     while True:
         payload = await raw.next(HEADERS)
         if raw.received[-1][2] == stream and raw.received[-1][1] & END_STREAM:
@@ -350,7 +350,7 @@ async def test_a_fault_of_one_stream_resets_it_alone(
 
 
 @pytest.mark.parametrize("octets", cases(HARMLESS))
-async def test_what_may_come_late_or_is_reserved_is_ignored(
+async def test_frames_that_may_come_late_or_are_reserved_are_ignored(
     served: Serving, neighbour: Wire, octets: bytes
 ) -> None:
     async with Raw.connect(served.port) as raw:
@@ -373,7 +373,9 @@ async def test_a_fault_of_the_connection_ends_it_with_its_code(
     assert served.running_calls() == 0
 
 
-async def test_headers_on_a_stream_that_has_ended_use_its_number_again(served: Serving) -> None:
+async def test_headers_that_reuse_the_number_of_a_stream_end_the_connection(
+    served: Serving,
+) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin(end=False) + data(flags=END_STREAM))
         await answer(raw)
@@ -381,8 +383,8 @@ async def test_headers_on_a_stream_that_has_ended_use_its_number_again(served: S
         assert await raw.goaway() is CLOSED
 
 
-async def test_trailers_that_pass_their_streams_reset_meet_no_limit_on_streams() -> None:
-    """The stream is gone, and others take all places: it must not look like a new one."""
+async def test_trailers_that_cross_the_reset_of_their_stream_do_not_count_as_a_stream() -> None:
+    """The stream is closed, and others use up the limit: it must not count as a new one."""
     async with (
         serving(connections=ConnectionLimits(streams_max=1)) as served,
         Raw.connect(served.port) as raw,
@@ -398,28 +400,28 @@ async def test_trailers_that_pass_their_streams_reset_meet_no_limit_on_streams()
     "fault",
     ["8.2.1 a name in upper case", "6.9 a WINDOW_UPDATE of 0", "6.3 a PRIORITY of four bytes"],
 )
-async def test_faults_of_streams_cost_what_resets_cost(fault: str) -> None:
+async def test_faults_of_streams_are_charged_like_resets(fault: str) -> None:
     limits = ConnectionLimits(resets_burst=9, resets_per_second=1)
     octets, code = OF_STREAM[fault]
     async with serving(connections=limits) as served, Raw.connect(served.port) as raw:
         for stream in range(3, 3 + 2 * 30, 2):
-            raw.write(_moved(octets, stream))
+            raw.write(_on_stream(octets, stream))
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
         assert set(raw.resets().values()) == {code}
     assert served.server.connections.closed[Closing.FLOOD] == 1
 
 
-def _moved(octets: bytes, stream: int) -> bytes:
-    """The same frames on another stream."""
-    moved = bytearray(octets)
+def _on_stream(octets: bytes, stream: int) -> bytes:
+    """Return the same frames on another stream."""
+    frames = bytearray(octets)
     at = 0
-    while at < len(moved):
-        moved[at + 5 : at + 9] = stream.to_bytes(4)
-        at += 9 + int.from_bytes(moved[at : at + 3])
-    return bytes(moved)
+    while at < len(frames):
+        frames[at + 5 : at + 9] = stream.to_bytes(4)
+        at += 9 + int.from_bytes(frames[at : at + 3])
+    return bytes(frames)
 
 
-async def test_late_headers_of_a_reset_stream_are_no_free_flood(served: Serving) -> None:
+async def test_late_headers_of_a_reset_stream_are_charged(served: Serving) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin([*CALL, ("X-Upper", "1")]) + trailers(("x-a", "b")) * 20_000)
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
@@ -429,7 +431,7 @@ async def test_late_headers_of_a_reset_stream_are_no_free_flood(served: Serving)
 
 
 @pytest.mark.parametrize("value", [b" %s", b"%s ", b"\t%s", b"%s\t", b" \t %s \t "], ids=repr)
-async def test_white_space_around_a_value_is_no_part_of_it(
+async def test_white_space_around_a_value_is_not_part_of_it(
     served: Serving, wire: Wire, neighbour: Wire, value: bytes
 ) -> None:
     padded: Headers = [
@@ -449,14 +451,14 @@ async def test_white_space_around_a_value_is_no_part_of_it(
 
 
 def long_list(size: int) -> Headers:
-    """The headers of a call with that much more, as RFC 9113, section 6.5.2, counts."""
+    """Return the headers of a call with so many more bytes, as RFC 9113, section 6.5.2, counts."""
     name = "x-long-{:02}"
     values = [1000] * (size // 1041) + [max(0, size % 1041 - 41)]
     return [*CALL, *((name.format(at), "x" * length) for at, length in enumerate(values))]
 
 
 def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes:
-    """A header block in frames of 16 KiB."""
+    """Return a header block in frames of 16 KiB."""
     octets = block(headers)
     parts = [octets[at : at + 16_384] for at in range(0, len(octets), 16_384)]
     kinds = [HEADERS] + [CONTINUATION] * (len(parts) - 1)
@@ -474,7 +476,7 @@ def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes
 
 @pytest.mark.parametrize("kilobytes", [17, 20, 40, 63])
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
-async def test_long_headers_reject_their_call_alone(
+async def test_long_headers_reject_only_their_call(
     served: Serving, neighbour: Wire, logged: Lines, kilobytes: int, end: bool
 ) -> None:
     async with Raw.connect(served.port) as raw:
@@ -502,8 +504,8 @@ async def test_the_limit_on_headers_is_exact(served: Serving, wire: Wire) -> Non
         assert found.status is status, found.sentence
 
 
-async def test_what_a_long_block_has_put_into_the_table_stays_in_it(served: Serving) -> None:
-    """Later blocks refer to it: it must be decoded to its end to be rejected alone."""
+async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(served: Serving) -> None:
+    """Later blocks refer to them, so even a block that is rejected is decoded to its end."""
     remembered = b"\x40\x07x-odd-1\x05first"
     tail = b"\x40\x0cx-request-id\x05known"
     long = block(CALL) + remembered + (b"\x00\x01y\x7f\x81\x7c" + b"z" * 16_000) + tail
@@ -529,7 +531,7 @@ async def test_what_a_long_block_has_put_into_the_table_stays_in_it(served: Serv
     "octets",
     [
         pytest.param(split(long_list(80 * 1024)), id="as written"),
-        # RFC 7541: one header of 4,000 bytes, remembered, and then named a hundred times.
+        # RFC 7541: one header of 4,000 bytes is indexed, and then referred to a hundred times.
         pytest.param(
             frame(
                 HEADERS,
@@ -559,8 +561,8 @@ async def test_headers_that_cost_too_much_to_decode_end_the_connection(
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-async def test_a_client_may_read_nothing_of_what_rejects_its_long_headers(served: Serving) -> None:
-    """The rejection waits for no window: it has no body."""
+async def test_the_rejection_of_long_headers_waits_for_no_window(served: Serving) -> None:
+    """The rejection has no body."""
     async with Raw.connect(served.port, PREFACE + frame(SETTINGS, struct.pack(">HI", 4, 0))) as raw:
         raw.write(split(long_list(20 * 1024), end=True))
         assert (await answer(raw))[b"grpc-status"] == b"8"

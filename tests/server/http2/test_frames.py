@@ -1,4 +1,4 @@
-"""Floods and faults in frames: the peer's connection pays, and a neighbour does not notice."""
+"""Floods and faults in frames end the client's own connection; a neighbour is served."""
 
 import re
 import struct
@@ -9,9 +9,9 @@ import pytest
 from credit_models import UserCredits, UserId
 from credit_models.codec import encode
 from credit_server.http2.connections import Closing
-from credit_server.http2.frames import _SLICE_FRAMES, FloodError, ServerFrames
+from credit_server.http2.frames import ServerFrames
+from credit_server.http2.incoming import _SLICE_FRAMES, FloodError
 from credit_server.http2.limits import ConnectionLimits
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
@@ -49,7 +49,7 @@ GROWTH_BYTES_MAX = 20 * 2**20
 
 
 def odd(count: int) -> range:
-    """The numbers of that many streams of a client."""
+    """Return the numbers of that many streams of a client."""
     return range(1, 2 * count, 2)
 
 
@@ -64,7 +64,7 @@ def rapid_resets(count: int) -> bytes:
 
 
 def window_overflows(count: int) -> bytes:
-    """MadeYouReset, CVE-2025-8671: the client breaks its calls, and the server must reset them."""
+    """Return MadeYouReset, CVE-2025-8671: faults for which the server must reset the streams."""
     overflow = struct.pack(">I", 2**31 - 1)
     return b"".join(
         begin(stream) + frame(WINDOW_UPDATE, overflow, stream=stream) for stream in odd(count)
@@ -77,7 +77,7 @@ def malformed(count: int) -> bytes:
 
 
 def wrong_lengths(count: int) -> bytes:
-    """Requests that are longer than they say."""
+    """Return requests that are longer than their content-length."""
     headers = block(call_headers(PATH, ("content-length", "1")))
     return b"".join(
         begin(stream, headers=headers) + frame(DATA, bytes(2), stream=stream)
@@ -86,7 +86,7 @@ def wrong_lengths(count: int) -> bytes:
 
 
 def half_closed(count: int) -> bytes:
-    """Requests that go on after their end."""
+    """Return requests with data after their end."""
     return b"".join(
         begin(stream, flags=END_HEADERS | END_STREAM) + frame(DATA, b"x", stream=stream)
         for stream in odd(count)
@@ -119,7 +119,7 @@ FLOODS = [
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_is_told_to_calm_down_and_closed(
+async def test_a_flood_is_answered_with_enhance_your_calm_and_closed(
     served: Serving, neighbour: Wire, flood: bytes
 ) -> None:
     before = memory_bytes()
@@ -134,8 +134,8 @@ async def test_a_flood_is_told_to_calm_down_and_closed(
     assert memory_bytes() - before < GROWTH_BYTES_MAX
 
 
-async def test_what_a_client_with_manners_sends_is_no_flood(served: Serving, wire: Wire) -> None:
-    for _ in range(300):  # twice the burst, if answers would not pay for what they cause
+async def test_the_frames_of_a_usual_client_are_not_a_flood(served: Serving, wire: Wire) -> None:
+    for _ in range(300):  # twice the burst, if answers did not pay for the frames that they cause
         wire.write(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 4 + frame(PING, b"measures"))
         await is_served(wire)
     for _ in range(900):
@@ -148,7 +148,7 @@ async def test_what_a_client_with_manners_sends_is_no_flood(served: Serving, wir
 
 @pytest.fixture
 async def narrow() -> AsyncIterator[tuple[Serving, HeldStore]]:
-    """A server that takes two calls of a connection, and holds writes."""
+    """A server that admits two streams of a connection, and holds writes."""
     store = HeldStore()
     async with serving(store, connections=ConnectionLimits(streams_max=2)) as running:
         yield running, store
@@ -165,7 +165,7 @@ async def test_a_call_too_many_is_refused_and_the_others_go_on(
         assert raw.resets() == {5: ErrorCodes.REFUSED_STREAM}
         raw.write(frame(DATA, SOUND, stream=1, flags=END_STREAM))
         assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
-        # The place of the one that has ended is free.
+        # The stream that has ended makes room for another.
         raw.write(begin(7) + frame(DATA, SOUND, stream=7, flags=END_STREAM))
         assert b"grpc-status" in await raw.next(HEADERS, flags=END_STREAM)
         assert raw.received[-1][2] == 7
@@ -184,7 +184,7 @@ async def test_calls_that_come_before_the_limit_is_known_are_served(
         assert not raw.resets()
 
 
-async def test_a_client_that_never_acknowledges_the_limit_is_held_to_it_all_the_same(
+async def test_the_limit_is_enforced_on_a_client_that_never_acknowledges_it(
     narrow: tuple[Serving, HeldStore],
 ) -> None:
     served, _ = narrow
@@ -200,7 +200,7 @@ async def test_a_client_that_never_acknowledges_the_limit_is_held_to_it_all_the_
         assert raw.resets().keys() == {17, 19, 25}
 
 
-async def test_the_limits_are_announced(served: Serving) -> None:
+async def test_the_limits_are_sent_in_settings(served: Serving) -> None:
     async with Raw.connect(served.port) as raw:
         payload = await raw.next(SETTINGS)
     announced = dict(struct.iter_unpack(">HI", payload))
@@ -209,7 +209,7 @@ async def test_the_limits_are_announced(served: Serving) -> None:
     assert announced[6] == 16_384  # MAX_HEADER_LIST_SIZE
 
 
-async def test_a_header_block_that_goes_on_and_on_is_refused(
+async def test_a_header_block_that_is_too_long_ends_the_connection(
     served: Serving, neighbour: Wire
 ) -> None:
     async with Raw.connect(served.port) as raw:
@@ -217,15 +217,14 @@ async def test_a_header_block_that_goes_on_and_on_is_refused(
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-async def test_empty_continuations_are_refused(served: Serving, neighbour: Wire) -> None:
+async def test_empty_continuations_end_the_connection(served: Serving, neighbour: Wire) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin(1, flags=0) + frame(CONTINUATION, stream=1) * 1000)
         assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
 
 
 def frames(limits: ConnectionLimits | None = None) -> ServerFrames:
-    config = H2Configuration(client_side=False, header_encoding="latin-1")
-    made = ServerFrames(config, limits or ConnectionLimits(), 0.0)
+    made = ServerFrames(limits or ConnectionLimits(), 0.0)
     made.initiate_connection()
     made.receive_data(PREFACE + SETTINGS_FRAME)
     return made
@@ -241,7 +240,7 @@ def test_a_buffer_is_read_in_slices() -> None:
 
 
 def test_a_header_list_that_is_too_long_is_the_last_of_its_slice() -> None:
-    """It takes long to decode: other connections have their turn after it."""
+    """It takes long to decode, so other connections have their turn after it."""
     long = CALL + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 4
     server = frames()
     assert len(server.receive_data(begin(1, headers=long) + begin(3) + begin(5))) == 1
@@ -250,7 +249,7 @@ def test_a_header_list_that_is_too_long_is_the_last_of_its_slice() -> None:
 
 
 def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
-    """The frames that are to be sent: type, flags, stream, payload."""
+    """Yield the frames that are to be sent: type, flags, stream, payload."""
     data = server.data_to_send()
     while data:
         length, type_, flags = int.from_bytes(data[:3]), data[3], data[4]
@@ -258,8 +257,8 @@ def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
         data = data[9 + length :]
 
 
-def told(server: ServerFrames) -> list[int]:
-    """How many streams the SETTINGS that are to be sent allow for."""
+def stream_limits(server: ServerFrames) -> list[int]:
+    """Return the limits on streams in the SETTINGS that are to be sent."""
     return [
         dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
         for type_, flags, _, payload in sent(server)
@@ -268,39 +267,39 @@ def told(server: ServerFrames) -> list[int]:
 
 
 def goaways(server: ServerFrames) -> list[int]:
-    """The last stream ids of the GOAWAY frames that are to be sent."""
+    """Return the last stream ids of the GOAWAY frames that are to be sent."""
     return [last_stream_id(payload) for type_, _, _, payload in sent(server) if type_ == GOAWAY]
 
 
 def reset_streams(server: ServerFrames) -> set[int]:
-    """The streams that are to be reset."""
+    """Return the streams that are to be reset."""
     return {stream for type_, _, stream, _ in sent(server) if type_ == RST_STREAM}
 
 
-def test_a_client_is_told_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
+def test_a_client_is_sent_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
     server = frames()
-    assert told(server) == [256]
+    assert stream_limits(server) == [256]
     server.limit_streams(9)
-    assert told(server) == []
+    assert stream_limits(server) == []
     server.receive_data(ACKNOWLEDGED)
-    assert told(server) == [9]
+    assert stream_limits(server) == [9]
     for count in (8, 7, 6):
         server.limit_streams(count)
-    assert told(server) == []
+    assert stream_limits(server) == []
     server.receive_data(ACKNOWLEDGED)
-    assert told(server) == [6]
+    assert stream_limits(server) == [6]
     server.receive_data(ACKNOWLEDGED)
     server.limit_streams(6)
-    assert told(server) == []
+    assert stream_limits(server) == []
 
 
-def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
+def test_a_limit_is_enforced_only_when_the_client_has_acknowledged_it() -> None:
     server = frames()
     server.limit_streams(1)
-    # Those were under way.
+    # They were sent before the client read the limit.
     early = server.receive_data(begin(1) + begin(3))
     assert [type(event) for event in early] == [RequestReceived] * 2
-    server.receive_data(ACKNOWLEDGED)  # the first SETTINGS, which say nothing of a limit of one
+    server.receive_data(ACKNOWLEDGED)  # the first SETTINGS, without a limit of one
     assert server.receive_data(begin(5))
     server.receive_data(ACKNOWLEDGED)
     server.clear_outbound_data_buffer()
@@ -308,38 +307,38 @@ def test_a_client_is_held_to_a_limit_only_when_it_has_acknowledged_it() -> None:
     assert server.data_to_send()[3] == RST_STREAM
 
 
-def test_a_client_that_was_sent_away_is_told_no_limit() -> None:
+def test_a_client_that_was_sent_goaway_is_sent_no_limit() -> None:
     server = frames()
     server.receive_data(ACKNOWLEDGED)
     server.close_connection()
     server.data_to_send()
     server.limit_streams(5)
-    assert told(server) == []
+    assert stream_limits(server) == []
 
 
 def test_the_last_stream_id_never_grows() -> None:
     server = frames()
     server.receive_data(begin(1))
     server.clear_outbound_data_buffer()
-    server.announce_end()
-    server.end_with_latest_stream()
+    server.send_shutdown_notice()
+    server.send_final_goaway()
     server.receive_data(begin(3))
     with pytest.raises(ProtocolError):
         server.receive_data(frame(PING, b"short"))
     assert goaways(server) == [2**31 - 1, 1, 1]
 
 
-def test_a_refused_stream_may_go_on_until_its_client_knows() -> None:
+def test_a_refused_stream_may_send_until_its_client_knows() -> None:
     server = frames()
     server.receive_data(begin(1))
-    server.end_with_latest_stream()
+    server.send_final_goaway()
     server.clear_outbound_data_buffer()
     server.receive_data(begin(3) + frame(DATA, bytes(2000), stream=3) + begin(3) + begin(5))
     server.receive_data(frame(DATA, bytes(5), stream=1))
     assert reset_streams(server) == {3, 5}
 
 
-def test_a_client_that_says_goodbye_may_finish_its_calls() -> None:
+def test_a_client_that_has_sent_goaway_may_finish_its_streams() -> None:
     server = frames()
     server.receive_data(begin(1) + frame(GOAWAY, bytes(8)))
     (received,) = server.receive_data(frame(DATA, bytes(5), flags=END_STREAM, stream=1))[:1]
@@ -348,13 +347,15 @@ def test_a_client_that_says_goodbye_may_finish_its_calls() -> None:
     assert server.data_to_send()
 
 
-def test_acknowledging_what_the_server_asked_for_is_free() -> None:
+def test_the_acknowledgement_of_the_servers_settings_is_free() -> None:
     server = frames(ConnectionLimits(control_frames_burst=2, control_frames_per_second=1))
     server.receive_data(ACKNOWLEDGED)
     for count in range(1, 100):
         server.limit_streams(count)
         server.receive_data(ACKNOWLEDGED)
-    server.receive_data(ACKNOWLEDGED)  # for nothing: the SETTINGS of `frames` were the first of two
+    server.receive_data(
+        ACKNOWLEDGED
+    )  # one too many: the SETTINGS of `frames` were the first of two
     with pytest.raises(FloodError):
         server.receive_data(ACKNOWLEDGED)
 
@@ -367,12 +368,12 @@ def test_a_header_block_may_come_in_slices() -> None:
     assert not server.in_header_block
 
 
-def test_a_frame_that_is_too_long_is_refused_by_its_head() -> None:
+def test_a_frame_that_is_too_long_is_rejected_by_its_header() -> None:
     with pytest.raises(FrameTooLargeError):
         frames().receive_data(frame(DATA, bytes(16_385), stream=1)[:9])
 
 
-def test_settings_that_nobody_knows_are_not_remembered() -> None:
+def test_unknown_settings_are_not_remembered() -> None:
     server = frames()
     known = len(server.remote_settings)
     for code in range(1000, 60_000, 2000):
@@ -382,7 +383,7 @@ def test_settings_that_nobody_knows_are_not_remembered() -> None:
     assert len(server.remote_settings) == known
 
 
-def test_few_of_the_calls_that_have_ended_are_remembered() -> None:
+def test_few_of_the_closed_streams_are_remembered() -> None:
     server = frames(ConnectionLimits(resets_burst=100_000))
     for at in range(0, 3000, 64):
         server.receive_data(
@@ -395,10 +396,10 @@ def test_few_of_the_calls_that_have_ended_are_remembered() -> None:
     assert len(server.streams) <= 1
 
 
-async def test_a_request_of_another_length_than_it_says_is_reset_alone(
+async def test_a_request_with_a_wrong_content_length_is_reset_alone(
     served: Serving, neighbour: Wire, wire: Wire
 ) -> None:
-    lying = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
-    assert lying.reset is ErrorCodes.PROTOCOL_ERROR
+    wrong = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
+    assert wrong.reset is ErrorCodes.PROTOCOL_ERROR
     answer = await wire.call("GetUserCredits", UserId(user_id=7))
     assert answer.message(UserCredits) == UserCredits(user_id=7)

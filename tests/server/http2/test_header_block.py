@@ -1,20 +1,40 @@
-"""Header blocks are what any HPACK decoder reads back, and leave nothing behind in its table."""
+"""Header blocks: any HPACK decoder reads them, and no token in them reaches a log."""
 
 import contextlib
+import logging
+from collections.abc import Iterable, MutableMapping
+from typing import Any
 
 import pytest
-from credit_server.http2.header_block import CompressionError, HeaderDecoder, LiteralEncoder
+from credit_models import CreditRequest, UserId
+from credit_server.http2.header_block import (
+    CompressionError,
+    Header,
+    HeaderDecoder,
+    LiteralEncoder,
+    without_bytes,
+)
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from hpack import Decoder, Encoder, OversizedHeaderListError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.serving import FailingStore, serving
+from tests.server.wire import SERVICE, Wire, call_headers
 
 NAMES = st.sampled_from([":status", "grpc-status", "x-request-id", "credit-receipt-bin"])
 VALUES = st.one_of(
     st.sampled_from(["200", "0", ""]),
     st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=400),
 )
+
+TOKEN = "s3cret-5f0c"
+BEARER = ("authorization", f"Bearer {TOKEN}")
+AUTHENTICATOR = FakeAuthenticator({TOKEN: EVERYTHING})
 
 
 def write(encoder: LiteralEncoder, headers: list[tuple[str, str]]) -> bytes:
@@ -26,7 +46,7 @@ def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
 
 
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
-def test_a_decoder_reads_back_what_was_written(blocks: list[list[tuple[str, str]]]) -> None:
+def test_a_decoder_reads_what_was_encoded(blocks: list[list[tuple[str, str]]]) -> None:
     encoder, decoder = LiteralEncoder(), Decoder()
     for headers in blocks:
         assert read(decoder, write(encoder, headers)) == headers
@@ -63,7 +83,7 @@ def test_an_h2_connection_writes_the_usual_status_in_one_byte() -> None:
 
 
 @given(st.lists(st.lists(st.tuples(NAMES, VALUES), max_size=8), max_size=5))
-def test_what_another_encoder_remembers_is_read_without_blanks(
+def test_headers_that_an_encoder_has_indexed_are_read_without_blanks(
     blocks: list[list[tuple[str, str]]],
 ) -> None:
     encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=16_384)
@@ -76,7 +96,7 @@ def test_what_another_encoder_remembers_is_read_without_blanks(
         assert decoder.list_bytes == sum(len(name) + len(value) + 32 for name, value in headers)
 
 
-def test_of_a_long_list_a_few_headers_are_left_and_all_are_remembered() -> None:
+def test_of_a_long_list_few_headers_are_returned_and_all_are_indexed() -> None:
     encoder, decoder = Encoder(), HeaderDecoder(list_bytes_max=1000)
     headers = [(":path", "/" + "x" * 999), ("te", "trailers"), ("x-long", "y" * 200)]
     found = dict(decoder.decode(encoder.encode(headers)))
@@ -85,7 +105,7 @@ def test_of_a_long_list_a_few_headers_are_left_and_all_are_remembered() -> None:
     assert [name for name, _ in again] == [b"te", b"x-long"]
 
 
-def test_a_list_that_is_far_too_long_is_not_decoded_to_its_end() -> None:
+def test_a_list_that_is_several_times_too_long_is_not_decoded_to_its_end() -> None:
     decoder = HeaderDecoder(list_bytes_max=1000)
     with pytest.raises(OversizedHeaderListError):
         decoder.decode(Encoder().encode([("x-long", "y" * 4000)]))
@@ -95,3 +115,88 @@ def test_a_list_that_is_far_too_long_is_not_decoded_to_its_end() -> None:
 def test_any_bytes_are_a_list_or_an_error_of_compression(block: bytes) -> None:
     with contextlib.suppress(CompressionError):
         HeaderDecoder(list_bytes_max=16_384).decode(block)
+
+
+class QuietEncoder(LiteralEncoder):
+    """Makes the server index each header, and logs nothing, as hpack's own encoder would."""
+
+    def encode(self, headers: Iterable[Header], huffman: bool = False) -> bytes:  # type: ignore[override] # all that h2 passes
+        # RFC 7541, section 6.2.1: a literal with indexing differs only in its first bits.
+        blocks = [super(QuietEncoder, self).encode([header]) for header in headers]
+        return b"".join(b"\x40" + block[1:] if block[0] == 0 else block for block in blocks)
+
+
+@pytest.fixture
+def everything(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Set all loggers of the process to debug."""
+    caplog.set_level(logging.DEBUG)
+    for name in logging.root.manager.loggerDict:
+        caplog.set_level(logging.DEBUG, logger=name)
+    return caplog
+
+
+async def test_no_logger_shows_a_token_at_debug(
+    everything: pytest.LogCaptureFixture,
+    logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
+) -> None:
+    bug = FailingStore(ZeroDivisionError("a bug"))
+    async with (
+        serving(bug, authenticator=AUTHENTICATOR) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        wire.h2.encoder = QuietEncoder()
+        await wire.call("GetUserCredits", UserId(user_id=7), BEARER)
+        await wire.call("UseCredits", UserId(user_id=7), BEARER)
+        await wire.call("AddCredits", CreditRequest(user_id=7, app_id=1), BEARER)
+        await wire.call("GetUserCredits", UserId(user_id=7), ("authorization", f"Basic {TOKEN}"))
+        # So many other headers that the server's table evicts the token, which hpack logs too.
+        await wire.call("GetUserCredits", UserId(user_id=7), *((f"x-{n}", "") for n in range(200)))
+    assert logged
+    assert any(record.name.startswith("hpack") for record in everything.records)
+    assert TOKEN not in everything.text
+    assert TOKEN not in repr(logged)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(("authorization", f"Bearer {TOKEN}\n"), id="a line's end after the token"),
+        pytest.param(("authorization", f"Bearer {TOKEN}\0"), id="a zero byte after it"),
+        pytest.param((f"authorization: Bearer {TOKEN}", ""), id="a name that is the whole header"),
+        pytest.param((f"Authorization: Bearer {TOKEN}", ""), id="the same in upper case"),
+    ],
+)
+async def test_a_malformed_header_is_not_shown(
+    header: tuple[str, str],
+    everything: pytest.LogCaptureFixture,
+    logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
+) -> None:
+    async with (
+        serving(authenticator=AUTHENTICATOR) as served,
+        Wire.connect(served.port) as wire,
+    ):
+        wire.h2.encoder = QuietEncoder()
+        answer = await wire.request(call_headers(SERVICE + "GetUserCredits", header))
+        assert answer.reset is ErrorCodes.PROTOCOL_ERROR
+    (line,) = (line for line in logged if line["event"] == "request reset")
+    assert "header" in line["reason"]
+    assert TOKEN not in repr(logged) + everything.text
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Header block missing mandatory b':path' header",) * 2,
+        ("Connection-specific header field present: b'keep-alive'.",) * 2,
+        ("Encountered request-only headers {b':path', b':method'}",) * 2,
+        (r"Invalid value for TE header: b'a1'", "Invalid value for TE header"),
+        ('Received header value surrounded by whitespace b" \'"', None),
+        ("Illegal character '\n' in header value: b'x\\n'", None),
+    ],
+)
+def test_the_message_of_an_error_keeps_names_and_no_values(message: str, shown: str | None) -> None:
+    safe = without_bytes(ProtocolError(message))
+    assert safe.isprintable()
+    assert "b'x" not in safe
+    assert message.startswith(safe[:15])
+    assert shown in (None, safe)

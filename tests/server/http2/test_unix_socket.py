@@ -1,4 +1,4 @@
-"""The file of a Unix domain socket: who may listen, whose file it is, and what is left behind."""
+"""The file of a Unix domain socket: which server may listen on it, and which may remove it."""
 
 import errno
 import fcntl
@@ -44,7 +44,7 @@ def _answers(path: str) -> bool:
         ("unix:///run/credit.sock", "/run/credit.sock"),
     ],
 )
-def test_a_path_is_read_as_grpc_names_it(host: str, path: str | None) -> None:
+def test_a_path_has_the_forms_that_grpc_names(host: str, path: str | None) -> None:
     assert socket_path(host) == path
 
 
@@ -57,7 +57,7 @@ def test_a_socket_without_a_usable_path_is_rejected(host: str) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o007, 0o770), (0o077, 0o700)])
-def test_the_umask_decides_who_may_connect(path: str, umask: int, mode: int) -> None:
+def test_the_umask_decides_which_users_may_connect(path: str, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         file = SocketFile(path, backlog=8)
@@ -67,7 +67,7 @@ def test_the_umask_decides_who_may_connect(path: str, umask: int, mode: int) -> 
     assert stat.S_IMODE(Path(path).stat().st_mode) == mode
 
 
-def test_a_socket_whose_server_is_gone_is_replaced(path: str) -> None:
+def test_a_socket_whose_server_has_ended_is_replaced(path: str) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(path)
     dead.close()
@@ -95,7 +95,7 @@ def test_a_server_whose_backlog_is_full_keeps_its_socket(path: str) -> None:
     file.socket.close()
 
 
-def test_a_file_that_is_no_socket_is_never_removed(path: str) -> None:
+def test_a_file_that_is_not_a_socket_is_never_removed(path: str) -> None:
     Path(path).write_text("precious")
     for take in (lambda: SocketFile(path, backlog=8), lambda: try_socket(path)):
         with pytest.raises(OSError, match="no socket") as caught:
@@ -104,19 +104,19 @@ def test_a_file_that_is_no_socket_is_never_removed(path: str) -> None:
     assert Path(path).read_text() == "precious"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / "credit.sock")
     for take in (lambda: SocketFile(path, backlog=8), lambda: try_socket(path)):
         with pytest.raises(FileNotFoundError, match="missing"):
             take()
 
 
-def test_trying_makes_no_file(path: str) -> None:
+def test_a_check_creates_no_file(path: str) -> None:
     try_socket(path)
     assert not Path(path).exists()
 
 
-def test_the_file_is_removed_in_the_end_and_only_once(path: str, listening: SocketFile) -> None:
+def test_the_file_is_removed_only_once(path: str, listening: SocketFile) -> None:
     listening.remove()
     assert not Path(path).exists()
     listening.remove()

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import CommitLimits, Committer
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.server import GrpcServer
-from credit_server.grpc.standard import standard_services
+from credit_server.grpc.standard import with_standard_services
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from grpclib.health.check import ServiceStatus
@@ -74,7 +75,7 @@ class Observed:
 
     async def quiet(self) -> None:
         """Waits until no call of the contract runs."""
-        while self.server._gate._running:  # noqa: ASYNC110 - there is no event to wait for
+        while self.server._admission._running:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
@@ -88,14 +89,17 @@ async def observed(
     """Starts a server, and stops it in the end."""
     store = store or MemoryStore()
     async with Committer(store, limits, observer=telemetry.commits) as committer:
-        status, audit = ServiceStatus(), AuditLog(None)
+        status, audit = ServiceStatus(), AuditLog(None, translate=CONTRACT.translate)
         status.set(True)
-        services = standard_services(CreditService(committer, store, audit), status)
+        services = with_standard_services(
+            CreditService(committer, store, audit), status, CONTRACT.files
+        )
         calls = telemetry.calls(services, server_address=ADDRESS, server_port=0)
         server = GrpcServer(
             services,
             limits=CallLimits(message_bytes_max=4096),
             access=Access(None, audit=audit),
+            contract=CONTRACT,
             observer=calls,
         )
         telemetry.commits.watch_queue(lambda: committer.waiting)

@@ -11,9 +11,10 @@ import pytest
 import yaml  # type: ignore[import-untyped] # it ships no types
 from credit_server.access.audit import AuditLog
 from credit_server.access.tls import Validity
+from credit_server.api.contract import CONTRACT
 from credit_server.api.service import CreditService
 from credit_server.commit import Committer
-from credit_server.grpc.standard import standard_services
+from credit_server.grpc.standard import with_standard_services
 from credit_server.settings import ServerSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
@@ -35,9 +36,11 @@ def shown() -> Mapping[str, Labels]:
     """Each sample that the server shows, with its labels and their values."""
     telemetry = Telemetry()
     store = MemoryStore()
-    service = CreditService(Committer(store), store, AuditLog(None))
+    service = CreditService(Committer(store), store, AuditLog(None, translate=CONTRACT.translate))
     telemetry.calls(
-        standard_services(service, ServiceStatus()), server_address="127.0.0.1", server_port=0
+        with_standard_services(service, ServiceStatus(), CONTRACT.files),
+        server_address="127.0.0.1",
+        server_port=0,
     )
     telemetry.connections.watch_closed(lambda: {"idle": 1})  # its reasons are the transport's
     now = datetime.now(UTC)
@@ -157,5 +160,5 @@ def test_every_metric_is_explained_to_the_operator(shown: Mapping[str, Labels]) 
 def test_the_scrape_finds_the_default_port() -> None:
     scrape = yaml.safe_load((DEPLOY / "prometheus" / "scrape.yml").read_text())
     (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
-    fields = ServerSettings.model_fields
-    assert target == f"{fields['metrics_host'].default}:{fields['metrics_port'].default}"
+    settings = ServerSettings()
+    assert target == f"{settings.metrics_host}:{settings.metrics_port}"

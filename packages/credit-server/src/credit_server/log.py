@@ -1,4 +1,4 @@
-"""Structured logs on standard error: for people at a terminal, JSON for machines."""
+"""Structured logs on standard error: text for people at a terminal, JSON for machines."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
 
     Args:
         log_format: auto is console at a terminal and JSON otherwise.
-        level: The least level that is logged.
+        level: The lowest level that is logged.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -24,7 +24,7 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.processors.format_exc_info,
     ]
     if console:
-        shared.append(_printable)
+        shared.append(_escape_values)
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             # Where rich is installed, its tracebacks would show local variables: headers, tokens.
@@ -48,12 +48,12 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
     # h2 and hpack log each frame at debug; motor's driver logs each command.
-    for chatty in ("h2", "hpack", "pymongo", "grpclib", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for library in ("h2", "hpack", "pymongo", "grpclib", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class _Lines(structlog.PrintLogger):
-    """Writes lines as long as they can be written: a full disk must not end what logs."""
+    """Writes lines, and drops those that cannot be written: a full disk must not end the caller."""
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError):
@@ -62,22 +62,24 @@ class _Lines(structlog.PrintLogger):
     log = debug = info = warn = warning = error = exception = critical = fatal = msg
 
 
-def _printable(
+def _escape_values(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape what would steer a terminal or begin a line: clients choose paths and keys."""
+    """Escape characters that control a terminal or begin a line: clients choose paths and keys."""
     return {
-        name: _escaped(value, but="\n" if name == "exception" else "")
+        name: _escaped(value, keep="\n" if name == "exception" else "")
         if isinstance(value, str)
         else value
         for name, value in line.items()
     }
 
 
-def _escaped(text: str, *, but: str) -> str:
+def _escaped(text: str, *, keep: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        sign if sign.isprintable() or sign in but else sign.encode("unicode_escape").decode()
-        for sign in text
+        letter
+        if letter.isprintable() or letter in keep
+        else letter.encode("unicode_escape").decode()
+        for letter in text
     )

@@ -1,30 +1,42 @@
-"""Who may make which call: everything is denied but what is permitted here.
+"""Decides which calls are allowed: everything is denied but what is permitted here.
 
-The scopes of the contract's calls come from its options. What a call may do to which app, and in
-whose name, is decided in `access.permission`, once its message is read.
+The scopes of the contract's calls come from its options. What a call may do in which app, and in
+whose name, is decided once its message is read.
 """
 
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from credit_models import AppId, CreditRequest, PurchaseRequest
 from credit_models.scopes import METHOD_SCOPES
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
-from credit_server.access import Authenticator, Credentials, Identity, Unauthenticated
 from credit_server.access.audit import AuditLog
-from credit_server.admission.rate_limit import RateLimit
-from credit_server.api import refusal
+from credit_server.access.identity import (
+    AccessDenied,
+    ActorNotAllowed,
+    AppNotAllowed,
+    Authenticator,
+    Caller,
+    Credentials,
+    Identity,
+    ScopeMissing,
+    Unauthenticated,
+)
+from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.admission.rate_limit import RateLimit, RunningLimit
+from credit_server.grpc import ports
 from credit_server.grpc.call import Call
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
+from credit_server.ledger import Account
+from credit_server.units import Count, Rate
 
 _ADMIN = "credits:admin"
 
-# Reflection tells all that the server is made of: it serves operators.
+# Reflection describes all that is served: it is for operators.
 _SCOPES: Mapping[str, str] = MappingProxyType(
     {
         **METHOD_SCOPES,
@@ -36,35 +48,53 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 # Load balancers and orchestrators probe without tokens, and learn no more than up or down.
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
+# The lines of the audit log for the rate-limited calls of one caller: a flood of calls that cost
+# their sender nothing must not become a flood of lines, which fills the disk. The metrics count
+# all of them.
 _AUDITED_PER_SECOND = 1
-"""Lines of the audit log about one name's calls that come too soon: a flood of calls that cost
-their sender nothing must not become one of lines, which fills the disk. The metrics count them."""
+
+_RETRY_RUNNING_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessLimits:
-    """How often identities may call, and strangers may fail to prove one. 0 per second: no limit.
+    """How often identities may call, and addresses may fail to prove an identity."""
 
-    Attributes:
-        calls_per_second: How many calls an identity may make, on average.
-        calls_burst: How many it may make at once, at least 1.
-        calls_running_max: How many of its calls may run at once, at least 1; and of those that need
-            no identity, how many of an address.
-        failures_per_second: How many failed authentications a peer address may have, on average.
-        failures_burst: How many it may have at once, at least 1.
-        names_max: How many identities, and how many addresses, are kept count of; at least 1.
-    """
+    calls_per_second: Rate = 1000.0
+    """Calls that an identity may make per second, on average, of this server. Twice as many may
+    come at once. 0: no limit."""
 
-    calls_per_second: float = 1000.0
-    calls_burst: int = 2000
-    calls_running_max: int = 512
-    failures_per_second: float = 10.0
-    failures_burst: int = 100
+    calls_burst: int | None = None
+    """Calls that an identity may make at once, at least 1; None: those of two seconds."""
+
+    calls_running_max: Count = 512
+    """Calls of one identity, and health watches of one address, that may run at once. Keep it well
+    below calls_max, so that an identity with slow calls leaves room for others."""
+
+    failures_per_second: Rate = 10.0
+    """Failed authentications that an address may have per second, on average. Ten times as many
+    may come at once. Beyond that only known tokens and certificates are accepted. 0: no limit."""
+
+    failures_burst: int | None = None
+    """Failed authentications that an address may have at once, at least 1; None: those of ten
+    seconds."""
+
     names_max: int = 10_000
+    """Identities, and addresses, whose rates are counted; at least 1."""
+
+    @property
+    def calls_at_once(self) -> int:
+        """The calls that an identity may make at once."""
+        return self.calls_burst or max(1, math.ceil(2 * self.calls_per_second))
+
+    @property
+    def failures_at_once(self) -> int:
+        """The failed authentications that an address may have at once."""
+        return self.failures_burst or max(1, math.ceil(10 * self.failures_per_second))
 
 
 class Access:
-    """Says who may make which call. Shared by all connections."""
+    """Authenticates, authorizes and admits calls. Shared by all connections."""
 
     def __init__(
         self,
@@ -77,10 +107,11 @@ class Access:
         """Prepare.
 
         Args:
-            authenticator: Finds out who calls; None: nobody is asked, and every call is let in.
-            audit: Where refusals are written.
-            limits: How often who may call.
-            clock: Tells the time in seconds and never goes back.
+            authenticator: Finds the identity of a call; None: calls need none, and every call is
+                allowed.
+            audit: Where denials are written.
+            limits: The rate limits.
+            clock: Returns seconds that never go back.
         """
         limits = limits or AccessLimits()
         self._authenticator = authenticator
@@ -88,14 +119,13 @@ class Access:
         self._clock = clock
         self._calls = RateLimit(
             per_second=limits.calls_per_second,
-            burst=limits.calls_burst,
+            burst=limits.calls_at_once,
             names_max=limits.names_max,
         )
-        self._running: Counter[str] = Counter()
-        self._running_max = limits.calls_running_max
+        self._running = RunningLimit(limits.calls_running_max)
         self._failures = RateLimit(
             per_second=limits.failures_per_second,
-            burst=limits.failures_burst,
+            burst=limits.failures_at_once,
             names_max=limits.names_max,
         )
         self._audited = RateLimit(
@@ -104,93 +134,152 @@ class Access:
 
     @staticmethod
     def check(paths: Collection[str]) -> None:
-        """Make sure that it is known of each path that is served who may call it.
+        """Check that each served path has a rule.
 
         Raises:
-            LookupError: It is not.
+            LookupError: A path has none.
         """
         unknown = sorted(set(paths) - _SCOPES.keys() - _PUBLIC)
         if unknown:
-            raise LookupError(f"nothing says who may call {', '.join(unknown)}")
+            raise LookupError(f"no rule says who may call {', '.join(unknown)}")
 
-    def admit(self, call: Call[Any, Any], authorization: str | None) -> None:
-        """Let a call in, and note on it who makes it; `leave` must follow when it has ended.
+    def admit(self, call: Call[Any, Any]) -> Caller:
+        """Authenticate, authorize and admit a call, and return its caller.
 
-        A path that is not served is let in too, to be answered as such: who calls has then proved
-        an identity, so that strangers cannot find out what is served.
+        `leave` must follow when the call has ended. A path that is not served is admitted too, to
+        be answered as such: its caller has then proved an identity, so that a caller without one
+        cannot find out what is served.
 
         Args:
             call: The call; its message has not been read. Any: a call of any messages.
-            authorization: Its header of that name.
 
         Raises:
-            GRPCError: It is not let in.
+            AccessDenied: The call is not allowed.
+            NotAdmitted: The caller has used up a rate limit, or has too many running calls.
         """
+        network = network_of(call.peer.address)
+        identity: Identity | None = None
         try:
-            if self._authenticator is not None and call.path not in _PUBLIC:
-                call.identity = self._identity(self._authenticator, call, authorization)
-                self._permit(call.identity, call.path)
-            self._enter(call)
-        except GRPCError as refused:
-            if self._is_audited(call, refused):
-                self._audit.refused(call, refused)
+            if self._authenticator is not None and call.request.path not in _PUBLIC:
+                identity = self._authenticate(self._authenticator, call, network)
+                self._authorize(identity, call.request.path)
+                caller = Caller(f"identity {identity.name}", identity.name, identity, counted=True)
+            else:
+                # All callers without an identity are trusted alike: only probes are counted.
+                caller = Caller(
+                    f"address {network}", None, None, counted=call.request.path in _PUBLIC
+                )
+            # A rate limit is not enough: slow calls would occupy the whole server.
+            if caller.counted and self._running.admit(caller.name) is not Decision.ADMIT:
+                raise NotAdmitted(
+                    Decision.RUNNING_CALLS,
+                    f"the caller has {self._running.running_max} running calls, the most allowed",
+                    retry_seconds=_RETRY_RUNNING_SECONDS,
+                )
+        except (AccessDenied, NotAdmitted) as denial:
+            name = network if identity is None else identity.name
+            if not isinstance(denial, NotAdmitted) or not self._audited.take(name, self._clock()):
+                self._audit.denied(call, identity, denial)
             raise
+        return caller
 
-    def leave(self, call: Call[Any, Any]) -> None:
-        """Note that a call has ended, whether it was let in or not: its answer has been sent."""
-        name, call.holder = call.holder, None
-        if name is None:
-            return
-        self._running[name] -= 1
-        if not self._running[name]:
-            del self._running[name]
+    def leave(self, caller: ports.Caller) -> None:
+        """Note that an admitted call has ended and its answer has been sent."""
+        if isinstance(caller, Caller) and caller.counted:
+            self._running.leave(caller.name)
 
-    def _enter(self, call: Call[Any, Any]) -> None:
-        """Count a call in. A rate is not enough: slow calls would take all places of the server."""
-        name = _holder(call)
-        if name is None:
-            return
-        if self._running[name] >= self._running_max:
-            raise refusal.too_many_running(self._running_max)
-        self._running[name] += 1
-        call.holder = name
-
-    def _is_audited(self, call: Call[Any, Any], refused: GRPCError) -> bool:
-        if refused.status is not Status.RESOURCE_EXHAUSTED:
-            return True
-        name = network_of(call.host) if call.identity is None else call.identity.name
-        return not self._audited.take(name, self._clock())
-
-    def _identity(
-        self, authenticator: Authenticator, call: Call[Any, Any], authorization: str | None
+    def _authenticate(
+        self, authenticator: Authenticator, call: Call[Any, Any], network: str
     ) -> Identity:
-        address, now = network_of(call.host), self._clock()
-        credentials = Credentials(authorization=authorization, certificate=call.certificate)
-        # Asked first: a signature takes far longer to check than this.
-        wait = self._failures.wait_seconds(address, now)
+        now = self._clock()
+        credentials = Credentials(
+            authorization=call.request.fields.get("authorization"), certificate=call.certificate
+        )
+        # Before the signature, whose check takes far longer.
+        wait = self._failures.wait_seconds(network, now)
         if wait:
-            # Behind a proxy all have one address: who is known must not suffer for a stranger.
+            # Behind a proxy all callers have one address: known callers must not be rejected.
             known = authenticator.recognize(credentials)
             if known is None:
-                raise refusal.rate_limited("the address has failed to prove an identity", wait)
+                raise NotAdmitted(
+                    Decision.RATE,
+                    "rate limit exceeded by the address's failed authentications",
+                    retry_seconds=wait,
+                )
             return known
         try:
             return authenticator.authenticate(credentials)
-        except Unauthenticated as error:
-            self._failures.take(address, now)
-            raise refusal.unauthenticated(str(error)) from error
+        except Unauthenticated:
+            self._failures.take(network, now)
+            raise
 
-    def _permit(self, identity: Identity, path: str) -> None:
+    def _authorize(self, identity: Identity, path: str) -> None:
         wait = self._calls.take(identity.name, self._clock())
         if wait:
-            raise refusal.rate_limited("the identity has made its calls", wait)
+            raise NotAdmitted(
+                Decision.RATE, "rate limit exceeded by the identity's calls", retry_seconds=wait
+            )
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
-            raise refusal.scope_missing(scope)
+            raise ScopeMissing(scope)
 
 
-def _holder(call: Call[Any, Any]) -> str | None:
-    """Say whose place a call takes; None: nobody's, as every caller is trusted alike."""
-    if call.identity is not None:
-        return f"identity {call.identity.name}"
-    return f"address {network_of(call.host)}" if call.path in _PUBLIC else None
+def identity_of(call: Call[Any, Any]) -> Identity | None:
+    """Return the identity of an admitted call; None if identities are off or not needed.
+
+    Raises:
+        LookupError: The call was not admitted. To return None would allow it everything.
+    """
+    if not isinstance(call.caller, Caller):
+        raise LookupError("the call was not admitted")
+    return call.caller.identity
+
+
+def check_app(identity: Identity | None, request: CreditRequest | PurchaseRequest | AppId) -> None:
+    """Check that an identity may act in the app that a request names, and read it.
+
+    Raises:
+        AppNotAllowed: It may not.
+    """
+    if identity is not None and not identity.may_act_in(request.app_id):
+        raise AppNotAllowed(request.app_id)
+
+
+def check_actor(identity: Identity | None, request: CreditRequest | PurchaseRequest) -> None:
+    """Check that an identity may act in the name that a write gives.
+
+    Raises:
+        ActorNotAllowed: It may not.
+    """
+    if identity is not None and not identity.may_act_as(request.created_by):
+        raise ActorNotAllowed(request.created_by)
+
+
+def add_limit(identity: Identity | None, app_id: int, *, credits_max: int) -> int:
+    """Return the most credits that an identity may add in one call.
+
+    Args:
+        identity: The identity; None: there is only the server's own limit.
+        app_id: The app.
+        credits_max: The server's own limit, 1 to 2**32 - 1.
+    """
+    limit = None if identity is None else identity.add_limits.of(app_id)
+    return credits_max if limit is None else min(limit, credits_max)
+
+
+def visible_apps(identity: Identity | None) -> frozenset[int] | None:
+    """Return the apps that an identity may read; None: all."""
+    return None if identity is None else identity.apps
+
+
+def visible_account(account: Account, identity: Identity | None) -> Account:
+    """Return the part of a user's account that an identity may read.
+
+    What concerns all apps together is left out, as it would reveal the others. A user without
+    credits in the visible apps looks like one that never had any.
+    """
+    apps = visible_apps(identity)
+    if apps is None:
+        return account
+    balances = {app: balance for app, balance in account.balances.items() if app in apps}
+    return Account(user_id=account.user_id, id=account.id if balances else "", balances=balances)

@@ -1,4 +1,4 @@
-"""The public keys that verify tokens: read from PEM or a JWKS, each bound to one algorithm."""
+"""Reads the public keys that verify tokens from PEM or a JWKS, and binds each to one algorithm."""
 
 import json
 import re
@@ -20,10 +20,10 @@ PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 _RSA_BITS_MIN = 2048
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-# Each of them is tried on a token, so a forged one costs as many verifications.
+# Each key is tried on a token, so a forged token costs as many verifications.
 _PEM_KEYS_MAX = 8
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-# RFC 7518, section 6: what only a private or a shared key has.
+# RFC 7518, section 6: members that only a private or a shared key has.
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
@@ -32,9 +32,9 @@ class VerifyingKey:
     """A public key and the one algorithm that it verifies.
 
     Attributes:
-        kid: What tokens name it by; None: it is tried on every token of its algorithm.
-        algorithm: The algorithm, such as `ES256`. Were it the token's to choose, a public key could
-            be taken for a shared secret.
+        kid: The name of the key in tokens; None: it is tried on every token of its algorithm.
+        algorithm: The algorithm, such as `ES256`. If the token chose it, a public key could be
+            used as a shared secret.
         key: The key.
     """
 
@@ -54,7 +54,7 @@ class KeySet:
     keys: tuple[VerifyingKey, ...]
 
     def candidates(self, kid: str | None, algorithm: str) -> list[VerifyingKey]:
-        """List the keys that may have signed a token with this header."""
+        """Return the keys that may have signed a token with this header."""
         return [key for key in self.keys if key.kid in (None, kid) and key.algorithm == algorithm]
 
 
@@ -63,8 +63,8 @@ def parse_keys(data: bytes, algorithms: Sequence[str]) -> KeySet:
 
     Args:
         data: The file's bytes.
-        algorithms: The algorithms that are pinned, preferred first. Keys of other algorithms are
-            passed over, as an identity provider's JWKS often has some.
+        algorithms: The pinned algorithms, preferred first. Keys of other algorithms are ignored:
+            an identity provider's JWKS often has some.
 
     Raises:
         ValueError: It has no usable key, or one that is private, weak or broken.
@@ -84,10 +84,10 @@ def is_pem(data: bytes) -> bool:
 
 
 def algorithms_of(key: object) -> tuple[str, ...]:
-    """List the algorithms that a public key is made for; none for a kind that is not known.
+    """Return the algorithms of a public key; none for a kind that is not supported.
 
     Raises:
-        ValueError: The key is too weak for any.
+        ValueError: The key is too weak.
     """
     if isinstance(key, RSAPublicKey):
         if key.key_size < _RSA_BITS_MIN:
@@ -104,7 +104,7 @@ def _from_pem(data: bytes, pinned: Sequence[str]) -> list[VerifyingKey]:
     blocks = list(_PEM.finditer(data))
     if any(b"PRIVATE" in block[1] for block in blocks):
         raise ValueError(
-            "it holds a private key, which signs tokens and has no place on this server:"
+            "it holds a private key, which signs tokens and must not be on this server:"
             " put only the public key here, and make a new pair if others could read this file"
         )
     if len(blocks) > _PEM_KEYS_MAX:
@@ -115,7 +115,7 @@ def _from_pem(data: bytes, pinned: Sequence[str]) -> list[VerifyingKey]:
             key = load_pem_public_key(block[0])
         except (ValueError, UnsupportedAlgorithm):
             raise ValueError(
-                "a block of it is no public key: it must say BEGIN PUBLIC KEY"
+                "one of its blocks is not a public key: it must start with BEGIN PUBLIC KEY"
             ) from None
         keys += _bound(None, None, key, pinned)
     return keys
@@ -128,12 +128,12 @@ def _from_jwks(data: bytes, pinned: Sequence[str]) -> list[VerifyingKey]:
         raise ValueError("it is neither PEM nor JSON") from None
     listed = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not all(isinstance(member, dict) for member in listed):
-        raise ValueError("it is no JWKS: it must have a list 'keys' of objects (RFC 7517)")
+        raise ValueError("it is not a JWKS: it must have a list 'keys' of objects (RFC 7517)")
     keys = []
     for member in listed:
         if _PRIVATE_MEMBERS & member.keys():
             raise ValueError(
-                "it holds a private or a shared key, which can sign tokens and has no place on this"
+                "it holds a private or a shared key, which can sign tokens and must not be on this"
                 " server: put only public keys here, and replace it if others could read this file"
             )
         keys += _from_jwk(member, len(listed), pinned)
@@ -146,9 +146,9 @@ def _from_jwk(member: dict[str, Any], siblings: int, pinned: Sequence[str]) -> l
         return []
     kid = member.get("kid")
     if not (isinstance(kid, str) and kid) and (kid is not None or siblings > 1):
-        raise ValueError("a key has no kid, or one that is no text: give each key its own")
+        raise ValueError("a key has no kid, or one that is not text: give each key its own")
     try:
-        # Without `alg`, which may be one that PyJWT does not know; it is compared below.
+        # Without `alg`, which PyJWT may not support; it is compared below.
         key = jwt.PyJWK({name: part for name, part in member.items() if name != "alg"}).key
     except jwt.PyJWTError:
         raise ValueError(
@@ -160,7 +160,7 @@ def _from_jwk(member: dict[str, Any], siblings: int, pinned: Sequence[str]) -> l
 def _bound(
     kid: str | None, declared: object, key: object, pinned: Sequence[str]
 ) -> list[VerifyingKey]:
-    """Bind a key to the algorithm it declares, or to the first pinned one that it can verify."""
+    """Bind a key to the algorithm that it declares, or to the first pinned one that it supports."""
     possible = algorithms_of(key)
     for algorithm in pinned:
         if algorithm in possible and declared in (None, algorithm):

@@ -1,4 +1,4 @@
-"""The server's TLS: version 1.3 and HTTP/2 alone, with certificates that change while it runs."""
+"""The server's TLS: version 1.3 and HTTP/2 only, with certificates that may change at run time."""
 
 import ssl
 import stat
@@ -11,30 +11,29 @@ from pathlib import Path
 import structlog
 from cryptography import x509
 
-from credit_server.access.errors import FileUnusable
-from credit_server.access.watched_file import LOOK_SECONDS, Mark, mark
-from credit_server.settings.identity import IdentitySettings
+from credit_server.access.identity import FileUnusable
+from credit_server.access.watched_file import WatchedFiles
 
 __all__ = ["ENDS_SOON", "ServerTls", "TlsFiles", "Validity", "open_tls"]
 
 log = structlog.get_logger("credit_server.access")
 
+# How long before a certificate expires the log and the doctor warn of it.
 ENDS_SOON = timedelta(days=14)
-"""How long before its end a certificate is warned of, in the log and by the doctor."""
 
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsFiles:
-    """What the server's TLS is made of.
+    """The files of the server's TLS.
 
     Attributes:
         certificate: PEM file of the server's certificate and those between it and its CA.
         key: PEM file of its key.
         key_password: File that holds the key's password; None: the key has none.
         client_ca: PEM file of the CAs that sign clients' certificates; None: clients need none.
-        client_required: Whether a client must have a certificate, where there is a client CA.
+        client_required: Whether a client must have a certificate, if there is a client CA.
     """
 
     certificate: Path
@@ -43,19 +42,19 @@ class TlsFiles:
     client_ca: Path | None = None
     client_required: bool = True
 
-    def marks(self) -> tuple[Mark | None, ...]:
-        """Tell one state of the files from another, without reading them."""
+    def paths(self) -> list[Path]:
+        """Return all files."""
         paths = (self.certificate, self.key, self.key_password, self.client_ca)
-        return tuple(_mark(path) for path in paths if path is not None)
+        return [path for path in paths if path is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validity:
-    """The time in which all certificates of a file are valid.
+    """When all certificates of a file are valid.
 
     Attributes:
         path: The file.
-        begins: The latest beginning.
+        begins: The latest start.
         ends: The earliest end.
     """
 
@@ -64,27 +63,17 @@ class Validity:
     ends: datetime
 
 
-def open_tls(settings: IdentitySettings) -> "ServerTls | None":
-    """Open the TLS that the settings describe; None where they describe none.
+def open_tls(files: TlsFiles | None) -> "ServerTls | None":
+    """Open the TLS of these files, or return None if there are none.
 
     Raises:
         FileUnusable: A certificate, key or CA cannot be used.
     """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return ServerTls(
-        TlsFiles(
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            key_password=settings.tls_key_password_file,
-            client_ca=settings.tls_client_ca,
-            client_required=settings.tls_client_auth == "required",
-        )
-    )
+    return None if files is None else ServerTls(files)
 
 
 class ServerTls:
-    """A server's TLS, which follows its files: as they are now, or as they last were usable.
+    """A server's TLS, by its files as they are now, or as they last were usable.
 
     Attributes:
         context: The context to listen with.
@@ -100,45 +89,21 @@ class ServerTls:
         Raises:
             FileUnusable: A certificate, key or CA cannot be used.
         """
-        self._files = files
-        self._clock = clock
-        self._looked_at = clock()
-        self._marks = files.marks()
-        self._context, self._validities = _load(files)
-        self.context = self._context
+        self._loaded = WatchedFiles(files.paths(), lambda: _load(files), clock=clock)
+        self.context, _ = self._loaded.current()
         # OpenSSL calls it for every handshake, with or without a server name. Loading into the
-        # context that listens would renew a certificate, but could never take a CA away from it.
+        # context that listens would renew a certificate, but could never remove a CA from it.
         self.context.sni_callback = self._choose
 
     def validities(self) -> tuple[Validity, ...]:
         """Return when the certificates in use are valid: the server's, then the clients' CAs'."""
-        self._follow()
-        return self._validities
+        _, validities = self._loaded.current()
+        return validities
 
     def _choose(
         self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
     ) -> None:
-        self._follow()
-        handshake.context = self._context
-
-    def _follow(self) -> None:
-        """Look at the files, at most once a second. Nothing is raised."""
-        now = self._clock()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            self._look()
-
-    def _look(self) -> None:
-        marks = self._files.marks()
-        if marks == self._marks:
-            return
-        self._marks = marks  # also if they are broken: the same state is complained of once
-        try:
-            self._context, self._validities = _load(self._files)
-        except FileUnusable as error:
-            log.error("changed TLS files cannot be used; the earlier ones stay", error=str(error))
-        else:
-            log.info("changed TLS files were read again", path=str(self._files.certificate))
+        handshake.context, _ = self._loaded.current()
 
 
 def _load(files: TlsFiles) -> tuple[ssl.SSLContext, tuple[Validity, ...]]:
@@ -147,7 +112,7 @@ def _load(files: TlsFiles) -> tuple[ssl.SSLContext, tuple[Validity, ...]]:
     context.set_alpn_protocols(["h2"])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # A resumed session would skip the check of a client's certificate, which may have expired or
-    # lost its CA. Connections live long: there is little to save.
+    # lost its CA. Connections live long, so tickets would save little.
     context.num_tickets = 0
     _load_certificate(context, files)
     if files.client_ca is not None:
@@ -162,7 +127,8 @@ def _validity(path: Path) -> Validity:
     try:
         chain = x509.load_pem_x509_certificates(_read(path).encode())
     except ValueError as error:
-        # OpenSSL has loaded it: a certificate that no strict parser accepts fails in some clients.
+        # OpenSSL has loaded it, but a certificate that no strict parser accepts fails in some
+        # clients.
         raise FileUnusable(f"{path} has a malformed certificate: {error}.") from None
     return Validity(
         path=path,
@@ -174,13 +140,13 @@ def _validity(path: Path) -> Validity:
 def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
     for path in (files.certificate, files.key):
         _read(path)
-    # An empty one where there is none: OpenSSL would ask for it at the terminal.
+    # An empty one if there is none: otherwise OpenSSL would prompt for it at the terminal.
     password = "" if files.key_password is None else _read(files.key_password).strip()
     try:
         context.load_cert_chain(files.certificate, files.key, password=lambda: password)
         mode = stat.S_IMODE(files.key.stat().st_mode)
     except (ssl.SSLError, ValueError) as error:
-        # OpenSSL's word for it, such as KEY_VALUES_MISMATCH. ValueError: the password is too long.
+        # OpenSSL's reason, such as KEY_VALUES_MISMATCH. ValueError: the password is too long.
         reason = str(getattr(error, "reason", None) or "password too long")
         reason = reason.replace("_", " ").lower()
         raise FileUnusable(
@@ -200,9 +166,9 @@ def _load_client_ca(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(cadata=_read(path))
     except (ssl.SSLError, ValueError):
-        raise FileUnusable(f"{path} holds no certificates of CAs: it must be PEM.") from None
+        raise FileUnusable(f"{path} holds no CA certificates: it must be PEM.") from None
     if not context.get_ca_certs():
-        raise FileUnusable(f"{path} holds no certificate of a CA: a client's own is none.")
+        raise FileUnusable(f"{path} holds no CA certificate: a client's own is not one.")
 
 
 def _read(path: Path) -> str:
@@ -214,10 +180,3 @@ def _read(path: Path) -> str:
         raise FileUnusable(
             f"{path} is not UTF-8 text: certificates and keys must be PEM."
         ) from None
-
-
-def _mark(path: Path) -> Mark | None:
-    try:
-        return mark(path)
-    except OSError:
-        return None

@@ -1,1 +1,1 @@
-"""Every reason to reject a call because of load."""
+"""Decides whether calls are served now. Knows neither gRPC nor credits."""

@@ -1,4 +1,4 @@
-"""Says whether calls are taken in, from their headers alone, and counts those that run."""
+"""Decides from the headers of a call whether it is served now, and counts the calls that run."""
 
 import time
 from collections import Counter
@@ -7,40 +7,37 @@ from random import Random
 from typing import Protocol
 
 import structlog
-from credit_models.scopes import METHOD_SCOPES
 
-from credit_server.admission.shed_ratio import Pressure
-from credit_server.timer import Timers
+from credit_server.admission.decision import Decision
+from credit_server.admission.shed_ratio import ShedRatio
+from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.calls")
-
-WRITES = frozenset(path for path, scope in METHOD_SCOPES.items() if scope != "credits:read")
-"""The calls that wait for a commit."""
 
 _BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
 _LOG_SECONDS = 1.0
 
 
-class Writes(Protocol):
-    """What knows how long writes wait; both are given how many of them run."""
+class WriteQueue(Protocol):
+    """Estimates how long writes wait. Both methods take the number of writes that run."""
 
-    def refusal(self, writing: int) -> str | None:
-        """Say why no write is taken in now, as `Gate.shed_total` names it; None if writes are."""
+    def admission(self, writing: int) -> Decision:
+        """Decide whether a write that comes now is admitted."""
 
-    def overdue(self, writing: int) -> bool:
-        """Say whether a write that comes now is expected to wait too long."""
+    def is_overdue(self, writing: int) -> bool:
+        """Return whether a write that comes now is expected to wait too long."""
 
 
-class Gate:
-    """The way in for calls. Shared by all connections.
+class AdmissionController:
+    """Admits calls while the server can serve them in time. Shared by all connections.
 
-    Refusing costs the server a fraction of an answer, so it is done before anything of a call has
-    been read but its headers, when too many run or the event loop is behind with its work.
+    To shed a call costs the server a fraction of an answer, so it happens before anything of the
+    call has been read but its headers: when too many calls run, the event loop is late, or writes
+    wait too long.
 
     Attributes:
-        shed_total: How many calls were refused, by cause: `calls`, `loop_lag`, or what the way in
-            for writes says.
+        shed_total: The number of shed calls by cause.
     """
 
     def __init__(
@@ -48,82 +45,84 @@ class Gate:
         *,
         calls_max: int,
         loop_lag_seconds_max: float,
-        writes: Writes | None = None,
-        on_overload: Callable[[bool], None] = lambda _: None,
+        write_queue: WriteQueue | None = None,
+        on_shed: Callable[[bool], None] = lambda _: None,
         timers: Timers | None = None,
     ) -> None:
-        """Open the gate.
+        """Start with no running calls.
 
         Args:
-            calls_max: How many calls may run.
-            loop_lag_seconds_max: How late the event loop may be before new calls are refused.
-            writes: Knows how long writes wait; None where nobody does.
-            on_overload: Is told of every call that is refused because of the load, and whether its
-                client knew its latest limits.
+            calls_max: The most calls that may run.
+            loop_lag_seconds_max: How late the event loop may be before calls are shed.
+            write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
+            on_shed: Is called for each shed call, with whether its client knew its latest limits.
             timers: Starts the timer that measures the event loop; None: its bugs are only logged.
         """
-        self._writes = writes
-        self._on_overload = on_overload
-        self.shed_total: Counter[str] = Counter()
+        self._write_queue = write_queue
+        self._on_shed = on_shed
+        self.shed_total: Counter[Decision] = Counter()
         self._calls_max = calls_max
         self._lag = LoopLag(timers)
         self._lag_seconds_max = loop_lag_seconds_max
-        self._pressure = Pressure(Random())  # noqa: S311 - jitter needs no secrecy
+        self._shed_ratio = ShedRatio(Random())  # noqa: S311 - jitter needs no secrecy
         self._running = 0
         self._writing = 0
         self._logged_at = -_LOG_SECONDS
         self._unlogged = 0
 
-    def overdue(self) -> bool:
-        """Say whether a write that comes now is expected to wait too long."""
-        return self._writes is not None and self._writes.overdue(self._writing)
+    def is_overdue(self) -> bool:
+        """Return whether a write that comes now is expected to wait too long."""
+        return self._write_queue is not None and self._write_queue.is_overdue(self._writing)
 
-    def refusal(self, path: str) -> str | None:
-        """Say why a call that comes now is refused, as `shed_total` names it; None if it is not."""
-        if self._running >= self._calls_max:
-            return "calls"
-        if self._lag.seconds() > self._lag_seconds_max:
-            return "loop_lag"
-        if self._writes is None or path not in WRITES:
-            return None
-        return self._writes.refusal(self._writing)
+    def admit(self, *, write: bool) -> Decision:
+        """Decide on a call that comes now, and count it if it is admitted.
 
-    def shed(self, cause: str, *, informed: bool = True) -> float:
-        """Count a refused call, and say in how many seconds it should come again.
+        `leave` must follow at the end of an admitted call, `shed` for one that is not admitted.
 
         Args:
-            cause: Why, as `refusal` has said.
-            informed: Whether its client knew its latest limits.
+            write: Whether the call waits for a commit. Writes are counted apart: lists may run for
+                minutes, and no write waits for them.
+        """
+        if self._running >= self._calls_max:
+            return Decision.CALLS
+        if self._lag.seconds() > self._lag_seconds_max:
+            return Decision.LOOP_LAG
+        if write and self._write_queue is not None:
+            decision = self._write_queue.admission(self._writing)
+            if decision is not Decision.ADMIT:
+                return decision
+        self._running += 1
+        self._writing += write
+        self._shed_ratio.admitted()
+        self._lag.watch()
+        return Decision.ADMIT
+
+    def leave(self, *, write: bool) -> None:
+        """Count an admitted call out."""
+        self._running -= 1
+        self._writing -= write
+
+    def shed(self, cause: Decision, *, informed: bool = True) -> float:
+        """Count a shed call, and return the seconds after which its caller should retry.
+
+        Args:
+            cause: What `admit` returned.
+            informed: Whether the client knew its latest limits.
         """
         self.shed_total[cause] += 1
         self._unlogged += 1
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
-            log.warning("calls are refused", cause=cause, calls=self._unlogged)
+            log.warning("calls are rejected", cause=cause.value, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
-        self._on_overload(informed)
-        return self._pressure.refused(_RETRY_SECONDS)
-
-    def enter(self, path: str) -> None:
-        """Count a call that begins.
-
-        Writes are counted apart: lists may run for minutes, and no write waits for them.
-        """
-        self._running += 1
-        self._writing += path in WRITES
-        self._pressure.admitted()
-        self._lag.watch()
-
-    def leave(self, path: str) -> None:
-        """Count a call that has ended."""
-        self._running -= 1
-        self._writing -= path in WRITES
+        self._on_shed(informed)
+        return self._shed_ratio.shed(_RETRY_SECONDS)
 
 
 class LoopLag:
-    """Measures how late the event loop is with what it has to do.
+    """Measures how late the event loop is.
 
-    A timer that is due says it: by how much it was late, or already is. It runs only after calls
+    A timer shows it: by how much it was late, or is late already. The timer runs only after calls
     have come, so that an idle server sleeps.
     """
 
@@ -139,12 +138,12 @@ class LoopLag:
             # Not the loop's own clock: uvloop's stands still while callbacks run.
             now = time.monotonic()
             if now - self._beaten_at > 2 * _BEAT_SECONDS:
-                self._last = 0.0  # it is from before a quiet time
+                self._last = 0.0  # it dates from before a quiet time
             self._due = now + _BEAT_SECONDS
             self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
 
     def seconds(self) -> float:
-        """Return how late the loop is, or was at the latest beat; 0 where nothing measures it."""
+        """Return how late the loop is, or was at the latest beat; 0 while nothing is measured."""
         if self._due is None:
             return 0.0
         return max(self._last, time.monotonic() - self._due)

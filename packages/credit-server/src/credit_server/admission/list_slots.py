@@ -1,59 +1,60 @@
-"""Lets the pages of all lists be made in turns, so that a hundred lists at once hold up nobody."""
+"""Slots for lists: a hundred lists at once must not hold up other calls."""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
-from credit_server.api import refusal
+from credit_server.admission.decision import Decision, NotAdmitted
 
 _RETRY_SECONDS = 1.0
 
 _Lists = OrderedDict["asyncio.Future[None]", None]
-"""The lists of one caller that wait for a turn, as the futures that grant it."""
+"""The lists of one caller that wait for a slot, as the futures that grant it."""
 
 
-class PageTurns:
-    """Bounds how many pages are read and made into bytes at the same time. Shared by all lists.
+class ListSlots:
+    """Bounds how many pages are read and encoded at the same time. Shared by all lists.
 
-    While a page is made, it is held three times over: as documents, as entries and as bytes. And
-    a list that reads from the store has one of the driver's few threads. A turn ends before
+    While a page is made, it is held three times: as documents, as entries and as bytes. And a list
+    that reads from the store occupies one of the driver's few threads. A slot is given back before
     anything is sent, so that no client can keep one.
 
-    Turns are shared round-robin between the callers that have lists waiting, not between lists: a
+    Slots are shared round-robin between the callers that have lists waiting, not between lists: a
     caller with hundreds of lists waits for its own lists, and another caller's list is next.
     """
 
     def __init__(self, *, at_once: int = 4, wait_seconds_max: float = 5.0) -> None:
-        """Make turns.
+        """Start with all slots free.
 
         Args:
-            at_once: How many pages may be made at once, from 1.
-            wait_seconds_max: How long a list waits for its turn, above 0.
+            at_once: The number of slots, from 1.
+            wait_seconds_max: How long a list waits for a slot, above 0.
         """
         self._free = at_once
         self._wait_seconds_max = wait_seconds_max
         # The callers in the order in which they are served, each with its lists in the order of
-        # their arrival. No list waits while a turn is free.
+        # their arrival. No list waits while a slot is free.
         self._waiting: OrderedDict[str, _Lists] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, caller: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it for as long as the context lasts.
+    async def slot(self, caller: str) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it while the context lasts.
 
         Args:
-            caller: Whose turn it is: lists of one caller wait for each other.
+            caller: The caller of the list: lists of one caller wait for each other.
 
         Raises:
-            GRPCError: No turn came in time; UNAVAILABLE.
+            NotAdmitted: No slot became free in time.
         """
-        await self._begin(caller)
+        await self._acquire(caller)
         try:
             yield
         finally:
-            self._end()
+            self._release()
 
-    async def _begin(self, caller: str) -> None:
+    async def _acquire(self, caller: str) -> None:
         if self._free:
             self._free -= 1
             return
@@ -65,19 +66,23 @@ class PageTurns:
                 await granted
         except TimeoutError:
             self._give_up(granted, lists)
-            raise refusal.too_many_lists(_RETRY_SECONDS) from None
+            raise NotAdmitted(
+                Decision.LIST_SLOTS,
+                "more lists are requested than can be read in time",
+                retry_seconds=_RETRY_SECONDS,
+            ) from None
         except BaseException:
             self._give_up(granted, lists)
             raise
 
     def _give_up(self, granted: "asyncio.Future[None]", lists: _Lists) -> None:
         if granted.done() and not granted.cancelled():
-            self._end()  # the turn came at the same moment
+            self._release()  # the slot was granted at the same moment
         else:
             lists.pop(granted, None)
 
-    def _end(self) -> None:
-        """Give the turn to the next caller's oldest list that still waits, or back."""
+    def _release(self) -> None:
+        """Grant the slot to the next caller's oldest list that still waits, or free it."""
         while self._waiting:
             caller, lists = self._waiting.popitem(last=False)
             while lists:
@@ -89,3 +94,23 @@ class PageTurns:
                     self._waiting[caller] = lists  # after all other callers
                 return
         self._free += 1
+
+
+class CallerSlots:
+    """Bounds how many lists of each caller run at once on one connection.
+
+    A proxy sends many callers' calls over one connection: lists of one caller wait for each other
+    only.
+    """
+
+    def __init__(self, lists_max: int) -> None:
+        self._lists_max = lists_max
+        # Each semaphore is kept alive by the lists that hold it or wait for it.
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, caller: str) -> asyncio.Semaphore:
+        """Return a caller's slots; each of its running lists holds one."""
+        slots = self._slots.get(caller)
+        if slots is None:
+            slots = self._slots[caller] = asyncio.Semaphore(self._lists_max)
+        return slots

@@ -1,58 +1,96 @@
-"""How often something may happen, by name: token buckets, and a bound on how many are kept."""
+"""Rate limits by name, and limits on what runs at once by name."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+
+from credit_server.admission.decision import Decision
+from credit_server.admission.token_bucket import TokenBucket
 
 
 class RateLimit:
     """A token bucket for each name.
 
-    A bucket is one number: when it will be full. The names are bounded: the one that was idle for
-    longest makes room. As a rule its bucket is full by then and nothing is forgotten; where it is
-    not, the newcomer takes it over as it is. So nobody gets a full bucket by having theirs pushed
-    out, and all names together never get more than their buckets hold.
+    The number of names is bounded: a new name evicts the one that was idle for longest. As a rule
+    the evicted bucket is full by then and nothing is lost. If it is not full, the new name takes it
+    over as it is. So no name gets a full bucket by having its own evicted, and all names together
+    never get more tokens than their buckets hold.
     """
 
     def __init__(self, *, per_second: float, burst: int, names_max: int) -> None:
-        """Begin with full buckets.
+        """Start with full buckets.
 
         Args:
-            per_second: How many tokens a bucket gets in a second; 0: there is no limit.
-            burst: How many tokens a bucket holds, at least 1.
-            names_max: How many buckets are kept, at least 1.
+            per_second: The tokens that a bucket gets in a second; 0: there is no limit.
+            burst: The most tokens that a bucket holds, at least 1.
+            names_max: The most buckets that are kept, at least 1.
         """
-        self._interval = 1 / per_second if per_second else 0.0
-        self._slack = self._interval * (burst - 1)
+        self._per_second = per_second
+        self._burst = burst
         self._names_max = names_max
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        # Not cachetools' LRUCache: it cannot show its oldest entry without removing it.
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
-        """Count the buckets that are kept."""
-        return len(self._full_at)
+        """Return the number of buckets that are kept."""
+        return len(self._buckets)
 
     def wait_seconds(self, name: str, now: float) -> float:
-        """Return how long it takes until there is a token; 0: there is one.
+        """Return the time until there is a token; 0 if there is one.
 
         Args:
-            name: Whose bucket.
+            name: The name of the bucket.
             now: The time in seconds, by a clock that never goes back.
         """
-        return max(0.0, self._bucket(name, now) - now - self._slack)
+        if not self._per_second:
+            return 0.0
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) < self._names_max:
+                return 0.0
+            bucket = next(iter(self._buckets.values()))
+        return bucket.wait_seconds(now)
 
     def take(self, name: str, now: float) -> float:
-        """Take a token if there is one, and return what `wait_seconds` did before."""
-        if not self._interval:
-            return 0.0
-        full_at = self._bucket(name, now)
-        wait = max(0.0, full_at - now - self._slack)
-        if name not in self._full_at and len(self._full_at) >= self._names_max:
-            self._full_at.popitem(last=False)
-        self._full_at[name] = full_at if wait else full_at + self._interval
-        self._full_at.move_to_end(name)
-        return wait
+        """Take a token if there is one.
 
-    def _bucket(self, name: str, now: float) -> float:
-        """Return when the bucket will be full that a name has, or would take over."""
-        full_at = self._full_at.get(name, now)
-        if name not in self._full_at and len(self._full_at) >= self._names_max:
-            full_at = next(iter(self._full_at.values()))
-        return max(now, full_at)
+        Returns:
+            What `wait_seconds` returned before: 0 if a token was taken.
+        """
+        if not self._per_second:
+            return 0.0
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = self._new_bucket(now)
+        else:
+            self._buckets.move_to_end(name)
+        return bucket.take(now)
+
+    def _new_bucket(self, now: float) -> TokenBucket:
+        if len(self._buckets) >= self._names_max:
+            return self._buckets.popitem(last=False)[1]
+        return TokenBucket(per_second=self._per_second, burst=self._burst, now=now)
+
+
+class RunningLimit:
+    """Bounds how many calls of each name run at once."""
+
+    def __init__(self, running_max: int) -> None:
+        """Start with no running calls.
+
+        Args:
+            running_max: The most calls of one name, at least 1.
+        """
+        self.running_max = running_max
+        self._running: Counter[str] = Counter()
+
+    def admit(self, name: str) -> Decision:
+        """Decide on a call, and count it if it is admitted; `leave` must follow at its end."""
+        if self._running[name] >= self.running_max:
+            return Decision.RUNNING_CALLS
+        self._running[name] += 1
+        return Decision.ADMIT
+
+    def leave(self, name: str) -> None:
+        """Count an admitted call out."""
+        self._running[name] -= 1
+        if not self._running[name]:
+            del self._running[name]

@@ -1,38 +1,37 @@
-"""How hard callers press: the share of them that is refused, and when these should come again."""
+"""The share of calls that is shed, and how long a shed caller should wait before it retries."""
 
 from random import Random
 
+# The weight of one decision in the average: about the last hundred decisions count.
 _WEIGHT = 1 / 128
-"""Of one decision in the average: about the last hundred count."""
-_REFUSED_SHARE_MAX = 0.95
+_RATIO_MAX = 0.95
+# About a batch: nothing changes before that.
 _RETRY_SECONDS_LEAST = 0.1
-"""About a batch: nothing will have changed before."""
 _RETRY_SECONDS_MOST = 10.0
 
 
-class Pressure:
-    """Keeps the share of refusals, and spreads those who were refused over time.
+class ShedRatio:
+    """Averages the decisions, and spreads the retries of shed callers over time.
 
-    If all came again after the same time, ten times too many callers would be as many attempts as
-    before; so the time grows with the share that is refused, and has a jitter of half of it.
+    If all callers retried after the same time, ten times too many callers would make as many
+    attempts as before. So the time grows with the share that is shed, and has a jitter of half of
+    it.
     """
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._share = 0.0
+        self._ratio = 0.0
 
     def admitted(self) -> None:
-        """Note one that was taken in."""
-        self._share -= self._share * _WEIGHT
+        """Note an admitted call."""
+        self._ratio -= self._ratio * _WEIGHT
 
-    def refused(self, base_seconds: float) -> float:
-        """Note one that was refused, and say in how many seconds it should come again.
+    def shed(self, base_seconds: float) -> float:
+        """Note a shed call, and return the seconds after which its caller should retry.
 
         Args:
-            base_seconds: When there would be room if nobody else came.
+            base_seconds: When there would be room if no other call came.
         """
-        self._share += (1 - self._share) * _WEIGHT
-        seconds = max(base_seconds, _RETRY_SECONDS_LEAST) / (
-            1 - min(self._share, _REFUSED_SHARE_MAX)
-        )
+        self._ratio += (1 - self._ratio) * _WEIGHT
+        seconds = max(base_seconds, _RETRY_SECONDS_LEAST) / (1 - min(self._ratio, _RATIO_MAX))
         return min(seconds, _RETRY_SECONDS_MOST) * self._random.uniform(0.5, 1.5)

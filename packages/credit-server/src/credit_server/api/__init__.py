@@ -1,1 +1,1 @@
-"""The services of the contract."""
+"""The contract's services."""

@@ -17,11 +17,11 @@ from credit_server.ledger import Account, Add, Kind, Purchase, Receipt, Transact
 
 
 def add_from_message(request: CreditRequest, transaction_id: str, credits_max: int) -> Add:
-    """Translate what `AddCredits` takes.
+    """Return the command of an `AddCredits` request.
 
     Args:
-        request: What came.
-        transaction_id: The id of the transaction that it may make.
+        request: The request.
+        transaction_id: The id of the transaction if the command is accepted.
         credits_max: The most credits that the caller may add in one call.
     """
     return Add(
@@ -36,7 +36,7 @@ def add_from_message(request: CreditRequest, transaction_id: str, credits_max: i
 
 
 def use_from_message(request: PurchaseRequest, transaction_id: str, purchase_id: str) -> Use:
-    """Translate what `UseCredits` takes."""
+    """Return the command of a `UseCredits` request."""
     return Use(
         user_id=request.user_id,
         app_id=request.app_id,
@@ -51,7 +51,7 @@ def use_from_message(request: PurchaseRequest, transaction_id: str, purchase_id:
 
 
 def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
-    """Translate what a successful write tells."""
+    """Return the receipt of an accepted write."""
     entry = receipt.transaction
     return ReceiptMessage(
         transaction_id=entry.id,
@@ -63,7 +63,7 @@ def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
 
 
 def account_to_message(account: Account) -> UserCredits:
-    """Translate what a user holds."""
+    """Return the balances of a user."""
     return UserCredits(
         id=account.id,
         user_id=account.user_id,
@@ -80,7 +80,7 @@ def account_to_message(account: Account) -> UserCredits:
 
 
 def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
-    """Translate a purchase."""
+    """Return a purchase."""
     return PurchaseMessage(
         id=purchase.id,
         user_id=purchase.user_id,
@@ -96,7 +96,7 @@ def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
 
 
 def transaction_to_message(entry: Transaction) -> CreditTransaction:
-    """Translate an entry of the history."""
+    """Return an entry of the history."""
     return CreditTransaction(
         id=entry.id,
         user_id=entry.user_id,

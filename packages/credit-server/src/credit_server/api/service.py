@@ -1,8 +1,8 @@
-"""The six calls of the contract: validate, hand to the ledger, translate the answer."""
+"""The six calls of the contract: validate, submit to the ledger, translate the answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import betterproto2
 from credit_models import (
@@ -20,23 +20,31 @@ from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
 from credit_models.constraints import violations
 from grpclib import const
-from grpclib.exceptions import GRPCError
 
-from credit_server.access import permission
-from credit_server.access.audit import AuditedWrite, AuditLog
-from credit_server.admission.list_slots import PageTurns
-from credit_server.api import convert, refusal
-from credit_server.commit import CommitError, Committer, Ending
+from credit_server.access import authorize
+from credit_server.access.audit import AuditLog
+from credit_server.access.identity import AppNotAllowed, Identity
+from credit_server.admission.list_slots import ListSlots
+from credit_server.api import convert, errors
+from credit_server.commit import Committer, Ending
 from credit_server.grpc.call import Call
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
-from credit_server.store.port import Store, StoreError
+from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
-_Request = TypeVar("_Request", bound=betterproto2.Message)
 _Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
 _Entry = TypeVar("_Entry")
+_Entry_co = TypeVar("_Entry_co", covariant=True)
 _Message = TypeVar("_Message")
+
+
+class _ReadPages(Protocol[_Entry_co]):
+    """Reads a user's history in pages: see `Store.list_transactions`."""
+
+    def __call__(
+        self, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
+    ) -> AsyncIterator[Sequence[_Entry_co]]: ...
 
 
 class CreditService(CreditServiceBase):
@@ -47,32 +55,32 @@ class CreditService(CreditServiceBase):
         committer: Committer,
         store: Store,
         audit: AuditLog,
-        turns: PageTurns | None = None,
+        list_slots: ListSlots | None = None,
         *,
         credits_max: int = UINT32_MAX,
     ) -> None:
         """Prepare to serve.
 
         Args:
-            committer: Takes the writes.
+            committer: Settles the writes.
             store: Answers the reads.
-            audit: Is told of writes and refusals.
-            turns: What the lists take turns with; None: ones of the settings' defaults.
+            audit: Writes a line for each write and each denial.
+            list_slots: Bounds the pages of lists; None: with the defaults of the settings.
             credits_max: The most credits that one call may add, 1 to 2**32 - 1; an identity may
                 have a lower limit.
         """
         self._committer = committer
         self._store = store
         self._audit = audit
-        self._turns = turns or PageTurns()
+        self._list_slots = list_slots or ListSlots()
         self._credits_max = credits_max
 
     def __mapping__(self) -> dict[str, const.Handler]:
-        """Map the contract's paths to handlers that have the call, not only its message.
+        """Map the contract's paths to handlers that take the call, not only its message.
 
-        A call of the contract without a handler here is a KeyError when the server is made.
+        If a call of the contract has no handler here, it is a KeyError when the server is made.
         """
-        # Any: each handler takes a call of its own types, which grpclib's Handler does not know.
+        # Any: each handler takes a call of its own types, which grpclib's Handler does not have.
         handlers: dict[str, Callable[[Call[Any, Any]], Coroutine[Any, Any, None]]] = {
             "AddCredits": self._add_credits,
             "UseCredits": self._use_credits,
@@ -87,154 +95,118 @@ class CreditService(CreditServiceBase):
         }
 
     async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
-        request = await call.recv_request()
-        limit = permission.add_limit(call.identity, request.app_id, credits_max=self._credits_max)
-        await self._write(
-            call, request, lambda: convert.add_from_message(request, self._store.new_id(), limit)
-        )
+        await self._write(call, self._add_command)
 
     async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
-        request = await call.recv_request()
-        await self._write(
-            call,
-            request,
-            lambda: convert.use_from_message(request, self._store.new_id(), self._store.new_id()),
-        )
+        await self._write(call, self._use_command)
+
+    def _add_command(self, request: CreditRequest, identity: Identity | None) -> Command:
+        limit = authorize.add_limit(identity, request.app_id, credits_max=self._credits_max)
+        return convert.add_from_message(request, self._store.new_id(), limit)
+
+    def _use_command(self, request: PurchaseRequest, _: Identity | None) -> Command:
+        return convert.use_from_message(request, self._store.new_id(), self._store.new_id())
 
     async def _write(
-        self, call: Call[_Write, Empty], request: _Write, command: Callable[[], Command]
+        self,
+        call: Call[_Write, Empty],
+        make_command: Callable[[_Write, Identity | None], Command],
     ) -> None:
-        with self._audit.write(call, request) as audited:
-            permission.check_app(call.identity, request)
-            permission.check_actor(call.identity, request)
-            _check(request)
-            receipt = audited.receipt = await self._commit(call, command(), audited)
-        # Whether the answer reaches anybody or not, the write has happened.
-        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(receipt))
+        request, identity = await call.recv_request(), authorize.identity_of(call)
+        with self._audit.write(call, identity, request) as audited:
+            authorize.check_app(identity, request)
+            authorize.check_actor(identity, request)
+            _validate(request)
+            result = await self._committer.submit(
+                make_command(request, identity),
+                call.observation.context,
+                request_id=call.request.request_id,
+                seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
+                after=lambda ending: audited.outlived(_as_raised(ending)),
+            )
+            if not isinstance(result, Receipt):
+                raise errors.refused(result)
+            audited.receipt = result
+        # Whether the caller gets the answer or not, the write has happened.
+        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
         await call.send_answer(Empty())
 
-    async def _commit(
-        self, call: Call[_Write, Empty], command: Command, audited: AuditedWrite
-    ) -> Receipt:
-        try:
-            result = await self._committer.submit(
-                command,
-                call.observation.context,
-                request_id=call.request_id,
-                seconds_left=call.seconds_left,
-                after=lambda ending: audited.outlived(_translated(ending)),
-            )
-        except CommitError as error:
-            raise refusal.unavailable(error) from error
-        if not isinstance(result, Receipt):
-            raise refusal.refused(result)
-        return result
-
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
-        request = await _valid_request(call)
-        try:
-            account = await self._store.account(request.user_id)
-        except StoreError as error:
-            raise refusal.unavailable(error) from error
-        account = account or Account.empty(request.user_id)
-        await call.send_answer(
-            convert.account_to_message(permission.visible_account(account, call.identity))
-        )
+        request = await call.recv_request()
+        _validate(request)
+        account = await self._store.account(request.user_id) or Account.empty(request.user_id)
+        visible = authorize.visible_account(account, authorize.identity_of(call))
+        await call.send_answer(convert.account_to_message(visible))
 
     async def _get_app_balance(self, call: Call[AppId, Balance]) -> None:
-        request = await call.recv_request()
-        self._check_app(call, request)
-        _check(request)
+        request, identity = await call.recv_request(), authorize.identity_of(call)
         try:
-            if request.user_id is None:
-                balance = await self._store.app_total(request.app_id)
-            else:
-                account = await self._store.account(request.user_id)
-                balance = 0 if account is None else account.balance(request.app_id)
-        except StoreError as error:
-            raise refusal.unavailable(error) from error
+            authorize.check_app(identity, request)
+        except AppNotAllowed as denial:
+            self._audit.denied(call, identity, denial, request)
+            raise
+        _validate(request)
+        if request.user_id is None:
+            balance = await self._store.app_total(request.app_id)
+        else:
+            account = await self._store.account(request.user_id)
+            balance = 0 if account is None else account.balance(request.app_id)
         if balance > UINT32_MAX:
-            raise refusal.total_overflow(balance)
+            raise errors.total_overflow(balance)
         await call.send_answer(Balance(app_id=request.app_id, balance=balance))
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
-        request = await _valid_request(call)
-        apps = permission.apps_of(call.identity)
-        pages = self._store.list_purchases(
-            request.user_id, apps, after_sequence=request.after_sequence
-        )
-        await _stream(call, pages, convert.purchase_to_message, self._turns)
+        await self._list(call, self._store.list_purchases, convert.purchase_to_message)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
-        request = await _valid_request(call)
-        apps = permission.apps_of(call.identity)
-        pages = self._store.list_transactions(
-            request.user_id, apps, after_sequence=request.after_sequence
-        )
-        await _stream(call, pages, convert.transaction_to_message, self._turns)
+        await self._list(call, self._store.list_transactions, convert.transaction_to_message)
 
-    def _check_app(self, call: Call[AppId, Balance], request: AppId) -> None:
-        try:
-            permission.check_app(call.identity, request)
-        except GRPCError as refused:
-            self._audit.refused(call, refused, request)
-            raise
+    async def _list(
+        self,
+        call: Call[UserId, _Message],
+        read: _ReadPages[_Entry],
+        translate: Callable[[_Entry], _Message],
+    ) -> None:
+        """Send page after page; the next one is read when the client has taken the last.
+
+        A list that waits for its client holds no more than a page's bytes, and there are few of
+        them: the other lists of its caller have not begun.
+        """
+        request = await call.recv_request()
+        _validate(request)
+        apps = authorize.visible_apps(authorize.identity_of(call))
+        pages = read(request.user_id, apps, after_sequence=request.after_sequence)
+        async with call.list_slot():
+            while page := await self._next_page(call, pages, translate):
+                data, count = page
+                await call.send_encoded(data, count=count)
+        if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
+            await call.send_initial_metadata()
+
+    async def _next_page(
+        self,
+        call: Call[UserId, _Message],
+        pages: AsyncIterator[Sequence[_Entry]],
+        translate: Callable[[_Entry], _Message],
+    ) -> tuple[bytes, int] | None:
+        """Return the next page's bytes and the number of messages; None after the last page."""
+        async with self._list_slots.slot(call.caller_name):
+            page = await anext(pages, None)
+            if page is None:
+                return None
+            data = call.encoded(translate(entry) for entry in page)
+            await asyncio.sleep(0)  # let other tasks run first
+            return data, len(page)
 
 
-async def _valid_request(call: Call[_Request, _Message]) -> _Request:
-    request = await call.recv_request()
-    _check(request)
-    return request
-
-
-def _check(request: betterproto2.Message) -> None:
+def _validate(request: betterproto2.Message) -> None:
     broken = violations(request)
     if broken:
-        raise refusal.invalid(broken)
+        raise errors.invalid(broken)
 
 
-def _translated(ending: Ending) -> Receipt | BaseException | None:
-    """Return what came of a write as its caller would have been told."""
-    if isinstance(ending, CommitError):
-        return refusal.unavailable(ending)
+def _as_raised(ending: Ending) -> Receipt | BaseException | None:
+    """Return the result of a write as its caller would have got it."""
     if ending is None or isinstance(ending, Receipt | BaseException):
         return ending
-    return refusal.refused(ending)
-
-
-async def _stream(
-    call: Call[_Request, _Message],
-    pages: AsyncIterator[Sequence[_Entry]],
-    translate: Callable[[_Entry], _Message],
-    turns: PageTurns,
-) -> None:
-    """Send page after page; the next one is read when the client has taken the last.
-
-    A list that waits for its client holds no more than a page's bytes, and there are few of them:
-    the connection's others have not begun.
-    """
-    try:
-        async with call.place():
-            while made := await _next_page(call, pages, translate, turns):
-                data, count = made
-                await call.send_encoded(data, count=count)
-    except StoreError as error:
-        raise refusal.unavailable(error) from error
-    if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
-        await call.send_initial_metadata()
-
-
-async def _next_page(
-    call: Call[_Request, _Message],
-    pages: AsyncIterator[Sequence[_Entry]],
-    translate: Callable[[_Entry], _Message],
-    turns: PageTurns,
-) -> tuple[bytes, int] | None:
-    """Return the next page's bytes and how many messages they are; None after the last page."""
-    async with turns.turn(call.caller):
-        page = await anext(pages, None)
-        if page is None:
-            return None
-        data = call.encoded(translate(entry) for entry in page)
-        await asyncio.sleep(0)  # let other tasks run first
-        return data, len(page)
+    return errors.refused(ending)

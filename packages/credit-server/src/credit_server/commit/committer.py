@@ -5,9 +5,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
-from credit_server.admission.shed_ratio import Pressure
+from annotated_types import Ge, Le
+
+from credit_server.admission.decision import Decision
+from credit_server.admission.shed_ratio import ShedRatio
 from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Ending, Entry
 from credit_server.commit.errors import ClockSkewed, Overloaded, Stopping
@@ -16,37 +19,42 @@ from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.settlement import RetryLimits
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
+from credit_server.units import Count, Seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommitLimits:
-    """The committer's limits.
+    """The committer's limits. Times are in seconds."""
 
-    Attributes:
-        lanes: How many batches may be in flight at once. Fewer lanes make larger batches, more keep
-            a slow batch from holding up other users. With 16 callers on random users 1, 2, 4 and 8
-            lanes gave 1.6, 1.3, 1 and 0.85 of the throughput, with 128 callers 1.2, 1.2, 1 and 0.95
-            (2-core machine, medians of 4 runs in turn).
-        waiting_max: How many writes may be without an answer. Each lane has its equal share, so
-            that one that is held up does not refuse the users of the others.
-        wait_seconds_max: A write that does not fit in its lane's next batch is refused where it
-            would be expected to wait longer than this.
-        batch_max: The most writes in one batch.
-        retry_seconds: For how long a batch, with all its parts, is retried; an attempt that is
-            under way then is waited for.
-        backoff_initial_seconds: The longest pause before the first retry of a batch.
-        backoff_max_seconds: The longest pause at all.
-        cache_max: How many accounts, and how many keys, are remembered, over all lanes.
-    """
-
+    # With 16 callers on random users 1, 2, 4 and 8 lanes gave 1.6, 1.3, 1 and 0.85 of the
+    # throughput, with 128 callers 1.2, 1.2, 1 and 0.95 (2-core machine, medians of 4 runs in turn).
     lanes: int = 2
-    waiting_max: int = 4096
-    wait_seconds_max: float = 0.5
+    """Batches that may be in flight at once. Fewer lanes make larger batches, more keep a slow
+    batch from holding up other users."""
+
+    waiting_max: Count = 4096
+    """Writes that may be without an answer. The lanes share them equally, so that a lane that is
+    held up does not reject the users of the others. More are rejected as OVERLOADED."""
+
+    wait_seconds_max: Seconds = 0.5
+    """Longest wait that may be expected of a write that does not fit in the next batch. A write
+    that would wait longer is rejected as OVERLOADED."""
+
     batch_max: int = 256
-    retry_seconds: float = 10.0
+    """The most writes in one batch."""
+
+    retry_seconds: Seconds = 10.0
+    """Time for which a batch, with all its parts, is retried while the store has conflicts or does
+    not answer. An attempt that is under way then is waited for."""
+
     backoff_initial_seconds: float = 0.005
+    """The longest pause before the first retry of a batch."""
+
     backoff_max_seconds: float = 0.5
-    cache_max: int = 100_000
+    """The longest pause before any retry."""
+
+    cache_max: Annotated[int, Ge(0), Le(100_000_000)] = 100_000
+    """Accounts, and idempotency keys, that are kept in memory, over all lanes."""
 
 
 StartPart = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -95,7 +103,7 @@ class Committer:
         )
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
-        self._pressure = Pressure(random)
+        self._shed_ratio = ShedRatio(random)
         self._lanes = [
             Lane(
                 store.writer(),
@@ -115,8 +123,8 @@ class Committer:
         """How many writes are without an answer, those under way included."""
         return sum(lane.unanswered for lane in self._lanes)
 
-    def refusal(self, writing: int) -> str | None:
-        """Say why a write is best refused before anything is known of it, or None.
+    def admission(self, writing: int) -> Decision:
+        """Decide whether a write is admitted before anything is known of it.
 
         To find out which lane it is for costs as much as to serve it, so all lanes are taken
         together; those who hit one that is worse off are refused by `submit`.
@@ -126,16 +134,16 @@ class Committer:
                 not have come as far as `submit`.
 
         Returns:
-            The cause, as `CommitObserver.shed` names it. The observer is not told.
+            The decision; the observer is not notified.
         """
         fits = self._queued(writing) < len(self._lanes) * self._limits.batch_max
-        return "expected_wait" if not fits and self.overdue(writing) else None
+        return Decision.ADMIT if fits or not self.is_overdue(writing) else Decision.LATENCY
 
-    def overdue(self, writing: int) -> bool:
-        """Say whether a write that comes now is expected to wait too long, refused or not.
+    def is_overdue(self, writing: int) -> bool:
+        """Return whether a write that comes now is expected to wait too long, refused or not.
 
         Args:
-            writing: As for `refusal`.
+            writing: As for `admission`.
         """
         queued = max(0, self._queued(writing)) // len(self._lanes)
         expected = max(lane.expected_seconds(queued) for lane in self._lanes)
@@ -186,14 +194,14 @@ class Committer:
         except ClockSkewed:
             self._observer.shed("clock_skewed")
             raise
-        cause = lane.refusal(seconds_left)
-        if cause is not None:
-            self._observer.shed(cause)
+        decision = lane.admission(seconds_left)
+        if decision is not Decision.ADMIT:
+            self._observer.shed(decision)
             raise Overloaded(
                 "the write would wait too long",
-                retry_seconds=self._pressure.refused(lane.expected_seconds()),
+                retry_seconds=self._shed_ratio.shed(lane.expected_seconds()),
             )
-        self._pressure.admitted()
+        self._shed_ratio.admitted()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
         deadline = None if seconds_left is None else loop.time() + seconds_left

@@ -13,7 +13,8 @@ from random import Random
 
 import structlog
 
-from credit_server.admission.latency_estimate import Pace
+from credit_server.admission.decision import Decision
+from credit_server.admission.latency_estimate import LatencyEstimate
 from credit_server.commit.cache import Cache
 from credit_server.commit.clock import Clock
 from credit_server.commit.entry import Entry
@@ -89,7 +90,7 @@ class Lane:
         self._writer = writer
         self._limits = limits
         self._observer = observer
-        self._pace = Pace(limits.batch_max)
+        self._pace = LatencyEstimate(limits.batch_max)
         self._clock = clock
         self._random = random
         self._slot = random.randrange(_SLOTS)
@@ -109,8 +110,8 @@ class Lane:
         """How many commands are without an answer, those under way included."""
         return self._unanswered
 
-    def refusal(self, seconds_left: float | None) -> str | None:
-        """Say why a command would not be taken in now, as `CommitObserver.shed` names it.
+    def admission(self, seconds_left: float | None) -> Decision:
+        """Decide whether a command that comes now is admitted.
 
         Who fits in the next batch waits for no queue, and who comes to an idle lane for nothing at
         all: they are not refused because earlier batches were slow.
@@ -119,13 +120,13 @@ class Lane:
             seconds_left: How long its caller waits; None for ever.
         """
         if self._unanswered >= self._limits.waiting_max:
-            return "queue_full"
+            return Decision.QUEUE
         expected = self.expected_seconds()
         if self.queued >= self._limits.batch_max and expected > self._limits.wait_seconds_max:
-            return "expected_wait"
-        if seconds_left is not None and self._pace.busy and expected > seconds_left:
-            return "deadline"
-        return None
+            return Decision.LATENCY
+        if seconds_left is not None and self._pace.size and expected > seconds_left:
+            return Decision.DEADLINE
+        return Decision.ADMIT
 
     def expected_seconds(self, queued: int | None = None) -> float:
         """Estimate how long a command that comes now waits for its answer.
@@ -220,7 +221,7 @@ class Lane:
                 continue
             settled_at = now + self._pace.seconds_until_settled(len(batch), now)
             if batch and entry.deadline is not None and entry.deadline < settled_at:
-                self._observer.shed("deadline")
+                self._observer.shed(Decision.DEADLINE)
                 entry.settle(Overloaded("the answer would come too late"))
             else:
                 batch.append(entry)

@@ -1,5 +1,5 @@
 """Keys, certificates and tokens for development: the command `credit-server token`."""
 
-from credit_server.development.command import run
+from credit_server.development.command import cli
 
-__all__ = ["run"]
+__all__ = ["cli"]

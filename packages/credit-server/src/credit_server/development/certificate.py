@@ -1,4 +1,9 @@
-"""Makes a CA of its own, with a certificate for a server on this machine and one for a client."""
+"""Makes a CA for development, with a certificate for a server on this machine and for a client.
+
+trustme, which the tests use, is not enough here: it cannot make the SPIFFE names of clients, and
+certificates must be found again and checked in any case. So this needs `cryptography` alone, which
+the server needs too.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,8 +28,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from credit_server.access import FileUnusable
-from credit_server.development.file_set import is_there, remedy
-from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+from credit_server.development.files import (
+    PUBLIC,
+    SECRET,
+    all_exist,
+    remedy,
+    write_new_file,
+)
 
 _HOSTS = (
     x509.DNSName("localhost"),
@@ -35,10 +45,10 @@ _HOSTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CertificateFiles:
-    """Where the certificates are; beside each `*.pem` of the two ends is its `*-key.pem`.
+    """Where the certificates are. Beside `server.pem` and `client.pem` are their `*-key.pem`.
 
     Attributes:
-        ca: The CA's certificate. Its key is not kept: nobody can sign more with it.
+        ca: The CA's certificate. Its key is not kept, so that it can sign nothing more.
         server: The server's certificate, for localhost, 127.0.0.1 and ::1.
         client: The client's certificate.
     """
@@ -49,7 +59,7 @@ class CertificateFiles:
 
     @classmethod
     def within(cls, directory: Path) -> Self:
-        """Name the files in a directory."""
+        """Return the files of a directory."""
         return cls(
             ca=directory / "ca.pem",
             server=directory / "server.pem",
@@ -57,13 +67,13 @@ class CertificateFiles:
         )
 
     def all(self) -> list[Path]:
-        """List them, with their keys."""
+        """Return all of them, with their keys."""
         return [self.ca, self.server, key_of(self.server), self.client, key_of(self.client)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Authority:
-    """A CA while it signs."""
+    """A CA that signs certificates, all for the same time."""
 
     name: x509.Name
     key: EllipticCurvePrivateKey
@@ -76,7 +86,7 @@ class _Authority:
         key: EllipticCurvePrivateKey,
         *extensions: tuple[x509.ExtensionType, bool],
     ) -> bytes:
-        """Return a certificate in PEM; each extension comes with whether it is critical."""
+        """Return a certificate in PEM. Each extension comes with whether it is critical."""
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = (
             x509.CertificateBuilder()
@@ -100,13 +110,13 @@ def make_certificates(
     """Make a CA, a server's certificate and a client's, each with its key.
 
     Args:
-        directory: Where to.
-        client: Whom the client's is made out to: a SPIFFE id, or a common name.
-        days: How long they hold.
+        directory: Where the files go.
+        client: The name in the client's certificate: a SPIFFE id, or a common name.
+        days: How long they are valid.
         now: When they begin; None: now.
 
     Raises:
-        FileUnusable: A file of them exists, or cannot be written.
+        FileUnusable: One of the files exists, or cannot be written.
     """
     now = now or datetime.now(UTC)
     authority = _Authority(
@@ -134,19 +144,22 @@ def make_certificates(
 def find_certificates(
     directory: Path, *, client: str | None, now: datetime | None = None
 ) -> CertificateFiles | None:
-    """Find what was made here earlier; None: there is nothing.
+    """Find the certificates that were made in a directory earlier.
 
     Args:
-        directory: Where.
-        client: Whom the client's must be made out to; None: anybody.
-        now: When they must hold; None: now.
+        directory: The directory.
+        client: The name that the client's certificate must have; None: any.
+        now: When they must be valid; None: now.
+
+    Returns:
+        The files; None: there are none.
 
     Raises:
-        FileUnusable: A part of the files is missing, one of them cannot be read, they do not belong
-            together, they have ended, or the client's is somebody else's.
+        FileUnusable: Some of the files are missing, one of them cannot be read, they do not belong
+            together, they have ended, or the client's certificate has another name.
     """
     files = CertificateFiles.within(directory)
-    if not is_there(files.all()):
+    if not all_exist(files.all()):
         return None
     fault = _fault(files, client, now or datetime.now(UTC))
     if fault:
@@ -155,17 +168,17 @@ def find_certificates(
 
 
 def end_of(certificate: Path) -> datetime:
-    """Tell when a certificate that was found ends."""
+    """Return when a certificate ends."""
     return _read(certificate).not_valid_after_utc
 
 
 def key_of(certificate: Path) -> Path:
-    """Say where the key of one of the certificates is."""
+    """Return the file of a certificate's key."""
     return certificate.with_name(f"{certificate.stem}-key.pem")
 
 
 def _fault(files: CertificateFiles, client: str | None, now: datetime) -> str:
-    """Say why the files are of no use; empty when they are."""
+    """Return why the files cannot be used; empty if they can."""
     path = files.ca
     try:
         authority = _read(path)
@@ -178,19 +191,19 @@ def _fault(files: CertificateFiles, client: str | None, now: datetime) -> str:
             path = key_of(end)
             key = load_pem_private_key(path.read_bytes(), password=None)
             if key.public_key() != certificate.public_key():
-                return f"{path} is not the key of the certificate beside it"
+                return f"{path} is not the key of {end}"
     except OSError as error:
         return f"{path} cannot be read ({error.strerror})"
     except InvalidSignature:
         return f"{path} is not signed by {files.ca}"
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        return f"{path} is not what was made for it"
+        return f"{path} does not hold what was written to it"
     owner = _owner(_read(files.client))
     return "" if client in (None, owner) else f"{files.client} is made out to {owner}"
 
 
 def _owner(certificate: x509.Certificate) -> str:
-    """Say whom a client's certificate is made out to: as it was given to `make_certificates`."""
+    """Return the name in a client's certificate, as it was given to `make_certificates`."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -1,4 +1,4 @@
-"""Makes a key pair for tokens, and signs tokens with it."""
+"""Makes a key pair for tokens, and signs tokens with it: for development."""
 
 import hashlib
 import json
@@ -25,11 +25,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import get_default_algorithms
 
-from credit_server.access.claims import CreditsMax
-from credit_server.access.errors import FileUnusable
+from credit_server.access import FileUnusable
+from credit_server.access.identity import CreditsMax
 from credit_server.access.keys import PublicKey, algorithms_of, parse_keys
-from credit_server.development.file_set import is_there, remedy
-from credit_server.development.new_file import PUBLIC, SECRET, write_new_file
+from credit_server.development.files import (
+    PUBLIC,
+    SECRET,
+    all_exist,
+    remedy,
+    write_new_file,
+)
 
 ISSUER = "credit-development"
 AUDIENCE = "credit"
@@ -44,17 +49,17 @@ _THUMBPRINT = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
-    """What a new token is to say.
+    """What a new token grants.
 
     Attributes:
-        subject: Who calls.
-        scopes: What calls they may make.
-        apps: The apps they act and see in; None: all.
-        actor: The `created_by` that they give; None: none.
-        impersonate: Whether they may give any `created_by`.
-        credits_max: The most credits that they may add in one call, in all apps or by app; None: no
-            limit.
-        minutes: How long it holds.
+        subject: The identity of its owner.
+        scopes: The calls that the owner may make.
+        apps: The apps that the owner acts in and sees; None: all.
+        actor: The `created_by` that the owner gives; None: none.
+        impersonate: Whether the owner may give any `created_by`.
+        credits_max: The most credits that the owner may add in one call, in all apps or by app;
+            None: no limit.
+        minutes: How long the token is valid.
         issuer: Its `iss`.
         audience: Its `aud`.
     """
@@ -89,16 +94,16 @@ def make_keys(directory: Path) -> tuple[Path, Path]:
 
 
 def find_keys(directory: Path) -> tuple[Path, Path] | None:
-    """Find the pair that was made here earlier; None: there is none.
+    """Find the pair that was made in a directory earlier.
 
     Returns:
-        As `make_keys` does.
+        The same files as `make_keys`; None: neither exists.
 
     Raises:
-        FileUnusable: Only one of the files is there, or they are not a pair.
+        FileUnusable: Only one of the files exists, or they are not a pair.
     """
     private, public = files = directory / PRIVATE_KEY, directory / PUBLIC_KEYS
-    if not is_there(files):
+    if not all_exist(files):
         return None
     key = _load(private).public_key()
     try:
@@ -108,7 +113,7 @@ def find_keys(directory: Path) -> tuple[Path, Path] | None:
     except ValueError as error:
         raise FileUnusable(f"{public} cannot be used: {error}; {remedy(files)}") from None
     if key not in [one.key for one in known.keys]:
-        raise FileUnusable(f"{public} has not the public key of {private}: {remedy(files)}")
+        raise FileUnusable(f"{public} does not hold the public key of {private}: {remedy(files)}")
     return files
 
 
@@ -117,7 +122,7 @@ def issue_token(key_file: Path, grant: Grant) -> str:
 
     Args:
         key_file: The private key in PEM: of P-256, P-384, P-521, Ed25519, or RSA.
-        grant: What it is to say.
+        grant: What the token grants.
 
     Raises:
         FileUnusable: The key cannot be used.
@@ -126,7 +131,7 @@ def issue_token(key_file: Path, grant: Grant) -> str:
     try:
         (algorithm, *_) = algorithms_of(key.public_key())
     except ValueError:
-        raise FileUnusable(f"{key_file} holds a key of a kind that signs no tokens.") from None
+        raise FileUnusable(f"{key_file} holds a key of a kind that cannot sign tokens.") from None
     now = int(time.time())
     claims: dict[str, object] = {
         "iss": grant.issuer,
@@ -157,7 +162,7 @@ def _load(key_file: Path) -> _SigningKey:
             " credit-server token keys."
         ) from None
     if not isinstance(key, _SigningKey):
-        raise FileUnusable(f"{key_file} holds a key of a kind that signs no tokens.")
+        raise FileUnusable(f"{key_file} holds a key of a kind that cannot sign tokens.")
     return key
 
 

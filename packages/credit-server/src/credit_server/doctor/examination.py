@@ -48,7 +48,7 @@ async def examine(settings: ServerSettings) -> list[Finding]:
         check_variables(unknown_variables(os.environ)),
         await check_address(settings.host, settings.port, tls=tls),
         await check_metrics(settings),
-        check_open_files(open_files_limit(), connections_max=settings.connections_max),
+        check_open_files(open_files_limit(), connections_max=settings.connection.connections_max),
         *check_papers(settings, now=datetime.now(UTC)),
     ]
     if settings.audit_log is not None:

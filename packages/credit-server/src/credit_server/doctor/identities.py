@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from credit_server.access import FileUnusable
-from credit_server.access.certificate import identity_parser
+from credit_server.access.certificates import identity_parser
 from credit_server.access.watched_file import WatchedFile
 from credit_server.doctor.finding import Finding, fails, ok
 from credit_server.doctor.permissions import changeable_by_others

@@ -17,7 +17,7 @@ from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
-from credit_server.http2.address import try_address
+from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, is_loopback
 

@@ -3,7 +3,7 @@
 import errno
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
-from credit_server.http2.address import try_address
+from credit_server.http2.listener import try_address
 from credit_server.settings import ServerSettings
 
 _CHECK = "metrics"

@@ -8,10 +8,10 @@ from credit_server.doctor.finding import Finding, Verdict, fails
 from credit_server.doctor.identities import check_identities
 from credit_server.doctor.permissions import readable_by_others
 from credit_server.doctor.token_keys import check_token_keys
-from credit_server.settings.identity import IdentitySettings
+from credit_server.settings import AccessSettings
 
 
-def check_papers(settings: IdentitySettings, *, now: datetime) -> list[Finding]:
+def check_papers(settings: AccessSettings, *, now: datetime) -> list[Finding]:
     """Judge the files of TLS, token keys and identities that settings name.
 
     Args:
@@ -32,11 +32,11 @@ def check_papers(settings: IdentitySettings, *, now: datetime) -> list[Finding]:
     return findings
 
 
-def _check_as_server(settings: IdentitySettings) -> list[Finding]:
+def _check_as_server(settings: AccessSettings) -> list[Finding]:
     """Open TLS as a server does when it starts: it rejects more than is looked for above."""
     findings = []
     try:
-        open_tls(settings)
+        open_tls(settings.tls_files)
     except FileUnusable as error:
         findings.append(fails("TLS", str(error), "correct it: no server starts with it"))
     password = settings.tls_key_password_file

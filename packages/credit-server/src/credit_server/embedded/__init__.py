@@ -1,8 +1,7 @@
-"""A private MongoDB for a server that was given none: one `mongod`, one node, one directory.
+"""A private MongoDB for a server without a database of its own: one `mongod` on one directory.
 
-`mongod` is the process's life, `executable` finds the program, `data_directory` guards the files,
-`process` runs it, `orphan` ends one that outlived its server, `diagnosis` says why one failed,
-`running` finds that of a server which runs.
+`mongod` starts and stops it, `process` finds and runs the program, `data_directory` guards the
+files, `running` finds a `mongod` that runs already, and `errors` explains why one failed.
 """
 
 from credit_server.embedded.errors import (
@@ -11,8 +10,8 @@ from credit_server.embedded.errors import (
     MongodFailed,
     MongodNotFound,
 )
-from credit_server.embedded.executable import find_mongod
 from credit_server.embedded.mongod import EmbeddedMongod
+from credit_server.embedded.process import find_mongod
 from credit_server.embedded.running import has_database, running_uri
 
 __all__ = [

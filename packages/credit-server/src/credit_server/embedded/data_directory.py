@@ -1,4 +1,4 @@
-"""The directory that holds the embedded database: its layout, and the lock of its one user."""
+"""The directory of the embedded database: its layout, and the lock of the server that uses it."""
 
 import fcntl
 import os
@@ -8,46 +8,46 @@ from typing import BinaryIO, Self
 
 from credit_server.embedded.errors import DataDirectoryInUse, MongodFailed
 
-# A start writes about 40 kB, so this is years of restarts, and one old file is kept beside it.
+# A start writes about 40 kB, so this is enough for years of restarts. One older file is kept.
 _LOG_BYTES_MAX = 16 * 1024 * 1024
 _PRIVATE = 0o700
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataDirectory:
-    """Where the embedded database keeps what.
+    """The paths of the embedded database.
 
     Attributes:
-        root: The absolute path, without symbolic links: `mongod` reports it back in this form.
+        root: The absolute path without symbolic links, the form in which `mongod` reports it.
     """
 
     root: Path
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Names the directory at a path, which need not exist."""
+        """Return the directory at a path, which need not exist."""
         return cls(root=path.expanduser().resolve())
 
     @property
     def database(self) -> Path:
-        """`mongod`'s own files."""
+        """The directory of `mongod`'s own files."""
         return self.root / "mongo"
 
     @property
     def log(self) -> Path:
-        """`mongod`'s log, one JSON document a line."""
+        """The file of `mongod`'s log, with one JSON document a line."""
         return self.root / "mongod.log"
 
     @property
     def output(self) -> Path:
-        """What the last `mongod` wrote to its standard output and error."""
+        """The file of what the last `mongod` wrote to its standard output and error."""
         return self.root / "mongod.out"
 
     def create(self) -> None:
-        """Makes the directories, for the owner alone, where they are missing.
+        """Create the missing directories, for their owner alone.
 
         Raises:
-            MongodFailed: They cannot be made or written to.
+            MongodFailed: They cannot be created or written to.
         """
         try:
             self.root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ class DataDirectory:
             raise self._unusable(error) from error
 
     def begin_log(self) -> int:
-        """Sets a log that has grown large aside, in place of the one set aside before.
+        """Rename a log that has grown large; the one that was renamed before is replaced.
 
         Returns:
-            The size of the log in bytes: where the next run's lines will begin.
+            The size of the log in bytes: the next run's lines begin there.
 
         Raises:
-            MongodFailed: The log cannot be moved.
+            MongodFailed: The log cannot be renamed.
         """
         try:
             size = self.log.stat().st_size if self.log.exists() else 0
@@ -74,7 +74,7 @@ class DataDirectory:
         return 0
 
     def open_output(self) -> BinaryIO:
-        """Opens an empty file for what the next run writes to its standard output and error.
+        """Open an empty file for what the next run writes to its standard output and error.
 
         Raises:
             MongodFailed: It cannot be written.
@@ -85,11 +85,11 @@ class DataDirectory:
             raise self._unusable(error) from error
 
     def lock(self) -> "DirectoryLock":
-        """Claims the directory for this process.
+        """Lock the directory for this process.
 
         Raises:
-            DataDirectoryInUse: Another live server holds it; the message names its process.
-            MongodFailed: The lock file cannot be made, or the file system has no locks.
+            DataDirectoryInUse: Another live server holds the lock; the message names its process.
+            MongodFailed: The lock file cannot be created, or the file system has no locks.
         """
         try:
             descriptor = os.open(self.root / "credit-server.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -121,13 +121,13 @@ class DataDirectory:
 
 
 class DirectoryLock:
-    """A claim on a data directory; it ends with `release`, or with the process."""
+    """The lock on a data directory. It ends with `release`, or with the process."""
 
     def __init__(self, descriptor: int) -> None:
-        # Descriptors made by Python are not inherited, so the lock does not live on in `mongod`.
+        # Descriptors made by Python are not inherited: `mongod` does not keep the lock.
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Gives the directory up. The file stays: removing it could remove a newer claim."""
+        """Release the lock. Its file stays: removing it could remove the lock of another server."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)

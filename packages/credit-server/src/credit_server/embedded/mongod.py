@@ -1,4 +1,4 @@
-"""The embedded `mongod`: started with the server, watched while it serves, stopped at its end."""
+"""The embedded `mongod`: starts with the server, is watched while it serves, stops with it."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from credit_server.embedded.data_directory import DataDirectory, DirectoryLock
-from credit_server.embedded.diagnosis import Cause, Diagnosis
-from credit_server.embedded.errors import MongodFailed
-from credit_server.embedded.executable import find_mongod
-from credit_server.embedded.orphan import end_orphan
-from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess
+from credit_server.embedded.errors import Cause, Diagnosis, MongodFailed
+from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess, find_mongod
+from credit_server.embedded.running import end_orphan
 from credit_server.store.replica_set import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
 
-# The storage engine writes its journal in files of 100 MB, and a new database has some beside it.
+# The storage engine writes its journal in files of 100 MB, and a new database has other files too.
 _FREE_BYTES_MIN = 128 * 1024 * 1024
 
 
@@ -27,7 +25,8 @@ class EmbeddedMongod:
     """A private one-node replica set on a free loopback port.
 
     Use it as `async with EmbeddedMongod(data_dir=...) as mongod`, or call `start` and `stop`. When
-    `mongod` dies by itself, `wait_exited` tells, and `restart` starts it again at the same address.
+    `mongod` dies by itself, `wait_exited` returns, and `restart` starts it again at the same
+    address.
     """
 
     def __init__(
@@ -40,16 +39,16 @@ class EmbeddedMongod:
         cache_gigabytes: float = 0.25,
         on_exit: Callable[[str], None] | None = None,
     ) -> None:
-        """Describes a `mongod` without starting it.
+        """Describe a `mongod` without starting it.
 
         Args:
-            data_dir: Where the data live; made, with mode 0700, when missing.
-            executable: The program to run; None for what `find_mongod` finds.
-            start_timeout_seconds: How long it may take to become primary. Recovering after a power
+            data_dir: The data directory; created, with mode 0700, if it is missing.
+            executable: The program to run; None: the one that `find_mongod` finds.
+            start_timeout_seconds: How long it may take to become primary. Recovery after a power
                 cut replays the journal, which takes seconds.
             stop_timeout_seconds: How long it may take to shut down before it is killed.
             cache_gigabytes: The storage engine's cache, at least 0.25.
-            on_exit: Called with a sentence when `mongod` ends without having been asked to.
+            on_exit: Called with the reason when `mongod` ends without having been stopped.
         """
         self._directory = DataDirectory.at(data_dir)
         self._executable = executable
@@ -80,7 +79,7 @@ class EmbeddedMongod:
         """The process number of the running `mongod`.
 
         Raises:
-            RuntimeError: None is running.
+            RuntimeError: It is not running.
         """
         if self._process is None:
             raise RuntimeError("the embedded mongod is not running")
@@ -107,7 +106,7 @@ class EmbeddedMongod:
         return f"mongodb://{HOST}:{self.port}/?replicaSet={REPLICA_SET}"
 
     async def start(self) -> str:
-        """Starts `mongod` and waits until it is a writable primary.
+        """Start `mongod` and wait until it is a writable primary.
 
         Returns:
             The URI.
@@ -131,15 +130,15 @@ class EmbeddedMongod:
         return self.uri
 
     async def restart(self) -> str:
-        """Ends `mongod` if it still runs, and starts it again on the same port.
+        """End `mongod` if it still runs, and start it again on the same port.
 
-        Clients reconnect by themselves. After a failure it can be called again, or `stop`.
+        Clients reconnect by themselves. After a failure, call `restart` again or `stop`.
 
         Returns:
             The URI, which is the same as before.
 
         Raises:
-            DataDirectoryInUse: Another MongoDB has taken the database.
+            DataDirectoryInUse: Another MongoDB holds the database.
             MongodFailed: `mongod` ended, was not primary in time, or its port was taken.
             RuntimeError: It has not been started, or was stopped.
         """
@@ -150,9 +149,9 @@ class EmbeddedMongod:
         return self.uri
 
     async def stop(self) -> None:
-        """Shuts `mongod` down, kills it after the timeout, and gives the data directory up.
+        """Shut `mongod` down, kill it after the timeout, and release the data directory.
 
-        Does nothing when it is not running.
+        If it is not running, nothing is done.
         """
         await self._end()
         if self._lock is not None:
@@ -160,14 +159,14 @@ class EmbeddedMongod:
             self._lock = None
 
     async def wait_exited(self) -> str:
-        """Waits until `mongod` ends without having been asked to; for ever, if it is stopped.
+        """Wait until `mongod` ends without having been stopped; forever, if it is stopped.
 
         Returns:
-            A sentence that says what happened. It stays the same until `restart`.
+            What happened, for the operator. It stays the same until `restart`.
 
         Raises:
             RuntimeError: It has not been started.
-            Exception: A bug: it can no longer be told whether `mongod` runs.
+            Exception: A bug: it is not known any more whether `mongod` runs.
         """
         if self._exited is None:
             raise RuntimeError("the embedded mongod has not been started")
@@ -182,7 +181,7 @@ class EmbeddedMongod:
 
     async def _start_on_a_free_port(self, settings: LaunchSettings) -> None:
         for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(_AnotherWasFaster):
+            with contextlib.suppress(_LostRace):
                 return await self._start_on(free_port(), settings)
         return await self._start_on(free_port(), settings)
 
@@ -201,12 +200,12 @@ class EmbeddedMongod:
             raise
         if not serves:
             diagnosis = process.diagnosis()
-            kind = MongodFailed if diagnosis.cause is Cause.OTHER else _AnotherWasFaster
+            kind = MongodFailed if diagnosis.cause is Cause.OTHER else _LostRace
             raise kind(self._failure(diagnosis))
         self._serve(process, port)
 
     async def _becomes_primary(self, process: MongodProcess, port: int) -> bool:
-        """Waits until the process serves, or ends and never will.
+        """Wait until the process serves, and return True; False: it has ended.
 
         Raises:
             TimeoutError: It does neither in time.
@@ -271,12 +270,12 @@ class EmbeddedMongod:
         )
 
 
-class _AnotherWasFaster(MongodFailed):
-    """Somebody took the port, or the database, after it was found free: worth another attempt."""
+class _LostRace(MongodFailed):
+    """The port, or the database, was taken after it was found free: the start is retried."""
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """Return a loopback port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -284,7 +283,7 @@ def free_port() -> int:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancels a task and waits for its end; what it came to, if anything, matters no more."""
+    """Cancel a task and wait for its end; its result or error is dropped."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():

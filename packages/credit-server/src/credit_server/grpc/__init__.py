@@ -1,1 +1,1 @@
-"""gRPC on HTTP/2: what a call is, and how it is served. Knows nothing of credits."""
+"""gRPC on HTTP/2: what a call is, and how it is served. Knows no credits."""

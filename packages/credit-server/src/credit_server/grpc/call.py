@@ -1,17 +1,19 @@
-"""One call on the wire: grpclib's stream, made strict about what comes in.
+"""One call on the wire: grpclib's stream, made strict about what the client sends.
 
 What grpclib answers with UNKNOWN, or not at all, gets the status that gRPC's documents give:
 https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md beside it.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from credit_models.codec import WireError
+from grpclib.const import Handler as Method
 from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError, ProtocolError
 from grpclib.metadata import (
     _MetadataLike,
@@ -25,134 +27,140 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 
-from credit_server.access import Identity
-from credit_server.api import refusal
 from credit_server.grpc.compression import ACCEPTED, inflate
-from credit_server.grpc.observer import UNOBSERVED, CallObservation
-from credit_server.http2.network import network_of
+from credit_server.grpc.ports import UNOBSERVED, Caller, CallObservation
+from credit_server.grpc.request import NotGrpc, RequestHead
 from credit_server.http2.peer import ServerPeer
-from credit_server.http2.stream import server_stream
+from credit_server.http2.stream import ServerStream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
+_STATUS_DETAILS = ProtoStatusDetailsCodec()
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent")
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """The HTTP answer to a request that is not gRPC.
-
-    Attributes:
-        status: The HTTP status.
-        reason: Why, for a person to read.
-        headers: Further headers.
-    """
-
-    status: str
-    reason: str
-    headers: Sequence[tuple[str, str]] = ()
-
-
 class Call(Stream[Received, Sent]):
-    """A call with limits on what it takes in.
+    """A call with limits on what it reads.
 
     Attributes:
-        request_id: Names the call in the log and in the answer's metadata `x-request-id`.
-        compression: What the client says its messages are compressed with.
-        message_bytes_max: The longest message that is taken in, as it comes and inflated.
+        request: The headers of the request.
         trailers: Metadata to be sent with the status.
-        flush_soon: Sends what was written to the connection, a moment later.
-        identity: Who makes the call; None: nobody was asked, or it is not known yet.
-        holder: Whose number of running calls it counts towards; None: nobody's, or not yet.
-        outcome: The name of the status that the call was answered with; empty before that.
-        observation: Is told of its messages.
+        outcome: The status that the call was answered with; None before that.
+        http_status: The HTTP status of a request that is not gRPC; empty otherwise.
+        caller: The caller; None until the call is admitted.
+        observation: Is notified of its messages.
     """
 
-    request_id: str
-    compression: str
-    message_bytes_max: int
-    trailers: dict[str, str | bytes]
-    flush_soon: Callable[[Connection], None]
-    identity: Identity | None
-    holder: str | None
-    outcome: str
-    observation: CallObservation = UNOBSERVED
+    peer: ServerPeer
+    _stream: ServerStream
 
-    @property
-    def path(self) -> str:
-        """What is called, such as `/credit.v1.CreditService/UseCredits`."""
-        return self._method_name
+    def __init__(
+        self,
+        stream: ServerStream,
+        request: RequestHead,
+        method: Method,
+        *,
+        codec: CodecBase,
+        dispatch: _DispatchServerEvents,
+        message_bytes_max: int,
+        flush_soon: Callable[[Connection], None],
+    ) -> None:
+        """Prepare to serve a call.
 
-    @property
-    def host(self) -> str:
-        """What counts as one peer for limits: see `ServerPeer.address`."""
-        return self._server_peer.address
-
-    @property
-    def peer_name(self) -> str:
-        """The peer, for the log: see `ServerPeer.name`."""
-        return self._server_peer.name
-
-    @property
-    def _server_peer(self) -> ServerPeer:
-        return server_stream(self._stream).connection.get_peer()
+        Args:
+            stream: The HTTP/2 stream.
+            request: The headers of the request.
+            method: The method that is called.
+            codec: Decodes requests and encodes answers; it raises GRPCError for a bad request.
+            dispatch: grpclib's listeners.
+            message_bytes_max: The longest message that is read, as it comes and inflated.
+            flush_soon: Sends what was written to a connection, a moment later.
+        """
+        super().__init__(
+            stream,
+            request.path,
+            method.cardinality,
+            method.request_type,
+            method.reply_type,
+            codec=codec,
+            status_details_codec=_STATUS_DETAILS,
+            dispatch=dispatch,
+        )
+        self.request = request
+        self.trailers: dict[str, str | bytes] = {}
+        self.outcome: Status | None = None
+        self.http_status = ""
+        self.caller: Caller | None = None
+        self.observation: CallObservation = UNOBSERVED
+        self._message_bytes_max = message_bytes_max
+        self._flush_soon = flush_soon
 
     # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
     @property
     def certificate(self) -> Mapping[str, Any] | None:
-        """The client's verified certificate; None where it has shown none.
+        """The client's verified certificate; None if it has shown none.
 
-        As the handshake left it with the connection: `peer.cert()` would parse it for each call.
+        The handshake has left it with the connection: `peer.cert()` would parse it for each call.
         """
         found: Mapping[str, Any] | None = self.peer._transport.get_extra_info("peercert")  # noqa: SLF001
         return found or None
 
     @property
-    def too_long(self) -> str:
-        """Why the headers of the request are too long; empty: they are not."""
-        return server_stream(self._stream).too_long
-
-    @property
     def open(self) -> bool:
-        """Whether an answer would still reach anybody."""
+        """Whether the client still reads an answer."""
         return self._stream.closable
 
     @property
     def writable(self) -> bool:
-        """Whether an answer would leave now; if not, it has to wait for what the client reads."""
+        """Whether an answer would leave now; otherwise it waits until the client reads."""
         return self._stream.connection.write_ready.is_set()
 
     @property
-    def seconds_left(self) -> float | None:
-        """How long the call has until its deadline; None where it has none."""
-        return None if self.deadline is None else self.deadline.time_remaining()
+    def caller_name(self) -> str:
+        """The name of the caller of an admitted call.
 
-    @property
-    def caller(self) -> str:
-        """Name who makes the call, as what is shared between callers counts them.
-
-        Without identities the address is all that tells one caller from another.
+        Raises:
+            LookupError: The call was not admitted.
         """
-        return self.holder or f"address {network_of(self.host)}"
+        if self.caller is None:
+            raise LookupError("the call has no caller: it was not admitted")
+        return self.caller.name
 
-    def place(self) -> AbstractAsyncContextManager[None]:
-        """Wait for one of the caller's places for lists: see `ServerStream.place`."""
-        return server_stream(self._stream).place(self.caller)
+    def list_slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the caller's slots for lists: see `ServerStream.list_slot`."""
+        return self._stream.list_slot(self.caller_name)
 
     async def recv_message(self) -> Received | None:
         """Receive the next message, or None after the last one.
 
         Raises:
-            GRPCError: The message is too long, truncated, not decodable or not to be inflated; or
-                the call takes exactly one, and none or more came.
+            GRPCError: The message is too long, truncated, or cannot be decoded or inflated; or the
+                call takes exactly one message, and none or more came.
         """
-        message = await self._recv_next()
-        if not self._cardinality.client_streaming:
-            if message is None:
+        prefix = await self._recv(_FRAME.size)
+        if not prefix:
+            if not self._cardinality.client_streaming:
                 raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
-            if await self._recv(1):
-                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+            return None
+        flag, length = _FRAME.unpack(prefix)
+        if flag > 1:
+            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
+        if length > self._message_bytes_max:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"the message has {length} bytes, {self._message_bytes_max} are the most",
+            )
+        data = await self._recv(length)
+        if len(data) != length:
+            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+        if flag:
+            encoding = self.request.fields.get("grpc-encoding", "")
+            data = inflate(data, encoding, bytes_max=self._message_bytes_max)
+        message = cast(Received, self._codec.decode(data, self._recv_type))
+        self.observation.message_received()
+        if not self._cardinality.client_streaming and await self._recv(1):
+            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
         return message
 
     async def recv_request(self) -> Received:
@@ -163,18 +171,26 @@ class Call(Stream[Received, Sent]):
         """
         return cast(Received, await self.recv_message())
 
+    async def _recv(self, size: int) -> bytes:
+        try:
+            return await self._stream.recv_data(size)
+        except AssertionError:  # grpclib's buffer raises it where the stream ended before
+            raise GRPCError(
+                Status.INTERNAL, "the request ended in the middle of a message"
+            ) from None
+
     async def send_message(self, message: Sent) -> None:
-        """Send one message, after the headers where they have not been sent."""
+        """Send one message, after the headers if they have not been sent."""
         await super().send_message(message)
         self.observation.message_sent()
 
     async def send_answer(self, message: Sent) -> None:
         """Send the only message of an answer and the status OK together.
 
-        In one packet instead of three, with all other answers of the connection that are ready.
+        They leave in one packet instead of three, with all other answers of the connection that are
+        ready.
         """
-        encoded = self._codec.encode(message, self._send_type)
-        data = _FRAME.pack(0, len(encoded)) + encoded
+        data = self.encoded((message,))
         stream = self._stream
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()
@@ -186,15 +202,15 @@ class Call(Stream[Received, Sent]):
         http.send_headers(
             stream_id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
         )
-        self.flush_soon(stream.connection)
+        self._flush_soon(stream.connection)
         stream.connection.headers_send_process()
         self._send_initial_metadata_done = self._send_message_done = True
         self._send_trailing_metadata_done = True
-        self.outcome = Status.OK.name
+        self.outcome = Status.OK
         self.observation.message_sent()
 
     def encoded(self, messages: Iterable[Sent]) -> bytes:
-        """Return messages as they are sent, each behind its flag and length."""
+        """Return messages as they are sent, each after its flag and length."""
         data = bytearray()
         for message in messages:
             encoded = self._codec.encode(message, self._send_type)
@@ -202,13 +218,13 @@ class Call(Stream[Received, Sent]):
         return bytes(data)
 
     async def send_encoded(self, data: bytes, *, count: int) -> None:
-        """Send several messages at once, after the headers where they have not been sent.
+        """Send several messages at once, after the headers if they have not been sent.
 
-        Returns when the client has taken them all, as far as its windows tell: it sets the pace.
+        Return when the client has taken them all, as far as its windows show: it sets the pace.
 
         Args:
-            data: What `encoded` has made of them.
-            count: How many they are.
+            data: What `encoded` returned for them.
+            count: The number of messages.
         """
         if not self._send_initial_metadata_done:
             await self.send_initial_metadata()
@@ -218,7 +234,7 @@ class Call(Stream[Received, Sent]):
             self.observation.message_sent(count)
 
     async def send_initial_metadata(self, *, metadata: _MetadataLike | None = None) -> None:
-        """Send the headers that begin an answer."""
+        """Send the headers that start an answer."""
         if self._send_initial_metadata_done:
             raise ProtocolError("initial metadata was already sent")
         await self._stream.send_headers([*self._headers(), *encode_metadata(metadata or {})])
@@ -232,44 +248,39 @@ class Call(Stream[Received, Sent]):
         status_details: Any = None,  # grpclib's signature: what its details codec takes
         metadata: _MetadataLike | None = None,
     ) -> None:
-        """Send the status, and what the service left in `trailers`.
-
-        Before any message has been sent it is a trailers-only answer.
-        """
+        """Send the status and `trailers`; before any message they are a trailers-only answer."""
         if self._send_trailing_metadata_done:
             raise ProtocolError("trailing metadata was already sent")
         headers = [] if self._send_initial_metadata_done else self._headers()
-        headers.append(("grpc-status", str(status.value)))
-        if status_message is not None:
-            headers.append(("grpc-message", encode_grpc_message(status_message)))
-        if status_details is not None and self._status_details_codec is not None:
-            details = self._status_details_codec.encode(status, status_message, status_details)
-            headers.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
+        headers += status_headers(GRPCError(status, status_message, status_details))
         headers.extend(encode_metadata({**dict(metadata or ()), **self.trailers}))
         await self._stream.send_headers(headers, end_stream=True)
-        self.outcome = status.name
+        self.outcome = status
         self._send_trailing_metadata_done = True
         if status is not Status.OK:
             self._stop_client()
 
-    async def reject(self, rejection: Rejection, *, body: bool) -> None:
+    async def send_error(self, error: GRPCError) -> None:
+        """Send an error as the status of the call."""
+        await self.send_trailing_metadata(
+            status=error.status, status_message=error.message, status_details=error.details
+        )
+
+    async def reject(self, rejection: NotGrpc) -> None:
         """Answer a request that is not gRPC in plain HTTP.
 
-        The reason is in the headers too, as a status of gRPC. The body is left out where the client
+        The reason is in the headers too, as a status of gRPC. The body is left out if the client
         does not take it at once: the call must not wait for it.
-
-        Args:
-            rejection: The answer.
-            body: Whether the answer may have a body.
         """
+        reason = str(rejection)
         headers = [
             (":status", rejection.status),
             *rejection.headers,
             ("grpc-status", str(Status.INTERNAL.value)),
-            ("grpc-message", encode_grpc_message(rejection.reason)),
-            ("x-request-id", self.request_id),
+            ("grpc-message", encode_grpc_message(reason)),
+            ("x-request-id", self.request.request_id),
         ]
-        text = f"{rejection.reason}\n".encode() if body else b""
+        text = f"{reason}\n".encode() if rejection.body else b""
         stream = self._stream
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()
@@ -280,18 +291,18 @@ class Call(Stream[Received, Sent]):
         http.send_headers(stream_id, headers, end_stream=not text)
         if text:
             http.send_data(stream_id, text, end_stream=True)
-        self.outcome = f"HTTP {rejection.status}"
+        self.outcome, self.http_status = Status.INTERNAL, rejection.status
         self._stop_client()
         stream.connection.flush()
 
-    def turn_away(self) -> None:
+    def refuse(self) -> None:
         """End the call without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
-        self.outcome = Status.RESOURCE_EXHAUSTED.name
+        self.outcome = Status.RESOURCE_EXHAUSTED
         if self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _http(self) -> tuple[H2Connection, int]:
-        """Return what several frames are written to at once, and the stream's number.
+        """Return the engine, to write several frames at once, and the stream's number.
 
         grpclib writes to the socket after each frame.
 
@@ -304,7 +315,7 @@ class Call(Stream[Received, Sent]):
         return http, stream_id
 
     def _stop_client(self) -> None:
-        """Tell a client that is still sending to stop."""
+        """Ask a client that is still sending to stop."""
         if self._stream.closable:
             self._stream.reset_nowait()
 
@@ -313,39 +324,16 @@ class Call(Stream[Received, Sent]):
             (":status", "200"),
             ("content-type", self._content_type),
             ("grpc-accept-encoding", ACCEPTED),
-            ("x-request-id", self.request_id),
+            ("x-request-id", self.request.request_id),
         ]
 
-    async def _recv_next(self) -> Received | None:
-        prefix = await self._recv(_FRAME.size)
-        if not prefix:
-            return None
-        flag, length = _FRAME.unpack(prefix)
-        if flag > 1:
-            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
-        if length > self.message_bytes_max:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED,
-                f"the message has {length} bytes, {self.message_bytes_max} are the most",
-            )
-        data = await self._recv(length)
-        if len(data) != length:
-            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
-        if flag:
-            data = inflate(data, self.compression, bytes_max=self.message_bytes_max)
-        try:
-            message = cast(Received, self._codec.decode(data, self._recv_type))
-        except WireError as error:
-            if error.violations:
-                raise refusal.invalid(error.violations) from None
-            raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
-        self.observation.message_received()
-        return message
 
-    async def _recv(self, size: int) -> bytes:
-        try:
-            return await self._stream.recv_data(size)
-        except AssertionError:  # how grpclib's buffer says that the stream ended before
-            raise GRPCError(
-                Status.INTERNAL, "the request ended in the middle of a message"
-            ) from None
+def status_headers(error: GRPCError) -> list[tuple[str, str]]:
+    """Return the headers that carry a status, its message and its details."""
+    headers = [("grpc-status", str(error.status.value))]
+    if error.message is not None:
+        headers.append(("grpc-message", encode_grpc_message(error.message)))
+    if error.details is not None:
+        details = _STATUS_DETAILS.encode(error.status, error.message, error.details)
+        headers.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
+    return headers

@@ -1,6 +1,6 @@
-"""Inflates compressed messages, never further than a limit.
+"""Inflates compressed messages, never beyond a limit.
 
-Which status belongs to which fault: https://github.com/grpc/grpc/blob/master/doc/compression.md.
+The statuses are those of https://github.com/grpc/grpc/blob/master/doc/compression.md.
 """
 
 import zlib
@@ -8,10 +8,11 @@ import zlib
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+# What every answer sends in `grpc-accept-encoding`.
 ACCEPTED = "identity,gzip"
-"""What every answer names in `grpc-accept-encoding`."""
 
-_GZIP_WINDOW_BITS = 31  # zlib's way to say: a gzip header and trailer, and the largest window
+# zlib's notation for a gzip header and trailer, and the largest window.
+_GZIP_WINDOW_BITS = 31
 
 
 def inflate(data: bytes, encoding: str, *, bytes_max: int) -> bytes:
@@ -19,21 +20,21 @@ def inflate(data: bytes, encoding: str, *, bytes_max: int) -> bytes:
 
     Args:
         data: The message as it came.
-        encoding: The call's `grpc-encoding`; empty where there is none.
-        bytes_max: The longest message that may come of it. No more than this and one byte is ever
+        encoding: The call's `grpc-encoding`; empty if it has none.
+        bytes_max: The longest message that may result. No more than this and one byte is ever
             inflated, however much is in the data.
 
     Raises:
-        GRPCError: INTERNAL where the call names no encoding, or the data is not exactly one sound
-            gzip member; UNIMPLEMENTED for another encoding; RESOURCE_EXHAUSTED for too long a
-            message.
+        GRPCError: INTERNAL if the call names no encoding, or the data is not exactly one sound
+            gzip member; UNIMPLEMENTED for another encoding; RESOURCE_EXHAUSTED if the message is
+            too long.
     """
     if encoding in ("", "identity"):
         raise GRPCError(
             Status.INTERNAL, "a message is flagged as compressed and grpc-encoding is missing"
         )
     if encoding != "gzip":
-        # The answer's grpc-accept-encoding tells the client what to use instead.
+        # The answer's grpc-accept-encoding lists what the client may use instead.
         raise GRPCError(
             Status.UNIMPLEMENTED, "the message's compression is not supported: use gzip or identity"
         )

@@ -3,94 +3,210 @@
 import asyncio
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import cast
 
 import structlog
-from credit_models.codec import WireCodec
-from credit_models.status import StatusDetailsCodec
 from grpclib import const
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
-from grpclib.metadata import Deadline, decode_timeout
+from grpclib.metadata import Deadline
 from grpclib.protocol import Connection
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Handler
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from credit_server.access.authorize import Access
-from credit_server.admission.controller import WRITES, Gate
-from credit_server.api import refusal
-from credit_server.grpc.call import Call, Rejection
-from credit_server.grpc.observer import UNOBSERVED, CallObserver
+from credit_server.admission.controller import AdmissionController
+from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.grpc.call import Call, status_headers
+from credit_server.grpc.compression import ACCEPTED
+from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract, CutOff
+from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
+from credit_server.http2.stream import ServerStream, StreamHandler
+from credit_server.units import Bytes, Count, Seconds
 
 log = structlog.get_logger("credit_server.calls")
 
-Headers = list[tuple[str, str]]
+UNCERTAIN_WRITE = (
+    "a write may or may not have taken effect, or may still take effect: retry it with the same"
+    " idempotency key, and it takes effect once"
+)
+"""What a caller must know of a write that ends without an answer from the service."""
 
-# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: at most 8 digits and a unit.
-_TIMEOUT = re.compile(r"[0-9]{1,8}[HMSmun]")
-_NAME_CHARACTERS_MAX = 64
-"""Of a header's name, where an answer has it."""
-_ASCII_VALUE = bytes(range(0x20, 0x7F))
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CONTENT_TYPES = frozenset({"application/grpc", "application/grpc+proto"})
 _PATH = re.compile(r"/[^/]+/[^/]+")
+# The step to which the retry times of shed calls are rounded up, so that their headers are made
+# once.
+_RETRY_STEP_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallLimits:
-    """Limits on calls.
+    """Limits on calls. Times are in seconds."""
+
+    message_bytes_max: Bytes = 1_048_576
+    """Longest request that is accepted; of a compressed one the size after decompression."""
+
+    calls_max: Count = 2048
+    """Calls that may run at once, over all connections. More are rejected as OVERLOADED."""
+
+    call_deadline_seconds: Seconds = 30.0
+    """Deadline of a call with one answer, if its client sets none."""
+
+    stream_deadline_seconds: Seconds = 600.0
+    """Deadline of a list, if its client sets none. The list then ends with DEADLINE_EXCEEDED, and
+    a client continues it with after_sequence, as the SDK does."""
+
+    deadline_seconds_max: Seconds = 3600.0
+    """Longest deadline. A client's longer deadline is shortened to it."""
+
+    loop_lag_seconds_max: Seconds = 1.0
+    """Delay of the server's event loop beyond which new calls are rejected as OVERLOADED."""
+
+    overload_streams_max: int = 768
+    """Calls that all clients together may have open while calls are rejected."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A method as calls are served: what is known of them from the path.
 
     Attributes:
-        message_bytes_max: The longest message that is taken in, inflated where it is compressed.
-        calls_max: How many calls may run at once, over all connections.
-        call_deadline_seconds: How long a call with one answer has where its client does not say.
-        stream_deadline_seconds: How long a call with a stream of answers has.
-        deadline_seconds_max: How long any call has, whatever its client says.
-        loop_lag_seconds_max: How late the event loop may be before new calls are refused.
-        overload_streams_max: How many streams all connections together may have open while calls
-            are refused.
+        served: grpclib's entry for the method.
+        is_served: Whether there is such a method; otherwise the entry stands for the unknown path.
+        standard: Whether it belongs to one of gRPC's own services. These are served whatever the
+            load: an orchestrator kills a server that does not answer its health check.
+        write: Whether it changes something.
+        deadline_seconds: Its deadline if the client sets none; None: it may run forever.
+        awaited: Whether a drain waits for its calls: all but the streams of gRPC's own services,
+            which may never end (health's Watch).
+        lasting: Whether its calls may last for long: lists, and all of gRPC's own services.
     """
 
-    message_bytes_max: int
-    calls_max: int = 2048
-    call_deadline_seconds: float = 30.0
-    stream_deadline_seconds: float = 600.0
-    deadline_seconds_max: float = 3600.0
-    loop_lag_seconds_max: float = 1.0
-    overload_streams_max: int = 768
+    served: const.Handler
+    is_served: bool
+    standard: bool
+    write: bool
+    deadline_seconds: float | None
+    awaited: bool
+    lasting: bool
+
+    @classmethod
+    def of(
+        cls, path: str, served: const.Handler | None, limits: CallLimits, writes: frozenset[str]
+    ) -> "Method":
+        """Describe the method with a path; `served` is None for a path that is not served."""
+        entry = served or const.Handler(lambda _: None, Cardinality.UNARY_UNARY, object, object)
+        streams = entry.cardinality.server_streaming
+        standard = served is not None and path.startswith("/grpc.")
+        deadline = limits.stream_deadline_seconds if streams else limits.call_deadline_seconds
+        return cls(
+            served=entry,
+            is_served=served is not None,
+            standard=standard,
+            write=path in writes,
+            deadline_seconds=None if standard else min(deadline, limits.deadline_seconds_max),
+            awaited=not (standard and streams),
+            lasting=standard or streams,
+        )
 
 
-class CallHandler(Handler):
-    """Serves the calls of one connection. Replaces grpclib's own request handler.
+class CallServing:
+    """What the handlers of all connections share.
 
     Attributes:
-        lasting: How many calls are open that may last for long: lists, and all of gRPC's own
-            services.
-        awaited: How many calls are open that a drain waits for: all but the streams of gRPC's own
-            services, which may never end (health's Watch).
+        mapping: grpclib's entries of the served methods by path.
+        methods: The served methods by path.
+        unknown: Stands for every other path.
     """
 
     def __init__(
         self,
-        methods: Mapping[str, const.Handler],
-        dispatch: _DispatchServerEvents,
-        gate: Gate,
+        mapping: Mapping[str, const.Handler],
+        *,
+        admission: AdmissionController,
         limits: CallLimits,
         access: Access,
+        contract: Contract,
         observer: CallObserver = UNOBSERVED,
     ) -> None:
-        super().__init__(dict(methods), WireCodec(), StatusDetailsCodec(), dispatch)
-        self._gate = gate
-        self._limits = limits
-        self._access = access
-        self._observer = observer
+        """Prepare to serve.
+
+        Args:
+            mapping: The served methods by path.
+            admission: Sheds calls by the load.
+            limits: Limits on calls.
+            access: Authenticates, authorizes and admits calls.
+            contract: What has to be known of the services.
+            observer: Observes every call.
+        """
+        self.mapping = dict(mapping)
+        self.admission = admission
+        self.limits = limits
+        self.access = access
+        self.contract = contract
+        self.observer = observer
+        self.methods = {
+            path: Method.of(path, served, limits, contract.writes)
+            for path, served in mapping.items()
+        }
+        self.unknown = Method.of("", None, limits, contract.writes)
+        self._shed_headers: dict[int, list[tuple[str, str]]] = {}
+
+    def shed_headers(self, cause: Decision, retry_seconds: float) -> list[tuple[str, str]]:
+        """Return the whole answer to a shed call but for its request id.
+
+        Args:
+            cause: Why the call is shed.
+            retry_seconds: When the caller should retry; rounded up to a twentieth of a second.
+        """
+        steps = ceil(retry_seconds / _RETRY_STEP_SECONDS)
+        headers = self._shed_headers.get(steps)
+        if headers is None:
+            error = NotAdmitted(
+                cause,
+                "the server has more calls than it can answer in time",
+                retry_seconds=steps * _RETRY_STEP_SECONDS,
+            )
+            headers = self._shed_headers[steps] = [
+                (":status", "200"),
+                ("content-type", "application/grpc+proto"),
+                ("grpc-accept-encoding", ACCEPTED),
+                *status_headers(self.status_of(error)),
+            ]
+        return headers
+
+    def status_of(self, error: BaseException) -> GRPCError:
+        """Return the status for an exception.
+
+        Raises:
+            BaseException: The exception itself, if it is a bug.
+        """
+        status = error if isinstance(error, GRPCError) else self.contract.translate(error)
+        if status is None:
+            raise error
+        return status
+
+
+class CallHandler(Handler, StreamHandler):
+    """Serves the calls of one connection. Replaces grpclib's own request handler.
+
+    Attributes:
+        lasting: The number of open calls that may last for long: see `Method.lasting`.
+        awaited: The number of open calls that a drain waits for: see `Method.awaited`.
+    """
+
+    def __init__(
+        self,
+        serving: CallServing,
+        dispatch: _DispatchServerEvents,
+    ) -> None:
+        super().__init__(serving.mapping, serving.contract.codec, None, dispatch)
+        self._serving = serving
         self._flushing = False
         self.lasting = self.awaited = 0
         self._cutting_off = False
@@ -112,59 +228,47 @@ class CallHandler(Handler):
     def accept(
         self, stream: H2Stream, headers: Headers, release_stream: Callable[[], None]
     ) -> None:
-        """Begin to serve a call."""
+        """Start to serve a call, or shed it."""
         self.__gc_step__()
-        fields = _fields(headers)
-        path = fields.get(":path", "")
-        # gRPC's own services are answered whatever the load: an orchestrator kills a server that
-        # does not answer its health check.
-        counted = not self._is_standard(path)
-        if counted:
-            cause = self._gate.refusal(path)
-            if cause is not None:
-                self._shed(stream, fields, cause)
+        serving = self._serving
+        request = RequestHead.of(headers, cast(ServerStream, stream).too_long)
+        method = serving.methods.get(request.path, serving.unknown)
+        if not method.standard:
+            decision = serving.admission.admit(write=method.write)
+            if decision is not Decision.ADMIT:
+                self._shed(stream, request, decision)
                 release_stream()
                 return
-            self._gate.enter(path)
-        task = self.loop.create_task(self._serve(stream, headers, fields))
+        task = self.loop.create_task(self._serve(stream, request, method))
+        self.awaited += method.awaited
+        self.lasting += method.lasting
+
         # Not in the task: one that is cancelled before its first step runs none of its own code.
-        if counted:
-            task.add_done_callback(lambda _: self._gate.leave(path))
-        method = self.mapping.get(path, _NO_METHOD)
-        if counted or not method.cardinality.server_streaming:
-            self.awaited += 1
-            task.add_done_callback(self._awaited_ended)
-        task.add_done_callback(lambda _: release_stream())  # it looks at what is still awaited
-        if not counted or method.cardinality.server_streaming:
-            self.lasting += 1
-            task.add_done_callback(self._lasted)
+        def ended(_: "asyncio.Task[None]") -> None:
+            if not method.standard:
+                serving.admission.leave(write=method.write)
+            self.awaited -= method.awaited
+            self.lasting -= method.lasting
+            release_stream()  # it looks at what is still awaited
+
+        task.add_done_callback(ended)
         self._tasks[stream] = task
 
-    def _is_standard(self, path: str) -> bool:
-        """Say whether a call is for one of gRPC's own services, as far as they are served."""
-        return path.startswith("/grpc.") and path in self.mapping
-
-    def _awaited_ended(self, _: "asyncio.Task[None]") -> None:
-        self.awaited -= 1
-
-    def _lasted(self, _: "asyncio.Task[None]") -> None:
-        self.lasting -= 1
-
-    def _shed(self, stream: H2Stream, fields: Mapping[str, str], cause: str) -> None:
-        """Refuse a call in one packet, without a task, a message or a log line of its own."""
-        # grpclib writes after each frame; this one is ours: see `ServerFrames`.
+    def _shed(self, stream: H2Stream, request: RequestHead, cause: Decision) -> None:
+        """Answer a call in one packet, without a task, a message or a log line of its own."""
+        # grpclib writes after each frame; this engine is ours: see `ServerFrames`.
         http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
-        seconds = self._gate.shed(cause, informed=http.settings_known)
+        seconds = self._serving.admission.shed(cause, informed=http.settings_acknowledged)
         if not stream.closable:
             return
         if not stream.connection.write_ready.is_set():
-            # What its client does not read would pile up. Resets cost it of its budget.
+            # Answers would pile up for a client that does not read. Resets cost it its budget.
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        headers = refusal.shed_headers(seconds)
+        headers = self._serving.shed_headers(cause, seconds)
         http.send_headers(
-            stream.id, [*headers, ("x-request-id", _request_id(fields))], end_stream=True
+            stream.id, [*headers, ("x-request-id", request.request_id)], end_stream=True
         )
         if stream.closable:  # its client is still sending
             http.reset_stream(stream.id, ErrorCodes.NO_ERROR)
@@ -173,7 +277,7 @@ class CallHandler(Handler):
     def cancel(self, stream: H2Stream) -> None:
         """End a call that its client has reset, or that outlives its connection.
 
-        Both may come to the same call, where grpclib's own would raise.
+        Both may happen to the same call; grpclib's own method would raise then.
         """
         task = self._tasks.pop(stream, None)
         if task is not None:
@@ -185,255 +289,147 @@ class CallHandler(Handler):
         self._cutting_off = True
         self.cancel(stream)
 
-    async def _serve(self, stream: H2Stream, headers: Headers, fields: Mapping[str, str]) -> None:
-        """Serve one call and log it; nothing but a cancellation comes out of it."""
+    async def _serve(self, stream: H2Stream, request: RequestHead, method: Method) -> None:
+        """Serve one call and observe it. Nothing but a cancellation is raised."""
         started = time.perf_counter()
-        call = self._call(stream, fields)
-        error: BaseException | None = None
+        serving = self._serving
+        call: Call[object, object] = Call(
+            cast(ServerStream, stream),
+            request,
+            method.served,
+            codec=self.codec,
+            dispatch=self.dispatch,
+            message_bytes_max=serving.limits.message_bytes_max,
+            flush_soon=self.flush_soon,
+        )
+        failure: BaseException | None = None
         try:
-            await self._answer(call, headers, fields)
+            await self._answer(call, method)
         except asyncio.CancelledError as cancelled:
-            error = cancelled
+            failure = cancelled
             # A client that does not read would keep the answer, and the drain, waiting.
             if self._cutting_off and call.open and call.writable:
-                await _send_refusal(call, refusal.cut_off())
+                await call.send_error(serving.status_of(CutOff()))
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
-            error = bug
+            failure = bug
         finally:
-            self._access.leave(call)  # not before it is answered: who does not read waits there
-            seconds = time.perf_counter() - started
-            _log_call(fields.get(":path", ""), call, seconds, error)
-            call.observation.finished(_status(call.outcome), seconds)
+            if call.caller is not None:  # not before the answer: a client that does not read waits
+                serving.access.leave(call.caller)
+            _observe_end(call, time.perf_counter() - started, failure)
 
-    def _call(self, stream: H2Stream, fields: Mapping[str, str]) -> "Call[object, object]":
-        method = self.mapping.get(fields.get(":path", ""), _NO_METHOD)
-        call: Call[object, object] = Call(
-            stream,
-            fields.get(":path", ""),
-            method.cardinality,
-            method.request_type,
-            method.reply_type,
-            codec=self.codec,
-            status_details_codec=self.status_details_codec,
-            dispatch=self.dispatch,
-            user_agent=fields.get("user-agent"),
-        )
-        call.request_id = _request_id(fields)
-        call.compression = fields.get("grpc-encoding", "")
-        call.message_bytes_max = self._limits.message_bytes_max
-        call.trailers = {}
-        call.flush_soon = self.flush_soon
-        call.identity = call.holder = None
-        call.outcome = ""
-        return call
-
-    def _observe(self, call: "Call[object, object]", fields: Mapping[str, str]) -> None:
-        """Have the call observed, and named in all that its task logs."""
-        peer = call.peer.addr()
-        call.observation = self._observer.started(fields.get(":path", ""), fields, peer)
-        structlog.contextvars.bind_contextvars(request_id=call.request_id)
-        if call.observation.trace_id is not None:
-            structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
-
-    async def _answer(
-        self, call: "Call[object, object]", headers: Headers, fields: Mapping[str, str]
-    ) -> None:
-        let_in = False
+    async def _answer(self, call: "Call[object, object]", method: Method) -> None:
+        """Answer one call, step by step as the protocol has it."""
+        serving, request = self._serving, call.request
         try:
-            self._observe(call, fields)
-            rejection = _rejection(fields)
-            if rejection is not None:
-                if call.writable:
-                    await call.reject(rejection, body=fields.get(":method") != "HEAD")
-                else:
-                    call.turn_away()
-                return
-            _check_te(fields)
-            if call.too_long:
-                raise GRPCError(
-                    Status.RESOURCE_EXHAUSTED,
-                    f"{call.too_long}; no change was made: send less metadata",
-                )
-            _check_values(headers)
-            method = self.mapping.get(call.path)
-            call.deadline = self._deadline(fields, method or _NO_METHOD)
-            self._access.admit(call, fields.get("authorization"))
-            let_in = True
-            if call.identity is not None:
-                structlog.contextvars.bind_contextvars(identity=call.identity.name)
-            if method is None:  # only now: who is nobody learns no paths
+            call.observation = serving.observer.started(
+                request.path, request.fields, call.peer.addr()
+            )
+            structlog.contextvars.bind_contextvars(request_id=request.request_id)
+            if call.observation.trace_id is not None:
+                structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
+            request.check()
+            call.deadline = _deadline(request, method, serving.limits)
+            caller = call.caller = serving.access.admit(call)
+            if caller.identity_name is not None:
+                structlog.contextvars.bind_contextvars(identity=caller.identity_name)
+            if not method.is_served:  # only now: a caller without an identity learns no paths
                 raise GRPCError(
                     Status.UNIMPLEMENTED,
                     "there is no such method"
-                    if _PATH.fullmatch(call.path)
+                    if _PATH.fullmatch(request.path)
                     else "the path is not /package.Service/Method",
                 )
-            await _within(call.deadline, method, call)
-        except GRPCError as error:
-            if let_in or call.writable:
-                await _send_refusal(call, error)
-            else:  # strangers who do not read must not have the server wait with its places
-                call.turn_away()
+            await _run(call, method)
+        except NotGrpc as rejection:
+            if call.writable:
+                await call.reject(rejection)
+            else:
+                call.refuse()
+        except Exception as error:  # noqa: BLE001 - a bug is raised again
+            await self._answer_error(call, error)
+        else:
+            if call.outcome is None:
+                await call.send_trailing_metadata()
+
+    async def _answer_error(self, call: "Call[object, object]", error: Exception) -> None:
+        """Answer a call that has failed.
+
+        Raises:
+            Exception: The error itself, if it is a bug.
+        """
+        try:
+            status = self._serving.status_of(error)
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
             if call.open:
-                await call.send_trailing_metadata(
-                    status=Status.INTERNAL, status_message="internal error"
-                )
+                await call.send_error(GRPCError(Status.INTERNAL, "internal error"))
             raise
-        else:
-            if not call.outcome:
-                await call.send_trailing_metadata()
-
-    def _deadline(self, fields: Mapping[str, str], method: const.Handler) -> Deadline | None:
-        """Return when a call ends at the latest."""
-        seconds = _timeout_seconds(fields)
-        # Health's Watch may go on for as long as its client likes.
-        if not self._is_standard(fields.get(":path", "")):
-            limits = self._limits
-            if seconds is None:
-                streams = method.cardinality.server_streaming
-                seconds = (
-                    limits.stream_deadline_seconds if streams else limits.call_deadline_seconds
-                )
-            seconds = min(seconds, limits.deadline_seconds_max)
-        return None if seconds is None else Deadline.from_timeout(seconds)
+        if call.caller is not None or call.writable:
+            await call.send_error(status)
+        else:  # a client without an identity that does not read must not occupy the server
+            call.refuse()
 
 
-_NO_METHOD = const.Handler(lambda _: None, const.Cardinality.UNARY_UNARY, object, object)
+def _deadline(request: RequestHead, method: Method, limits: CallLimits) -> Deadline | None:
+    """Return the deadline of a call: the client's, or the method's if the client sets none.
+
+    Raises:
+        GRPCError: The client's is malformed.
+    """
+    seconds = request.timeout_seconds()
+    if seconds is None:
+        seconds = method.deadline_seconds
+    elif not method.standard:  # health's Watch may run for as long as its client likes
+        seconds = min(seconds, limits.deadline_seconds_max)
+    return None if seconds is None else Deadline.from_timeout(seconds)
 
 
-async def _within(
-    deadline: Deadline | None, method: const.Handler, call: "Call[object, object]"
-) -> None:
+async def _run(call: "Call[object, object]", method: Method) -> None:
+    """Run the method until the deadline of the call.
+
+    Raises:
+        GRPCError: The deadline has passed.
+    """
+    deadline = call.deadline
     if deadline is None:
-        await method.func(call)
+        await method.served.func(call)
         return
     try:
         async with asyncio.timeout(deadline.time_remaining()) as limit:
-            if deadline.time_remaining() <= 0:  # it must not begin what nobody waits for
+            if deadline.time_remaining() <= 0:  # do not start what no caller waits for
                 raise TimeoutError
-            await method.func(call)
+            await method.served.func(call)
     except TimeoutError:
         if limit.expired() or deadline.time_remaining() <= 0:
-            raise refusal.deadline_exceeded(write=call.path in WRITES) from None
+            # A batch may commit a write after its caller has left.
+            more = f"; {UNCERTAIN_WRITE}" if method.write else ""
+            raise GRPCError(Status.DEADLINE_EXCEEDED, f"the deadline has passed{more}") from None
         raise
 
 
-async def _send_refusal(call: "Call[object, object]", error: GRPCError) -> None:
-    await call.send_trailing_metadata(
-        status=error.status, status_message=error.message, status_details=error.details
-    )
-
-
-def _fields(headers: Headers) -> dict[str, str]:
-    """Index a request's headers; of those that come more than once the last one counts.
-
-    But for `authorization`, which is joined as RFC 9110, section 5.2, says, and so proves nothing:
-    a proxy that has looked at one of two must not let the other in.
-    """
-    fields = dict(headers)
-    if len(fields) < len(headers):
-        given = [value for name, value in headers if name == "authorization"]
-        if len(given) > 1:
-            fields["authorization"] = ", ".join(given)
-    return fields
-
-
-def _check_values(headers: Headers) -> None:
-    """Refuse values that gRPC does not allow: beyond %x20-%x7E, though HTTP/2 has more.
-
-    See https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, ASCII-Value. All at once: it
-    takes 1 µs for a call with a token, and `isprintable` or a pattern two to four.
-    """
-    if _is_ascii_value("".join([value for _, value in headers])):
-        return
-    name = next(name for name, value in headers if not _is_ascii_value(value))
-    raise GRPCError(
-        Status.INVALID_ARGUMENT,
-        f"the value of the header {name[:_NAME_CHARACTERS_MAX]!a} is not printable ASCII: send"
-        " binary values in base64, under a name that ends in -bin",
-    )
-
-
-def _is_ascii_value(value: str) -> bool:
-    return not value.encode().translate(None, delete=_ASCII_VALUE)
-
-
-def _request_id(fields: Mapping[str, str]) -> str:
-    request_id = fields.get("x-request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-
-
-def _timeout_seconds(fields: Mapping[str, str]) -> float | None:
-    """Return how long the client waits, or None where it does not say."""
-    timeout = fields.get("grpc-timeout")
-    if timeout is None:
-        return None
-    if not _TIMEOUT.fullmatch(timeout):
-        raise GRPCError(
-            Status.INVALID_ARGUMENT, "grpc-timeout is not 1 to 8 digits and one of H M S m u n"
-        )
-    return decode_timeout(timeout)
-
-
-def _rejection(fields: Mapping[str, str]) -> Rejection | None:
-    """Return the HTTP answer to a request that is not gRPC, or None if it is.
-
-    As grpc-java does: an HTTP status, with the reason in the body and in `grpc-message`.
-    """
-    if fields.get(":method") != "POST":
-        return Rejection("405", "a gRPC call is made with POST", [("allow", "POST")])
-    # RFC 9110, section 8.3.1: case does not matter in a media type, and parameters may follow it.
-    media_type = fields.get("content-type", "").partition(";")[0].rstrip().lower()
-    if media_type not in _CONTENT_TYPES:
-        return Rejection(
-            "415",
-            "the content-type is neither application/grpc nor application/grpc+proto, and nothing"
-            " else is served here",
-        )
-    return None
-
-
-def _check_te(fields: Mapping[str, str]) -> None:
-    """Refuse a call behind a proxy that may drop trailers, and the answer's status with them.
-
-    PROTOCOL-HTTP2.md demands the header. grpcio and grpc-java on OkHttp refuse such a call too;
-    grpc-java on Netty serves it.
-    """
-    if fields.get("te", "").lower() != "trailers":
-        raise GRPCError(
-            Status.INTERNAL,
-            "the request has no header te: trailers, so that a proxy on the way may drop the"
-            " answer's status; no change was made",
-        )
-
-
-def _status(outcome: str) -> Status:
-    """Return the status that a client gets from a call's outcome.
-
-    A call that was not answered had no client left to answer.
-    """
-    if outcome.startswith("HTTP "):
-        return Status.INTERNAL
-    return Status[outcome] if outcome else Status.CANCELLED
-
-
-def _log_call(
-    path: str, call: "Call[object, object]", seconds: float, error: BaseException | None
+def _observe_end(
+    call: "Call[object, object]", seconds: float, failure: BaseException | None
 ) -> None:
-    unanswered = "CANCELLED" if isinstance(error, asyncio.CancelledError) else "GONE"
+    """Log the end of a call, and report it to its observation."""
+    if call.http_status:
+        status = f"HTTP {call.http_status}"
+    elif call.outcome is not None:
+        status = call.outcome.name
+    else:
+        status = "CANCELLED" if isinstance(failure, asyncio.CancelledError) else "GONE"
     fields = {
-        "method": path,
-        "status": call.outcome or unanswered,
+        "method": call.request.path,
+        "status": status,
         "milliseconds": round(seconds * 1000, 3),
-        "request_id": call.request_id,
-        "peer": call.peer_name or None,
+        "request_id": call.request.request_id,
+        "peer": call.peer.name or None,
     }
-    # Writing to a client that has gone, or has given up the call, is no fault of anybody's.
-    gone = isinstance(error, H2ProtocolError) and not call.outcome
-    if isinstance(error, Exception) and not gone:
-        log.error("call", **fields, exc_info=error)
+    # Writing to a client that has gone, or has given up the call, is not an error.
+    gone = isinstance(failure, H2ProtocolError) and call.outcome is None
+    if isinstance(failure, Exception) and not gone:
+        log.error("call", **fields, exc_info=failure)
     else:
         log.info("call", **fields)
+    # A call that was not answered had no client left to answer.
+    call.observation.finished(call.outcome or Status.CANCELLED, seconds)

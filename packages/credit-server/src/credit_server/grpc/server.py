@@ -1,4 +1,4 @@
-"""The HTTP/2 server: grpclib's, with its connections made sound and a stop that loses nothing."""
+"""The gRPC server: grpclib's, with limits on its connections and a stop that loses no call."""
 
 import asyncio
 import contextlib
@@ -12,28 +12,26 @@ from grpclib._typing import IServable
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
-from h2.config import H2Configuration
 
-from credit_server.access.authorize import Access
-from credit_server.admission.controller import Gate, Writes
-from credit_server.admission.stream_quota import Backpressure
-from credit_server.grpc.handler import CallHandler, CallLimits
-from credit_server.grpc.observer import UNOBSERVED, CallObserver
+from credit_server.admission.controller import AdmissionController, WriteQueue
+from credit_server.admission.decision import Decision
+from credit_server.admission.stream_quota import StreamQuota
+from credit_server.grpc.handler import CallHandler, CallLimits, CallServing
+from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.connections import Closing, Connections
-from credit_server.http2.handshake import on_failed_handshake
-from credit_server.http2.header_log import keep_tokens_out
+from credit_server.http2.header_block import keep_tokens_out
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.listener import stop_listening
+from credit_server.http2.listener import on_failed_handshake, stop_listening
 from credit_server.http2.unix_socket import SocketFile, socket_path
-from credit_server.timer import Timers
+from credit_server.supervision import Timers
 
 log = logging.getLogger(__name__)
 
+# How often connections are checked for time limits that have passed.
 _SWEEP_SECONDS = 1.0
-"""How often connections are looked at for time limits that have passed."""
+# The connections that the kernel holds until they are accepted; at most its own limit.
 _BACKLOG = 1024
-"""Connections that the kernel holds until they are accepted; at most its own limit."""
 _DEFAULTS = ConnectionLimits()
 
 
@@ -50,9 +48,10 @@ class GrpcServer(Server):
         *,
         limits: CallLimits,
         access: Access,
+        contract: Contract,
         connections: ConnectionLimits = _DEFAULTS,
         observer: CallObserver = UNOBSERVED,
-        writes: Writes | None = None,
+        write_queue: WriteQueue | None = None,
         timers: Timers | None = None,
     ) -> None:
         """Prepare to serve.
@@ -60,59 +59,56 @@ class GrpcServer(Server):
         Args:
             services: What to serve.
             limits: Limits on calls.
-            access: Who may make which call.
+            access: Decides which calls are allowed.
+            contract: What has to be known of the services beside gRPC's own.
             connections: Limits on connections.
-            observer: Is told of every call.
-            writes: Knows how long writes wait; None where nobody does.
+            observer: Observes every call.
+            write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
             timers: Starts the server's timers; None: their bugs are only logged.
 
         Raises:
-            LookupError: Something is served of which `access` does not know who may call it.
+            LookupError: `access` has no rule for a path that is served.
         """
-        # grpclib's own keepalive asks every two hours; ServerProtocol has one of its own.
+        # grpclib's own keepalive runs every two hours; ServerProtocol has one of its own.
         super().__init__(services, config=Configuration(_keepalive_time=None))
         access.check(self._mapping)
         keep_tokens_out()
         self._timers = timers or Timers()
-        self._access = access
-        self._limits = limits
         self._connection_limits = connections
-        self._observer = observer
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
-        self._gate = Gate(
+        self._admission = AdmissionController(
             calls_max=limits.calls_max,
             loop_lag_seconds_max=limits.loop_lag_seconds_max,
-            writes=writes,
-            on_overload=lambda informed: self._backpressure.refused(informed=informed),
+            write_queue=write_queue,
+            on_shed=lambda informed: self._stream_quota.note_shed(informed=informed),
             timers=self._timers,
         )
-        self._backpressure = Backpressure(
+        self._stream_quota = StreamQuota(
             self._protocols,
             streams_max=limits.overload_streams_max,
-            overdue=self._gate.overdue,
+            is_overdue=self._admission.is_overdue,
             timers=self._timers,
+        )
+        self._serving = CallServing(
+            self._mapping,
+            admission=self._admission,
+            limits=limits,
+            access=access,
+            contract=contract,
+            observer=observer,
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._socket_file: SocketFile | None = None
-        self._h2_config = H2Configuration(
-            client_side=False,
-            # Any byte is a letter in it: one odd header does not end a connection's other calls.
-            header_encoding="latin-1",
-            validate_inbound_headers=True,
-            validate_outbound_headers=False,
-            normalize_inbound_headers=False,
-            normalize_outbound_headers=False,
-        )
 
     @property
-    def shed_total(self) -> Counter[str]:
-        """How many calls were refused before they were looked at, by cause."""
-        return self._gate.shed_total
+    def shed_total(self) -> Counter[Decision]:
+        """The number of calls that were shed by their headers alone, by cause."""
+        return self._admission.shed_total
 
     @property
     def port(self) -> int:
-        """The port that is listened on, once started; 0 for a Unix domain socket."""
+        """The port that the started server listens on; 0 for a Unix domain socket."""
         # uvloop's server is not asyncio's, and has the same attribute.
         name = self._server.sockets[0].getsockname()  # type: ignore[union-attr]
         return name[1] if isinstance(name, tuple) else 0
@@ -125,10 +121,10 @@ class GrpcServer(Server):
         Args:
             host: The address to listen on, or `unix:path`.
             port: The port; 0 for one that is free. Not used for a Unix domain socket.
-            ssl: What TLS is spoken with; None: none is.
+            ssl: The context for TLS; None: no TLS.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The server cannot listen on the address.
         """
         # grpclib's own start cannot limit the TLS handshake.
         handshake_seconds = self._connection_limits.handshake_seconds if ssl else None
@@ -145,7 +141,7 @@ class GrpcServer(Server):
                 ssl_handshake_timeout=handshake_seconds,
             )
         else:
-            # The loops' own way removes any socket at the path, also one that is listened on.
+            # The loops themselves remove any socket at the path, even one that is in use.
             self._socket_file = SocketFile(path, backlog=_BACKLOG)
             self._server = await self._loop.create_unix_server(
                 self._protocol_factory,
@@ -158,10 +154,10 @@ class GrpcServer(Server):
         self._sweep()
 
     def close(self) -> None:
-        """Stop listening and cancel the calls that run; `stop` is the kind way."""
+        """Stop listening and cancel the running calls; `stop` loses no call."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
-        self._backpressure.stop()
+        self._stream_quota.stop()
         self._remove_socket_file()
         super().close()
 
@@ -178,13 +174,13 @@ class GrpcServer(Server):
     async def stop(self, *, grace_seconds: float, drain_seconds: float = 0.0) -> None:
         """Stop without losing a call.
 
-        For `drain_seconds` all goes on, so that load balancers learn from the health service that
-        they must send new calls to another server. Then the server stops listening and drains each
-        connection: see `Drain`. No call is refused before its client can know that it has to be.
+        For `drain_seconds` everything is served, so that load balancers learn from the health
+        service that they must send new calls to another server. Then the server stops listening and
+        drains each connection: see `Drain`. No call is rejected before its client can know why.
 
         Args:
-            grace_seconds: How long running calls have after the pause. Calls that run after it are
-                answered as UNAVAILABLE.
+            grace_seconds: How long running calls have after the pause. Calls that still run then
+                are answered as UNAVAILABLE.
             drain_seconds: How long new connections and calls are still served.
         """
         await asyncio.sleep(drain_seconds)
@@ -201,13 +197,13 @@ class GrpcServer(Server):
         await self.wait_closed()
 
     async def _stop_listening(self, settle_seconds_max: float) -> None:
-        # grpclib knows less of its server; uvloop's is not asyncio's, and has the same attributes.
+        # grpclib's type is narrower; uvloop's server is not asyncio's, and has the same attributes.
         listening = cast(asyncio.Server, self._server)
         await stop_listening(listening, settle_seconds_max=settle_seconds_max)
         self._remove_socket_file()
 
     async def _cut_off(self, grace_seconds: float) -> None:
-        """End what is left, and give clients a moment to read how their calls ended."""
+        """End the remaining calls, and give clients a moment to read how they ended."""
         if any(protocol.busy for protocol in self._protocols):
             log.warning("calls were still running after %s s and are ended", grace_seconds)
         for protocol in list(self._protocols):
@@ -220,15 +216,6 @@ class GrpcServer(Server):
 
     def _protocol_factory(self) -> H2Protocol:
         self.__gc_step__()
-        handler = CallHandler(
-            self._mapping,
-            self.__dispatch__,
-            self._gate,
-            self._limits,
-            self._access,
-            self._observer,
-        )
+        handler = CallHandler(self._serving, self.__dispatch__)
         self._handlers.add(handler)
-        return ServerProtocol(
-            handler, self._config, self._h2_config, self._connection_limits, self.connections
-        )
+        return ServerProtocol(handler, self._config, self._connection_limits, self.connections)

@@ -1,3 +1,3 @@
-"""HTTP/2: connections, frames and streams. Knows neither gRPC nor credits."""
+"""HTTP/2: connections, frames and streams, without gRPC and without credits."""
 
-import credit_server.http2.private_names  # noqa: F401 - before what relies on them
+import credit_server.http2.private_names  # noqa: F401 - the check comes before the modules that rely on them

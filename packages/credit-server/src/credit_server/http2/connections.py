@@ -1,4 +1,4 @@
-"""The connections that are open: how many, whose, and why they were closed."""
+"""The open connections: admit them, check their time limits, count and log how others ended."""
 
 import asyncio
 import time
@@ -9,15 +9,15 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from credit_server.http2.budget import Budget
+from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.network import network_of
+from credit_server.http2.peer import network_of
 
 log = structlog.get_logger("credit_server.connections")
 
+# Lines of log: a flood of connections must not become a flood of lines.
 _LOGGED_PER_SECOND = 10
 _LOGGED_BURST = 50
-"""Lines of log: a flood of connections must not become one of lines."""
 
 
 class Closing(StrEnum):
@@ -39,45 +39,76 @@ class Closing(StrEnum):
     SHUTDOWN = "the server stops"
 
 
-class Supervised(Protocol):
-    """A connection, as the registry sees it."""
+class PeerLog:
+    """Counts how connections end, and logs what peers do, up to a number of lines.
+
+    Attributes:
+        closed: The number of closed connections by reason. It never decreases: a metric may read
+            it.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.closed: Counter[Closing] = Counter()
+        self.clock = clock
+        self._lines = TokenBucket(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
+        self._unlogged = 0
+
+    def count(self, peer: str, closing: Closing, detail: str = "") -> None:
+        """Count a connection that ends, and log it unless its client closed it."""
+        self.closed[closing] += 1
+        if closing is not Closing.CLIENT:
+            self.note("connection closed", peer, closing, detail)
+
+    def failed_handshake(self, reason: str) -> None:
+        """Count and log a failed TLS handshake. Its client's address is not known."""
+        self.count("", Closing.TLS, reason)
+
+    def note(self, event: str, peer: str, reason: str, detail: str = "") -> None:
+        """Log what a peer did, unless there are too many lines."""
+        self._lines.refill(self.clock())
+        if not self._lines.spend():
+            self._unlogged += 1
+            return
+        unlogged, self._unlogged = self._unlogged, 0
+        more = {"detail": detail} if detail else {}
+        log.info(event, peer=peer, reason=str(reason), **more, unlogged_before=unlogged)
+
+
+class Member(Protocol):
+    """What the registry needs of a connection."""
 
     peer: str
 
     def check(self, now: float) -> None:
-        """Close what is due at this time."""
+        """Act on the time limits that have passed."""
 
 
-SupervisedT = TypeVar("SupervisedT", bound=Supervised)
+MemberT = TypeVar("MemberT", bound=Member)
 
 
-class Connections(Generic[SupervisedT]):
-    """Admits connections, looks after their time limits, and counts and logs their ends.
+class Connections(PeerLog, Generic[MemberT]):
+    """The registry of open connections. It bounds how many there are.
 
     Attributes:
         members: The connections that are open.
-        closed: How many were closed, by reason. It only ever grows: a metric may read it.
-        empty: Set while no connection is open.
-        draining: Whether the server stops, and connections that are still accepted end at once.
-        clock: The time in seconds.
+        empty: Is set while no connection is open.
+        draining: Whether the server stops; connections that are still accepted are drained at once.
     """
 
     def __init__(
         self, limits: ConnectionLimits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.members: set[SupervisedT] = set()
+        super().__init__(clock=clock)
+        self.members: set[MemberT] = set()
         self.empty = asyncio.Event()
         self.empty.set()
         self.draining = False
-        self.closed: Counter[Closing] = Counter()
-        self.clock = clock
         self._limits = limits
         self._per_network: Counter[str] = Counter()
-        self._lines = Budget(per_second=_LOGGED_PER_SECOND, burst=_LOGGED_BURST, now=clock())
-        self._unlogged = 0
 
-    def admit(self, member: SupervisedT, address: str) -> Closing | None:
-        """Take a new connection in, or say why not."""
+    def admit(self, member: MemberT, address: str) -> Closing | None:
+        """Add a new connection, or return why it must be closed."""
         network = network_of(address)
         if len(self.members) >= self._limits.connections_max:
             return Closing.TOO_MANY
@@ -88,8 +119,8 @@ class Connections(Generic[SupervisedT]):
         self.empty.clear()
         return None
 
-    def forget(self, member: SupervisedT, address: str) -> None:
-        """Take a connection out that was admitted and is gone."""
+    def forget(self, member: MemberT, address: str) -> None:
+        """Remove a connection that was admitted and is closed."""
         network = network_of(address)
         self.members.discard(member)
         self._per_network[network] -= 1
@@ -99,29 +130,9 @@ class Connections(Generic[SupervisedT]):
             self.empty.set()
 
     def sweep(self, now: float) -> None:
-        """Close all connections that are due at this time."""
+        """Make each connection act on its time limits."""
         for member in list(self.members):
             try:
                 member.check(now)
-            except Exception as bug:  # the others must be looked at all the same
+            except Exception as bug:  # the other connections must be checked all the same
                 log.error("a connection could not be checked", peer=member.peer, exc_info=bug)
-
-    def count(self, peer: str, closing: Closing, detail: str = "") -> None:
-        """Count a connection that ends, and log it unless its client just left."""
-        self.closed[closing] += 1
-        if closing is not Closing.CLIENT:
-            self.note("connection closed", peer, closing, detail)
-
-    def failed_handshake(self, reason: str) -> None:
-        """Count and log a TLS handshake that has failed; nobody knows who it was with."""
-        self.count("", Closing.TLS, reason)
-
-    def note(self, event: str, peer: str, reason: str, detail: str = "") -> None:
-        """Log what a peer did, as long as there are not too many lines."""
-        self._lines.refill(self.clock())
-        if not self._lines.spend():
-            self._unlogged += 1
-            return
-        unlogged, self._unlogged = self._unlogged, 0
-        more = {"detail": detail} if detail else {}
-        log.info(event, peer=peer, reason=str(reason), **more, unlogged_before=unlogged)

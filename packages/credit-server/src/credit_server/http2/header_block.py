@@ -1,11 +1,13 @@
-"""Reads the header blocks of requests, and writes those of answers.
+"""Header blocks: decode those of requests, encode those of answers, keep tokens out of logs.
 
-Answers are written as HPACK literals that nothing remembers. hpack's own encoder looks every header
-up in its tables, remembers it and writes it in Huffman's code, all in Python. Most of an answer's
-headers are new each time (a request id, a receipt): they fill the tables with what never comes
-again. It took an eighth of the processor at full load.
+Answers are encoded as HPACK literals that are not indexed. hpack's own encoder looks up each header
+in its tables, adds it to them and writes it in Huffman's code, all in Python. Most of an answer's
+headers are new each time (a request id, a receipt): they fill the tables with entries that are
+never used again. That took an eighth of the processor at full load.
 """
 
+import logging
+import re
 from collections.abc import Iterable, Sequence
 
 from h2.errors import ErrorCodes
@@ -16,22 +18,26 @@ from hpack.hpack import encode_integer
 
 Header = tuple[bytes, ...]
 
+# A header list is decoded up to this many times its limit, so that its call alone is rejected.
 DECODED_FACTOR = 4
-"""How many times the limit on a header list is still decoded, to reject its call alone."""
+# The size of each header beyond its name and value: RFC 9113, section 6.5.2.
 _ENTRY_BYTES = 32
-"""What each header counts beyond its name and value: RFC 9113, section 6.5.2."""
 _BLANKS = b" \t"
 _KEPT_NAMES = (
     *(b":method", b":scheme", b":path", b":authority"),
     *(b"te", b"content-type", b"user-agent", b"x-request-id"),
 )
+# The part of a value that is kept of a list that is too long: enough for the answer and the log.
 _KEPT_BYTES = 256
-"""What is left of a value in a list that is too long: enough for the answer and the log."""
 
 # RFC 7541, section 6.1 and appendix A: entry 8 of the static table.
 _INDEXED = {(b":status", b"200"): b"\x88"}
 # Section 6.2.2: a literal header field without indexing, with a new name.
 _LITERAL = b"\x00"
+
+_LOGGERS = ("hpack.hpack", "hpack.table")
+# A bytes literal as Python shows it, and all text after it, unless it can only be a header's name.
+_BYTES_OF_PEER = re.compile(r"""(?<!\w)b(?!':?[a-z-]{1,30}')['"].*""", re.DOTALL)
 
 
 class CompressionError(ProtocolError):
@@ -41,14 +47,14 @@ class CompressionError(ProtocolError):
 
 
 class HeaderDecoder(Decoder):
-    """Takes the place of hpack's decoder in an h2 connection.
+    """Replaces hpack's decoder in an h2 connection.
 
     Attributes:
         list_bytes: The size of the latest header list.
-        list_bytes_max: The longest list that is returned as it came. Of a longer one, the few
+        list_bytes_max: The longest list that is returned unchanged. Of a longer one, only the few
             headers that an answer needs are returned. A list of more than `DECODED_FACTOR` times
-            as many bytes is an error of the connection: to read it costs too much, and without
-            reading it HPACK's state is lost.
+            as many bytes is an error of the connection: decoding it costs too much, and without
+            decoding it HPACK's state is lost.
     """
 
     def __init__(self, list_bytes_max: int) -> None:
@@ -57,17 +63,17 @@ class HeaderDecoder(Decoder):
         self.list_bytes_max = list_bytes_max
 
     def decode(self, data: bytes, raw: bool = False) -> Sequence[HeaderTuple]:
-        """Read a header block.
+        """Decode a header block.
 
-        White space around values is removed, as gRPC allows (PROTOCOL-HTTP2.md, ASCII-Value): to
-        h2 it makes the request malformed. Pseudo-headers keep theirs, and are malformed with it.
+        White space around values is removed, as gRPC allows (PROTOCOL-HTTP2.md, ASCII-Value); h2
+        treats a request with it as malformed. Pseudo-headers keep theirs, and stay malformed.
 
         Args:
             data: The block.
-            raw: Ignored: names and values are bytes, as h2 asks for them.
+            raw: Ignored: names and values are bytes, as h2 expects them.
 
         Raises:
-            OversizedHeaderListError: The list is far too long.
+            OversizedHeaderListError: The list is several times too long.
             CompressionError: The block is not HPACK.
         """
         try:
@@ -100,17 +106,18 @@ def _stripped(header: HeaderTuple) -> HeaderTuple:
 
 
 class LiteralEncoder(Encoder):
-    """Takes the place of hpack's encoder in an h2 connection."""
+    """Replaces hpack's encoder in an h2 connection."""
 
     def __init__(self) -> None:
         super().__init__()
         self._names: dict[bytes, bytes] = {}
 
     def encode(self, headers: Iterable[Header], huffman: bool = False) -> bytes:  # type: ignore[override] # all that h2 passes
-        """Write a header block.
+        """Encode a header block.
 
         Args:
-            headers: Names and values; names are those of our own code, a few.
+            headers: Names and values. The names are cached: only our own code chooses them, and
+                they are few.
             huffman: Ignored: nothing is compressed.
         """
         block = bytearray()
@@ -131,5 +138,34 @@ class LiteralEncoder(Encoder):
 
 
 def _string(data: bytes) -> bytes:
-    """Write a string literal: section 5.2."""
+    """Encode a string literal: section 5.2."""
     return bytes(encode_integer(len(data), 7)) + data
+
+
+def keep_tokens_out() -> None:
+    """Stop hpack's loggers from logging the headers of requests, even at debug.
+
+    It may be called more than once.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_is_of_sending)
+
+
+def _is_of_sending(record: logging.LogRecord) -> bool:
+    """Return whether a record of hpack is about headers that are sent: answers hold no secret.
+
+    hpack logs a block that it decodes as a whole, header by header, and again when its table evicts
+    an entry.
+    """
+    return record.funcName != "_shrink" and not record.funcName.startswith(("decode", "_decode"))
+
+
+def without_bytes(error: Exception) -> str:
+    """Return the message of an h2 error without the bytes that the client has sent.
+
+    h2 shows the value of a malformed header, such as a token followed by the end of the line that
+    it was read from. Names such as `:path` stay.
+    """
+    sentence = _BYTES_OF_PEER.sub("", str(error)).rstrip(" :")
+    # h2 also shows the illegal character: the end of a line would break the log's line.
+    return sentence.encode("unicode_escape").decode("ascii")

@@ -1,58 +1,166 @@
-"""Limits on connections: how many, how long, and how much a peer may ask of one."""
+"""The limits on connections, and when the time limits of one connection have passed."""
 
+import random
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from credit_server.units import Bytes, Count, Seconds
+
+# Connections that were opened together do not all end together.
+_AGE_JITTER = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConnectionLimits:
-    """Limits on connections. Times are in seconds.
+    """Limits on connections. Times are in seconds."""
+
+    connections_max: Count = 10_000
+    """Connections that may be open at once."""
+
+    connections_per_peer_max: Count = 1_000
+    """Connections that one address (in IPv6: one /64 network) may have open. Raise it behind a
+    proxy, which is one address for all clients."""
+
+    handshake_seconds: Seconds = 10.0
+    """Time that a client has for its TLS handshake, for its HTTP/2 preface with SETTINGS, and for
+    each block of headers."""
+
+    idle_seconds: Seconds = 300.0
+    """Time that a connection stays open without a call."""
+
+    age_seconds: Annotated[float, Ge(0), Le(604_800)] = 0.0
+    """Time that a connection stays open at all, plus or minus a tenth. Clients then reconnect and
+    spread over the servers again. 0: no limit."""
+
+    age_grace_seconds: float = 60.0
+    """Time that running calls may still hold a connection that is too old."""
+
+    keepalive_seconds: Seconds = 60.0
+    """Time that a client with open calls may be silent before the server sends it a PING."""
+
+    keepalive_timeout_seconds: float = 20.0
+    """Time that a client may leave the PING unanswered."""
+
+    stalled_seconds: Seconds = 30.0
+    """Time that a client may read nothing of what the server sends: its call ends then, or its
+    connection where the socket takes no more either. A list reads nothing while it waits
+    for its turn (5 s at most) and for the store: it must be more than both together."""
+
+    closing_seconds: float = 1.0
+    """Time that a client has to read why its connection is closed."""
+
+    streams_max: Count = 256
+    """Calls that may be open at once on a connection."""
+
+    lists_max: Count = 16
+    """Lists of one caller that run at once on a connection. Its other lists wait until one ends."""
+
+    header_bytes_max: Bytes = 16_384
+    """Longest headers of a call, as decoded (RFC 9113, section 6.5.2). Longer headers reject the
+    call. Four times as much, encoded or decoded, ends the connection."""
+
+    stream_window_bytes: int = 65_535
+    """Bytes of one request that may be unread. At least 65,535, which a client may send before it
+    has seen another figure (RFC 9113, section 6.9.2)."""
+
+    connection_window_bytes: int = 1_048_576
+    """Bytes of all requests of a connection that may be unread, at least 65,535."""
+
+    request_bytes_max: int = 2_097_152
+    """Bytes of requests that a connection's open calls may hold."""
+
+    write_buffer_bytes: int = 65_536
+    """Bytes that may wait for a client before its calls have to wait."""
+
+    resets_per_second: int = 200
+    """Calls that a client may reset, or be reset for, in the long run."""
+
+    resets_burst: int = 1_000
+    """Resets that a client may cause at once."""
+
+    control_frames_per_second: int = 500
+    """Frames other than calls and their data that a client may send in the long run."""
+
+    control_frames_burst: int = 2_000
+    """Frames other than calls and their data that a client may send at once."""
+
+
+class TimeLimits:
+    """What has happened on one connection and when, and which of its time limits have passed.
+
+    It reads no clock and does no I/O: the connection sets the attributes and passes the time, in
+    seconds of one clock.
 
     Attributes:
-        connections_max: Connections that may be open at once.
-        connections_per_peer_max: Of these, those of one address (of one /64 network in IPv6).
-        handshake_seconds: How long a client has for each step that must come in one go: the TLS
-            handshake, the connection preface with its SETTINGS, a header block.
-        idle_seconds: How long a connection stays open without a call.
-        age_seconds: How long a connection stays open at all, give or take a tenth; 0: no limit.
-        age_grace_seconds: How long running calls may still hold a connection that is too old.
-        keepalive_seconds: How long a peer with open calls may be silent before it is asked.
-        keepalive_timeout_seconds: How long it then has to say anything.
-        stalled_seconds: How long a peer may refuse what the server has to send.
-        closing_seconds: How long a peer has to read why its connection is closed.
-        streams_max: Calls that may be open at once on a connection.
-        lists_max: Of these, the lists of one caller that run at once; its others wait until one
-            has ended.
-        header_bytes_max: The headers of a call, as decoded (RFC 9113, section 6.5.2). More rejects
-            the call; four times as much, as written or as decoded, ends the connection.
-        stream_window_bytes: Bytes of a request that may be unread, from 65,535.
-        connection_window_bytes: Bytes of all requests that may be unread, from 65,535.
-        request_bytes_max: Bytes of requests that a connection's open calls may hold.
-        write_buffer_bytes: Bytes that wait for a peer before its calls have to wait.
-        resets_per_second: Calls that a peer may reset, or be reset for, in the long run.
-        resets_burst: And at once.
-        control_frames_per_second: Frames beside calls and their data that a peer may send in the
-            long run.
-        control_frames_burst: And at once.
+        received_at: When the client last sent something.
+        idle_since: When the last stream was closed.
+        ping_sent_at: When a keepalive PING was sent that nothing has answered yet; None: there is
+            none.
+        write_blocked_since: Since when the client reads too slowly; None: it does not.
+        header_block_since: Since when a header block is incomplete; None: there is none.
+        close_at: When the socket is closed after the final GOAWAY; None: that was not sent.
     """
 
-    connections_max: int = 10_000
-    connections_per_peer_max: int = 1_000
-    handshake_seconds: float = 10.0
-    idle_seconds: float = 300.0
-    age_seconds: float = 0.0
-    age_grace_seconds: float = 60.0
-    keepalive_seconds: float = 60.0
-    keepalive_timeout_seconds: float = 20.0
-    stalled_seconds: float = 30.0
-    closing_seconds: float = 1.0
-    streams_max: int = 256
-    lists_max: int = 16
-    header_bytes_max: int = 16_384
-    stream_window_bytes: int = 65_535
-    connection_window_bytes: int = 1_048_576
-    request_bytes_max: int = 2_097_152
-    write_buffer_bytes: int = 65_536
-    resets_per_second: int = 200
-    resets_burst: int = 1_000
-    control_frames_per_second: int = 500
-    control_frames_burst: int = 2_000
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
+        """Start the times of a connection that was opened now."""
+        self._limits = limits
+        self._opened_at = self.received_at = self.idle_since = now
+        self._age_seconds = limits.age_seconds * random.uniform(  # noqa: S311 - not a secret
+            1 - _AGE_JITTER, 1 + _AGE_JITTER
+        )
+        self.ping_sent_at: float | None = None
+        self.write_blocked_since: float | None = None
+        self.header_block_since: float | None = None
+        self.close_at: float | None = None
+
+    def is_close_due(self, now: float, *, unsent: bool) -> bool:
+        """Return whether the socket must be closed after the final GOAWAY.
+
+        Args:
+            now: The time.
+            unsent: Whether the client has not read everything yet, for which it gets more time.
+        """
+        more = self._limits.stalled_seconds if unsent else 0.0
+        return self.close_at is not None and now >= self.close_at + more
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether the client has sent nothing for as long as it may read nothing."""
+        return now - self.received_at >= self._limits.stalled_seconds
+
+    def is_stalled(self, now: float, since: float | None) -> bool:
+        """Return whether something has made no progress for too long; None: it makes progress."""
+        return _passed(since, self._limits.stalled_seconds, now)
+
+    def is_preface_late(self, now: float) -> bool:
+        """Return whether the time for the connection preface has passed."""
+        return now - self._opened_at >= self._limits.handshake_seconds
+
+    def is_header_block_late(self, now: float) -> bool:
+        """Return whether the time for the current header block has passed."""
+        return _passed(self.header_block_since, self._limits.handshake_seconds, now)
+
+    def is_idle(self, now: float) -> bool:
+        """Return whether a connection without a stream has been idle for too long."""
+        return now - self.idle_since >= self._limits.idle_seconds
+
+    def is_old(self, now: float, *, grace: bool = False) -> bool:
+        """Return whether the connection is too old, or even its grace has passed."""
+        if not self._age_seconds:
+            return False
+        seconds = self._limits.age_grace_seconds if grace else 0.0
+        return now - self._opened_at - self._age_seconds >= seconds
+
+    def is_keepalive_due(self, now: float) -> bool:
+        """Return whether a client with open streams must get a PING."""
+        silent = now - self.received_at >= self._limits.keepalive_seconds
+        return silent and self.ping_sent_at is None
+
+    def is_keepalive_unanswered(self, now: float) -> bool:
+        """Return whether the client has sent nothing since a PING for too long."""
+        return _passed(self.ping_sent_at, self._limits.keepalive_timeout_seconds, now)
+
+
+def _passed(since: float | None, seconds: float, now: float) -> bool:
+    return since is not None and now - since >= seconds

@@ -1,58 +1,114 @@
-"""Closes a listening socket without resetting a client that has just connected.
+"""The listening socket: test its address, report failed TLS handshakes, close it gracefully.
 
-The kernel completes handshakes by itself. A connection that it has completed and the server has not
-accepted is reset when the listening socket closes, and its client has perhaps sent a call already.
+The kernel completes TCP handshakes by itself. A connection that it has completed and the server has
+not accepted is reset when the listening socket closes, and its client may have sent a call already.
 So the kernel first drops new SYNs, while handshakes under way are completed and accepted. A client
 whose SYN is dropped sends it again after a second, and is then refused: it has sent no call.
 """
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
+import ssl
 import struct
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from credit_server.http2.unix_socket import socket_path, try_socket
+
+# How long handshakes under way have to complete: a round trip, even between continents.
 _SETTLE_SECONDS_MAX = 0.2
-"""How long handshakes under way have to complete: a round trip, also between continents."""
 
+# Linux's number (asm-generic/socket.h); Python's socket module does not have it.
 _SO_ATTACH_FILTER = 26
-"""Of Linux (asm-generic/socket.h); Python's socket module does not have it."""
 _TCP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
+# The byte of flags in a TCP header (RFC 9293, section 3.1).
 _FLAGS_AT, _SYN, _SYN_OR_ACK = 13, 0x02, 0x12
-"""A TCP header's byte of flags (RFC 9293, section 3.1)."""
 _INSTRUCTION = struct.Struct("@HBBI")
+# A classic BPF program (https://www.kernel.org/doc/html/latest/networking/filter.html).
 _DROP_SYNS = b"".join(
     _INSTRUCTION.pack(*instruction)
     for instruction in (
         (0x30, 0, 0, _FLAGS_AT),  # load the byte of flags; a packet begins with the TCP header
         (0x54, 0, 0, _SYN_OR_ACK),  # and
-        (0x15, 0, 1, _SYN),  # equal? the next instruction; else the one behind it
+        (0x15, 0, 1, _SYN),  # equal? the next instruction; else the one after it
         (0x06, 0, 0, 0),  # drop
         (0x06, 0, 0, 0xFFFF_FFFF),  # keep
     )
 )
-"""A classic BPF program (https://www.kernel.org/doc/html/latest/networking/filter.html)."""
+
+
+async def try_address(host: str, port: int) -> None:
+    """Bind to an address as the server will, and release it without listening.
+
+    Args:
+        host: An address, a host name, or `unix:path`, which is only inspected and not bound.
+        port: The port.
+
+    Raises:
+        OSError: The server cannot listen on the address.
+    """
+    path = socket_path(host)
+    if path is not None:
+        try_socket(path)
+        return
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, host, port, start_serving=False
+        )
+    except OSError as error:
+        if error.errno is None and "could not bind on any address" in str(error):
+            # How asyncio reports EADDRNOTAVAIL from Python 3.13 on.
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
+        raise
+    server.close()
+    await server.wait_closed()
+
+
+def on_failed_handshake(context: ssl.SSLContext, report: Callable[[str], None]) -> None:
+    """Report each TLS handshake of a context that fails from now on.
+
+    Event loops close such a connection without a log line. The client's address is not known: a
+    loop passes it to a protocol after the handshake. A client that disconnects, or sends nothing
+    until its time is over, does not fail its handshake and is not reported.
+
+    Args:
+        context: A server's context. From now on it makes TLS objects of another class.
+        report: Receives OpenSSL's reason, such as `unsupported protocol`. It must not raise.
+    """
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise  # the handshake is not complete yet
+            except ssl.SSLError as error:
+                report((error.reason or "unknown").replace("_", " ").lower())
+                raise
+
+    context.sslobject_class = Handshake
 
 
 async def stop_listening(server: asyncio.Server, *, settle_seconds_max: float) -> None:
     """Close the listening sockets of a server; its connections stay open.
 
     Args:
-        server: What listens.
+        server: The server that listens.
         settle_seconds_max: The longest time that handshakes under way have to complete; 0: none.
     """
     seconds = min(settle_seconds_max, _SETTLE_SECONDS_MAX)
-    # Where the kernel cannot drop SYNs, to wait would only add connections.
+    # Where the kernel cannot drop SYNs, waiting would only add connections.
     if seconds and _drop_new_handshakes(server.sockets):
         await asyncio.sleep(seconds)
     server.close()
 
 
 def _drop_new_handshakes(sockets: Iterable[socket.socket]) -> bool:
-    """Have the kernel drop new SYNs; return whether it does on all sockets."""
+    """Make the kernel drop new SYNs; return whether it does so on all sockets."""
     return all(_attach_filter(each.fileno()) for each in sockets)
 
 
@@ -60,7 +116,7 @@ def _attach_filter(descriptor: int) -> bool:
     instructions = array("B", _DROP_SYNS)
     address, size = instructions.buffer_info()
     program = struct.pack("@HP", size // _INSTRUCTION.size, address)
-    # A descriptor of its own for the same listening socket: uvloop's sockets take no options.
+    # A second descriptor for the same listening socket: uvloop's sockets take no options.
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as listening:
         if sys.platform == "linux" and listening.family in _TCP_FAMILIES:
             listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -1,7 +1,7 @@
-"""The private names of h2, hpack and grpclib that the server uses, checked at import.
+"""The private names of h2, hpack and grpclib that the server uses. They are checked at import.
 
-There is no public way to reset one stream for its fault, to stop reading in the middle of a buffer,
-or to write several frames at once.
+Their public names cannot reset one stream for its fault, stop reading in the middle of a buffer, or
+write several frames at once.
 """
 
 from credit_models.private_names import PrivateNames, check_private_names
@@ -24,7 +24,7 @@ PRIVATE_NAMES: PrivateNames = {
     ),
     "h2.frame_buffer:FrameBuffer": ("_data", "_headers_buffer", "_update_header_buffer(f)"),
     "h2.stream:H2Stream": ("_track_content_length(length, end_stream)",),
-    # Not private, but nothing would fail if they were set and had other names.
+    # Not private, but if they were renamed, setting them would fail nowhere.
     "h2.stream:H2StreamStateMachine": ("state", "stream_closed_by"),
     "hpack:Encoder": ("_encode_table_size_change()",),
     "grpclib._typing": ("IServable",),
@@ -41,7 +41,6 @@ PRIVATE_NAMES: PrivateNames = {
         "__dispatch__",
         "__gc_step__()",
         "_config",
-        "_h2_config",
         "_handlers",
         "_loop",
         "_mapping",

@@ -1,7 +1,6 @@
-"""Handles the HTTP/2 events of one connection: hands calls over, and bounds what they send."""
+"""Handles the HTTP/2 events of one connection: starts streams, and bounds what they hold."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from grpclib.protocol import EventsProcessor, Stream
 from h2.events import (
@@ -14,27 +13,32 @@ from h2.events import (
 )
 from h2.events import Event as H2Event
 
-from credit_server.http2.frames import LongRequest, RequestRefused
+from credit_server.http2.drain import DrainableProtocol
+from credit_server.http2.frames import OversizedRequest, RequestReset
 from credit_server.http2.stream import server_stream
-
-if TYPE_CHECKING:  # the connection imports this module
-    from credit_server.http2.connection import ServerProtocol
 
 
 class ServerProcessor(EventsProcessor):
-    """Handles HTTP/2 events as grpclib does, but for those that would break a connection."""
+    """Handles events as grpclib does, except for those that would break a connection."""
 
-    def __init__(self, protocol: "ServerProtocol") -> None:
+    def __init__(self, protocol: DrainableProtocol, *, request_bytes_max: int) -> None:
+        """Create the processor of a connection.
+
+        Args:
+            protocol: The connection.
+            request_bytes_max: The bytes of requests that all of its open streams may hold.
+        """
         super().__init__(protocol.handler, protocol.connection)
-        self.processors[LongRequest] = self.process_long_request
+        self.processors[OversizedRequest] = self.process_oversized_request
         self._protocol = protocol
+        self._request_bytes_max = request_bytes_max
         self._request_bytes = 0
 
     def process(self, event: H2Event) -> None:
         """Handle one event."""
         if isinstance(event, DataReceived) and not event.flow_controlled_length:
             return  # an empty frame, which grpclib's buffer would take for the end of the stream
-        if isinstance(event, RequestRefused):
+        if isinstance(event, RequestReset):
             self._protocol.note("request reset", event.reason)
             self.process_stream_reset(event)
         # RFC 9113, section 4.1: frames of unknown types are ignored. And grpclib deletes
@@ -42,48 +46,48 @@ class ServerProcessor(EventsProcessor):
         elif type(event) in getattr(self, "processors", ()):
             super().process(event)
 
-    def process_long_request(self, event: LongRequest) -> None:
-        """Begin a call that is rejected for its long headers."""
+    def process_oversized_request(self, event: OversizedRequest) -> None:
+        """Begin a stream that is rejected for its long headers."""
         stream = self.connection.create_stream(stream_id=event.stream_id)
         server_stream(stream).too_long = event.reason
         release_stream = self.register(stream)
         self.handler.accept(stream, event.headers, release_stream)  # type: ignore[arg-type] # as grpclib's own
 
     def register(self, stream: Stream) -> Callable[[], None]:
-        """Count a call in; returns what counts it out."""
+        """Count a stream as open; return a function that counts it as closed."""
         release = super().register(stream)
 
         def release_and_count() -> None:
             release()
             self._request_bytes -= stream.data_received
-            self._protocol.call_ended()
+            self._protocol.stream_closed()
 
         return release_and_count
 
     def process_data_received(self, event: DataReceived) -> None:
-        """Take in a part of a request.
+        """Buffer a part of a request.
 
-        Flow control bounds what is unread. What is read and waits for the rest of its message is
-        bounded here.
+        Flow control bounds the data that is unread. Data that is read and waits for the rest of its
+        message is bounded here.
         """
         super().process_data_received(event)
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             self._request_bytes += len(event.data)
-            if self._request_bytes > self._protocol.request_bytes_max:
-                self._protocol.end_call(stream, "the connection's requests are too long")
+            if self._request_bytes > self._request_bytes_max:
+                self._protocol.reset_stream(stream, "the connection's requests are too long")
 
     def process_ping_ack_received(self, event: PingAckReceived) -> None:
-        """Note that the client has read all that was sent before the PING."""
+        """Note that the client has read all frames that were sent before the PING."""
         super().process_ping_ack_received(event)
         self._protocol.ping_acknowledged(event.ping_data)
 
     def process_connection_terminated(self, event: ConnectionTerminated) -> None:
-        """Note that the client leaves; grpclib would end its calls."""
-        self._protocol.client_leaves()
+        """Drain the connection after the client's GOAWAY; grpclib would end its streams."""
+        self._protocol.goaway_received()
 
     def process_window_updated(self, event: WindowUpdated) -> None:
-        """Let streams send on."""
+        """Let streams continue to send."""
         super().process_window_updated(event)
         streams = self.streams
         for stream in (
@@ -91,25 +95,25 @@ class ServerProcessor(EventsProcessor):
             if event.stream_id == 0
             else filter(None, [streams.get(event.stream_id)])
         ):
-            server_stream(stream).moves()
+            server_stream(stream).note_progress()
 
 
-def without_stillborn(events: list[H2Event]) -> list[H2Event]:
-    """Leave out the calls that were begun and reset in the same slice: nothing is started for them.
+def without_reset_in_batch(events: list[H2Event]) -> list[H2Event]:
+    """Remove the requests that were begun and reset in one batch of events: none is started.
 
-    Their data stays in: grpclib gives the flow control's window back for it.
+    Their data stays in: grpclib returns the flow-control window for it.
     """
     reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
     if not reset:
         return events
     begun = {event.stream_id for event in events if isinstance(event, RequestReceived)}
-    stillborn = reset & begun
+    reset_in_batch = reset & begun
     return [
         event
         for event in events
         if not (
             isinstance(event, RequestReceived | StreamReset)
-            and not isinstance(event, RequestRefused)
-            and event.stream_id in stillborn
+            and not isinstance(event, RequestReset)
+            and event.stream_id in reset_in_batch
         )
     ]

@@ -1,25 +1,49 @@
-"""grpclib's connection and stream as a call writes to them, which know what their client takes."""
+"""grpclib's connection and streams as a handler writes to them, and what they need of the handler.
+
+They record how the client makes progress with what it is sent.
+"""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
-from weakref import WeakValueDictionary
 
 from grpclib.config import Configuration
-from grpclib.protocol import Connection, Stream
+from grpclib.protocol import AbstractHandler, Connection, Stream
 
+from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
 
 
-class ServerConnection(Connection):
-    """grpclib's connection, which can fall silent.
+class StreamHandler(AbstractHandler):
+    """Serves the streams of one connection: all that a connection needs of the layer above.
+
+    grpclib's `accept`, `cancel` and `close` begin a stream, end one, and end all of them.
 
     Attributes:
-        silent: Whether the last word has been said; h2 still makes frames, for nobody.
-        moved: When the client last took of an answer, or a list ended by itself.
-        clock: The time in seconds.
+        awaited: The number of open streams that a drain waits for.
+        lasting: The number of open streams that may stay open for long.
+    """
+
+    awaited: int
+    lasting: int
+
+    @abstractmethod
+    def cut_off(self, stream: Stream) -> None:
+        """End a stream that outlives its connection's grace, and answer it."""
+
+
+class ServerConnection(Connection):
+    """grpclib's connection, for writing.
+
+    Attributes:
+        output_ended: Whether the last frame has been sent. h2 still creates frames after it; they
+            are dropped.
+        progressed_at: When the client last took a part of an answer, or a list ended by itself.
+        clock: Returns the time in seconds.
+        list_slots: Bounds how many lists of each caller run at once.
     """
 
     def __init__(
@@ -28,51 +52,39 @@ class ServerConnection(Connection):
         transport: asyncio.Transport,
         *,
         config: Configuration,
+        peer: ServerPeer,
         lists_max: int,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(frames, transport, config=config)
-        self._peer = ServerPeer(transport)
-        self.silent = False
-        self._lists_max = lists_max
-        # Each is kept by the lists that hold it or wait for it.
-        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self.moved = clock()
+        self._peer = peer
+        self.output_ended = False
+        self.list_slots = CallerSlots(lists_max)
+        self.progressed_at = clock()
         self.clock = clock
 
-    def places(self, caller: str) -> asyncio.Semaphore:
-        """Return a caller's places for lists: each of its lists that runs holds one.
-
-        A proxy sends many callers' calls over one connection: those of one caller wait for each
-        other only.
-        """
-        places = self._places.get(caller)
-        if places is None:
-            places = self._places[caller] = asyncio.Semaphore(self._lists_max)
-        return places
-
     def get_peer(self) -> ServerPeer:
-        """Return who is at the other end."""
+        """Return the client at the other end."""
         return self._peer
 
     def flush(self) -> None:
-        """Send what h2 has ready."""
-        if not self.silent and not self.is_closing():
+        """Send the frames that h2 has ready."""
+        if not self.output_ended and not self.is_closing():
             super().flush()
 
-    # grpclib's signature has the wrapper of its own handler, which ours does without.
+    # grpclib's signature has the wrapper of its own handler, which ours does not need.
     def create_stream(self, *, stream_id: int | None = None, wrapper: object = None) -> Stream:
-        """Make a stream that knows since when it sends."""
+        """Create a stream that records its progress."""
         return ServerStream(self, self._connection, self._transport, stream_id=stream_id)
 
 
 class ServerStream(Stream):
-    """grpclib's stream.
+    """grpclib's stream, which records since when the client makes no progress with it.
 
     Attributes:
         sending_since: Since when the client has taken nothing of what it is sent; None: nothing
-            is sent now.
-        waiting_since: Since when it waits for a place; None: it has one or needs none.
+            is being sent.
+        waiting_since: Since when it waits for a list slot; None: it has one or needs none.
         too_long: Why the headers of its request are too long; empty: they are not.
     """
 
@@ -82,18 +94,18 @@ class ServerStream(Stream):
     waiting_since: float | None = None
 
     async def send_data(self, data: bytes, end_stream: bool = False) -> None:
-        """Send data, as far and as soon as the client takes it."""
+        """Send data as fast as the client takes it."""
         clock = self.connection.clock
         self.sending_since = clock()
         try:
             await super().send_data(data, end_stream)
-            self.connection.moved = clock()
+            self.connection.progressed_at = clock()
         finally:
             self.sending_since = None
 
     @asynccontextmanager
-    async def place(self, caller: str) -> AsyncIterator[None]:
-        """Wait for one of a caller's places for lists, and hold it while the context lasts.
+    async def list_slot(self, caller: str) -> AsyncIterator[None]:
+        """Wait for one of a caller's slots for lists, and hold it while the context lasts.
 
         A client that takes nothing of its lists holds up its own alone, and no more of them hold
         what it does not take.
@@ -102,10 +114,10 @@ class ServerStream(Stream):
             caller: Whose list it is.
         """
         connection = self.connection
-        places = connection.places(caller)
+        slots = connection.list_slots.of(caller)
         self.waiting_since = connection.clock()
         try:
-            await places.acquire()
+            await slots.acquire()
         finally:
             self.waiting_since = None
         try:
@@ -113,29 +125,29 @@ class ServerStream(Stream):
         except asyncio.CancelledError:
             raise  # given up, perhaps because nothing of it was taken
         except Exception:
-            connection.moved = connection.clock()
+            connection.progressed_at = connection.clock()
             raise
         else:
-            connection.moved = connection.clock()
+            connection.progressed_at = connection.clock()
         finally:
-            places.release()
+            slots.release()
 
     def stalled_since(self) -> float | None:
-        """Tell since when the client has kept the stream from getting on; None: it does not.
+        """Return since when the client keeps the stream from making progress; None: it does not.
 
-        Who waits for a place waits for what the client takes of other lists.
+        A list that waits for a slot waits for what the client takes of other lists.
         """
         if self.waiting_since is not None:
-            return max(self.waiting_since, self.connection.moved)
+            return max(self.waiting_since, self.connection.progressed_at)
         return self.sending_since
 
-    def moves(self) -> None:
-        """Note that the client makes room for more."""
-        self.connection.moved = now = self.connection.clock()
+    def note_progress(self) -> None:
+        """Note that the client has enlarged its window."""
+        self.connection.progressed_at = now = self.connection.clock()
         if self.sending_since is not None:
             self.sending_since = now
 
 
 def server_stream(stream: Stream) -> ServerStream:
-    """Return a stream as what `ServerConnection` has made it."""
+    """Return a stream as the type that `ServerConnection` has created it as."""
     return cast(ServerStream, stream)

@@ -1,4 +1,4 @@
-"""A Unix domain socket to listen on: its name among the settings, and its file."""
+"""The Unix domain socket to listen on: its name in the settings, and its file."""
 
 import contextlib
 import errno
@@ -35,10 +35,10 @@ def socket_path(host: str) -> str | None:
 
 
 def try_socket(path: str) -> None:
-    """Check that a socket could be listened on, and change nothing.
+    """Check that the server could listen on a socket; no file is created or removed.
 
     Raises:
-        OSError: It could not.
+        OSError: The server could not listen on it.
     """
     folder = _folder(path)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -48,24 +48,24 @@ def try_socket(path: str) -> None:
 
 
 class SocketFile:
-    """A socket that listens, and its file.
+    """A listening socket and its file.
 
-    The file has the permissions that the process's umask leaves of 0777. Who may write to it may
-    connect: with the usual umask of 022 its owner alone, with 007 its group too.
+    The file has the permissions that the process's umask leaves of 0777. Users who may write to it
+    may connect: with the usual umask of 022 only its owner, with 007 its group too.
 
     Attributes:
         socket: The listening socket.
     """
 
     def __init__(self, path: str, *, backlog: int) -> None:
-        """Listen, and take the place of a socket whose server is gone.
+        """Listen, and replace a socket whose server has ended.
 
         Raises:
-            OSError: A server listens there (EADDRINUSE), there is a file that is no socket
-                (EEXIST), or the folder does not take one.
+            OSError: Another server listens there (EADDRINUSE), there is a file that is not a socket
+                (EEXIST), or no file can be created in the folder.
         """
         self._path = path
-        # The lock is for two servers that start at once: each could remove the other's new file.
+        # Without the lock, two servers that start at once could remove each other's new file.
         with _locked(_folder(path)):
             if _is_stale(path):
                 Path(path).unlink()
@@ -79,7 +79,7 @@ class SocketFile:
                 raise
 
     def remove(self) -> None:
-        """Remove the file, unless it is another server's by now. May be called again."""
+        """Remove the file, unless it belongs to another server by now. It may be called again."""
         with contextlib.suppress(OSError):
             if _identity(self._path) == self._identity:
                 Path(self._path).unlink()
@@ -95,10 +95,10 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _is_stale(path: str) -> bool:
-    """Return whether there is a socket without a server; False where there is nothing.
+    """Return whether there is a socket without a server; False if there is no file.
 
     Raises:
-        OSError: A server listens, or it is no socket.
+        OSError: A server listens on it, or it is not a socket.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -107,7 +107,7 @@ def _is_stale(path: str) -> bool:
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "there is a file that is no socket", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # A server whose backlog is full listens too: it would block.
+        # The connect would block on a server that listens but whose backlog is full.
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -120,7 +120,7 @@ def _is_stale(path: str) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other servers from doing the same; a folder can be locked as it is, without a file."""
+    """Lock a folder against other servers that start; the folder itself is locked, not a file."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

@@ -1,7 +1,20 @@
 """The server's settings: environment variables `CREDIT_*`, or options of `credit-server serve`."""
 
+from credit_server.settings.access import AccessSettings
+from credit_server.settings.fields import Setting, Settings, explain, load, settings_of
 from credit_server.settings.server import ServerSettings, is_loopback
 from credit_server.settings.store import StoreSettings
 from credit_server.settings.unknown import unknown_variables
 
-__all__ = ["ServerSettings", "StoreSettings", "is_loopback", "unknown_variables"]
+__all__ = [
+    "AccessSettings",
+    "ServerSettings",
+    "Setting",
+    "Settings",
+    "StoreSettings",
+    "explain",
+    "is_loopback",
+    "load",
+    "settings_of",
+    "unknown_variables",
+]

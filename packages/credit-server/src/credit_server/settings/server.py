@@ -1,22 +1,120 @@
-"""All that `credit-server serve` can be told."""
+"""All settings of `credit-server serve`."""
 
 import ipaddress
-from typing import Self
+from dataclasses import replace
+from typing import Annotated, ClassVar, Self
 
-from pydantic import model_validator
+from annotated_types import Ge, Le
+from pydantic import field_validator, model_validator
 
+from credit_server.access.authorize import AccessLimits
+from credit_server.commit import CommitLimits
+from credit_server.grpc.handler import CallLimits
+from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.unix_socket import socket_path
-from credit_server.settings.commit import CommitSettings
-from credit_server.settings.identity import IdentitySettings
+from credit_server.ledger import UINT32_MAX
+from credit_server.settings.access import AccessSettings
+from credit_server.settings.fields import Group, Settings
 from credit_server.settings.store import StoreSettings
 from credit_server.settings.telemetry import TelemetrySettings
-from credit_server.settings.transport import TransportSettings
+from credit_server.units import Seconds
+
+_CALLS = Group(
+    title="Limits on calls",
+    names={
+        "message_bytes_max": "message_bytes_max",
+        "calls_max": "calls_max",
+        "call_deadline_seconds": "call_deadline_seconds",
+        "stream_deadline_seconds": "stream_deadline_seconds",
+        "deadline_seconds_max": "deadline_seconds_max",
+        "loop_lag_seconds_max": "loop_lag_seconds_max",
+    },
+)
+_ACCESS = Group(
+    title="Limits on callers",
+    names={
+        "rate_per_second": "calls_per_second",
+        "calls_per_identity_max": "calls_running_max",
+        "failures_per_second": "failures_per_second",
+    },
+)
+_COMMIT = Group(
+    title="Limits on writes",
+    names={
+        "commit_waiting_max": "waiting_max",
+        "commit_wait_seconds_max": "wait_seconds_max",
+        "commit_retry_seconds": "retry_seconds",
+        "commit_cache_max": "cache_max",
+    },
+)
+_CONNECTION = Group(
+    title="Limits on connections",
+    names={
+        "connections_max": "connections_max",
+        "connections_per_peer_max": "connections_per_peer_max",
+        "connection_handshake_seconds": "handshake_seconds",
+        "connection_idle_seconds": "idle_seconds",
+        "connection_age_seconds": "age_seconds",
+        "connection_keepalive_seconds": "keepalive_seconds",
+        "connection_stalled_seconds": "stalled_seconds",
+        "connection_streams_max": "streams_max",
+        "connection_lists_max": "lists_max",
+        "connection_header_bytes_max": "header_bytes_max",
+    },
+)
 
 
-class ServerSettings(
-    TelemetrySettings, CommitSettings, IdentitySettings, TransportSettings, StoreSettings
-):
-    """All that `credit-server serve` can be told."""
+class WriteSettings(Settings):
+    """What a write must be like; the committer's own limits are in `CommitLimits`."""
+
+    title: ClassVar[str] = _COMMIT.title
+
+    # A negative number of 32 bits arrives as at least 2**31: the default rejects all of them.
+    credits_max: Annotated[int, Ge(1), Le(UINT32_MAX)] = 2**31 - 1
+    """The most credits that one call may add. A token or the identities file may set a lower
+    limit. More are rejected as CREDITS_LIMIT_EXCEEDED."""
+
+    clock_skew_seconds_max: Annotated[float, Ge(0.1), Le(86_400)] = 2.0
+    """Difference that is allowed between the clocks of this machine and the store. Beyond it,
+    writes are rejected as CLOCK_SKEWED, and health is NOT_SERVING until the clocks agree again."""
+
+
+class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSettings):
+    """All settings of `credit-server serve`."""
+
+    title: ClassVar[str] = "Stopping"
+
+    host: str = "127.0.0.1"
+    """Address to listen on, or unix:PATH for a Unix domain socket, which needs no port."""
+
+    port: Annotated[int, Ge(0), Le(65535)] = 50051
+    """Port to listen on; 0: any free port."""
+
+    drain_seconds: Annotated[float, Ge(0), Le(3600)] = 2.0
+    """Time that a server that stops still accepts connections and calls, while its health reports
+    NOT_SERVING. Set more than the interval of the load balancer's health checks."""
+
+    grace_seconds: Seconds = 20.0
+    """Time that running calls then have to finish."""
+
+    access: Annotated[AccessLimits, _ACCESS] = AccessLimits()
+    call: Annotated[CallLimits, _CALLS] = CallLimits()
+    commit: Annotated[CommitLimits, _COMMIT] = CommitLimits()
+    connection: Annotated[ConnectionLimits, _CONNECTION] = ConnectionLimits()
+
+    @field_validator("host")
+    @classmethod
+    def _socket_has_a_path(cls, host: str) -> str:
+        socket_path(host)
+        return host
+
+    @model_validator(mode="after")
+    def _connection_holds_two_messages(self) -> Self:
+        # Twice the longest message, as by default: one arrives while another is read.
+        needed = 2 * self.call.message_bytes_max
+        if self.connection.request_bytes_max < needed:
+            self.connection = replace(self.connection, request_bytes_max=needed)
+        return self
 
     @model_validator(mode="after")
     def _not_in_the_clear(self) -> Self:
@@ -30,8 +128,8 @@ class ServerSettings(
         if missing:
             raise ValueError(
                 f"CREDIT_HOST {self.host} can be reached from other machines, and the server has"
-                f" {' and '.join(missing)}: set them, listen on 127.0.0.1, or say --insecure"
-                " (CREDIT_INSECURE=true) where the network itself is trusted"
+                f" {' and '.join(missing)}: set them, listen on 127.0.0.1, or, where the network"
+                " itself is trusted, pass --insecure (CREDIT_INSECURE=true)"
             )
         return self
 

@@ -2,46 +2,35 @@
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import SecretStr, model_validator
+
+from credit_server.settings.fields import Settings
 
 
-class StoreSettings(BaseSettings):
-    """Where the ledger is kept."""
+class StoreSettings(Settings):
+    """Where the ledger is kept: the settings of `credit-server migrate`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CREDIT_",
-        env_ignore_empty=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        extra="ignore",
-    )
+    title: ClassVar[str] = "Store"
 
-    mongodb_uri: SecretStr | None = Field(
-        default=None,
-        description="MongoDB connection string of a replica set or sharded cluster;"
-        " none: an embedded mongod of the server's own. One with a password belongs into the"
-        " variable or a file",
-    )
-    mongodb_uri_file: Path | None = Field(
-        default=None, description="file that holds the connection string, instead of mongodb_uri"
-    )
-    mongodb_database: str = Field(
-        default="credit", min_length=1, max_length=63, description="name of the database"
-    )
-    data_dir: Path = Field(
-        default=Path(".credit-data"), description="where the embedded mongod keeps its data"
-    )
-    store_timeout_seconds: float = Field(
-        default=5.0,
-        ge=0.1,
-        le=300,
-        description="how long to look for the store's primary, and to wait for each of its answers",
-    )
+    mongodb_uri: SecretStr | None = None
+    """MongoDB connection string of a replica set or sharded cluster. Without one the server runs
+    an embedded mongod. Put a connection string with a password into the variable or a file, not
+    on the command line."""
+
+    mongodb_uri_file: Path | None = None
+    """File that holds the connection string, instead of --mongodb-uri."""
+
+    mongodb_database: Annotated[str, MinLen(1), MaxLen(63)] = "credit"
+    """Name of the database."""
+
+    data_dir: Path = Path(".credit-data")
+    """Folder where the embedded mongod keeps its data."""
+
+    store_timeout_seconds: Annotated[float, Ge(0.1), Le(300)] = 5.0
+    """Time to look for the store's primary, and to wait for each of its answers."""
 
     @model_validator(mode="after")
     def _uri_from_its_file(self) -> Self:
@@ -66,11 +55,11 @@ class StoreSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _store_is_named_or_not(self) -> Self:
-        # An empty secret of a deployment must not start an empty ledger.
+        # A deployment whose secret is empty must not start an empty ledger.
         for variable in ("CREDIT_MONGODB_URI", "CREDIT_MONGODB_URI_FILE"):
             if self.mongodb_uri is None and os.environ.get(variable) == "":
                 raise ValueError(
-                    f"{variable} is set and empty: name a replica set, or unset it for the"
-                    " embedded store"
+                    f"{variable} is set and empty: name a replica set, or unset the variable to"
+                    " use the embedded store"
                 )
         return self

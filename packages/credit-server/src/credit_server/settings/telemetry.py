@@ -1,41 +1,39 @@
-"""What the operator is told: health, metrics, logs."""
+"""Health, metrics and logs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from annotated_types import Ge, Le
 
-from credit_server.settings.units import Seconds
+from credit_server.settings.fields import Settings
+from credit_server.units import Seconds
 
 
-class TelemetrySettings(BaseModel):
-    """What the operator is told."""
+class TelemetrySettings(Settings):
+    """Health, metrics and logs."""
 
-    health_interval_seconds: Seconds = Field(
-        default=2.0, description="pause before the store is asked again whether it takes writes"
-    )
-    health_timeout_seconds: Seconds = Field(
-        default=3.0,
-        description="how long the store has to answer that; health is wrong for no longer than"
-        " interval and timeout together",
-    )
-    metrics: bool = Field(default=True, description="show metrics to Prometheus over HTTP")
-    metrics_host: str = Field(default="127.0.0.1", description="address to show metrics on")
-    metrics_port: int = Field(
-        default=9464,
-        ge=0,
-        le=65535,
-        description="port to show metrics on; 0: one that is free. Where it is not named, and the"
-        " default is in use, one that is free is taken too",
-    )
-    audit_log: Path | None = Field(
-        default=None,
-        description="file for the audit log, JSON lines; none: with the other logs, where"
-        " identities are known, and nowhere else",
-    )
-    log_format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: console at a terminal, JSON otherwise"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least level that is logged; calls are logged at info"
-    )
+    title: ClassVar[str] = "Health, metrics and logs"
+
+    health_interval_seconds: Seconds = 2.0
+    """Pause before the server asks the store again whether it accepts writes. The store has 3 s
+    to answer: the reported health is wrong for no longer than both together."""
+
+    metrics: bool = True
+    """Show metrics to Prometheus over HTTP."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address to show metrics on."""
+
+    metrics_port: Annotated[int, Ge(0), Le(65535)] = 9464
+    """Port to show metrics on; 0: any free port. If it is not set and the default is in use, the
+    server uses any free port too."""
+
+    audit_log: Path | None = None
+    """File for the audit log, as JSON lines. Without one, the audit log goes to the other logs if
+    the server has identities, and nowhere if not."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """Format of the log. auto: console at a terminal, JSON otherwise."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged. Calls are logged at info."""

@@ -1,14 +1,13 @@
-"""Variables that begin with CREDIT_ and set nothing: a typing error would pass unnoticed."""
+"""Variables that begin with CREDIT_ and set nothing: a typing error would go unnoticed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
+from credit_server.settings.fields import PREFIX, settings_of
 from credit_server.settings.server import ServerSettings
 
-_PREFIX = "CREDIT_"
-
-# Written down, because the server does not import the SDK; a test compares them with its settings.
+# Listed here because the server does not import the SDK. A test compares them with its settings.
 _OF_THE_SDK = frozenset(
     {
         "CREDIT_CHANNELS",
@@ -33,6 +32,35 @@ _OF_THE_SDK = frozenset(
     }
 )
 
+_REMOVED = frozenset(
+    {
+        "CREDIT_COMMIT_BATCH_MAX",
+        "CREDIT_COMMIT_LANES",
+        "CREDIT_CONNECTION_AGE_GRACE_SECONDS",
+        "CREDIT_CONNECTION_CLOSING_SECONDS",
+        "CREDIT_CONNECTION_CONTROL_FRAMES_BURST",
+        "CREDIT_CONNECTION_CONTROL_FRAMES_PER_SECOND",
+        "CREDIT_CONNECTION_KEEPALIVE_TIMEOUT_SECONDS",
+        "CREDIT_CONNECTION_REQUEST_BYTES_MAX",
+        "CREDIT_CONNECTION_RESETS_BURST",
+        "CREDIT_CONNECTION_RESETS_PER_SECOND",
+        "CREDIT_CONNECTION_STREAM_WINDOW_BYTES",
+        "CREDIT_CONNECTION_WINDOW_BYTES",
+        "CREDIT_CONNECTION_WRITE_BUFFER_BYTES",
+        "CREDIT_FAILURES_BURST",
+        "CREDIT_HEALTH_TIMEOUT_SECONDS",
+        "CREDIT_LIST_PAGES_AT_ONCE",
+        "CREDIT_LIST_PAGE_SIZE",
+        "CREDIT_LIST_WAIT_SECONDS_MAX",
+        "CREDIT_OVERLOAD_STREAMS_MAX",
+        "CREDIT_RATE_BURST",
+        "CREDIT_RATE_NAMES_MAX",
+        "CREDIT_TOKEN_CACHE_MAX",
+        "CREDIT_TOKEN_LENGTH_MAX",
+    }
+)
+_REMOVED_AFTER = "0.2.0"
+
 # What Kubernetes sets in every container for a Service whose name begins with "credit":
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _OF_KUBERNETES = re.compile(
@@ -42,26 +70,28 @@ _URL_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Pick the variables that set nothing, neither of the server nor of the SDK.
+    """Return the variables that set nothing, neither of the server nor of the SDK.
 
     Args:
-        environment: Values by name; names in any case, as the settings take them.
+        environment: Values by name; a name may be in any case, as for the settings.
 
     Returns:
-        Each as a phrase for people, such as `CREDIT_PROT (CREDIT_PORT?)`, in alphabetical order.
-        No value is in it.
+        A phrase for each, such as `CREDIT_PROT (CREDIT_PORT?)`, in alphabetical order. It contains
+        no value.
     """
-    known = {_PREFIX + name.upper() for name in ServerSettings.model_fields}
+    known = {setting.variable for setting in settings_of(ServerSettings)}
     return [
-        _told(name, known)
+        _phrase(name, known)
         for name, value in sorted(environment.items())
-        if name.upper().startswith(_PREFIX)
+        if name.upper().startswith(PREFIX)
         and name.upper() not in known | _OF_THE_SDK
         and not _OF_KUBERNETES.fullmatch(name.upper())
         and not _URL_OF_KUBERNETES.match(value)
     ]
 
 
-def _told(name: str, known: Iterable[str]) -> str:
+def _phrase(name: str, known: Collection[str]) -> str:
+    if name.upper() in _REMOVED:
+        return f"{name} (removed after {_REMOVED_AFTER})"
     close = get_close_matches(name.upper(), sorted(known), n=1)
     return f"{name} ({close[0]}?)" if close else name

@@ -55,7 +55,7 @@ class MongoStore:
         *,
         database: str,
         timeout_seconds: float = 5.0,
-        page_size: int = 1000,
+        page_size: int = 100,
     ) -> None:
         """Prepare; the first operation connects.
 
@@ -64,7 +64,8 @@ class MongoStore:
             database: The name of the database.
             timeout_seconds: How long to look for a primary, and how long to wait for each of its
                 answers; at least 0.1. A read takes no longer than twice that.
-            page_size: How many entries of a list are read at a time.
+            page_size: How many entries of a list are read and held at a time. A page is made into
+                messages in one go, and other calls wait meanwhile.
 
         Raises:
             StoreMisconfigured: The connection string is not valid.

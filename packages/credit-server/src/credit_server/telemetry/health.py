@@ -39,7 +39,7 @@ class HealthWatch:
         clock: Clock,
         *,
         interval_seconds: float,
-        timeout_seconds: float,
+        timeout_seconds: float = 3.0,
     ) -> None:
         """Prepare to watch.
 
@@ -60,19 +60,28 @@ class HealthWatch:
         self._interval_seconds = interval_seconds
         self._timeout_seconds = timeout_seconds
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(self._interval_seconds)
+    async def begin(self) -> None:
+        """Ask the store for the first time and compare its clock; `announce` sets the status.
 
-    async def look(self) -> None:
-        """Ask once, and set the status."""
-        away = await self._ask()
-        self._log_store(away)
+        Raises:
+            StoreError: The store does not answer.
+        """
+        began = time.perf_counter()
+        self._clock.compare(await self._store.ping())
+        self._watcher.asked(healthy=True, seconds=time.perf_counter() - began)
+
+    def announce(self) -> None:
+        """Set the status by the store's latest answer."""
         skew = self._skew()
         self._log_clock(skew)
-        self._status.set(away is None and skew is None)
+        self._status.set(not self._away and skew is None)
+
+    async def run(self) -> None:
+        """Watch until cancelled. The first question comes after the interval."""
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            self._log_store(await self._ask())
+            self.announce()
 
     async def _ask(self) -> Exception | None:
         """Return why the store takes no writes, or None if it does."""

@@ -1,0 +1,209 @@
+"""Translates errors into statuses with google.rpc details, as the contract's options say."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import assert_never
+
+from credit_models import ErrorReason
+from credit_models.constraints import Violation
+from credit_models.reasons import DOMAIN, RULES, reason_name
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpclib.exceptions import GRPCError
+
+from credit_server.access.identity import (
+    AccessDenied,
+    ActorNotAllowed,
+    AppNotAllowed,
+    ScopeMissing,
+)
+from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.commit import (
+    ClockSkewed,
+    CommitError,
+    NotCommitted,
+    Overloaded,
+    ResultUnknown,
+    Stopping,
+)
+from credit_server.grpc.handler import UNCERTAIN_WRITE
+from credit_server.grpc.ports import CutOff
+from credit_server.ledger import (
+    BalanceOverflow,
+    CreditsLimitExceeded,
+    InsufficientCredits,
+    KeyReused,
+    Refusal,
+    TooManyApps,
+)
+from credit_server.store.port import StoreError
+
+# A replica set takes some seconds to elect a primary, and a server to be replaced.
+_RETRY_STORE_SECONDS = 1.0
+# Clocks are set by an operator, or by NTP within minutes; another server may be sound.
+_RETRY_CLOCK_SECONDS = 5.0
+# These causes concern one caller; for the others the server has too much to do.
+_CALLERS_OWN = frozenset({Decision.RATE, Decision.RUNNING_CALLS})
+
+
+def translate(error: BaseException) -> GRPCError | None:
+    """Return the status for an error; None: the error is a bug."""
+    match error:
+        case GRPCError():
+            return error
+        case NotAdmitted(decision=decision):
+            reason = (
+                ErrorReason.RATE_LIMITED if decision in _CALLERS_OWN else ErrorReason.OVERLOADED
+            )
+            sentence = f"{error}; no change was made"
+            return _error(reason, sentence, {}, _retry_in(error.retry_seconds))
+        case AccessDenied():
+            return _denied(error)
+        case CommitError() | StoreError():
+            return _unavailable(error)
+        case CutOff():
+            # Not OVERLOADED, which promises that no change was made.
+            return _store_unavailable(
+                "the server closes the connection before it has answered the call;"
+                f" {UNCERTAIN_WRITE}"
+            )
+        case _:
+            return None
+
+
+def _denied(error: AccessDenied) -> GRPCError:
+    match error:
+        case ScopeMissing(scope=scope):
+            return _error(ErrorReason.SCOPE_MISSING, str(error), {"scope": scope})
+        case AppNotAllowed(app_id=app_id):
+            return _error(ErrorReason.APP_NOT_ALLOWED, str(error), {"app_id": str(app_id)})
+        case ActorNotAllowed(created_by=created_by):
+            return _error(
+                ErrorReason.ACTOR_NOT_ALLOWED, str(error), {"created_by": str(created_by)}
+            )
+        case _:
+            return _error(ErrorReason.UNAUTHENTICATED, str(error), {})
+
+
+def invalid(violations: Sequence[Violation]) -> GRPCError:
+    """Return the status of a request, with all the fields that break a constraint."""
+    named = "; ".join(f"{broken.field} {broken.description}" for broken in violations)
+    details = BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field=broken.field, description=broken.description)
+            for broken in violations
+        ]
+    )
+    return _error(ErrorReason.INVALID_FIELD, named, {}, details)
+
+
+def refused(refusal: Refusal) -> GRPCError:
+    """Return the status of a request that the ledger has rejected."""
+    match refusal:
+        case KeyReused(fields=fields):
+            return _error(
+                ErrorReason.IDEMPOTENCY_KEY_REUSED,
+                f"the idempotency key was used in this app for a request with another"
+                f" {', '.join(fields)}; no change was made",
+                {"fields": ",".join(fields)},
+            )
+        case CreditsLimitExceeded(credits=added, limit=limit):
+            return _error(
+                ErrorReason.CREDITS_LIMIT_EXCEEDED,
+                f"the request adds {added} credits and one call may add {limit};"
+                " no change was made",
+                {"credits": str(added), "limit": str(limit)},
+            )
+        case InsufficientCredits(available=available, required=required):
+            return _error(
+                ErrorReason.INSUFFICIENT_CREDITS,
+                f"the user holds {available} credits and {required} are required",
+                {
+                    "available": str(available),
+                    "required": str(required),
+                    "shortfall": str(refusal.shortfall),
+                },
+            )
+        case BalanceOverflow(balance=balance, credits=added):
+            return _error(
+                ErrorReason.BALANCE_OVERFLOW,
+                f"the balance is {balance} and {added} more would take it past 4294967295",
+                {"balance": str(balance), "credits": str(added)},
+            )
+        case TooManyApps(limit=limit):
+            return _error(
+                ErrorReason.TOO_MANY_APPS,
+                f"the user has credits in {limit} apps, and more are not allowed",
+                {"limit": str(limit)},
+            )
+        case _:
+            assert_never(refusal)
+
+
+def total_overflow(total: int) -> GRPCError:
+    """Return the status of an app's sum that does not fit its field."""
+    return _error(
+        ErrorReason.APP_TOTAL_OVERFLOW,
+        f"the balances of the app's users add up to {total}, past 4294967295",
+        {"total": str(total)},
+    )
+
+
+def _unavailable(error: CommitError | StoreError) -> GRPCError:
+    match error:
+        case Overloaded(retry_seconds=seconds):
+            return _error(
+                ErrorReason.OVERLOADED,
+                "more writes are waiting than can be answered in time; no change was made",
+                {},
+                _retry_in(seconds),
+            )
+        case Stopping():
+            return _error(
+                ErrorReason.OVERLOADED,
+                "the server is shutting down; no change was made",
+                {},
+                _retry_in(_RETRY_STORE_SECONDS),
+            )
+        case ClockSkewed(skew_seconds=skew, limit_seconds=limit):
+            skew_milliseconds, limit_milliseconds = ceil(skew * 1000), ceil(limit * 1000)
+            return _error(
+                ErrorReason.CLOCK_SKEWED,
+                f"the clocks of the server and its store differ by {skew_milliseconds} ms or more,"
+                f" and {limit_milliseconds} ms are allowed; no change was made: retry, at another"
+                " server if there is one",
+                {
+                    "skew_milliseconds": str(skew_milliseconds),
+                    "limit_milliseconds": str(limit_milliseconds),
+                },
+                _retry_in(_RETRY_CLOCK_SECONDS),
+            )
+        case ResultUnknown():
+            return _store_unavailable(
+                f"the store did not report in time whether it has committed; {UNCERTAIN_WRITE}"
+            )
+        case NotCommitted():
+            return _store_unavailable(
+                "the store could not commit the write; no change was made: retry"
+            )
+        case _:
+            return _store_unavailable("the store cannot be reached")
+
+
+def _store_unavailable(sentence: str) -> GRPCError:
+    return _error(ErrorReason.STORE_UNAVAILABLE, sentence, {}, _retry_in(_RETRY_STORE_SECONDS))
+
+
+def _error(
+    reason: ErrorReason, sentence: str, metadata: Mapping[str, str], *details: Message
+) -> GRPCError:
+    info = ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
+    return GRPCError(RULES[reason].status, sentence, [info, *details])
+
+
+def _retry_in(seconds: float) -> RetryInfo:
+    delay = Duration()
+    # Rounded up: a caller that retries after exactly that time is not too early.
+    delay.FromMilliseconds(ceil(seconds * 1000))
+    return RetryInfo(retry_delay=delay)

@@ -1,0 +1,148 @@
+"""Makes an option of a command of each setting, with its help."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import SecretStr
+
+from credit_server.settings.fields import Setting, Settings, settings_of
+
+# What most operators set comes first in the help.
+_COMMON = (
+    "host",
+    "port",
+    "mongodb_uri",
+    "mongodb_uri_file",
+    "mongodb_database",
+    "data_dir",
+    "tls_certificate",
+    "tls_key",
+    "log_format",
+    "log_level",
+)
+_COMMON_TITLE = "Common settings"
+
+# MongoDB's options that hold a secret; a password stands before the hosts.
+_SECRET = re.compile(
+    r"//[^/?]*:[^/?]*@|tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN:", re.IGNORECASE
+)
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+Given = Mapping[str, object]
+"""The settings that a command line gives, by name, as they are written there."""
+
+
+class SettingsInvalid(Exception):
+    """Settings are not valid. The message says which, and what to do."""
+
+
+# Any: a command may take further options, of whatever types.
+def with_settings(
+    model: type[Settings],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting of a model.
+
+    The command takes the settings that are given, `Given`, as its first argument. Its other
+    parameters are options of its own.
+    """
+    settings = sorted(settings_of(model), key=_place)
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        def command(ctx: typer.Context, **values: Any) -> None:
+            texts = {setting.name: values.pop(setting.name) for setting in settings}
+            body({name: text for name, text in texts.items() if _is_given(ctx, name)}, **values)
+
+        context = inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context)
+        own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+        parameters = [
+            context,
+            *(parameter.replace(kind=_KEYWORD) for parameter in own),
+            *(_parameter(setting) for setting in settings),
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
+        command.__name__, command.__doc__ = body.__name__, body.__doc__
+        return command
+
+    return decorate
+
+
+def refuse_secrets(given: Given) -> None:
+    """Reject a password on the command line.
+
+    Raises:
+        SettingsInvalid: There is one.
+    """
+    if _SECRET.search(str(given.get("mongodb_uri", ""))):
+        raise SettingsInvalid(
+            "--mongodb-uri holds a password, and other users of this machine can read the command"
+            " line: set CREDIT_MONGODB_URI, or write the connection string into a file and name the"
+            " file in CREDIT_MONGODB_URI_FILE"
+        )
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _place(setting: Setting) -> int:
+    """Return where a setting stands in the help; those with the same place keep their order."""
+    return _COMMON.index(setting.name) if setting.name in _COMMON else len(_COMMON)
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    # Values are checked by the settings alone, so that all that are wrong are named at once.
+    is_flag = setting.type is bool
+    name = setting.option.removeprefix("--")
+    option = typer.Option(
+        f"--{name}/--no-{name}" if is_flag else f"--{name}",
+        metavar=None if is_flag else _metavar(setting),
+        help=f"{setting.description} [{setting.variable}]",
+        rich_help_panel=_COMMON_TITLE if setting.name in _COMMON else setting.title,
+        show_default=setting.default is not None,
+    )
+    return inspect.Parameter(
+        setting.name,
+        _KEYWORD,
+        default=setting.default if is_flag else _as_text(setting.default),
+        annotation=Annotated[bool if is_flag else str | None, option],
+    )
+
+
+def _metavar(setting: Setting) -> str:
+    """Return what the help shows for a value: its unit, its kind, or the values there are."""
+    kind = _without_none(setting.type)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if kind is Path:
+        return "PATH"
+    if kind is SecretStr:
+        return "URI"
+    if kind is int or kind is float:
+        for unit in ("seconds", "bytes"):
+            if re.search(rf"_{unit}(_max)?$", setting.name) and "per" not in setting.name:
+                return unit.upper()
+        return "COUNT" if setting.name.endswith("_max") else "NUMBER"
+    return "LIST" if get_origin(kind) is tuple else "TEXT"
+
+
+# Any: whatever an annotation can be.
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = [each for each in get_args(kind) if each is not NoneType]
+    return kind
+
+
+def _as_text(default: object) -> str | None:
+    """Write a default as it would be written on the command line."""
+    if default is None:
+        return None
+    if isinstance(default, float):
+        return f"{default:g}"
+    return ",".join(default) if isinstance(default, tuple) else str(default)

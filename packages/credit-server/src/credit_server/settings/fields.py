@@ -1,0 +1,182 @@
+"""What makes a model a set of settings: each has one name, wherever it is kept.
+
+A setting `port` is the variable CREDIT_PORT and the option `--port`. Most are fields of a model in
+this package. The others are fields of a value object that belongs to the package it limits, such
+as `ConnectionLimits`: a model holds the object, and its `Group` gives each field its name.
+"""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from textwrap import dedent
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+PREFIX = "CREDIT_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Makes settings of a value object's fields.
+
+    Attributes:
+        title: The settings' title in the help.
+        names: The fields by the names of their settings. A field that is not among them keeps its
+            default: it is for tests, and for who measures.
+    """
+
+    title: str
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: Its name, such as `connection_idle_seconds`.
+        path: Where its value is: the model's field, and then perhaps the value object's.
+        type: The type of its values. Any: whatever an annotation can be.
+        default: Its value if it is not set.
+        description: What it does, in a sentence or two.
+        title: The title of its group in the help.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: Any
+    default: object
+    description: str
+    title: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """The option that sets it."""
+        return "--" + self.name.replace("_", "-")
+
+
+class Settings(BaseModel):
+    """A set of settings, made from values by the settings' names."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    title: ClassVar[str] = ""
+    """The title, in the help, of the settings that a class declares itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: object) -> object:
+        """Put the settings of value objects where the model's fields expect them."""
+        if not isinstance(given, Mapping):
+            return given
+        values = dict(given)
+        for setting in settings_of(cls):
+            if len(setting.path) == 2 and setting.name in values:
+                group, field = setting.path
+                values.setdefault(group, {})[field] = values.pop(setting.name)
+        return values
+
+
+_Settings = TypeVar("_Settings", bound=Settings)
+
+
+def load(
+    model: type[_Settings], options: Mapping[str, object], environment: Mapping[str, str]
+) -> _Settings:
+    """Return the settings: each from its option, else from its variable, else its default.
+
+    Args:
+        model: What to load.
+        options: The values that the command line gives, by setting.
+        environment: Values by name; a name may be in any case, and an empty value sets nothing.
+
+    Raises:
+        ValidationError: A value is not valid; `explain` tells which.
+    """
+    variables = {name.upper(): value for name, value in environment.items() if value}
+    given = {
+        setting.name: variables[setting.variable]
+        for setting in settings_of(model)
+        if setting.variable in variables
+    }
+    return model.model_validate({**given, **options})
+
+
+def explain(model: type[Settings], error: ValidationError) -> list[str]:
+    """Describe each value that is not valid in a line that names its option and its variable."""
+    by_path = {setting.path: setting for setting in settings_of(model)}
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        place = tuple(str(part) for part in problem["loc"])
+        # The place of a list's element is one step longer.
+        setting = by_path.get(place[:2]) or by_path.get(place[:1])
+        message = problem["msg"].removeprefix("Value error, ")
+        where = "" if setting is None else f"{setting.option} ({setting.variable}): "
+        lines.append(where + message)
+    return lines
+
+
+@cache
+def settings_of(model: type[Settings]) -> tuple[Setting, ...]:
+    """Return the settings of a model, in the order of its fields."""
+    return tuple(
+        setting for name in model.model_fields for setting in _settings_of_field(model, name)
+    )
+
+
+def _settings_of_field(model: type[Settings], name: str) -> list[Setting]:
+    field = model.model_fields[name]
+    (group,) = [each for each in field.metadata if isinstance(each, Group)] or (None,)
+    if group is not None:
+        return _settings_of_object(name, field.annotation, group)
+    owner = next(each for each in model.__mro__ if name in inspect.get_annotations(each))
+    return [
+        Setting(
+            name=name,
+            path=(name,),
+            type=field.annotation,
+            default=field.default,
+            description=_one_line(field.description or ""),
+            title=owner.title if issubclass(owner, Settings) else "",
+        )
+    ]
+
+
+# Any: a dataclass, whichever it is.
+def _settings_of_object(place: str, owner: Any, group: Group) -> list[Setting]:
+    types, descriptions = get_type_hints(owner), _descriptions(owner)
+    defaults = {field.name: field.default for field in fields(owner)}
+    return [
+        Setting(
+            name=name,
+            path=(place, field),
+            type=types[field],
+            default=defaults[field],
+            description=_one_line(descriptions.get(field, "")),
+            title=group.title,
+        )
+        for name, field in group.names.items()
+    ]
+
+
+def _descriptions(owner: type) -> dict[str, str]:
+    """Read the docstrings below a class's fields; Python keeps them in the source alone."""
+    (definition,) = ast.parse(dedent(inspect.getsource(owner))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - for the type checker
+    found = {}
+    for above, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr):
+            found[ast.unparse(above.target)] = str(ast.literal_eval(below.value))
+    return found
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

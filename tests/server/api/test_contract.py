@@ -1,0 +1,34 @@
+"""What gRPC has to know of the contract."""
+
+import pytest
+from credit_models import CreditRequest, UserId
+from credit_server.api.contract import CONTRACT, WRITES
+from google.rpc.error_details_pb2 import BadRequest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from grpclib.health.v1.health_pb2 import HealthCheckRequest
+
+from tests.server.wire import SERVICE
+
+
+def test_the_writes_are_known_from_the_contract() -> None:
+    assert {SERVICE + "AddCredits", SERVICE + "UseCredits"} == WRITES
+
+
+@pytest.mark.parametrize("message_type", [UserId, HealthCheckRequest])
+def test_malformed_bytes_are_an_internal_error(message_type: type) -> None:
+    with pytest.raises(GRPCError) as raised:
+        CONTRACT.codec.decode(b"\xff", message_type)
+    assert raised.value.status is Status.INTERNAL
+    assert "cannot be decoded" in str(raised.value.message)
+
+
+def test_an_integer_that_does_not_fit_its_field_is_named() -> None:
+    too_wide = b"\x08\x85\x80\x80\x80\x10"  # field 1: 2**32 + 5
+    with pytest.raises(GRPCError) as raised:
+        CONTRACT.codec.decode(too_wide, CreditRequest)
+    assert raised.value.status is Status.INVALID_ARGUMENT
+    assert raised.value.details is not None
+    broken = raised.value.details[1]
+    assert isinstance(broken, BadRequest)
+    assert [violation.field for violation in broken.field_violations] == ["user_id"]

@@ -1,0 +1,161 @@
+"""Print the path of one `UseCredits` through the code: the modules and functions that it enters.
+
+Run it as `.venv/bin/python tools/call_path.py`; `--functions` lists the functions in the order of
+entry. The SDK, the server and the embedded mongod are the real ones, in this process. The call is
+made several times after a warm-up, and the shortest path counts, so that timers of the server do
+not.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import logging
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import CodeType, FrameType
+
+import structlog
+from credit_client import CreditClient
+from credit_server.access.audit import AuditLog
+from credit_server.access.authorize import Access
+from credit_server.api.contract import CONTRACT
+from credit_server.api.service import CreditService
+from credit_server.commit import Committer
+from credit_server.embedded import EmbeddedMongod
+from credit_server.grpc.handler import CallLimits
+from credit_server.grpc.server import GrpcServer
+from credit_server.grpc.standard import with_standard_services
+from credit_server.http2.limits import ConnectionLimits
+from credit_server.store.mongo import MongoStore
+from grpclib.health.check import ServiceStatus
+
+PACKAGES = ("credit_client", "credit_server", "credit_models")
+COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+CALLS = 7
+
+Function = tuple[str, str]
+"""A module and the qualified name of a function in it."""
+
+
+class Recorder:
+    """Records the entries of this project's functions in all threads."""
+
+    def __init__(self) -> None:
+        self.entered: list[Function] | None = None
+        self._known: dict[CodeType, Function | None] = {}
+
+    def install(self) -> None:
+        """Record in this thread, and in threads that start later."""
+        threading.setprofile(self._profile)
+        sys.setprofile(self._profile)
+
+    def remove(self) -> None:
+        """Stop recording."""
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        if event != "call" or self.entered is None:
+            return
+        code = frame.f_code
+        if code not in self._known:
+            module = str(frame.f_globals.get("__name__", ""))
+            ours = (
+                module.partition(".")[0] in PACKAGES
+                and "._generated" not in module
+                # Generated code, such as a dataclass's constructor, and comprehensions, which are
+                # functions only up to Python 3.11.
+                and not code.co_filename.startswith("<")
+                and code.co_name not in COMPREHENSIONS
+            )
+            self._known[code] = (module, code.co_qualname) if ours else None
+        function = self._known[code]
+        if function is not None:
+            self.entered.append(function)
+
+
+@contextlib.asynccontextmanager
+async def _client(folder: Path) -> AsyncIterator[CreditClient]:
+    """Run a server on its own embedded mongod, and open the SDK on it."""
+    async with EmbeddedMongod(data_dir=folder) as mongod:
+        store = MongoStore(mongod.uri, database="call_path", timeout_seconds=5.0)
+        audit = AuditLog(None, translate=CONTRACT.translate)
+        try:
+            await store.migrate()
+            async with Committer(store) as committer:
+                server = GrpcServer(
+                    with_standard_services(
+                        CreditService(committer, store, audit), ServiceStatus(), CONTRACT.files
+                    ),
+                    limits=CallLimits(message_bytes_max=65536),
+                    connections=ConnectionLimits(),
+                    access=Access(None, audit=audit, limits=None),
+                    contract=CONTRACT,
+                )
+                await server.start("127.0.0.1", 0, ssl=None)
+                try:
+                    async with CreditClient(f"127.0.0.1:{server.port}") as client:
+                        yield client
+                finally:
+                    await server.stop(grace_seconds=1)
+        finally:
+            store.close()
+
+
+async def shortest_path() -> list[Function]:
+    """Return the functions that one `UseCredits` enters, in order."""
+    recorder = Recorder()
+    recorder.install()
+    paths = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with _client(Path(folder)) as client:
+            await client.add(user_id=7, app_id=1, credits=1000, created_by=1)
+            for number in range(CALLS):
+                path: list[Function] = []
+                recorder.entered = path if number else None
+                await client.use(
+                    user_id=7,
+                    app_id=1,
+                    report_id="r-1",
+                    report_name="Report",
+                    credits=1,
+                    created_by=1,
+                )
+                recorder.entered = None
+                if number:
+                    paths.append(path)
+    recorder.remove()
+    return min(paths, key=len)
+
+
+def _summary(name: str, path: list[Function]) -> str:
+    modules = [module for module, _ in path]
+    changes = sum(one != other for one, other in itertools.pairwise(modules))
+    return (
+        f"{name:14} {len(set(modules)):4} modules {len(set(path)):4} functions"
+        f" {len(path):4} calls {changes:4} changes of module"
+    )
+
+
+def main() -> None:
+    """Print the figures, and the path itself with `--functions`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--functions", action="store_true", help="list the functions in order")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    path = asyncio.run(shortest_path())
+    if options.functions:
+        for module, function in dict.fromkeys(path):
+            print(f"{module}: {function}")  # noqa: T201 - a command prints
+    print(_summary("one UseCredits", path))  # noqa: T201
+    for package in PACKAGES:
+        part = [entry for entry in path if entry[0].partition(".")[0] == package]
+        print(_summary(package, part))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
