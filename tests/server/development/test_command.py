@@ -267,7 +267,11 @@ def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> No
 def test_misuse_is_told(options: list[str], capsys: Captured) -> None:
     assert run(options) == 2
     printed = capsys.readouterr()
-    assert "Usage: credit-server token" in printed.err + printed.out
+    if options:
+        assert printed.err.startswith("credit-server: ")
+        assert "See credit-server token" in printed.err
+    else:
+        assert "Usage: credit-server token" in printed.out
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", public_pem(ed_key())])
