@@ -148,7 +148,7 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
     assert [settings.port for settings in served] == [0]
 
 
-def test_a_server_warns_in_one_line_of_variables_that_set_nothing(
+def test_a_server_warns_of_variables_that_set_nothing_in_one_line(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("CREDIT_PROT", "50052")
@@ -163,7 +163,7 @@ def test_a_server_warns_in_one_line_of_variables_that_set_nothing(
     ]
 
 
-def test_a_complaint_of_what_is_missing_names_what_may_have_been_meant_for_it(
+def test_the_error_of_a_missing_setting_names_a_variable_with_a_typing_error(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("CREDIT_TLS_CERTIFCATE", "server.pem")
