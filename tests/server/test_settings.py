@@ -289,6 +289,13 @@ def test_what_may_come_at_once_follows_the_rate(per_second: str, calls: int, fai
     assert (limits.calls_at_once, limits.failures_at_once) == (calls, failures)
 
 
+def test_a_value_object_may_be_given_whole() -> None:
+    limits = ConnectionLimits(resets_burst=1)
+    assert ServerSettings(connection=limits).connection == limits
+    with pytest.raises(ValidationError, match="connections_max"):
+        ServerSettings.model_validate({"connection": limits, "connections_max": 1})
+
+
 def test_a_name_that_is_no_setting_is_rejected() -> None:
     with pytest.raises(ValidationError, match="rate_burst"):
         ServerSettings.model_validate({"rate_burst": 1})
