@@ -46,12 +46,14 @@ class SchemaStore(MemoryStore):
         super().__init__()
         self.away = False
         self.pinged = asyncio.Event()
+        self.pings = 0
 
     async def verify_schema(self) -> None:
         """Finds nothing wrong."""
 
     async def ping(self) -> ClockReading:
         self.pinged.set()
+        self.pings += 1
         if self.away:
             raise StoreUnavailable("no primary")
         return await super().ping()
@@ -91,7 +93,7 @@ async def _serving(
     mongod: Mongod | None = None,
     settings: ServerSettings | None = None,
 ) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
-    """Runs `app.serve` on a store; gives the port, and the task that ends with the server."""
+    """Runs `app.serve` on a store; yields the port, and the task that ends with the server."""
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @asynccontextmanager
@@ -145,6 +147,24 @@ async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None
     assert events == ["the store is away", "the store is back"]
 
 
+async def test_the_start_asks_the_store_once_and_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, settings = SchemaStore(), _settings(health_interval_seconds=3600)
+    serving = _serving(monkeypatch, store, settings=settings)
+    async with serving as (port, _), Wire.connect(port) as wire:
+        answer = await wire.call(HEALTH, HealthCheckRequest())
+        assert answer.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
+        assert store.pings == 1
+
+
+async def test_a_store_that_is_away_at_the_start_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = SchemaStore()
+    store.away = True
+    with pytest.raises(StoreUnavailable, match="no primary"):
+        await _serve_on(monkeypatch, store)
+
+
 async def test_an_embedded_mongod_that_dies_is_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,7 +180,7 @@ async def test_an_embedded_mongod_that_dies_is_started_again(
     assert mongod.restarts == RESTARTS_MAX
 
 
-async def test_a_taken_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_of_a_taken_port_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match=r"another program uses it.*--port"):
@@ -185,18 +205,20 @@ async def test_a_taken_port_is_noticed_before_a_store_is_started(
                 loop.remove_signal_handler(number)
 
 
-async def test_an_address_of_another_machine_says_what_to_do(
+async def test_the_error_of_another_machines_address_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # From the range that is kept for documents: RFC 5737.
+    # From the range that is reserved for documentation: RFC 5737.
     with pytest.raises(StartError, match=r"does not have that address.*--host"):
         await _serve_on(monkeypatch, host="192.0.2.1", insecure=True)
 
 
-async def _serve_on(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+async def _serve_on(
+    monkeypatch: pytest.MonkeyPatch, store: SchemaStore | None = None, **changes: object
+) -> None:
     @asynccontextmanager
     async def open_store(settings: StoreSettings) -> AsyncIterator[object]:
-        yield SimpleNamespace(store=SchemaStore(), mongod=None)
+        yield SimpleNamespace(store=store or SchemaStore(), mongod=None)
 
     monkeypatch.setattr(app, "open_store", open_store)
     loop = asyncio.get_running_loop()
@@ -215,7 +237,7 @@ async def test_the_port_is_free_again_afterwards(monkeypatch: pytest.MonkeyPatch
             pass
 
 
-async def test_its_limit_on_messages_is_that_of_the_settings(
+async def test_the_limit_on_messages_is_that_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = _settings(message_bytes_max=1024)
@@ -228,7 +250,7 @@ async def test_its_limit_on_messages_is_that_of_the_settings(
         assert (await wire.call("AddCredits", request)).status is Status.RESOURCE_EXHAUSTED
 
 
-async def test_writes_are_told_in_the_audit_log_that_is_named(
+async def test_writes_are_in_the_audit_log_that_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = _settings(audit_log=tmp_path / "audit.json")
@@ -239,14 +261,14 @@ async def test_writes_are_told_in_the_audit_log_that_is_named(
     assert '"credits": 5' in (tmp_path / "audit.json").read_text()
 
 
-async def test_an_audit_log_that_cannot_be_opened_says_so_before_anything_starts(
+async def test_an_audit_log_that_cannot_be_opened_is_an_error_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(StartError, match=r"audit\.json cannot be opened: .*--audit-log"):
         await _serve_on(monkeypatch, audit_log=tmp_path / "absent" / "audit.json")
 
 
-def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
+def test_the_banner_shows_the_address_and_a_line_to_try() -> None:
     shown = banner(_settings(), 50052)
     assert shown.startswith("credit-server listens on 127.0.0.1:50052 ")
     assert "credit add --target 127.0.0.1:50052" in shown
@@ -254,7 +276,7 @@ def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "protection"),
     [
         ({}, "no TLS, no identities, open to all of this machine"),
         (
@@ -273,10 +295,12 @@ def test_the_banner_says_where_it_listens_and_what_to_try() -> None:
         ),
     ],
 )
-def test_the_banner_says_how_callers_are_known(changes: dict[str, object], said: str) -> None:
+def test_the_banner_shows_how_callers_are_known(
+    changes: dict[str, object], protection: str
+) -> None:
     shown = banner(_settings(**changes), 50052)
-    assert f"({said})\n" in shown
-    assert ("credit add" in shown) == ("no TLS, no identities" in said)
+    assert f"({protection})\n" in shown
+    assert ("credit add" in shown) == ("no TLS, no identities" in protection)
 
 
 async def test_a_certificate_that_is_missing_stops_the_start() -> None:
@@ -308,7 +332,7 @@ def test_the_banner_names_a_unix_domain_socket_without_a_port() -> None:
     assert "credit add --target unix:/run/credit.sock --user" in shown
 
 
-async def test_a_socket_that_cannot_be_listened_on_says_why_before_anything_starts(
+async def test_a_socket_that_cannot_be_listened_on_is_an_error_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("precious")
@@ -328,7 +352,7 @@ def test_the_banner_writes_an_ipv6_address_in_brackets() -> None:
     assert "[::1]:50052" in banner(_settings(host="::1"), 50052)
 
 
-def test_the_banner_says_where_the_embedded_data_is(tmp_path: Path) -> None:
+def test_the_banner_shows_where_the_embedded_data_is(tmp_path: Path) -> None:
     shown = banner(_settings(data_dir=tmp_path / "data"), 50052)
     assert f"embedded mongod, data in {tmp_path / 'data'}" in shown
 

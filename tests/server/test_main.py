@@ -75,8 +75,8 @@ def test_version_is_the_distributions_own(capsys: Captured) -> None:
 def test_an_unknown_command_is_named(capsys: Captured) -> None:
     assert main.run(["sevre"]) == 2
     complaint = capsys.readouterr().err
-    assert "No such command 'sevre'" in complaint
-    assert "Usage:" in complaint
+    assert complaint.startswith("credit-server: No such command 'sevre'")
+    assert "See credit-server --help." in complaint
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
@@ -104,13 +104,23 @@ def test_the_help_shows_common_settings_first_and_the_others_in_groups(capsys: C
     ("argument", "complaint"),
     [
         ("--nope", "No such option: --nope"),
-        ("positional", "positional"),
-        ("--port", "Option '--port' requires an argument"),
+        ("positional", "Got unexpected extra argument(s) (positional)"),
+        ("--port", "Option '--port' requires an argument."),
     ],
 )
 def test_an_unknown_option_is_misuse(argument: str, complaint: str, capsys: Captured) -> None:
     assert main.run(["serve", argument]) == 2
-    assert complaint in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"credit-server: {complaint}")
+    assert shown.endswith("See credit-server serve --help.\n")
+
+
+@pytest.mark.parametrize("arguments", [["--rate-burst", "5"], ["--rate-burst=5"]])
+def test_an_option_that_was_removed_is_named_as_such(
+    arguments: list[str], capsys: Captured
+) -> None:
+    assert main.run(["serve", "--port", "0", *arguments]) == 2
+    assert "--rate-burst was removed after 0.2.0." in capsys.readouterr().err
 
 
 def test_every_bad_value_is_named_by_option_and_variable(
@@ -138,7 +148,7 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
     assert [settings.port for settings in served] == [0]
 
 
-def test_a_server_warns_in_one_line_of_variables_that_set_nothing(
+def test_a_server_warns_of_variables_that_set_nothing_in_one_line(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("CREDIT_PROT", "50052")
@@ -153,7 +163,7 @@ def test_a_server_warns_in_one_line_of_variables_that_set_nothing(
     ]
 
 
-def test_a_complaint_of_what_is_missing_names_what_may_have_been_meant_for_it(
+def test_the_error_of_a_missing_setting_names_a_variable_with_a_typing_error(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("CREDIT_TLS_CERTIFCATE", "server.pem")
@@ -245,7 +255,7 @@ def test_settings_that_are_not_valid_are_a_finding(capsys: Captured) -> None:
 
 def test_an_unknown_option_of_the_doctor_is_misuse(capsys: Captured) -> None:
     assert main.run(["doctor", "--nope"]) == 2
-    assert "Usage: credit-server doctor" in capsys.readouterr().err
+    assert "See credit-server doctor --help." in capsys.readouterr().err
 
 
 def test_help_names_the_variables_and_no_types_of_python(capsys: Captured) -> None:

@@ -1,4 +1,4 @@
-"""A bug in any part that runs beside the calls ends the server, and no caller waits in vain."""
+"""A bug in any part that runs beside the calls ends the server, and each caller gets an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 
 
 class HeldStore(SchemaStore):
-    """Holds the first unit of work until it is released."""
+    """Holds the first transaction until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class HeldStore(SchemaStore):
 
 @dataclass
 class Running:
-    """A server that runs, and what a bug is to be brought into.
+    """A server that runs, and what a test brings a bug into.
 
     Attributes:
         patch: Brings bugs in.
@@ -69,7 +69,7 @@ class Running:
     made: dict[type, Any]  # Any: each is of its own class
 
     def break_method(self, owner: type, name: str) -> None:
-        """Has a method raise from now on."""
+        """Makes a method raise from now on."""
 
         def fail(*_: object) -> None:
             raise RuntimeError("a bug")
@@ -79,7 +79,7 @@ class Running:
 
 def _break_lane(running: Running) -> None:
     running.break_method(Lane, "_take")
-    running.store.released.set()  # it takes the next batch once this one is settled
+    running.store.released.set()  # it takes the next batch when this one is settled
 
 
 def _break_health(running: Running) -> None:
@@ -154,7 +154,7 @@ async def _running(
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_a_bug_in_a_part_ends_the_server_and_answers_who_waits(
+async def test_a_bug_in_a_part_ends_the_server_and_answers_the_callers_that_wait(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with capture_logs() as logged:
@@ -174,7 +174,7 @@ async def test_a_bug_in_a_part_ends_the_server_and_answers_who_waits(
     assert caught.value.part == part
     failed = [line for line in logged if line["event"] == "a part of the server has failed"]
     assert (failed[0]["part"], failed[0]["log_level"]) == (part, "error")
-    # Nobody waits for ever, and what was answered is true.
+    # No caller waits forever, and each answer is true.
     for answer in answers:
         if answer.status is not Status.OK:
             assert answer.status is Status.UNAVAILABLE

@@ -179,7 +179,7 @@ def with_companions(name: str) -> dict[str, str]:
     return {each: GIVEN[each][0] for each in (*COMPANIONS.get(name, ()), name)}
 
 
-def test_every_setting_is_tried_here() -> None:
+def test_this_module_tries_every_setting() -> None:
     assert sorted(GIVEN) == EVERY_SETTING
     assert all(GIVEN[name][1] != value(parse(), name) for name in EVERY_SETTING)
 
@@ -214,7 +214,7 @@ def test_an_option_outranks_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*EVERY_SETTING} - {"mongodb_uri", "mongodb_uri_file"}))
-def test_an_empty_variable_is_none_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_sets_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file of docker compose, where an unset variable is passed on as an empty one."""
     default = value(parse(), name)
     monkeypatch.setenv(f"CREDIT_{name.upper()}", "")
@@ -232,12 +232,12 @@ def test_an_empty_store_does_not_start_an_empty_ledger(
 
 
 @pytest.mark.parametrize("name", sorted(StoreSettings.model_fields))
-def test_what_migrate_is_told_is_told_to_serve_the_same_way(name: str) -> None:
+def test_migrate_and_serve_read_a_setting_the_same_way(name: str) -> None:
     text, expected = GIVEN[name]
     assert getattr(parse(as_option(name, text), StoreSettings), name) == expected
 
 
-def test_a_variable_that_is_for_serve_is_no_harm_to_migrate(
+def test_migrate_ignores_a_variable_that_is_for_serve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CREDIT_PORT", "not a number")
@@ -247,15 +247,15 @@ def test_a_variable_that_is_for_serve_is_no_harm_to_migrate(
 @pytest.mark.parametrize(
     ("name", "text"), [(name, text) for name, texts in OUT_OF_RANGE.items() for text in texts]
 )
-def test_what_is_out_of_range_is_refused_by_name(
+def test_a_value_out_of_range_is_rejected_by_name(
     name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"CREDIT_{name.upper()}", text)
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(ValidationError) as rejected:
         parse()
-    assert [problem["loc"] for problem in refused.value.errors()] == [BY_NAME[name].path]
+    assert [problem["loc"] for problem in rejected.value.errors()] == [BY_NAME[name].path]
     option = f"--{name.replace('_', '-')}"
-    (line,) = explain(ServerSettings, refused.value)
+    (line,) = explain(ServerSettings, rejected.value)
     assert line.startswith(f"{option} (CREDIT_{name.upper()}): ")
 
 
@@ -289,6 +289,13 @@ def test_what_may_come_at_once_follows_the_rate(per_second: str, calls: int, fai
     assert (limits.calls_at_once, limits.failures_at_once) == (calls, failures)
 
 
+def test_a_value_object_may_be_given_whole() -> None:
+    limits = ConnectionLimits(resets_burst=1)
+    assert ServerSettings(connection=limits).connection == limits
+    with pytest.raises(ValidationError, match="connections_max"):
+        ServerSettings.model_validate({"connection": limits, "connections_max": 1})
+
+
 def test_a_name_that_is_no_setting_is_rejected() -> None:
     with pytest.raises(ValidationError, match="rate_burst"):
         ServerSettings.model_validate({"rate_burst": 1})
@@ -309,10 +316,10 @@ def test_the_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> 
         "mongodb://db/?authMechanismProperties=AWS_SESSION_TOKEN:secret",
     ],
 )
-def test_a_password_on_the_command_line_is_refused(uri: str) -> None:
-    with pytest.raises(SettingsInvalid, match="CREDIT_MONGODB_URI_FILE") as refused:
+def test_a_password_on_the_command_line_is_rejected(uri: str) -> None:
+    with pytest.raises(SettingsInvalid, match="CREDIT_MONGODB_URI_FILE") as rejected:
         parse(["--mongodb-uri", uri])
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +358,7 @@ def test_a_file_without_a_connection_string_starts_no_empty_ledger(
     "host",
     ["127.0.0.1", "127.0.0.2", "127.255.255.255", "::1", "localhost", "unix:/run/credit.sock"],
 )
-def test_a_loopback_address_is_taken(host: str) -> None:
+def test_a_loopback_address_is_accepted(host: str) -> None:
     assert is_loopback(host)
     assert parse(["--host", host]).host == host
 
@@ -360,7 +367,7 @@ def test_a_loopback_address_is_taken(host: str) -> None:
     "host",
     ["0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "example.org", "localhost.example.org", "127.0"],
 )
-def test_an_address_that_others_can_reach_is_taken_only_when_that_is_said(host: str) -> None:
+def test_an_address_that_others_can_reach_is_accepted_only_with_insecure(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ValidationError, match="--insecure"):
         parse([f"--host={host}"])
@@ -370,21 +377,21 @@ def test_an_address_that_others_can_reach_is_taken_only_when_that_is_said(host: 
 @pytest.mark.parametrize("given", [TLS, TOKENS, ()])
 def test_off_loopback_both_tls_and_identities_are_needed(given: tuple[str, ...]) -> None:
     options = [part for name in given for part in as_option(name, GIVEN[name][0])]
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(ValidationError) as rejected:
         parse(["--host=0.0.0.0", *options])
-    assert ("no TLS" in str(refused.value)) == (given != TLS)
-    assert ("no identities" in str(refused.value)) == (given != TOKENS)
+    assert ("no TLS" in str(rejected.value)) == (given != TLS)
+    assert ("no identities" in str(rejected.value)) == (given != TOKENS)
 
 
 @pytest.mark.parametrize("name", ["token_keys", "identities_file"])
-def test_with_tls_and_identities_any_address_is_taken(name: str) -> None:
+def test_with_tls_and_identities_any_address_is_accepted(name: str) -> None:
     names = {*TLS, *with_companions(name)}
     options = [part for each in names for part in as_option(each, GIVEN[each][0])]
     assert parse(["--host=0.0.0.0", *options]).has_identities
 
 
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_half_of_what_belongs_together_is_refused(name: str) -> None:
+def test_half_of_what_belongs_together_is_rejected(name: str) -> None:
     for left_out in set(COMPANIONS[name]) - {name}:
         given = {each: text for each, text in with_companions(name).items() if each != left_out}
         with pytest.raises(ValidationError, match=f"CREDIT_{left_out.upper()}"):
@@ -394,19 +401,19 @@ def test_half_of_what_belongs_together_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "algorithms", ["none", "HS256", "ES256,HS256", "ES256,", "es256", "ES256K"]
 )
-def test_an_algorithm_that_is_not_safe_is_refused(algorithms: str) -> None:
+def test_an_algorithm_that_is_not_safe_is_rejected(algorithms: str) -> None:
     with pytest.raises(ValidationError, match="token_algorithms"):
         parse(["--token-algorithms", algorithms])
 
 
 @pytest.mark.parametrize("host", ["unix:", "unix://run/credit.sock", "unix:" + "a" * 108])
-def test_a_socket_without_a_usable_path_is_refused(host: str) -> None:
+def test_a_socket_without_a_usable_path_is_rejected(host: str) -> None:
     with pytest.raises(ValidationError, match="unix:"):
         parse([f"--host={host}"])
 
 
-def test_no_address_is_not_loopback() -> None:
-    """Sockets take it for all addresses."""
+def test_an_empty_address_is_not_loopback() -> None:
+    """To a socket it means all addresses."""
     assert not is_loopback("")
 
 

@@ -64,7 +64,7 @@ def authenticate(settings: ServerSettings, token: str) -> Identity:
     )
 
 
-def test_an_issued_token_is_let_in_by_a_server_with_the_printed_variables(
+def test_a_server_with_the_printed_variables_accepts_an_issued_token(
     tmp_path: Path, capsys: Captured
 ) -> None:
     directory = tmp_path / "of two words"
@@ -105,7 +105,7 @@ def test_a_token_may_limit_what_one_call_adds(
 
 
 @pytest.mark.parametrize("given", ["", "0", "1=", "=5", "1=2,1=3", "a=5", "4294967296"])
-def test_a_limit_that_is_none_is_misuse(given: str, tmp_path: Path, capsys: Captured) -> None:
+def test_a_limit_that_is_not_valid_is_misuse(given: str, tmp_path: Path, capsys: Captured) -> None:
     needed = ["--key", str(tmp_path), "--subject", "shop", "--scopes", "credits:issue"]
     assert run(["issue", *needed, "--credits-max", given]) == 2
     assert "--credits-max" in capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_keys_and_certificates_share_a_directory(tmp_path: Path, capsys: Capture
 @pytest.mark.parametrize(
     ("action", "missing"), [(action, name) for action, names in FILES.items() for name in names]
 )
-def test_a_part_of_a_set_is_left_alone_and_told_with_what_to_do(
+def test_an_incomplete_set_is_left_alone_and_the_error_names_the_remedy(
     action: str, missing: str, tmp_path: Path, capsys: Captured
 ) -> None:
     run([action, "--directory", str(tmp_path)])
@@ -195,7 +195,7 @@ def test_a_part_of_a_set_is_left_alone_and_told_with_what_to_do(
 @pytest.mark.parametrize(
     ("action", "name"), [(action, name) for action, names in FILES.items() for name in names]
 )
-def test_a_set_that_is_not_sound_is_left_alone_and_told(
+def test_a_set_that_is_not_valid_is_left_alone_and_reported(
     action: str, name: str, how: str, tmp_path: Path, capsys: Captured
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -211,7 +211,7 @@ def test_a_set_that_is_not_sound_is_left_alone_and_told(
     assert contents(here) == before
 
 
-def test_certificates_that_have_ended_are_told(tmp_path: Path) -> None:
+def test_certificates_that_have_ended_are_reported(tmp_path: Path) -> None:
     made = datetime(2026, 1, 1, tzinfo=UTC)
     make_certificates(tmp_path, client="shop", days=2, now=made)
     assert find_certificates(tmp_path, client="shop", now=made + timedelta(days=1))
@@ -220,13 +220,13 @@ def test_certificates_that_have_ended_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("client", ["shop", "spiffe://localhost/shop"])
-def test_certificates_of_another_client_are_told(
+def test_certificates_of_another_client_are_reported(
     client: str, tmp_path: Path, capsys: Captured
 ) -> None:
     options = ["certificates", "--directory", str(tmp_path)]
     assert run([*options, "--client", client]) == 0
     assert run([*options, "--client", client]) == 0
-    assert run(options) == 0, "who names no client takes any"
+    assert run(options) == 0, "without --client any client will do"
     capsys.readouterr()
     assert run([*options, "--client", "another"]) == 1
     assert f"client.pem is made out to {client}" in capsys.readouterr().err
@@ -264,14 +264,18 @@ def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> No
         ["certificates", "--days", "nan"],
     ],
 )
-def test_misuse_is_told(options: list[str], capsys: Captured) -> None:
+def test_misuse_is_reported(options: list[str], capsys: Captured) -> None:
     assert run(options) == 2
     printed = capsys.readouterr()
-    assert "Usage: credit-server token" in printed.err + printed.out
+    if options:
+        assert printed.err.startswith("credit-server: ")
+        assert "See credit-server token" in printed.err
+    else:
+        assert "Usage: credit-server token" in printed.out
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", public_pem(ed_key())])
-def test_a_key_that_signs_nothing_is_told(
+def test_a_key_that_signs_nothing_is_reported(
     content: bytes | None, tmp_path: Path, capsys: Captured
 ) -> None:
     key = tmp_path / "key.pem"
@@ -285,12 +289,14 @@ def test_a_key_that_signs_nothing_is_told(
 
 
 @pytest.mark.parametrize("command", ["keys", "certificates"])
-def test_a_directory_that_cannot_be_is_told(command: str, tmp_path: Path, capsys: Captured) -> None:
+def test_a_directory_that_cannot_be_made_is_reported(
+    command: str, tmp_path: Path, capsys: Captured
+) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for directory, why in ((tmp_path / ("x" * 300), "too long"), (file, "cannot be")):
         assert run([command, "--directory", str(directory)]) != 0
-        told = capsys.readouterr()
-        assert why in told.err
-        assert "Traceback" not in told.err
-        assert not told.out
+        printed = capsys.readouterr()
+        assert why in printed.err
+        assert "Traceback" not in printed.err
+        assert not printed.out

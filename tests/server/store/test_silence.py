@@ -28,7 +28,7 @@ async def _refused(uri: str) -> str:
     with pytest.raises(StartError) as refused:
         await _start(uri)
     told = str(refused.value)
-    assert told.endswith("credit-server doctor tells more.")
+    assert told.endswith("Run credit-server doctor for details.")
     assert "hidden" not in told
     return told
 

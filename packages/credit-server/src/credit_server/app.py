@@ -230,7 +230,7 @@ async def _first_of(signalled: asyncio.Event, supervisor: Supervisor) -> None:
 
 @asynccontextmanager
 async def _failures_unwrapped() -> AsyncIterator[None]:
-    """Raise the error of an embedded mongod that stays down itself: it says what to do."""
+    """Raise the error of an embedded mongod that stays down itself: it names the remedy."""
     try:
         yield
     except PartFailed as failure:

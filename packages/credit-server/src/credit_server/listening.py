@@ -1,4 +1,4 @@
-"""Listens for calls; an address that cannot be listened on is an error that says what to do."""
+"""Listens for calls; an address that cannot be listened on is an error that names the remedy."""
 
 import errno
 

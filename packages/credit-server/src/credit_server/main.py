@@ -21,6 +21,7 @@ from credit_server.settings import (
     StoreSettings,
     explain,
     load,
+    removed_options,
     unknown_variables,
 )
 from credit_server.settings.command_line import (
@@ -61,14 +62,14 @@ def run(arguments: Sequence[str]) -> int:
         0 if all went well, 1 if the server could not start or continue, 2 for misuse.
     """
     try:
-        cli(list(arguments), prog_name="credit-server")
-    except SystemExit as ended:
-        return int(ended.code or 0)
+        code: int | None = cli(list(arguments), prog_name="credit-server", standalone_mode=False)
+    except typer.TyperException as error:
+        return _misused(error, arguments)
     except SettingsInvalid as error:
-        return _complain(error, EXIT_MISUSE)
+        return _complain(str(error), EXIT_MISUSE)
     except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
-        return _complain(error, EXIT_FAILED)
-    return 0
+        return _complain(str(error), EXIT_FAILED)
+    return code or 0
 
 
 def _show_version(wanted: bool) -> None:
@@ -157,8 +158,19 @@ def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     return uvloop.run(coroutine)
 
 
-def _complain(error: Exception, code: int) -> int:
-    typer.echo(f"credit-server: {error}", err=True)
+def _misused(error: typer.TyperException, arguments: Sequence[str]) -> int:
+    """Describe misuse of the command line, and where to read what is right."""
+    message = error.format_message()
+    if message:  # else nothing was given, and the help has been shown
+        context = getattr(error, "ctx", None)  # the parser's own errors have none
+        command = f"credit-server {arguments[0]}" if context is None else context.command_path
+        lines = [message, *removed_options(arguments), f"See {command} --help."]
+        _complain("\n".join(lines), EXIT_MISUSE)
+    return EXIT_MISUSE
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"credit-server: {message}", err=True)
     return code
 
 

@@ -39,7 +39,7 @@ Given = Mapping[str, object]
 
 
 class SettingsInvalid(Exception):
-    """Settings are not valid. The message says which, and what to do."""
+    """Settings are not valid. The message names them, and the remedy."""
 
 
 # Any: a command may take further options, of whatever types.
@@ -102,7 +102,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     name = setting.option.removeprefix("--")
     option = typer.Option(
         f"--{name}/--no-{name}" if is_flag else f"--{name}",
-        metavar=None if is_flag else _metavar(setting),
+        metavar="" if is_flag else _metavar(setting),
         help=f"{setting.description} [{setting.variable}]",
         rich_help_panel=_COMMON_TITLE if setting.name in _COMMON else setting.title,
         show_default=setting.default is not None,

@@ -77,12 +77,12 @@ class Settings(BaseModel):
         """Put the settings of value objects where the model's fields expect them."""
         if not isinstance(given, Mapping):
             return given
-        values = dict(given)
+        values, objects = dict(given), dict[str, dict[str, object]]()
         for setting in settings_of(cls):
-            if len(setting.path) == 2 and setting.name in values:
-                group, field = setting.path
-                values.setdefault(group, {})[field] = values.pop(setting.name)
-        return values
+            group, *field = setting.path
+            if field and setting.name in values and group not in given:
+                objects.setdefault(group, {})[field[0]] = values.pop(setting.name)
+        return {**values, **objects}
 
 
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -99,7 +99,7 @@ def load(
         environment: Values by name; a name may be in any case, and an empty value sets nothing.
 
     Raises:
-        ValidationError: A value is not valid; `explain` tells which.
+        ValidationError: A value is not valid; `explain` describes which.
     """
     variables = {name.upper(): value for name, value in environment.items() if value}
     given = {

@@ -1,7 +1,7 @@
 """Variables that begin with CREDIT_ and set nothing: a typing error would go unnoticed."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 from credit_server.settings.fields import PREFIX, settings_of
@@ -87,6 +87,16 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         and name.upper() not in known | _OF_THE_SDK
         and not _OF_KUBERNETES.fullmatch(name.upper())
         and not _URL_OF_KUBERNETES.match(value)
+    ]
+
+
+def removed_options(arguments: Sequence[str]) -> list[str]:
+    """Return a sentence for each option of a command line that was a setting once."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    return [
+        f"{name} was removed after {_REMOVED_AFTER}."
+        for name in names
+        if name.startswith("--") and PREFIX + name[2:].upper().replace("-", "_") in _REMOVED
     ]
 
 
