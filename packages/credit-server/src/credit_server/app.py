@@ -33,7 +33,7 @@ from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, StoreSettings, is_loopback
-from credit_server.store.connection_string import hosts_of
+from credit_server.store.connection import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, supervised
@@ -330,7 +330,7 @@ def _list_slots(settings: ServerSettings) -> ListSlots:
 
 def _commit_limits(settings: ServerSettings) -> CommitLimits:
     return CommitLimits(
-        lanes=settings.commit_lanes,
+        shards=settings.commit_lanes,
         waiting_max=settings.commit_waiting_max,
         wait_seconds_max=settings.commit_wait_seconds_max,
         batch_max=settings.commit_batch_max,

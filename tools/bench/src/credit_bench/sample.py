@@ -8,7 +8,7 @@ from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class LedgerSample:
     """A measurement.
 
     Attributes:
