@@ -20,7 +20,7 @@ from credit_bench.mongodb import replica_set
 from credit_bench.options import parse
 from credit_bench.report import document, show
 from credit_bench.run import Result
-from credit_bench.sample import LedgerSample, percentile
+from credit_bench.sample import Sample, percentile
 from credit_bench.summary import Measurement, summarise
 from credit_bench.system import System, serving
 from grpc import aio
@@ -32,7 +32,7 @@ CELL = Cell(users=Users.HOT, callers=16)
 GOOD_AUDIT = Audit(transactions=30, purchases=10, uses=10, mismatches=0, acknowledged=30, failed=0)
 
 
-def sample(rate: float, **changes: Any) -> LedgerSample:
+def sample(rate: float, **changes: Any) -> Sample:
     fields: dict[str, Any] = {
         "operations_per_second": rate,
         "p50_ms": 1000 / rate if rate else None,
@@ -41,7 +41,7 @@ def sample(rate: float, **changes: Any) -> LedgerSample:
         "errors": {},
         "generator_cpu_share": 0.25,
     }
-    return LedgerSample(**(fields | changes))
+    return Sample(**(fields | changes))
 
 
 def measurements(ours: list[float], peer: list[float]) -> list[Measurement]:
@@ -96,7 +96,7 @@ def test_a_peer_that_finished_nothing_has_no_ratio() -> None:
 
 def test_a_sample_survives_the_pipe() -> None:
     original = sample(12.5, errors={"UNAVAILABLE": 3})
-    assert LedgerSample.from_json(original.to_json()) == original
+    assert Sample.from_json(original.to_json()) == original
     assert original.failed == 3
 
 

@@ -15,7 +15,7 @@ from credit_bench.options import parse
 from credit_bench.overload import CALLERS, Overload, kept_median, measure
 from credit_bench.report import show
 from credit_bench.run import Result
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 from credit_bench.system import System
 from credit_models import CreditRequest
 from credit_models.codec import encode
@@ -25,7 +25,7 @@ from rich.console import Console
 from tests.server.serving import HeldStore, serving
 
 ADD = "/credit.v1.CreditService/AddCredits"
-SAMPLE = LedgerSample(
+SAMPLE = Sample(
     operations_per_second=100,
     p50_ms=5.0,
     p99_ms=9.0,
@@ -102,7 +102,7 @@ async def test_a_caller_of_a_closed_loop_waits_for_room() -> None:
 async def test_ten_times_the_best_is_offered() -> None:
     asked: list[Sequence[str]] = []
 
-    async def generate(arguments: Sequence[str]) -> LedgerSample:
+    async def generate(arguments: Sequence[str]) -> Sample:
         asked.append(arguments)
         best = f"--callers={CALLERS[1]}" in arguments
         return replace(SAMPLE, operations_per_second=200 if best else 100)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 from credit_bench.system import System
 
 CALLERS = (64, 256, 512)
@@ -15,7 +15,7 @@ GOAL = 0.9
 WARM_UP_SECONDS = 2.0
 """Above that of the cells: a server takes a moment to learn that it is overloaded."""
 
-Generate = Callable[[Sequence[str]], Awaitable[LedgerSample]]
+Generate = Callable[[Sequence[str]], Awaitable[Sample]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +33,9 @@ class Overload:
 
     system: System
     repetition: int
-    searched: Mapping[int, LedgerSample]
-    flooded: LedgerSample
-    again: LedgerSample
+    searched: Mapping[int, Sample]
+    flooded: Sample
+    again: Sample
 
     @property
     def callers(self) -> int:
@@ -58,7 +58,7 @@ class Overload:
         return self.flooded.operations_per_second / self.best if self.best else 0.0
 
     @property
-    def samples(self) -> list[LedgerSample]:
+    def samples(self) -> list[Sample]:
         """Everything that was sent, for the audit."""
         return [*self.searched.values(), self.flooded, self.again]
 
@@ -83,7 +83,7 @@ async def measure(
         callers: Among which numbers of callers its best is looked for.
     """
 
-    async def closed(number: int, name: str) -> LedgerSample:
+    async def closed(number: int, name: str) -> Sample:
         return await generate([*common, f"--callers={number}", f"--seed={repetition}/{name}"])
 
     common = [f"--seconds={seconds}", f"--warm-up-seconds={warm_up_seconds}", "--goodput"]
@@ -99,7 +99,7 @@ async def measure(
     )
 
 
-def _best(searched: Mapping[int, LedgerSample]) -> int:
+def _best(searched: Mapping[int, Sample]) -> int:
     return max(searched, key=lambda callers: searched[callers].operations_per_second)
 
 

@@ -16,7 +16,7 @@ from credit_bench.child import module, output
 from credit_bench.mongodb import replica_set
 from credit_bench.options import Options
 from credit_bench.overload import TIMES, Overload, measure
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 from credit_bench.summary import Measurement
 from credit_bench.system import Server, System, serving
 
@@ -114,7 +114,7 @@ async def _overload(
     for repetition in range(1, options.repetitions + 1):
         for server in servers:
 
-            async def generate(arguments: Sequence[str], server: Server = server) -> LedgerSample:
+            async def generate(arguments: Sequence[str], server: Server = server) -> Sample:
                 return await _generate(server, options, *arguments)
 
             overload = await measure(
@@ -141,8 +141,8 @@ def _arguments(cell: Cell, repetition: int, options: Options) -> list[str]:
     return arguments
 
 
-async def _generate(server: Server, options: Options, *arguments: str) -> LedgerSample:
-    return LedgerSample.from_json(
+async def _generate(server: Server, options: Options, *arguments: str) -> Sample:
+    return Sample.from_json(
         await output(
             module(
                 "credit_bench.generator",

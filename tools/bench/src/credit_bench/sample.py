@@ -8,7 +8,7 @@ from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LedgerSample:
+class Sample:
     """A measurement.
 
     Attributes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from credit_bench.cell import Cell
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 from credit_bench.system import System
 
 
@@ -23,7 +23,7 @@ class Measurement:
     system: System
     cell: Cell
     repetition: int
-    sample: LedgerSample
+    sample: Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from credit_bench.generator.connection import CallConnection
 from credit_bench.generator.goodput import Goodput
 from credit_bench.generator.load import Call, Load, drain
 from credit_bench.generator.workload import Request, openings, requests
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 
 # Callers of a real service come through several connections; one would also be bound by the
 # number of streams that a server allows on it.
@@ -23,7 +23,7 @@ _CALL_TIMEOUT_SECONDS = 60.0
 _OPENING_CALLERS = 128
 
 
-async def _goodput(arguments: argparse.Namespace) -> LedgerSample:
+async def _goodput(arguments: argparse.Namespace) -> Sample:
     host, _, port = arguments.target.rpartition(":")
     loop = asyncio.get_running_loop()
     connections = []
@@ -46,7 +46,7 @@ async def _goodput(arguments: argparse.Namespace) -> LedgerSample:
             connection.close()
 
 
-async def _run(arguments: argparse.Namespace) -> LedgerSample:
+async def _run(arguments: argparse.Namespace) -> Sample:
     channels = [
         aio.insecure_channel(
             arguments.target,

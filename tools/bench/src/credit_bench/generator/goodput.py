@@ -18,7 +18,7 @@ from credit_bench.generator.connection import (
     message_frame,
 )
 from credit_bench.generator.workload import Request
-from credit_bench.sample import LedgerSample, percentile
+from credit_bench.sample import Sample, percentile
 
 DEADLINE_SECONDS = 1.0
 UNSENT = "UNSENT"
@@ -72,7 +72,7 @@ class Goodput:
         self._acknowledged = 0
         self._errors: Counter[str] = Counter()
 
-    async def closed(self, callers: int) -> LedgerSample:
+    async def closed(self, callers: int) -> Sample:
         """Measure with so many callers at once."""
         self._start()
 
@@ -84,7 +84,7 @@ class Goodput:
             next_call()
         return await self._finish()
 
-    async def open(self, calls_per_second: float) -> LedgerSample:
+    async def open(self, calls_per_second: float) -> Sample:
         """Measure with calls that arrive at a fixed rate."""
         count = int((self._warm_up_seconds + self._seconds) * calls_per_second)
         prepared = [self._prepare() for _ in range(count)]  # not while the clock runs
@@ -146,7 +146,7 @@ class Goodput:
         if took <= DEADLINE_SECONDS and self._begin <= arrival < self._end:
             self._latencies_ms.append(took * 1000)
 
-    async def _finish(self) -> LedgerSample:
+    async def _finish(self) -> Sample:
         await asyncio.sleep(max(0.0, self._end - time.perf_counter()))
         share = (time.process_time() - self._cpu) / (time.perf_counter() - self._clock)
         patience = time.perf_counter() + 5 * DEADLINE_SECONDS
@@ -154,7 +154,7 @@ class Goodput:
             await asyncio.sleep(_TICK_SECONDS)
         self._errors[LOST] += self._under_way  # whoever is left never got an answer
         self._errors[UNSENT] += len(self._waiting)
-        return LedgerSample(
+        return Sample(
             operations_per_second=len(self._latencies_ms) / self._seconds,
             p50_ms=percentile(self._latencies_ms, 50),
             p99_ms=percentile(self._latencies_ms, 99),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 
 from credit_bench.generator.workload import Request
-from credit_bench.sample import LedgerSample, percentile
+from credit_bench.sample import Sample, percentile
 
 Call = Callable[[Request], Awaitable[object]]
 
@@ -45,13 +45,13 @@ class Load:
         self._acknowledged = 0
         self._errors: Counter[str] = Counter()
 
-    async def run(self) -> LedgerSample:
+    async def run(self) -> Sample:
         """Measure."""
         async with asyncio.TaskGroup() as group:
             for requests in self._callers:
                 group.create_task(self._caller(requests))
             cpu_share = await self._cpu_share()
-        return LedgerSample(
+        return Sample(
             operations_per_second=self._in_window / self._seconds,
             p50_ms=percentile(self._latencies_ms, 50),
             p99_ms=percentile(self._latencies_ms, 99),
@@ -84,7 +84,7 @@ class Load:
         return (time.process_time() - cpu) / (time.perf_counter() - clock)
 
 
-async def drain(call: Call, requests: Iterator[Request], callers: int) -> LedgerSample:
+async def drain(call: Call, requests: Iterator[Request], callers: int) -> Sample:
     """Make all the calls of a finite row, as fast as that many callers can; nothing is timed.
 
     Args:
@@ -107,7 +107,7 @@ async def drain(call: Call, requests: Iterator[Request], callers: int) -> Ledger
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(caller())
-    return LedgerSample(
+    return Sample(
         operations_per_second=0,
         p50_ms=None,
         p99_ms=None,

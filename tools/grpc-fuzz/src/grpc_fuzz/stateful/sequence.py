@@ -24,7 +24,7 @@ _RESPONSES_MAX = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DedupIndex:
+class Known:
     """A value that the sequence has seen.
 
     Attributes:
@@ -45,7 +45,7 @@ class CallSequence:
         self._schema = schema
         self._declared = declared
         self._calls: list[Case] = []
-        self._known: list[DedupIndex] = []
+        self._known: list[Known] = []
 
     def draw(self, method: Method, data: DataObject) -> Case:
         """Draws the next call: a valid request, some of whose values earlier calls have seen."""
@@ -83,13 +83,11 @@ class CallSequence:
         self._calls.append(replace(case, before=()))
         for response, message in self._messages(case, reply):
             found = values(case.method, message, self._declared, response=response is not None)
-            self._known.extend(
-                DedupIndex(found=entry, call=call, response=response) for entry in found
-            )
+            self._known.extend(Known(found=entry, call=call, response=response) for entry in found)
 
-    def _choose(self, slot: Slot, data: DataObject) -> DedupIndex | None:
+    def _choose(self, slot: Slot, data: DataObject) -> Known | None:
         broken_by = self._schema.constraint(slot.field).broken_by
-        fitting: dict[int | str | bytes, DedupIndex] = {}
+        fitting: dict[int | str | bytes, Known] = {}
         for known in self._known:
             value = known.found.value
             if known.found.key in slot.keys and not broken_by(value) and _fits(slot, value):
@@ -124,7 +122,7 @@ def _holder(slot: Slot) -> Message:
     return GetMessageClass(cast(Descriptor, slot.field.containing_type))()
 
 
-def _binding(slot: Slot, known: DedupIndex) -> Iterator[Binding]:
+def _binding(slot: Slot, known: Known) -> Iterator[Binding]:
     # A value of a request is the same when the sequence is played again.
     if known.response is not None:
         yield Binding(

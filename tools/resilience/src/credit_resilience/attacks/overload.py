@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from credit_bench.child import module, output
 from credit_bench.overload import CALLERS, GOAL, TIMES, WARM_UP_SECONDS, measure
-from credit_bench.sample import LedgerSample
+from credit_bench.sample import Sample
 from credit_bench.system import System
 
 from credit_resilience.attack import Attack, Outcome, Target
@@ -18,10 +18,10 @@ _REFUSED, _KEPT_BACK = "UNAVAILABLE", "UNSENT"
 async def _ten_times(target: Target) -> Outcome:
     """Find the server's best in closed loops, and then offer ten times as much in an open one."""
 
-    async def generate(arguments: Sequence[str]) -> LedgerSample:
+    async def generate(arguments: Sequence[str]) -> Sample:
         users = target.count(_USERS)
         command = ("credit_bench.generator", f"--target={target.server.target}", f"--users={users}")
-        return LedgerSample.from_json(await output(module(*command, *arguments)))
+        return Sample.from_json(await output(module(*command, *arguments)))
 
     await generate(["--open-accounts"])
     overload = await measure(
