@@ -188,7 +188,7 @@ async def _overloaded(call: str) -> None:
                 await running
         return
     store = HeldStore()
-    async with _caller(store, CommitLimits(lanes=1, waiting_max=2)) as caller:
+    async with _caller(store, CommitLimits(shards=1, waiting_max=2)) as caller:
         first = asyncio.create_task(caller.add(1))
         await store.entered.wait()
         # One is being written and one waits. The third may reach the server before the second:

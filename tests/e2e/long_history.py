@@ -42,7 +42,7 @@ async def write_history(store: MongoStore, *, user: int, count: int, key_length:
                     transactions=entries,
                     purchases=[],
                     totals={APP: sum(entry.credits for entry in entries)},
-                    slot=0,
+                    counter_shard=0,
                 )
             )
             await unit.commit()

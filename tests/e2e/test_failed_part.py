@@ -33,7 +33,7 @@ async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an
         assert await server.wait() == 1
         lines = server.stderr.read_text().splitlines()
         failed = next(json.loads(line) for line in lines if FAILED in line)
-        assert (failed["part"], failed["level"]) == ("lane 1 of the writes", "error")
+        assert (failed["part"], failed["level"]) == ("shard 1 of the writes", "error")
         assert "a bug that a test has injected" in failed["exception"]
         assert lines[-1].startswith(
             "credit-server: The server has stopped because a part of it failed"

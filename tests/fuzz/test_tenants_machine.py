@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
-from credit_server.commit.lane import Lane
-from credit_server.commit.plan import Known
+from credit_server.commit.plan import DedupIndex
+from credit_server.commit.shard import Shard
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings import AccessSettings
@@ -98,10 +98,10 @@ def _whole_transactions(
     return _LIST_TRANSACTIONS(store, user_id, apps)
 
 
-def _with_keys_of_all_apps(lane: Lane, commands: Sequence[Command]) -> Known:
-    known = Known()
+def _with_keys_of_all_apps(shard: Shard, commands: Sequence[Command]) -> DedupIndex:
+    known = DedupIndex()
     for command in commands:
-        for entry in lane._answered._entries.values():
+        for entry in shard._by_key.values():
             if (entry.user_id, entry.key) == (command.user_id, command.key):
                 known.by_key[command.user_id, command.app_id, command.key] = entry
     return known
@@ -118,7 +118,7 @@ HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
     "balances of all apps": (authorize, "visible_account", lambda account, identity: account),
     "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
-    "keys of all apps": (Lane, "_remembered", _with_keys_of_all_apps),
+    "keys of all apps": (Shard, "_cached", _with_keys_of_all_apps),
 }
 
 

@@ -22,7 +22,7 @@ from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Changes, Store, Unit
+from credit_server.store.port import Changes, Store, StoreTransaction
 from grpclib.health.check import ServiceStatus
 
 from tests.server.wire import Wire
@@ -127,7 +127,7 @@ class HeldStore(MemoryStore):
         self.released = asyncio.Event()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.set()
         await self.released.wait()
         async with super().begin() as unit:
@@ -175,7 +175,7 @@ class FailingStore(MemoryStore):
         self._error = error
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         raise self._error
         yield  # makes it a generator
 
@@ -212,7 +212,7 @@ async def full_store() -> MemoryStore:
     )
     async with store.writer().begin() as unit:
         await unit.write(
-            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, slot=0)
+            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, counter_shard=0)
         )
         await unit.commit()
     return store

@@ -13,13 +13,13 @@ from credit_server import app
 from credit_server.admission.controller import LoopLag
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.commit import Committer, Stopping
-from credit_server.commit.lane import Lane
+from credit_server.commit.shard import Shard
 from credit_server.embedded import EmbeddedMongod
 from credit_server.errors import PartFailed
 from credit_server.grpc.server import GrpcServer
 from credit_server.http2.connections import Connections
 from credit_server.ledger import Add
-from credit_server.store.port import Unit
+from credit_server.store.port import StoreTransaction
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.process_metrics import ProcessMetrics
@@ -43,7 +43,7 @@ class HeldStore(SchemaStore):
         self.released = asyncio.Event()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.set()
         await self.released.wait()
         async with super().begin() as unit:
@@ -77,9 +77,9 @@ class Running:
         self.patch.setattr(owner, name, fail)
 
 
-def _break_lane(running: Running) -> None:
-    running.break_method(Lane, "_take")
-    running.store.released.set()  # it takes the next batch when this one is settled
+def _break_shard(running: Running) -> None:
+    running.break_method(Shard, "_take")
+    running.store.released.set()  # it takes the next batch once this one is settled
 
 
 def _break_health(running: Running) -> None:
@@ -116,7 +116,7 @@ def _break_mongod(running: Running) -> None:
 
 
 PARTS: dict[str, Callable[[Running], None]] = {
-    "lane 1 of the writes": _break_lane,
+    "shard 1 of the writes": _break_shard,
     "the health watch": _break_health,
     "the metric of the event loop": _break_loop_metric,
     "the server of the metrics": _break_metrics_thread,
@@ -191,7 +191,7 @@ async def test_a_write_for_a_lane_that_has_ended_is_refused_until_the_server_has
 ) -> None:
     with capture_logs():
         async with _running(monkeypatch) as (running, _port, task):
-            running.break_method(Lane, "_take")
+            running.break_method(Shard, "_take")
             committer = running.made[Committer]
             running.store.released.set()
             add = Add(user_id=7, app_id=1, credits=1, created_by=1, key="", transaction_id="0" * 24)

@@ -17,7 +17,7 @@ from credit_models.codec import decode, encode
 from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Store, StoreUnavailable, Unit
+from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
 from grpclib.const import Status
 from h2.exceptions import StreamClosedError
 
@@ -262,7 +262,7 @@ class SlowStore(MemoryStore):
     """Lets other tasks run many times before it does anything."""
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         for _ in range(20):
             await asyncio.sleep(0)
         async with super().begin() as unit:

@@ -142,7 +142,7 @@ async def _overloaded(method: str) -> Answer:
 
 async def _queue_full(method: str) -> Answer:
     store = HeldStore()
-    limits = CommitLimits(lanes=1, waiting_max=1)
+    limits = CommitLimits(shards=1, waiting_max=1)
     async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
         running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()

@@ -10,11 +10,11 @@ from credit_server.admission.decision import Decision
 from credit_server.commit import CommitLimits, Committer, Overloaded
 from credit_server.ledger import Add, Receipt
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Unit
+from credit_server.store.port import StoreTransaction
 
 from tests.server.commit.watching import Watching
 
-LIMITS = CommitLimits(lanes=1, waiting_max=10, batch_max=4)
+LIMITS = CommitLimits(shards=1, waiting_max=10, batch_max=4)
 
 
 class HeldStore(MemoryStore):
@@ -26,7 +26,7 @@ class HeldStore(MemoryStore):
         self.released = asyncio.Semaphore(0)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.release()
         await self.released.acquire()
         async with super().begin() as unit:
@@ -47,7 +47,7 @@ async def committing(
 
 
 class Clock:
-    """Takes the place of the loop's clock for the lane: it moves when the test says so."""
+    """Takes the place of the loop's clock for the shard: it moves when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 1000.0
@@ -62,7 +62,7 @@ class Clock:
             def __getattr__(self, name: str) -> object:
                 return getattr(loop, name)
 
-        monkeypatch.setattr("credit_server.commit.lane.asyncio.get_running_loop", Loop)
+        monkeypatch.setattr("credit_server.commit.shard.asyncio.get_running_loop", Loop)
 
 
 def add(store: MemoryStore, user: int = 1) -> Add:

@@ -12,12 +12,12 @@ from credit_server.commit import (
     ClockSkewed,
     CommitLimits,
     Committer,
-    Ending,
     NoObserver,
     NotCommitted,
     Overloaded,
     ResultUnknown,
     Stopping,
+    WriteResult,
 )
 from credit_server.ledger import (
     Account,
@@ -38,15 +38,15 @@ from credit_server.store.port import (
     Conflict,
     Interrupted,
     Rejected,
+    StoreTransaction,
     StoreUnavailable,
-    Unit,
 )
 from structlog.testing import capture_logs
 
 from tests.server.clocks import LIMIT_SECONDS, NOON, Clocks
 
 LIMITS = CommitLimits(
-    lanes=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
+    shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
 )
 
 
@@ -71,13 +71,13 @@ class ScriptedStore(MemoryStore):
         self.script = Script()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
         async with super().begin() as unit:
             yield ScriptedUnit(unit, self.script)
 
 
 class ScriptedUnit:
-    def __init__(self, unit: Unit, script: Script) -> None:
+    def __init__(self, unit: StoreTransaction, script: Script) -> None:
         self._unit = unit
         self._script = script
 
@@ -308,7 +308,7 @@ async def test_what_is_logged_of_a_batch_names_all_its_requests(store: ScriptedS
             await asyncio.gather(first, *waiting, return_exceptions=True)
     assert logged == [
         {
-            "event": "a batch was not settled",
+            "event": "a batch failed",
             "log_level": "warning",
             "reason": "away",
             "writes": 3,
@@ -351,7 +351,7 @@ async def test_more_than_may_wait_is_refused_and_nothing_of_it_happens(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
-    async with Committer(store, replace(LIMITS, waiting_max=4, lanes=1)) as committer:
+    async with Committer(store, replace(LIMITS, waiting_max=4, shards=1)) as committer:
         first = asyncio.create_task(committer.submit(add(store)))
         await store.script.held.wait()
         waiting = [asyncio.create_task(committer.submit(add(store))) for _ in range(3)]
@@ -397,9 +397,9 @@ async def test_what_came_of_a_command_is_told_where_its_caller_has_left(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
-    told: list[Ending] = []
-    dropped: list[Ending] = []
-    async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+    told: list[WriteResult] = []
+    dropped: list[WriteResult] = []
+    async with Committer(store, replace(LIMITS, shards=1)) as committer:
         leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
         await store.script.held.wait()
         waiting = asyncio.create_task(committer.submit(add(store), after=dropped.append))
@@ -419,7 +419,7 @@ async def test_an_answer_that_comes_as_its_caller_leaves_is_told(store: Scripted
         def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
             caller.cancel()  # it has its answer, and has not run since
 
-    told: list[Ending] = []
+    told: list[WriteResult] = []
     async with Committer(store, LIMITS, observer=Leaving()) as committer:
         caller = asyncio.create_task(committer.submit(add(store), after=told.append))
         await asyncio.wait([caller])
@@ -429,7 +429,7 @@ async def test_an_answer_that_comes_as_its_caller_leaves_is_told(store: Scripted
 
 
 async def test_a_caller_who_stays_is_answered_and_nothing_else_told(store: ScriptedStore) -> None:
-    told: list[Ending] = []
+    told: list[WriteResult] = []
     async with Committer(store, LIMITS) as committer:
         assert isinstance(await committer.submit(add(store), after=told.append), Receipt)
     assert told == []
@@ -445,7 +445,7 @@ async def test_a_failure_is_told_where_its_caller_has_left(
 ) -> None:
     store.script.hold = asyncio.Event()
     store.script.before = [error]
-    told: list[Ending] = []
+    told: list[WriteResult] = []
     async with Committer(store, replace(LIMITS, retry_seconds=0)) as committer:
         leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
         await store.script.held.wait()
@@ -457,7 +457,7 @@ async def test_a_failure_is_told_where_its_caller_has_left(
 async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore) -> None:
     failures: list[object] = []
 
-    def fails(_: Ending) -> None:
+    def fails(_: WriteResult) -> None:
         raise OSError("no space left on device")
 
     loop = asyncio.get_running_loop()
@@ -465,7 +465,7 @@ async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore
     loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
     store.script.hold = asyncio.Event()
     try:
-        async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+        async with Committer(store, replace(LIMITS, shards=1)) as committer:
             leaving = asyncio.create_task(committer.submit(add(store), after=fails))
             await store.script.held.wait()
             leaving.cancel()
@@ -478,7 +478,7 @@ async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore
 
 async def test_callers_who_have_left_do_not_count_as_waiting(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
-    async with Committer(store, replace(LIMITS, waiting_max=4, lanes=1)) as committer:
+    async with Committer(store, replace(LIMITS, waiting_max=4, shards=1)) as committer:
         first = asyncio.create_task(committer.submit(add(store)))
         await store.script.held.wait()
         for _ in range(20):
@@ -498,7 +498,7 @@ async def test_a_lane_that_is_held_up_does_not_refuse_the_users_of_another(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
-    async with Committer(store, replace(LIMITS, waiting_max=4, lanes=2)) as committer:
+    async with Committer(store, replace(LIMITS, waiting_max=4, shards=2)) as committer:
         held = [asyncio.create_task(committer.submit(add(store, user=2))) for _ in range(2)]
         await store.script.held.wait()
         with pytest.raises(Overloaded):
@@ -530,7 +530,7 @@ async def test_an_unforeseen_error_of_the_store_is_given_up_after_a_few_attempts
 ) -> None:
     store.script.write = [error] * 10_000
     with capture_logs():  # it would draw the variables of each traceback
-        async with Committer(store, replace(LIMITS, lanes=1)) as committer:
+        async with Committer(store, replace(LIMITS, shards=1)) as committer:
             results = await asyncio.gather(
                 *(committer.submit(add(store, user=n)) for n in range(1, 257)),
                 return_exceptions=True,
@@ -579,7 +579,7 @@ async def test_a_lane_that_ends_by_a_bug_answers_who_waits_and_takes_in_nothing_
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
-    committer = Committer(store, replace(LIMITS, lanes=1), observer=_Broken("batch_settled"))
+    committer = Committer(store, replace(LIMITS, shards=1), observer=_Broken("batch_settled"))
     await committer.__aenter__()
     settled = asyncio.create_task(committer.submit(add(store)))
     await store.script.held.wait()
@@ -603,8 +603,8 @@ async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
     def fail(*_: object) -> bool:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("credit_server.commit.entry.Entry.waits", fail)
-    committer = Committer(store, replace(LIMITS, lanes=1))
+    monkeypatch.setattr("credit_server.commit.pending.PendingWrite.waits", fail)
+    committer = Committer(store, replace(LIMITS, shards=1))
     await committer.__aenter__()
     for result in await asyncio.gather(
         *(committer.submit(add(store)) for _ in range(3)), return_exceptions=True
@@ -618,20 +618,20 @@ async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
 async def test_a_lane_that_is_cancelled_while_it_commits_reports_the_result_as_unknown(
     store: ScriptedStore,
 ) -> None:
-    lanes: list[asyncio.Task[None]] = []
+    shards: list[asyncio.Task[None]] = []
 
     def start(part: str, body: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        lanes.append(asyncio.create_task(body, name=part))
-        return lanes[-1]
+        shards.append(asyncio.create_task(body, name=part))
+        return shards[-1]
 
     store.script.hold = asyncio.Event()
-    committer = Committer(store, replace(LIMITS, lanes=1), start=start)
+    committer = Committer(store, replace(LIMITS, shards=1), start=start)
     await committer.__aenter__()
     under_way = asyncio.create_task(committer.submit(add(store)))
     await store.script.held.wait()
     waiting = asyncio.create_task(committer.submit(add(store)))
     await asyncio.sleep(0)
-    lanes[0].cancel()
+    shards[0].cancel()
     with pytest.raises(ResultUnknown):
         await under_way
     with pytest.raises(Stopping):
@@ -660,7 +660,7 @@ async def test_a_clock_that_jumps_while_a_write_waits_refuses_it(store: Scripted
     clock = clocks.clock()
     clock.compare(clocks.reading())
     store.script.hold = asyncio.Event()
-    async with Committer(store, replace(LIMITS, lanes=1), clock=clock) as committer:
+    async with Committer(store, replace(LIMITS, shards=1), clock=clock) as committer:
         first = asyncio.create_task(committer.submit(add(store)))
         await store.script.held.wait()
         second = asyncio.create_task(committer.submit(add(store)))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from credit_server.commit.plan import Known, plan
+from credit_server.commit.plan import DedupIndex, plan
 from credit_server.ledger import (
     Accepted,
     Account,
@@ -44,13 +44,13 @@ def empty(*users: int) -> dict[int, Account]:
 
 
 def committed(command: Command) -> Transaction:
-    (outcome,) = plan([command], empty(command.user_id), Known(), NOW).outcomes
+    (outcome,) = plan([command], empty(command.user_id), DedupIndex(), NOW).outcomes
     assert isinstance(outcome, Accepted)
     return outcome.transaction
 
 
 def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
-    batch = plan([add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), Known(), NOW)
+    batch = plan([add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), DedupIndex(), NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [
         Accepted,
         Accepted,
@@ -64,7 +64,7 @@ def test_the_same_key_twice_has_one_leader_and_the_rest_share_its_outcome() -> N
     batch = plan(
         [add(5, key="k", id_="a"), add(5, key="k", id_="b"), add(6, key="k", id_="c")],
         empty(1),
-        Known(),
+        DedupIndex(),
         NOW,
     )
     first, second, third = batch.outcomes
@@ -78,7 +78,7 @@ def test_a_refused_leader_leaves_the_key_free() -> None:
     batch = plan(
         [use(5, key="k", id_="a"), add(5, id_="b"), use(5, key="k", id_="c")],
         empty(1),
-        Known(),
+        DedupIndex(),
         NOW,
     )
     assert [type(outcome) for outcome in batch.outcomes] == [
@@ -97,28 +97,28 @@ def test_a_key_belongs_to_its_user_in_its_app() -> None:
             add(5, user=1, app=2, key="k", id_="d"),
         ],
         empty(1, 2),
-        Known(),
+        DedupIndex(),
         NOW,
     )
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3 + [Replayed]
 
 
 def test_what_is_in_the_history_is_not_done_again() -> None:
-    known = Known()
+    known = DedupIndex()
     known.add([committed(add(5, key="k", id_="a"))])
     (outcome,) = plan([add(5, key="k", id_="b")], empty(1), known, NOW).outcomes
     assert isinstance(outcome, Replayed)
 
 
 def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
-    known = Known()
+    known = DedupIndex()
     known.add([committed(add(5, id_="a"))])
     batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), known, NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Replayed, Accepted]
 
 
 def test_commands_without_a_key_are_all_new() -> None:
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), Known(), NOW)
+    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), DedupIndex(), NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
 
 
@@ -131,14 +131,14 @@ def test_totals_are_the_sum_per_app_over_all_users() -> None:
             add(1, user=1, app=2, id_="d"),
         ],
         empty(1, 2),
-        Known(),
+        DedupIndex(),
         NOW,
     )
     assert batch.totals == {1: 10, 2: 1}
 
 
 def test_only_a_refusal_for_the_balance_rests_on_balances() -> None:
-    known = Known()
+    known = DedupIndex()
     known.add([committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
     assert not plan([add(1, id_="d"), *decided_by_key], empty(1), known, NOW).rests_on_balances

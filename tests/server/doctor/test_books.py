@@ -7,7 +7,7 @@ import pytest
 from credit_server.doctor.books import account_fault, app_fault, check_books, not_looked_at
 from credit_server.doctor.finding import Verdict
 from credit_server.ledger import Account, Kind, Purchase, Transaction
-from credit_server.store.sample import AppSum, Sample, Sampled
+from credit_server.store.sample import AppSum, LedgerSample, SampledAccount
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ OTHER = _entry(2, 2, Kind.ADD, 7, 7)
 USED = _entry(3, 1, Kind.USE, 30, 70)
 ACCOUNT = Account(user_id=7, balances={1: 70, 2: 7}, revision=3)
 BOUGHT = _purchase(USED)
-WELL = Sampled(
+WELL = SampledAccount(
     user_id=7,
     account=ACCOUNT,
     latest=(USED, OTHER, ADDED),
@@ -62,7 +62,7 @@ APP = AppSum(app_id=1, total=70, held=70)
 def test_books_that_add_up_are_ok_and_called_a_spot_check() -> None:
     part = replace(WELL, latest=(USED, OTHER))
     uncounted = replace(WELL, latest=(USED,), transactions=None)
-    finding = check_books(Sample(accounts=(WELL, part, uncounted), apps=(APP,)))
+    finding = check_books(LedgerSample(accounts=(WELL, part, uncounted), apps=(APP,)))
     assert finding.verdict is Verdict.OK
     assert "spot check" in finding.check
     assert "accounts touched last: 3, their latest transactions: 6" in finding.found
@@ -70,7 +70,7 @@ def test_books_that_add_up_are_ok_and_called_a_spot_check() -> None:
 
 
 def test_books_without_transactions_are_ok() -> None:
-    assert check_books(Sample()).verdict is Verdict.OK
+    assert check_books(LedgerSample()).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_books_without_transactions_are_ok() -> None:
         ),
     ],
 )
-def test_what_must_never_be_is_named(entry: Sampled, fault: str) -> None:
+def test_what_must_never_be_is_named(entry: SampledAccount, fault: str) -> None:
     assert fault in account_fault(entry)
-    assert check_books(Sample(accounts=(WELL, entry))).verdict is Verdict.FAILS
+    assert check_books(LedgerSample(accounts=(WELL, entry))).verdict is Verdict.FAILS
 
 
 def test_an_app_whose_total_is_not_what_its_users_hold_is_named() -> None:
     wrong = replace(APP, total=77)
     assert app_fault(wrong) == "app 1: its total is 77, and all users hold 70"
-    assert check_books(Sample(accounts=(WELL,), apps=(APP, wrong))).verdict is Verdict.FAILS
+    assert check_books(LedgerSample(accounts=(WELL,), apps=(APP, wrong))).verdict is Verdict.FAILS
 
 
 @pytest.mark.parametrize("entry", [WELL, replace(WELL, account=None)])
-def test_totals_that_were_not_compared_are_told_with_the_reason(entry: Sampled) -> None:
-    finding = check_books(Sample(accounts=(entry,), apps_unread="they take more than 2 s"))
+def test_totals_that_were_not_compared_are_told_with_the_reason(entry: SampledAccount) -> None:
+    finding = check_books(LedgerSample(accounts=(entry,), apps_unread="they take more than 2 s"))
     assert finding.found.endswith("; apps' totals were not compared: they take more than 2 s")
 
 
@@ -149,5 +149,5 @@ def test_books_behind_something_else_that_fails_are_told_as_not_looked_at() -> N
 
 def test_many_faults_are_counted_and_few_are_shown() -> None:
     broken = replace(WELL, account=None)
-    finding = check_books(Sample(accounts=(broken,) * 8))
+    finding = check_books(LedgerSample(accounts=(broken,) * 8))
     assert finding.found.endswith("; and 3 more")

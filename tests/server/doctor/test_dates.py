@@ -9,9 +9,9 @@ from credit_server.commit import Clock, Committer
 from credit_server.doctor.dates import check_dates
 from credit_server.doctor.finding import Verdict
 from credit_server.ledger import Add
-from credit_server.store.future import FutureEntries, FutureEntry, future_entries
 from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
+from credit_server.store.sample import FutureEntries, FutureEntry, future_entries
 
 from tests.e2e.server_process import migrated
 from tests.server.clocks import LIMIT_SECONDS

@@ -6,12 +6,12 @@ import pytest
 from credit_server.doctor.finding import Finding, Verdict
 from credit_server.doctor.store import check_store
 from credit_server.store.clock import ClockOffset
-from credit_server.store.facts import (
+from credit_server.store.report import (
     MajorityWrite,
     Member,
     Privilege,
     SchemaState,
-    StoreFacts,
+    StoreReport,
     Topology,
 )
 
@@ -30,7 +30,7 @@ def _members(*kinds: str) -> tuple[Member, ...]:
     )
 
 
-WELL = StoreFacts(
+WELL = StoreReport(
     connect_seconds=0.01,
     topology=Topology.REPLICA_SET,
     has_primary=True,
@@ -46,13 +46,13 @@ WELL = StoreFacts(
 )
 
 
-def _found(facts: StoreFacts, check: str, *, embedded: bool = False) -> Finding:
+def _found(facts: StoreReport, check: str, *, embedded: bool = False) -> Finding:
     findings = check_store(facts, embedded=embedded, database="credit")
     (finding,) = [finding for finding in findings if finding.check == check]
     return finding
 
 
-def _checks(facts: StoreFacts) -> set[str]:
+def _checks(facts: StoreReport) -> set[str]:
     return {finding.check for finding in check_store(facts, embedded=False, database="credit")}
 
 
@@ -147,7 +147,7 @@ def test_a_majority_write_that_is_not_acknowledged_fails() -> None:
         (replace(WELL, storage_engine="inMemory"), "inMemory"),
     ],
 )
-def test_what_a_power_failure_would_lose_fails(facts: StoreFacts, says: str) -> None:
+def test_what_a_power_failure_would_lose_fails(facts: StoreReport, says: str) -> None:
     finding = _found(facts, "durability")
     assert finding.verdict is FAILS
     assert says in finding.found
@@ -236,7 +236,7 @@ def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
     ],
 )
 def test_what_the_user_may_not_ask_is_not_taken_for_well(
-    facts: StoreFacts, check: str, verdict: Verdict
+    facts: StoreReport, check: str, verdict: Verdict
 ) -> None:
     finding = _found(facts, check)
     assert finding.verdict is verdict

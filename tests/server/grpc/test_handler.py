@@ -97,7 +97,7 @@ async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
 
 async def test_a_call_that_is_cancelled_in_the_queue_is_dropped() -> None:
     store = HeldStore()
-    limits = CommitLimits(lanes=1, waiting_max=2)
+    limits = CommitLimits(shards=1, waiting_max=2)
     async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
         _, running = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()

@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from credit_server.store.facts import StoreFacts, Topology
-from credit_server.store.failure import StoreMisconfigured
+from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.inspection import connected, inspect
+from credit_server.store.report import StoreReport, Topology
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from tests.e2e.mongod_process import MongodProcess, running_mongod
 
 
-async def _inspect(uri: str, database: str = "credit") -> StoreFacts:
+async def _inspect(uri: str, database: str = "credit") -> StoreReport:
     async with connected(uri, timeout_seconds=5) as client:
         return await inspect(client, database=database, timeout_seconds=5)
 

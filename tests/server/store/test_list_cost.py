@@ -64,7 +64,7 @@ async def write(
     store: MongoStore, transactions: Sequence[Transaction], purchases: Sequence[Purchase] = ()
 ) -> None:
     changes = Changes(
-        accounts=[], transactions=transactions, purchases=purchases, totals={}, slot=0
+        accounts=[], transactions=transactions, purchases=purchases, totals={}, counter_shard=0
     )
     async with store.writer().begin() as unit:
         await unit.write(changes)

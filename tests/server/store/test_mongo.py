@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from credit_server.commit import CommitLimits, Committer
 from credit_server.ledger import Add, Receipt, Transaction
+from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.documents import TransactionDocument
-from credit_server.store.failure import StoreMisconfigured
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
     Changes,
@@ -26,7 +26,7 @@ from credit_server.store.port import (
 )
 from pymongo import MongoClient
 
-NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, slot=0)
+NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, counter_shard=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
@@ -146,7 +146,7 @@ async def test_the_committer_settles_an_unknown_commit_exactly_once(
         if committed
         else {"closeConnection": True}
     )
-    limits = CommitLimits(lanes=1, backoff_max_seconds=0.01)
+    limits = CommitLimits(shards=1, backoff_max_seconds=0.01)
     command = Add(
         user_id=1, app_id=1, credits=5, created_by=1, key="", transaction_id=store.new_id()
     )
@@ -166,7 +166,7 @@ async def test_the_committer_settles_an_unknown_commit_exactly_once(
 async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: str) -> None:
     stores = [MongoStore(mongod_uri, database=database) for _ in range(2)]
     await stores[0].migrate()
-    limits = CommitLimits(lanes=1, batch_max=5)
+    limits = CommitLimits(shards=1, batch_max=5)
     async with Committer(stores[0], limits) as here, Committer(stores[1], limits) as there:
 
         async def add(committer: Committer, number: int) -> None:
@@ -228,7 +228,7 @@ async def test_a_list_whose_reader_is_slow_holds_nothing_of_its_page(
     store: MongoStore, apps: frozenset[int] | None
 ) -> None:
     key = f"slow {store.new_id()}"
-    async with Committer(store, CommitLimits(lanes=1)) as committer:
+    async with Committer(store, CommitLimits(shards=1)) as committer:
         command = Add(
             user_id=1, app_id=1, credits=5, created_by=1, key=key, transaction_id=store.new_id()
         )

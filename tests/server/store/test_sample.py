@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from credit_server.commit import Committer
 from credit_server.ledger import Add
-from credit_server.store.connection_string import Client
+from credit_server.store.connection import Client
 from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
-from credit_server.store.sample import SampleLimits, sample_books
+from credit_server.store.sample import SampleLimits, sample_ledger
 
 from tests.e2e.server_process import migrated
 
@@ -47,7 +47,7 @@ async def client(mongod_uri: str, database: str) -> AsyncIterator[Client]:
 
 
 async def test_a_small_ledger_is_read_whole(client: Client, database: str) -> None:
-    sample = await sample_books(client, database=database, limits=LIMITS)
+    sample = await sample_ledger(client, database=database, limits=LIMITS)
     assert {account.user_id for account in sample.accounts} == {7, 8}
     assert [(one.first_sequence, one.transactions) for one in sample.accounts] == [(1, 3)] * 2
     assert {(app.app_id, app.total, app.held) for app in sample.apps} == {
@@ -62,7 +62,7 @@ async def test_of_a_long_history_the_end_is_read_and_the_whole_is_counted(
     client: Client, database: str
 ) -> None:
     limits = replace(LIMITS, history_max=2, accounts_max=1, apps_max=1)
-    sample = await sample_books(client, database=database, limits=limits)
+    sample = await sample_ledger(client, database=database, limits=limits)
     (account,) = sample.accounts
     assert [entry.sequence for entry in account.latest] == [3, 2]
     assert (account.first_sequence, account.transactions) == (1, 3)
@@ -71,7 +71,7 @@ async def test_of_a_long_history_the_end_is_read_and_the_whole_is_counted(
 
 async def test_a_history_that_is_too_long_is_not_counted(client: Client, database: str) -> None:
     limits = replace(LIMITS, history_max=2, counted_max=2)
-    sample = await sample_books(client, database=database, limits=limits)
+    sample = await sample_ledger(client, database=database, limits=limits)
     assert [(one.first_sequence, one.transactions) for one in sample.accounts] == [(1, None)] * 2
 
 
@@ -79,7 +79,7 @@ async def test_apps_are_not_summed_where_there_are_too_many_accounts(
     client: Client, database: str
 ) -> None:
     limits = replace(LIMITS, summed_max=1)
-    sample = await sample_books(client, database=database, limits=limits)
+    sample = await sample_ledger(client, database=database, limits=limits)
     assert not sample.apps
     assert sample.apps_unread == "there are more than 1 accounts"
 
@@ -88,7 +88,7 @@ async def test_sums_that_take_too_long_are_left_out(client: Client, database: st
     failpoint = {"configureFailPoint": "maxTimeAlwaysTimeOut"}
     await client.admin.command({**failpoint, "mode": "alwaysOn"})
     try:
-        sample = await sample_books(client, database=database, limits=LIMITS)
+        sample = await sample_ledger(client, database=database, limits=LIMITS)
     finally:
         await client.admin.command({**failpoint, "mode": "off"})
     assert len(sample.accounts) == 2

@@ -81,14 +81,14 @@ def changes(
     transactions: Sequence[Transaction] = (),
     purchases: Sequence[Purchase] = (),
     totals: dict[int, int] | None = None,
-    slot: int = 0,
+    counter_shard: int = 0,
 ) -> Changes:
     return Changes(
         accounts=accounts,
         transactions=transactions,
         purchases=purchases,
         totals=totals or {},
-        slot=slot,
+        counter_shard=counter_shard,
     )
 
 
@@ -366,9 +366,9 @@ async def test_a_list_goes_on_to_what_was_written_while_it_was_read(
 
 
 async def test_totals_add_up_over_slots_and_may_be_negative_in_one(store: Store) -> None:
-    await write(store, changes(totals={1: 100, 2: 5}, slot=1))
-    await write(store, changes(totals={1: -30}, slot=2))
-    await write(store, changes(totals={1: 1}, slot=1))
+    await write(store, changes(totals={1: 100, 2: 5}, counter_shard=1))
+    await write(store, changes(totals={1: -30}, counter_shard=2))
+    await write(store, changes(totals={1: 1}, counter_shard=1))
     assert await store.app_total(1) == 71
     assert await store.app_total(2) == 5
 

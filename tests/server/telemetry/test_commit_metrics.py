@@ -16,7 +16,7 @@ ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 
 async def test_the_queue_and_what_is_refused_at_its_end_are_seen() -> None:
     store = HeldStore()
-    limits = CommitLimits(lanes=1, waiting_max=2)
+    limits = CommitLimits(shards=1, waiting_max=2)
     async with (
         observed(Telemetry(), store, limits=limits) as server,
         Wire.connect(server.port) as wire,

@@ -60,4 +60,4 @@ async def test_a_line_of_a_batch_names_the_requests_in_it(
         await server.quiet()
     assert answer.headers["x-request-id"] == "mine"
     (line,) = (line for line in logged if "request_ids" in line)
-    assert (line["event"], line["request_ids"]) == ("a batch was not settled", ["mine"])
+    assert (line["event"], line["request_ids"]) == ("a batch failed", ["mine"])

@@ -30,7 +30,7 @@ from credit_server.http2.connections import Closing
 from credit_server.http2.unix_socket import socket_path
 from credit_server.listening import check_address, listen
 from credit_server.settings import ServerSettings, StoreSettings
-from credit_server.store.connection_string import hosts_of
+from credit_server.store.connection import hosts_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, Timers, supervised

@@ -29,7 +29,7 @@ Line = Mapping[str, str | int | bool]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
 # What came of a write: the receipt, why it failed, or None if it was dropped without an effect.
-Ending = Receipt | BaseException | None
+WriteResult = Receipt | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -106,7 +106,9 @@ class AuditLog:
                 what["user_id"] = request.user_id
         self.record({**_who(call, identity), **what}, denial, call.request.request_id)
 
-    def record(self, what: Line, ending: Ending, request_id: str, *, answered: bool = True) -> None:
+    def record(
+        self, what: Line, ending: WriteResult, request_id: str, *, answered: bool = True
+    ) -> None:
         """Write one line.
 
         Args:
@@ -122,7 +124,7 @@ class AuditLog:
             line["answered"] = False
         self._sink({**line, "request_id": request_id})
 
-    def _outcome(self, ending: Ending) -> Line:
+    def _outcome(self, ending: WriteResult) -> Line:
         if isinstance(ending, Receipt):
             return {
                 "status": Status.OK.name,
@@ -170,12 +172,12 @@ class AuditedWrite:
         if error is None or isinstance(error, Exception):
             self._record(error or self.receipt, answered=True)
 
-    def outlived(self, ending: Ending) -> None:
+    def outlived(self, ending: WriteResult) -> None:
         """Write what came of a write whose caller has left."""
         # In the log context of the call: the batch may be what reports the result.
         self._context.run(self._record, ending, answered=False)
 
-    def _record(self, ending: Ending, *, answered: bool) -> None:
+    def _record(self, ending: WriteResult, *, answered: bool) -> None:
         if not self._recorded:
             self._recorded = True
             self._audit.record(self._what, ending, self._request_id, answered=answered)

@@ -26,7 +26,7 @@ from credit_server.access.audit import AuditLog
 from credit_server.access.identity import AppNotAllowed, Identity
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.commit import Committer, Ending
+from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
 from credit_server.store.port import Store
@@ -205,7 +205,7 @@ def _validate(request: betterproto2.Message) -> None:
         raise errors.invalid(broken)
 
 
-def _as_raised(ending: Ending) -> Receipt | BaseException | None:
+def _as_raised(ending: WriteResult) -> Receipt | BaseException | None:
     """Return the result of a write as its caller would have got it."""
     if ending is None or isinstance(ending, Receipt | BaseException):
         return ending

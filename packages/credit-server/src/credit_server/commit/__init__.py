@@ -2,7 +2,6 @@
 
 from credit_server.commit.clock import Clock
 from credit_server.commit.committer import CommitLimits, Committer
-from credit_server.commit.entry import Ending
 from credit_server.commit.errors import (
     ClockSkewed,
     CommitError,
@@ -12,6 +11,7 @@ from credit_server.commit.errors import (
     Stopping,
 )
 from credit_server.commit.observer import CommitObserver, NoObserver
+from credit_server.commit.pending import WriteResult
 
 __all__ = [
     "Clock",
@@ -20,10 +20,10 @@ __all__ = [
     "CommitLimits",
     "CommitObserver",
     "Committer",
-    "Ending",
     "NoObserver",
     "NotCommitted",
     "Overloaded",
     "ResultUnknown",
     "Stopping",
+    "WriteResult",
 ]

@@ -1,7 +1,7 @@
 """The time of new entries: this machine's clock, as long as it agrees with the store's.
 
-The health watch reads the store's clock again and again. Between two readings the monotonic clock
-carries the store's time on, so that a jump of this machine's clock is noticed at the next write.
+The health check reads the store's clock regularly. Between two readings the monotonic clock extends
+the store's time, so that a jump of this machine's clock is detected at the next write.
 """
 
 import time
@@ -21,7 +21,7 @@ class Moment:
 
     Attributes:
         now: The time.
-        latest: The latest time that an entry may have, at least `now`: no sound server's clock is
+        latest: The latest time that an entry may have, at least `now`. No correct server's clock is
             ahead of it.
     """
 
@@ -39,12 +39,12 @@ class Clock:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; without a reading of the store's clock the two are taken to agree.
+        """Create the clock. Without a reading of the store's clock the two are assumed to agree.
 
         Args:
-            skew_seconds_max: By how much the two may differ.
+            skew_seconds_max: The largest difference that is allowed.
             wall: This machine's clock, in seconds since 1970. It may be wrong, and may jump.
-            monotonic: A clock that never jumps, the one that readings are made with.
+            monotonic: A clock that never jumps, with which the readings are made.
         """
         self._skew_seconds_max = skew_seconds_max
         self._wall = wall
@@ -52,14 +52,14 @@ class Clock:
         self._reading: ClockReading | None = None
 
     def compare(self, reading: ClockReading) -> None:
-        """Note the store's time; the latest reading counts."""
+        """Set the latest reading of the store's clock."""
         self._reading = reading
 
     def now(self) -> Moment:
         """Return the time.
 
         Raises:
-            ClockSkewed: The clocks differ by more than they may, whatever the round trip was.
+            ClockSkewed: The clocks differ by more than is allowed, whatever the round trip was.
         """
         before = self._monotonic()
         wall = self._wall()
@@ -70,7 +70,7 @@ class Clock:
             if abs(skew) > self._skew_seconds_max:
                 raise ClockSkewed(skew_seconds=abs(skew), limit_seconds=self._skew_seconds_max)
             store_latest = self._reading.store_latest(after)
-        # A server that is as far ahead as it may be writes entries of this time.
+        # A correct server may be ahead by this much, and writes entries of this time.
         return Moment(now=_utc(wall), latest=_utc(store_latest + self._skew_seconds_max))
 
 

@@ -1,26 +1,26 @@
-"""Why a write got no answer from the ledger.
+"""The reasons why the ledger gave a write no answer.
 
     CommitError
-    ├── Overloaded      it would wait too long, or find no place; this one was not taken in
-    ├── Stopping        the server is going away; this one was not taken in
-    ├── ClockSkewed     the clocks of server and store differ; this one has not happened
-    ├── NotCommitted    the store is away or contended; this one has not happened, nor will it
-    └── ResultUnknown   the store did not report whether it has committed; it may have happened,
-                        or may still happen
+    ├── Overloaded      the write would wait too long, or the queue is full; it had no effect
+    ├── Stopping        the server is shutting down; the write had no effect
+    ├── ClockSkewed     the clocks of server and store differ; the write had no effect
+    ├── NotCommitted    the store is unavailable or contended; the write had and will have no effect
+    └── ResultUnknown   the store did not report whether it has committed; the write may have taken
+                        effect, or may still do so
 
-None of them is the caller's fault, and the same request with the same key may be sent again.
+None of them is the caller's fault, and the caller may retry with the same key.
 """
 
 
 class CommitError(Exception):
-    """A write got no answer from the ledger."""
+    """The ledger gave a write no answer."""
 
 
 class Overloaded(CommitError):
-    """The write would wait too long. It was not taken in and has not happened.
+    """The write would wait too long. It had no effect.
 
     Attributes:
-        retry_seconds: When it should be sent again.
+        retry_seconds: After how many seconds the caller should retry.
     """
 
     def __init__(self, message: str = "", *, retry_seconds: float = 0.1) -> None:
@@ -29,15 +29,15 @@ class Overloaded(CommitError):
 
 
 class Stopping(CommitError):
-    """The server is shutting down. The write was not taken in and has not happened."""
+    """The server is shutting down. The write had no effect."""
 
 
 class ClockSkewed(CommitError):
-    """The clocks of the server and its store differ by too much. The write has not happened.
+    """The clocks of the server and its store differ by too much. The write had no effect.
 
     Attributes:
-        skew_seconds: By how much they differ, at least.
-        limit_seconds: By how much they may differ.
+        skew_seconds: The least difference that the measurement proves.
+        limit_seconds: The largest difference that is allowed.
     """
 
     def __init__(self, *, skew_seconds: float, limit_seconds: float) -> None:
@@ -50,14 +50,14 @@ class ClockSkewed(CommitError):
 
 
 class NotCommitted(CommitError):
-    """The store could not be reached, or was contended for too long, or failed.
+    """The store was unavailable, had conflicts for too long, or failed.
 
-    The write has not happened, and no attempt at it is left that could still take effect.
+    The write had no effect, and no attempt at it can still take effect.
     """
 
 
 class ResultUnknown(CommitError):
-    """It was not learnt in time whether the store has committed.
+    """The store did not report in time whether it has committed.
 
-    The write may have happened, or may still happen.
+    The write may have taken effect, or may still do so.
     """

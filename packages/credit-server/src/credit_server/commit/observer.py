@@ -1,4 +1,4 @@
-"""What the committer tells whoever watches it: batches, conflicts, repetitions, refusals."""
+"""The committer reports batches, conflicts, retries and rejected writes to an observer."""
 
 import contextlib
 from collections.abc import Sequence
@@ -6,59 +6,59 @@ from typing import Protocol
 
 
 class CommitObserver(Protocol):
-    """Is told what happens to writes. Its methods must be quick and must not raise."""
+    """Receives what happens to writes. Its methods must be quick and must not raise."""
 
     def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
-        """A batch is done with: each of its writes has its answer, or has failed.
+        """Note that a batch has ended: each of its writes has an answer.
 
         Args:
-            size: The writes that it began with, at least 1.
-            seconds: How long it took, with all repetitions and the pauses between them.
-            attempts: How many units of work were begun for it, at least 1 unless all had left.
+            size: The number of its writes at the beginning, at least 1.
+            seconds: How long it took, with all retries and the pauses between them.
+            attempts: How many transactions were begun for it; at least 1, unless no caller waited.
         """
 
     def conflict(self) -> None:
-        """Somebody else changed what a batch rests on."""
+        """Note that another writer changed what a batch had read."""
 
     def retried(self) -> None:
-        """A batch, or a part of one, is tried again."""
+        """Note that a batch, or a part of one, is retried."""
 
     def commit_unknown(self) -> None:
-        """The store did not say whether it has committed."""
+        """Note that the store did not report whether it has committed."""
 
     def shed(self, cause: str) -> None:
-        """A write was refused on arrival.
+        """Note that a write was rejected on arrival.
 
         Args:
             cause: `queue_full`, `expected_wait`, `deadline`, `clock_skewed` or `stopping`.
         """
 
     def batch(self, contexts: Sequence[object]) -> contextlib.AbstractContextManager[None]:
-        """Enclose the settling of a batch.
+        """Return a context manager that is entered while a batch runs.
 
         Args:
-            contexts: What came with each of its writes; None where nothing did.
+            contexts: The context of each of its writes; None for a write without one.
         """
 
 
 class NoObserver:
-    """Watches nothing."""
+    """Ignores everything."""
 
     def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def conflict(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def retried(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def commit_unknown(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def shed(self, cause: str) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def batch(self, contexts: Sequence[object]) -> contextlib.AbstractContextManager[None]:
-        """Encloses nothing."""
+        """Return a context manager that does nothing."""
         return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Plans one batch: commands in the order of their arrival in, outcomes and all changes out."""
+"""Plan one batch: decide its commands in the order of arrival, and collect all changes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,21 +21,21 @@ from credit_server.store.port import AppKey
 
 
 @dataclass(kw_only=True, slots=True)
-class Known:
-    """Transactions that are known to be in the history, to be found by key and by id."""
+class DedupIndex:
+    """An index of committed transactions, by key and by id, to detect retries."""
 
     by_key: dict[AppKey, Transaction] = field(default_factory=dict)
     by_id: dict[str, Transaction] = field(default_factory=dict)
 
     def add(self, entries: Iterable[Transaction]) -> None:
-        """Take in transactions."""
+        """Add transactions."""
         for entry in entries:
             self.by_id[entry.id] = entry
             if entry.key:
                 self.by_key[entry.user_id, entry.app_id, entry.key] = entry
 
     def find(self, command: Command) -> Transaction | None:
-        """Return the transaction that a command made, or that an earlier one with its key made."""
+        """Return the transaction of this command, or of an earlier one with its key."""
         made = self.by_id.get(command.transaction_id)
         if made is None and command.key:
             return self.by_key.get((command.user_id, command.app_id, command.key))
@@ -44,16 +44,16 @@ class Known:
 
 @dataclass(kw_only=True, slots=True)
 class Plan:
-    """What a batch comes to.
+    """The result of a batch.
 
     Attributes:
         outcomes: One for each command, in their order.
-        accounts: The accounts that change, as they are afterwards.
+        accounts: The changed accounts.
         transactions: New entries, in order.
         purchases: New purchases, in order.
-        totals: By how much each app's total changes.
-        rests_on_balances: Whether a refusal rests on a balance that was read or remembered:
-            remembered ones must be read, and the keys looked up, before it is true.
+        totals: The change of each app's total.
+        rests_on_balances: Whether a refusal rests on a balance. A cached balance must be read, and
+            the keys looked up, before the refusal is certain.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -76,24 +76,25 @@ class Plan:
 def plan(
     commands: Sequence[Command],
     accounts: Mapping[int, Account],
-    known: Known,
+    known: DedupIndex,
     now: datetime,
     latest: datetime | None = None,
 ) -> Plan:
     """Decide a batch in memory.
 
-    A key that comes twice in one batch needs no care of its own: what the first one writes is
-    known to the second. If the first is refused, the second is a new request, as the contract says.
+    A key that is in a batch twice needs no special case: the second command finds the transaction
+        of
+    the first. If the first is rejected, the second is a new request, as the contract defines.
 
     Args:
-        commands: In the order of their arrival.
-        accounts: The account of every user among them.
+        commands: The commands, in the order of arrival.
+        accounts: The account of each of their users.
         known: Earlier transactions with their keys or ids.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have; None: there is no limit.
     """
     result = Plan()
-    fresh = Known()
+    fresh = DedupIndex()
     for command in commands:
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
         earlier = known.find(command) or fresh.find(command)
@@ -104,7 +105,7 @@ def plan(
                 fresh.add([outcome.transaction])
             case InsufficientCredits() | BalanceOverflow() | TooManyApps():
                 result.rests_on_balances = True
-            case _:  # a transaction's key decided: transactions never change
+            case _:  # decided by the key: transactions never change
                 pass
         result.outcomes.append(outcome)
     return result

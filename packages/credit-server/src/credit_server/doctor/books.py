@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
 from credit_server.ledger import Account, Kind, Purchase, Transaction
-from credit_server.store.sample import AppSum, Sample, Sampled
+from credit_server.store.sample import AppSum, LedgerSample, SampledAccount
 
 _CHECK = "books (spot check)"
 
@@ -12,7 +12,7 @@ _SHOWN_MAX = 5
 """How many of the differences are told: one is enough to stop and look."""
 
 
-def check_books(sample: Sample) -> Finding:
+def check_books(sample: LedgerSample) -> Finding:
     """Judge a sample of the books. It says nothing about accounts that are not in the sample."""
     if not sample.accounts:
         return ok(_CHECK, "there are no transactions yet")
@@ -42,7 +42,7 @@ def not_looked_at(reason: str) -> Finding:
     return warning(_CHECK, f"were not looked at: {reason}", "mend that first")
 
 
-def account_fault(entry: Sampled) -> str:
+def account_fault(entry: SampledAccount) -> str:
     """Say what in an account must never be; empty when all is well."""
     who = f"user {entry.user_id}"
     if entry.unreadable:
@@ -60,7 +60,7 @@ def app_fault(app: AppSum) -> str:
     return f"app {app.app_id}: its total is {app.total}, and all users hold {app.held}"
 
 
-def _history(entry: Sampled, account: Account) -> Iterator[str]:
+def _history(entry: SampledAccount, account: Account) -> Iterator[str]:
     """Follow the history backwards from the balances.
 
     Each transaction must have left the balance that is known after it, and what was there before it
@@ -86,7 +86,7 @@ def _history(entry: Sampled, account: Account) -> Iterator[str]:
         yield "the history does not add up to the balances"
 
 
-def _extent(entry: Sampled, account: Account) -> Iterator[str]:
+def _extent(entry: SampledAccount, account: Account) -> Iterator[str]:
     """Compare the history's begin and length; what is older than the sample has no gap either."""
     if entry.first_sequence > 1:
         yield f"the history begins with sequence {entry.first_sequence}, not 1"
@@ -94,7 +94,7 @@ def _extent(entry: Sampled, account: Account) -> Iterator[str]:
         yield f"there are {entry.transactions} transactions, where {account.revision} should be"
 
 
-def _bought(entry: Sampled) -> Iterator[str]:
+def _bought(entry: SampledAccount) -> Iterator[str]:
     """Compare what was paid for with what was bought."""
     bought = {purchase.sequence: purchase for purchase in entry.purchases}
     for paid in entry.latest:
@@ -117,7 +117,7 @@ def _fits(paid: Transaction, purchase: Purchase) -> bool:
     )
 
 
-def _looked_at(sample: Sample) -> str:
+def _looked_at(sample: LedgerSample) -> str:
     entries = sum(len(entry.latest) for entry in sample.accounts)
     purchases = sum(len(entry.purchases) for entry in sample.accounts)
     apps = f", apps' totals: {len(sample.apps)}" if sample.apps else ""
@@ -127,5 +127,5 @@ def _looked_at(sample: Sample) -> str:
     )
 
 
-def _left_out(sample: Sample) -> str:
+def _left_out(sample: LedgerSample) -> str:
     return f"; apps' totals were not compared: {sample.apps_unread}" if sample.apps_unread else ""

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 from credit_server.doctor.finding import Finding, ok, warning
 from credit_server.doctor.permissions import readable_by_others
 from credit_server.settings import is_loopback
-from credit_server.store.connection_string import hosts_of
+from credit_server.store.connection import hosts_of
 
 _CHECK = "connection string"
 

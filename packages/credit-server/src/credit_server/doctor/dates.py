@@ -1,7 +1,7 @@
 """The dates of the history: is an entry dated after the store's time?"""
 
 from credit_server.doctor.finding import Finding, ok, warning
-from credit_server.store.future import FutureEntries, FutureEntry
+from credit_server.store.sample import FutureEntries, FutureEntry
 
 _CHECK = "dates"
 

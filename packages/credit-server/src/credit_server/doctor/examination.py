@@ -25,12 +25,11 @@ from credit_server.doctor.store import check_store, unreachable
 from credit_server.doctor.variables import check_variables
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
 from credit_server.settings import ServerSettings, unknown_variables
-from credit_server.store.connection_string import Client
-from credit_server.store.facts import StoreFacts
-from credit_server.store.future import future_entries
+from credit_server.store.connection import Client
 from credit_server.store.inspection import connected, inspect
 from credit_server.store.port import StoreError
-from credit_server.store.sample import SampleLimits, sample_books
+from credit_server.store.report import StoreReport
+from credit_server.store.sample import SampleLimits, future_entries, sample_ledger
 
 _SECONDS_OF_SUMS = 0.5
 """The part of the store's time limit that one sum over all accounts, or one search, may take."""
@@ -101,7 +100,7 @@ async def _check_store(uri: str, settings: ServerSettings, *, embedded: bool) ->
 
 
 async def _check_books(
-    client: Client, facts: StoreFacts, settings: ServerSettings
+    client: Client, facts: StoreReport, settings: ServerSettings
 ) -> list[Finding]:
     if facts.schema is None:
         return [not_looked_at("the store has no schema that could be checked")]
@@ -118,7 +117,7 @@ async def _check_books(
     )
     database = settings.mongodb_database
     try:
-        sample = await sample_books(client, database=database, limits=limits)
+        sample = await sample_ledger(client, database=database, limits=limits)
         future = await future_entries(
             client,
             database=database,

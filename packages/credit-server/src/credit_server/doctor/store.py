@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from credit_server.doctor.finding import Finding, fails, ok, warning
-from credit_server.store.facts import Privilege, StoreFacts, Topology
+from credit_server.store.report import Privilege, StoreReport, Topology
 
 _CLOCK_WARNING_SHARE = 0.5
 """Of the difference at which a server refuses writes."""
@@ -20,7 +20,7 @@ _MINOR_VERSIONS_PATCHED = {
     (8, 3): (3, "CVE-2026-9740"),
 }
 """From which patch of a version on what anybody who reaches the port can do is mended: reading
-memory, or a crash. Known in November 2026, from NVD; there may be later ones."""
+memory, or a crash. DedupIndex in November 2026, from NVD; there may be later ones."""
 
 _READS = frozenset({"find"})
 _WRITES = frozenset({"find", "insert", "update"})
@@ -34,7 +34,7 @@ _NEEDED = {
 
 
 def check_store(
-    facts: StoreFacts, *, embedded: bool, database: str, skew_seconds_max: float = 2.0
+    facts: StoreReport, *, embedded: bool, database: str, skew_seconds_max: float = 2.0
 ) -> list[Finding]:
     """Judge a store.
 
@@ -64,11 +64,11 @@ def unreachable(reason: str) -> Finding:
     return fails("store", reason, remedy)
 
 
-def _reachable(facts: StoreFacts) -> Iterator[Finding]:
+def _reachable(facts: StoreReport) -> Iterator[Finding]:
     yield ok("store", f"answers after {facts.connect_seconds * 1000:.0f} ms")
 
 
-def _topology(facts: StoreFacts) -> Iterator[Finding]:
+def _topology(facts: StoreReport) -> Iterator[Finding]:
     check = "topology"
     if facts.topology is Topology.STANDALONE:
         yield fails(
@@ -88,7 +88,7 @@ def _topology(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, f"is {facts.topology.value} that takes writes")
 
 
-def _members(facts: StoreFacts, *, embedded: bool) -> Iterator[Finding]:
+def _members(facts: StoreReport, *, embedded: bool) -> Iterator[Finding]:
     check = "members"
     if facts.topology is not Topology.REPLICA_SET:
         return
@@ -140,7 +140,7 @@ def _members(facts: StoreFacts, *, embedded: bool) -> Iterator[Finding]:
         yield ok(check, f"all {len(data)} voting members with data are up, {needed} are needed")
 
 
-def _majority_write(facts: StoreFacts) -> Iterator[Finding]:
+def _majority_write(facts: StoreReport) -> Iterator[Finding]:
     check = "majority write"
     written = facts.majority_write
     if written is None:
@@ -155,7 +155,7 @@ def _majority_write(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, f"was acknowledged after {written.seconds * 1000:.0f} ms")
 
 
-def _durability(facts: StoreFacts) -> Iterator[Finding]:
+def _durability(facts: StoreReport) -> Iterator[Finding]:
     check = "durability"
     lost = "what was acknowledged is lost when the power fails on a majority at once"
     if facts.majority_journaled is False:
@@ -180,7 +180,7 @@ def _durability(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, "majority writes are journaled")
 
 
-def _version(facts: StoreFacts, *, embedded: bool) -> Iterator[Finding]:
+def _version(facts: StoreReport, *, embedded: bool) -> Iterator[Finding]:
     check = "version"
     version = _numbers(facts.version)
     compatible = facts.compatibility_version
@@ -204,7 +204,7 @@ def _version(facts: StoreFacts, *, embedded: bool) -> Iterator[Finding]:
         yield ok(check, f"is {facts.version}{features}")
 
 
-def _transaction_lifetime(facts: StoreFacts) -> Iterator[Finding]:
+def _transaction_lifetime(facts: StoreReport) -> Iterator[Finding]:
     check = "transaction lifetime"
     seconds = facts.transaction_lifetime_seconds
     if seconds is None:
@@ -220,7 +220,7 @@ def _transaction_lifetime(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, f"is limited to {seconds} s")
 
 
-def _clock(facts: StoreFacts, skew_seconds_max: float) -> Iterator[Finding]:
+def _clock(facts: StoreReport, skew_seconds_max: float) -> Iterator[Finding]:
     check = "clock"
     skew = facts.clock.certain_seconds
     side = "ahead of" if skew > 0 else "behind"
@@ -239,7 +239,7 @@ def _clock(facts: StoreFacts, skew_seconds_max: float) -> Iterator[Finding]:
         yield ok(check, "MongoDB's agrees with this machine's")
 
 
-def _schema(facts: StoreFacts) -> Iterator[Finding]:
+def _schema(facts: StoreReport) -> Iterator[Finding]:
     check = "schema"
     if not (facts.has_primary and facts.topology.has_transactions):
         return
@@ -254,7 +254,7 @@ def _schema(facts: StoreFacts) -> Iterator[Finding]:
         yield ok(check, f"has version {state.version}, with all validators and indexes")
 
 
-def _privileges(facts: StoreFacts, database: str) -> Iterator[Finding]:
+def _privileges(facts: StoreReport, database: str) -> Iterator[Finding]:
     check = "privileges"
     if facts.privileges is None:
         return

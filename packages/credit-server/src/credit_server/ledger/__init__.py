@@ -1,4 +1,4 @@
-"""The rules of money, as pure functions: no I/O, no clock, no random, no floats."""
+"""The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
 from credit_server.ledger.account import APPS_MAX, UINT32_MAX, Account
 from credit_server.ledger.command import Add, Command, Use

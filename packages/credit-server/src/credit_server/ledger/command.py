@@ -1,4 +1,4 @@
-"""What clients ask the ledger to do."""
+"""The commands of the ledger."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ class Add:
     """Add credits to a user's balance in an app.
 
     Attributes:
-        user_id: Who gets the credits, 1 to 2**32 - 1; so are the other ids.
-        app_id: In which app.
-        credits: How many, 1 to 2**32 - 1.
-        created_by: Who asks for it.
-        key: The client's idempotency key; empty when it sent none.
-        transaction_id: The id that the transaction gets if the command is accepted. It is given
-            on arrival and kept over every attempt, so that it also tells whether an attempt with
-            an unknown result took effect.
-        credits_max: The most credits that this caller may add in one call, 1 to 2**32 - 1. The
-            request does not hold it: a retry succeeds although the limit was lowered meanwhile.
+        user_id: The user, 1 to 2**32 - 1, like the other ids.
+        app_id: The app.
+        credits: The number of credits, 1 to 2**32 - 1.
+        created_by: The number of the requester.
+        key: The client's idempotency key; empty if it sent none.
+        transaction_id: The id of the transaction if the command is accepted. It is set on arrival
+            and the same in every attempt, so it shows whether an attempt with an unknown result
+            took effect.
+        credits_max: The most credits that this caller may add in one call, 1 to 2**32 - 1. It is
+            not part of the request: a retry succeeds although the limit was lowered meanwhile.
     """
 
     user_id: int
@@ -35,10 +35,10 @@ class Add:
 class Use:
     """Buy a report with a user's credits in an app.
 
-    Attributes are those of `Add` but `credits_max`, and:
+    Attributes are those of `Add` except `credits_max`, and:
         report_id: The report, as the app names it.
         report_name: Its name for people.
-        purchase_id: The id that the purchase gets if the command is accepted.
+        purchase_id: The id of the purchase if the command is accepted.
     """
 
     user_id: int

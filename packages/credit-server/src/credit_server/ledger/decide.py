@@ -1,4 +1,4 @@
-"""Decides one command: the account and the history in, an outcome out."""
+"""Decide one command on an account and its history."""
 
 from datetime import datetime
 from typing import assert_never
@@ -26,21 +26,21 @@ def decide(
     now: datetime,
     latest: datetime | None = None,
 ) -> Outcome:
-    """Decide what comes of a command.
+    """Return the outcome of a command.
 
     Refusals follow the precedence of the contract's `errors` option: a reused key first, then the
     caller's limit, then the balance.
 
     Args:
-        account: The user's account as it is.
-        command: What is asked, valid by the contract's constraints.
+        account: The user's account.
+        command: The command, valid by the contract's constraints.
         earlier: The transaction with the command's key, of the same user in the same app, or the
             one with the command's own transaction id; None if there is none.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have, at least `now`; None: there is no limit.
 
     Returns:
-        All effects, or the earlier transaction, or the one reason for refusing.
+        All effects, or the earlier transaction, or the reason for the refusal.
 
     Raises:
         InvariantViolated: The command is not for this account, or is not valid; or the earlier
@@ -72,17 +72,17 @@ def decide(
         case _:
             assert_never(command)
 
-    # From here on success is certain: what follows only writes down the effects.
+    # Success is certain from here on: the rest computes the effects.
     return _effects(account, command, balance_after, _created_at(account, now, latest))
 
 
 def _created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
     """Return the time of a new entry.
 
-    Clocks of several servers differ and may be set back, so a user's history does not run
-    backwards as long as its latest entry has a time that a sound server can have given it. A time
-    beyond that is a fault, and is not handed on: `sequence` is the order, and the new entry has the
-    latest time that is sound.
+    Clocks of several servers differ and may be set back. So a new entry is not dated before the
+    latest entry, as long as a correct server can have given that entry its time. A later time is a
+    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
+    that a correct server can have.
     """
     if account.updated_at is None or account.updated_at <= now:
         return now
@@ -142,10 +142,10 @@ def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
 
 
 def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
-    """Name the fields in which a request differs from the one that made a transaction.
+    """Return the names of the fields in which a request differs from that of a transaction.
 
-    The user, the app and the key are the same by the look-up; `created_by` counts, since who acts
-    is part of what is asked.
+    The user, the app and the key are equal by the look-up. `created_by` is compared, because the
+    requester is part of the request.
     """
     kind = Kind.ADD if isinstance(command, Add) else Kind.USE
     if kind is not earlier.kind:

@@ -1,4 +1,4 @@
-"""What has happened: transactions and purchases, written once and never changed."""
+"""The history: transactions and purchases, written once and never changed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a transaction did to the balance; the values are the store's."""
+    """How a transaction changed the balance; the values are the store's."""
 
     ADD = "add"
     USE = "use"
@@ -17,20 +17,20 @@ class Transaction:
     """One change of a balance.
 
     Attributes:
-        id: Identifies it among all transactions.
-        user_id: Whose balance changed.
-        app_id: In which app.
-        kind: What it did.
-        credits: How many credits it added or used, 1 to 2**32 - 1.
+        id: Its id, unique among all transactions.
+        user_id: The user whose balance changed.
+        app_id: The app.
+        kind: How it changed the balance.
+        credits: The number of credits that it added or used, 1 to 2**32 - 1.
         balance_after: The balance in the app after it, 0 to 2**32 - 1.
         sequence: Counts the user's transactions over all apps: 1, 2, 3 and so on without a gap.
-        created_at: When it was decided, UTC, in whole milliseconds; never before the user's
-            previous transaction, unless no sound clock can have given that one its time.
-        created_by: Who asked for it.
-        key: The client's idempotency key; empty when it sent none.
+        created_at: The time of the decision, UTC, in whole milliseconds. Never before the user's
+            previous transaction, unless no correct clock can have given that one its time.
+        created_by: The number of the requester.
+        key: The client's idempotency key; empty if it sent none.
         purchase_id: The purchase that it paid for; empty for an ADD.
-        report_id: What was bought; empty for an ADD. Kept here too, with the name, so that a
-            request that comes again with the same key can be compared with the first.
+        report_id: The report that was bought; empty for an ADD. It is stored here too, with the
+            name, to compare a retry with the first request.
         report_name: Its name for people; empty for an ADD.
     """
 

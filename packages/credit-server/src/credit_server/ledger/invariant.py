@@ -1,20 +1,20 @@
-"""A check for what must never be, which `python -O` cannot strip."""
+"""A check of invariants that `python -O` does not remove."""
 
 
 class InvariantViolated(Exception):
-    """The ledger is in a state that its rules exclude: a bug, never the caller's fault."""
+    """The ledger is in a state that its rules exclude. This is a bug, never the caller's fault."""
 
 
 def invariant(condition: bool, sentence: str) -> None:
-    """Stop at once when what must always hold does not.
+    """Raise an error if a condition that must always hold is false.
 
     Args:
-        condition: What must hold.
-        sentence: What it means, for whoever reads the log.
+        condition: The condition.
+        sentence: What it means, for the log.
 
     Raises:
-        InvariantViolated: The condition is false. Nothing has been written yet: the caller's
-            store transaction is given up.
+        InvariantViolated: The condition is false. Nothing was written: the caller aborts its
+            transaction of the store.
     """
     if not condition:
         raise InvariantViolated(sentence)

@@ -1,4 +1,4 @@
-"""What can come of a command. Refusals are expected: values, not exceptions."""
+"""The outcomes of a command. Refusals are expected, so they are values, not exceptions."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from credit_server.ledger.history import Purchase, Transaction
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """The command takes effect: these are all its effects.
+    """The command takes effect. These are all its effects.
 
     Attributes:
-        account: The account as it is afterwards.
+        account: The changed account.
         transaction: The new entry in the history.
         purchase: The new purchase; None for an ADD.
     """
@@ -26,7 +26,7 @@ class Replayed:
     """The command took effect earlier; it has no effect now.
 
     Attributes:
-        transaction: The entry that it made then.
+        transaction: The entry of the earlier effect.
     """
 
     transaction: Transaction
@@ -58,17 +58,17 @@ class InsufficientCredits:
 
     @property
     def shortfall(self) -> int:
-        """How many credits are missing, at least 1."""
+        """The number of missing credits, at least 1."""
         return self.required - self.available
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BalanceOverflow:
-    """The balance would pass 2**32 - 1.
+    """The balance would exceed 2**32 - 1.
 
     Attributes:
-        balance: What it is.
-        credits: What was to be added.
+        balance: The balance before.
+        credits: The credits of the request.
     """
 
     balance: int
@@ -80,8 +80,8 @@ class CreditsLimitExceeded:
     """The call adds more credits than its caller may add at once.
 
     Attributes:
-        credits: How many it adds.
-        limit: How many it may add.
+        credits: The credits of the request.
+        limit: The most that the caller may add.
     """
 
     credits: int
@@ -90,10 +90,10 @@ class CreditsLimitExceeded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TooManyApps:
-    """The user has, or had, credits in as many apps as one user may.
+    """The user has, or had, credits in the largest number of apps that is allowed.
 
     Attributes:
-        limit: How many that is.
+        limit: That number.
     """
 
     limit: int
@@ -105,11 +105,11 @@ Outcome = Accepted | Replayed | Refusal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What the client is told of a command that took effect, now or earlier.
+    """The answer to a command that took effect, now or earlier.
 
     Attributes:
         transaction: The entry that the command made.
-        replayed: Whether it was made for an earlier call with the same key.
+        replayed: Whether an earlier call with the same key made it.
     """
 
     transaction: Transaction

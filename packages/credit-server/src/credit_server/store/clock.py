@@ -1,21 +1,21 @@
-"""Compares this machine's clock with the store's, as far as the round trip allows."""
+"""Compare this machine's clock with the store's, as precisely as the round trip permits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
+# MongoDB truncates `localTime` to whole milliseconds.
 _PRECISION_SECONDS = 0.001
-"""MongoDB's `localTime` is cut to whole milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClockOffset:
-    """By how much this machine's clock is ahead of the store's; negative: behind it.
+    """How far this machine's clock is ahead of the store's; negative: behind it.
 
     Attributes:
-        least_seconds: The least that it can be.
-        most_seconds: The most that it can be. The two differ by the round trip.
+        least_seconds: The least possible offset.
+        most_seconds: The greatest possible offset. The two differ by the round trip.
     """
 
     least_seconds: float
@@ -23,7 +23,7 @@ class ClockOffset:
 
     @property
     def certain_seconds(self) -> float:
-        """The part that no round trip explains: 0 where the clocks may agree."""
+        """The part that the round trip cannot explain; 0 if the clocks may agree."""
         if self.least_seconds > 0:
             return self.least_seconds
         return min(self.most_seconds, 0.0)
@@ -31,12 +31,12 @@ class ClockOffset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClockReading:
-    """The store's time, and when it was asked for on a clock that never jumps.
+    """The store's time, and the time of the request on a monotonic clock.
 
     Attributes:
-        store_seconds: The store's time, in seconds since 1970, cut to whole milliseconds.
-        asked_at: The monotonic clock when the question was sent.
-        answered_at: The monotonic clock when the answer had come.
+        store_seconds: The store's time, in seconds since 1970, truncated to milliseconds.
+        asked_at: The monotonic clock when the request was sent.
+        answered_at: The monotonic clock when the answer was received.
     """
 
     store_seconds: float
@@ -44,7 +44,7 @@ class ClockReading:
     answered_at: float
 
     def store_latest(self, monotonic: float) -> float:
-        """Return the latest that it can be by the store's clock.
+        """Return the latest possible time of the store's clock.
 
         Args:
             monotonic: The monotonic clock at that moment.
@@ -52,7 +52,7 @@ class ClockReading:
         return self.store_seconds + _PRECISION_SECONDS + (monotonic - self.asked_at)
 
     def store_earliest(self, monotonic: float) -> float:
-        """Return the earliest that it can be by the store's clock.
+        """Return the earliest possible time of the store's clock.
 
         Args:
             monotonic: The monotonic clock at that moment.
@@ -75,14 +75,14 @@ class ClockReading:
 
 # Any: what the driver decodes has no narrower type.
 def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float) -> ClockReading:
-    """Return the reading that MongoDB's answer to `hello` holds.
+    """Return the reading in MongoDB's answer to `hello`.
 
     Args:
         hello: The answer.
-        asked_at: The monotonic clock when the question was sent.
-        answered_at: The monotonic clock when the answer had come.
+        asked_at: The monotonic clock when the command was sent.
+        answered_at: The monotonic clock when the answer was received.
     """
-    # BSON's dates are UTC; a command's answer is decoded without the zone.
+    # BSON dates are UTC; the driver decodes a command's answer without a time zone.
     local_time = hello["localTime"].replace(tzinfo=UTC)
     return ClockReading(
         store_seconds=local_time.timestamp(), asked_at=asked_at, answered_at=answered_at

@@ -1,7 +1,7 @@
 """The documents of the collections, and their translation from and to the ledger's values.
 
-The models are the collections' law: `schema.py` makes the `$jsonSchema` validators from them.
-Integers are stored as int64 (`long`), since uint32 does not fit MongoDB's int32.
+The models define the collections: `schema.py` makes the `$jsonSchema` validators from them.
+Integers are stored as int64 (`long`), because uint32 does not fit MongoDB's int32.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
 
+# A document as the driver returns it. The model that parses it checks its values.
 Raw = Mapping[str, Any]
-"""A document as the driver gives it: its values are checked by the model that parses it."""
 
 _Long = Annotated[int, PlainSerializer(Int64)]
+# An id or a number of credits.
 Number = Annotated[_Long, Field(ge=1, le=UINT32_MAX)]
-"""An id or a number of credits."""
+# A balance.
 Credits = Annotated[_Long, Field(ge=0, le=UINT32_MAX)]
-"""A balance."""
 Sequence = Annotated[_Long, Field(ge=1)]
 Key = Annotated[str, Field(min_length=1, max_length=128)]
 ReportId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -36,7 +36,7 @@ class Document(BaseModel):
     )
 
     def to_bson(self) -> dict[str, Any]:
-        """Return what the driver stores."""
+        """Return the document that the driver stores."""
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
@@ -61,7 +61,7 @@ class AccountDocument(Document):
 
     @classmethod
     def from_account(cls, account: Account) -> "AccountDocument":
-        """Translate from the ledger; the store gives the id."""
+        """Translate from the ledger. The store sets the id."""
         assert account.created_at is not None  # noqa: S101 - for the type checker; the model checks it
         assert account.updated_at is not None  # noqa: S101
         return cls(
@@ -92,7 +92,7 @@ class AccountDocument(Document):
 
 
 class FingerprintDocument(Document):
-    """What a USE asked for beyond the transaction's own fields: with them, the whole request."""
+    """The fields of a USE request that the transaction does not hold, to compare retries."""
 
     report_id: ReportId
     report_name: ReportName
@@ -203,7 +203,7 @@ class PurchaseDocument(Document):
 
 
 class AppTotalDocument(Document):
-    """`app_totals`: a part of the sum of all balances in an app; the parts add up to it."""
+    """`app_totals`: one counter shard of an app's total; all counter shards add up to it."""
 
     id: ObjectId | None = Field(default=None, alias="_id")
     app_id: Number
@@ -212,7 +212,7 @@ class AppTotalDocument(Document):
 
 
 class SchemaVersionDocument(Document):
-    """`schema_version`: which schema the database has; a single document."""
+    """`schema_version`: the version of the database's schema; a single document."""
 
     id: Literal["credit"] = Field(default="credit", alias="_id")
     version: Annotated[_Long, Field(ge=1)]

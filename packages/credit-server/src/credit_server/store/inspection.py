@@ -1,7 +1,7 @@
-"""Inspection: asks a database and its servers about themselves, for `credit-server doctor`.
+"""Inspect a database and its servers, for `credit-server doctor`.
 
-It changes nothing but by one majority write that leaves no trace in the ledger. What the user of
-the connection string may not ask stays unknown: the doctor says so, and judges the rest.
+The inspection changes nothing, except for one majority write that does not touch the ledger. What
+the user of the connection string may not ask is left out of the report.
 """
 
 import asyncio
@@ -23,28 +23,32 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
 from credit_server.store.clock import ClockOffset, reading_of
-from credit_server.store.connection_string import Client, open_client
-from credit_server.store.facts import (
+from credit_server.store.connection import (
+    Client,
+    StoreMisconfigured,
+    explain_unreachable,
+    open_client,
+    translated,
+)
+from credit_server.store.port import StoreError, StoreUnavailable
+from credit_server.store.report import (
     MajorityWrite,
     Member,
     Privilege,
     SchemaState,
-    StoreFacts,
+    StoreReport,
     Topology,
 )
-from credit_server.store.failure import StoreMisconfigured, translated
-from credit_server.store.port import StoreError, StoreUnavailable
-from credit_server.store.silence import explain
 
+# The collection for the majority write, if the user may not append a note to the oplog.
 SCRATCH = "credit_doctor_scratch"
-"""The collection for a majority write where no note may be appended to the oplog."""
 
 _HELLOS = 3
 
 # `Any`: what the driver decodes has no narrower type.
 _Answer = dict[str, Any]
 
-# A set without a primary can be asked too, and then most of all.
+# A set without a primary must be inspected too.
 _ANY_MEMBER = Nearest()
 
 
@@ -66,20 +70,20 @@ async def connected(uri: str, *, timeout_seconds: float) -> AsyncIterator[Client
         client.close()
 
 
-async def inspect(client: Client, *, database: str, timeout_seconds: float) -> StoreFacts:
-    """Learn what can be learnt of a store.
+async def inspect(client: Client, *, database: str, timeout_seconds: float) -> StoreReport:
+    """Return a report of a store.
 
     Args:
-        client: Connected by `connected`.
+        client: A client of `connected`.
         database: The name of the ledger's database.
-        timeout_seconds: How long a majority has to acknowledge a write.
+        timeout_seconds: How long to wait for a majority to acknowledge a write.
 
     Raises:
         StoreUnavailable: No server can be reached.
         StoreMisconfigured: The connection string cannot be used.
-        StoreError: A server refuses what everybody may ask.
+        StoreError: A server rejects a command that every user may run.
     """
-    with told():
+    with errors_as_findings():
         began = time.perf_counter()
         hello = await _first_hello(client)
         connect_seconds = time.perf_counter() - began
@@ -92,7 +96,7 @@ async def inspect(client: Client, *, database: str, timeout_seconds: float) -> S
         status = await _permitted(_ask(client, "serverStatus"))
         options = await _permitted(_ask(client, "getCmdLineOpts"))
         compatibility = await _parameter(client, "featureCompatibilityVersion")
-        return StoreFacts(
+        return StoreReport(
             connect_seconds=connect_seconds,
             topology=topology,
             has_primary=has_primary,
@@ -115,13 +119,13 @@ async def inspect(client: Client, *, database: str, timeout_seconds: float) -> S
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Translate every error of the driver: to an inspection each is a finding, and none a bug."""
+def errors_as_findings() -> Iterator[None]:
+    """Translate every error of the driver, because in an inspection none of them is a bug."""
     try:
         with translated():
             yield
     except PyMongoError as error:
-        raise StoreError(f"MongoDB refuses what it is asked: {error}") from error
+        raise StoreError(f"MongoDB rejects a command: {error}") from error
 
 
 async def _ask(client: Client, command: str, **options: object) -> _Answer:
@@ -131,20 +135,20 @@ async def _ask(client: Client, command: str, **options: object) -> _Answer:
 
 
 async def _first_hello(client: Client) -> _Answer:
-    """Ask what everybody may; who may not is not known to the server."""
+    """Send the command that every user may send. The server does not know a user that may not."""
     try:
         return await _ask(client, "hello")
     except ServerSelectionTimeoutError as error:
-        raise StoreUnavailable(explain(client.delegate.topology_description)) from error
+        raise StoreUnavailable(explain_unreachable(client.delegate.topology_description)) from error
     except OperationFailure as error:
         reason = (error.details or {}).get("errmsg", "no reason")
         raise StoreMisconfigured(
-            f"MongoDB refuses the user that CREDIT_MONGODB_URI names: {reason}"
+            f"MongoDB rejects the user that CREDIT_MONGODB_URI names: {reason}"
         ) from error
 
 
 async def _permitted(question: Awaitable[_Answer]) -> _Answer | None:
-    """Return the answer, or None where there is no such command or the user may not ask it."""
+    """Return the answer; None if the command does not exist or the user may not run it."""
     try:
         return await question
     except OperationFailure:
@@ -194,13 +198,13 @@ def _members(configuration: _Answer | None, state: _Answer | None) -> tuple[Memb
     )
 
 
-# Any: a parameter is a number, a word or a document.
+# Any: a parameter is a number, a string or a document.
 async def _parameter(client: Client, name: str) -> Any:
     answer = await _permitted(_ask(client, "getParameter", **{name: 1}))
     return None if answer is None else answer.get(name)
 
 
-# Any: what is at the end of the path is whatever the server says.
+# Any: the value at the end of the path has the type that the server returns.
 def _path(document: _Answer | None, *names: str) -> Any:
     found: Any = document
     for name in names:
@@ -211,7 +215,7 @@ def _path(document: _Answer | None, *names: str) -> Any:
 
 
 async def _clock(client: Client) -> ClockOffset:
-    """Compare clocks as a server does; of some answers the quickest says most."""
+    """Compare the clocks, like the server; of several answers the quickest is the most precise."""
     offsets = []
     for _ in range(_HELLOS):
         asked_at = time.monotonic()
@@ -237,7 +241,7 @@ async def _majority_write(client: Client, database: str, timeout_seconds: float)
 
 
 async def _note(client: Client, concern: WriteConcern) -> bool:
-    """Append a note to the oplog, which touches no collection; False where that is not allowed."""
+    """Append a note to the oplog, which touches no collection; return whether it is permitted."""
     try:
         answer: _Answer = await client.admin.command(
             {
@@ -248,7 +252,7 @@ async def _note(client: Client, concern: WriteConcern) -> bool:
         )
     except OperationFailure:
         return False
-    # The driver raises it for its own helpers only, and not for a command.
+    # The driver raises this error for its helpers only, not for a command.
     late = answer.get("writeConcernError")
     if late is not None:
         raise WriteConcernError(late["errmsg"], late.get("code"), late)
@@ -290,6 +294,6 @@ async def _privileges(client: Client) -> tuple[Privilege, ...] | None:
             actions=frozenset(entry["actions"]),
         )
         for entry in information.get("authenticatedUserPrivileges", [])
-        # Those on the cluster as a whole have other resources.
+        # Privileges on the whole cluster have other resources.
         if "db" in entry["resource"] or entry["resource"].get("anyResource")
     )

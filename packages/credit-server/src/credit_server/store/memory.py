@@ -10,14 +10,14 @@ from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store.clock import ClockReading
-from credit_server.store.port import AppKey, Changes, Conflict, Unit, Writer
+from credit_server.store.port import PAGE_SIZE, AppKey, Changes, Conflict, StoreTransaction, Writer
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
 
 
 @dataclass(kw_only=True, slots=True)
 class _Tables:
-    """What is committed. Entries are immutable, so a shallow copy is a snapshot."""
+    """The committed data. Entries are immutable, so a shallow copy is a snapshot."""
 
     accounts: dict[int, Account] = field(default_factory=dict)
     transactions: dict[str, Transaction] = field(default_factory=dict)
@@ -28,13 +28,15 @@ class _Tables:
 
 
 class MemoryStore:
-    """Keeps everything in this process. Not durable."""
+    """Stores everything in this process. Not durable."""
 
-    def __init__(self, *, page_size: int = 1000, clock: Callable[[], float] = time.time) -> None:
-        """Begin with nothing.
+    def __init__(
+        self, *, page_size: int = PAGE_SIZE, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Create an empty store.
 
         Args:
-            page_size: How many entries of a list are read at a time.
+            page_size: The number of entries of a list that are read at a time.
             clock: The store's clock, in seconds since 1970.
         """
         self._clock = clock
@@ -43,17 +45,17 @@ class MemoryStore:
         self._page_size = page_size
 
     def new_id(self) -> str:
-        """Make an id: see the port."""
+        """Return a new id: see the port."""
         return f"{next(self._ids):024x}"
 
     def writer(self) -> Writer:
-        """Make a writer: see the port."""
+        """Return a writer: see the port."""
         return self
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
-        """Begin a unit of work: see the port. The store is its own writer."""
-        yield _MemoryUnit(self)
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        """Begin a transaction: see the port. The store is its own writer."""
+        yield _MemoryTransaction(self)
 
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
@@ -80,7 +82,7 @@ class MemoryStore:
     def _pages(
         self, table: Mapping[str, _Entry], user_id: int, apps: frozenset[int] | None, last: int
     ) -> Iterator[list[_Entry]]:
-        """Read page by page, as the MongoDB store does: a later page sees what came meanwhile."""
+        """Read page by page, like the MongoDB store: a later page has entries added meanwhile."""
         full = True
         while full:
             entries = [
@@ -98,19 +100,19 @@ class MemoryStore:
                 yield page
 
     async def ping(self) -> ClockReading:
-        """Return the time at once: memory is always there."""
+        """Return the time at once: memory is always available."""
         moment = time.monotonic()
-        # As precise as MongoDB tells it.
+        # With the precision of MongoDB.
         seconds = math.floor(self._clock() * 1000) / 1000
         return ClockReading(store_seconds=seconds, asked_at=moment, answered_at=moment)
 
 
-class _MemoryUnit:
+class _MemoryTransaction:
     """Reads what was committed when it began; checks for conflicts when it writes and commits."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        tables = store._tables  # noqa: SLF001 - the unit is the store's own other half
+        tables = store._tables  # noqa: SLF001 - the transaction belongs to the store
         self._snapshot = replace(
             tables,
             accounts=dict(tables.accounts),
@@ -169,5 +171,5 @@ class _MemoryUnit:
         for purchase in changes.purchases:
             tables.purchases[purchase.id] = purchase
         for app_id, delta in changes.totals.items():
-            slot = (app_id, changes.slot)
-            tables.totals[slot] = tables.totals.get(slot, 0) + delta
+            part = (app_id, changes.counter_shard)
+            tables.totals[part] = tables.totals.get(part, 0) + delta

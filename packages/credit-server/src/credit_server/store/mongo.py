@@ -1,7 +1,7 @@
 """The store on a MongoDB replica set, through motor.
 
-Motor is imported in this package alone: its successor is PyMongo's own `AsyncMongoClient`, and
-the change should touch these files only.
+Only this package imports motor, because motor's successor is PyMongo's `AsyncMongoClient`: the
+migration should change these files only.
 """
 
 import asyncio
@@ -24,30 +24,34 @@ from pymongo.write_concern import WriteConcern
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
 from credit_server.store.clock import ClockReading, reading_of
-from credit_server.store.connection_string import Client, open_client
+from credit_server.store.connection import (
+    Client,
+    StoreMisconfigured,
+    explain_unreachable,
+    open_client,
+    translated,
+)
 from credit_server.store.documents import (
     AccountDocument,
     PurchaseDocument,
     TransactionDocument,
 )
-from credit_server.store.failure import StoreMisconfigured, translated
-from credit_server.store.port import StoreUnavailable, Writer
-from credit_server.store.silence import explain
-from credit_server.store.unit import MongoWriter
+from credit_server.store.port import PAGE_SIZE, StoreUnavailable, Writer
+from credit_server.store.transaction import MongoWriter
 
 _Document = dict[str, Any]  # Any: the values are checked by the documents' models
 _Documents = AsyncIOMotorCollection[_Document]
 _Entry = TypeVar("_Entry", Transaction, Purchase)
+# Reads the page after a sequence.
 _ReadPage = Callable[[int], Awaitable[list[_Document]]]
-"""Reads the page after a sequence."""
 
+# How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For more
+# values of `$in` it sorts everything that it finds (6.0.5: 10,001 keys for a page of 1,000).
 _SCANS_MAX = 200
-"""How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For
-more values of `$in` it sorts all that it finds (6.0.5: 10,001 keys for a page of 1,000)."""
 
 
 class MongoStore:
-    """Keeps everything in a database of a MongoDB replica set or sharded cluster."""
+    """Stores everything in a database of a MongoDB replica set or sharded cluster."""
 
     def __init__(
         self,
@@ -55,9 +59,9 @@ class MongoStore:
         *,
         database: str,
         timeout_seconds: float = 5.0,
-        page_size: int = 100,
+        page_size: int = PAGE_SIZE,
     ) -> None:
-        """Prepare; the first operation connects.
+        """Create the store; its first operation connects.
 
         Args:
             uri: A MongoDB connection string.
@@ -88,19 +92,19 @@ class MongoStore:
         self._totals: _Documents = self._database[schema.APP_TOTALS]
 
     async def check_topology(self) -> None:
-        """Make sure that the server behind the URI can do transactions.
+        """Check that the server behind the URI supports transactions.
 
         Raises:
             StoreMisconfigured: It is a standalone server, or a set that was never initiated.
-            StoreUnavailable: It cannot be reached; the message says for each host why.
+            StoreUnavailable: It cannot be reached; the message gives the reason for each host.
         """
         try:
             with translated():
                 hello = await self._client.admin.command("hello")
         except StoreUnavailable as error:
-            # At the start there is somebody to read it, and time to say more.
+            # At the start an operator reads the message, so it gives the reason for each host.
             if isinstance(error.__cause__, ServerSelectionTimeoutError):
-                reason = explain(self._client.delegate.topology_description)
+                reason = explain_unreachable(self._client.delegate.topology_description)
                 raise StoreUnavailable(reason) from error
             raise
         if hello.get("isreplicaset"):
@@ -114,7 +118,7 @@ class MongoStore:
             )
 
     async def migrate(self) -> int:
-        """Make or bring up to date the collections; return the schema's version. Safe to repeat."""
+        """Create or update the collections; return the schema's version. Safe to repeat."""
         client = open_client(
             self._uri,
             name="credit-server migrate",
@@ -128,10 +132,10 @@ class MongoStore:
             client.close()
 
     async def verify_schema(self) -> None:
-        """Make sure that the collections are what the server relies on.
+        """Check that the collections are what the server relies on.
 
         Raises:
-            StoreMisconfigured: They are not; the message names every difference.
+            StoreMisconfigured: They are not; the message lists every difference.
             StoreUnavailable: The store cannot be reached.
         """
         with translated():
@@ -149,28 +153,28 @@ class MongoStore:
         self._client.close()
 
     def new_id(self) -> str:
-        """Make an id: see the port."""
+        """Return a new id: see the port."""
         return str(ObjectId())
 
     def writer(self) -> Writer:
-        """Make a writer: see the port."""
+        """Return a new writer: see the port."""
         writer = MongoWriter(self._client.delegate, self._database.name)
         self._writers.append(writer)
         return writer
 
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
-        async with self._patience():
+        async with self._deadline():
             found = await self._accounts.find_one({"user_id": user_id})
         return None if found is None else AccountDocument.model_validate(found).to_account()
 
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
-        # A snapshot: slots are written by different lanes, and parts of different moments could
-        # add up to what never was.
+        # A snapshot: different shards write the counter shards, and values of different moments
+        # could add up to a total that never existed.
         total = 0
         async with (
-            self._patience(),
+            self._deadline(),
             await self._client.start_session(snapshot=True) as session,
         ):
             cursor = self._totals.with_options(read_concern=ReadConcern()).find(
@@ -206,17 +210,17 @@ class MongoStore:
     ) -> AsyncIterator[list[_Entry]]:
         """Read by ranges of the sequence, not by a cursor.
 
-        A reader may be slow: a range holds nothing open on the store between pages, and goes on
-        after a change of primary.
+        A reader may be slow. A range keeps nothing open on the store between pages, and works after
+        a change of primary.
         """
         full = True
         while full:
-            async with self._patience():
+            async with self._deadline():
                 found = await read(last)
             full = len(found) == self._page_size
             if found:
                 last = found[-1]["sequence"]
-                yield _given_away(found, translate)
+                yield _drain(found, translate)
 
     async def _page(self, collection: _Documents, user_id: int, last: int) -> list[_Document]:
         query = {"user_id": user_id, "sequence": {"$gt": last}}
@@ -228,8 +232,8 @@ class MongoStore:
         """Read a page of the entries in some apps.
 
         mongod merges one scan of the index for each app, and reads no entry beyond the page. All
-        scans are of one snapshot: an entry that one scan missed and another one's successor passed
-        would be left out for good, since the next page starts after that one.
+        scans read one snapshot. Otherwise an entry could be missed forever: one scan ends before it
+        is written, another one returns a later entry, and the next page starts after that one.
         """
         of_snapshot = collection.with_options(read_concern=ReadConcern())
         found: list[_Document] = []
@@ -254,15 +258,15 @@ class MongoStore:
         index: str,
         session: AsyncIOMotorClientSession | None = None,
     ) -> list[_Document]:
-        # Without the hint mongod tries plans on whatever is there, and may keep one that is good
+        # Without the hint mongod tries plans on the current data, and may keep one that is good
         # for a short history only.
         cursor = collection.find(query, session=session).hint(index)
         return await cursor.sort("sequence", ASCENDING).limit(self._page_size).to_list(None)
 
     async def ping(self) -> ClockReading:
-        """Return the primary's time once there is one that takes writes: see the port."""
+        """Return the time of a primary that accepts writes: see the port."""
         asked_at = time.monotonic()
-        async with self._patience():
+        async with self._deadline():
             hello = await self._client.admin.command("hello")
         answered_at = time.monotonic()
         if not hello.get("isWritablePrimary", False):
@@ -270,11 +274,11 @@ class MongoStore:
         return reading_of(hello, asked_at=asked_at, answered_at=answered_at)
 
     @asynccontextmanager
-    async def _patience(self) -> AsyncIterator[None]:
-        """Translate the driver's errors, and wait no longer than its own timeouts allow.
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Translate the driver's errors, and wait no longer than its timeouts allow.
 
-        Motor's threads are few. Behind a store that hangs, reads queue up for them, and each
-        would wait for all before it.
+        Motor has few threads. If the store hangs, reads queue up for them, and each would wait for
+        all reads before it.
         """
         try:
             async with asyncio.timeout(2 * self._timeout_seconds):
@@ -288,7 +292,7 @@ def _database(client: Client, name: str) -> schema.Database:
     return client.get_database(
         name,
         codec_options=CodecOptions(tz_aware=True),
-        # What was acknowledged is on a majority: read that, from the primary.
+        # Acknowledged writes are on a majority: read those, from the primary.
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority"),
         read_preference=ReadPreference.PRIMARY,
@@ -303,11 +307,11 @@ def _purchase(document: _Document) -> Purchase:
     return PurchaseDocument.model_validate(document).to_purchase()
 
 
-def _given_away(found: list[_Document], translate: Callable[[_Document], _Entry]) -> list[_Entry]:
-    """Translate a page and keep nothing of it.
+def _drain(found: list[_Document], translate: Callable[[_Document], _Entry]) -> list[_Entry]:
+    """Translate a page and release its documents.
 
-    What iterates over pages lives for as long as a reader takes: a hundred readers that took
-    nothing held 30 MB of documents.
+    An iterator over pages lives as long as its reader: a hundred readers that read nothing held
+    30 MB of documents.
     """
     entries = [translate(document) for document in found]
     found.clear()

@@ -1,8 +1,8 @@
-"""Makes a single `mongod` the writable primary of a replica set of one.
+"""Make a single `mongod` the writable primary of a replica set with one node.
 
-Transactions need a replica set, and the embedded `mongod` is one of a single node. It listens on
-another port at every start, so the address in its stored configuration is corrected when it is old:
-that takes 20 ms, and no port has to be remembered or kept free.
+Transactions need a replica set. The embedded `mongod` listens on another port at every start, so
+its stored configuration is updated with the new address. That takes 20 ms, and no port has to be
+stored or reserved.
 """
 
 import asyncio
@@ -24,33 +24,33 @@ _Client = AsyncMongoClient[dict[str, Any]]
 async def ensure_primary(
     host: str, port: int, *, timeout_seconds: float, database_path: Path
 ) -> None:
-    """Waits for a `mongod` to listen, configures it where needed, and waits until it is primary.
+    """Wait until a `mongod` listens, configure it if necessary, and wait until it is primary.
 
     Args:
         host: A loopback address.
-        port: The port that the `mongod` was told to listen on.
-        timeout_seconds: How long all of it may take.
+        port: The port of the `mongod`.
+        timeout_seconds: How long all steps together may take.
         database_path: Its `--dbpath`. Another `mongod` may have taken the port in the meantime, and
             must not be reconfigured.
 
     Raises:
-        TimeoutError: It was not primary in time; the message says what was the matter last.
+        TimeoutError: It was not primary in time; the message describes the last obstacle.
     """
-    trouble = "nothing listens on its port"
+    obstacle = "nothing listens on its port"
     try:
         async with asyncio.timeout(timeout_seconds):
             await _until_listening(host, port)
-            trouble = "it was not elected primary"
+            obstacle = "it was not elected primary"
             async with _connect(host, port, timeout_seconds) as client:
                 while True:
                     try:
                         if await _step(client, f"{host}:{port}", database_path):
                             return
                     except PyMongoError as error:
-                        trouble = str(error)
+                        obstacle = str(error)
                     await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError as error:
-        raise TimeoutError(trouble) from error
+        raise TimeoutError(obstacle) from error
 
 
 def _connect(host: str, port: int, timeout_seconds: float) -> _Client:
@@ -63,7 +63,7 @@ def _connect(host: str, port: int, timeout_seconds: float) -> _Client:
 
 
 async def _until_listening(host: str, port: int) -> None:
-    """Knocks until somebody answers: the driver itself would try again only every 500 ms."""
+    """Connect until the port accepts: the driver itself would retry only every 500 ms."""
     while True:
         with suppress(OSError):
             _, writer = await asyncio.open_connection(host, port)
@@ -74,20 +74,21 @@ async def _until_listening(host: str, port: int) -> None:
 
 
 async def _step(client: _Client, address: str, database_path: Path) -> bool:
-    """Brings the node one step further; True once it is primary."""
+    """Advance the node by one step; return whether it is primary."""
     options = await client.admin.command("getCmdLineOpts")
     if options["parsed"].get("storage", {}).get("dbPath") != str(database_path):
         return False
     hello = await client.admin.command("hello")
     if hello["isWritablePrimary"]:
         return True
-    # Read from the collection: `replSetGetConfig` does not tell a new node from one still loading.
+    # Read the collection: `replSetGetConfig` cannot distinguish a new node from one that is
+    # loading.
     stored = await client.local["system.replset"].find_one()
     members = [{"_id": 0, "host": address}]
     if stored is None:
         await client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
     elif [member["host"] for member in stored["members"]] != [address]:
-        # A node that is not in its own configuration is no primary, so this can only be forced.
+        # A node that is not in its own configuration is not primary, so force the change.
         changed = {**stored, "version": stored["version"] + 1, "members": members}
         await client.admin.command("replSetReconfig", changed, force=True)
     return False

@@ -1,42 +1,54 @@
-"""A sample of the books: the accounts that were touched last, with the end of their histories.
+"""A sample of the ledger: the accounts that changed last, with the end of their histories.
 
-All of it is read at one snapshot, so that what does not add up was never right, and in the order of
-indexes, so that it is quick on a large ledger. Only the sums of apps need a scan, which is bounded.
+All of it is read from one snapshot, so that a difference is an error and not a race, and in the
+order of indexes, so that it is quick on a large ledger. Only the sums of apps need a scan, which is
+bounded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession, AsyncIOMotorDatabase
+from bson.codec_options import CodecOptions
+from bson.objectid import ObjectId
+from motor.motor_asyncio import (
+    AsyncIOMotorClient,
+    AsyncIOMotorClientSession,
+    AsyncIOMotorCollection,
+    AsyncIOMotorDatabase,
+)
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
+from credit_server.store.connection import Client
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
-from credit_server.store.inspection import told
+from credit_server.store.inspection import errors_as_findings
 
+# The accounts are those of the latest transactions: of this many times the number of accounts.
 _TRANSACTIONS_PER_ACCOUNT = 20
-"""Among how many times as many of the latest transactions the accounts are looked for."""
+
+_FUTURE_MAX = 100
 
 # Any: the driver's documents, which the models check.
 _Document = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampled:
+class SampledAccount:
     """One account of a sample.
 
     Attributes:
-        user_id: Whose it is.
-        account: The account; None where there is none although there is history.
-        latest: The latest transactions, the last one first.
-        purchases: The purchases of the sequences that `latest` goes through.
-        first_sequence: The sequence of the first transaction; 0 where there is none.
-        transactions: How many transactions there are; None: too many to count.
-        unreadable: Why a document is not what this release writes; empty when all are.
+        user_id: The user.
+        account: The account; None if it is missing although there is history.
+        latest: The latest transactions, the newest first.
+        purchases: The purchases in the range of sequences of `latest`.
+        first_sequence: The sequence of the first transaction; 0 if there is none.
+        transactions: The number of transactions; None: too many to count.
+        unreadable: Why a document is not one that this release writes; empty if all are.
     """
 
     user_id: int
@@ -53,9 +65,9 @@ class AppSum:
     """One app of a sample.
 
     Attributes:
-        app_id: Which app.
-        total: What the parts of its total add up to.
-        held: What all accounts hold in it.
+        app_id: The app.
+        total: The sum of its counter shards.
+        held: The sum of all balances in it.
     """
 
     app_id: int
@@ -64,30 +76,30 @@ class AppSum:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """What was read of the books.
+class LedgerSample:
+    """A sample of the ledger.
 
     Attributes:
-        accounts: The accounts that were touched last.
+        accounts: The accounts that changed last.
         apps: The apps of the latest transactions.
-        apps_unread: Why the sums of apps were not looked at; empty when they were.
+        apps_unread: Why the sums of apps were not read; empty if they were.
     """
 
-    accounts: tuple[Sampled, ...] = ()
+    accounts: tuple[SampledAccount, ...] = ()
     apps: tuple[AppSum, ...] = ()
     apps_unread: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleLimits:
-    """How much of the books is read.
+    """The limits of a sample.
 
     Attributes:
-        accounts_max: How many accounts.
-        history_max: How many transactions of each.
-        counted_max: Up to how many transactions those of an account are counted.
-        apps_max: How many apps.
-        summed_max: Up to how many accounts in the ledger the sums of apps are looked at.
+        accounts_max: The most accounts.
+        history_max: The most transactions of each account.
+        counted_max: The most transactions of an account that are counted.
+        apps_max: The most apps.
+        summed_max: The most accounts in the ledger with which the sums of apps are read.
         sums_seconds: How long the sums may take.
     """
 
@@ -99,51 +111,79 @@ class SampleLimits:
     sums_seconds: float
 
 
-async def sample_books(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FutureEntry:
+    """An entry that is dated after the store's time.
+
+    Attributes:
+        user_id: The user.
+        sequence: Its position in the user's history.
+        ahead_seconds: How far its date is after the store's time.
+    """
+
+    user_id: int
+    sequence: int
+    ahead_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FutureEntries:
+    """The entries that were found; at most a hundred.
+
+    Attributes:
+        entries: The entries, those with the newest ids first.
+        whole: Whether the search was completed, or ended because enough were found.
+    """
+
+    entries: tuple[FutureEntry, ...] = ()
+    whole: bool = True
+
+
+async def sample_ledger(
     client: AsyncIOMotorClient[_Document], *, database: str, limits: SampleLimits
-) -> Sample:
+) -> LedgerSample:
     """Read the accounts of the latest transactions, and the sums of their apps.
 
     Args:
         client: A connection to MongoDB 5.0 or later with a primary.
         database: The name of the ledger's database.
-        limits: How much is read.
+        limits: The limits of the sample.
 
     Raises:
         StoreError: The store cannot be read.
     """
-    with told():
+    with errors_as_findings():
         async with await client.start_session(snapshot=True) as session:
             sampler = _Sampler(client[database], session, limits)
             users, apps = await sampler.newest()
             accounts = tuple([await sampler.account(user_id) for user_id in users])
             if unread := await sampler.too_many_accounts():
-                return Sample(accounts=accounts, apps_unread=unread)
+                return LedgerSample(accounts=accounts, apps_unread=unread)
             try:
-                return Sample(accounts=accounts, apps=await sampler.sums(apps))
+                return LedgerSample(accounts=accounts, apps=await sampler.sums(apps))
             except ExecutionTimeout:
                 unread = f"they take more than {limits.sums_seconds:g} s"
-                return Sample(accounts=accounts, apps_unread=unread)
+                return LedgerSample(accounts=accounts, apps_unread=unread)
 
 
 class _Sampler:
-    """Reads at one snapshot."""
+    """Reads from one snapshot."""
 
     def __init__(
         self,
-        books: AsyncIOMotorDatabase[_Document],
+        ledger: AsyncIOMotorDatabase[_Document],
         session: AsyncIOMotorClientSession,
         limits: SampleLimits,
     ) -> None:
         self._session = session
         self._limits = limits
-        self._accounts = books[schema.USER_CREDITS]
-        self._transactions = books[schema.CREDIT_TRANSACTIONS]
-        self._purchases = books[schema.PURCHASES]
-        self._totals = books[schema.APP_TOTALS]
+        self._accounts = ledger[schema.USER_CREDITS]
+        self._transactions = ledger[schema.CREDIT_TRANSACTIONS]
+        self._purchases = ledger[schema.PURCHASES]
+        self._totals = ledger[schema.APP_TOTALS]
 
     async def newest(self) -> tuple[list[int], list[int]]:
-        """Return the users and the apps of the latest transactions, and the newest accounts'."""
+        """Return the users and apps of the latest transactions and of the newest accounts."""
         accounts_max = self._limits.accounts_max
         fields = {"user_id": 1, "app_id": 1}
         newest = self._transactions.find({}, fields, session=self._session)
@@ -154,13 +194,13 @@ class _Sampler:
         ):
             users[entry["user_id"]] = None
             apps[entry["app_id"]] = None
-        # An account without any history is not among those.
+        # The transactions do not lead to an account without history.
         accounts = self._accounts.find({}, fields, session=self._session)
         async for entry in accounts.sort("_id", DESCENDING).limit(accounts_max):
             users[entry["user_id"]] = None
         return list(users)[:accounts_max], list(apps)[: self._limits.apps_max]
 
-    async def account(self, user_id: int) -> Sampled:
+    async def account(self, user_id: int) -> SampledAccount:
         """Read an account with the end of its history."""
         whose, history_max = {"user_id": user_id}, self._limits.history_max
         account = await self._accounts.find_one(whose, session=self._session)
@@ -179,7 +219,7 @@ class _Sampler:
         bought = self._purchases.find({**whose, **since}, session=self._session)
         purchases = await bought.limit(history_max + 1).to_list(history_max + 1)
         try:
-            return Sampled(
+            return SampledAccount(
                 user_id=user_id,
                 account=_account(account),
                 latest=_transactions(latest),
@@ -189,10 +229,10 @@ class _Sampler:
             )
         except ValidationError as error:
             fields = sorted({".".join(str(part) for part in one["loc"]) for one in error.errors()})
-            return Sampled(user_id=user_id, unreadable=f"{error.title}: {', '.join(fields)}")
+            return SampledAccount(user_id=user_id, unreadable=f"{error.title}: {', '.join(fields)}")
 
     async def too_many_accounts(self) -> str:
-        """Say why the sums are not looked at; empty when the ledger is small enough."""
+        """Return why the sums are not read; empty if the ledger is small enough."""
         summed_max = self._limits.summed_max
         accounts = await self._accounts.count_documents(
             {}, limit=summed_max + 1, session=self._session
@@ -200,7 +240,7 @@ class _Sampler:
         return f"there are more than {summed_max} accounts" if accounts > summed_max else ""
 
     async def sums(self, apps: Sequence[int]) -> tuple[AppSum, ...]:
-        """Add up apps' totals, and what all accounts hold in them."""
+        """Return the totals of apps, and the sums of all balances in them."""
         inside = {"$in": ["$$this.app_id", apps]}
         filtered = {"$filter": {"input": "$balances", "cond": inside}}
         held = await self._by_app(
@@ -243,3 +283,64 @@ def _transactions(stored: Iterable[_Document]) -> tuple[Transaction, ...]:
 
 def _purchases(stored: Iterable[_Document]) -> tuple[Purchase, ...]:
     return tuple(PurchaseDocument.model_validate(entry).to_purchase() for entry in stored)
+
+
+async def future_entries(
+    client: Client, *, database: str, tolerance_seconds: float, search_seconds: float
+) -> FutureEntries:
+    """Find entries that are dated after the store's time.
+
+    An id contains the clock of the server that made it, so an index leads to the entries of a
+    server whose clock was ahead. Other servers may have adopted the date: these entries are
+    searched without an index, from the newest on, for a limited time.
+
+    Args:
+        client: A connection to MongoDB with a primary.
+        database: The name of the ledger's database.
+        tolerance_seconds: How far a correct server's clock may be ahead of the store's.
+        search_seconds: How long the search without an index may take.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    with errors_as_findings():
+        hello = await client.admin.command("hello")
+        store_time = hello["localTime"].replace(tzinfo=UTC)
+        after = store_time + timedelta(seconds=tolerance_seconds)
+        transactions = client.get_database(database, codec_options=CodecOptions(tz_aware=True))[
+            schema.CREDIT_TRANSACTIONS
+        ]
+        dated = {"created_at": {"$gt": after}}
+        found = await _find_future(
+            transactions, {"_id": {"$gte": ObjectId.from_datetime(after)}, **dated}
+        )
+        whole = True
+        if len(found) < _FUTURE_MAX:
+            milliseconds = max(1, int(search_seconds * 1000))
+            try:
+                found = await _find_future(transactions, dated, milliseconds)
+            except ExecutionTimeout:
+                whole = False
+        return FutureEntries(
+            entries=tuple(_future_entry(document, store_time) for document in found), whole=whole
+        )
+
+
+async def _find_future(
+    transactions: AsyncIOMotorCollection[_Document],
+    query: Mapping[str, Any],
+    milliseconds: int | None = None,
+) -> list[_Document]:
+    cursor = transactions.find(query, {"user_id": 1, "sequence": 1, "created_at": 1})
+    cursor = cursor.sort("_id", DESCENDING).limit(_FUTURE_MAX)
+    if milliseconds is not None:
+        cursor = cursor.max_time_ms(milliseconds)
+    return await cursor.to_list(_FUTURE_MAX)
+
+
+def _future_entry(document: _Document, store_time: datetime) -> FutureEntry:
+    return FutureEntry(
+        user_id=document["user_id"],
+        sequence=document["sequence"],
+        ahead_seconds=(document["created_at"] - store_time).total_seconds(),
+    )

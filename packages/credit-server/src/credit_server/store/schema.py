@@ -1,4 +1,4 @@
-"""The collections with their validators and indexes: made by `migrate`, checked by `verify`."""
+"""The collections with validators and indexes: `migrate` creates them, `verify` checks them."""
 
 import types
 import typing
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
+from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
@@ -21,14 +22,10 @@ from credit_server.store.documents import (
     SchemaVersionDocument,
     TransactionDocument,
 )
-from credit_server.store.failure import StoreMisconfigured
 
+# The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
+# to a user. 2: it belongs to a user in an app, and lists of some apps have indexes.
 SCHEMA_VERSION = 2
-"""Counts the changes of collections, validators and indexes.
-
-1 (release 0.1.0): an idempotency key belonged to a user. 2: it belongs to a user in an app, and the
-lists of some apps have indexes.
-"""
 
 USER_CREDITS = "user_credits"
 CREDIT_TRANSACTIONS = "credit_transactions"
@@ -65,7 +62,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
             [("user_id", ASCENDING), ("app_id", ASCENDING), ("idempotency_key", ASCENDING)],
             name="user_id_app_id_idempotency_key",
             unique=True,
-            # Calls without a key have none to be unique, and need no entry.
+            # Calls without a key need no entry.
             partialFilterExpression={"idempotency_key": {"$exists": True}},
         ),
     ],
@@ -90,22 +87,22 @@ _BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId
 
 
 async def migrate(database: Database) -> int:
-    """Make or bring up to date everything that `verify` asks for. Safe to repeat.
+    """Create or update everything that `verify` checks. Safe to repeat.
 
-    Every step can be repeated, and the version is written last: a migration that was interrupted
-    starts again where it stopped. An obsolete index is dropped only when the indexes that take its
-    place are built, so that a key is unique at every moment, also while servers of the release
-    before write. Building an index does not block writes.
+    Every step can be repeated, and the version is written last, so an interrupted migration
+    continues where it stopped. An obsolete index is dropped after the indexes that replace it are
+    built, so that keys are unique at every moment, also while servers of the previous release
+    write. Building an index does not block writes.
 
     Args:
-        database: Where. Its client needs no limit for the time of an answer: building an index on
-            a large collection takes minutes.
+        database: The database. Its client must not limit the time of an answer: building an index
+            on a large collection takes minutes.
 
     Returns:
-        The version that the database has now.
+        The version of the database after the migration.
 
     Raises:
-        SchemaTooNew: A later release of the server has migrated the database.
+        SchemaTooNew: A later release has migrated the database.
     """
     version = await stored_version(database)
     if version > SCHEMA_VERSION:
@@ -135,7 +132,7 @@ async def verify(database: Database) -> list[str]:
     """Compare the database with what the server relies on.
 
     Returns:
-        One sentence for each difference; empty when there is none.
+        One sentence for each difference; empty if there is none.
     """
     version = await stored_version(database)
     if version == 0:
@@ -152,7 +149,7 @@ async def verify(database: Database) -> list[str]:
         if found[name].get("validator") != validator_of(document):
             drift.append(f"the validator of {name} differs")
         if any(found[name].get(option, value) != value for option, value in _VALIDATION.items()):
-            drift.append(f"the validator of {name} does not refuse bad documents")
+            drift.append(f"the validator of {name} does not reject bad documents")
         drift.extend(await _index_drift(database, name))
     return drift
 
@@ -180,13 +177,13 @@ async def _index_drift(database: Database, name: str) -> list[str]:
 
 
 async def stored_version(database: Database) -> int:
-    """Return the version that the database was migrated to; 0 when it never was."""
+    """Return the version that the database was migrated to; 0 if it never was."""
     stored = await database[VERSION].find_one({"_id": "credit"})
     return 0 if stored is None else SchemaVersionDocument.model_validate(stored).version
 
 
 class SchemaTooNew(StoreMisconfigured):
-    """The database was migrated by a later release; this one would not understand it."""
+    """A later release has migrated the database."""
 
     def __init__(self, database: str, version: int) -> None:
         super().__init__(
@@ -196,7 +193,7 @@ class SchemaTooNew(StoreMisconfigured):
 
 
 def validator_of(document: type[BaseModel]) -> dict[str, Any]:
-    """Make a collection's validator from the model of its documents.
+    """Return the validator of a collection, made from the model of its documents.
 
     See https://www.mongodb.com/docs/manual/core/schema-validation/.
     """
@@ -204,7 +201,7 @@ def validator_of(document: type[BaseModel]) -> dict[str, Any]:
 
 
 def _object(document: type[BaseModel]) -> dict[str, Any]:
-    # The store gives every document an _id, so that it may be None in a model and is never absent.
+    # The store gives every document an _id, so it may be None in a model but is always required.
     fields = {field.alias or name: field for name, field in document.model_fields.items()}
     schema: dict[str, Any] = {
         "bsonType": "object",
@@ -251,6 +248,6 @@ def _value(
                 schema["minLength"] = min_length
             case MaxLen(max_length):
                 schema["maxLength"] = max_length
-            case _:  # a serializer: nothing to do with what may be stored
+            case _:  # a serializer, which does not restrict what may be stored
                 pass
     return schema

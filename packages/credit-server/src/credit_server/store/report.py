@@ -1,4 +1,4 @@
-"""What is learnt of a store: `inspection` asks for it, and `doctor` judges it."""
+"""The report of an inspection of a store: `inspection` makes it, and `doctor` judges it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +7,7 @@ from credit_server.store.clock import ClockOffset
 
 
 class Topology(Enum):
-    """What is behind a connection string; the values are for people."""
+    """The kind of server behind a connection string; the values are for people."""
 
     STANDALONE = "a standalone server"
     UNINITIATED = "a replica set that was never initiated"
@@ -16,7 +16,7 @@ class Topology(Enum):
 
     @property
     def has_transactions(self) -> bool:
-        """Whether it can do what a ledger needs, once it has a primary."""
+        """Whether it supports transactions, once it has a primary."""
         return self in (Topology.REPLICA_SET, Topology.SHARDED)
 
 
@@ -26,9 +26,9 @@ class Member:
 
     Attributes:
         host: Its host and port.
-        votes: How many votes it has in elections, 0 or 1.
-        arbiter: Whether it votes without keeping data.
-        up: Whether it is primary, secondary or arbiter, and can be reached.
+        votes: The number of its votes in elections, 0 or 1.
+        arbiter: Whether it votes without holding data.
+        up: Whether it is primary, secondary or arbiter, and reachable.
     """
 
     host: str
@@ -39,11 +39,11 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MajorityWrite:
-    """A write that a majority was asked to acknowledge.
+    """A write with the write concern majority.
 
     Attributes:
         seconds: How long it took.
-        error: Why it was not acknowledged; empty when it was.
+        error: Why it was not acknowledged; empty if it was.
     """
 
     seconds: float
@@ -52,10 +52,10 @@ class MajorityWrite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchemaState:
-    """How the database's schema stands to what this server needs.
+    """The database's schema, compared with the one that this server needs.
 
     Attributes:
-        version: The version that it was migrated to; 0 when it never was.
+        version: The version that it was migrated to; 0 if it never was.
         drift: One sentence for each difference.
         newer: Whether a later release has migrated it.
     """
@@ -67,12 +67,12 @@ class SchemaState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Privilege:
-    """What a user may do on some resource.
+    """What a user may do on a resource.
 
     Attributes:
-        database: Of which database; empty for all but the system's.
-        collection: On which collection; empty for all.
-        actions: What, in MongoDB's words.
+        database: The database; empty for all but the system's.
+        collection: The collection; empty for all.
+        actions: The actions, as MongoDB names them.
     """
 
     database: str
@@ -81,24 +81,24 @@ class Privilege:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoreFacts:
-    """What was learnt of a store. None: the user may not ask, or there is no such thing.
+class StoreReport:
+    """The findings about a store. None: the user may not ask, or it does not exist.
 
     Attributes:
-        connect_seconds: How long it took to get the first answer.
-        topology: What it is.
-        has_primary: Whether there is a primary that takes writes.
+        connect_seconds: The time to the first answer.
+        topology: The kind of server.
+        has_primary: Whether a primary accepts writes.
         version: The server's version.
-        clock: How this machine's clock stands to that of the server that was asked.
+        clock: The offset of this machine's clock from that of the server.
         members: The replica set's members.
         majority_journaled: The set's `writeConcernMajorityJournalDefault`.
         compatibility_version: The feature compatibility version.
         storage_engine: The storage engine's name.
-        journal: Whether the journal is switched on; None where it cannot be switched off.
+        journal: Whether the journal is on; None if it cannot be switched off.
         transaction_lifetime_seconds: The server's `transactionLifetimeLimitSeconds`.
-        majority_write: A write that was tried; None without a primary.
+        majority_write: The result of a test write; None without a primary.
         schema: The state of the schema; None without a primary.
-        privileges: What the user may do; None where no authentication is asked for.
+        privileges: What the user may do; None if authentication is off.
     """
 
     connect_seconds: float

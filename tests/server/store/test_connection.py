@@ -7,8 +7,7 @@ import pytest
 from credit_server import app
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
-from credit_server.store.failure import StoreMisconfigured
-from credit_server.store.silence import explain
+from credit_server.store.connection import StoreMisconfigured, explain_unreachable
 from pydantic import SecretStr
 from pymongo.hello import Hello
 from pymongo.server_description import ServerDescription
@@ -80,13 +79,13 @@ def test_a_set_without_a_primary_names_those_that_are_up() -> None:
     topology = TopologyDescription(
         TOPOLOGY_TYPE.ReplicaSetNoPrimary, servers, "rs0", None, None, TopologySettings()
     )
-    assert explain(topology) == (
+    assert explain_unreachable(topology) == (
         "db1:27017 is up and not the primary: see rs.status(); db2:27017: no route to host"
     )
 
 
 def test_hosts_without_a_set_are_told_where_none_is_named() -> None:
     topology = TopologyDescription(TOPOLOGY_TYPE.Unknown, {}, None, None, None, TopologySettings())
-    assert explain(topology) == (
+    assert explain_unreachable(topology) == (
         "the hosts that CREDIT_MONGODB_URI names answer, and none is in a replica set"
     )

@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 from credit_server.commit import ClockSkewed, NoObserver, NotCommitted, ResultUnknown
-from credit_server.commit.entry import Entry
-from credit_server.commit.settlement import RetryLimits, Settlement
+from credit_server.commit.pending import PendingWrite
+from credit_server.commit.retry import BatchRun, RetryLimits
 from credit_server.ledger import Account, Add, Command, Outcome, Receipt, decide
 from credit_server.store.port import (
     CommitUnknown,
@@ -58,8 +58,8 @@ class Settled:
     answers: list[object] = field(default_factory=list)
     attempts: int = 0
 
-    async def attempt(self, commands: Sequence[Command], *, careful: bool) -> list[Outcome]:
-        assert careful is bool(self.sizes)
+    async def attempt(self, commands: Sequence[Command], *, verify_first: bool) -> list[Outcome]:
+        assert verify_first is bool(self.sizes)
         self.began.append(asyncio.get_running_loop().time())
         self.sizes.append(len(commands))
         await asyncio.sleep(ATTEMPT_SECONDS)
@@ -71,11 +71,12 @@ class Settled:
     async def settle(self, users: Sequence[int], limits: RetryLimits) -> None:
         loop = asyncio.get_running_loop()
         entries = [
-            Entry(_add(user, number), loop.create_future()) for number, user in enumerate(users)
+            PendingWrite(_add(user, number), loop.create_future())
+            for number, user in enumerate(users)
         ]
-        settlement = Settlement(self.attempt, limits, random=Random(7), observer=NoObserver())
-        await settlement.settle(entries)
-        self.attempts = settlement.attempts
+        run = BatchRun(self.attempt, limits, random=Random(7), observer=NoObserver())
+        await run.run(entries)
+        self.attempts = run.attempts
         assert all(entry.answer.done() for entry in entries)
         self.answers = [entry.answer.exception() or entry.answer.result() for entry in entries]
 

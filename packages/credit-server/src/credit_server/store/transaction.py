@@ -1,10 +1,9 @@
-"""Units of work as transactions of MongoDB.
+"""Transactions of MongoDB behind the store's port.
 
-Each step is one job for a thread that talks to mongod through the blocking driver beneath motor.
-Motor itself hands every single command to a thread. A lone write is four commands: with one
-hand-over for all of them, and the commands made here, it takes 0.75 of the time and 0.6 of the
-processor (2-core machine, median of 5 runs of 150 side by side; PyMongo's asyncio client: 0.96 and
-0.93).
+Each step runs on a thread that uses the blocking driver beneath motor. Motor itself passes every
+single command to a thread. A lone write is four commands: with one hand-over for all of them, and
+the commands made here, it takes 0.75 of the time and 0.6 of the CPU (2-core machine, median of 5
+runs of 150 side by side; PyMongo's asyncio client: 0.96 and 0.93).
 """
 
 import asyncio
@@ -26,13 +25,13 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Transaction
 from credit_server.store import schema
+from credit_server.store.connection import translate, translated
 from credit_server.store.documents import (
     AccountDocument,
     Document,
     PurchaseDocument,
     TransactionDocument,
 )
-from credit_server.store.failure import translate, translated
 from credit_server.store.port import (
     AppKey,
     Changes,
@@ -40,24 +39,24 @@ from credit_server.store.port import (
     Conflict,
     Interrupted,
     Rejected,
+    StoreTransaction,
     StoreUnavailable,
-    Unit,
 )
 
 _T = TypeVar("_T")
 
 
 class MongoWriter:
-    """Makes units of work, one after another, on one session and one thread of its own.
+    """Makes transactions one after another, on one session and one thread of its own.
 
-    A transaction belongs to its session and not to its connection. Where the connection breaks,
-    mongod may keep it open for transactionLifetimeLimitSeconds (60), and everybody who writes the
-    same documents conflicts with it. The session's next transaction ends it at once, and refuses
-    its late commands. See https://www.mongodb.com/docs/manual/reference/server-sessions/.
+    A transaction belongs to its session, not to its connection. If the connection breaks, mongod
+    may keep it open for transactionLifetimeLimitSeconds (60), and every writer of the same
+    documents conflicts with it. The session's next transaction ends it at once, and mongod then
+    rejects its late commands. See https://www.mongodb.com/docs/manual/reference/server-sessions/.
     """
 
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
-        """Prepare; nothing is sent yet.
+        """Create the session and the thread; nothing is sent yet.
 
         Args:
             client: The blocking client.
@@ -68,21 +67,21 @@ class MongoWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="credit-writer")
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
-        """Begin a unit of work: see the port. Nothing is sent before its first read or commit."""
-        unit = MongoUnit(self._database, self._session, self._thread)
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        """Begin a transaction: see the port. Nothing is sent before its first read or commit."""
+        transaction = MongoTransaction(self._database, self._session, self._thread)
         try:
-            yield unit
+            yield transaction
         finally:
-            await unit.end()
+            await transaction.end()
 
     def close(self) -> None:
-        """End the thread, once it is idle, and the session."""
+        """End the thread once it is idle, then the session."""
         self._thread.shutdown()
         self._session.end_session()
 
 
-class MongoUnit:
+class MongoTransaction:
     """Reads of one snapshot, and writes that are sent together with the commit."""
 
     def __init__(
@@ -91,17 +90,17 @@ class MongoUnit:
         session: ClientSession,
         thread: Executor,
     ) -> None:
-        """Prepare; nothing is sent yet.
+        """Begin the transaction; nothing is sent yet.
 
         Args:
-            database: Where to read and write.
-            session: Has no other transaction under way.
-            thread: Where the blocking driver's calls run.
+            database: The database.
+            session: A session without another transaction under way.
+            thread: The thread on which the blocking driver's calls run.
         """
         self._database = database
         self._session = session
         self._thread = thread
-        # The concerns of a collection are ignored within a transaction: they go here.
+        # Within a transaction, the concerns of a collection are ignored. They must be set here.
         self._session.start_transaction(
             read_concern=ReadConcern("snapshot"),
             write_concern=WriteConcern("majority"),
@@ -133,7 +132,7 @@ class MongoUnit:
         return [TransactionDocument.model_validate(document).to_transaction() for document in found]
 
     async def write(self, changes: Changes) -> None:
-        """Keep the changes for the commit; conflicts show there."""
+        """Keep the changes for the commit, which reports conflicts."""
         self._changes.append(changes)
 
     async def commit(self) -> None:
@@ -141,12 +140,12 @@ class MongoUnit:
         await self._run(self._write_and_commit)
 
     async def end(self) -> None:
-        """Give up what has not been committed."""
+        """Abort what has not been committed."""
         if self._session.in_transaction:
             await self._run(self._abort)
 
     def _abort(self) -> None:
-        # Asked again: where the caller was cancelled, its commit went on before this on the thread.
+        # Checked again: if the caller was cancelled, its commit ran before this on the thread.
         if self._session.in_transaction:
             self._session.abort_transaction()
 
@@ -165,7 +164,7 @@ class MongoUnit:
         except (Conflict, Interrupted, StoreUnavailable):
             raise
         except Exception as error:
-            # Nothing has been committed, and nothing will be: the commit was not sent.
+            # Nothing has been or will be committed: the commit was not sent.
             raise Rejected(f"the write failed ({type(error).__name__}: {error})") from error
         self._commit()
 
@@ -174,10 +173,10 @@ class MongoUnit:
             schema.USER_CREDITS,
             [
                 {
-                    # Compare and set: an account that has changed meanwhile is not matched.
+                    # Compare and set: an account that has changed meanwhile does not match.
                     "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
                     "u": {"$set": AccountDocument.from_account(account).to_bson()},
-                    # A new account is inserted; if it is there after all, its user_id is taken.
+                    # A new account is inserted. If it exists after all, its user_id is taken.
                     "upsert": revision == 0,
                 }
                 for revision, account in changes.accounts
@@ -195,7 +194,7 @@ class MongoUnit:
             schema.APP_TOTALS,
             [
                 {
-                    "q": {"app_id": Int64(app_id), "slot": Int64(changes.slot)},
+                    "q": {"app_id": Int64(app_id), "slot": Int64(changes.counter_shard)},
                     "u": {"$inc": {"total": Int64(delta)}},
                     "upsert": True,
                 }
@@ -217,7 +216,7 @@ class MongoUnit:
             )
 
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Run a write command; one that writes only a part of what it was told is an error."""
+        """Run a write command; a command that is applied in part is an error."""
         reply = self._database.command(command, session=self._session)
         errors = reply.get("writeErrors")
         if errors:
@@ -227,12 +226,12 @@ class MongoUnit:
     def _commit(self) -> None:
         """Commit.
 
-        Only the server's own answer makes it certain that the commit did not happen. The driver
-        sends it twice, and labels some errors of its own as transient: the first may have arrived.
+        Only the server's answer proves that the commit did not happen. The driver sends the commit
+        twice, and labels some of its own errors as transient although the first may have arrived.
         """
         try:
-            self._session.commit_transaction()  # the driver sends it again once
-        except WriteConcernError as error:  # committed on the primary, and not yet on a majority
+            self._session.commit_transaction()  # the driver retries it once
+        except WriteConcernError as error:  # committed on the primary, but not yet on a majority
             raise CommitUnknown(str(error)) from error
         except OperationFailure as error:
             known = translate(error)
