@@ -163,7 +163,7 @@ async def test_a_server_whose_certificate_has_ended_starts_and_warns(
         *("--tls-certificate", str(written(tmp_path / "server.pem", ended))),
         *("--tls-key", str(written(tmp_path / "server.key", private_pem(key)))),
     )
-    await server.logged(lambda line: "a certificate has ended" in line["event"])
+    await server.logged(lambda line: "certificate has expired" in line["event"])
     (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
     shown = await asyncio.to_thread(_metrics, scraped)
     (days,) = re.findall(

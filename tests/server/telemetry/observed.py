@@ -15,8 +15,6 @@ from credit_server.grpc.standard import standard_services
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from grpclib.health.check import ServiceStatus
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -29,15 +27,13 @@ class Sdk:
     """An SDK of OpenTelemetry that keeps what it is told."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
-    reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
 
     def __post_init__(self) -> None:
         self.tracers = TracerProvider(shutdown_on_exit=False)
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
 
     def telemetry(self) -> Telemetry:
-        return Telemetry(tracer_provider=self.tracers, meter_provider=self.meters)
+        return Telemetry(tracer_provider=self.tracers)
 
     def spans(self, name: str) -> Sequence[ReadableSpan]:
         """Returns the spans of a name that have ended, oldest first."""
@@ -47,12 +43,6 @@ class Sdk:
         """Returns the only span of a name."""
         (span,) = self.spans(name)
         return span
-
-    def metrics(self) -> MetricsData:
-        """Returns what an exporter would export now."""
-        data = self.reader.get_metrics_data()
-        assert data is not None
-        return data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from credit_models import CreditRequest
 from credit_server.commit import CommitLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
-from credit_server.telemetry.batch_spans import BatchSpans
+from credit_server.telemetry.traces import BatchSpans
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from credit_server.access.tls import Validity
-from credit_server.telemetry.certificate_metrics import CertificateMetrics
+from credit_server.telemetry.certificates import CertificateWatch
+from credit_server.telemetry.metrics import CertificateMetrics
 from prometheus_client import CollectorRegistry
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -35,9 +36,9 @@ async def _watched(
         if now > NOW + timedelta(hours=hours):
             raise _End
 
-    metrics = CertificateMetrics(registry or CollectorRegistry())
+    certificates = CertificateWatch(CertificateMetrics(registry or CollectorRegistry()))
     with pytest.raises(_End):
-        await metrics.watch(lambda: validities, now=lambda: now, sleep=sleep)
+        await certificates.watch(lambda: validities, now=lambda: now, sleep=sleep)
 
 
 async def test_the_days_left_are_shown_for_each_file() -> None:
@@ -54,9 +55,9 @@ async def test_the_days_left_are_shown_for_each_file() -> None:
 @pytest.mark.parametrize(
     ("validity", "words"),
     [
-        (_validity(ends=NOW - DAY), "has ended"),
-        (_validity(ends=NOW), "has ended"),
-        (_validity(ends=NOW + 13 * DAY), "ends soon"),
+        (_validity(ends=NOW - DAY), "has expired"),
+        (_validity(ends=NOW), "has expired"),
+        (_validity(ends=NOW + 13 * DAY), "expires soon"),
         (_validity(ends=NOW + 90 * DAY, begins=NOW + 2 * DAY), "not valid yet"),
     ],
 )

@@ -84,7 +84,9 @@ def test_a_port_that_nobody_has_named_gives_way(
 ) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with exposed(registry, ready=_ready, host=HOST, port=port, may_give_way=True) as shown:
+        with exposed(
+            registry, ready=_ready, host=HOST, port=port, any_port_if_in_use=True
+        ) as shown:
             assert shown.port != port
             assert "seen_total" in _get(shown.port)
     assert logged[0]["port"] == port
@@ -95,7 +97,7 @@ def test_an_address_of_another_machine_is_refused(registry: CollectorRegistry) -
     # From the range that is kept for documents: RFC 5737.
     with (
         pytest.raises(StartError, match="--metrics-host"),
-        exposed(registry, ready=_ready, host="192.0.2.1", port=0, may_give_way=True),
+        exposed(registry, ready=_ready, host="192.0.2.1", port=0, any_port_if_in_use=True),
     ):
         pass
 

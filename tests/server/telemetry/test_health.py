@@ -113,5 +113,8 @@ def test_a_loss_and_a_return_are_logged_once(logged: list[MutableMapping[str, An
         watched.task.cancel()
 
     drive(scenario)
-    assert [line["event"] for line in logged] == ["the store is away", "the store is back"]
+    assert [line["event"] for line in logged] == [
+        "the store is unavailable",
+        "the store is available again",
+    ]
     assert logged[0]["error"] == "TimeoutError"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from credit_server.telemetry.process_metrics import ProcessMetrics
+from credit_server.telemetry.metrics import ProcessMetrics
 from prometheus_client import CollectorRegistry
 
 from tests.server.serving import until
