@@ -24,7 +24,7 @@ from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
-from tests.server.doctor.papers import certificate, private_key, private_pem, written
+from tests.server.doctor.credential_files import certificate, private_key, private_pem, written
 from tests.server.store.schema_1 import make_schema_1
 from tests.server.wire import SERVICE, Wire, call_headers
 

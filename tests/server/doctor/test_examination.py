@@ -85,7 +85,7 @@ async def test_a_healthy_store_fails_in_nothing(
     assert not [finding for finding in found.values() if finding.verdict is FAILS]
     for check in ("store", "topology", "majority write", "durability", "clock", "schema", BOOKS):
         assert found[check].verdict is OK, check
-    assert "accounts touched last: 2, their latest transactions: 3" in found[BOOKS].found
+    assert "latest accounts: 2, their latest transactions: 3" in found[BOOKS].found
     assert "apps' totals: 1;" in found[BOOKS].found
 
 
@@ -104,7 +104,7 @@ async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, databas
     assert found["schema"].verdict is FAILS
     assert found["schema"].remedy == "run: credit-server migrate"
     assert found[BOOKS].verdict is WARNING
-    assert "were not looked at: the schema is not what it should be" in found[BOOKS].found
+    assert "the ledger was not checked: the schema has drifted" in found[BOOKS].found
 
 
 async def test_drift_is_named_with_its_remedy(
@@ -174,10 +174,10 @@ async def test_books_that_somebody_has_changed_fail(
     ("collection", "query", "fault"),
     [
         (schema.CREDIT_TRANSACTIONS, {"sequence": 1}, "user 7: the history begins with sequence 2"),
-        (schema.CREDIT_TRANSACTIONS, {"sequence": 2}, "user 7: sequence 1 is where 2 should be"),
-        (schema.CREDIT_TRANSACTIONS, {}, "user 7: there is no history, where 2 transactions"),
-        (schema.PURCHASES, {}, "user 7: sequence 2 paid for a purchase that is not there"),
-        (schema.USER_CREDITS, {}, "user 7: there is history and no account"),
+        (schema.CREDIT_TRANSACTIONS, {"sequence": 2}, "user 7: found sequence 1 instead of 2"),
+        (schema.CREDIT_TRANSACTIONS, {}, "user 7: there is no history, but 2 transactions"),
+        (schema.PURCHASES, {}, "user 7: sequence 2 paid for a purchase that does not exist"),
+        (schema.USER_CREDITS, {}, "user 7: there is history but no account"),
     ],
 )
 async def test_what_somebody_has_removed_is_found(
@@ -208,7 +208,7 @@ async def test_a_total_that_somebody_has_changed_is_found(
     client.close()
     finding = (await _examine(settings))[BOOKS]
     assert finding.verdict is FAILS
-    assert finding.found == "app 1: its total is 9, and all users hold 2"
+    assert finding.found == "app 1: its total is 9, but its users hold 2"
 
 
 async def test_a_document_that_no_release_has_written_is_told_without_a_traceback(
@@ -270,7 +270,7 @@ async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: 
     assert found["members"].verdict is FAILS
     assert "1 of 3 voting members with data are up" in found["members"].found
     assert "schema" not in found
-    assert "were not looked at: the store has no schema" in found[BOOKS].found
+    assert "the ledger was not checked: the store has no schema" in found[BOOKS].found
 
 
 async def _lose_majority(mongod: MongodProcess) -> None:
@@ -308,7 +308,7 @@ async def test_a_connection_string_that_is_not_one_fails() -> None:
     assert (await _examine(_settings("http://db", "credit")))["store"].verdict is FAILS
 
 
-async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
+async def test_credentials_and_limits_are_checked(settings: ServerSettings, tmp_path: Path) -> None:
     missing = {"tls_certificate": tmp_path / "missing", "tls_key": tmp_path / "missing"}
     more = {**missing, "connections_max": 1_000_000}
     found = await _examine(settings.model_copy(update=more))

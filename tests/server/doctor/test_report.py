@@ -4,7 +4,7 @@ import json
 
 import pytest
 from credit_server.doctor import Finding, as_json, as_text, exit_code
-from credit_server.doctor.finding import fails, ok, warning
+from credit_server.doctor.report import fails, ok, warning
 
 WELL = ok("clock", "agrees")
 RISKY = warning("members", "one of three is away", "bring it back")
@@ -35,7 +35,5 @@ def test_json_has_the_same_for_machines() -> None:
     ("findings", "code"),
     [([], 0), ([WELL], 0), ([WELL, RISKY], 0), ([BROKEN, RISKY], 1)],
 )
-def test_only_a_check_that_fails_is_told_by_the_exit_code(
-    findings: list[Finding], code: int
-) -> None:
+def test_only_a_check_that_fails_changes_the_exit_code(findings: list[Finding], code: int) -> None:
     assert exit_code(findings) == code
