@@ -1,4 +1,4 @@
-"""A subject of the doctor's checks that is sound but for what a test changes."""
+"""A subject of the doctor's checks that is sound except for what a test changes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Certificates, keys and identities that stop a server, or let somebody impersonate a caller."""
+"""Certificates, keys and identities that no server starts with, or that are not safe."""
 
 import json
 import re
@@ -138,19 +138,21 @@ def test_a_good_pair_is_ok_and_its_expiry_is_reported(tmp_path: Path) -> None:
         (NOW, FAILS, "expired on 2026-06-01"),
     ],
 )
-def test_a_certificate_lasts(ends: datetime, verdict: Verdict, says: str, tmp_path: Path) -> None:
+def test_a_certificate_that_expires_soon_is_a_warning(
+    ends: datetime, verdict: Verdict, says: str, tmp_path: Path
+) -> None:
     first = _check(tmp_path, certificate(KEY, begins=NOW - 9 * DAY, ends=ends))[0]
     assert first.verdict is verdict
     assert says in first.found
 
 
-def test_a_certificate_of_tomorrow_fails(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_valid_yet_fails(tmp_path: Path) -> None:
     first = _check(tmp_path, certificate(KEY, begins=NOW + DAY))[0]
     assert first.verdict is FAILS
     assert "not valid before 2026-06-02" in first.found
 
 
-def test_an_end_further_up_the_chain_counts(tmp_path: Path) -> None:
+def test_an_issuer_that_has_expired_fails(tmp_path: Path) -> None:
     issuer = certificate(private_key(), begins=NOW - 9 * DAY, ends=NOW - DAY, authority=True)
     assert _check(tmp_path, certificate(KEY) + issuer)[0].verdict is FAILS
 
@@ -194,7 +196,7 @@ def test_files_without_pem_fail(content: bytes, tmp_path: Path) -> None:
     assert _check(tmp_path, certificate(KEY), content)[-1].verdict is FAILS
 
 
-def test_files_that_are_not_there_fail(tmp_path: Path) -> None:
+def test_files_that_do_not_exist_fail(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     chain = written(tmp_path / "server.pem", certificate(KEY))
     assert _verdicts(_pair(missing, missing)) == [FAILS]
@@ -213,7 +215,7 @@ def test_a_certificate_that_issues_nothing_is_no_authority(tmp_path: Path) -> No
     assert "not a certificate authority" in finding.found
 
 
-def test_an_authority_that_has_ended_fails(tmp_path: Path) -> None:
+def test_an_authority_that_has_expired_fails(tmp_path: Path) -> None:
     old = certificate(KEY, begins=NOW - 9 * DAY, ends=NOW - DAY, authority=True)
     assert _client_ca(written(tmp_path / "ca.pem", old))[0].verdict is FAILS
 
@@ -247,7 +249,7 @@ KEYCLOAK = _set(
     ],
     ids=["PEM", "PEM with two keys", "JWKS", "JWKS with keys for other uses"],
 )
-def test_what_the_server_accepts_is_ok(content: bytes, tmp_path: Path) -> None:
+def test_token_keys_that_the_server_accepts_are_ok(content: bytes, tmp_path: Path) -> None:
     parse_keys(content, ALGORITHMS)
     assert _check_keys(tmp_path, content).verdict is Verdict.OK
 
@@ -275,7 +277,7 @@ def test_what_the_server_accepts_is_ok(content: bytes, tmp_path: Path) -> None:
         (public_pem(ec.generate_private_key(ec.SECP192R1())), "no key for ES256"),
     ],
 )
-def test_what_the_server_rejects_fails(content: bytes, says: str, tmp_path: Path) -> None:
+def test_token_keys_that_the_server_rejects_fail(content: bytes, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         parse_keys(content, ALGORITHMS)
     finding = _check_keys(tmp_path, content)

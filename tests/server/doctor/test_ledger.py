@@ -148,12 +148,12 @@ def test_a_ledger_without_transactions_is_ok() -> None:
         ),
     ],
 )
-def test_what_must_never_be_is_named(entry: Sampled, fault: str) -> None:
+def test_each_fault_of_an_account_is_reported(entry: Sampled, fault: str) -> None:
     assert fault in account_fault(entry)
     assert _ledger(Sample(accounts=(WELL, entry))).verdict is Verdict.FAILS
 
 
-def test_an_app_whose_total_is_not_what_its_users_hold_is_named() -> None:
+def test_an_app_whose_total_differs_from_its_users_sum_is_reported() -> None:
     wrong = replace(APP, total=77)
     assert app_fault(wrong) == "app 1: its total is 77, but its users hold 70"
     assert _ledger(Sample(accounts=(WELL,), apps=(APP, wrong))).verdict is Verdict.FAILS
@@ -171,7 +171,7 @@ def test_a_ledger_whose_schema_has_drifted_is_not_checked() -> None:
     assert finding.found == "the ledger was not checked: the schema has drifted"
 
 
-def test_many_faults_are_counted_and_few_are_shown() -> None:
+def test_many_faults_are_counted_and_few_are_reported() -> None:
     broken = replace(WELL, account=None)
     finding = _ledger(Sample(accounts=(broken,) * 8))
     assert finding.found.endswith("; and 3 more")
@@ -194,14 +194,14 @@ def test_a_history_of_the_past_is_ok() -> None:
     assert "not searched" in _dates(FutureEntries(whole=False)).found
 
 
-def test_entries_of_the_future_are_named_with_what_to_do() -> None:
+def test_entries_of_the_future_are_reported_with_a_remedy() -> None:
     finding = _dates(_future(10.0, 3600.0))
     assert finding.verdict is Verdict.WARNING
     assert finding.found.startswith("user 7, sequence 2: dated 3600.0 s after MongoDB's time; user")
     assert "NTP" in finding.remedy
 
 
-def test_of_many_entries_of_the_future_the_farthest_are_named() -> None:
+def test_of_many_entries_of_the_future_the_farthest_are_reported() -> None:
     finding = _dates(_future(*range(1, 11), whole=False))
     assert finding.found.count("user 7") == 3
     assert "dated 10.0 s" in finding.found

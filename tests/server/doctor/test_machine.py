@@ -120,7 +120,7 @@ async def test_any_port_is_ok() -> None:
 
 
 async def test_an_address_of_another_machine_fails() -> None:
-    # From the range that is kept for documents: RFC 5737.
+    # An address that RFC 5737 reserves for documentation.
     assert (await _address("192.0.2.1", 50051)).verdict is Verdict.FAILS
 
 
@@ -154,7 +154,7 @@ async def test_a_socket_is_examined_like_a_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("serving", "verdict"), [(True, Verdict.OK), (False, Verdict.WARNING)])
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_port_of_a_credit_server_is_told_by_its_health(
+async def test_a_port_of_a_credit_server_is_recognized_by_its_health(
     serving: bool, verdict: Verdict, tls: bool, tmp_path: Path
 ) -> None:
     status = ServiceStatus()
@@ -188,7 +188,7 @@ def _port(server: Server) -> int:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port of another program's."""
+    """A port that another program uses."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
@@ -233,7 +233,7 @@ async def test_metrics_on_the_port_of_the_calls_fail(free: int) -> None:
 
 
 async def test_metrics_on_an_address_of_another_machine_fail() -> None:
-    # From the range that is kept for documents: RFC 5737.
+    # An address that RFC 5737 reserves for documentation.
     settings = ServerSettings(port=0, metrics_host="192.0.2.1")
     assert (await _metrics(settings)).verdict is Verdict.FAILS
 

@@ -84,7 +84,7 @@ def test_a_sound_replica_set_has_nothing_but_ok() -> None:
     assert not any(finding.remedy for finding in findings)
 
 
-def test_everything_that_is_not_ok_says_what_to_do() -> None:
+def test_every_finding_that_is_not_ok_has_a_remedy() -> None:
     bad = replace(
         WELL,
         has_primary=False,
@@ -101,7 +101,7 @@ def test_everything_that_is_not_ok_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("topology", [Topology.STANDALONE, Topology.UNINITIATED])
-def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
+def test_a_store_without_transactions_fails_and_its_schema_is_not_checked(
     topology: Topology,
 ) -> None:
     facts = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
@@ -109,13 +109,13 @@ def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
     assert not {"schema", "members"} & _checks(facts)
 
 
-def test_a_set_without_a_primary_fails_and_nothing_that_needs_one_is_judged() -> None:
+def test_a_set_without_a_primary_fails_and_no_check_that_needs_one_is_run() -> None:
     facts = replace(WELL, has_primary=False, majority_write=None, schema=None)
     assert _found(facts, "topology").verdict is FAILS
     assert not {"schema", "majority write"} & _checks(facts)
 
 
-def test_a_sharded_cluster_is_judged_without_the_members_of_its_shards() -> None:
+def test_a_sharded_cluster_is_checked_without_the_members_of_its_shards() -> None:
     facts = replace(
         WELL,
         topology=Topology.SHARDED,
@@ -169,7 +169,7 @@ def test_a_majority_write_that_is_not_acknowledged_fails() -> None:
         (replace(WELL, storage_engine="inMemory"), "inMemory"),
     ],
 )
-def test_what_a_power_failure_would_lose_fails(facts: StoreFacts, says: str) -> None:
+def test_a_store_that_loses_writes_in_a_power_failure_fails(facts: StoreFacts, says: str) -> None:
     finding = _found(facts, "durability")
     assert finding.verdict is FAILS
     assert says in finding.found
@@ -188,7 +188,7 @@ def test_what_a_power_failure_would_lose_fails(facts: StoreFacts, says: str) -> 
         ("9.0.0", "9.0", OK),
     ],
 )
-def test_a_version_is_new_enough_and_mended(
+def test_a_version_is_new_enough_and_patched(
     version: str, compatible: str | None, verdict: Verdict
 ) -> None:
     facts = replace(WELL, version=version, compatibility_version=compatible)
@@ -196,9 +196,7 @@ def test_a_version_is_new_enough_and_mended(
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(10, OK), (15, OK), (16, WARNING), (60, WARNING)])
-def test_transactions_that_are_left_open_do_not_block_for_long(
-    seconds: int, verdict: Verdict
-) -> None:
+def test_an_abandoned_transaction_does_not_block_for_long(seconds: int, verdict: Verdict) -> None:
     facts = replace(WELL, transaction_lifetime_seconds=seconds)
     assert _found(facts, "transaction lifetime").verdict is verdict
 
@@ -220,7 +218,7 @@ def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> Non
     assert _found(replace(WELL, clock=clock), "clock").verdict is verdict
 
 
-def test_the_clocks_are_judged_by_the_limit_of_the_settings() -> None:
+def test_the_clocks_are_compared_with_the_limit_of_the_settings() -> None:
     facts = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
     verdicts = [
         next(
@@ -255,7 +253,7 @@ def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
         (replace(WELL, schema=None), "schema", FAILS),
     ],
 )
-def test_what_the_user_may_not_ask_is_not_taken_for_well(
+def test_a_report_that_the_user_may_not_read_is_not_ok(
     facts: StoreFacts, check: str, verdict: Verdict
 ) -> None:
     finding = _found(facts, check)
@@ -285,7 +283,7 @@ def test_the_user_may_read_and_write_the_collections(
     assert _found(replace(WELL, privileges=privileges), "privileges").verdict is verdict
 
 
-def test_a_privilege_that_is_missing_is_named() -> None:
+def test_a_missing_privilege_is_reported() -> None:
     facts = replace(WELL, privileges=(_may("find", "insert"),))
     assert "update on purchases" in _found(facts, "privileges").found
 
@@ -318,7 +316,7 @@ def test_a_safe_connection_string_is_ok(uri: str) -> None:
         ("mongodb+srv://me:hidden@cluster.example.org/?tls=false", "no TLS (tls=true)"),
     ],
 )
-def test_what_a_connection_string_to_other_machines_lacks_is_named(uri: str, missing: str) -> None:
+def test_a_missing_protection_of_a_connection_string_is_reported(uri: str, missing: str) -> None:
     finding = _connection_string(uri)
     assert finding.verdict is Verdict.WARNING
     assert finding.found.endswith(f"with {missing}")

@@ -1,4 +1,4 @@
-"""A whole server on the memory twin that is observed, and what has been seen of it."""
+"""A whole server on the memory store, with its telemetry."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ ADDRESS = "127.0.0.1"
 
 @dataclass(kw_only=True)
 class Sdk:
-    """An SDK of OpenTelemetry that keeps what it is told."""
+    """An SDK of OpenTelemetry that keeps the spans in memory."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
 
@@ -36,18 +36,18 @@ class Sdk:
         return Telemetry(tracer_provider=self.tracers)
 
     def spans(self, name: str) -> Sequence[ReadableSpan]:
-        """Returns the spans of a name that have ended, oldest first."""
+        """Return the ended spans with a name, oldest first."""
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
     def span(self, name: str) -> ReadableSpan:
-        """Returns the only span of a name."""
+        """Return the only span with a name."""
         (span,) = self.spans(name)
         return span
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A server that is observed."""
+    """A server and its telemetry."""
 
     server: GrpcServer
     telemetry: Telemetry
@@ -57,13 +57,13 @@ class Observed:
         return self.server.port
 
     def value(self, name: str, **labels: str) -> float:
-        """Returns the value of a sample that Prometheus would be shown."""
+        """Return the value of an exported sample."""
         value = self.telemetry.registry.get_sample_value(name, labels)
         assert value is not None, f"there is no {name} {labels}"
         return value
 
     async def quiet(self) -> None:
-        """Waits until no call of the contract runs."""
+        """Wait until no call of the contract runs."""
         while self.server._gate._running:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
@@ -75,7 +75,7 @@ async def observed(
     *,
     limits: CommitLimits | None = None,
 ) -> AsyncIterator[Observed]:
-    """Starts a server, and stops it in the end."""
+    """Run a server inside the context."""
     store = store or MemoryStore()
     async with Committer(store, limits, observer=telemetry.commits) as committer:
         status, audit = ServiceStatus(), AuditLog(None)

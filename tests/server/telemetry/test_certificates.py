@@ -1,4 +1,4 @@
-"""Certificates that end: the days left are a metric, and warnings come at start and daily."""
+"""Certificates that expire: a metric has the days left, and warnings are logged daily."""
 
 from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ def _validity(path: Path = SERVER, *, ends: datetime, begins: datetime = NOW - D
 
 
 class _End(Exception):
-    """Ends a watch that would go on."""
+    """Ends a watch."""
 
 
 async def _watched(
@@ -41,7 +41,7 @@ async def _watched(
         await certificates.watch(lambda: validities, now=lambda: now, sleep=sleep)
 
 
-async def test_the_days_left_are_shown_for_each_file() -> None:
+async def test_the_days_left_are_exported_for_each_file() -> None:
     registry = CollectorRegistry()
     files = [_validity(ends=NOW + 40 * DAY), _validity(CA, ends=NOW - 2 * DAY)]
     await _watched(files, hours=12, registry=registry)
@@ -61,7 +61,7 @@ async def test_the_days_left_are_shown_for_each_file() -> None:
         (_validity(ends=NOW + 90 * DAY, begins=NOW + 2 * DAY), "not valid yet"),
     ],
 )
-async def test_a_certificate_that_is_or_will_be_useless_is_logged_at_start_and_daily(
+async def test_a_certificate_that_is_invalid_or_expires_soon_is_logged_at_start_and_daily(
     validity: Validity, words: str, logged: list[MutableMapping[str, Any]]
 ) -> None:
     await _watched([validity], hours=50)
@@ -71,7 +71,7 @@ async def test_a_certificate_that_is_or_will_be_useless_is_logged_at_start_and_d
     assert {line["path"] for line in logged} == {"server.pem"}
 
 
-async def test_a_certificate_that_lasts_is_not_logged(
+async def test_a_certificate_that_is_valid_for_long_is_not_logged(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
     await _watched([_validity(ends=NOW + 90 * DAY)], hours=50)

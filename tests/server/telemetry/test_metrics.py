@@ -33,7 +33,7 @@ def _add(key: str = "") -> CreditRequest:
     return CreditRequest(user_id=7, app_id=1, credits=5, created_by=9, idempotency_key=key)
 
 
-async def test_a_call_is_counted_from_its_begin_to_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_call_is_counted_from_its_start_to_its_status(server: Observed, wire: Wire) -> None:
     await wire.call("AddCredits", _add())
     await server.quiet()
     for name in ("started", "msg_received", "msg_sent"):
@@ -58,14 +58,14 @@ async def test_messages_that_grpclib_sends_are_counted(server: Observed, wire: W
     assert server.value("grpc_server_msg_sent_total", **health) == 1
 
 
-async def test_a_message_that_is_not_sound_is_not_counted(server: Observed, wire: Wire) -> None:
+async def test_an_invalid_message_is_not_counted(server: Observed, wire: Wire) -> None:
     await wire.request(call_headers(SERVICE + "GetUserCredits"), framed(b"\xff"))
     await server.quiet()
     assert server.value("grpc_server_msg_received_total", **GET) == 0
     assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
-async def test_a_refusal_is_counted_under_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_rejected_request_is_counted_under_its_status(server: Observed, wire: Wire) -> None:
     await wire.call("GetUserCredits", UserId())
     await server.quiet()
     assert server.value("grpc_server_handled_total", **GET, grpc_code="InvalidArgument") == 1
@@ -84,7 +84,7 @@ async def test_a_request_that_is_not_grpc_counts_as_internal(
     assert server.value("grpc_server_handled_total", **ADD, grpc_code="Internal") == 1
 
 
-async def test_a_call_that_its_client_gives_up_is_canceled(wire: Wire, server: Observed) -> None:
+async def test_a_call_that_its_client_resets_is_canceled(wire: Wire, server: Observed) -> None:
     stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
     await until(lambda: server.value("grpc_server_started_total", **ADD) == 1)
     wire.h2.reset_stream(stream_id)
@@ -104,7 +104,9 @@ async def test_a_bug_counts_as_internal() -> None:
         assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
-async def test_what_clients_invent_does_not_become_a_label(server: Observed, wire: Wire) -> None:
+async def test_a_path_that_is_not_served_does_not_become_a_label(
+    server: Observed, wire: Wire
+) -> None:
     before = _series(server)
     for number in range(20):
         answer = await wire.request(
@@ -143,7 +145,7 @@ def _series(server: Observed) -> set[tuple[str, frozenset[tuple[str, str]]]]:
     return {(name, frozenset(labels.items())) for name, labels in _samples(server)}
 
 
-async def test_the_queue_and_what_is_refused_at_its_end_are_seen() -> None:
+async def test_the_queue_and_the_writes_that_it_rejects_are_counted() -> None:
     store = HeldStore()
     limits = CommitLimits(lanes=1, waiting_max=2)
     async with (
@@ -161,14 +163,16 @@ async def test_the_queue_and_what_is_refused_at_its_end_are_seen() -> None:
         assert server.value("credit_queue_depth") == 0
 
 
-async def test_a_batch_has_a_size_and_a_time(server: Observed, wire: Wire) -> None:
+async def test_the_size_and_the_duration_of_a_batch_are_recorded(
+    server: Observed, wire: Wire
+) -> None:
     await wire.call("AddCredits", _add())
     await server.quiet()
     assert server.value("credit_batch_size_sum") == 1
     assert server.value("credit_batch_seconds_count") == 1
 
 
-async def test_conflicts_repetitions_and_unknown_commits_are_counted(server: Observed) -> None:
+async def test_conflicts_retries_and_unknown_commits_are_counted(server: Observed) -> None:
     server.telemetry.commits.conflict()
     server.telemetry.commits.retried()
     server.telemetry.commits.commit_unknown()
@@ -176,7 +180,9 @@ async def test_conflicts_repetitions_and_unknown_commits_are_counted(server: Obs
         assert server.value(f"credit_{name}_total") == 1
 
 
-async def test_what_others_refuse_is_added_to_what_the_queue_refuses(server: Observed) -> None:
+async def test_calls_rejected_before_the_queue_are_added_to_those_that_it_rejects(
+    server: Observed,
+) -> None:
     refused = Counter({"queue_full": 2, "calls": 3})
     server.telemetry.commits.watch_shed(lambda: refused)
     server.telemetry.commits.shed("queue_full")
@@ -195,19 +201,19 @@ async def test_open_connections_are_counted(server: Observed) -> None:
     await until(lambda: server.value("credit_connections") == 0)
 
 
-async def test_each_reason_for_closing_is_shown_before_it_has_happened(server: Observed) -> None:
+async def test_each_reason_for_closing_is_exported_from_the_start(server: Observed) -> None:
     connections = server.server.connections
     server.telemetry.connections.watch_closed(lambda: connections.closed, Closing)
     for reason in Closing:
         assert server.value("credit_connections_closed_total", reason=reason) == 0
 
 
-async def test_closings_are_counted_by_reason(server: Observed) -> None:
+async def test_closed_connections_are_counted_by_reason(server: Observed) -> None:
     server.telemetry.connections.watch_closed(lambda: {"idle": 2})
     assert server.value("credit_connections_closed_total", reason="idle") == 2
 
 
-def test_a_loop_that_is_held_up_is_late_by_that_much() -> None:
+def test_the_lag_of_a_blocked_event_loop_is_recorded() -> None:
     registry = CollectorRegistry()
 
     async def scenario(loop: DrivenLoop) -> None:

@@ -43,7 +43,7 @@ async def test_a_span_is_named_and_described_by_the_conventions(
     assert span.status.status_code is StatusCode.UNSET
 
 
-async def test_a_span_goes_on_with_the_trace_of_the_client(
+async def test_a_span_continues_the_trace_of_the_client(
     sdk: Sdk, server: Observed, wire: Wire
 ) -> None:
     traceparent = f"00-{TRACE_ID}-{PARENT_ID}-01"
@@ -57,7 +57,7 @@ async def test_a_span_goes_on_with_the_trace_of_the_client(
 
 
 @pytest.mark.parametrize("value", ["", "00-0-0-00", "\x7f" * 500, "00-" + "0" * 32 + "-1-01"])
-async def test_a_trace_that_makes_no_sense_is_a_new_one(
+async def test_a_malformed_trace_starts_a_new_one(
     value: str, sdk: Sdk, server: Observed, wire: Wire
 ) -> None:
     await wire.call("GetUserCredits", UserId(user_id=7), ("traceparent", value))
@@ -76,7 +76,7 @@ async def test_calls_of_one_connection_are_not_each_others_parents(
     assert first.context.trace_id != second.context.trace_id
 
 
-async def test_what_is_the_clients_concern_is_no_error(
+async def test_a_status_that_the_client_causes_is_not_an_error(
     sdk: Sdk, server: Observed, wire: Wire
 ) -> None:
     await wire.call("GetUserCredits", UserId())
@@ -88,7 +88,7 @@ async def test_what_is_the_clients_concern_is_no_error(
     assert "error.type" not in span.attributes
 
 
-async def test_what_is_the_servers_fault_is_an_error(sdk: Sdk) -> None:
+async def test_a_status_that_the_server_causes_is_an_error(sdk: Sdk) -> None:
     away = FailingStore(StoreUnavailable("away"))
     async with observed(sdk.telemetry(), away) as server, Wire.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
@@ -110,7 +110,7 @@ async def test_a_method_that_is_not_served_is_not_named(
     assert "made.up" not in span.to_json()
 
 
-async def test_a_span_says_nothing_about_the_user(sdk: Sdk, server: Observed, wire: Wire) -> None:
+async def test_a_span_contains_no_data_of_the_user(sdk: Sdk, server: Observed, wire: Wire) -> None:
     request = CreditRequest(
         user_id=987654321, app_id=1, credits=5, created_by=876543219, idempotency_key="my-own-key"
     )
@@ -137,7 +137,7 @@ async def test_the_span_is_current_while_the_method_runs(sdk: Sdk) -> None:
     assert store.current == sdk.span(NAME + "GetAppBalance").context
 
 
-async def test_the_provider_that_was_set_for_the_process_is_used(
+async def test_the_provider_of_the_process_is_used(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: sdk.tracers)
@@ -209,7 +209,7 @@ async def test_a_batch_without_a_recorded_call_is_not_recorded() -> None:
     assert {span.name for span in sdk.exporter.get_finished_spans()} == {ADD, "commit batch"}
 
 
-def test_a_batch_links_to_so_many_calls_as_an_sdk_keeps(sdk: Sdk) -> None:
+def test_a_batch_links_to_as_many_calls_as_an_sdk_keeps(sdk: Sdk) -> None:
     tracer = sdk.tracers.get_tracer("test")
     calls = [tracer.start_span("call") for _ in range(200)]
     with BatchSpans(tracer).batch(calls):
@@ -221,7 +221,7 @@ def test_a_batch_links_to_so_many_calls_as_an_sdk_keeps(sdk: Sdk) -> None:
     assert all(len(_linked(span)) == 1 for span in sdk.spans("call"))
 
 
-def test_a_call_that_has_ended_and_one_that_has_no_span_are_left_out(sdk: Sdk) -> None:
+def test_a_batch_does_not_link_to_ended_calls_or_calls_without_a_span(sdk: Sdk) -> None:
     tracer = sdk.tracers.get_tracer("test")
     gone, running = tracer.start_span("gone"), tracer.start_span("running")
     gone.end()
@@ -234,7 +234,7 @@ def test_a_call_that_has_ended_and_one_that_has_no_span_are_left_out(sdk: Sdk) -
     assert not sdk.span("gone").links
 
 
-def test_what_goes_wrong_with_a_batch_is_noted_on_its_span(sdk: Sdk) -> None:
+def test_faults_of_a_batch_are_events_of_its_span(sdk: Sdk) -> None:
     telemetry = sdk.telemetry()
     call = sdk.tracers.get_tracer("test").start_span("call")
     with telemetry.commits.batch([call]):
