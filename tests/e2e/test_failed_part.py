@@ -45,7 +45,7 @@ async def test_another_part_that_fails_ends_the_server_too(
 ) -> None:
     environment = with_bug(
         tmp_path,
-        "credit_server.telemetry.process_metrics",
+        "credit_server.telemetry.metrics",
         "ProcessMetrics.watch_loop",
         coroutine=True,
     )

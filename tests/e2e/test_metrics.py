@@ -1,4 +1,4 @@
-"""A real server's metrics, as Prometheus reads them where the banner says."""
+"""A real server's metrics, as Prometheus reads them at the address in the banner."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ async def _samples(server: ServerProcess) -> dict[tuple[str, frozenset[tuple[str
     }
 
 
-async def test_a_call_and_its_batch_are_seen(
+async def test_a_call_and_its_batch_are_counted(
     credit_server_process: StartServer, store_options: list[str]
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -47,7 +47,7 @@ async def test_a_call_and_its_batch_are_seen(
     assert not [name for name, _ in samples if name.endswith("_created")]
 
 
-async def test_a_port_for_metrics_that_is_in_use_is_refused(
+async def test_a_port_for_metrics_that_is_in_use_is_an_error(
     credit_server_process: StartServer, store_options: list[str]
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -60,7 +60,7 @@ async def test_a_port_for_metrics_that_is_in_use_is_refused(
     assert "Traceback" not in ended.errors
 
 
-async def test_a_server_without_metrics_says_so(
+async def test_the_banner_of_a_server_without_metrics_reports_it(
     credit_server_process: StartServer, store_options: list[str]
 ) -> None:
     server = await credit_server_process(*store_options, "--no-metrics")

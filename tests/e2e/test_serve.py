@@ -24,7 +24,7 @@ from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
-from tests.server.doctor.papers import certificate, private_key, private_pem, written
+from tests.server.doctor.credential_files import certificate, private_key, private_pem, written
 from tests.server.store.schema_1 import make_schema_1
 from tests.server.wire import SERVICE, Wire, call_headers
 
@@ -163,7 +163,7 @@ async def test_a_server_whose_certificate_has_ended_starts_and_warns(
         *("--tls-certificate", str(written(tmp_path / "server.pem", ended))),
         *("--tls-key", str(written(tmp_path / "server.key", private_pem(key)))),
     )
-    await server.logged(lambda line: "a certificate has ended" in line["event"])
+    await server.logged(lambda line: "certificate has expired" in line["event"])
     (scraped,) = re.findall(r"http://(\S+)/metrics", server.banner)
     shown = await asyncio.to_thread(_metrics, scraped)
     (days,) = re.findall(

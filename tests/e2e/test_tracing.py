@@ -1,4 +1,4 @@
-"""A real server whose process has an OpenTelemetry SDK: it is used without a word to the server."""
+"""A real server whose process has an OpenTelemetry SDK uses it without configuration."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ trace.set_tracer_provider(provider)
 """
 
 
-async def test_an_sdk_of_the_process_sees_the_call_and_its_batch(
+async def test_an_sdk_of_the_process_records_the_call_and_its_batch(
     tmp_path: Path, store_options: list[str]
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SET_UP)

@@ -144,7 +144,7 @@ async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None
                 answer = await wire.call(HEALTH, HealthCheckRequest())
                 assert answer.message(HealthCheckResponse).status == expected
     events = [line["event"] for line in logged if "store" in line["event"]]
-    assert events == ["the store is away", "the store is back"]
+    assert events == ["the store is unavailable", "the store is available again"]
 
 
 async def test_the_start_asks_the_store_once_and_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from credit_server.ledger import Add
 from credit_server.store.port import StoreTransaction
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
-from credit_server.telemetry.process_metrics import ProcessMetrics
+from credit_server.telemetry.metrics import ProcessMetrics
 from grpclib.const import Status
 from grpclib.health.check import ServiceStatus
 from structlog.testing import capture_logs

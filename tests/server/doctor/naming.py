@@ -6,7 +6,7 @@ from grpclib import const
 
 
 class CreditService:
-    """Serves one method that nobody calls."""
+    """Serves one method that no test calls."""
 
     def __mapping__(self) -> Mapping[str, const.Handler]:
         async def nothing(_: object) -> None:

@@ -78,7 +78,7 @@ async def _add(uri: str, database: str) -> None:
     await _submit(uri, database, _ADD, _ADD, partial(_ADD, user_id=8))
 
 
-async def test_a_healthy_store_fails_in_nothing(
+async def test_a_healthy_store_has_no_finding_that_fails(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     await _add(mongod_uri, database)
@@ -86,11 +86,11 @@ async def test_a_healthy_store_fails_in_nothing(
     assert not [finding for finding in found.values() if finding.verdict is FAILS]
     for check in ("store", "topology", "majority write", "durability", "clock", "schema", BOOKS):
         assert found[check].verdict is OK, check
-    assert "accounts touched last: 2, their latest transactions: 3" in found[BOOKS].found
+    assert "latest accounts: 2, their latest transactions: 3" in found[BOOKS].found
     assert "apps' totals: 1;" in found[BOOKS].found
 
 
-async def test_it_leaves_the_database_as_it_was(
+async def test_the_database_is_not_changed(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
@@ -105,10 +105,10 @@ async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, databas
     assert found["schema"].verdict is FAILS
     assert found["schema"].remedy == "run: credit-server migrate"
     assert found[BOOKS].verdict is WARNING
-    assert "were not looked at: the schema is not what it should be" in found[BOOKS].found
+    assert "the ledger was not checked: the schema has drifted" in found[BOOKS].found
 
 
-async def test_drift_is_named_with_its_remedy(
+async def test_drift_is_reported_with_its_remedy(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
@@ -140,7 +140,7 @@ async def test_a_version_that_cannot_be_read_is_drift(
     assert "schema_version cannot be read" in (await _examine(settings))["schema"].found
 
 
-async def test_books_that_cannot_be_read_leave_the_other_findings(
+async def test_a_ledger_that_cannot_be_read_leaves_the_other_findings(
     settings: ServerSettings, mongod_uri: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
@@ -157,7 +157,7 @@ async def test_books_that_cannot_be_read_leave_the_other_findings(
     assert found["schema"].verdict is OK
 
 
-async def test_books_that_somebody_has_changed_fail(
+async def test_a_balance_that_another_program_changed_fails(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     await _add(mongod_uri, database)
@@ -175,13 +175,13 @@ async def test_books_that_somebody_has_changed_fail(
     ("collection", "query", "fault"),
     [
         (schema.CREDIT_TRANSACTIONS, {"sequence": 1}, "user 7: the history begins with sequence 2"),
-        (schema.CREDIT_TRANSACTIONS, {"sequence": 2}, "user 7: sequence 1 is where 2 should be"),
-        (schema.CREDIT_TRANSACTIONS, {}, "user 7: there is no history, where 2 transactions"),
-        (schema.PURCHASES, {}, "user 7: sequence 2 paid for a purchase that is not there"),
-        (schema.USER_CREDITS, {}, "user 7: there is history and no account"),
+        (schema.CREDIT_TRANSACTIONS, {"sequence": 2}, "user 7: found sequence 1 instead of 2"),
+        (schema.CREDIT_TRANSACTIONS, {}, "user 7: there is no history, but 2 transactions"),
+        (schema.PURCHASES, {}, "user 7: sequence 2 paid for a purchase that does not exist"),
+        (schema.USER_CREDITS, {}, "user 7: there is history but no account"),
     ],
 )
-async def test_what_somebody_has_removed_is_found(
+async def test_documents_that_another_program_removed_are_found(
     collection: str,
     query: dict[str, int],
     fault: str,
@@ -198,7 +198,7 @@ async def test_what_somebody_has_removed_is_found(
     assert fault in finding.found
 
 
-async def test_a_total_that_somebody_has_changed_is_found(
+async def test_a_total_that_another_program_changed_is_found(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     await _submit(mongod_uri, database, _ADD, _USE)
@@ -209,10 +209,10 @@ async def test_a_total_that_somebody_has_changed_is_found(
     client.close()
     finding = (await _examine(settings))[BOOKS]
     assert finding.verdict is FAILS
-    assert finding.found == "app 1: its total is 9, and all users hold 2"
+    assert finding.found == "app 1: its total is 9, but its users hold 2"
 
 
-async def test_a_document_that_no_release_has_written_is_told_without_a_traceback(
+async def test_a_malformed_document_is_reported_without_a_traceback(
     settings: ServerSettings, mongod_uri: str, database: str
 ) -> None:
     await _add(mongod_uri, database)
@@ -238,13 +238,13 @@ async def test_a_standalone_fails_by_its_topology(tmp_path: Path, database: str)
     assert "--replSet" in found["topology"].remedy
 
 
-async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
+async def test_a_set_that_was_never_initiated_is_reported(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
     mongod._launch()
     uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
         asked = (await _examine(_settings(f"{uri}/?directConnection=true", "credit")))["topology"]
-        # The driver asks a set as a whole, and this one is none yet.
+        # The driver connects to a set as a whole, and this one is not a set yet.
         away = await _examine(_settings(f"{uri}/?replicaSet=rs0", "credit", timeout_seconds=2))
     finally:
         await mongod.end()
@@ -254,7 +254,7 @@ async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
     assert "was never initiated: run rs.initiate()" in away["store"].found
 
 
-async def test_a_set_of_another_name_says_so(mongod_uri: str, database: str) -> None:
+async def test_a_set_of_another_name_is_reported(mongod_uri: str, database: str) -> None:
     uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
     assert uri != mongod_uri
     found = await _examine(_settings(uri, database, timeout_seconds=2))
@@ -262,7 +262,7 @@ async def test_a_set_of_another_name_says_so(mongod_uri: str, database: str) -> 
     assert "none of them is in a replica set 'another'" in found["store"].found
 
 
-async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: Path) -> None:
+async def test_a_set_that_has_lost_its_majority_is_checked(tmp_path: Path) -> None:
     async with running_mongod(tmp_path) as mongod:
         await _lose_majority(mongod)
         found = await _examine(_settings(mongod.uri, "credit", timeout_seconds=1.0))
@@ -271,11 +271,11 @@ async def test_a_set_that_has_lost_its_majority_is_asked_all_the_same(tmp_path: 
     assert found["members"].verdict is FAILS
     assert "1 of 3 voting members with data are up" in found["members"].found
     assert "schema" not in found
-    assert "were not looked at: the store has no schema" in found[BOOKS].found
+    assert "the ledger was not checked: the store has no schema" in found[BOOKS].found
 
 
 async def _lose_majority(mongod: MongodProcess) -> None:
-    """Make it one of three, of which two do not exist, and wait until it has stepped down."""
+    """Make it one of three members, of which two do not exist, and wait until it steps down."""
     uri = f"mongodb://127.0.0.1:{mongod.port}/?directConnection=true"
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(uri)
     configuration = (await client.admin.command("replSetGetConfig"))["config"]
@@ -287,7 +287,7 @@ async def _lose_majority(mongod: MongodProcess) -> None:
         "settings": {**configuration["settings"], "electionTimeoutMillis": 200},
     }
     await client.admin.command("replSetReconfig", changed, force=True)
-    # Told by the server itself, as soon as it differs from what it was: no polling.
+    # The server answers as soon as its topology changes, so this does not poll.
     hello = await client.admin.command("hello")
     while hello["isWritablePrimary"]:
         hello = await client.admin.command(
@@ -296,7 +296,7 @@ async def _lose_majority(mongod: MongodProcess) -> None:
     client.close()
 
 
-async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
+async def test_an_unreachable_store_fails_in_one_line(tmp_path: Path) -> None:
     away = MongodProcess(tmp_path)  # never started
     found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))
     assert found["store"].verdict is FAILS
@@ -305,11 +305,11 @@ async def test_a_store_that_is_away_fails_in_one_line(tmp_path: Path) -> None:
     assert "schema" not in found
 
 
-async def test_a_connection_string_that_is_not_one_fails() -> None:
+async def test_a_malformed_connection_string_fails() -> None:
     assert (await _examine(_settings("http://db", "credit")))["store"].verdict is FAILS
 
 
-async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_path: Path) -> None:
+async def test_credentials_and_limits_are_checked(settings: ServerSettings, tmp_path: Path) -> None:
     missing = {"tls_certificate": tmp_path / "missing", "tls_key": tmp_path / "missing"}
     more = {**missing, "connection": ConnectionLimits(connections_max=1_000_000)}
     found = await _examine(settings.model_copy(update=more))
@@ -317,7 +317,7 @@ async def test_papers_and_limits_are_looked_at(settings: ServerSettings, tmp_pat
     assert found["open files"].verdict is WARNING
 
 
-async def test_what_serve_refuses_or_warns_of_is_found(
+async def test_faults_that_serve_rejects_or_warns_of_are_found(
     settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CREDIT_PROT", "50052")
@@ -329,7 +329,7 @@ async def test_what_serve_refuses_or_warns_of_is_found(
     assert found["variables"].verdict is WARNING
 
 
-async def test_an_embedded_store_that_was_never_started_is_not_made(tmp_path: Path) -> None:
+async def test_an_embedded_store_that_was_never_started_is_not_created(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     found = await _examine(ServerSettings(data_dir=data_dir, port=0))
     assert {finding.verdict for finding in found.values()} <= {OK, WARNING}

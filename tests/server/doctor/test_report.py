@@ -1,10 +1,20 @@
-"""The report shows every finding, the worst of them decides."""
+"""The report lists every finding, and the worst one determines the exit code."""
 
 import json
 
 import pytest
-from credit_server.doctor import Finding, as_json, as_text, exit_code
-from credit_server.doctor.finding import fails, ok, warning
+from credit_server.doctor import (
+    Finding,
+    as_json,
+    as_text,
+    credentials,
+    exit_code,
+    ledger,
+    machine,
+    store,
+)
+from credit_server.doctor.examination import CHECKS
+from credit_server.doctor.report import fails, ok, warning
 
 WELL = ok("clock", "agrees")
 RISKY = warning("members", "one of three is away", "bring it back")
@@ -20,7 +30,7 @@ def test_each_finding_is_a_line_and_the_last_line_counts_them() -> None:
     ]
 
 
-def test_json_has_the_same_for_machines() -> None:
+def test_json_has_the_same_findings() -> None:
     document = json.loads(as_json([WELL, RISKY]))
     assert document["verdict"] == "warning"
     assert document["findings"][1] == {
@@ -35,7 +45,16 @@ def test_json_has_the_same_for_machines() -> None:
     ("findings", "code"),
     [([], 0), ([WELL], 0), ([WELL, RISKY], 0), ([BROKEN, RISKY], 1)],
 )
-def test_only_a_check_that_fails_is_told_by_the_exit_code(
-    findings: list[Finding], code: int
-) -> None:
+def test_only_a_check_that_fails_changes_the_exit_code(findings: list[Finding], code: int) -> None:
     assert exit_code(findings) == code
+
+
+def test_every_check_is_in_the_table_once() -> None:
+    defined = [
+        check
+        for module in (machine, credentials, store, ledger)
+        for name, check in vars(module).items()
+        if name.startswith("check_") and check.__module__ == module.__name__
+    ]
+    assert len(CHECKS) == len(defined)
+    assert set(CHECKS) == set(defined)

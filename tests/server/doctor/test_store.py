@@ -1,10 +1,12 @@
-"""Each verdict on a store, from facts that are made up."""
+"""Each verdict on a store, from reports that are made up, and on its connection string."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from credit_server.doctor.finding import Finding, Verdict
-from credit_server.doctor.store import check_store
+from credit_server.doctor import store
+from credit_server.doctor.examination import CHECKS
+from credit_server.doctor.report import Finding, Verdict
 from credit_server.store.clock import ClockOffset
 from credit_server.store.report import (
     MajorityWrite,
@@ -14,6 +16,10 @@ from credit_server.store.report import (
     StoreReport,
     Topology,
 )
+from pydantic import SecretStr
+
+from tests.server.doctor.credential_files import written
+from tests.server.doctor.subject import stored, subject_of
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 
@@ -46,23 +52,39 @@ WELL = StoreReport(
 )
 
 
-def _found(facts: StoreReport, check: str, *, embedded: bool = False) -> Finding:
-    findings = check_store(facts, embedded=embedded, database="credit")
+def _check(
+    report: StoreReport, *, embedded: bool = False, skew_seconds_max: float = 2.0
+) -> list[Finding]:
+    """The findings of all checks of a store."""
+    settings = {"mongodb_database": "credit", "clock_skew_seconds_max": skew_seconds_max}
+    subject = stored(report, embedded=embedded, settings=settings)
+    checks = [check for check in CHECKS if check.__module__ == store.__name__]
+    return [finding for check in checks for finding in check(subject)]
+
+
+def _found(report: StoreReport, check: str, *, embedded: bool = False) -> Finding:
+    findings = _check(report, embedded=embedded)
     (finding,) = [finding for finding in findings if finding.check == check]
     return finding
 
 
-def _checks(facts: StoreReport) -> set[str]:
-    return {finding.check for finding in check_store(facts, embedded=False, database="credit")}
+def _checks(report: StoreReport) -> set[str]:
+    return {finding.check for finding in _check(report)}
+
+
+def _connection_string(uri: str, file: Path | None = None) -> Finding:
+    subject = subject_of({"mongodb_uri": SecretStr(uri), "mongodb_uri_file": file})
+    (finding,) = store.check_connection_string(subject)
+    return finding
 
 
 def test_a_sound_replica_set_has_nothing_but_ok() -> None:
-    findings = check_store(WELL, embedded=False, database="credit")
+    findings = _check(WELL)
     assert {finding.verdict for finding in findings} == {OK}
     assert not any(finding.remedy for finding in findings)
 
 
-def test_everything_that_is_not_ok_says_what_to_do() -> None:
+def test_every_finding_that_is_not_ok_has_a_remedy() -> None:
     bad = replace(
         WELL,
         has_primary=False,
@@ -74,12 +96,12 @@ def test_everything_that_is_not_ok_says_what_to_do() -> None:
         majority_write=MajorityWrite(seconds=5, error="waiting for replication timed out"),
         privileges=(),
     )
-    for finding in check_store(bad, embedded=False, database="credit"):
+    for finding in _check(bad):
         assert (finding.verdict is OK) == (finding.remedy == ""), finding
 
 
 @pytest.mark.parametrize("topology", [Topology.STANDALONE, Topology.UNINITIATED])
-def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
+def test_a_store_without_transactions_fails_and_its_schema_is_not_checked(
     topology: Topology,
 ) -> None:
     facts = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
@@ -87,13 +109,13 @@ def test_what_has_no_transactions_fails_and_its_schema_is_not_asked_for(
     assert not {"schema", "members"} & _checks(facts)
 
 
-def test_a_set_without_a_primary_fails_and_nothing_that_needs_one_is_judged() -> None:
+def test_a_set_without_a_primary_fails_and_no_check_that_needs_one_is_run() -> None:
     facts = replace(WELL, has_primary=False, majority_write=None, schema=None)
     assert _found(facts, "topology").verdict is FAILS
     assert not {"schema", "majority write"} & _checks(facts)
 
 
-def test_a_sharded_cluster_is_judged_without_the_members_of_its_shards() -> None:
+def test_a_sharded_cluster_is_checked_without_the_members_of_its_shards() -> None:
     facts = replace(
         WELL,
         topology=Topology.SHARDED,
@@ -102,7 +124,7 @@ def test_a_sharded_cluster_is_judged_without_the_members_of_its_shards() -> None
         storage_engine=None,
         transaction_lifetime_seconds=None,
     )
-    findings = check_store(facts, embedded=False, database="credit")
+    findings = _check(facts)
     assert {finding.verdict for finding in findings} == {OK}
 
 
@@ -114,10 +136,10 @@ def test_a_sharded_cluster_is_judged_without_the_members_of_its_shards() -> None
         ("DDDDA", OK, "all 4"),  # a majority is 3, and is there when one is lost
         ("DDL", WARNING, "2 of 3"),
         ("DLL", FAILS, "1 of 3"),
-        ("DDA", WARNING, "when one of these is lost"),
+        ("DDA", WARNING, "when one member with data is lost"),
         ("DLA", FAILS, "a majority write needs 2"),
-        ("DA", FAILS, "a majority of the votes says nothing"),
-        ("DAA", FAILS, "a majority of the votes says nothing"),
+        ("DA", FAILS, "a majority of the votes does not mean"),
+        ("DAA", FAILS, "a majority of the votes does not mean"),
         ("D", WARNING, "one node keeps the data"),
         ("DM", WARNING, "one node keeps the data"),
     ],
@@ -147,7 +169,7 @@ def test_a_majority_write_that_is_not_acknowledged_fails() -> None:
         (replace(WELL, storage_engine="inMemory"), "inMemory"),
     ],
 )
-def test_what_a_power_failure_would_lose_fails(facts: StoreReport, says: str) -> None:
+def test_a_store_that_loses_writes_in_a_power_failure_fails(facts: StoreReport, says: str) -> None:
     finding = _found(facts, "durability")
     assert finding.verdict is FAILS
     assert says in finding.found
@@ -166,7 +188,7 @@ def test_what_a_power_failure_would_lose_fails(facts: StoreReport, says: str) ->
         ("9.0.0", "9.0", OK),
     ],
 )
-def test_a_version_is_new_enough_and_mended(
+def test_a_version_is_new_enough_and_patched(
     version: str, compatible: str | None, verdict: Verdict
 ) -> None:
     facts = replace(WELL, version=version, compatibility_version=compatible)
@@ -174,9 +196,7 @@ def test_a_version_is_new_enough_and_mended(
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(10, OK), (15, OK), (16, WARNING), (60, WARNING)])
-def test_transactions_that_are_left_open_do_not_block_for_long(
-    seconds: int, verdict: Verdict
-) -> None:
+def test_an_abandoned_transaction_does_not_block_for_long(seconds: int, verdict: Verdict) -> None:
     facts = replace(WELL, transaction_lifetime_seconds=seconds)
     assert _found(facts, "transaction lifetime").verdict is verdict
 
@@ -198,14 +218,12 @@ def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> Non
     assert _found(replace(WELL, clock=clock), "clock").verdict is verdict
 
 
-def test_the_clocks_are_judged_by_the_limit_of_the_settings() -> None:
+def test_the_clocks_are_compared_with_the_limit_of_the_settings() -> None:
     facts = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
     verdicts = [
         next(
             finding.verdict
-            for finding in check_store(
-                facts, embedded=False, database="credit", skew_seconds_max=limit
-            )
+            for finding in _check(facts, skew_seconds_max=limit)
             if finding.check == "clock"
         )
         for limit in (2.0, 4.0, 10.0)
@@ -235,12 +253,12 @@ def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
         (replace(WELL, schema=None), "schema", FAILS),
     ],
 )
-def test_what_the_user_may_not_ask_is_not_taken_for_well(
+def test_a_report_that_the_user_may_not_read_is_not_ok(
     facts: StoreReport, check: str, verdict: Verdict
 ) -> None:
     finding = _found(facts, check)
     assert finding.verdict is verdict
-    assert "may not ask" in finding.found
+    assert "may not read" in finding.found
 
 
 def _may(*actions: str, database: str = "credit", collection: str = "") -> Privilege:
@@ -265,6 +283,51 @@ def test_the_user_may_read_and_write_the_collections(
     assert _found(replace(WELL, privileges=privileges), "privileges").verdict is verdict
 
 
-def test_a_privilege_that_is_missing_is_named() -> None:
+def test_a_missing_privilege_is_reported() -> None:
     facts = replace(WELL, privileges=(_may("find", "insert"),))
     assert "update on purchases" in _found(facts, "privileges").found
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://127.0.0.1:27017/?replicaSet=rs",
+        "mongodb://localhost,127.0.0.1:27018/credit",
+        "mongodb://[::1]:27017",
+        "mongodb://me:hidden@db1,db2/?tls=true",
+        "mongodb://me:hidden@db1,db2/?ssl=TRUE&replicaSet=rs",
+        "mongodb://db1/?tls=true&authMechanism=MONGODB-X509",
+        "mongodb+srv://me:hidden@cluster.example.org/",
+    ],
+)
+def test_a_safe_connection_string_is_ok(uri: str) -> None:
+    assert _connection_string(uri).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("uri", "missing"),
+    [
+        ("mongodb://db1:27017/", "no TLS (tls=true) and no user"),
+        ("mongodb://db1", "no TLS (tls=true) and no user"),
+        ("mongodb://127.0.0.1,db1/", "no TLS (tls=true) and no user"),
+        ("mongodb://me:hidden@db1/?replicaSet=rs", "no TLS (tls=true)"),
+        ("mongodb://db1/?tls=true", "no user"),
+        ("mongodb+srv://cluster.example.org", "no user"),
+        ("mongodb+srv://me:hidden@cluster.example.org/?tls=false", "no TLS (tls=true)"),
+    ],
+)
+def test_a_missing_protection_of_a_connection_string_is_reported(uri: str, missing: str) -> None:
+    finding = _connection_string(uri)
+    assert finding.verdict is Verdict.WARNING
+    assert finding.found.endswith(f"with {missing}")
+    assert "hidden" not in f"{finding.found}{finding.remedy}"
+
+
+def test_a_connection_string_in_a_file_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+    uri = "mongodb://me:hidden@db1,db2/?tls=true"
+    file = written(tmp_path / "uri", uri.encode(), 0o640)
+    finding = _connection_string(uri, file)
+    assert finding.verdict is Verdict.WARNING
+    assert finding.remedy == f"run: chmod 600 {file}"
+    file.chmod(0o600)
+    assert _connection_string(uri, file).verdict is Verdict.OK

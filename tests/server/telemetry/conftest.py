@@ -1,4 +1,4 @@
-"""A server that is observed by an SDK, and a connection to it."""
+"""A server that an OpenTelemetry SDK observes, and a connection to it."""
 
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
@@ -12,7 +12,7 @@ from tests.server.wire import Wire
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
-    """Keeps what is logged, instead of rendering it."""
+    """Collect log lines instead of rendering them."""
     with capture_logs() as entries:
         yield entries
 

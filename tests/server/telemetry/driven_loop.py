@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: hours pass in no time, and in order."""
+"""An event loop whose clock jumps to the next timer: hours pass at once, and in order."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class DrivenLoop(asyncio.SelectorEventLoop):
-    """Runs what is ready; with nothing ready, it is at once as late as the next timer is due."""
+    """Runs ready callbacks; if there is none, sets its clock to the time of the next timer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
 
 
 def drive(scenario: Callable[[DrivenLoop], Coroutine[None, None, None]]) -> None:
-    """Runs a scenario to its end on a loop of its own; for tests that are no coroutines."""
+    """Run a scenario to its end on its own loop, for tests that are not coroutines."""
     loop = DrivenLoop()
     try:
         loop.run_until_complete(scenario(loop))

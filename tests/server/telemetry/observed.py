@@ -1,4 +1,4 @@
-"""A whole server on the memory twin that is observed, and what has been seen of it."""
+"""A whole server on the memory store, with its telemetry."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,8 +16,6 @@ from credit_server.grpc.standard import with_standard_services
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from grpclib.health.check import ServiceStatus
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,38 +25,30 @@ ADDRESS = "127.0.0.1"
 
 @dataclass(kw_only=True)
 class Sdk:
-    """An SDK of OpenTelemetry that keeps what it is told."""
+    """An SDK of OpenTelemetry that keeps the spans in memory."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
-    reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
 
     def __post_init__(self) -> None:
         self.tracers = TracerProvider(shutdown_on_exit=False)
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
 
     def telemetry(self) -> Telemetry:
-        return Telemetry(tracer_provider=self.tracers, meter_provider=self.meters)
+        return Telemetry(tracer_provider=self.tracers)
 
     def spans(self, name: str) -> Sequence[ReadableSpan]:
-        """Returns the spans of a name that have ended, oldest first."""
+        """Return the ended spans with a name, oldest first."""
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
     def span(self, name: str) -> ReadableSpan:
-        """Returns the only span of a name."""
+        """Return the only span with a name."""
         (span,) = self.spans(name)
         return span
-
-    def metrics(self) -> MetricsData:
-        """Returns what an exporter would export now."""
-        data = self.reader.get_metrics_data()
-        assert data is not None
-        return data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A server that is observed."""
+    """A server and its telemetry."""
 
     server: GrpcServer
     telemetry: Telemetry
@@ -68,13 +58,13 @@ class Observed:
         return self.server.port
 
     def value(self, name: str, **labels: str) -> float:
-        """Returns the value of a sample that Prometheus would be shown."""
+        """Return the value of an exported sample."""
         value = self.telemetry.registry.get_sample_value(name, labels)
         assert value is not None, f"there is no {name} {labels}"
         return value
 
     async def quiet(self) -> None:
-        """Waits until no call of the contract runs."""
+        """Wait until no call of the contract runs."""
         while self.server._admission._running:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
@@ -86,7 +76,7 @@ async def observed(
     *,
     limits: CommitLimits | None = None,
 ) -> AsyncIterator[Observed]:
-    """Starts a server, and stops it in the end."""
+    """Run a server inside the context."""
     store = store or MemoryStore()
     async with Committer(store, limits, observer=telemetry.commits) as committer:
         status, audit = ServiceStatus(), AuditLog(None, translate=CONTRACT.translate)

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask for nothing that the server does not show."""
+"""The dashboard and the alerts read only metrics that the server exports."""
 
 import json
 import re
@@ -33,7 +33,7 @@ Labels = Mapping[str, set[str]]
 
 @pytest.fixture(scope="module")
 def shown() -> Mapping[str, Labels]:
-    """Each sample that the server shows, with its labels and their values."""
+    """Each sample that the server exports, with its labels and their values."""
     telemetry = Telemetry()
     store = MemoryStore()
     service = CreditService(Committer(store), store, AuditLog(None, translate=CONTRACT.translate))
@@ -85,7 +85,9 @@ QUERIES = _queries()
 
 
 @pytest.mark.parametrize(("name", "query"), QUERIES, ids=[name for name, _ in QUERIES])
-def test_a_query_asks_for_what_is_shown(name: str, query: str, shown: Mapping[str, Labels]) -> None:
+def test_a_query_reads_metrics_that_the_server_exports(
+    name: str, query: str, shown: Mapping[str, Labels]
+) -> None:
     bare = GROUPING.sub("", query)
     asked = METRIC.findall(re.sub(r'"[^"]*"(?![^{]*\})', "", bare))
     assert asked, query
@@ -108,7 +110,7 @@ def _assert_known(labels: Labels, label: str, operator: str, value: str) -> None
     assert set(values) <= labels[label], f"{label} is never {value}"
 
 
-def test_a_panel_is_one_that_grafana_can_show() -> None:
+def test_grafana_can_display_a_panel() -> None:
     ids = [panel["id"] for panel in _dashboard()["panels"]]
     assert len(ids) == len(set(ids))
     for panel in _panels():
@@ -132,7 +134,7 @@ def test_panels_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("rule", _rules(), ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_it_means_and_what_to_do(rule: Mapping[str, Any]) -> None:
+def test_an_alert_describes_what_it_means_and_what_to_do(rule: Mapping[str, Any]) -> None:
     assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
     assert re.fullmatch(r"Credit[A-Za-z]+", rule["alert"])
     assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m"))

@@ -1,4 +1,4 @@
-"""Metrics over HTTP: on a port of their own, whoever else is there, and gone in the end."""
+"""Metrics over HTTP, on a port of their own, which is closed at the end."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ def _get(port: int, host: str = HOST) -> str:
     return text
 
 
-def test_metrics_are_shown_while_the_context_lasts(registry: CollectorRegistry) -> None:
+def test_metrics_are_served_inside_the_context(registry: CollectorRegistry) -> None:
     with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
         assert shown.host == HOST
         assert "seen_total 3.0" in _get(shown.port)
@@ -44,14 +44,14 @@ def test_metrics_are_shown_while_the_context_lasts(registry: CollectorRegistry) 
         assert "metrics" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_an_ipv6_address_is_listened_on(registry: CollectorRegistry) -> None:
+def test_the_server_listens_on_an_ipv6_address(registry: CollectorRegistry) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     with exposed(registry, ready=_ready, host="::1", port=0) as shown:
         assert "seen_total" in _get(shown.port, shown.host)
 
 
-async def test_metrics_can_be_read_while_the_event_loop_stands_still(
+async def test_metrics_can_be_read_while_the_event_loop_is_blocked(
     registry: CollectorRegistry,
 ) -> None:
     asyncio.get_running_loop()  # this test is a coroutine: the loop waits for the answer
@@ -59,7 +59,7 @@ async def test_metrics_can_be_read_while_the_event_loop_stands_still(
         assert "seen_total" in _get(shown.port)
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(registry: CollectorRegistry) -> None:
+def test_a_client_that_sends_nothing_does_not_delay_others(registry: CollectorRegistry) -> None:
     with (
         exposed(registry, ready=_ready, host=HOST, port=0) as shown,
         socket.create_connection((HOST, shown.port)),
@@ -67,7 +67,7 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(registry: CollectorRegi
         assert "seen_total" in _get(shown.port)
 
 
-def test_a_port_that_is_in_use_says_what_to_do(registry: CollectorRegistry) -> None:
+def test_a_port_that_is_in_use_is_an_error_with_a_remedy(registry: CollectorRegistry) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with (
@@ -79,28 +79,30 @@ def test_a_port_that_is_in_use_says_what_to_do(registry: CollectorRegistry) -> N
             pass
 
 
-def test_a_port_that_nobody_has_named_gives_way(
+def test_a_default_port_that_is_in_use_is_replaced_by_a_free_one(
     registry: CollectorRegistry, logged: list[MutableMapping[str, Any]]
 ) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with exposed(registry, ready=_ready, host=HOST, port=port, may_give_way=True) as shown:
+        with exposed(
+            registry, ready=_ready, host=HOST, port=port, any_port_if_in_use=True
+        ) as shown:
             assert shown.port != port
             assert "seen_total" in _get(shown.port)
     assert logged[0]["port"] == port
     assert logged[0]["instead"] == shown.port
 
 
-def test_an_address_of_another_machine_is_refused(registry: CollectorRegistry) -> None:
-    # From the range that is kept for documents: RFC 5737.
+def test_an_address_of_another_machine_is_an_error(registry: CollectorRegistry) -> None:
+    # An address that RFC 5737 reserves for documentation.
     with (
         pytest.raises(StartError, match="--metrics-host"),
-        exposed(registry, ready=_ready, host="192.0.2.1", port=0, may_give_way=True),
+        exposed(registry, ready=_ready, host="192.0.2.1", port=0, any_port_if_in_use=True),
     ):
         pass
 
 
-def test_a_server_shows_what_runs(registry: CollectorRegistry) -> None:
+def test_a_server_exports_its_version_and_process(registry: CollectorRegistry) -> None:
     with exposed(Telemetry().registry, ready=_ready, host=HOST, port=0) as shown:
         text = _get(shown.port)
     for name in ("credit_build_info{", "process_resident_memory_bytes ", "process_open_fds "):
@@ -139,6 +141,8 @@ def test_readiness_follows_the_server_and_liveness_does_not(registry: CollectorR
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-def test_nothing_is_written_there(path: str, registry: CollectorRegistry) -> None:
+def test_other_methods_than_get_and_head_are_rejected(
+    path: str, registry: CollectorRegistry
+) -> None:
     with exposed(registry, ready=_ready, host=HOST, port=0) as shown:
         assert _answer(shown.port, "POST", path)[0] == 405

@@ -17,8 +17,8 @@ from tests.server.telemetry.driven_loop import DrivenLoop, drive
 INTERVAL, TIMEOUT = 2.0, 3.0
 
 
-class Heart(MemoryStore):
-    """A store that is well, refuses, or does not answer at all."""
+class FaultyStore(MemoryStore):
+    """A store that is healthy, raises an error, or does not answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class Heart(MemoryStore):
 
 
 class Watched:
-    """A watch that runs on a driven loop, and when the status has changed."""
+    """A watch that runs on a driven loop, and the times at which the status changes."""
 
     def __init__(self, loop: DrivenLoop) -> None:
         self.loop = loop
-        self.store = Heart()
+        self.store = FaultyStore()
         self.telemetry = Telemetry()
         self.clock = Clock()
         self.status = ServiceStatus()
@@ -54,7 +54,7 @@ class Watched:
         self.task = loop.create_task(watch.run())
 
     async def becomes(self, *, healthy: bool) -> float:
-        """Waits for a status and returns after how many seconds it came."""
+        """Wait for a status and return the seconds until it came."""
         began = self.loop.now
         changed = await self.status.__subscribe__()
         while self.status.__status__() is not healthy:
@@ -69,7 +69,7 @@ class Watched:
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 1.999])
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_loss_is_told_within_interval_and_timeout_and_the_return_within_the_interval(
+def test_an_outage_and_its_end_are_reported_within_interval_and_timeout(
     moment: float, *, silent: bool
 ) -> None:
     async def scenario(loop: DrivenLoop) -> None:
@@ -81,7 +81,7 @@ def test_a_loss_is_told_within_interval_and_timeout_and_the_return_within_the_in
         assert await watched.becomes(healthy=False) <= INTERVAL + TIMEOUT
         assert watched.healthy() == 0
         watched.store.silent, watched.store.refuses = False, None
-        # A question that was put before the return is not answered any more.
+        # A check that started during the outage gets no answer.
         assert await watched.becomes(healthy=True) <= INTERVAL + TIMEOUT
         assert watched.healthy() == 1
         watched.task.cancel()
@@ -89,7 +89,7 @@ def test_a_loss_is_told_within_interval_and_timeout_and_the_return_within_the_in
     drive(scenario)
 
 
-def test_any_fault_of_the_question_counts_as_a_loss_and_does_not_end_the_watch() -> None:
+def test_any_error_of_the_check_counts_as_an_outage_and_does_not_end_the_watch() -> None:
     async def scenario(loop: DrivenLoop) -> None:
         watched = Watched(loop)
         watched.store.refuses = RuntimeError("a bug")
@@ -101,7 +101,7 @@ def test_any_fault_of_the_question_counts_as_a_loss_and_does_not_end_the_watch()
     drive(scenario)
 
 
-def test_a_loss_and_a_return_are_logged_once(logged: list[MutableMapping[str, Any]]) -> None:
+def test_an_outage_and_its_end_are_logged_once(logged: list[MutableMapping[str, Any]]) -> None:
     async def scenario(loop: DrivenLoop) -> None:
         watched = Watched(loop)
         watched.store.silent = True
@@ -113,5 +113,8 @@ def test_a_loss_and_a_return_are_logged_once(logged: list[MutableMapping[str, An
         watched.task.cancel()
 
     drive(scenario)
-    assert [line["event"] for line in logged] == ["the store is away", "the store is back"]
+    assert [line["event"] for line in logged] == [
+        "the store is unavailable",
+        "the store is available again",
+    ]
     assert logged[0]["error"] == "TimeoutError"

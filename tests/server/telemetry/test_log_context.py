@@ -1,4 +1,4 @@
-"""What is logged of a call, while it runs or of its batch, says which call it was."""
+"""Log lines of a running call or of its batch contain the id of the call."""
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -15,8 +15,8 @@ from tests.server.telemetry.observed import Sdk, observed
 from tests.server.wire import Wire
 
 
-class Talker(MemoryStore):
-    """Keeps what a log line would carry that is written while it is asked."""
+class ContextStore(MemoryStore):
+    """Keeps the context that a log line of the running call would have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class Talker(MemoryStore):
         return 0
 
 
-async def test_a_line_of_a_call_names_its_request_and_its_trace(sdk: Sdk) -> None:
-    store = Talker()
+async def test_a_log_line_of_a_call_has_its_request_id_and_trace(sdk: Sdk) -> None:
+    store = ContextStore()
     async with observed(sdk.telemetry(), store) as server, Wire.connect(server.port) as wire:
         for request_id in ("first", "second"):
             await wire.call("GetAppBalance", AppId(app_id=1), ("x-request-id", request_id))
@@ -42,15 +42,15 @@ async def test_a_line_of_a_call_names_its_request_and_its_trace(sdk: Sdk) -> Non
     assert not structlog.contextvars.get_contextvars()
 
 
-async def test_a_line_of_a_call_that_is_not_traced_names_its_request_alone() -> None:
-    store = Talker()
+async def test_a_log_line_of_a_call_that_is_not_traced_has_its_request_id() -> None:
+    store = ContextStore()
     async with observed(Telemetry(), store) as server, Wire.connect(server.port) as wire:
         await wire.call("GetAppBalance", AppId(app_id=1), ("x-request-id", "mine"))
         await server.quiet()
     assert store.bound == [{"request_id": "mine"}]
 
 
-async def test_a_line_of_a_batch_names_the_requests_in_it(
+async def test_a_log_line_of_a_batch_has_the_ids_of_its_requests(
     logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
 ) -> None:
     store = FailingStore(StoreUnavailable("away"))

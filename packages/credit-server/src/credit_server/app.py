@@ -270,7 +270,7 @@ async def _observed(settings: ServerSettings, status: ServiceStatus) -> AsyncIte
                     ready=lambda: bool(status.__status__()),
                     host=settings.metrics_host,
                     port=settings.metrics_port,
-                    may_give_way="metrics_port" not in settings.model_fields_set,
+                    any_port_if_in_use="metrics_port" not in settings.model_fields_set,
                 )
             )
         yield _Observed(telemetry=telemetry, exposition=exposition)

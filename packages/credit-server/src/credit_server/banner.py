@@ -2,7 +2,7 @@
 
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, is_loopback
-from credit_server.store.connection_string import hosts_of
+from credit_server.store.connection import hosts_of
 
 
 def banner(settings: ServerSettings, port: int, metrics_address: str | None = None) -> str:

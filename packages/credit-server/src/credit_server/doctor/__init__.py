@@ -1,13 +1,11 @@
-"""What `credit-server doctor` looks at, and what it says about it.
+"""Check what a server depends on, for `credit-server doctor`.
 
-Facts are gathered at the rim (`examination`, `store.inspection`); each check is a function from
-facts to findings, so that every verdict can be tested without the fault it is about.
+`subject` reads the state of the machine, the store and the ledger. Each check is a function from
+that state to findings. `examination` lists all checks, and `report` prints the findings.
 """
 
-from credit_server.doctor.examination import examine
-from credit_server.doctor.finding import Finding, Verdict
-from credit_server.doctor.machine import invalid_settings
-from credit_server.doctor.report import as_json, as_text, exit_code
+from credit_server.doctor.examination import examine, invalid_settings
+from credit_server.doctor.report import Finding, Verdict, as_json, as_text, exit_code
 
 __all__ = [
     "Finding",

@@ -1,189 +1,187 @@
-"""This machine: the address, the data directory and the limits that a server would meet."""
+"""Check this machine: settings, addresses, limits, and the files that a server writes."""
 
-import asyncio
 import errno
 import os
-import resource
-import shutil
-import ssl
-import stat
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
-from grpclib.client import Channel
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.health.v1.health_grpc import HealthStub
-from grpclib.health.v1.health_pb2 import HealthCheckRequest
-
-from credit_server.doctor.finding import Finding, fails, ok, warning
-from credit_server.http2.listener import try_address
+from credit_server.doctor.credentials import readable_by_others
+from credit_server.doctor.report import Finding, fails, ok, warning
+from credit_server.doctor.subject import Subject
 from credit_server.http2.unix_socket import socket_path
-from credit_server.settings import ServerSettings, is_loopback
-
-SERVICE = "credit.v1.CreditService"
+from credit_server.settings import is_loopback
 
 _FREE_BYTES_FAILS = 256 * 1024 * 1024
 _FREE_BYTES_WARNING = 2 * 1024 * 1024 * 1024
-# The storage engine, the driver, the logs, and whatever the process has open besides.
+
+# The storage engine, the driver, the logs, and other files that the process opens.
 _FILES_BESIDES_CONNECTIONS = 200
 
-_HEALTH_SECONDS = 2.0
 
-
-def check_settings(settings: ServerSettings) -> Finding:
-    """Judge settings that are valid, and risky all the same."""
+def check_settings(subject: Subject) -> Iterator[Finding]:
+    """Check for settings that are valid but risky."""
+    check, settings = "settings", subject.settings
     if settings.insecure and not is_loopback(settings.host):
-        return warning(
-            "settings",
-            f"{settings.host} can be reached from other machines, and --insecure is set",
-            "use TLS and identities, or make sure that the network itself is trusted",
-        )
-    return ok("settings", "are valid")
-
-
-def invalid_settings(explained: str) -> Finding:
-    """Make the finding of settings that no server would start with."""
-    return fails("settings", explained, "mend them; nothing else could be checked")
-
-
-async def check_address(host: str, port: int, *, tls: bool = False) -> Finding:
-    """Find out whether a server could listen, or a credit-server already does.
-
-    Args:
-        host: Where to listen.
-        port: The port; 0 for any.
-        tls: Whether a server with the same settings would answer with TLS alone.
-    """
-    check = "address"
-    path = socket_path(host)
-    if port == 0 and path is None:
-        return ok(check, "any free port is taken")
-    where = f"{host} port {port}" if path is None else f"the socket {path}"
-    try:
-        await try_address(host, port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return await _in_use(check, where, _channel(host, port, path, tls=tls))
-        return fails(
-            check, f"{where} cannot be listened on: {error.strerror}", "see --host, --port"
-        )
-    return ok(check, f"{where} is free")
-
-
-def _channel(host: str, port: int, path: str | None, *, tls: bool) -> Channel:
-    context = _any_certificate() if tls else None
-    if path is not None:
-        return Channel(path=path, ssl=context)
-    return Channel(_reachable(host), port, ssl=context)
-
-
-async def _in_use(check: str, where: str, channel: Channel) -> Finding:
-    try:
-        async with asyncio.timeout(_HEALTH_SECONDS):
-            answer = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE))
-    except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
-        return warning(
+        yield warning(
             check,
-            f"{where} is in use, by a program that does not report its health",
-            "if it is not your credit-server: stop it, or choose another port with --port",
+            f"other machines can reach {settings.host}, and --insecure is set",
+            "use TLS and identities, or make sure that the network is trusted",
         )
-    finally:
-        channel.close()
-    serving = answer.status == answer.SERVING
-    found = f"a credit-server listens on {where}"
-    if serving:
-        return ok(check, f"{found} and serves")
-    return warning(check, f"{found} and says that it does not serve", "see its log")
-
-
-def _any_certificate() -> ssl.SSLContext:
-    """Make a context that asks nobody who they are: health is all that is asked, and no secret."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DirectoryFacts:
-    """What is known of a data directory.
-
-    Attributes:
-        path: Where it is.
-        mode: Its permissions; None when it is not there.
-        writable: Whether this process may write to it, or make it.
-        free_bytes: What is free on its disk.
-    """
-
-    path: Path
-    mode: int | None
-    writable: bool
-    free_bytes: int
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        """Look at a directory that need not exist."""
-        absolute = path.expanduser().resolve()
-        there = absolute
-        while not there.exists():
-            there = there.parent
-        return cls(
-            path=absolute,
-            mode=stat.S_IMODE(absolute.stat().st_mode) if there == absolute else None,
-            writable=os.access(there, os.W_OK | os.X_OK),
-            free_bytes=shutil.disk_usage(there).free,
-        )
-
-
-def check_data_directory(facts: DirectoryFacts) -> list[Finding]:
-    """Judge the directory of the embedded store."""
-    check = "data directory"
-    if not facts.writable:
-        first = fails(check, f"{facts.path} cannot be written to", "set CREDIT_DATA_DIR to another")
-    elif facts.mode is not None and facts.mode & 0o077:
-        first = warning(
-            check,
-            f"{facts.path} is open to other users (mode {facts.mode:04o})",
-            f"run: chmod 700 {facts.path}",
-        )
-    elif facts.mode is None:
-        first = ok(check, f"{facts.path} is not there yet; the first start makes it")
     else:
-        first = ok(check, f"{facts.path} is its owner's alone")
-    return [first, _disk(facts.free_bytes)]
+        yield ok(check, "all settings are valid")
 
 
-def _disk(free_bytes: int) -> Finding:
-    check = "disk"
-    found = f"{free_bytes / 1e9:.1f} GB are free"
-    remedy = "free some space, or move the data directory; MongoDB stops when the disk is full"
-    if free_bytes < _FREE_BYTES_FAILS:
-        return fails(check, found, remedy)
-    if free_bytes < _FREE_BYTES_WARNING:
-        return warning(check, found, remedy)
-    return ok(check, found)
+def check_variables(subject: Subject) -> Iterator[Finding]:
+    """Check for variables that the server ignores, such as a setting with a typing error."""
+    check = "variables"
+    if subject.unknown_variables:
+        yield warning(
+            check,
+            f"no setting has the name {', '.join(subject.unknown_variables)}",
+            "correct or unset them; credit-server serve --help lists all settings",
+        )
+    else:
+        yield ok(check, "every variable that begins with CREDIT_ is a setting")
 
 
-def open_files_limit() -> int:
-    """Return how many files this process, and a server started like it, may have open."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+def check_address(subject: Subject) -> Iterator[Finding]:
+    """Check whether a server can listen on the address, or a credit-server already does."""
+    check, settings, error = "address", subject.settings, subject.address_error
+    path = socket_path(settings.host)
+    where = f"{settings.host} port {settings.port}" if path is None else f"the socket {path}"
+    if settings.port == 0 and path is None:
+        yield ok(check, "the server uses any free port")
+    elif error is None:
+        yield ok(check, f"{where} is free")
+    elif error.errno != errno.EADDRINUSE:
+        yield fails(
+            check,
+            f"a server cannot listen on {where}: {error.strerror}",
+            "change --host or --port",
+        )
+    elif subject.address_serving is None:
+        yield warning(
+            check,
+            f"{where} is in use by a program that does not report its health",
+            "if it is not your credit-server, stop it, or choose another port with --port",
+        )
+    elif subject.address_serving:
+        yield ok(check, f"a credit-server listens on {where} and serves")
+    else:
+        yield warning(
+            check, f"a credit-server listens on {where} and does not serve", "read its log"
+        )
 
 
-def check_open_files(limit: int, *, connections_max: int) -> Finding:
-    """Judge whether a server may have as many connections open as its settings allow."""
-    check = "open files"
+def check_metrics(subject: Subject) -> Iterator[Finding]:
+    """Check whether a server can export its metrics on their address."""
+    check, settings, error = "metrics", subject.settings, subject.metrics_error
+    host, port = settings.metrics_host, settings.metrics_port
+    where = f"{host} port {port}"
+    remedy = "choose another address with --metrics-host and --metrics-port, or set --no-metrics"
+    if not settings.metrics:
+        yield ok(check, "metrics are disabled")
+    elif port == 0:
+        yield ok(check, "metrics use any free port")
+    elif (host, port) == (settings.host, settings.port):
+        yield fails(check, f"{where} is the address of the calls", remedy)
+    elif error is None:
+        yield ok(check, f"{where} is free")
+    elif error.errno != errno.EADDRINUSE:
+        yield fails(check, f"a server cannot listen on {where}: {error.strerror}", remedy)
+    elif subject.address_error is not None and subject.address_error.errno == errno.EADDRINUSE:
+        # Most likely by the server that already runs. `check_address` judges that.
+        yield ok(check, f"{where} is in use, as is the server's own address")
+    elif "metrics_port" in settings.model_fields_set:
+        yield fails(check, f"{where} is in use: no server starts with it", remedy)
+    else:
+        yield warning(
+            check,
+            f"{where} is in use: a server takes another port, which Prometheus does not scrape",
+            "choose a free port with --metrics-port",
+        )
+
+
+def check_open_files(subject: Subject) -> Iterator[Finding]:
+    """Check whether a server can open as many connections as its settings allow."""
+    check, limit = "open files", subject.open_files_max
+    connections_max = subject.settings.connection.connections_max
     needed = connections_max + _FILES_BESIDES_CONNECTIONS
     if limit < needed:
-        return warning(
+        yield warning(
             check,
-            f"a process may open {limit}, and {connections_max} connections need about {needed}",
-            f"raise it (ulimit -n {needed}, or LimitNOFILE of the unit), or lower"
+            f"a process may open {limit} files, and {connections_max} connections need about"
+            f" {needed}",
+            f"raise the limit (ulimit -n {needed}, or LimitNOFILE of the systemd unit), or lower"
             " CREDIT_CONNECTIONS_MAX",
         )
-    return ok(check, f"a process may open {limit}, about {needed} are needed")
+    else:
+        yield ok(check, f"a process may open {limit} files; about {needed} are needed")
+
+
+def check_audit_log(subject: Subject) -> Iterator[Finding]:
+    """Check whether a server can append to the audit log. Create no file."""
+    path = subject.settings.audit_log
+    if path is None:
+        return
+    check = "audit log"
+    fault = _append_fault(path)
+    if fault:
+        yield fails(
+            check,
+            f"{path} cannot be opened: {fault}; no server starts with it",
+            "choose another file with --audit-log, or create its folder",
+        )
+    elif not path.exists():
+        yield ok(check, f"{path} does not exist yet; the first start creates it")
+    else:
+        yield readable_by_others(path, check) or ok(check, f"{path} is writable")
+
+
+def _append_fault(path: Path) -> str:
+    """Return why a process cannot append to a file; empty if it can, or can create the file."""
+    try:
+        # Not blocking: it may be a pipe without a reader.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
+    except FileNotFoundError:
+        folder = path.resolve().parent  # a link leads to the folder in which the file is created
+        if not folder.is_dir():
+            return f"there is no folder {folder}"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"no file can be created in {folder}"
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def check_data_directory(subject: Subject) -> Iterator[Finding]:
+    """Check whether the embedded store's directory is writable and private."""
+    directory = subject.data_directory
+    if directory is None:
+        return
+    check, path, mode = "data directory", directory.path, directory.mode
+    if not directory.writable:
+        yield fails(check, f"{path} is not writable", "set CREDIT_DATA_DIR to another directory")
+    elif mode is None:
+        yield ok(check, f"{path} does not exist yet; the first start creates it")
+    elif mode & 0o077:
+        yield warning(
+            check, f"other users can access {path} (mode {mode:04o})", f"run: chmod 700 {path}"
+        )
+    else:
+        yield ok(check, f"only its owner can access {path}")
+
+
+def check_disk(subject: Subject) -> Iterator[Finding]:
+    """Check the free space on the disk of the embedded store."""
+    if subject.data_directory is None:
+        return
+    check, free = "disk", subject.data_directory.free_bytes
+    found = f"{free / 1e9:.1f} GB are free"
+    remedy = "free some space, or move the data directory; MongoDB stops if the disk is full"
+    if free < _FREE_BYTES_FAILS:
+        yield fails(check, found, remedy)
+    elif free < _FREE_BYTES_WARNING:
+        yield warning(check, found, remedy)
+    else:
+        yield ok(check, found)

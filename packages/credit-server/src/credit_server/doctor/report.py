@@ -1,25 +1,64 @@
-"""The report: findings as lines for people, as JSON for machines, and as an exit code."""
+"""Report findings: as lines for people, as JSON for programs, and as an exit code."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 
-from credit_server.doctor.finding import Finding, Verdict
-
-EXIT_WELL = 0
+EXIT_OK = 0
 EXIT_FAILS = 1
 
-_VERDICT_WIDTH = max(len(verdict.value) for verdict in Verdict)
+
+class Verdict(Enum):
+    """How bad a finding is, from best to worst. The values are exported."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILS = "fails"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """The result of a check.
+
+    Attributes:
+        check: The name of the check.
+        verdict: How bad it is.
+        found: What the check found.
+        remedy: What the operator must do; empty if the verdict is OK.
+    """
+
+    check: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that needs no action."""
+    return Finding(check=check, verdict=Verdict.OK, found=found)
+
+
+def warning(check: str, found: str, remedy: str) -> Finding:
+    """Return a finding that does not stop a server, and is a risk."""
+    return Finding(check=check, verdict=Verdict.WARNING, found=found, remedy=remedy)
+
+
+def fails(check: str, found: str, remedy: str) -> Finding:
+    """Return a finding that keeps a server from serving, or puts credits at risk."""
+    return Finding(check=check, verdict=Verdict.FAILS, found=found, remedy=remedy)
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Return one line per finding, and a last one that counts them."""
+    """Return one line for each finding, and a last line that counts them."""
+    verdict_width = max(len(verdict.value) for verdict in Verdict)
     check_width = max((len(finding.check) for finding in findings), default=0)
     lines = []
     for finding in findings:
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         lines.append(
-            f"{finding.verdict.value:<{_VERDICT_WIDTH}}  {finding.check:<{check_width}}"
+            f"{finding.verdict.value:<{verdict_width}}  {finding.check:<{check_width}}"
             f"  {_one_line(finding.found)}{_one_line(remedy)}"
         )
     counts = Counter(finding.verdict for finding in findings)
@@ -28,7 +67,7 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """Return a JSON document: the worst verdict, and the findings in their order."""
+    """Return a JSON document with the worst verdict and all findings in their order."""
     return json.dumps(
         {
             "verdict": _worst(findings).value,
@@ -47,8 +86,8 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 1 when a check fails, and 0 otherwise; warnings are for people."""
-    return EXIT_FAILS if _worst(findings) is Verdict.FAILS else EXIT_WELL
+    """Return 1 if a check fails, and 0 otherwise. Warnings do not change it."""
+    return EXIT_FAILS if _worst(findings) is Verdict.FAILS else EXIT_OK
 
 
 def _worst(findings: Sequence[Finding]) -> Verdict:
@@ -57,5 +96,5 @@ def _worst(findings: Sequence[Finding]) -> Verdict:
 
 
 def _one_line(text: str) -> str:
-    # Messages of the driver and of files may hold line breaks, and a line is a finding.
+    # Errors of the driver and of files can contain line breaks.
     return " ".join(text.split()) if "\n" in text else text

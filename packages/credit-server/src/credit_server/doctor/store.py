@@ -1,17 +1,23 @@
-"""The store: is what is known of it enough to keep credits safe, and served?"""
+"""Check the store: can a server reach it, and does it keep credits safe?"""
 
 from collections.abc import Iterator
+from urllib.parse import parse_qsl
 
-from credit_server.doctor.finding import Finding, fails, ok, warning
-from credit_server.store.report import Privilege, StoreReport, Topology
+from credit_server.doctor.credentials import readable_by_others
+from credit_server.doctor.report import Finding, fails, ok, warning
+from credit_server.doctor.subject import Privilege, Subject, Topology
+from credit_server.settings import is_loopback
+from credit_server.store.connection import hosts_of
 
+# The share of the clock difference at which a server rejects writes.
 _CLOCK_WARNING_SHARE = 0.5
-"""Of the difference at which a server refuses writes."""
 
+# A transaction that a killed server leaves open blocks the writes of its users for that long.
 _TRANSACTION_LIFETIME_SECONDS_MAX = 15
-"""A transaction that a killed server leaves open keeps its users from writing for that long."""
 
-_MINOR_VERSIONS_PATCHED = {
+# The first patch of each version that fixes what anyone who reaches the port can exploit: to read
+# memory, or to crash the server. From NVD in November 2026; there may be later ones.
+_PATCHES_MIN = {
     (5, 0): (32, "CVE-2025-14847"),
     (6, 0): (27, "CVE-2025-14847"),
     (7, 0): (35, "CVE-2026-9740"),
@@ -19,12 +25,10 @@ _MINOR_VERSIONS_PATCHED = {
     (8, 2): (10, "CVE-2026-9740"),
     (8, 3): (3, "CVE-2026-9740"),
 }
-"""From which patch of a version on what anybody who reaches the port can do is mended: reading
-memory, or a crash. DedupIndex in November 2026, from NVD; there may be later ones."""
 
 _READS = frozenset({"find"})
 _WRITES = frozenset({"find", "insert", "update"})
-_NEEDED = {
+_ACTIONS_NEEDED = {
     "user_credits": _WRITES,
     "credit_transactions": _WRITES,
     "purchases": _WRITES,
@@ -33,235 +37,270 @@ _NEEDED = {
 }
 
 
-def check_store(
-    facts: StoreReport, *, embedded: bool, database: str, skew_seconds_max: float = 2.0
-) -> list[Finding]:
-    """Judge a store.
+def check_connection_string(subject: Subject) -> Iterator[Finding]:
+    """Check that the connection string is private, asks for TLS and names a user.
 
-    Args:
-        facts: What is known of it.
-        embedded: Whether it is this server's own, of one node by intent and on loopback.
-        database: The name of the ledger's database.
-        skew_seconds_max: By how much the clocks may differ before a server refuses writes.
+    TLS and a user are not needed if every host is this machine. The finding never contains the
+    string itself.
     """
-    return [
-        *_reachable(facts),
-        *_topology(facts),
-        *_members(facts, embedded=embedded),
-        *_majority_write(facts),
-        *_durability(facts),
-        *_version(facts, embedded=embedded),
-        *_transaction_lifetime(facts),
-        *_clock(facts, skew_seconds_max),
-        *_schema(facts),
-        *_privileges(facts, database),
-    ]
+    secret, file = subject.settings.mongodb_uri, subject.settings.mongodb_uri_file
+    if secret is None:
+        return
+    check, uri = "connection string", secret.get_secret_value()
+    exposed = None if file is None else readable_by_others(file, check)
+    missing = _missing_protection(uri)
+    if exposed is not None:
+        yield exposed
+    elif _is_local(uri):
+        yield ok(check, "all hosts are this machine")
+    elif not missing:
+        yield ok(check, "the string asks for TLS and names a user")
+    else:
+        yield warning(
+            check,
+            f"the string names hosts of other machines, with {' and '.join(missing)}",
+            "enable TLS and authentication in MongoDB, and set both in CREDIT_MONGODB_URI",
+        )
 
 
-def unreachable(reason: str) -> Finding:
-    """Make the finding of a store that gives no answer."""
-    remedy = "see the hosts, CREDIT_MONGODB_URI, the network; no more of the store could be checked"
-    return fails("store", reason, remedy)
-
-
-def _reachable(facts: StoreReport) -> Iterator[Finding]:
-    yield ok("store", f"answers after {facts.connect_seconds * 1000:.0f} ms")
-
-
-def _topology(facts: StoreReport) -> Iterator[Finding]:
-    check = "topology"
-    if facts.topology is Topology.STANDALONE:
+def check_reachable(subject: Subject) -> Iterator[Finding]:
+    """Check that the store answers, or that the first start of the server can create it."""
+    check, store = "store", subject.store
+    if store.unreachable:
         yield fails(
             check,
-            f"is {facts.topology.value}, which has no transactions",
+            store.unreachable,
+            "check the hosts, CREDIT_MONGODB_URI and the network; the other checks of the store"
+            " were not run",
+        )
+    elif store.not_started:
+        yield fails(check, store.not_started, "read the log in the data directory")
+    elif store.report is None:
+        yield ok(check, "there is no store yet; the first start of the server creates it")
+    else:
+        yield ok(check, f"the store answers after {store.report.connect_seconds * 1000:.0f} ms")
+
+
+def check_topology(subject: Subject) -> Iterator[Finding]:
+    """Check that the store has transactions, and a primary that takes writes."""
+    check, report = "topology", subject.store.report
+    if report is None:
+        return
+    if report.topology is Topology.STANDALONE:
+        yield fails(
+            check,
+            f"the store is {report.topology.value}, which has no transactions",
             "start mongod with --replSet NAME and run rs.initiate() once; one node is enough",
         )
-    elif facts.topology is Topology.UNINITIATED:
-        yield fails(check, f"is {facts.topology.value}", "run rs.initiate() once, in mongosh")
-    elif not facts.has_primary:
+    elif report.topology is Topology.UNINITIATED:
+        yield fails(
+            check, f"the store is {report.topology.value}", "run rs.initiate() once, in mongosh"
+        )
+    elif not report.has_primary:
         yield fails(
             check,
-            "a replica set without a primary: it takes no writes",
-            "see rs.status(): a majority of the voting members must be up and see each other",
+            "the store is a replica set without a primary, so it takes no writes",
+            "check rs.status(): a majority of the voting members must be up and reach each other",
         )
     else:
-        yield ok(check, f"is {facts.topology.value} that takes writes")
+        yield ok(check, f"the store is {report.topology.value} that takes writes")
 
 
-def _members(facts: StoreReport, *, embedded: bool) -> Iterator[Finding]:
-    check = "members"
-    if facts.topology is not Topology.REPLICA_SET:
+def check_members(subject: Subject) -> Iterator[Finding]:
+    """Check that enough members of the replica set keep data and are up."""
+    check, report = "members", subject.store.report
+    if report is None or report.topology is not Topology.REPLICA_SET:
         return
-    if facts.members is None:
+    if report.members is None:
         yield _not_permitted(check, "the members of the replica set")
         return
-    voting = [member for member in facts.members if member.votes]
+    voting = [member for member in report.members if member.votes]
     data = [member for member in voting if not member.arbiter]
     # https://www.mongodb.com/docs/manual/reference/write-concern/#calculating-majority-count
     needed = min(len(voting) // 2 + 1, len(data))
     up = sum(member.up for member in data)
-    away = ", ".join(member.host for member in facts.members if not member.up)
+    down = ", ".join(member.host for member in report.members if not member.up)
     arbiters = len(voting) - len(data)
     if up < needed:
         yield fails(
             check,
             f"{up} of {len(data)} voting members with data are up, and a majority write needs"
-            f" {needed}; away: {away}",
-            "bring the members back, or take the lost ones out of the set's configuration",
+            f" {needed}; down: {down}",
+            "start the members, or remove the lost ones from the set's configuration",
         )
     elif arbiters >= len(data):
         yield fails(
             check,
-            f"{len(data)} voting members keep data and {arbiters} are arbiters: a majority of the"
-            " votes says nothing about copies of the data",
+            f"{len(data)} voting members keep data and {arbiters} are arbiters, so a majority of"
+            " the votes does not mean a majority of the copies",
             "replace the arbiters by members that keep data",
         )
     elif arbiters and len(data) - 1 < needed:
         # https://www.mongodb.com/docs/manual/core/replica-set-arbiter/
         yield warning(
             check,
-            f"{arbiters} arbiter beside {len(data)} members with data: when one of these is lost,"
-            " no write is acknowledged, although there is a primary",
+            f"there are {len(data)} members with data and {arbiters} arbiter: when one member with"
+            " data is lost, no write is acknowledged, although there is a primary",
             "replace the arbiter by a member that keeps data",
         )
-    elif away:
+    elif down:
         yield warning(
             check,
-            f"{up} of {len(data)} voting members with data are up; away: {away}",
-            "bring them back before another one is lost",
+            f"{up} of {len(data)} voting members with data are up; down: {down}",
+            "start them before another one is lost",
         )
-    elif len(data) == 1 and not embedded:
+    elif len(data) == 1 and not subject.store.embedded:
         yield warning(
             check,
-            "one node keeps the data: when it is lost, so is the ledger",
+            "one node keeps the data: if it is lost, the ledger is lost",
             "add two members that keep data",
         )
     else:
-        yield ok(check, f"all {len(data)} voting members with data are up, {needed} are needed")
+        yield ok(check, f"all {len(data)} voting members with data are up; {needed} are needed")
 
 
-def _majority_write(facts: StoreReport) -> Iterator[Finding]:
-    check = "majority write"
-    written = facts.majority_write
-    if written is None:
+def check_majority_write(subject: Subject) -> Iterator[Finding]:
+    """Check that a majority acknowledges a write."""
+    check, report = "majority write", subject.store.report
+    if report is None or report.majority_write is None:
         return
+    written = report.majority_write
     if written.error:
         yield fails(
             check,
-            f"was not acknowledged: {written.error}",
-            "see rs.status(): a majority of the members with data must be up and not lag",
+            f"the write was not acknowledged: {written.error}",
+            "check rs.status(): a majority of the members with data must be up and not lag",
         )
     else:
-        yield ok(check, f"was acknowledged after {written.seconds * 1000:.0f} ms")
+        yield ok(check, f"a write was acknowledged after {written.seconds * 1000:.0f} ms")
 
 
-def _durability(facts: StoreReport) -> Iterator[Finding]:
-    check = "durability"
-    lost = "what was acknowledged is lost when the power fails on a majority at once"
-    if facts.majority_journaled is False:
+def check_durability(subject: Subject) -> Iterator[Finding]:
+    """Check that acknowledged writes survive a power failure."""
+    check, report = "durability", subject.store.report
+    if report is None:
+        return
+    lost = "acknowledged writes are lost if the power fails on a majority at once"
+    replica_set = report.topology is Topology.REPLICA_SET
+    sharded = report.topology is Topology.SHARDED
+    if report.majority_journaled is False:
         yield fails(
             check,
             f"writeConcernMajorityJournalDefault is false: {lost}",
             "set it to true with rs.reconfig()",
         )
-    elif facts.journal is False:
+    elif report.journal is False:
         yield fails(check, f"the journal is off: {lost}", "start mongod without --nojournal")
-    elif facts.storage_engine not in (None, "wiredTiger") and (
-        facts.topology is not Topology.SHARDED
-    ):
+    elif report.storage_engine not in (None, "wiredTiger") and not sharded:
         yield fails(
             check,
-            f"the storage engine is {facts.storage_engine}",
+            f"the storage engine is {report.storage_engine}",
             "use wiredTiger, which keeps data on disk and has transactions",
         )
-    elif facts.topology is Topology.REPLICA_SET and facts.majority_journaled is None:
+    elif replica_set and report.majority_journaled is None:
         yield _not_permitted(check, "whether majority writes are journaled")
-    elif facts.topology is Topology.REPLICA_SET:
+    elif replica_set:
         yield ok(check, "majority writes are journaled")
 
 
-def _version(facts: StoreReport, *, embedded: bool) -> Iterator[Finding]:
-    check = "version"
-    version = _numbers(facts.version)
-    compatible = facts.compatibility_version
-    patch, advisory = _MINOR_VERSIONS_PATCHED.get((version[0], version[1]), (0, ""))
+def check_version(subject: Subject) -> Iterator[Finding]:
+    """Check that MongoDB is recent enough, and has no known vulnerability."""
+    check, report = "version", subject.store.report
+    if report is None:
+        return
+    version = _numbers(report.version)
+    compatible = report.compatibility_version
+    features = "" if compatible is None else f" with the features of {compatible}"
+    patch, advisory = _PATCHES_MIN.get((version[0], version[1]), (0, ""))
     if version < (5, 0, 0):
-        yield fails(check, f"is {facts.version}", "upgrade MongoDB to 5.0 or later")
+        yield fails(
+            check, f"MongoDB is version {report.version}", "upgrade MongoDB to 5.0 or later"
+        )
     elif compatible is not None and _numbers(compatible)[:2] < (5, 0):
         yield fails(
             check,
-            f"is {facts.version} with the features of {compatible}",
+            f"MongoDB is version {report.version}{features}",
             "set the feature compatibility version to 5.0 or later",
         )
-    elif version[2] < patch and not embedded:
+    elif version[2] < patch and not subject.store.embedded:
         yield warning(
             check,
-            f"is {facts.version}, which has {advisory}: anybody who reaches its port can use it",
+            f"MongoDB {report.version} has {advisory}: anyone who reaches its port can exploit it",
             f"upgrade to {version[0]}.{version[1]}.{patch} or later",
         )
     else:
-        features = "" if compatible is None else f" with the features of {compatible}"
-        yield ok(check, f"is {facts.version}{features}")
+        yield ok(check, f"MongoDB is version {report.version}{features}")
 
 
-def _transaction_lifetime(facts: StoreReport) -> Iterator[Finding]:
-    check = "transaction lifetime"
-    seconds = facts.transaction_lifetime_seconds
-    if seconds is None:
+def check_transaction_lifetime(subject: Subject) -> Iterator[Finding]:
+    """Check that an abandoned transaction does not block its users for long."""
+    check, report = "transaction lifetime", subject.store.report
+    if report is None or report.transaction_lifetime_seconds is None:
         return
+    seconds = report.transaction_lifetime_seconds
     if seconds > _TRANSACTION_LIFETIME_SECONDS_MAX:
         yield warning(
             check,
             f"transactionLifetimeLimitSeconds is {seconds}: a transaction that a killed server"
-            " leaves open keeps its users from writing for that long",
+            " leaves open blocks the writes of its users for that long",
             "start mongod with --setParameter transactionLifetimeLimitSeconds=10",
         )
     else:
-        yield ok(check, f"is limited to {seconds} s")
+        yield ok(check, f"the limit is {seconds} s")
 
 
-def _clock(facts: StoreReport, skew_seconds_max: float) -> Iterator[Finding]:
-    check = "clock"
-    skew = facts.clock.certain_seconds
+def check_clock(subject: Subject) -> Iterator[Finding]:
+    """Check that the clocks of this machine and the store agree."""
+    check, report = "clock", subject.store.report
+    if report is None:
+        return
+    skew, skew_max = report.clock.certain_seconds, subject.settings.clock_skew_seconds_max
     side = "ahead of" if skew > 0 else "behind"
-    found = f"this machine's clock is {abs(skew):.1f} s {side} MongoDB's, at least"
-    remedy = "keep both machines' time with NTP"
-    if abs(skew) > skew_seconds_max:
+    found = f"this machine's clock is at least {abs(skew):.1f} s {side} MongoDB's"
+    remedy = "synchronize both machines with NTP"
+    if abs(skew) > skew_max:
         yield fails(
             check,
-            f"{found}; CREDIT_CLOCK_SKEW_SECONDS_MAX is {skew_seconds_max:g}, so a server here"
-            " refuses writes",
+            f"{found}; CREDIT_CLOCK_SKEW_SECONDS_MAX is {skew_max:g}, so a server here rejects"
+            " writes",
             remedy,
         )
-    elif abs(skew) > skew_seconds_max * _CLOCK_WARNING_SHARE:
-        yield warning(check, f"{found}; at {skew_seconds_max:g} s writes are refused", remedy)
+    elif abs(skew) > skew_max * _CLOCK_WARNING_SHARE:
+        yield warning(check, f"{found}; from {skew_max:g} s on a server rejects writes", remedy)
     else:
-        yield ok(check, "MongoDB's agrees with this machine's")
+        yield ok(check, "MongoDB's clock agrees with this machine's")
 
 
-def _schema(facts: StoreReport) -> Iterator[Finding]:
-    check = "schema"
-    if not (facts.has_primary and facts.topology.has_transactions):
+def check_schema(subject: Subject) -> Iterator[Finding]:
+    """Check that the collections, their validators and indexes are what a server needs."""
+    check, report = "schema", subject.store.report
+    if report is None or not (report.has_primary and report.topology.has_transactions):
         return
-    state = facts.schema
+    state = report.schema
     if state is None:
-        yield _not_permitted(check, "the collections, their validators and indexes", serious=True)
+        yield fails(
+            check,
+            _not_permitted_text("the collections, their validators and indexes"),
+            "grant it the role readWrite on the database",
+        )
     elif state.newer:
         yield fails(check, "; ".join(state.drift), "run a later release of credit-server")
     elif state.drift:
         yield fails(check, "; ".join(state.drift), "run: credit-server migrate")
     else:
-        yield ok(check, f"has version {state.version}, with all validators and indexes")
+        yield ok(check, f"the schema has version {state.version}, with all validators and indexes")
 
 
-def _privileges(facts: StoreReport, database: str) -> Iterator[Finding]:
-    check = "privileges"
-    if facts.privileges is None:
+def check_privileges(subject: Subject) -> Iterator[Finding]:
+    """Check that the user may read and write the collections."""
+    check, report = "privileges", subject.store.report
+    if report is None or report.privileges is None:
         return
+    database = subject.settings.mongodb_database
     missing = [
         f"{action} on {collection}"
-        for collection, actions in _NEEDED.items()
-        for action in sorted(actions - _allowed(facts.privileges, database, collection))
+        for collection, actions in _ACTIONS_NEEDED.items()
+        for action in sorted(actions - _allowed(report.privileges, database, collection))
     ]
     if missing:
         yield fails(
@@ -273,6 +312,29 @@ def _privileges(facts: StoreReport, database: str) -> Iterator[Finding]:
         yield ok(check, "the user may do what the server needs")
 
 
+def _missing_protection(uri: str) -> list[str]:
+    """Return what a connection string lacks: TLS, a user, or both."""
+    scheme, _, rest = uri.partition("://")
+    server, _, options_text = rest.partition("?")
+    options = {name.lower(): value.lower() for name, value in parse_qsl(options_text)}
+    # https://www.mongodb.com/docs/manual/reference/connection-string/: +srv enables TLS.
+    tls = options.get("tls", options.get("ssl"))
+    encrypted = tls in ("true", "1") or (tls is None and scheme == "mongodb+srv")
+    named = "@" in server.partition("/")[0] or options.get("authmechanism") == "mongodb-x509"
+    return [*([] if encrypted else ["no TLS (tls=true)"]), *([] if named else ["no user"])]
+
+
+def _is_local(uri: str) -> bool:
+    """Return whether all hosts of a connection string are this machine."""
+    return all(is_loopback(_host(host)) for host in hosts_of(uri).split(","))
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0]
+
+
 def _allowed(privileges: tuple[Privilege, ...], database: str, collection: str) -> frozenset[str]:
     granted = (
         privilege.actions
@@ -282,15 +344,17 @@ def _allowed(privileges: tuple[Privilege, ...], database: str, collection: str) 
     return frozenset().union(*granted)
 
 
-def _not_permitted(check: str, what: str, *, serious: bool = False) -> Finding:
-    found = f"the user of the connection string may not ask about {what}"
-    if serious:
-        return fails(check, found, "grant it the role readWrite on the database")
-    return warning(check, found, "run the doctor with a user that has the role clusterMonitor")
+def _not_permitted(check: str, what: str) -> Finding:
+    remedy = "run the doctor with a user that has the role clusterMonitor"
+    return warning(check, _not_permitted_text(what), remedy)
+
+
+def _not_permitted_text(what: str) -> str:
+    return f"the user of the connection string may not read {what}"
 
 
 def _numbers(version: str) -> tuple[int, int, int]:
-    """Return the three numbers of a version; what follows them, as in 8.0.1-rc2, is left out."""
+    """Return the three numbers of a version, without a suffix such as that of 8.0.1-rc2."""
     release = version.partition("-")[0].split(".")
     major, minor, patch = (*(int(part) for part in release if part.isdigit()), 0, 0, 0)[:3]
     return major, minor, patch

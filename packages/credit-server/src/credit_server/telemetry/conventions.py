@@ -1,32 +1,38 @@
-"""The names that OpenTelemetry's semantic conventions give to what is observed of a call.
+"""Define the names under which telemetry reports calls: methods, statuses and attributes.
 
-See https://opentelemetry.io/docs/specs/semconv/rpc/ (the stable line, after version 1.37). The
-package of the conventions still marks these names as incubating, so they are written down here.
+Metrics use the names of go-grpc-prometheus:
+https://github.com/grpc-ecosystem/go-grpc-middleware/tree/main/providers/prometheus. Spans use the
+semantic conventions of OpenTelemetry, https://opentelemetry.io/docs/specs/semconv/rpc/ (the stable
+line, after version 1.37). The package of these conventions still marks the names as incubating, so
+they are copied here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from grpclib.const import Status
+from grpclib._typing import IServable
+from grpclib.const import Cardinality, Status
 
-from credit_server.telemetry.method import UNKNOWN, Method
-
-SYSTEM = "rpc.system.name"
-METHOD = "rpc.method"
-STATUS_CODE = "rpc.response.status_code"
-ERROR_TYPE = "error.type"
 PEER_ADDRESS = "network.peer.address"
 PEER_PORT = "network.peer.port"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
-CALL_DURATION = "rpc.server.call.duration"
-CALL_DURATION_BUCKETS = (
-    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0),
-)
 
-GRPC = "grpc"
-OTHER = "_OTHER"
+_SYSTEM = "rpc.system.name"
+_METHOD = "rpc.method"
+_STATUS_CODE = "rpc.response.status_code"
+_ERROR_TYPE = "error.type"
+_GRPC = "grpc"
+_OTHER = "_OTHER"
 
+_TYPES = {
+    Cardinality.UNARY_UNARY: "unary",
+    Cardinality.UNARY_STREAM: "server_stream",
+    Cardinality.STREAM_UNARY: "client_stream",
+    Cardinality.STREAM_STREAM: "bidi_stream",
+}
+
+# The statuses that make a call an error of the server. All others are caused by the client.
 SERVER_FAULTS = frozenset(
     {
         Status.UNKNOWN,
@@ -37,26 +43,70 @@ SERVER_FAULTS = frozenset(
         Status.DATA_LOSS,
     }
 )
-"""The statuses that make a server's call an error; the others are the client's concern."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A method that the server serves.
+
+    Attributes:
+        type: `unary`, `server_stream`, `client_stream` or `bidi_stream`.
+        service: The service's full name, such as `credit.v1.CreditService`.
+        name: The method's own name, such as `AddCredits`.
+    """
+
+    type: str
+    service: str
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """Service and method, such as `credit.v1.CreditService/AddCredits`."""
+        return f"{self.service}/{self.name}"
+
+
+# Represents every path that is not served. A path that a client invents must not become a label.
+UNKNOWN = Method(type="unary", service="unknown", name="unknown")
+
+
+def methods_of(services: Iterable[IServable]) -> Mapping[str, Method]:
+    """Return the methods of services, by path."""
+    methods: dict[str, Method] = {}
+    for served in services:
+        for path, handler in served.__mapping__().items():
+            service, _, name = path.removeprefix("/").partition("/")
+            methods[path] = Method(type=_TYPES[handler.cardinality], service=service, name=name)
+    return methods
+
+
+def go_code(status: Status) -> str:
+    """Return a status as Go spells it: `OK`, `NotFound`, and `Canceled` with one l."""
+    match status:
+        case Status.OK:
+            return "OK"
+        case Status.CANCELLED:
+            return "Canceled"
+        case _:
+            return "".join(word.capitalize() for word in status.name.split("_"))
 
 
 def span_name(method: Method) -> str:
-    """Name the span of a call."""
-    return GRPC if method is UNKNOWN else method.full_name
+    """Return the name of a call's span."""
+    return _GRPC if method is UNKNOWN else method.full_name
 
 
-def begin_attributes(method: Method) -> dict[str, str]:
-    """Describe a call as it begins."""
-    return {SYSTEM: GRPC, METHOD: OTHER if method is UNKNOWN else method.full_name}
+def start_attributes(method: Method) -> dict[str, str]:
+    """Return the attributes of a call that are known when it starts."""
+    return {_SYSTEM: _GRPC, _METHOD: _OTHER if method is UNKNOWN else method.full_name}
 
 
 def end_attributes(status: Status) -> Mapping[str, str]:
-    """Describe how a call has ended."""
-    return _ENDS[status]
+    """Return the attributes of a call that are known when it ends."""
+    return _END_ATTRIBUTES[status]
 
 
-_ENDS: Mapping[Status, Mapping[str, str]] = {
-    status: {STATUS_CODE: status.name}
-    | ({ERROR_TYPE: status.name} if status in SERVER_FAULTS else {})
+_END_ATTRIBUTES: Mapping[Status, Mapping[str, str]] = {
+    status: {_STATUS_CODE: status.name}
+    | ({_ERROR_TYPE: status.name} if status in SERVER_FAULTS else {})
     for status in Status
 }

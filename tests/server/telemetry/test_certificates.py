@@ -1,4 +1,4 @@
-"""Certificates that end: the days left are a metric, and warnings come at start and daily."""
+"""Certificates that expire: a metric has the days left, and warnings are logged daily."""
 
 from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from credit_server.access.tls import Validity
-from credit_server.telemetry.certificate_metrics import CertificateMetrics
+from credit_server.telemetry.certificates import CertificateWatch
+from credit_server.telemetry.metrics import CertificateMetrics
 from prometheus_client import CollectorRegistry
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -20,7 +21,7 @@ def _validity(path: Path = SERVER, *, ends: datetime, begins: datetime = NOW - D
 
 
 class _End(Exception):
-    """Ends a watch that would go on."""
+    """Ends a watch."""
 
 
 async def _watched(
@@ -35,12 +36,12 @@ async def _watched(
         if now > NOW + timedelta(hours=hours):
             raise _End
 
-    metrics = CertificateMetrics(registry or CollectorRegistry())
+    certificates = CertificateWatch(CertificateMetrics(registry or CollectorRegistry()))
     with pytest.raises(_End):
-        await metrics.watch(lambda: validities, now=lambda: now, sleep=sleep)
+        await certificates.watch(lambda: validities, now=lambda: now, sleep=sleep)
 
 
-async def test_the_days_left_are_shown_for_each_file() -> None:
+async def test_the_days_left_are_exported_for_each_file() -> None:
     registry = CollectorRegistry()
     files = [_validity(ends=NOW + 40 * DAY), _validity(CA, ends=NOW - 2 * DAY)]
     await _watched(files, hours=12, registry=registry)
@@ -54,13 +55,13 @@ async def test_the_days_left_are_shown_for_each_file() -> None:
 @pytest.mark.parametrize(
     ("validity", "words"),
     [
-        (_validity(ends=NOW - DAY), "has ended"),
-        (_validity(ends=NOW), "has ended"),
-        (_validity(ends=NOW + 13 * DAY), "ends soon"),
+        (_validity(ends=NOW - DAY), "has expired"),
+        (_validity(ends=NOW), "has expired"),
+        (_validity(ends=NOW + 13 * DAY), "expires soon"),
         (_validity(ends=NOW + 90 * DAY, begins=NOW + 2 * DAY), "not valid yet"),
     ],
 )
-async def test_a_certificate_that_is_or_will_be_useless_is_logged_at_start_and_daily(
+async def test_a_certificate_that_is_invalid_or_expires_soon_is_logged_at_start_and_daily(
     validity: Validity, words: str, logged: list[MutableMapping[str, Any]]
 ) -> None:
     await _watched([validity], hours=50)
@@ -70,7 +71,7 @@ async def test_a_certificate_that_is_or_will_be_useless_is_logged_at_start_and_d
     assert {line["path"] for line in logged} == {"server.pem"}
 
 
-async def test_a_certificate_that_lasts_is_not_logged(
+async def test_a_certificate_that_is_valid_for_long_is_not_logged(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
     await _watched([_validity(ends=NOW + 90 * DAY)], hours=50)

@@ -1,16 +1,23 @@
-"""Calls as Prometheus sees them: go-grpc-prometheus's names, and no name that a client made up."""
+"""The metrics that Prometheus scrapes: calls, batches, connections and the process."""
+
+import asyncio
+from collections import Counter
 
 import pytest
 from credit_models import CreditRequest, UserId
 from credit_models.codec import encode
+from credit_server.commit import CommitLimits
+from credit_server.http2.connections import Closing
 from credit_server.ledger import Account
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
+from credit_server.telemetry.metrics import ProcessMetrics
 from grpclib.const import Status
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.serving import until
+from tests.server.serving import HeldStore, until
+from tests.server.telemetry.driven_loop import DrivenLoop, drive
 from tests.server.telemetry.observed import Observed, observed
 from tests.server.wire import SERVICE, Wire, call_headers, framed
 
@@ -19,13 +26,14 @@ ADD = {**CREDIT, "grpc_method": "AddCredits"}
 GET = {**CREDIT, "grpc_method": "GetUserCredits"}
 LIST = {**CREDIT, "grpc_type": "server_stream", "grpc_method": "ListUserTransactions"}
 UNKNOWN = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown"}
+LAG = "credit_event_loop_lag_seconds"
 
 
 def _add(key: str = "") -> CreditRequest:
     return CreditRequest(user_id=7, app_id=1, credits=5, created_by=9, idempotency_key=key)
 
 
-async def test_a_call_is_counted_from_its_begin_to_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_call_is_counted_from_its_start_to_its_status(server: Observed, wire: Wire) -> None:
     await wire.call("AddCredits", _add())
     await server.quiet()
     for name in ("started", "msg_received", "msg_sent"):
@@ -50,14 +58,14 @@ async def test_messages_that_grpclib_sends_are_counted(server: Observed, wire: W
     assert server.value("grpc_server_msg_sent_total", **health) == 1
 
 
-async def test_a_message_that_is_not_sound_is_not_counted(server: Observed, wire: Wire) -> None:
+async def test_an_invalid_message_is_not_counted(server: Observed, wire: Wire) -> None:
     await wire.request(call_headers(SERVICE + "GetUserCredits"), framed(b"\xff"))
     await server.quiet()
     assert server.value("grpc_server_msg_received_total", **GET) == 0
     assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
-async def test_a_refusal_is_counted_under_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_rejected_request_is_counted_under_its_status(server: Observed, wire: Wire) -> None:
     await wire.call("GetUserCredits", UserId())
     await server.quiet()
     assert server.value("grpc_server_handled_total", **GET, grpc_code="InvalidArgument") == 1
@@ -76,7 +84,7 @@ async def test_a_request_that_is_not_grpc_counts_as_internal(
     assert server.value("grpc_server_handled_total", **ADD, grpc_code="Internal") == 1
 
 
-async def test_a_call_that_its_client_gives_up_is_canceled(wire: Wire, server: Observed) -> None:
+async def test_a_call_that_its_client_resets_is_canceled(wire: Wire, server: Observed) -> None:
     stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
     await until(lambda: server.value("grpc_server_started_total", **ADD) == 1)
     wire.h2.reset_stream(stream_id)
@@ -96,7 +104,9 @@ async def test_a_bug_counts_as_internal() -> None:
         assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
-async def test_what_clients_invent_does_not_become_a_label(server: Observed, wire: Wire) -> None:
+async def test_a_path_that_is_not_served_does_not_become_a_label(
+    server: Observed, wire: Wire
+) -> None:
     before = _series(server)
     for number in range(20):
         answer = await wire.request(
@@ -133,3 +143,87 @@ def _samples(server: Observed) -> list[tuple[str, dict[str, str]]]:
 
 def _series(server: Observed) -> set[tuple[str, frozenset[tuple[str, str]]]]:
     return {(name, frozenset(labels.items())) for name, labels in _samples(server)}
+
+
+async def test_the_queue_and_the_writes_that_it_rejects_are_counted() -> None:
+    store = HeldStore()
+    limits = CommitLimits(shards=1, waiting_max=2)
+    async with (
+        observed(Telemetry(), store, limits=limits) as server,
+        Wire.connect(server.port) as wire,
+    ):
+        assert server.value("credit_shed_total", cause="queue_full") == 0
+        calls = [asyncio.create_task(wire.call("AddCredits", _add())) for _ in range(3)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert server.value("credit_queue_depth") == 2
+        assert server.value("credit_shed_total", cause="queue_full") == 1
+        store.released.set()
+        await asyncio.gather(*calls)
+        await server.quiet()
+        assert server.value("credit_queue_depth") == 0
+
+
+async def test_the_size_and_the_duration_of_a_batch_are_recorded(
+    server: Observed, wire: Wire
+) -> None:
+    await wire.call("AddCredits", _add())
+    await server.quiet()
+    assert server.value("credit_batch_size_sum") == 1
+    assert server.value("credit_batch_seconds_count") == 1
+
+
+async def test_conflicts_retries_and_unknown_commits_are_counted(server: Observed) -> None:
+    server.telemetry.commits.conflict()
+    server.telemetry.commits.retried()
+    server.telemetry.commits.commit_unknown()
+    for name in ("conflicts", "retries", "commit_unknown"):
+        assert server.value(f"credit_{name}_total") == 1
+
+
+async def test_calls_rejected_before_the_queue_are_added_to_those_that_it_rejects(
+    server: Observed,
+) -> None:
+    refused = Counter({"queue_full": 2, "calls": 3})
+    server.telemetry.commits.watch_shed(lambda: refused)
+    server.telemetry.commits.shed("queue_full")
+    assert server.value("credit_shed_total", cause="queue_full") == 3
+    assert server.value("credit_shed_total", cause="calls") == 3
+    refused["calls"] += 1
+    assert server.value("credit_shed_total", cause="calls") == 4
+    assert server.value("credit_shed_total", cause="stopping") == 0
+
+
+async def test_open_connections_are_counted(server: Observed) -> None:
+    assert server.value("credit_connections") == 0
+    async with Wire.connect(server.port) as wire:
+        await wire.call("GetUserCredits", UserId(user_id=7))
+        assert server.value("credit_connections") == 1
+    await until(lambda: server.value("credit_connections") == 0)
+
+
+async def test_each_reason_for_closing_is_exported_from_the_start(server: Observed) -> None:
+    connections = server.server.connections
+    server.telemetry.connections.watch_closed(lambda: connections.closed, Closing)
+    for reason in Closing:
+        assert server.value("credit_connections_closed_total", reason=reason) == 0
+
+
+async def test_closed_connections_are_counted_by_reason(server: Observed) -> None:
+    server.telemetry.connections.watch_closed(lambda: {"idle": 2})
+    assert server.value("credit_connections_closed_total", reason="idle") == 2
+
+
+def test_the_lag_of_a_blocked_event_loop_is_recorded() -> None:
+    registry = CollectorRegistry()
+
+    async def scenario(loop: DrivenLoop) -> None:
+        task = loop.create_task(ProcessMetrics(registry).watch_loop())
+        await asyncio.sleep(5.25)
+        assert registry.get_sample_value(f"{LAG}_count") == 10
+        assert registry.get_sample_value(f"{LAG}_bucket", {"le": "0.001"}) == 10
+        loop.now += 3.25  # nothing ran for so long; the next look was due after 0.25 s
+        await until(lambda: registry.get_sample_value(f"{LAG}_count") == 11)
+        assert registry.get_sample_value(f"{LAG}_sum") == 3.0
+        task.cancel()
+
+    drive(scenario)

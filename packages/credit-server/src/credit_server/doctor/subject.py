@@ -1,0 +1,282 @@
+"""Read what the checks judge: the machine, the store and a sample of the ledger.
+
+The checks are functions of a `Subject`, so each verdict can be tested without the fault itself.
+This is the only module of the doctor that imports what the store reports about itself.
+"""
+
+import asyncio
+import errno
+import os
+import resource
+import shutil
+import ssl
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest
+
+from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
+from credit_server.http2.listener import try_address
+from credit_server.http2.unix_socket import socket_path
+from credit_server.settings import ServerSettings, unknown_variables
+from credit_server.store.inspection import connected, inspect
+from credit_server.store.port import StoreError
+from credit_server.store.report import Privilege, StoreReport, Topology
+from credit_server.store.sample import (
+    AppSum,
+    FutureEntries,
+    FutureEntry,
+    LedgerSample,
+    SampledAccount,
+    SampleLimits,
+    future_entries,
+    sample_ledger,
+)
+
+__all__ = [
+    "AppSum",
+    "DataDirectory",
+    "FutureEntries",
+    "FutureEntry",
+    "LedgerReading",
+    "LedgerSample",
+    "Privilege",
+    "SampledAccount",
+    "StoreReading",
+    "StoreReport",
+    "Subject",
+    "Topology",
+    "read",
+]
+
+_SERVICE = "credit.v1.CreditService"
+_HEALTH_SECONDS = 2.0
+
+# The share of the store's time limit that a sum over all accounts, or a search, may take.
+_SCAN_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataDirectory:
+    """The data directory of the embedded store.
+
+    Attributes:
+        path: Its absolute path.
+        mode: Its permissions; None if it does not exist.
+        writable: Whether this process can write to it, or create it.
+        free_bytes: The free space on its disk.
+    """
+
+    path: Path
+    mode: int | None
+    writable: bool
+    free_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the state of a directory that need not exist."""
+        absolute = path.expanduser().resolve()
+        existing = absolute
+        while not existing.exists():
+            existing = existing.parent
+        return cls(
+            path=absolute,
+            mode=stat.S_IMODE(absolute.stat().st_mode) if existing == absolute else None,
+            writable=os.access(existing, os.W_OK | os.X_OK),
+            free_bytes=shutil.disk_usage(existing).free,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerReading:
+    """A sample of the ledger.
+
+    Attributes:
+        sample: The latest accounts and apps.
+        future: The entries that are dated after the store's time.
+        error: Why the ledger cannot be read; empty if it can.
+    """
+
+    sample: LedgerSample = field(default_factory=LedgerSample)
+    future: FutureEntries = field(default_factory=FutureEntries)
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreReading:
+    """What was read of the store.
+
+    Attributes:
+        embedded: Whether it is the server's own, of one node by design and on loopback.
+        report: What it reports about itself; None if nothing was read.
+        ledger: A sample of the ledger; None if its schema does not allow to read it.
+        unreachable: Why the store does not answer; empty if it does.
+        not_started: Why the embedded store does not start; empty if it does.
+    """
+
+    embedded: bool = False
+    report: StoreReport | None = None
+    ledger: LedgerReading | None = None
+    unreachable: str = ""
+    not_started: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What the checks judge.
+
+    Attributes:
+        settings: The settings of `credit-server serve`.
+        now: The time, with its zone.
+        open_files_max: The number of files that a process may open.
+        unknown_variables: The variables `CREDIT_*` that are not settings, each as a phrase.
+        address_error: Why a server cannot listen on its address; None if it can.
+        address_serving: Whether a credit-server that listens there serves; None if none answers.
+        metrics_error: Why a server cannot listen on the address of its metrics; None if it can.
+        data_directory: The data directory; None if the settings name a MongoDB.
+        store: What was read of the store.
+    """
+
+    settings: ServerSettings
+    now: datetime
+    open_files_max: int
+    unknown_variables: tuple[str, ...] = ()
+    address_error: OSError | None = None
+    address_serving: bool | None = None
+    metrics_error: OSError | None = None
+    data_directory: DataDirectory | None = None
+    store: StoreReading = field(default_factory=StoreReading)
+
+
+async def read(settings: ServerSettings) -> Subject:
+    """Read everything that a server with these settings depends on. Start no server."""
+    embedded = settings.mongodb_uri is None
+    subject = Subject(
+        settings=settings,
+        now=datetime.now(UTC),
+        open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        unknown_variables=tuple(unknown_variables(os.environ)),
+        data_directory=DataDirectory.of(settings.data_dir) if embedded else None,
+    )
+    subject = await read_addresses(subject)
+    return replace(subject, store=await _read_store(settings))
+
+
+async def read_addresses(subject: Subject) -> Subject:
+    """Return the subject with what listens on the addresses of calls and metrics."""
+    settings = subject.settings
+    error = await _listen_error(settings.host, settings.port)
+    in_use = error is not None and error.errno == errno.EADDRINUSE
+    return replace(
+        subject,
+        address_error=error,
+        address_serving=await _serving(settings) if in_use else None,
+        metrics_error=(
+            await _listen_error(settings.metrics_host, settings.metrics_port)
+            if settings.metrics
+            else None
+        ),
+    )
+
+
+async def _listen_error(host: str, port: int) -> OSError | None:
+    try:
+        await try_address(host, port)
+    except OSError as error:
+        return error
+    return None
+
+
+async def _serving(settings: ServerSettings) -> bool | None:
+    """Return whether the server that listens on the address serves; None without an answer."""
+    context = None if settings.tls_certificate is None else _any_certificate()
+    path = socket_path(settings.host)
+    if path is None:
+        # An address of all interfaces is reached through loopback.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - nothing is bound
+        channel = Channel(host, settings.port, ssl=context)
+    else:
+        channel = Channel(path=path, ssl=context)
+    try:
+        async with asyncio.timeout(_HEALTH_SECONDS):
+            answer = await HealthStub(channel).Check(HealthCheckRequest(service=_SERVICE))
+    except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
+        return None
+    finally:
+        channel.close()
+    return bool(answer.status == answer.SERVING)
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Return a context that verifies no certificate: only health is requested, and no secret."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def _read_store(settings: ServerSettings) -> StoreReading:
+    if settings.mongodb_uri is not None:
+        uri = settings.mongodb_uri.get_secret_value()
+        return await _read_report(uri, settings, embedded=False)
+    if running_uri(settings.data_dir) is None and not has_database(settings.data_dir):
+        return StoreReading(embedded=True)
+    try:
+        async with _embedded_uri(settings.data_dir) as uri:
+            return await _read_report(uri, settings, embedded=True)
+    except EmbeddedError as error:
+        return StoreReading(embedded=True, not_started=str(error))
+
+
+@asynccontextmanager
+async def _embedded_uri(data_dir: Path) -> AsyncIterator[str]:
+    """Yield the URI of the `mongod` of a running server, or of one that runs for this reading."""
+    uri = running_uri(data_dir)
+    if uri is not None:
+        yield uri
+        return
+    async with EmbeddedMongod(data_dir=data_dir) as mongod:
+        yield mongod.uri
+
+
+async def _read_report(uri: str, settings: ServerSettings, *, embedded: bool) -> StoreReading:
+    database, seconds = settings.mongodb_database, settings.store_timeout_seconds
+    try:
+        async with connected(uri, timeout_seconds=seconds) as client:
+            report = await inspect(client, database=database, timeout_seconds=seconds)
+            if report.schema is None or report.schema.drift:
+                return StoreReading(embedded=embedded, report=report)
+            try:
+                sample = await sample_ledger(
+                    client,
+                    database=database,
+                    limits=SampleLimits(
+                        accounts_max=100,
+                        history_max=200,
+                        counted_max=100_000,
+                        apps_max=10,
+                        summed_max=100_000,
+                        sums_seconds=seconds * _SCAN_SHARE,
+                    ),
+                )
+                future = await future_entries(
+                    client,
+                    database=database,
+                    tolerance_seconds=settings.clock_skew_seconds_max,
+                    search_seconds=seconds * _SCAN_SHARE,
+                )
+                ledger = LedgerReading(sample=sample, future=future)
+            except StoreError as error:
+                ledger = LedgerReading(error=str(error))
+            return StoreReading(embedded=embedded, report=report, ledger=ledger)
+    except StoreError as error:
+        return StoreReading(embedded=embedded, unreachable=str(error))
