@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import Any
 
 import pytest
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
+from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed, Method

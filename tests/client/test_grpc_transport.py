@@ -18,7 +18,7 @@ from credit_client import (
     ProtocolMismatch,
     Unavailable,
 )
-from credit_client.grpc_stream import MESSAGE_BYTES_MAX
+from credit_client.grpc_transport import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
 from credit_models.codec import WireCodec, encode

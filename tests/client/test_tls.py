@@ -96,7 +96,7 @@ async def test_a_server_that_wants_a_client_certificate_is_told_apart(
 ) -> None:
     context = server_context(server_certificate, clients=authority)
     async with calling(fake_server, context, tls=authority.file, wait_for_ready=False) as client:
-        with pytest.raises(Unavailable, match="as by a server that wants a client certificate"):
+        with pytest.raises(Unavailable, match="as by a server that requires a client certificate"):
             await client.balance(app_id=1)
 
 
@@ -112,7 +112,7 @@ async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
         client_key=strange.key,
         wait_for_ready=False,
     ) as client:
-        with pytest.raises(Unavailable, match="wants a client certificate, or another one"):
+        with pytest.raises(Unavailable, match="requires a client certificate, or another one"):
             await client.balance(app_id=1)
 
 
@@ -245,7 +245,7 @@ async def test_a_client_without_tls_is_told_that_the_server_wants_it(
         fake_server(service, ssl=server_context(server_certificate)) as port,
         CreditClient(f"127.0.0.1:{port}", settings=settings) as client,
     ):
-        with pytest.raises(Unavailable, match=r"speaks TLS.*connect with `tls`"):
+        with pytest.raises(Unavailable, match=r"expects TLS: connect with `tls`"):
             await client.balance(app_id=1)
 
 

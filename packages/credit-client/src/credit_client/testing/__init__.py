@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from grpclib.testing import ChannelFor
 
 from credit_client.client import CreditClient
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
-from credit_client.grpc_transport import GrpcTransport
+from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC, GrpcTransport
 from credit_client.settings import ClientSettings
 from credit_client.testing.ledger import FakeLedger
 from credit_client.testing.service import FakeCreditService

@@ -29,10 +29,16 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
-from credit_client import methods
-from credit_client.grpc_stream import REQUEST_ID
-from credit_client.grpc_transport import RECEIPT
-from credit_client.request import describe
+from credit_client.grpc_transport import RECEIPT, REQUEST_ID
+from credit_client.request import (
+    ADD,
+    BALANCE,
+    PURCHASES,
+    TRANSACTIONS,
+    USE,
+    USER_CREDITS,
+    describe,
+)
 from credit_client.testing.ledger import FakeLedger, Refused
 from credit_client.transport import Method, ReplyT
 
@@ -78,20 +84,18 @@ class FakeCreditService:
         ledger = self.ledger
         return dict(
             [
-                self._write(methods.ADD, ledger.add),
-                self._write(methods.USE, ledger.use),
-                self._read(
-                    methods.USER_CREDITS, lambda asked: ledger.user_credits(user_id=asked.user_id)
-                ),
-                self._read(methods.BALANCE, self._balance),
+                self._write(ADD, ledger.add),
+                self._write(USE, ledger.use),
+                self._read(USER_CREDITS, lambda asked: ledger.user_credits(user_id=asked.user_id)),
+                self._read(BALANCE, self._balance),
                 self._list(
-                    methods.PURCHASES,
+                    PURCHASES,
                     lambda asked: ledger.purchases(
                         user_id=asked.user_id, after_sequence=asked.after_sequence
                     ),
                 ),
                 self._list(
-                    methods.TRANSACTIONS,
+                    TRANSACTIONS,
                     lambda asked: ledger.transactions(
                         user_id=asked.user_id, after_sequence=asked.after_sequence
                     ),
