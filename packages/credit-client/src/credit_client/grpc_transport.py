@@ -137,6 +137,9 @@ class GrpcTransport:
             await stream.send_message(request, end=True)
             while (message := await stream.recv_message()) is not None:
                 yield message
+            # Leaving the block does not read the status where the connection is gone already: a
+            # list that the server broke off would look complete.
+            await stream.recv_trailing_metadata()
 
     async def close(self) -> None:
         """See `Transport.close`."""
