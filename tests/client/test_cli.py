@@ -81,9 +81,7 @@ def test_a_list_starts_after_a_sequence(served: Served) -> None:
         credit(*ADD)
     after = credit("transactions", "--user", "7", "--after", "1").stdout.splitlines()
     assert [json.loads(line)["sequence"] for line in after] == [2, 3]
-    _refused(
-        credit("purchases", "--user", "7", "--after", "-1"), 2, "after_sequence must be 0 or more"
-    )
+    _refused(credit("purchases", "--user", "7", "--after", "-1"), 2, "--after must be 0 or more")
 
 
 def test_tables_have_aligned_columns(served: Served) -> None:
@@ -129,9 +127,9 @@ def _uncertain(result: Result, code: int, words: str) -> list[str]:
 
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit(*USE), 3, "5 credits are needed and 0 are there")
-    _refused(credit(*ADD[:-1], "0"), 2, "credits must be 1 to 4294967295, got 0")
+    _refused(credit(*ADD[:-1], "0"), 2, ": --credits must be 1 to 4294967295, got 0")
     assert credit(*ADD, "--key", "k").exit_code == 0
-    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "created_by")
+    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "another request: --by differ")
     _refused(credit(*ADD[:-1], "4294967295"), 5, "do not fit")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
     _refused(credit("balance", "--app", "1"), 6, "(request ")
@@ -140,12 +138,12 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([*ADD, "--key", "order-7\r"], "idempotency_key must not begin or end with white space"),
-        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not hold the character U+FEFF"),
-        ([*ADD, "--key", "order\udcff"], "idempotency_key must be valid Unicode text"),
-        ([*USE, "--name", "  "], "report_name must not begin or end with white space"),
-        ([*USE, "--name", "\u2800"], "report_name must hold a visible character"),
-        ([*USE, "--report", "r\t1"], "report_id must not hold the character U+0009"),
+        ([*ADD, "--key", "order-7\r"], "--key must not begin or end with white space"),
+        ([*ADD, "--key", "order\ufeff7"], "--key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\udcff"], "--key must be valid Unicode text"),
+        ([*USE, "--name", "  "], "--name must not begin or end with white space"),
+        ([*USE, "--name", "\u2800"], "--name must hold a visible character"),
+        ([*USE, "--report", "r\t1"], "--report must not hold the character U+0009"),
     ],
     ids=ascii,
 )
@@ -289,7 +287,7 @@ def test_tls_is_asked_for_by_options(served: Served, tmp_path: Path) -> None:
     _refused(credit("balance", "--app", "1", "--tls-ca", "missing.pem"), 2, "missing.pem: No such")
 
 
-@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions"])
+@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions", "user"])
 def test_every_command_has_the_options_of_a_connection(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], terminal_width=200).stdout
     for option in ("--target", "--timeout", "--token-file", "--tls", "--tls-ca", "--insecure"):
@@ -355,7 +353,9 @@ def test_trouble_until_the_time_ran_out_has_the_exit_code_of_trouble(
         ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
-        (["balance", "--app", "1", "--timeout", "0"], "greater than 0"),
+        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout should be greater than 0"),
+        (["balance", "--app", "1", "--client-key", "k"], "credit: --client-key is given without"),
+        (["user", "7", "--last", "-1"], "--last must be 0 or more"),
     ],
 )
 def test_misuse_has_its_exit_code(arguments: list[str], words: str) -> None:
@@ -392,7 +392,10 @@ def test_the_installed_command_prints_a_table_at_a_terminal(served: Served) -> N
     _history(served, 2)
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [COMMAND, "transactions", "--user", "7"], stdout=theirs, stderr=subprocess.PIPE
+        [COMMAND, "transactions", "--user", "7"],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"COLUMNS": "120"},
     ) as process:
         os.close(theirs)
         assert process.stderr is not None

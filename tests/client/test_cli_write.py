@@ -394,9 +394,9 @@ def test_a_bug_is_a_traceback_and_the_key(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([*ADD, "--key", "used", "--by", "2"], 4, "created_by"),
+        ([*ADD, "--key", "used", "--by", "2"], 4, ": --by differ"),
         (["use", *ADD[1:], "--report", "r", "--name", "n", "--credits", "500"], 3, "are there"),
-        ([*ADD[:-1], "0"], 2, "credits must be 1 to 4294967295"),
+        ([*ADD[:-1], "0"], 2, ": --credits must be 1 to 4294967295"),
     ],
 )
 def test_a_refusal_that_made_no_change_is_one_sentence(

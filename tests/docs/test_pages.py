@@ -25,7 +25,7 @@ SETTINGS = {
     f"CREDIT_{name.upper()}"
     for model in (ServerSettings, ClientSettings)
     for name in model.model_fields
-}
+} | {"CREDIT_BY"}  # of the `credit` command alone
 
 
 def _name(path: Path) -> str:

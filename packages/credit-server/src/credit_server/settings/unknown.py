@@ -11,6 +11,7 @@ _PREFIX = "CREDIT_"
 # Written down, because the server does not import the SDK; a test compares them with its settings.
 _OF_THE_SDK = frozenset(
     {
+        "CREDIT_BY",
         "CREDIT_CHANNELS",
         "CREDIT_CONNECT_TIMEOUT_SECONDS",
         "CREDIT_KEEPALIVE_SECONDS",
