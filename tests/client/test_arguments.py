@@ -30,7 +30,7 @@ def test_without_a_token_there_is_no_bearer() -> None:
     assert resolve_config(None, token=None, tls=None).bearer() is None
 
 
-def test_a_bad_token_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_token_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^token must be one or more visible ASCII") as caught:
         CreditClient(token=SECRET)
     assert "s3cret" not in f"{caught.value!r}{caught.value.__context__!r}"

@@ -121,7 +121,7 @@ async def test_the_jitter_goes_down_to_no_wait(
     [status for status in Status if status not in {Status.OK, Status.UNAVAILABLE}],
     ids=lambda status: status.name,
 )
-async def test_other_failures_are_not_repeated(
+async def test_other_failures_are_not_retried(
     scripted: Scripted, time: MadeUpTime, status: Status
 ) -> None:
     transport = scripted(AttemptFailed(status, "no"))
@@ -145,7 +145,7 @@ async def test_a_wait_past_the_deadline_is_not_begun(scripted: Scripted, time: M
     assert time.waits == []
 
 
-async def test_each_attempt_is_told_the_time_that_is_left(
+async def test_each_attempt_gets_the_time_that_is_left(
     scripted: Scripted, written: Answer[object], time: MadeUpTime
 ) -> None:
     transport = scripted(_overloaded(3), written)
@@ -254,7 +254,7 @@ async def test_closing_ends_a_wait(scripted: Scripted) -> None:
         await task
 
 
-async def test_a_stream_gives_all_messages(scripted: Scripted, time: MadeUpTime) -> None:
+async def test_a_stream_yields_all_messages(scripted: Scripted, time: MadeUpTime) -> None:
     transport = scripted(PURCHASES)
     messages = time.caller(transport).stream(request.PURCHASES, {"user_id": 7})
     assert [message async for message in messages] == PURCHASES
@@ -266,7 +266,7 @@ async def test_a_stream_without_messages_is_empty(scripted: Scripted, time: Made
     assert [message async for message in messages] == []
 
 
-async def test_a_stream_is_repeated_before_its_first_message(
+async def test_a_stream_is_retried_before_its_first_message(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
     transport = scripted([LOST], [LOST], PURCHASES)
@@ -276,7 +276,7 @@ async def test_a_stream_is_repeated_before_its_first_message(
     assert len(transport.sent) == 3
 
 
-async def test_a_stream_is_not_repeated_after_its_first_message(
+async def test_a_stream_is_not_retried_after_its_first_message(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
     transport = scripted([*PURCHASES[:1], LOST], PURCHASES)
@@ -287,7 +287,9 @@ async def test_a_stream_is_not_repeated_after_its_first_message(
     assert len(transport.sent) == 1
 
 
-async def test_a_stream_that_fails_for_good_says_so(scripted: Scripted, time: MadeUpTime) -> None:
+async def test_a_stream_that_keeps_failing_raises_the_failure(
+    scripted: Scripted, time: MadeUpTime
+) -> None:
     transport = scripted([AttemptFailed(Status.INTERNAL, "bug")])
     with pytest.raises(InternalError, match="bug"):
         await anext(time.caller(transport).stream(request.PURCHASES, {"user_id": 7}))

@@ -161,15 +161,15 @@ def test_a_write_that_may_have_taken_effect_names_the_command_that_retries_it(
     retry = _uncertain(
         credit(*ADD, "--key", "my key"),
         10,
-        "told to fail; the write may have taken effect (request ",
+        "set to fail; the write may have taken effect (request ",
     )
     target = f"127.0.0.1:{served.port}"
     assert retry == ["credit", *ADD, "--by", "1", "--key", "my key", "--target", target]
 
 
-def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: Served) -> None:
+def test_a_write_without_a_key_of_its_own_names_the_one_that_was_sent(served: Served) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    _, *retry = _uncertain(credit(*ADD), 10, "told to fail")
+    _, *retry = _uncertain(credit(*ADD), 10, "set to fail")
     key = retry[retry.index("--key") + 1]
     assert len(key) == 32
     assert credit(*retry).exit_code == 0
@@ -178,7 +178,7 @@ def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_nobody_listening_has_its_exit_code(
+def test_a_refused_connection_has_its_exit_code(
     served: Served, unused_tcp_port: int, host: str
 ) -> None:
     target = f"{host}:{unused_tcp_port}"
@@ -205,7 +205,7 @@ def test_a_full_disk_is_a_sentence(served: Served, arguments: list[str]) -> None
     assert complaint == b"credit: cannot write the output: No space left on device\n"
 
 
-def test_a_history_goes_into_a_file_while_a_terminal_shows_its_progress(
+def test_a_list_goes_into_a_file_while_a_terminal_shows_its_progress(
     served: Served, tmp_path: Path
 ) -> None:
     _history(served, 3)
@@ -232,7 +232,7 @@ def test_a_history_goes_into_a_file_while_a_terminal_shows_its_progress(
         (["balance", "--user", "9"], "no balances\n"),
     ],
 )
-def test_an_empty_table_says_so_and_empty_json_does_not(
+def test_an_empty_table_is_reported_and_empty_json_is_not(
     served: Served, arguments: list[str], sentence: str
 ) -> None:
     result = credit(*arguments, "-o", "table")
@@ -240,18 +240,18 @@ def test_an_empty_table_says_so_and_empty_json_does_not(
     assert credit(*arguments, "-o", "json").stderr == ""
 
 
-def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
+def test_a_rejected_identity_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
-    _refused(credit(*ADD), 8, "told to fail; no change was made (request ")
+    _refused(credit(*ADD), 8, "set to fail; no change was made (request ")
     served.service.fail_next(ErrorReason.APP_NOT_ALLOWED)
-    _refused(credit(*ADD), 8, "told to fail")
+    _refused(credit(*ADD), 8, "set to fail")
     served.service.fail_next(ErrorReason.RATE_LIMITED, times=3)
-    _refused(credit(*ADD), 9, "told to fail")
+    _refused(credit(*ADD), 9, "set to fail")
 
 
 def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Served) -> None:
     served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
-    _uncertain(credit(*ADD), 6, "told to fail; no change was made (request ")
+    _uncertain(credit(*ADD), 6, "set to fail; no change was made (request ")
     served.service.ledger._credits_max = 119
     _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
 
@@ -277,7 +277,7 @@ def test_a_token_is_not_sent_to_another_machine_in_the_clear(
     _refused(credit("balance", "--app", "1", "--target", "credit.example"), 2, "without TLS")
 
 
-def test_tls_is_asked_for_by_options(served: Served, tmp_path: Path) -> None:
+def test_options_turn_tls_on(served: Served, tmp_path: Path) -> None:
     authority = Authority(folder=tmp_path)
     tls = ["--tls-ca", str(authority.file)]
     _refused(credit("balance", "--app", "1", *tls), 6, "does not speak TLS at this port")
@@ -325,10 +325,14 @@ def test_no_answer_in_time_has_its_exit_code() -> None:
     _refused(result, 7, "no answer within 2 s")
 
 
-def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
+def test_a_server_that_never_greets_has_the_exit_code_of_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CREDIT_CONNECT_TIMEOUT_SECONDS", "0.05")
+    monkeypatch.setenv("CREDIT_RETRY_ATTEMPTS_MAX", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        result = credit("balance", "--app", "1", "--target", target, "--timeout", "2.5")
+        result = credit("balance", "--app", "1", "--target", target)
     _refused(result, 6, "no greeting within")
 
 
@@ -336,7 +340,7 @@ def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
     ("status", "code"),
     [(Status.UNAVAILABLE, Exit.UNAVAILABLE), (Status.DEADLINE_EXCEEDED, Exit.DEADLINE_EXCEEDED)],
 )
-def test_trouble_until_the_time_ran_out_has_the_exit_code_of_trouble(
+def test_a_failure_before_the_time_ran_out_decides_the_exit_code(
     status: Status, code: Exit
 ) -> None:
     error = DeadlineExceeded("no answer within 10 s")
@@ -370,9 +374,9 @@ def _history(served: Served, length: int) -> None:
         served.service.ledger.add(request)
 
 
-# What is left to the garbage collector ends in an order that depends on where it lies in memory.
+# Objects that the garbage collector closes end in an order that depends on where it lies in memory.
 @pytest.mark.parametrize("allocator", ["pymalloc", "malloc"])
-def test_a_closed_pipe_ends_a_history_quietly(served: Served, allocator: str) -> None:
+def test_a_closed_pipe_ends_a_list_quietly(served: Served, allocator: str) -> None:
     _history(served, 3000)
     with subprocess.Popen(
         [COMMAND, "transactions", "--user", "7"],
@@ -426,7 +430,7 @@ def test_an_interrupt_has_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+def test_without_the_extra_it_names_the_package_to_install(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from credit_client.cli import main; main()"
     )

@@ -192,7 +192,7 @@ def test_elsewhere_a_row_is_one_line_however_long(served: Served) -> None:
     assert not BOXES.search(shown)
 
 
-def test_times_are_local_unless_utc_is_asked_for(served: Served) -> None:
+def test_times_are_local_without_the_option_for_utc(served: Served) -> None:
     _, local, _ = credit("transactions", "--user", "7", "-o", "table").stdout.splitlines()
     _, utc, _ = credit("transactions", "--user", "7", "-o", "table", "--utc").stdout.splitlines()
     assert re.search(r"\d\d:\d\d:\d\d\+05:45 ", local)

@@ -227,7 +227,7 @@ async def test_closing_the_client_ends_a_list_that_waits_to_go_on(scripted: Scri
         await waiting
 
 
-async def test_a_list_starts_after_the_sequence_that_is_asked_for(scripted: Scripted) -> None:
+async def test_a_list_starts_after_the_sequence_in_the_request(scripted: Scripted) -> None:
     transport = scripted(_rows(1, 2, 3, 4))
     async with _client(transport) as client:
         assert await _sequences(client, after=2) == [3, 4]

@@ -23,7 +23,7 @@ async def _wait_in(scope: Scope, entered: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
 
-async def test_who_is_inside_gets_the_error() -> None:
+async def test_a_task_inside_the_scope_gets_the_error() -> None:
     scope, entered = Scope(), asyncio.Event()
     task = asyncio.create_task(_wait_in(scope, entered))
     await entered.wait()
@@ -33,7 +33,7 @@ async def test_who_is_inside_gets_the_error() -> None:
     assert task.cancelling() == 0
 
 
-async def test_who_comes_later_gets_the_first_error() -> None:
+async def test_a_task_that_enters_later_gets_the_first_error() -> None:
     scope = Scope()
     scope.cancel(Ended("first"))
     scope.cancel(Ended("second"))
@@ -51,7 +51,7 @@ async def test_a_real_cancellation_at_the_same_moment_wins() -> None:
         await task
 
 
-async def test_who_ends_its_own_scope_and_leaves_is_not_cancelled_later() -> None:
+async def test_a_task_that_ends_its_own_scope_and_leaves_is_not_cancelled_later() -> None:
     scope = Scope()
     with scope:
         scope.cancel(Ended())
@@ -61,7 +61,7 @@ async def test_who_ends_its_own_scope_and_leaves_is_not_cancelled_later() -> Non
         pass
 
 
-async def test_who_ends_its_own_scope_and_waits_in_it_gets_the_error() -> None:
+async def test_a_task_that_ends_its_own_scope_and_waits_in_it_gets_the_error() -> None:
     scope = Scope()
 
     async def end_and_wait() -> None:
@@ -141,7 +141,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_a_client_in_another_event_loop_says_what_to_do_and_stays_usable(use: Use) -> None:
+async def test_the_error_in_another_event_loop_names_the_remedy_and_the_client_stays_usable(
+    use: Use,
+) -> None:
     async with fake_credits() as client:
         error = in_another_thread(lambda: use(client))
         assert isinstance(error, RuntimeError)
@@ -153,7 +155,7 @@ async def test_a_client_in_another_event_loop_says_what_to_do_and_stays_usable(u
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_client_whose_event_loop_is_closed_says_what_to_do(
+def test_the_error_after_the_event_loop_is_closed_names_the_remedy(
     runner: asyncio.Runner, use: Use
 ) -> None:
     client = CreditClient("127.0.0.1:1")
@@ -163,7 +165,7 @@ def test_a_client_whose_event_loop_is_closed_says_what_to_do(
         asyncio.run(use(client))
 
 
-async def test_a_history_that_moves_to_another_event_loop_says_what_to_do() -> None:
+async def test_a_list_that_moves_to_another_event_loop_raises_an_error() -> None:
     async with fake_credits() as client:
         await client.add(**WRITE)
         await client.add(**WRITE)
@@ -174,7 +176,7 @@ async def test_a_history_that_moves_to_another_event_loop_says_what_to_do() -> N
         assert "another event loop" in str(error)
 
 
-async def test_a_history_is_not_closed_by_another_event_loop() -> None:
+async def test_a_list_is_not_closed_by_another_event_loop() -> None:
     async with fake_credits() as client:
         await client.add(**WRITE)
         await client.add(**WRITE)
@@ -186,7 +188,7 @@ async def test_a_history_is_not_closed_by_another_event_loop() -> None:
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-async def test_a_client_in_a_forked_process_says_what_to_do(
+async def test_the_error_in_a_forked_process_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
     async with fake_credits() as client:

@@ -1,4 +1,4 @@
-"""Calls with tokens: sent with each, got anew once when rejected, within the call's time."""
+"""Calls with tokens: sent with each, replaced once when rejected, within the call's time."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ async def test_the_token_goes_with_every_call_and_every_attempt(
     assert _tokens(transport) == ["Bearer t"] * 3
 
 
-async def test_a_rejected_token_is_got_anew_and_the_call_repeated_once_with_its_key(
+async def test_a_rejected_token_is_replaced_and_the_call_retried_once_with_its_key(
     scripted: Scripted, written: Answer[object]
 ) -> None:
     transport = scripted(REJECTED, written)
@@ -64,14 +64,14 @@ async def test_a_rejected_token_is_got_anew_and_the_call_repeated_once_with_its_
     assert transport.sent[0].request_id == transport.sent[1].request_id
 
 
-async def test_a_history_gets_its_token_anew_too(scripted: Scripted) -> None:
+async def test_a_list_replaces_its_token_too(scripted: Scripted) -> None:
     transport = scripted([REJECTED], [Purchase(id="1")])
     caller = Caller(transport, ClientSettings(), bearer=_numbered())
     assert [one.id async for one in caller.stream(request.PURCHASES, {"user_id": 7})] == ["1"]
     assert _tokens(transport) == ["Bearer token-1", "Bearer token-2"]
 
 
-async def test_a_server_that_rejects_every_token_is_asked_twice_and_no_more(
+async def test_a_server_that_rejects_every_token_gets_two_attempts_and_no_more(
     scripted: Scripted,
 ) -> None:
     transport = scripted(REJECTED)
@@ -82,7 +82,7 @@ async def test_a_server_that_rejects_every_token_is_asked_twice_and_no_more(
 
 
 @pytest.mark.parametrize("bearer", [FixedToken("t"), FetchedToken(lambda: "t"), None])
-async def test_where_there_is_no_other_token_the_call_is_not_repeated(
+async def test_without_another_token_the_call_is_not_retried(
     scripted: Scripted, bearer: FixedToken | FetchedToken | None
 ) -> None:
     transport = scripted(REJECTED)

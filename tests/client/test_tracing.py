@@ -103,7 +103,7 @@ async def test_the_duration_is_measured_in_seconds_with_the_span_s_attributes(
     assert 0 < point.sum < 60
 
 
-async def test_the_server_is_told_the_trace_and_the_baggage(
+async def test_the_trace_and_the_baggage_are_sent(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
     transport = scripted(AttemptFailed(Status.UNAVAILABLE, "lost"), written)
@@ -124,7 +124,7 @@ async def test_the_server_is_told_the_trace_and_the_baggage(
     assert first["baggage"] == "tenant=blue+green"
 
 
-async def test_the_server_is_told_that_a_trace_is_not_sampled(
+async def test_a_trace_that_is_not_sampled_is_sent(
     scripted: Scripted, written: Answer[object]
 ) -> None:
     transport = scripted(written)
@@ -150,7 +150,7 @@ async def test_each_repetition_is_an_event_of_the_one_span(
     assert second.attributes["credit.attempts"] == 2
 
 
-async def test_an_error_is_told_by_its_status_and_without_what_the_server_says(
+async def test_a_span_has_the_status_of_an_error_and_not_its_message(
     scripted: Scripted, collected: Collected
 ) -> None:
     failure = AttemptFailed(Status.FAILED_PRECONDITION, "user 70007 has 3 credits")
@@ -161,12 +161,12 @@ async def test_an_error_is_told_by_its_status_and_without_what_the_server_says(
     assert span.attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
     assert span.attributes["error.type"] == "FAILED_PRECONDITION"
     assert span.status.status_code is StatusCode.ERROR
-    told = span.to_json()
-    assert "70007" not in told
-    assert "the-key" not in told
+    recorded = span.to_json()
+    assert "70007" not in recorded
+    assert "the-key" not in recorded
 
 
-async def test_a_call_that_ran_out_of_time_is_told_as_such(
+async def test_a_span_shows_a_call_that_ran_out_of_time(
     scripted: Scripted, collected: Collected
 ) -> None:
     with pytest.raises(DeadlineExceeded):
@@ -178,7 +178,7 @@ async def test_a_call_that_ran_out_of_time_is_told_as_such(
     assert point.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
 
 
-async def test_a_cancelled_call_is_told_as_such(scripted: Scripted, collected: Collected) -> None:
+async def test_a_span_shows_a_cancelled_call(scripted: Scripted, collected: Collected) -> None:
     reached = asyncio.Event()
     caller = collected.caller(scripted(reached))
     task = asyncio.create_task(caller.unary(request.ADD, ADD))
@@ -192,7 +192,7 @@ async def test_a_cancelled_call_is_told_as_such(scripted: Scripted, collected: C
     assert attributes["error.type"] == "CancelledError"
 
 
-async def test_a_history_is_one_span_until_its_end_and_not_the_current_one(
+async def test_a_list_is_one_span_until_its_end_and_not_the_current_one(
     scripted: Scripted, collected: Collected
 ) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
@@ -202,9 +202,7 @@ async def test_a_history_is_one_span_until_its_end_and_not_the_current_one(
     assert collected.span().name == "credit.v1.CreditService/ListUserPurchases"
 
 
-async def test_leaving_a_history_early_is_no_error(
-    scripted: Scripted, collected: Collected
-) -> None:
+async def test_leaving_a_list_early_is_no_error(scripted: Scripted, collected: Collected) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
     messages = caller.stream(request.PURCHASES, {"user_id": 7})
     await anext(messages)
@@ -235,7 +233,7 @@ print([span.name for span in exporter.get_finished_spans()])
 """
 
 
-def test_the_global_providers_are_used_unasked() -> None:
+def test_the_global_providers_are_used_by_default() -> None:
     # In a process of its own: they can be set only once.
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM], check=True, capture_output=True, text=True

@@ -221,7 +221,7 @@ class Caller:
                         metadata = await self._begin_attempt(call)
                         listing.open(self._transport, request_id=call.request_id, metadata=metadata)
                     row = await listing.message()
-                wanted = row is None or listing.takes(row)
+                wanted = row is None or listing.accept(row)
             except TimeoutError:
                 if not limit.expired():
                     raise
