@@ -358,21 +358,15 @@ def test_the_help_names_the_variable_of_every_option_that_has_one() -> None:
     assert len(named) == 9
 
 
-def test_completion_can_be_shown_and_completes_commands_and_options() -> None:
-    def completed(typed: str) -> list[str]:
-        environment = {
-            **os.environ,
-            "_CREDIT_COMPLETE": "complete_zsh",
-            "_TYPER_COMPLETE_ARGS": typed,
-        }
-        done = subprocess.run(
-            [COMMAND], check=False, capture_output=True, text=True, env=environment
-        )
-        return re.findall(r'"([\w-]+)":', done.stdout)
+def test_completion_can_be_installed_and_completes_commands_and_options() -> None:
+    def completion(instruction: str, typed: str = "") -> str:
+        environment = {"_CREDIT_COMPLETE": instruction, "_TYPER_COMPLETE_ARGS": typed}
+        return CliRunner().invoke(app, [], prog_name="credit", env=environment).stdout
 
-    script = CliRunner().invoke(
-        app, ["--show-completion", "bash"], prog_name="credit", env={"SHELL": "/bin/bash"}
-    )
-    assert "_CREDIT_COMPLETE=complete_bash" in script.stdout
-    assert completed("credit bal") == ["balance"]
-    assert completed("credit transactions --ut") == ["--utc"]
+    shown = credit("--help").stdout
+    assert "--show-completion" in shown
+    assert "--install-completion" in shown
+    # What these two options show and install.
+    assert "_CREDIT_COMPLETE=complete_bash" in completion("source_bash")
+    assert re.findall(r'"([\w-]+)":', completion("complete_zsh", "credit bal")) == ["balance"]
+    assert re.findall(r'"([\w-]+)":', completion("complete_zsh", "credit user --ut")) == ["--utc"]

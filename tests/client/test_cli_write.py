@@ -291,7 +291,7 @@ def test_no_answer_in_time_names_the_key(holding: Served, ledger: HoldingLedger)
     ledger.released.set()
     assert code == 10
     assert "no answer within 2 s; the write may have taken effect (request " in complaint
-    retry = [word for word in _retry_of(complaint) if word not in {"--timeout", "2"}]
+    retry = [word for word in _retry_of(complaint) if word not in {"--timeout", "2.0"}]
     _retry_counts_once(holding, INTRODUCTION + shlex.join(["credit", *retry]))
 
 

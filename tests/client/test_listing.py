@@ -99,7 +99,10 @@ async def test_purchases_go_on_too(scripted: Scripted) -> None:
     assert _asked(transport) == [1, 5, 5]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # it keeps no state
+@settings(
+    deadline=None,  # the machine may be slow
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it keeps no state
+)
 @given(
     length=st.integers(0, 12),
     breaks=st.lists(st.integers(0, 4), max_size=12),

@@ -17,7 +17,7 @@ from credit_models import (
 from credit_models.codec import WireCodec
 from credit_models.constraints import violations
 from grpclib.testing import ChannelFor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 UINT32_MAX = 2**32 - 1
@@ -109,6 +109,7 @@ def test_a_balance_holds_just_a_uint32() -> None:
     assert ledger.use(_purchase(UINT32_MAX)).balance == 0
 
 
+@settings(deadline=None)  # the machine may be slow
 @given(
     st.lists(
         st.tuples(
