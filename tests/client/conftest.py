@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import Any
 
 import pytest
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
+from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed, Method
@@ -54,7 +54,7 @@ Outcome = Answer[object] | AttemptFailed | list[object] | asyncio.Event
 
 @dataclass(kw_only=True)
 class ScriptedTransport:
-    """Gives the outcomes in their order, the last one for ever.
+    """Returns the outcomes in their order, the last one forever.
 
     A list is a stream; an `AttemptFailed` in it ends it. An `Event` is set, and then nothing comes.
     """
@@ -201,7 +201,7 @@ def fake_server() -> Callable[..., AbstractAsyncContextManager[int]]:
 
 
 class RawConnection(asyncio.Protocol):
-    """The server's end of one HTTP/2 connection, which does what a script says."""
+    """The server's end of one HTTP/2 connection, which follows a script."""
 
     def __init__(self, server: "RawServer") -> None:
         self.server = server
@@ -268,7 +268,7 @@ class RawServer:
     events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
 
     async def event(self, kind: type[Event]) -> Event:
-        """Waits for the next event of a kind."""
+        """Wait for the next event of a kind."""
         while True:
             event = await self.events.get()
             if isinstance(event, kind):

@@ -11,8 +11,7 @@ import uvloop
 from aiohappyeyeballs import AddrInfoType
 from credit_client import CreditClient, DeadlineExceeded
 from credit_client.addresses import in_turn, open_socket, resolve
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
-from credit_client.grpc_transport import connect
+from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC, connect
 from credit_client.settings import ClientSettings
 from credit_client.target import Target
 from credit_client.testing import FakeCreditService

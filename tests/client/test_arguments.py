@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from credit_client import ClientSettings, CreditClient
-from credit_client.arguments import made
+from credit_client.arguments import resolve_config
 from credit_client.bearer import FetchedToken, FileToken, FixedToken
 from pydantic import ValidationError
 
@@ -17,20 +17,20 @@ def test_a_token_argument_replaces_that_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CREDIT_TOKEN_FILE", "/run/secrets/token")
-    assert isinstance(made(None, token=None, tls=None).bearer(), FileToken)
-    assert isinstance(made(None, token="t", tls=None).bearer(), FixedToken)
-    assert isinstance(made(None, token=lambda: "t", tls=None).bearer(), FetchedToken)
+    assert isinstance(resolve_config(None, token=None, tls=None).bearer(), FileToken)
+    assert isinstance(resolve_config(None, token="t", tls=None).bearer(), FixedToken)
+    assert isinstance(resolve_config(None, token=lambda: "t", tls=None).bearer(), FetchedToken)
     monkeypatch.delenv("CREDIT_TOKEN_FILE")
     monkeypatch.setenv("CREDIT_TOKEN", "t")
-    assert isinstance(made(None, token=None, tls=None).bearer(), FixedToken)
-    assert isinstance(made(None, token=tmp_path / "token", tls=None).bearer(), FileToken)
+    assert isinstance(resolve_config(None, token=None, tls=None).bearer(), FixedToken)
+    assert isinstance(resolve_config(None, token=tmp_path / "token", tls=None).bearer(), FileToken)
 
 
 def test_without_a_token_there_is_no_bearer() -> None:
-    assert made(None, token=None, tls=None).bearer() is None
+    assert resolve_config(None, token=None, tls=None).bearer() is None
 
 
-def test_a_bad_token_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_token_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^token must be one or more visible ASCII") as caught:
         CreditClient(token=SECRET)
     assert "s3cret" not in f"{caught.value!r}{caught.value.__context__!r}"
@@ -84,7 +84,7 @@ def test_a_context_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDIT_TLS_CLIENT_CERTIFICATE", "environment.pem")
     context = ssl.create_default_context()
     assert CreditClient("credit.example", tls=context).settings.tls_client_certificate is None
-    with pytest.raises(ValueError, match="load it there"):
+    with pytest.raises(ValueError, match="load it into the context"):
         CreditClient("credit.example", tls=context, client_certificate="own.pem")
 
 

@@ -81,9 +81,7 @@ def test_a_list_starts_after_a_sequence(served: Served) -> None:
         credit(*ADD)
     after = credit("transactions", "--user", "7", "--after", "1").stdout.splitlines()
     assert [json.loads(line)["sequence"] for line in after] == [2, 3]
-    _refused(
-        credit("purchases", "--user", "7", "--after", "-1"), 2, "after_sequence must be 0 or more"
-    )
+    _refused(credit("purchases", "--user", "7", "--after", "-1"), 2, "--after must be 0 or more")
 
 
 def test_tables_have_aligned_columns(served: Served) -> None:
@@ -129,9 +127,9 @@ def _uncertain(result: Result, code: int, words: str) -> list[str]:
 
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit(*USE), 3, "5 credits are needed and 0 are there")
-    _refused(credit(*ADD[:-1], "0"), 2, "credits must be 1 to 4294967295, got 0")
+    _refused(credit(*ADD[:-1], "0"), 2, ": --credits must be 1 to 4294967295, got 0")
     assert credit(*ADD, "--key", "k").exit_code == 0
-    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "created_by")
+    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "another request: --by differ")
     _refused(credit(*ADD[:-1], "4294967295"), 5, "do not fit")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
     _refused(credit("balance", "--app", "1"), 6, "(request ")
@@ -140,12 +138,12 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([*ADD, "--key", "order-7\r"], "idempotency_key must not begin or end with white space"),
-        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not hold the character U+FEFF"),
-        ([*ADD, "--key", "order\udcff"], "idempotency_key must be valid Unicode text"),
-        ([*USE, "--name", "  "], "report_name must not begin or end with white space"),
-        ([*USE, "--name", "\u2800"], "report_name must hold a visible character"),
-        ([*USE, "--report", "r\t1"], "report_id must not hold the character U+0009"),
+        ([*ADD, "--key", "order-7\r"], "--key must not begin or end with white space"),
+        ([*ADD, "--key", "order\ufeff7"], "--key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\udcff"], "--key must be valid Unicode text"),
+        ([*USE, "--name", "  "], "--name must not begin or end with white space"),
+        ([*USE, "--name", "\u2800"], "--name must hold a visible character"),
+        ([*USE, "--report", "r\t1"], "--report must not hold the character U+0009"),
     ],
     ids=ascii,
 )
@@ -163,15 +161,15 @@ def test_a_write_that_may_have_taken_effect_names_the_command_that_retries_it(
     retry = _uncertain(
         credit(*ADD, "--key", "my key"),
         10,
-        "told to fail; the write may have taken effect (request ",
+        "set to fail; the write may have taken effect (request ",
     )
     target = f"127.0.0.1:{served.port}"
     assert retry == ["credit", *ADD, "--by", "1", "--key", "my key", "--target", target]
 
 
-def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: Served) -> None:
+def test_a_write_without_a_key_of_its_own_names_the_one_that_was_sent(served: Served) -> None:
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
-    _, *retry = _uncertain(credit(*ADD), 10, "told to fail")
+    _, *retry = _uncertain(credit(*ADD), 10, "set to fail")
     key = retry[retry.index("--key") + 1]
     assert len(key) == 32
     assert credit(*retry).exit_code == 0
@@ -180,7 +178,7 @@ def test_a_write_without_a_key_of_its_own_is_told_the_one_that_was_sent(served: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_nobody_listening_has_its_exit_code(
+def test_a_refused_connection_has_its_exit_code(
     served: Served, unused_tcp_port: int, host: str
 ) -> None:
     target = f"{host}:{unused_tcp_port}"
@@ -207,7 +205,7 @@ def test_a_full_disk_is_a_sentence(served: Served, arguments: list[str]) -> None
     assert complaint == b"credit: cannot write the output: No space left on device\n"
 
 
-def test_a_history_goes_into_a_file_while_a_terminal_shows_its_progress(
+def test_a_list_goes_into_a_file_while_a_terminal_shows_its_progress(
     served: Served, tmp_path: Path
 ) -> None:
     _history(served, 3)
@@ -234,7 +232,7 @@ def test_a_history_goes_into_a_file_while_a_terminal_shows_its_progress(
         (["balance", "--user", "9"], "no balances\n"),
     ],
 )
-def test_an_empty_table_says_so_and_empty_json_does_not(
+def test_an_empty_table_is_reported_and_empty_json_is_not(
     served: Served, arguments: list[str], sentence: str
 ) -> None:
     result = credit(*arguments, "-o", "table")
@@ -242,18 +240,18 @@ def test_an_empty_table_says_so_and_empty_json_does_not(
     assert credit(*arguments, "-o", "json").stderr == ""
 
 
-def test_a_refusal_of_who_calls_has_its_exit_code(served: Served) -> None:
+def test_a_rejected_identity_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
-    _refused(credit(*ADD), 8, "told to fail; no change was made (request ")
+    _refused(credit(*ADD), 8, "set to fail; no change was made (request ")
     served.service.fail_next(ErrorReason.APP_NOT_ALLOWED)
-    _refused(credit(*ADD), 8, "told to fail")
+    _refused(credit(*ADD), 8, "set to fail")
     served.service.fail_next(ErrorReason.RATE_LIMITED, times=3)
-    _refused(credit(*ADD), 9, "told to fail")
+    _refused(credit(*ADD), 9, "set to fail")
 
 
 def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Served) -> None:
     served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
-    _uncertain(credit(*ADD), 6, "told to fail; no change was made (request ")
+    _uncertain(credit(*ADD), 6, "set to fail; no change was made (request ")
     served.service.ledger._credits_max = 119
     _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
 
@@ -279,7 +277,7 @@ def test_a_token_is_not_sent_to_another_machine_in_the_clear(
     _refused(credit("balance", "--app", "1", "--target", "credit.example"), 2, "without TLS")
 
 
-def test_tls_is_asked_for_by_options(served: Served, tmp_path: Path) -> None:
+def test_options_turn_tls_on(served: Served, tmp_path: Path) -> None:
     authority = Authority(folder=tmp_path)
     tls = ["--tls-ca", str(authority.file)]
     _refused(credit("balance", "--app", "1", *tls), 6, "does not speak TLS at this port")
@@ -289,7 +287,7 @@ def test_tls_is_asked_for_by_options(served: Served, tmp_path: Path) -> None:
     _refused(credit("balance", "--app", "1", "--tls-ca", "missing.pem"), 2, "missing.pem: No such")
 
 
-@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions"])
+@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions", "user"])
 def test_every_command_has_the_options_of_a_connection(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], terminal_width=200).stdout
     for option in ("--target", "--timeout", "--token-file", "--tls", "--tls-ca", "--insecure"):
@@ -327,10 +325,14 @@ def test_no_answer_in_time_has_its_exit_code() -> None:
     _refused(result, 7, "no answer within 2 s")
 
 
-def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
+def test_a_server_that_never_greets_has_the_exit_code_of_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CREDIT_CONNECT_TIMEOUT_SECONDS", "0.05")
+    monkeypatch.setenv("CREDIT_RETRY_ATTEMPTS_MAX", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        result = credit("balance", "--app", "1", "--target", target, "--timeout", "2.5")
+        result = credit("balance", "--app", "1", "--target", target)
     _refused(result, 6, "no greeting within")
 
 
@@ -338,7 +340,7 @@ def test_a_server_that_never_greets_has_the_exit_code_of_trouble() -> None:
     ("status", "code"),
     [(Status.UNAVAILABLE, Exit.UNAVAILABLE), (Status.DEADLINE_EXCEEDED, Exit.DEADLINE_EXCEEDED)],
 )
-def test_trouble_until_the_time_ran_out_has_the_exit_code_of_trouble(
+def test_a_failure_before_the_time_ran_out_decides_the_exit_code(
     status: Status, code: Exit
 ) -> None:
     error = DeadlineExceeded("no answer within 10 s")
@@ -355,7 +357,9 @@ def test_trouble_until_the_time_ran_out_has_the_exit_code_of_trouble(
         ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
-        (["balance", "--app", "1", "--timeout", "0"], "greater than 0"),
+        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout should be greater than 0"),
+        (["balance", "--app", "1", "--client-key", "k"], "credit: --client-key is given without"),
+        (["user", "7", "--last", "-1"], "--last must be 0 or more"),
     ],
 )
 def test_misuse_has_its_exit_code(arguments: list[str], words: str) -> None:
@@ -370,9 +374,9 @@ def _history(served: Served, length: int) -> None:
         served.service.ledger.add(request)
 
 
-# What is left to the garbage collector ends in an order that depends on where it lies in memory.
+# Objects that the garbage collector closes end in an order that depends on where it lies in memory.
 @pytest.mark.parametrize("allocator", ["pymalloc", "malloc"])
-def test_a_closed_pipe_ends_a_history_quietly(served: Served, allocator: str) -> None:
+def test_a_closed_pipe_ends_a_list_quietly(served: Served, allocator: str) -> None:
     _history(served, 3000)
     with subprocess.Popen(
         [COMMAND, "transactions", "--user", "7"],
@@ -392,7 +396,10 @@ def test_the_installed_command_prints_a_table_at_a_terminal(served: Served) -> N
     _history(served, 2)
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [COMMAND, "transactions", "--user", "7"], stdout=theirs, stderr=subprocess.PIPE
+        [COMMAND, "transactions", "--user", "7"],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"COLUMNS": "120"},
     ) as process:
         os.close(theirs)
         assert process.stderr is not None
@@ -423,7 +430,7 @@ def test_an_interrupt_has_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+def test_without_the_extra_it_names_the_package_to_install(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from credit_client.cli import main; main()"
     )

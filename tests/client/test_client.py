@@ -54,7 +54,7 @@ async def test_writes_give_receipts_and_reads_show_what_they_did() -> None:
         assert purchase.report_name == "Report №1"
 
 
-async def test_a_user_without_history_has_nothing() -> None:
+async def test_a_user_without_transactions_has_nothing() -> None:
     async with fake_credits() as credits_:
         held = await credits_.user_credits(user_id=9)
         assert (held.user_id, held.balances, held.revision) == (9, [], 0)
@@ -82,7 +82,7 @@ async def test_a_key_makes_a_write_count_once() -> None:
         assert elsewhere.replayed is False
 
 
-async def test_an_empty_key_is_refused_because_the_write_could_not_be_repeated() -> None:
+async def test_an_empty_key_is_rejected_because_the_write_could_not_be_retried() -> None:
     async with fake_credits() as credits_:
         with pytest.raises(InvalidField, match="idempotency_key must be 1 to 128 characters"):
             await credits_.add(**ADDITION, idempotency_key="")
@@ -104,7 +104,7 @@ async def test_the_ledger_s_refusals_arrive_with_their_numbers() -> None:
         assert few.value.request_id is not None
 
 
-async def test_trouble_that_passes_is_not_seen_and_trouble_that_stays_is() -> None:
+async def test_a_temporary_failure_is_hidden_and_a_lasting_one_is_raised() -> None:
     service = FakeCreditService()
     settings = ClientSettings(retry_backoff_initial_seconds=0.001, retry_attempts_max=3)
     async with fake_credits(service, settings=settings) as credits_:
@@ -116,7 +116,7 @@ async def test_trouble_that_passes_is_not_seen_and_trouble_that_stays_is() -> No
         assert await credits_.balance(app_id=1) == 120
 
 
-async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_repeated() -> None:
+async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_retried() -> None:
     service = FakeCreditService()
     settings = ClientSettings(retry_attempts_max=1)
     async with fake_credits(service, settings=settings) as credits_:
@@ -255,7 +255,7 @@ def test_a_setting_that_cannot_be_is_one_sentence(arguments: dict[str, Any], sen
     assert str(caught.value) == sentence
 
 
-async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
+async def test_the_error_of_a_client_that_is_not_open_shows_how_to_open_it() -> None:
     client = CreditClient()
     with pytest.raises(ClientClosed, match="use it inside 'async with"):
         await client.add(**ADDITION)
@@ -275,7 +275,7 @@ async def test_a_client_is_opened_once_at_a_time_and_may_be_opened_again() -> No
         pass
 
 
-async def test_a_history_can_be_closed_by_hand() -> None:
+async def test_a_list_can_be_closed_by_hand() -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION)
         await credits_.add(**ADDITION)

@@ -16,13 +16,13 @@ from h2.settings import SettingCodes, Settings
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "localhost")]
 
-# More than the kernel takes for a socket that nobody reads.
+# More than the kernel buffers for a socket that is not read.
 UNSENDABLE = bytes(16 * 1024 * 1024)
 
 
 @pytest.fixture
 def vanished_port() -> Iterator[int]:
-    """Where the kernel accepts connections, and nobody ever reads."""
+    """A port where the kernel accepts connections, and no process reads."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
@@ -49,7 +49,7 @@ async def test_a_call_that_waits_for_the_socket_s_buffer_counts_as_waiting(
     await protocol.lost
 
 
-async def test_giving_up_closes_a_socket_whose_buffer_nobody_reads(vanished_port: int) -> None:
+async def test_giving_up_closes_a_socket_whose_buffer_is_not_read(vanished_port: int) -> None:
     protocol = await _open(vanished_port)
     protocol.transport.write(UNSENDABLE)
     protocol.give_up()

@@ -18,7 +18,7 @@ from credit_client import (
     ProtocolMismatch,
     Unavailable,
 )
-from credit_client.grpc_stream import MESSAGE_BYTES_MAX
+from credit_client.grpc_transport import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
 from credit_models import ErrorReason, Purchase, Receipt
 from credit_models.codec import WireCodec, encode
@@ -72,8 +72,8 @@ def send_broken_goaway(peer: Any, _stream_id: int) -> None:
     peer.h2.close_connection(ErrorCodes.INTERNAL_ERROR)
 
 
-def say_goodbye(peer: Any, stream_id: int) -> None:
-    """Sends GOAWAY as a server that stops; h2's own would let it answer no more."""
+def send_goaway_gracefully(peer: Any, stream_id: int) -> None:
+    """Send GOAWAY as a server that stops; after h2's own it could not answer any more."""
     goaway = GoAwayFrame(0)
     goaway.last_stream_id = stream_id
     peer.transport.write(goaway.serialize())
@@ -99,7 +99,7 @@ FAILING = [send_goaway, send_broken_goaway, reset_stream, hang_up, send_rubbish,
 
 
 @pytest.mark.parametrize("failing", FAILING)
-async def test_a_write_whose_connection_fails_is_repeated(
+async def test_a_write_whose_connection_fails_is_retried(
     raw_server: Raw, failing: Callable[..., None]
 ) -> None:
     async with raw_server(failing, failing, write_well) as server, _client(server.port) as client:
@@ -118,7 +118,7 @@ async def test_a_connection_that_always_fails_is_unavailable(
             await _add(client)
 
 
-async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: Raw) -> None:
+async def test_all_calls_on_a_connection_that_is_lost_are_retried(raw_server: Raw) -> None:
     scripts = [be_silent, be_silent, send_goaway, write_well]
     async with raw_server(*scripts) as server, _client(server.port) as client:
         receipts = await asyncio.gather(*(_add(client) for _ in range(3)))
@@ -126,7 +126,7 @@ async def test_all_calls_on_a_connection_that_is_lost_are_repeated(raw_server: R
         assert len(server.connections) == 2
 
 
-async def test_a_call_that_runs_at_a_goodbye_is_answered_and_the_next_opens_a_connection(
+async def test_a_call_under_way_at_a_goaway_is_answered_and_the_next_opens_a_connection(
     raw_server: Raw,
 ) -> None:
     peers: list[tuple[Any, int]] = []
@@ -134,19 +134,19 @@ async def test_a_call_that_runs_at_a_goodbye_is_answered_and_the_next_opens_a_co
     def wait(peer: Any, stream_id: int) -> None:
         peers.append((peer, stream_id))
 
-    def answer_after_goodbye(peer: Any, stream_id: int) -> None:
+    def answer_after_goaway(peer: Any, stream_id: int) -> None:
         first, running = peers[0]
         assert peer is not first
         write_well(peer, stream_id)
         write_well(first, running)
         first.flush()
 
-    def goodbye(peer: Any, stream_id: int) -> None:
-        say_goodbye(peer, stream_id)
+    def goaway(peer: Any, stream_id: int) -> None:
+        send_goaway_gracefully(peer, stream_id)
         write_well(peer, stream_id)
 
     async with (
-        raw_server(wait, goodbye, answer_after_goodbye) as server,
+        raw_server(wait, goaway, answer_after_goaway) as server,
         _client(server.port, retry_attempts_max=1) as client,
     ):
         running = asyncio.create_task(_add(client))
@@ -158,13 +158,13 @@ async def test_a_call_that_runs_at_a_goodbye_is_answered_and_the_next_opens_a_co
         assert len(server.connections) == 2
 
 
-async def test_calls_that_a_goodbye_leaves_out_are_repeated_at_once(raw_server: Raw) -> None:
-    def goodbye(peer: Any, stream_id: int) -> None:
-        say_goodbye(peer, stream_id - 2)
+async def test_calls_that_a_goaway_does_not_accept_are_retried_at_once(raw_server: Raw) -> None:
+    def goaway(peer: Any, stream_id: int) -> None:
+        send_goaway_gracefully(peer, stream_id - 2)
         write_well(peer, stream_id - 2)
 
     async with (
-        raw_server(be_silent, goodbye, write_well) as server,
+        raw_server(be_silent, goaway, write_well) as server,
         _client(server.port) as client,
     ):
         receipts = await asyncio.gather(_add(client), _add(client))
@@ -172,22 +172,22 @@ async def test_calls_that_a_goodbye_leaves_out_are_repeated_at_once(raw_server: 
         assert len(server.connections) == 2
 
 
-async def test_a_call_that_waits_for_a_stream_at_a_goodbye_is_made_elsewhere(
+async def test_a_call_that_waits_for_a_stream_at_a_goaway_uses_another_connection(
     raw_server: Raw,
 ) -> None:
-    def goodbye(peer: Any, stream_id: int) -> None:
-        say_goodbye(peer, stream_id)
+    def goaway(peer: Any, stream_id: int) -> None:
+        send_goaway_gracefully(peer, stream_id)
         write_well(peer, stream_id)
 
     async with (
-        raw_server(goodbye, write_well, streams_max=1) as server,
+        raw_server(goaway, write_well, streams_max=1) as server,
         _client(server.port) as client,
     ):
         await asyncio.gather(_add(client), _add(client))
         assert len(server.connections) == 2
 
 
-async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
+async def test_a_refused_connection_is_unavailable(unused_tcp_port: int) -> None:
     async with _client(unused_tcp_port, wait_for_ready=False, retry_attempts_max=2) as client:
         with pytest.raises(Unavailable, match=f"cannot connect to 127.0.0.1:{unused_tcp_port}"):
             await _add(client)
@@ -344,13 +344,14 @@ async def test_a_cancelled_call_is_reset_and_leaves_no_task(raw_server: Raw) -> 
 
 
 async def test_a_call_that_runs_out_of_time_is_reset(raw_server: Raw) -> None:
-    async with raw_server(be_silent) as server, _client(server.port) as client:
+    async with raw_server(write_well, be_silent) as server, _client(server.port) as client:
+        await _add(client)  # opens the connection, which may take longer than the next call has
         with pytest.raises(DeadlineExceeded):
             await _add(client, timeout_seconds=0.05)
         assert (await server.event(StreamReset)).error_code is ErrorCodes.CANCEL
 
 
-async def test_leaving_a_history_early_resets_its_stream(raw_server: Raw) -> None:
+async def test_leaving_a_list_early_resets_its_stream(raw_server: Raw) -> None:
     def script(peer: Any, stream_id: int) -> None:
         peer.headers(stream_id)
         peer.message(stream_id, encode(Purchase(id="1")))
@@ -363,7 +364,7 @@ async def test_leaving_a_history_early_resets_its_stream(raw_server: Raw) -> Non
         assert (await server.event(StreamReset)).error_code is ErrorCodes.CANCEL
 
 
-async def test_a_history_whose_connection_is_lost_midway_is_unavailable(raw_server: Raw) -> None:
+async def test_a_list_whose_connection_is_lost_midway_is_unavailable(raw_server: Raw) -> None:
     def script(peer: Any, stream_id: int) -> None:
         peer.headers(stream_id)
         peer.message(stream_id, encode(Purchase(id="1")))
@@ -423,7 +424,7 @@ async def test_calls_that_wait_for_a_stream_survive_the_loss_of_the_connection(
         assert await asyncio.gather(*(_add(client) for _ in range(5))) == [RECEIPT] * 5
 
 
-async def test_a_paused_history_does_not_keep_others_waiting_once_the_connection_is_lost(
+async def test_a_paused_list_does_not_keep_others_waiting_once_the_connection_is_lost(
     raw_server: Raw,
 ) -> None:
     def begin(peer: Any, stream_id: int) -> None:
@@ -467,7 +468,7 @@ async def test_calls_are_spread_over_the_channels(raw_server: Raw) -> None:
         assert len(server.connections) == 3
 
 
-async def test_closing_ends_calls_that_are_under_way_and_tells_the_server(
+async def test_closing_ends_calls_that_are_under_way_and_resets_their_streams(
     raw_server: Raw,
 ) -> None:
     def begin(peer: Any, stream_id: int) -> None:
@@ -513,7 +514,7 @@ async def test_a_slow_server_does_not_lose_its_other_calls_when_one_gives_up(
         assert peer.h2.highest_inbound_stream_id == 2 * 4 - 1, "something was sent twice"
 
 
-async def test_calls_to_a_server_that_vanished_are_repeated_on_a_new_connection(
+async def test_calls_to_a_server_that_vanished_are_retried_on_a_new_connection(
     raw_server: Raw,
 ) -> None:
     scripts = [be_silent, be_silent, vanish, write_well]
@@ -531,7 +532,7 @@ async def test_a_server_that_vanishes_each_time_is_unavailable(raw_server: Raw) 
         assert len(server.connections) == 2
 
 
-async def test_a_history_whose_server_vanishes_midway_is_unavailable(raw_server: Raw) -> None:
+async def test_a_list_whose_server_vanishes_midway_is_unavailable(raw_server: Raw) -> None:
     def script(peer: Any, stream_id: int) -> None:
         peer.headers(stream_id)
         peer.message(stream_id, encode(Purchase(id="1")))
@@ -544,14 +545,16 @@ async def test_a_history_whose_server_vanishes_midway_is_unavailable(raw_server:
 
 
 async def test_a_call_that_is_given_up_soon_does_not_cost_the_connection(raw_server: Raw) -> None:
-    async with raw_server(be_silent, write_well) as server, _client(server.port) as client:
+    scripts = [write_well, be_silent, write_well]
+    async with raw_server(*scripts) as server, _client(server.port) as client:
+        await _add(client)  # opens the connection, which may take longer than the next call has
         with pytest.raises(DeadlineExceeded):
             await _add(client, timeout_seconds=0.05)
         assert await _add(client) == RECEIPT
         assert len(server.connections) == 1
 
 
-async def test_an_overloaded_server_is_asked_again(fake_server: Fake) -> None:
+async def test_a_call_to_an_overloaded_server_is_retried(fake_server: Fake) -> None:
     service = FakeCreditService()
     async with fake_server(service) as port, _client(port, retry_attempts_max=3) as client:
         service.fail_next(ErrorReason.OVERLOADED, times=2)
@@ -572,7 +575,7 @@ async def test_a_lost_connection_leaves_the_task_s_cancellation_count_alone(
 
 
 class Bug(Exception):
-    """Something that nobody has foreseen."""
+    """An unforeseen error."""
 
 
 @pytest.mark.parametrize("error", [Bug("!"), RuntimeError("!"), TimeoutError("!"), OSError("!")])
@@ -593,7 +596,7 @@ async def test_an_unforeseen_error_of_this_process_is_not_called_a_bad_answer(
         assert len(server.connections) == 1
 
 
-async def test_an_unforeseen_error_inside_a_history_is_not_called_a_bad_answer(
+async def test_an_unforeseen_error_inside_a_list_is_not_called_a_bad_answer(
     raw_server: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def script(peer: Any, stream_id: int) -> None:

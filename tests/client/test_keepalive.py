@@ -9,7 +9,7 @@ from credit_client.keepalive import Keepalive, KeepaliveTimes
 
 
 class Timer:
-    """A timer that is due when the test says so."""
+    """A timer that is due when the test sets it off."""
 
     def __init__(self, due_seconds: float, action: Callable[[], None]) -> None:
         self.due_seconds = due_seconds
@@ -22,7 +22,7 @@ class Timer:
 
 @dataclass(kw_only=True)
 class Clock:
-    """The event loop's `call_later`, in a time that passes when the test says so."""
+    """The event loop's `call_later`, in a time that the test moves on."""
 
     now_seconds: float = 0.0
     timers: list[Timer] = field(default_factory=list)
@@ -78,7 +78,7 @@ def _keepalive(peer: RecordingPeer, *, timeout_seconds: float = 5.0) -> Keepaliv
     return Keepalive(times, peer, call_later=peer.clock.call_later)
 
 
-def test_a_server_that_answers_is_asked_in_each_period_and_never_given_up(
+def test_a_server_that_answers_gets_a_ping_in_each_period_and_is_never_given_up(
     clock: Clock, peer: RecordingPeer
 ) -> None:
     keepalive = _keepalive(peer)
@@ -100,7 +100,7 @@ def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(
     assert peer.given_up_at == [15]
 
 
-def test_a_server_that_nobody_waits_for_is_not_asked(clock: Clock, peer: RecordingPeer) -> None:
+def test_a_server_that_no_call_waits_for_gets_no_ping(clock: Clock, peer: RecordingPeer) -> None:
     peer.awaited = False
     _keepalive(peer)
     clock.pass_until(100)
@@ -111,7 +111,9 @@ def test_a_server_that_nobody_waits_for_is_not_asked(clock: Clock, peer: Recordi
     assert peer.asked_at == [110]
 
 
-def test_a_question_that_is_still_open_is_not_repeated(clock: Clock, peer: RecordingPeer) -> None:
+def test_a_ping_without_an_answer_so_far_is_not_sent_twice(
+    clock: Clock, peer: RecordingPeer
+) -> None:
     _keepalive(peer, timeout_seconds=35)
     clock.pass_until(44)
     assert peer.asked_at == [10]

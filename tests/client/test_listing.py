@@ -17,6 +17,7 @@ from credit_client import (
     Purchase,
     Unavailable,
 )
+from credit_client.grpc_transport import GrpcTransport
 from credit_client.settings import ClientSettings
 from credit_client.transport import AttemptFailed
 from credit_models import ErrorReason, UserId
@@ -98,7 +99,10 @@ async def test_purchases_go_on_too(scripted: Scripted) -> None:
     assert _asked(transport) == [1, 5, 5]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # it keeps no state
+@settings(
+    deadline=None,  # the machine may be slow
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it keeps no state
+)
 @given(
     length=st.integers(0, 12),
     breaks=st.lists(st.integers(0, 4), max_size=12),
@@ -226,7 +230,7 @@ async def test_closing_the_client_ends_a_list_that_waits_to_go_on(scripted: Scri
         await waiting
 
 
-async def test_a_list_starts_after_the_sequence_that_is_asked_for(scripted: Scripted) -> None:
+async def test_a_list_starts_after_the_sequence_in_the_request(scripted: Scripted) -> None:
     transport = scripted(_rows(1, 2, 3, 4))
     async with _client(transport) as client:
         assert await _sequences(client, after=2) == [3, 4]
@@ -296,3 +300,32 @@ async def test_a_list_goes_on_over_real_connections(
         assert await _sequences(client) == [1, 2, 3]
         requests = [(await server.event(DataReceived)).data for _ in range(2)]
     assert [decode(UserId, each[5:]).after_sequence for each in requests] == [0, 2]
+
+
+async def test_a_list_whose_status_is_read_after_the_connection_has_gone_is_continued(
+    raw_server: Raw,
+) -> None:
+    def first(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        for sequence in (1, 2):
+            peer.message(stream_id, encode(CreditTransaction(sequence=sequence)))
+        _deadline(peer, stream_id)
+        peer.flush()
+        peer.transport.close()
+
+    def second(peer: Any, stream_id: int) -> None:
+        peer.headers(stream_id)
+        peer.message(stream_id, encode(CreditTransaction(sequence=3)))
+        peer.trailers(stream_id)
+
+    async with (
+        raw_server(first, second) as server,
+        CreditClient(f"127.0.0.1:{server.port}", settings=ClientSettings(channels=1)) as client,
+    ):
+        rows = client.transactions(user_id=7)
+        assert (await anext(rows)).sequence == 1
+        assert isinstance(client._transport, GrpcTransport)
+        (channel,) = client._transport._pool._owned
+        while channel.connected:  # noqa: ASYNC110 - the channel has no event for it
+            await asyncio.sleep(0)
+        assert [row.sequence async for row in rows] == [2, 3]

@@ -15,6 +15,7 @@ from credit_models import Empty, ErrorReason
 from credit_models.reasons import DOMAIN, RULES, reason_name
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
+from h2.events import StreamEnded
 
 # Any: the transport is the scripted one of conftest, which importlib mode cannot name here.
 Scripted = Callable[..., Any]
@@ -158,11 +159,20 @@ async def test_a_write_whose_handshake_never_ended_made_no_change_and_one_that_w
         raw_server(lambda *_: None) as greeting,
     ):
         # Nothing is sent before the server has greeted, by TLS or by HTTP/2.
-        for server, tls in ((silent, True), (silent, False), (greeting, False)):
-            async with CreditClient(f"127.0.0.1:{server.port}", tls=tls) as client:
+        for tls in (True, False):
+            async with CreditClient(f"127.0.0.1:{silent.port}", tls=tls) as client:
                 with pytest.raises(DeadlineExceeded) as caught:
-                    await client.add(**ADDITION, timeout_seconds=0.3)
+                    await client.add(**ADDITION, timeout_seconds=0.05)
             outcomes.append(caught.value.outcome)
+        settings = ClientSettings(channels=1)
+        async with CreditClient(f"127.0.0.1:{greeting.port}", settings=settings) as client:
+            # It opens the connection, which may take longer than the next call has.
+            other = asyncio.create_task(client.add(**ADDITION))
+            await greeting.event(StreamEnded)
+            with pytest.raises(DeadlineExceeded) as caught:
+                await client.add(**ADDITION, timeout_seconds=0.05)
+            other.cancel()
+        outcomes.append(caught.value.outcome)
     assert outcomes == [Outcome.NO_CHANGE, Outcome.NO_CHANGE, Outcome.UNKNOWN]
 
 

@@ -31,7 +31,7 @@ def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> 
 
 
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
-def test_what_the_contract_calls_retryable_is_repeated(reason: ErrorReason) -> None:
+def test_what_the_contract_calls_retryable_is_retried(reason: ErrorReason) -> None:
     assert is_retryable(_refused(reason)) == RULES[reason].retryable
 
 
@@ -96,13 +96,13 @@ def test_a_reason_of_a_newer_server_is_named() -> None:
     assert error.reason_name == "MOON_IS_FULL"
 
 
-def test_a_reason_of_somebody_else_is_not_taken_for_ours() -> None:
+def test_a_reason_of_another_domain_is_ignored() -> None:
     info = ErrorInfo(reason="OVERLOADED", domain="proxy.example")
     error = error_of(AttemptFailed(Status.UNAVAILABLE, "why", details=[info]), request_id="ours")
     assert type(error) is errors.Unavailable
 
 
-def test_who_may_not_is_told_what_is_missing() -> None:
+def test_the_error_of_a_rejected_identity_names_what_is_missing() -> None:
     scope = error_of(_refused(ErrorReason.SCOPE_MISSING, scope="credits:spend"), request_id="")
     assert isinstance(scope, errors.ScopeMissing)
     assert (scope.scope, scope.status) == ("credits:spend", Status.PERMISSION_DENIED)
@@ -114,7 +114,7 @@ def test_who_may_not_is_told_what_is_missing() -> None:
     assert actor.created_by == 9
 
 
-def test_a_rate_limit_says_when_to_come_back() -> None:
+def test_a_rate_limit_has_the_wait_until_a_retry() -> None:
     wait = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
     limited = error_of(_refused(ErrorReason.RATE_LIMITED, wait), request_id="")
     assert isinstance(limited, errors.RateLimited)
@@ -138,7 +138,7 @@ def test_a_limit_on_credits_and_a_skewed_clock_come_with_their_figures() -> None
     assert is_retryable(failure)
 
 
-def test_a_connection_that_is_not_safe_is_an_error_of_its_own_and_not_repeated() -> None:
+def test_a_connection_that_is_not_safe_is_an_error_of_its_own_and_not_retried() -> None:
     failure = HandshakeFailed(Status.UNAVAILABLE, "the certificate has expired")
     assert isinstance(error_of(failure, request_id="ours"), errors.TlsFailed)
     assert not is_retryable(failure)

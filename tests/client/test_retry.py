@@ -1,7 +1,7 @@
 """Waits and the retry budget."""
 
 from credit_client.retry import Backoff, RetryBudget
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -14,6 +14,7 @@ def test_the_longest_wait_doubles_up_to_its_limit() -> None:
     assert waits == [0.1, 0.2, 0.4, 0.5, 0.5]
 
 
+@settings(deadline=None)  # the machine may be slow
 @given(
     attempts=st.integers(1, 200),
     minimum=st.floats(0, 100),

@@ -91,16 +91,16 @@ async def test_a_client_certificate_is_shown(
         assert await client.balance(app_id=1) == 0
 
 
-async def test_a_server_that_wants_a_client_certificate_is_told_apart(
+async def test_a_server_that_requires_a_client_certificate_has_an_error_of_its_own(
     fake_server: FakeServer, authority: Authority, server_certificate: Issued
 ) -> None:
     context = server_context(server_certificate, clients=authority)
     async with calling(fake_server, context, tls=authority.file, wait_for_ready=False) as client:
-        with pytest.raises(Unavailable, match="as by a server that wants a client certificate"):
+        with pytest.raises(Unavailable, match="as by a server that requires a client certificate"):
             await client.balance(app_id=1)
 
 
-async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
+async def test_a_client_certificate_of_an_unknown_ca_has_an_error_of_its_own(
     fake_server: FakeServer, authority: Authority, server_certificate: Issued, tmp_path: Path
 ) -> None:
     strange = Authority(folder=tmp_path / "strange", name="strange CA").issue("app-7")
@@ -112,13 +112,13 @@ async def test_a_client_certificate_of_a_strange_ca_is_told_apart(
         client_key=strange.key,
         wait_for_ready=False,
     ) as client:
-        with pytest.raises(Unavailable, match="wants a client certificate, or another one"):
+        with pytest.raises(Unavailable, match="requires a client certificate, or another one"):
             await client.balance(app_id=1)
 
 
 @contextmanager
 def speaking_server(context: ssl.SSLContext) -> Iterator[int]:
-    """Fails one handshake, and says why as OpenSSL does; asyncio's own server does not."""
+    """Fails one handshake and sends the alert, as OpenSSL does; asyncio's own server does not."""
 
     def serve() -> None:
         plain, _ = listener.accept()
@@ -143,16 +143,16 @@ def speaking_server(context: ssl.SSLContext) -> Iterator[int]:
         thread.join()
 
 
-async def test_a_server_that_says_that_it_wants_a_client_certificate_is_told_apart(
+async def test_an_alert_for_a_missing_client_certificate_has_an_error_of_its_own(
     authority: Authority, server_certificate: Issued
 ) -> None:
     context = server_context(server_certificate, clients=authority)
     with speaking_server(context) as port:
         async with CreditClient(f"127.0.0.1:{port}", tls=authority.file) as client:
-            await _refused(client, "wants a client certificate: give `client_certificate`")
+            await _refused(client, "requires a client certificate: give `client_certificate`")
 
 
-async def test_a_server_that_says_that_it_does_not_know_the_client_s_ca_is_told_apart(
+async def test_an_alert_for_an_unknown_ca_has_an_error_of_its_own(
     authority: Authority, server_certificate: Issued, tmp_path: Path
 ) -> None:
     strange = Authority(folder=tmp_path / "strange", name="strange CA").issue("app-7")
@@ -218,14 +218,14 @@ async def test_a_server_without_http_2_is_refused(
         await _refused(client, "does not speak HTTP/2")
 
 
-async def test_a_server_without_tls_is_told_apart(
+async def test_a_server_without_tls_has_an_error_of_its_own(
     fake_server: FakeServer, authority: Authority
 ) -> None:
     async with calling(fake_server, None, tls=authority.file) as client:
         await _refused(client, "does not speak TLS at this port: connect without `tls`")
 
 
-async def test_a_failed_handshake_is_not_repeated(
+async def test_a_failed_handshake_is_not_retried(
     raw_server: Callable[..., AbstractAsyncContextManager[Any]], authority: Authority
 ) -> None:
     async with (
@@ -236,7 +236,7 @@ async def test_a_failed_handshake_is_not_repeated(
         assert len(raw.connections) == 1
 
 
-async def test_a_client_without_tls_is_told_that_the_server_wants_it(
+async def test_the_error_of_a_client_without_tls_names_tls(
     fake_server: FakeServer, server_certificate: Issued
 ) -> None:
     service = FakeCreditService()
@@ -245,7 +245,7 @@ async def test_a_client_without_tls_is_told_that_the_server_wants_it(
         fake_server(service, ssl=server_context(server_certificate)) as port,
         CreditClient(f"127.0.0.1:{port}", settings=settings) as client,
     ):
-        with pytest.raises(Unavailable, match=r"speaks TLS.*connect with `tls`"):
+        with pytest.raises(Unavailable, match=r"expects TLS: connect with `tls`"):
             await client.balance(app_id=1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from credit_client import methods
+from credit_client import request
 from credit_client.call import Caller
 from credit_client.errors import CreditError, DeadlineExceeded
 from credit_client.settings import ClientSettings
@@ -80,7 +80,7 @@ def collected() -> Collected:
 async def test_a_call_is_a_client_span_with_the_names_of_the_conventions(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
-    await collected.caller(scripted(written)).unary(methods.ADD, ADD)
+    await collected.caller(scripted(written)).unary(request.ADD, ADD)
     span = collected.span()
     assert (span.name, span.kind) == (NAME, SpanKind.CLIENT)
     assert span.attributes == {
@@ -96,21 +96,21 @@ async def test_a_call_is_a_client_span_with_the_names_of_the_conventions(
 async def test_the_duration_is_measured_in_seconds_with_the_span_s_attributes(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
-    await collected.caller(scripted(written)).unary(methods.ADD, ADD)
+    await collected.caller(scripted(written)).unary(request.ADD, ADD)
     metric, point = collected.duration()
     assert (metric.name, metric.unit, point.count) == ("rpc.client.call.duration", "s", 1)
     assert point.attributes == collected.span().attributes
     assert 0 < point.sum < 60
 
 
-async def test_the_server_is_told_the_trace_and_the_baggage(
+async def test_the_trace_and_the_baggage_are_sent(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
     transport = scripted(AttemptFailed(Status.UNAVAILABLE, "lost"), written)
     token = context.attach(baggage.set_baggage("tenant", "blue green"))
     try:
         with collected.traces.get_tracer("app").start_as_current_span("page") as page:
-            await collected.caller(transport).unary(methods.ADD, ADD)
+            await collected.caller(transport).unary(request.ADD, ADD)
     finally:
         context.detach(token)
     span = collected._exporter.get_finished_spans()[0]
@@ -124,7 +124,7 @@ async def test_the_server_is_told_the_trace_and_the_baggage(
     assert first["baggage"] == "tenant=blue+green"
 
 
-async def test_the_server_is_told_that_a_trace_is_not_sampled(
+async def test_a_trace_that_is_not_sampled_is_sent(
     scripted: Scripted, written: Answer[object]
 ) -> None:
     transport = scripted(written)
@@ -132,7 +132,7 @@ async def test_the_server_is_told_that_a_trace_is_not_sampled(
         Target(host="credit.example", port=443),
         tracer_provider=TracerProvider(ALWAYS_OFF, shutdown_on_exit=False),
     )
-    await Caller(transport, ClientSettings(), tracing=tracing).unary(methods.ADD, ADD)
+    await Caller(transport, ClientSettings(), tracing=tracing).unary(request.ADD, ADD)
     flags = int(transport.sent[0].metadata["traceparent"].rpartition("-")[2], 16)
     assert flags & trace.TraceFlags.SAMPLED == 0
 
@@ -141,7 +141,7 @@ async def test_each_repetition_is_an_event_of_the_one_span(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
     lost = AttemptFailed(Status.UNAVAILABLE, "lost")
-    await collected.caller(scripted(lost, lost, written)).unary(methods.ADD, ADD)
+    await collected.caller(scripted(lost, lost, written)).unary(request.ADD, ADD)
     first, second = collected.span().events
     assert first.name == "credit.attempt_failed"
     assert first.attributes is not None
@@ -150,38 +150,38 @@ async def test_each_repetition_is_an_event_of_the_one_span(
     assert second.attributes["credit.attempts"] == 2
 
 
-async def test_an_error_is_told_by_its_status_and_without_what_the_server_says(
+async def test_a_span_has_the_status_of_an_error_and_not_its_message(
     scripted: Scripted, collected: Collected
 ) -> None:
     failure = AttemptFailed(Status.FAILED_PRECONDITION, "user 70007 has 3 credits")
     with pytest.raises(CreditError):
-        await collected.caller(scripted(failure)).unary(methods.ADD, ADD)
+        await collected.caller(scripted(failure)).unary(request.ADD, ADD)
     span = collected.span()
     assert span.attributes is not None
     assert span.attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
     assert span.attributes["error.type"] == "FAILED_PRECONDITION"
     assert span.status.status_code is StatusCode.ERROR
-    told = span.to_json()
-    assert "70007" not in told
-    assert "the-key" not in told
+    recorded = span.to_json()
+    assert "70007" not in recorded
+    assert "the-key" not in recorded
 
 
-async def test_a_call_that_ran_out_of_time_is_told_as_such(
+async def test_a_span_shows_a_call_that_ran_out_of_time(
     scripted: Scripted, collected: Collected
 ) -> None:
     with pytest.raises(DeadlineExceeded):
         await collected.caller(scripted(asyncio.Event())).unary(
-            methods.ADD, ADD, timeout_seconds=0.01
+            request.ADD, ADD, timeout_seconds=0.01
         )
     _, point = collected.duration()
     assert point.attributes is not None
     assert point.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
 
 
-async def test_a_cancelled_call_is_told_as_such(scripted: Scripted, collected: Collected) -> None:
+async def test_a_span_shows_a_cancelled_call(scripted: Scripted, collected: Collected) -> None:
     reached = asyncio.Event()
     caller = collected.caller(scripted(reached))
-    task = asyncio.create_task(caller.unary(methods.ADD, ADD))
+    task = asyncio.create_task(caller.unary(request.ADD, ADD))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -192,21 +192,19 @@ async def test_a_cancelled_call_is_told_as_such(scripted: Scripted, collected: C
     assert attributes["error.type"] == "CancelledError"
 
 
-async def test_a_history_is_one_span_until_its_end_and_not_the_current_one(
+async def test_a_list_is_one_span_until_its_end_and_not_the_current_one(
     scripted: Scripted, collected: Collected
 ) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
-    async for _ in caller.stream(methods.PURCHASES, {"user_id": 7}):
+    async for _ in caller.stream(request.PURCHASES, {"user_id": 7}):
         assert trace.get_current_span() is trace.INVALID_SPAN
         assert collected._exporter.get_finished_spans() == ()
     assert collected.span().name == "credit.v1.CreditService/ListUserPurchases"
 
 
-async def test_leaving_a_history_early_is_no_error(
-    scripted: Scripted, collected: Collected
-) -> None:
+async def test_leaving_a_list_early_is_no_error(scripted: Scripted, collected: Collected) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
-    messages = caller.stream(methods.PURCHASES, {"user_id": 7})
+    messages = caller.stream(request.PURCHASES, {"user_id": 7})
     await anext(messages)
     await messages.aclose()
     span = collected.span()
@@ -235,7 +233,7 @@ print([span.name for span in exporter.get_finished_spans()])
 """
 
 
-def test_the_global_providers_are_used_unasked() -> None:
+def test_the_global_providers_are_used_by_default() -> None:
     # In a process of its own: they can be set only once.
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM], check=True, capture_output=True, text=True
@@ -245,7 +243,7 @@ def test_the_global_providers_are_used_unasked() -> None:
 
 async def test_without_an_sdk_nothing_is_sent(scripted: Scripted, written: Answer[object]) -> None:
     transport = scripted(written)
-    await Caller(transport, ClientSettings()).unary(methods.ADD, ADD)
+    await Caller(transport, ClientSettings()).unary(request.ADD, ADD)
     assert transport.sent[0].metadata == {}
 
 

@@ -19,7 +19,6 @@ from credit_models import (
 from credit_models.constraints import Violation
 
 from credit_client.client import CreditClient
-from credit_client.correlation import request_id
 from credit_client.errors import (
     AccessDenied,
     ActorNotAllowed,
@@ -48,6 +47,7 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
+from credit_client.request import request_id
 from credit_client.settings import ClientSettings
 
 __all__ = [

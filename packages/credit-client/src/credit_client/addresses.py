@@ -11,7 +11,7 @@ from aiohappyeyeballs import AddrInfoType, addr_to_addr_infos, start_connection
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
-# RFC 8305 section 8: how long an address has before the next one is tried beside it.
+# RFC 8305 section 8: the time that an address has before the next one is tried beside it.
 _ATTEMPT_DELAY_SECONDS = 0.25
 
 

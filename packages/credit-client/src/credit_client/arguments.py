@@ -1,4 +1,4 @@
-"""What a client is made with: its arguments, put over its settings and checked together."""
+"""The resolved config of a client: its arguments, applied to its settings and checked together."""
 
 import os
 import ssl
@@ -19,7 +19,7 @@ FilePath: TypeAlias = str | os.PathLike[str]
 TokenArgument: TypeAlias = str | os.PathLike[str] | TokenFetcher
 TlsArgument: TypeAlias = bool | FilePath | ssl.SSLContext
 
-# Arguments are the constructor's own, and these setting names of theirs differ.
+# The constructor's arguments whose settings have another name.
 _NAMES = {
     "client_certificate": "tls_client_certificate",
     "client_key": "tls_client_key",
@@ -28,13 +28,13 @@ _NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """What a client works with.
+class Config:
+    """The resolved config of a client.
 
     Attributes:
-        settings: All that can be a setting.
-        fetch: The function that gets tokens, or None.
-        tls: What connections are encrypted with, or None.
+        settings: Everything that can be a setting.
+        fetch: The function that returns tokens, or None.
+        tls: Encrypts the connections, or None.
     """
 
     settings: ClientSettings
@@ -47,7 +47,7 @@ class Made:
         return Target.parse(self.settings.target)
 
     def bearer(self) -> Bearer | None:
-        """Where the token comes from; None where calls are made without."""
+        """Return the source of the token; None if calls are sent without a token."""
         if self.fetch is not None:
             return FetchedToken(self.fetch)
         if self.settings.token_file is not None:
@@ -57,42 +57,44 @@ class Made:
         return None
 
     def check_token_is_safe(self) -> None:
-        """Makes sure that nobody on the way can read the token.
+        """Check that the token cannot be read on its way.
 
         Raises:
-            ValueError: It would be sent to another machine without TLS, and nobody said so.
+            ValueError: It would be sent to another machine without TLS, and `token_insecure` is
+                not set.
         """
         safe = self.tls is not None or self.target.is_loopback or self.settings.token_insecure
         if not safe and self.bearer() is not None:
             raise ValueError(
-                f"the token would be sent to {self.target} without TLS, for everybody on the way to"
-                " read: give tls=True (CREDIT_TLS), or insecure=True where that is acceptable"
+                f"the token would be sent to {self.target} without TLS, readable on the way: pass"
+                " tls=True (CREDIT_TLS), or insecure=True (CREDIT_TOKEN_INSECURE) where that is"
+                " acceptable"
             )
 
 
-def made(
+def resolve_config(
     settings: ClientSettings | None,
     *,
     token: TokenArgument | None,
     tls: TlsArgument | None,
     **given: str | float | bool | FilePath | None,
-) -> Made:
-    """Puts arguments over settings.
+) -> Config:
+    """Apply arguments to settings.
 
     Args:
-        settings: None reads the environment.
+        settings: The settings; None reads the environment.
         token: Replaces a token of the settings, also one in a file.
-        tls: Replaces whether and with which CAs the settings have connections encrypted.
-        given: The constructor's other arguments; None leaves the setting as it is.
+        tls: Replaces the settings' `tls` and `tls_ca`.
+        given: The constructor's other arguments; None leaves the setting unchanged.
 
     Raises:
-        ValueError: A value cannot be, or does not fit another.
+        ValueError: A value is not allowed, or contradicts another one.
     """
     values = {_NAMES.get(name, name): value for name, value in given.items() if value is not None}
     base = {} if settings is None else settings.model_dump()
     changed = _token_settings(token) | _tls_settings(tls) | values
     settled = _valid(base | changed)
-    return Made(
+    return Config(
         settings=settled,
         fetch=token if callable(token) else None,
         tls=_tls(settled, tls if isinstance(tls, ssl.SSLContext) else None),
@@ -117,7 +119,7 @@ def _tls_settings(tls: TlsArgument | None) -> dict[str, object]:
         case False:
             return {"tls": False, "tls_ca": None, **none}
         case ssl.SSLContext():
-            # It is all that there is to say: what the environment says besides is not for it.
+            # A context is complete: the environment's TLS files do not apply to it.
             return {"tls": True, "tls_ca": None, **none}
         case _:
             return {"tls": True, "tls_ca": Path(tls)}
@@ -127,7 +129,9 @@ def _tls(settings: ClientSettings, context: ssl.SSLContext | None) -> Tls | None
     if not settings.encrypted:
         return None
     if context is not None and settings.tls_client_certificate is not None:
-        raise ValueError("an SSLContext has the client certificate itself: load it there")
+        raise ValueError(
+            "a client certificate cannot be combined with an SSLContext: load it into the context"
+        )
     return Tls(
         ca=settings.tls_ca,
         certificate=settings.tls_client_certificate,
@@ -141,13 +145,13 @@ def _valid(values: Mapping[str, Any]) -> ClientSettings:
         # Any: the settings have no common type, and pydantic checks each.
         return ClientSettings(**values)
     except ValidationError as error:
-        complaints = "; ".join(map(_complaint, error.errors(include_input=False)))
-    # Outside of the clause: the error that was caught holds what was given, perhaps a token.
-    raise ValueError(complaints)
+        problems = "; ".join(map(_clause, error.errors(include_input=False)))
+    # Outside of the clause: the error that was caught holds the values, perhaps a token.
+    raise ValueError(problems)
 
 
-def _complaint(error: ErrorDetails) -> str:
-    """One error of pydantic as a clause: without its link, and without its words for a value."""
+def _clause(error: ErrorDetails) -> str:
+    """Return an error of pydantic as a clause, without its link and its prefixes."""
     name = ".".join(map(str, error["loc"]))
     message = error["msg"]
     if message.startswith("Input "):

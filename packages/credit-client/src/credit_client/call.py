@@ -1,4 +1,4 @@
-"""The one way of every call: check, deadline, attempts, waits, and the error in the end."""
+"""The path of every call: check, deadline, attempts, waits, and the error in the end."""
 
 import asyncio
 import random
@@ -11,7 +11,6 @@ from credit_models import UserId
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
-from credit_client.correlation import current_request_id
 from credit_client.errors import (
     ClientClosed,
     CreditError,
@@ -19,50 +18,58 @@ from credit_client.errors import (
     IdempotencyKeyReused,
     Outcome,
 )
-from credit_client.home import Home
 from credit_client.listing import Listing, RowT
 from credit_client.outcome import outcome_of
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import RequestT, build
+from credit_client.request import RequestT, Values, build, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
-from credit_client.scope import Scope
+from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
 from credit_client.target import Target
 from credit_client.tracing import CallSpan, Tracing
 from credit_client.transport import Answer, AttemptFailed, Method, NotConnected, ReplyT, Transport
 
-Values = Mapping[str, int | str | None]
-
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    """One call with all its attempts."""
+    """One call with all its attempts.
 
+    Attributes:
+        path: The method's path.
+        timeout_seconds: The time of the call; for a list, of each row.
+        request_id: Sent with each attempt.
+        writes: Whether the call changes the ledger.
+        deadline: When the time is up, in seconds by the caller's clock.
+        span: The call's trace. It begins, as the deadline does, when the call is under way.
+        outcome: What the latest attempt did to the ledger; unknown once it is sent.
+        earlier_unknown: Whether the outcome of an attempt before the latest is unknown.
+        failure: Why the latest attempt has failed.
+        attempts: How many attempts have failed.
+        waits_for_token: Whether the call waits for a token and not for an answer.
+        token: The token of the latest attempt. No repr shows it.
+        token_rejected: The token that the server has rejected. No repr shows it.
+    """
+
+    path: str
     timeout_seconds: float
-    deadline: float  # by the caller's clock, in seconds
     request_id: str
-    span: CallSpan
     writes: bool = False
-    outcome: Outcome = Outcome.NO_CHANGE  # of the latest attempt; unknown once it is sent
-    earlier_unknown: bool = False  # whether the outcome of an attempt before it is unknown
-    failure: AttemptFailed | None = None  # the latest
+    deadline: float = 0.0
+    span: CallSpan = field(init=False)
+    outcome: Outcome = Outcome.NO_CHANGE
+    earlier_unknown: bool = False
+    failure: AttemptFailed | None = None
     attempts: int = 0
     waits_for_token: bool = False
-    # What must not be shown where somebody prints the call.
     token: str | None = field(default=None, repr=False)
     token_rejected: str | None = field(default=None, repr=False)
 
-    def begin_attempt(self) -> None:
-        """Note that the latest attempt is now one of the earlier ones."""
-        self.earlier_unknown |= self.outcome is Outcome.UNKNOWN
-        self.outcome = Outcome.NO_CHANGE
-
     def sending(self) -> None:
-        """Note that from now on the server may execute the latest attempt."""
+        """Record that from now on the server may execute the latest attempt."""
         self.outcome = Outcome.UNKNOWN
 
     def failed(self, failure: AttemptFailed) -> None:
-        """Note how the latest attempt has failed."""
+        """Record why the latest attempt has failed, and what it did to the ledger."""
         self.failure = failure
         if self.outcome is Outcome.UNKNOWN:
             self.outcome = outcome_of(failure)
@@ -71,11 +78,11 @@ class _Call:
 class Caller:
     """Makes the calls of one open client.
 
-    An attempt has all the time that its call has left. A failure that may pass is repeated after a
+    An attempt has all the time that its call has left. A failure that may pass is retried after a
     wait, with the same request id and the same request (so also the same idempotency key), while
     attempts, time and the retry budget last; otherwise the latest failure becomes the call's error.
     While there is no connection nothing is sent, and the call waits for as long as it has time.
-    A token that the server rejects is got anew once, and the call repeated if it is another one.
+    After a token is rejected, a new one is fetched once. The call is retried if it is another one.
     """
 
     def __init__(
@@ -115,7 +122,7 @@ class Caller:
         *,
         timeout_seconds: float | None = None,
     ) -> tuple[Answer[ReplyT], str]:
-        """Makes a call with one answer.
+        """Make a call with one answer.
 
         Args:
             method: Which call.
@@ -131,14 +138,13 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        call = self._begin(method.path, self._seconds(timeout_seconds))
+        call = self._call(method.path, timeout_seconds)
         call.writes = "idempotency_key" in values
-        with _observed(call), self._closable() as scope, scope:
+        with self._under_way(call) as scope, scope:
             while True:
                 try:
                     async with asyncio.timeout(self._time_left(call)) as limit:
-                        call.begin_attempt()
-                        metadata = await self._metadata(call)
+                        metadata = await self._begin_attempt(call)
                         answer = await self._transport.unary(
                             method,
                             request,
@@ -149,7 +155,7 @@ class Caller:
                         )
                 except TimeoutError:
                     if not limit.expired():
-                        raise  # of something else, that failed
+                        raise  # not this timeout: a bug of the transport
                     raise _too_late(call) from call.failure
                 except AttemptFailed as failure:
                     await self._wait_or_raise(call, failure)
@@ -164,11 +170,11 @@ class Caller:
         *,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[RowT, None]:
-        """Makes a call with many answers, and holds no more than one of them.
+        """Make a call with many answers, and hold no more than one of them.
 
         A list that breaks off is continued after its last row: when the server ends it at a time
-        limit of its own, and after any failure that may be retried. Each row sets the count of
-        attempts back.
+        limit of its own, and after any failure that may be retried. Each row resets the count of
+        attempts.
 
         Args:
             method: Which list.
@@ -177,35 +183,32 @@ class Caller:
                 one; None for the client's. The whole list may take as long as its reader takes.
 
         Raises:
-            CreditError: The request is refused here; the generator raises what comes later.
+            CreditError: The request is rejected here; the generator raises what comes later.
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
         listing = Listing(method, build(method.request_type, values))
-        seconds = self._seconds(timeout_seconds)
-        # Asked for here: the generator runs wherever its reader is.
-        return self._rows(listing, seconds, current_request_id())
+        # The request id is taken here: the generator runs in the context of its reader.
+        return self._rows(listing, self._call(method.path, timeout_seconds))
 
     def close(self) -> None:
-        """Ends every call that is under way with `ClientClosed`."""
+        """End every call that is under way with `ClientClosed`."""
         for scope in list(self._scopes):
             scope.cancel(ClientClosed("the client was closed during the call"))
         if self._bearer is not None:
             self._bearer.close()
 
-    async def _rows(
-        self, listing: Listing[RowT], timeout_seconds: float, request_id: str
-    ) -> AsyncGenerator[RowT, None]:
-        call = self._begin(listing.method.path, timeout_seconds, request_id)
-        with _observed(call), self._closable() as scope:
+    async def _rows(self, listing: Listing[RowT], call: _Call) -> AsyncGenerator[RowT, None]:
+        with self._under_way(call) as scope:
             try:
                 while True:
+                    self.home.check()
                     with scope:
                         row = await self._next_row(call, listing)
                     if row is None:
                         return
                     yield row
-                    call.deadline = self._clock() + call.timeout_seconds
+                    self._restart_deadline(call)
             finally:
                 self.home.check()  # in another event loop the stream must not be closed
                 await listing.close()
@@ -215,10 +218,10 @@ class Caller:
             try:
                 async with asyncio.timeout(self._time_left(call)) as limit:
                     if not listing.is_open:
-                        metadata = await self._metadata(call)
+                        metadata = await self._begin_attempt(call)
                         listing.open(self._transport, request_id=call.request_id, metadata=metadata)
                     row = await listing.message()
-                wanted = row is None or listing.takes(row)
+                wanted = row is None or listing.accept(row)
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -233,7 +236,7 @@ class Caller:
                 call.attempts = 0
                 return row
             # A server of an older version starts at the first row again.
-            call.deadline = self._clock() + call.timeout_seconds
+            self._restart_deadline(call)
 
     async def _continue_or_raise(
         self, call: _Call, listing: Listing[RowT], failure: AttemptFailed
@@ -241,28 +244,44 @@ class Caller:
         if not listing.can_continue:
             raise error_of(failure, request_id=call.request_id) from failure
         if failure.status is Status.DEADLINE_EXCEEDED and listing.rows:
-            # The client sets no time limit for a list: this is the server's own, and no failure.
-            call.span.repeated(failure, attempts=1, wait_seconds=0.0)
+            # The client sends no time limit for a list: this is the server's own, and no failure.
+            call.span.retried(failure, attempts=1, wait_seconds=0.0)
             return
         await self._wait_or_raise(call, failure)
 
-    def _seconds(self, timeout_seconds: float | None) -> float:
+    def _call(self, path: str, timeout_seconds: float | None) -> _Call:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
             raise ValueError(
                 f"timeout_seconds must be above 0, at most {TIMEOUT_SECONDS_MAX:g}, not {seconds}"
             )
-        return seconds
+        return _Call(path=path, timeout_seconds=seconds, request_id=current_request_id())
 
-    def _begin(self, path: str, timeout_seconds: float, request_id: str | None = None) -> _Call:
-        return _Call(
-            timeout_seconds=timeout_seconds,
-            deadline=self._clock() + timeout_seconds,
-            request_id=request_id or current_request_id(),
-            span=self._tracing.begin(path),
-        )
+    @contextmanager
+    def _under_way(self, call: _Call) -> Iterator[Scope]:
+        """Trace a call, complete the error that ends it, and let `close` end it."""
+        call.span = self._tracing.begin(call.path)
+        call.deadline = self._clock() + call.timeout_seconds
+        scope = Scope()
+        try:
+            self.home.check()
+            self._scopes.add(scope)
+            yield scope
+        except BaseException as error:
+            if isinstance(error, CreditError):
+                error.request_id = error.request_id or call.request_id
+                _name_outcome(call, error)
+            call.span.end(error)
+            raise
+        else:
+            call.span.end(None)
+        finally:
+            self._scopes.discard(scope)
 
-    async def _metadata(self, call: _Call) -> Mapping[str, str]:
+    async def _begin_attempt(self, call: _Call) -> Mapping[str, str]:
+        """Return the metadata of the next attempt, when its token is there."""
+        call.earlier_unknown |= call.outcome is Outcome.UNKNOWN
+        call.outcome = Outcome.NO_CHANGE
         if self._bearer is None:
             return call.span.metadata
         call.waits_for_token = True
@@ -272,14 +291,8 @@ class Caller:
             raise error_of(call.failure, request_id=call.request_id) from call.failure
         return {**call.span.metadata, "authorization": f"Bearer {call.token}"}
 
-    @contextmanager
-    def _closable(self) -> Iterator[Scope]:
-        scope = Scope(self.home.check)
-        self._scopes.add(scope)
-        try:
-            yield scope
-        finally:
-            self._scopes.discard(scope)
+    def _restart_deadline(self, call: _Call) -> None:
+        call.deadline = self._clock() + call.timeout_seconds
 
     def _time_left(self, call: _Call) -> float:
         return max(0.0, call.deadline - self._clock())
@@ -290,11 +303,11 @@ class Caller:
             await self._wait_for_connection(call, failure)
             return
         call.attempts += 1
-        if self._may_get_another_token(call, failure):
-            call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
+        if self._reject_token(call, failure):
+            call.span.retried(failure, attempts=call.attempts, wait_seconds=0.0)
             return
         # The order matters: every failure that may pass is charged to the budget.
-        repeat = (
+        retry = (
             is_retryable(failure)
             and self._budget.failed(failure.budget_tokens)
             and call.attempts < self._attempts_max
@@ -305,24 +318,25 @@ class Caller:
             draw=self._draw,
         )
         # A wait past the deadline would only hide what went wrong behind DEADLINE_EXCEEDED.
-        if not repeat or wait_seconds >= self._time_left(call):
+        if not retry or wait_seconds >= self._time_left(call):
             raise error_of(failure, request_id=call.request_id) from failure
-        call.span.repeated(failure, attempts=call.attempts, wait_seconds=wait_seconds)
+        call.span.retried(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
 
     async def _wait_for_connection(self, call: _Call, failure: NotConnected) -> None:
-        """Let the call come back: the transport holds it until it tries the next connection.
+        """Let the call go on: the transport holds it until it opens the next connection.
 
         Raises:
             DeadlineExceeded: The call has no time left.
         """
         if self._time_left(call) <= 0:
             raise _too_late(call) from failure
-        call.span.repeated(failure, attempts=call.attempts, wait_seconds=0.0)
-        # A transport that fails at once must not keep the event loop from everything else.
+        call.span.retried(failure, attempts=call.attempts, wait_seconds=0.0)
+        # A transport that fails at once must not block the event loop.
         await asyncio.sleep(0)
 
-    def _may_get_another_token(self, call: _Call, failure: AttemptFailed) -> bool:
+    def _reject_token(self, call: _Call, failure: AttemptFailed) -> bool:
+        """Drop the token that the server has rejected, and return whether to fetch another one."""
         if failure.status is not Status.UNAUTHENTICATED or self._bearer is None:
             return False
         if call.token is None or call.token_rejected is not None:
@@ -330,20 +344,6 @@ class Caller:
         call.token_rejected = call.token
         self._bearer.reject(call.token)
         return True
-
-
-@contextmanager
-def _observed(call: _Call) -> Iterator[None]:
-    """End the call's span with the call's result. Name the call and its outcome in its error."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, CreditError):
-            error.request_id = error.request_id or call.request_id
-            _name_outcome(call, error)
-        call.span.end(error)
-        raise
-    call.span.end(None)
 
 
 def _name_outcome(call: _Call, error: CreditError) -> None:
@@ -355,8 +355,8 @@ def _name_outcome(call: _Call, error: CreditError) -> None:
         error.outcome, clause = Outcome.UNKNOWN, "the write may have taken effect"
     elif call.earlier_unknown and not isinstance(error, IdempotencyKeyReused):
         # A refusal proves that the earlier attempt had not taken effect by then. It may still be on
-        # its way to another server, and take effect once there are credits, say. Only a key that
-        # belongs to another request rejects it for good.
+        # its way to another server, and take effect once there are credits, for example. Only a
+        # key that belongs to another request makes the server reject it forever.
         error.outcome, clause = Outcome.UNKNOWN, "an earlier attempt may have taken effect"
     elif "nothing happened" in error.message or clause in error.message:
         return
@@ -370,6 +370,6 @@ def _too_late(call: _Call) -> DeadlineExceeded:
         awaited = "connection"
     message = f"no {awaited} within {call.timeout_seconds:g} s"
     if call.failure is not None:
-        # Its first clause: what the server advises after that is for who gets this failure alone.
+        # Its first clause: the server's advice after it is for a caller that gets this failure.
         message += f"; before that: {call.failure.message.partition(';')[0]}"
     return DeadlineExceeded(message, request_id=call.request_id)

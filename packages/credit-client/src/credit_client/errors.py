@@ -1,32 +1,32 @@
-"""Everything that a call of the SDK raises, and whose fault each error is.
+"""Every error that a call of the SDK raises, with its cause and the remedy.
 
     CreditError
-    ├── InvalidField            yours: mend the request
-    ├── IdempotencyKeyReused    yours: take a new key for a new request
-    ├── InsufficientCredits     the user's: the same call succeeds once credits have been added
-    ├── CreditsLimitExceeded    the request's: it adds more than the operator allows in one call
-    ├── BalanceOverflow         the request's: the balance has no room for so many credits
-    ├── TooManyApps             the request's: the user has credits in as many apps as may be
-    ├── AppTotalOverflow        nobody's: the sum is too large; ask for single users' balances
-    ├── RateLimited             yours: make fewer calls, repeat later
-    ├── AccessDenied            yours, or your administrator's
-    │   ├── Unauthenticated     yours: get a new token or certificate
-    │   ├── ScopeMissing        your administrator's: the identity lacks the call's scope
-    │   ├── AppNotAllowed       your administrator's: the identity does not belong to the app
-    │   └── ActorNotAllowed     yours: `created_by` is somebody else
-    ├── TokenUnavailable        yours: what was to give the token failed
-    ├── TlsFailed               yours, or the server's: mend certificates or settings
+    ├── InvalidField            your request: correct it
+    ├── IdempotencyKeyReused    your request: use a new key for a new request
+    ├── InsufficientCredits     the user: the same call succeeds once credits have been added
+    ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
+    ├── BalanceOverflow         your request: the balance has no room for so many credits
+    ├── TooManyApps             your request: the user has credits in as many apps as allowed
+    ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
+    ├── RateLimited             your app: make fewer calls, retry later
+    ├── AccessDenied            your app, or the operator
+    │   ├── Unauthenticated     your app: get a new token or certificate
+    │   ├── ScopeMissing        the operator: the identity lacks the call's scope
+    │   ├── AppNotAllowed       the operator: the identity does not belong to the app
+    │   └── ActorNotAllowed     your request: `created_by` is not the identity's own number
+    ├── TokenUnavailable        your app: the source of the token failed
+    ├── TlsFailed               your app, or the server: fix certificates or settings
     ├── UnknownRefusal          unknown: the server is newer than this SDK
-    ├── Unavailable             the network's or the server's: repeat
-    │   ├── Overloaded          the server's: repeat later
-    │   ├── ClockSkewed         the server's: retry later
-    │   └── StoreUnavailable    the server's: repeat later
-    ├── DeadlineExceeded        unknown: repeat, with more time
-    ├── ClientClosed            yours: the client was not open, or was closed during the call
-    ├── InternalError           the server's: report it, with the request id
-    └── ProtocolMismatch        the server's, or something between's: the answer is none
+    ├── Unavailable             the network or the server: retry
+    │   ├── Overloaded          the server: retry later
+    │   ├── ClockSkewed         the server: retry later
+    │   └── StoreUnavailable    the server: retry later
+    ├── DeadlineExceeded        unknown: retry, with more time
+    ├── ClientClosed            your app: the client was not open, or was closed during the call
+    ├── InternalError           the server: report it, with the request id
+    └── ProtocolMismatch        the server, or a proxy: the answer breaks the contract
 
-The SDK raises these after its own retries. `error.outcome` says whether a write may have taken
+The SDK raises these after its own retries. `error.outcome` shows whether a write may have taken
 effect. Unless that is `Outcome.NO_CHANGE`, a retry must send the same idempotency key
 (`error.idempotency_key`), or the write may count twice.
 """
@@ -61,13 +61,13 @@ class CreditError(Exception):
     Attributes:
         message: What happened, in a sentence.
         status: The gRPC status.
-        reason: The contract's reason; None where there is none that this SDK knows.
-        request_id: Names the call, also in the server's logs if it got there, and ends the text of
-            the error. None where the request was refused before the call began, unless the app
-            has given an id.
+        reason: The contract's reason; None without a reason that this SDK knows.
+        request_id: Identifies the call, also in the server's logs if it arrived there, and ends the
+            text of the error. None if the request was rejected before the call began, unless the
+            app has given an id.
         idempotency_key: The key of the write, your own or the one that the SDK made: with it the
-            write can be repeated and counts once. None for what reads.
-        outcome: Whether the write may have taken effect. `Outcome.NO_CHANGE` for what reads.
+            write can be retried and counts once. None for a call that reads.
+        outcome: Whether the write may have taken effect. `Outcome.NO_CHANGE` for a call that reads.
     """
 
     status: Status = Status.UNKNOWN
@@ -99,7 +99,7 @@ class InvalidField(CreditError):
     Usually nothing was sent: the SDK checks every request with the server's own rules.
 
     Attributes:
-        violations: Every broken field at once, each with what the field takes.
+        violations: Every broken field at once, each with the constraint of the field.
     """
 
     status = Status.INVALID_ARGUMENT
@@ -186,7 +186,7 @@ class BalanceOverflow(CreditError):
 
     Attributes:
         balance: The balance, in credits.
-        credits: What was to be added.
+        credits: The credits of the request.
     """
 
     status = Status.OUT_OF_RANGE
@@ -209,7 +209,7 @@ class TooManyApps(CreditError):
     """The user has, or had, credits in as many apps as one user may. Nothing was added.
 
     Attributes:
-        limit: How many apps that is.
+        limit: The largest number of apps.
     """
 
     status = Status.RESOURCE_EXHAUSTED
@@ -244,17 +244,17 @@ class _StatusError(CreditError):
 
 
 class AccessDenied(_StatusError):
-    """The server does not know who calls, or does not let the caller do this.
+    """The server does not know the caller, or does not allow the caller this call.
 
-    Repeating helps only after somebody has changed the identity or its rights.
+    A retry helps only after the identity or its rights have changed.
     """
 
 
 class Unauthenticated(AccessDenied):
-    """The server asks for an identity, and the call came with none or with one that does not hold.
+    """The server requires an identity, and the call had none or one that is not valid.
 
-    Nothing happened. The message says what is wrong with it; get a new token. A token that the SDK
-    can get anew has been got anew already, and was not taken either.
+    Nothing happened. The message names the problem; get a new token. Where a function or a file
+    provides the token, the SDK has fetched a new one already, and the server rejected it too.
     """
 
     status = Status.UNAUTHENTICATED
@@ -300,7 +300,7 @@ class ActorNotAllowed(AccessDenied):
     Nothing happened.
 
     Attributes:
-        created_by: Who was named.
+        created_by: The number in the request.
     """
 
     status = Status.PERMISSION_DENIED
@@ -312,10 +312,10 @@ class ActorNotAllowed(AccessDenied):
 
 
 class RateLimited(CreditError):
-    """The identity makes more calls than it may in a time. Nothing happened; repeat it later.
+    """The identity has exceeded its rate limit. Nothing happened; retry later.
 
     Attributes:
-        retry_after_seconds: How long the server asks to wait, 0 or more.
+        retry_after_seconds: The wait that the server requests, 0 or more.
     """
 
     status = Status.RESOURCE_EXHAUSTED
@@ -338,19 +338,19 @@ class TokenUnavailable(CreditError):
 
 
 class TlsFailed(CreditError):
-    """There is no safe connection to the server, and repeating alone would not make one.
+    """There is no safe connection to the server, and a retry alone would not make one.
 
-    Nothing happened. The message says which certificate or setting to mend.
+    Nothing happened. The message names the certificate or setting to fix.
     """
 
     status = Status.UNAVAILABLE
 
 
 class UnknownRefusal(_StatusError):
-    """The server refuses for a reason that this SDK does not know. Update the SDK.
+    """The server rejects the request for a reason that this SDK does not know. Update the SDK.
 
     Attributes:
-        reason_name: The reason's name as the server sent it, or None where it sent none.
+        reason_name: The reason's name as the server sent it, or None if it sent none.
     """
 
     def __init__(
@@ -366,16 +366,16 @@ class UnknownRefusal(_StatusError):
 
 
 class Unavailable(CreditError):
-    """The server could not be reached, or the connection was lost. Repeating may help.
+    """The server could not be reached, or the connection was lost. A retry may help.
 
-    A write may or may not have happened: repeat it with the same idempotency key.
+    A write may or may not have taken effect: retry it with the same idempotency key.
     """
 
     status = Status.UNAVAILABLE
 
 
 class Overloaded(Unavailable):
-    """More writes are waiting than the server queues. This one did not happen; repeat it later."""
+    """More writes are waiting than the server queues. No change was made; retry later."""
 
     reason = ErrorReason.OVERLOADED
 
@@ -406,15 +406,15 @@ class ClockSkewed(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The server cannot reach its store. Repeat later, a write with the same idempotency key."""
+    """The server cannot reach its store. Retry later, a write with the same idempotency key."""
 
     reason = ErrorReason.STORE_UNAVAILABLE
 
 
 class DeadlineExceeded(CreditError):
-    """The call's time ran out. Repeating may help, a write with the same idempotency key.
+    """The call's time ran out. A retry may help, a write with the same idempotency key.
 
-    Where something had failed before, `__cause__` is the latest failure: of an attempt, or of the
+    `__cause__` is the latest failure before that, if there was one: of an attempt, or of the
     connection that the call waited for. This is not `Unavailable`, because an attempt may have been
     sent and have succeeded.
     """
@@ -425,7 +425,7 @@ class DeadlineExceeded(CreditError):
 class ClientClosed(CreditError):
     """The client is not open: it was never entered, or was closed during the call.
 
-    A write that was under way may or may not have happened.
+    A write that was under way may or may not have taken effect.
     """
 
     status = Status.CANCELLED
@@ -434,7 +434,7 @@ class ClientClosed(CreditError):
 class InternalError(_StatusError):
     """The server failed in a way that its contract does not foresee. Report the request id.
 
-    A write may or may not have happened.
+    A write may or may not have taken effect.
     """
 
 

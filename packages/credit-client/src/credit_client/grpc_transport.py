@@ -1,37 +1,53 @@
-"""The transport that talks gRPC: a few connections, and every raw error of grpclib translated."""
+"""The transport that speaks gRPC: an attempt is a stream of grpclib's on a connection of a pool."""
 
+import struct
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Generic
-from weakref import WeakSet
+from typing import Self, cast
 
-from grpclib.client import Channel
+from credit_models.codec import WireCodec, WireError
+from credit_models.status import StatusDetailsCodec
+from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.protocol import Connection
-from h2.exceptions import ProtocolError, StreamClosedError
+from grpclib.metadata import Deadline, _Metadata
+from grpclib.utils import Wrapper
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from multidict import MultiDict
 
 from credit_client.addresses import Resolve, resolve
-from credit_client.connection import CONNECT_TIMEOUT_SECONDS, ClientChannel
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC, CallStream
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
-from credit_client.pool import BACKOFF, Pool
+from credit_client.pool import BACKOFF, CONNECT_TIMEOUT_SECONDS, ClientChannel, Pool
 from credit_client.retry import Backoff
+from credit_client.scope import Scope
 from credit_client.target import Target
 from credit_client.tls import Tls
 from credit_client.transport import (
     Answer,
     AnswerBroken,
     AttemptFailed,
-    ConnectionLost,
-    HandshakeFailed,
     Method,
-    NotConnected,
     ReplyT,
     RequestT,
 )
 
 RECEIPT = "credit-receipt-bin"
+REQUEST_ID = "x-request-id"
+
+# gRPC's own default. The largest message of the contract, `UserCredits`, takes 14 bytes per app.
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+
+CODEC = WireCodec()
+STATUS_DETAILS_CODEC = StatusDetailsCodec()
+
+_PREFIX = struct.Struct(">BI")
+
+# What grpclib and h2 raise for a status other than OK, and for a connection that fails.
+_FAILED = GRPCError, StreamTerminatedError, ProtocolError
+# What grpclib and the codec raise for bytes that are no answer. A missing header is a `KeyError`;
+# base64 and numbers that cannot be read are a `ValueError`.
+_UNREADABLE = WireError, KeyError, ValueError
 
 
 def connect(
@@ -71,9 +87,7 @@ class GrpcTransport:
         self, channels: Sequence[Channel], *, name: str, backoff: Backoff = BACKOFF
     ) -> None:
         """Connect nothing yet; see `Pool` for the arguments."""
-        self._name = name
         self._pool = Pool(channels, name=name, backoff=backoff)
-        self._lost: WeakSet[Connection] = WeakSet()
 
     async def unary(
         self,
@@ -86,7 +100,7 @@ class GrpcTransport:
         sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
-        async with self._attempt(
+        async with await self._attempt(
             method,
             Cardinality.UNARY_UNARY,
             request_id=request_id,
@@ -100,8 +114,8 @@ class GrpcTransport:
             await stream.recv_trailing_metadata()
             if reply is None:
                 raise AnswerBroken(Status.INTERNAL, "the answer is OK and has no message")
-            trailers = stream.trailing_metadata
-            receipt = None if trailers is None else trailers.get(RECEIPT)
+        trailers = stream.trailing_metadata
+        receipt = None if trailers is None else trailers.get(RECEIPT)
         return Answer(reply=reply, receipt=receipt if isinstance(receipt, bytes) else None)
 
     async def stream(
@@ -112,8 +126,8 @@ class GrpcTransport:
         request_id: str,
         metadata: Mapping[str, str],
     ) -> AsyncGenerator[ReplyT, None]:
-        """See `Transport.stream`. No time limit is told to the server: the reader sets the pace."""
-        async with self._attempt(
+        """See `Transport.stream`. No time limit is sent to the server: the reader sets the pace."""
+        async with await self._attempt(
             method,
             Cardinality.UNARY_STREAM,
             request_id=request_id,
@@ -123,12 +137,15 @@ class GrpcTransport:
             await stream.send_message(request, end=True)
             while (message := await stream.recv_message()) is not None:
                 yield message
+            # Leaving the block does not read the status where the connection is gone already: a
+            # list that the server broke off would look complete.
+            await stream.recv_trailing_metadata()
 
     async def close(self) -> None:
         """See `Transport.close`."""
         await self._pool.close()
 
-    def _attempt(
+    async def _attempt(
         self,
         method: Method[RequestT, ReplyT],
         cardinality: Cardinality,
@@ -136,118 +153,154 @@ class GrpcTransport:
         request_id: str,
         timeout_seconds: float | None,
         metadata: Mapping[str, str],
-    ) -> "_Attempt[RequestT, ReplyT]":
-        def make(channel: Channel) -> CallStream[RequestT, ReplyT]:
-            return CallStream(
-                channel,
-                method,
-                cardinality,
-                request_id=request_id,
-                timeout_seconds=timeout_seconds,
-                metadata=metadata,
-            )
-
-        return _Attempt(make, pool=self._pool, name=self._name, lost=self._lost)
+    ) -> "CallStream[RequestT, ReplyT]":
+        return CallStream(
+            await self._pool.take(),
+            method,
+            cardinality,
+            pool=self._pool,
+            request_id=request_id,
+            timeout_seconds=timeout_seconds,
+            metadata=metadata,
+        )
 
 
-class _Attempt(Generic[RequestT, ReplyT]):
-    """One attempt on a channel: counted while it is under way, its errors translated.
+class CallStream(Stream[RequestT, ReplyT]):
+    """One attempt on a channel: grpclib's stream, which ends as gRPC prescribes.
 
-    A class and no `asynccontextmanager`: of a history that is left unfinished, `asyncio.run` closes
-    all generators at its end in any order, and one inside another would be closed under it.
+    It differs from `grpclib.client.Stream` in these points: a `Scope` wakes a call that waits; a
+    call that is given up is reset with the code CANCEL; no message is larger than
+    `MESSAGE_BYTES_MAX`; and every error of grpclib, h2 and the codec becomes an `AttemptFailed`.
+
+    A class and no `asynccontextmanager`: `asyncio.run` closes the generators of an unfinished list
+    at its end in any order, and one inside another would be closed before the outer one.
     """
-
-    _channel: Channel
-    _stream: CallStream[RequestT, ReplyT]
 
     def __init__(
         self,
-        make: Callable[[Channel], CallStream[RequestT, ReplyT]],
+        channel: Channel,
+        method: Method[RequestT, ReplyT],
+        cardinality: Cardinality,
         *,
         pool: Pool,
-        name: str,
-        lost: WeakSet[Connection],
+        request_id: str,
+        timeout_seconds: float | None,
+        metadata: Mapping[str, str],
     ) -> None:
-        """Begin nothing yet.
+        """Send nothing yet.
 
         Args:
-            make: Makes the call's stream on a channel.
-            pool: Gives the channel.
-            name: The server, for messages.
-            lost: The connections whose loss some attempt has reported.
+            channel: A channel that the pool counts as taken. The end of the stream gives it back.
+            method: The call.
+            cardinality: How many messages the server sends.
+            pool: The pool of the channel.
+            request_id: Sent as `x-request-id`.
+            timeout_seconds: Sent as `grpc-timeout`, unless it is None.
+            metadata: Sent too.
         """
-        self._make = make
+        super().__init__(
+            channel,
+            method.path,
+            cast(_Metadata, MultiDict({**metadata, REQUEST_ID: request_id})),
+            cardinality,
+            method.request_type,
+            method.reply_type,
+            codec=CODEC,
+            status_details_codec=STATUS_DETAILS_CODEC,
+            dispatch=channel.__dispatch__,
+            deadline=None if timeout_seconds is None else Deadline.from_timeout(timeout_seconds),
+        )
         self._pool = pool
-        self._name = name
-        self._lost = lost
 
-    async def __aenter__(self) -> CallStream[RequestT, ReplyT]:
-        self._channel = await self._pool.take()
-        self._stream = self._make(self._channel)
-        return await self._stream.__aenter__()
+    async def __aenter__(self) -> Self:
+        # grpclib starts a timer of its own here. A `Scope` has the methods of a `Wrapper`.
+        self._wrapper = cast(Wrapper, Scope())
+        return self
 
     async def __aexit__(
         self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
     ) -> None:
+        if exc_val is not None and self._send_request_done and self._stream.closable:
+            self._stream.reset_nowait(ErrorCodes.CANCEL)
         try:
-            await self._stream.__aexit__(error_type, error, traceback)
-        except (GRPCError, StreamTerminatedError, ProtocolError, AttemptFailed) as worse:
-            # What the server has answered before the connection ended; grpclib raises it only here.
-            raise self._translated(worse) from worse
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+        except (*_FAILED, *_UNREADABLE) as worse:
+            # What the server answered before the connection ended: grpclib raises it only here.
+            raise self._failure(worse) from worse
         finally:
             self._pool.give_back(self._channel)
-        match error:
+        match exc_val:
             case AttemptFailed():
-                error.request_id = self._stream.echoed_request_id
+                exc_val.request_id = self._echoed_request_id()
             case GRPCError() | StreamTerminatedError() | ProtocolError():
-                raise self._translated(error) from error
-            case _:
-                pass  # a bug of this package, or a cancellation: it is what it is
+                raise self._failure(exc_val) from exc_val
+            # Before the message is sent, such an error is a bug of this package.
+            case WireError() | KeyError() | ValueError() if self._send_message_done:
+                raise self._failure(exc_val) from exc_val
 
-    def _translated(
-        self, error: GRPCError | StreamTerminatedError | ProtocolError | AttemptFailed
-    ) -> AttemptFailed:
-        """Translate what grpclib or h2 has raised into gRPC's terms."""
-        request_id = self._stream.echoed_request_id
+    async def recv_message(self) -> ReplyT | None:
+        """Receive the next message, or None after the last one.
+
+        Raises:
+            AnswerBroken: What the server sends is no message of gRPC.
+        """
+        if not self._recv_initial_metadata_done:
+            await self.recv_initial_metadata()
+        try:
+            with self._wrapper:
+                prefix = await self._stream.recv_data(_PREFIX.size)
+                if not prefix:
+                    return None
+                compressed, size = _PREFIX.unpack(prefix)
+                if compressed:
+                    raise AnswerBroken(
+                        Status.INTERNAL, "the answer is compressed, and no compression was offered"
+                    )
+                if size > MESSAGE_BYTES_MAX:
+                    raise AnswerBroken(
+                        Status.INTERNAL,
+                        f"a message of the answer has {size} bytes, more than the"
+                        f" {MESSAGE_BYTES_MAX} bytes that are allowed",
+                    )
+                data = await self._stream.recv_data(size)
+        except AssertionError as error:
+            # grpclib's buffer raises it where the stream ends within a message. A server may end
+            # the call there, for example at its deadline: then its status is the answer.
+            self._maybe_raise()
+            raise AnswerBroken(
+                Status.INTERNAL, "the answer cannot be understood: a message is cut short"
+            ) from error
+        message: ReplyT = self._codec.decode(data, self._recv_type)
+        return message
+
+    def _failure(self, error: Exception) -> AttemptFailed:
+        """Translate an error of grpclib, h2 or the codec into gRPC's terms."""
+        failure: AttemptFailed
         match error:
-            case AttemptFailed():
-                error.request_id = request_id
-                return error
             case GRPCError():
-                return AttemptFailed(
+                failure = AttemptFailed(
                     error.status,
                     error.message or f"the server answered {error.status.name} without a message",
                     details=error.details or (),
-                    request_id=request_id,
                 )
+            case StreamTerminatedError() | ProtocolError():
+                connection = self._stream.connection if self._send_request_done else None
+                failure = self._pool.lost_connection(self._channel, connection, error)
             case _:
-                return self._connection_failed(error)
+                why = error or type(error).__name__
+                failure = AnswerBroken(Status.INTERNAL, f"the answer cannot be understood: {why}")
+        failure.request_id = self._echoed_request_id()
+        return failure
 
-    def _connection_failed(self, error: StreamTerminatedError | ProtocolError) -> AttemptFailed:
-        if isinstance(error, ProtocolError) and not isinstance(error, StreamClosedError):
-            # Nothing more can be said on this connection: h2 is in a state of error, or has used up
-            # the 2^30 calls that a connection takes.
-            self._channel.close()
-        unsafe = self._channel.tls_problem if isinstance(self._channel, ClientChannel) else None
-        if unsafe is not None:
-            return HandshakeFailed(
-                Status.UNAVAILABLE, f"no safe connection to {self._name}: {unsafe}"
-            )
-        message = f"the connection to {self._name} was lost: {error}"
-        connection = self._stream.connection
-        if connection is None:
-            return NotConnected(Status.UNAVAILABLE, message)
-        request_id = self._stream.echoed_request_id
-        if not connection.is_closing():
-            failure = AttemptFailed(Status.UNAVAILABLE, message, request_id=request_id)
-            if isinstance(self._channel, ClientChannel) and self._channel.is_leaving(connection):
-                failure.budget_tokens = (
-                    0.0  # the server is well; the next connection takes the call
-                )
-            return failure
-        first = connection not in self._lost
-        self._lost.add(connection)
-        return ConnectionLost(Status.UNAVAILABLE, message, first=first, request_id=request_id)
+    def _echoed_request_id(self) -> str | None:
+        """Return the `x-request-id` of the answer, from its trailers or headers, or None."""
+        if not self._send_request_done:
+            return None
+        for headers in (self._stream.trailers, self._stream.headers):
+            for key, value in headers or ():
+                if key == REQUEST_ID:
+                    return value
+        return None

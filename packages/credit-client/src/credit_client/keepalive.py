@@ -1,13 +1,13 @@
-"""Asks a server that somebody waits for whether it is still there, before it is given up.
+"""Sends a PING to a server that calls wait for, and closes the connection without an answer.
 
 A server's machine that vanished leaves a connection that looks alive for a quarter of an hour (the
 kernel's retransmissions). A server that is merely slow answers a PING (RFC 9113 section 6.7) at
 once, and keeps its connection and all calls on it.
 
 grpclib has pings of its own. They are not used: without an answer it closes the socket only once
-what is in its buffer is sent, which nobody reads any more, and until then ends no call; and it asks
-only if a call is open at the moment of asking, which calls that are short, or wait for the socket's
-buffer, may never be.
+the socket's buffer is sent, which the vanished machine does not read, and until then it ends no
+call; and it sends a PING only if a call is open at that moment, which calls that are short, or wait
+for the socket's buffer, may never be.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepaliveTimes:
-    """How often a server is asked, and how long it may take to answer.
+    """How often a server gets a PING, and how long it may take to answer.
 
     Attributes:
         period_seconds: The time from one PING to the next, above 0.
@@ -33,16 +33,16 @@ KEEPALIVE_TIMES = KeepaliveTimes()
 
 
 class Peer(Protocol):
-    """The other side, as far as `Keepalive` has to do with it."""
+    """The connection to a server, as `Keepalive` uses it."""
 
     def was_awaited(self) -> bool:
-        """Whether somebody waits for it, or did at any time since this was last asked."""
+        """Return whether a call waits for the server, or has waited since the last call of this."""
 
     def ping(self) -> None:
-        """Sends it a PING."""
+        """Send the server a PING."""
 
     def give_up(self) -> None:
-        """Ends the connection to it, with all calls on it."""
+        """End the connection, with all calls on it."""
 
 
 CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
@@ -52,32 +52,32 @@ class Keepalive:
     """The two timers of one connection: until the next PING, and until its answer is overdue."""
 
     def __init__(self, times: KeepaliveTimes, peer: Peer, *, call_later: CallLater) -> None:
-        """Starts the first period.
+        """Start the first period.
 
         Args:
             times: The lengths of both timers.
-            peer: Who is asked.
+            peer: The connection.
             call_later: As `asyncio.loop.call_later`.
         """
         self._times = times
         self._peer = peer
         self._call_later = call_later
-        self._next = call_later(times.period_seconds, self._ask)
+        self._next = call_later(times.period_seconds, self._ping)
         self._overdue: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
-        """Takes any bytes for an answer: the PING's own may be queued behind a long history."""
+        """Accept any bytes as an answer: the PING's own may be queued behind a long list."""
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
 
     def stop(self) -> None:
-        """Asks no more. May be called again."""
+        """Stop both timers. May be called again."""
         self._next.cancel()
         self.heard()
 
-    def _ask(self) -> None:
-        self._next = self._call_later(self._times.period_seconds, self._ask)
+    def _ping(self) -> None:
+        self._next = self._call_later(self._times.period_seconds, self._ping)
         if self._peer.was_awaited() and self._overdue is None:
             self._overdue = self._call_later(self._times.timeout_seconds, self._peer.give_up)
             self._peer.ping()

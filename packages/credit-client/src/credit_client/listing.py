@@ -15,12 +15,12 @@ class Listing(Generic[RowT]):
     """Reads a list in one or more attempts, each of which starts after the last row.
 
     Rows come by ascending `sequence`. That is checked, so that no row comes twice. Servers before
-    0.2.0 do not know `after_sequence` and start every attempt at the first row; and they do not
-    number purchases, so that such a list cannot be continued.
+    0.2.0 do not know `after_sequence` and start every attempt at the first row. They do not number
+    purchases either, so that such a list cannot be continued.
 
     Attributes:
         method: The call.
-        rows: How many new rows the current attempt has brought.
+        rows: The number of new rows of the current attempt.
         can_continue: Whether another attempt can start after the last row.
     """
 
@@ -48,7 +48,7 @@ class Listing(Generic[RowT]):
         )
 
     async def message(self) -> RowT | None:
-        """Receive the next row of the attempt, or None where the list has ended.
+        """Receive the next row of the attempt, or None at the end of the list.
 
         Raises:
             AttemptFailed: The attempt has ended too early.
@@ -62,11 +62,11 @@ class Listing(Generic[RowT]):
             self._messages = None
             raise
 
-    def takes(self, row: RowT) -> bool:
+    def accept(self, row: RowT) -> bool:
         """Return whether a row is new, and remember it as the last one.
 
         Raises:
-            AnswerBroken: The row is out of order, or cannot be told from those before it.
+            AnswerBroken: The row is out of order, or cannot be distinguished from earlier ones.
         """
         if not row.sequence:
             if self._last:

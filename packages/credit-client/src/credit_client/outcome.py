@@ -1,4 +1,4 @@
-"""What became of a failed attempt of a write: no change, or unknown."""
+"""The outcome of a failed attempt of a write: no change, or unknown."""
 
 from typing import assert_never
 
@@ -11,7 +11,7 @@ from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 
 
 def outcome_of(failure: AttemptFailed) -> Outcome:
-    """Return what an attempt that was sent did to the ledger: `NO_CHANGE` only where certain."""
+    """Return the outcome of an attempt that was sent: `NO_CHANGE` only if that is certain."""
     if isinstance(failure, HandshakeFailed):
         return Outcome.NO_CHANGE
     if isinstance(failure, AnswerBroken):
@@ -47,9 +47,9 @@ def _of_reason(reason: ErrorReason) -> Outcome:
 
 
 def _of_status(status: Status) -> Outcome:
-    """Return what a status without a reason of the contract allows to conclude.
+    """Return the outcome for a status without a reason of the contract.
 
-    The four below are sent before a call is executed, by servers and by proxies. Any other may come
+    Servers and proxies send the first four before they execute a call. Any other status may come
     from a proxy that lost the answer, or from a server that is newer than this SDK.
     """
     match status:

@@ -1,4 +1,4 @@
-"""Turns a failed attempt into the error that the caller sees: reason first, then status."""
+"""Translates a failed attempt into the error that the caller gets: by reason first, then status."""
 
 from collections.abc import Sequence
 from typing import TypeVar, assert_never
@@ -42,11 +42,11 @@ _REASONS = {reason_name(reason): reason for reason in RULES}
 
 
 def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
-    """The error for a failed attempt.
+    """Return the error for a failed attempt.
 
     Args:
         failure: What the transport raised.
-        request_id: What the SDK sent; the error names the server's own where the server answered.
+        request_id: The id that the SDK sent. If the server answered, the error has the server's id.
     """
     request_id = failure.request_id or request_id
     if isinstance(failure, AnswerBroken):
@@ -69,13 +69,13 @@ def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
 
 
 def reason_of(failure: AttemptFailed) -> ErrorReason | None:
-    """The contract's reason for a failure; None where there is none that this SDK knows."""
+    """Return the contract's reason for a failure; None without a reason that this SDK knows."""
     info = _error_info(failure.details)
     return None if info is None else _REASONS.get(info.reason)
 
 
 def retry_after_seconds(failure: AttemptFailed) -> float:
-    """The least wait that the server asks for in a `RetryInfo`; 0 where it asks for none."""
+    """Return the shortest wait that the server allows in a `RetryInfo`; 0 without one."""
     info = _detail(failure.details, RetryInfo)
     if info is None:
         return 0.0
@@ -86,7 +86,7 @@ def retry_after_seconds(failure: AttemptFailed) -> float:
 def _by_reason(
     reason: ErrorReason, failure: AttemptFailed, info: ErrorInfo, *, request_id: str
 ) -> CreditError:
-    # A plain dict, because protobuf's own maps answer "" where a key is missing.
+    # A plain dict, because protobuf's own maps return "" for a missing key.
     message, metadata = failure.message, dict(info.metadata)
     match reason:
         case ErrorReason.INVALID_FIELD:
@@ -189,7 +189,7 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
 
 
 def _without_advice(message: str) -> str:
-    """Return what happened: the server goes on with what one attempt did, the SDK with the call."""
+    """Return the first clause: the rest is advice about one attempt, not about the call."""
     return message.partition(";")[0]
 
 

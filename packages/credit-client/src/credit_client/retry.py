@@ -1,4 +1,4 @@
-"""Which failures are worth repeating, after which wait, and how often in all."""
+"""Which failures are retried, after which wait, and how often in all."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from credit_client.transport import AttemptFailed, HandshakeFailed
 
 
 def is_retryable(failure: AttemptFailed) -> bool:
-    """Whether the same call, sent again unchanged, may succeed without anybody doing anything.
+    """Return whether the same call, sent again unchanged, may succeed by itself.
 
-    The contract says it for each of its reasons; where there is none, the status decides.
+    The contract defines it for each of its reasons; without a reason, the status decides.
     """
     if isinstance(failure, HandshakeFailed):
         return False
@@ -23,12 +23,12 @@ def is_retryable(failure: AttemptFailed) -> bool:
 
 
 def _passes(status: Status) -> bool:
-    """Whether what a status tells may pass by itself.
+    """Return whether the failure behind a status may pass by itself.
 
     UNAVAILABLE alone, as the gRPC status documents advise; lost connections have that status too.
-    Repeating is safe because every write carries an idempotency key. An attempt has all the time
+    A retry is safe because every write carries an idempotency key. An attempt has all the time
     that the call has left, so that DEADLINE_EXCEEDED means that the caller's time is used up, or
-    that the server gives the call less than the caller does; neither gets better by repeating.
+    that the server allows the call less time than the caller does; a retry improves neither.
     """
     match status:
         case Status.UNAVAILABLE:
@@ -58,7 +58,7 @@ def _passes(status: Status) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backoff:
-    """Exponential waits with full jitter: callers that failed together do not come back together.
+    """Exponential waits with full jitter: callers that failed together do not retry together.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ compares the kinds of
     jitter; full jitter costs the server least.
@@ -70,12 +70,12 @@ class Backoff:
     def wait_seconds(
         self, *, attempts: int, minimum_seconds: float, draw: Callable[[], float]
     ) -> float:
-        """The wait after so many failed attempts.
+        """Return the wait after so many failed attempts.
 
         Args:
             attempts: The attempts so far, 1 or more.
-            minimum_seconds: What the server asked for in its `RetryInfo`. The jitter comes on top,
-                or all who were sent away together would return together.
+            minimum_seconds: The wait of the server's `RetryInfo`. The jitter is added to it, or
+                all callers that were rejected together would retry together.
             draw: Draws from 0 to 1.
         """
         return minimum_seconds + draw() * self._ceiling_seconds(attempts)
@@ -83,8 +83,8 @@ class Backoff:
     def reconnect_seconds(self, *, failures: int, draw: Callable[[], float]) -> float:
         """Return the wait after so many connections in a row that could not be opened.
 
-        At least half of what it may be at most: a client opens one connection at a time, so that
-        the lower bound is what limits the load on a server that is down.
+        It is at least half of the longest wait: a client opens one connection at a time, so that
+        the lower bound limits the load on a server that is down.
 
         Args:
             failures: The failures so far, 1 or more.
@@ -97,7 +97,7 @@ class Backoff:
 
 
 class RetryBudget:
-    """Allows repetitions only while most calls succeed, for all calls of a client together.
+    """Allows retries only while most calls succeed, for all calls of a client together.
 
     The token bucket of gRPC's retry throttling:
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
@@ -109,14 +109,14 @@ class RetryBudget:
         self._tokens = tokens_max
 
     def succeeded(self) -> None:
-        """Gives back a part of a token."""
+        """Return a part of a token to the budget."""
         self._tokens = min(self._tokens_max, self._tokens + self._ratio)
 
     def failed(self, tokens: float = 1.0) -> bool:
         """Take tokens for a failure that could be retried.
 
         Args:
-            tokens: How many; 0 where another failure of the same cause was charged already.
+            tokens: How many; 0 where another failure with the same cause has taken one already.
 
         Returns:
             Whether it may be retried: more than half of the tokens are left.

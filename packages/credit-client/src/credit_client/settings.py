@@ -22,13 +22,13 @@ def _sendable(token: SecretStr) -> SecretStr:
 
 
 class ClientSettings(BaseSettings):
-    """How a client reaches its server and how it repeats calls.
+    """How a client reaches its server and how it retries calls.
 
     Attributes:
         target: Where the server listens: `host:port`, `[::1]:port`, a host name,
             `dns:///host:port`, or `unix:path` and `unix:///absolute/path` for a Unix domain socket.
         timeout_seconds: The time of a whole call, with all its attempts and the waits between them.
-            Of a history: the time until each next message.
+            Of a list: the time until each next message.
         retry_attempts_max: How often a call is sent at most, the first time included. 1: nothing is
             retried, not even a connection that cannot be opened.
         retry_backoff_initial_seconds: The longest wait before the second attempt; it doubles with
@@ -36,9 +36,9 @@ class ClientSettings(BaseSettings):
             least half of it.
         retry_backoff_max_seconds: Where the doubling ends.
         retry_budget_tokens: A failed attempt takes one token, a lost connection one for all its
-            calls; below half of them nothing is retried, so that a server in trouble is not buried
-            under retries. A connection that cannot be opened takes none: nothing was sent.
-        retry_budget_ratio: The tokens that a successful call gives back.
+            calls; below half of them nothing is retried, so that retries do not overload a server
+            that fails. A connection that cannot be opened takes none: nothing was sent.
+        retry_budget_ratio: The tokens that a successful call returns.
         channels: The number of connections that calls are spread over. Where the target's name has
             several addresses, the connections are spread over these.
         connect_timeout_seconds: The time to open a connection, at most; see
@@ -46,23 +46,22 @@ class ClientSettings(BaseSettings):
         wait_for_ready: Whether a call waits, for as long as it has time, for a server that cannot
             be reached (gRPC's term). False: it then fails once `retry_attempts_max` attempts to
             connect have failed.
-        keepalive_seconds: How often the server is asked, while calls wait on a connection, whether
-            it is still there.
-        keepalive_timeout_seconds: How long it may then be silent. After that the connection is
-            closed, and its calls are repeated on a new one.
-        token: Sent with each call as `authorization: Bearer …`, to prove who calls.
+        keepalive_seconds: How often the server gets a PING while calls wait on a connection.
+        keepalive_timeout_seconds: How long the server may be silent after a PING. After that the
+            connection is closed, and its calls are retried on a new one.
+        token: Sent with each call as `authorization: Bearer …`, to identify the caller.
         token_file: A file that holds the token instead; it is read again when it has changed.
-        token_insecure: Whether a token may be sent without TLS to another machine, where everybody
-            on the way can read it.
+        token_insecure: Whether a token may be sent without TLS to another machine. It can be read
+            on its way.
         tls: Whether connections are encrypted, with the system's CAs. Any of the files below
             implies it.
         tls_ca: PEM file with the CAs that may sign the server's certificate, instead of the
             system's.
         tls_client_certificate: PEM file with the client's own certificate and its chain.
-        tls_client_key: PEM file with its key; None where the certificate's file holds it too.
+        tls_client_key: PEM file with its key; None if the certificate's file holds it too.
     """
 
-    # A complaint must not repeat what was given: it may be a token.
+    # An error must not repeat the value: it may be a token.
     model_config = SettingsConfigDict(
         env_prefix="CREDIT_", frozen=True, extra="ignore", hide_input_in_errors=True
     )
@@ -89,7 +88,7 @@ class ClientSettings(BaseSettings):
 
     @property
     def connect_within_seconds(self) -> float:
-        """The time to open a connection: at most half of a call's, but for a second in any case.
+        """The time to open a connection: at most half of a call's, but a second in any case.
 
         A call that meets a silent address has the other half for another one. Where calls have less
         than two seconds, a connection that takes longer than a call serves the calls after it.

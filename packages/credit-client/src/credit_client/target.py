@@ -40,7 +40,7 @@ class Target:
         The forms with a scheme are those of https://github.com/grpc/grpc/blob/master/doc/naming.md.
 
         Raises:
-            ValueError: The text has none of these forms; the message says which it may have.
+            ValueError: The text has none of these forms; the message lists them.
         """
         if text.startswith("unix:"):
             return cls(host="localhost", port=0, path=_socket_path(text))
@@ -60,7 +60,7 @@ class Target:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what is sent there never leaves this machine."""
+        """Whether the server is on this machine, so that no request leaves it."""
         # RFC 6761 section 6.3: `localhost` and all names below it are loopback.
         name = self.host.lower().removesuffix(".")
         if self.path is not None or name == "localhost" or name.endswith(".localhost"):
@@ -84,8 +84,8 @@ class Target:
 def _without_dns_scheme(text: str) -> str:
     """Return what follows `dns:` or `dns:///`.
 
-    `dns://authority/…` names the DNS server to ask, which the system's resolver cannot do. A host
-    may be called `dns`, with a port behind it: `dns:50051` is not a scheme.
+    `dns://authority/…` names a DNS server, which the system's resolver cannot choose. A host may be
+    called `dns`, with a port behind it: `dns:50051` is not a scheme.
     """
     if text.startswith("dns:///"):
         return text.removeprefix("dns:///")

@@ -1,4 +1,4 @@
-"""TLS to the server: its files, what is asked of the handshake, and what its failures mean.
+"""TLS to the server: its files, the requirements on the handshake, and its failures.
 
 TLS 1.3 and HTTP/2 by ALPN (RFC 9113 section 3.2), or no connection. Certificates are always
 verified, the server's name too.
@@ -26,7 +26,7 @@ _ADVICE = {
     "TLSV1_ALERT_PROTOCOL_VERSION": "the server does not offer TLS 1.3, which is required",
     "UNSUPPORTED_PROTOCOL": "the server does not offer TLS 1.3, which is required",
     "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the server does not speak HTTP/2 at this port (ALPN)",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server wants a client certificate: give"
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server requires a client certificate: give"
     " `client_certificate` and `client_key`",
     "TLSV1_ALERT_UNKNOWN_CA": "the server does not trust the CA of the client certificate",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired: renew it",
@@ -47,7 +47,7 @@ class HandshakeRefused(OSError):
 
 
 class Tls:
-    """What connections are made safe with, read again whenever one of its files has changed."""
+    """The certificates that secure connections, read again when one of their files has changed."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class Tls:
         key: Path | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Reads the files.
+        """Read the files.
 
         Args:
             ca: PEM file with the CAs that may sign the server's certificate; None for the system's.
             certificate: PEM file with the client's certificate and its chain; None for none.
-            key: PEM file with its key, not encrypted; None where `certificate` holds it too.
-            context: Takes the place of all of these; it will offer HTTP/2.
+            key: PEM file with its key, not encrypted; None if `certificate` holds it too.
+            context: Replaces all of these; it will offer HTTP/2.
 
         Raises:
-            ValueError: A file cannot be used; the message says which and why.
+            ValueError: A file cannot be used; the message names the file and the reason.
         """
         self._ca = ca
         self._certificate = certificate
@@ -77,10 +77,10 @@ class Tls:
         self._context.set_alpn_protocols([_HTTP2])
 
     def context(self) -> ssl.SSLContext:
-        """Gives the context for a new connection.
+        """Return the context for a new connection.
 
         While changed files cannot be used, as between the writing of a certificate and of its key,
-        what was read before stays in use.
+        the certificates from before stay in use.
         """
         if self._given:
             return self._context
@@ -116,7 +116,7 @@ class Tls:
 
 
 def check_handshake(connection: ssl.SSLObject) -> None:
-    """Looks at a finished handshake.
+    """Check a finished handshake.
 
     Raises:
         HandshakeRefused: It agreed on less than is required.
@@ -129,12 +129,12 @@ def check_handshake(connection: ssl.SSLObject) -> None:
 
 
 def problem_of(error: BaseException | None, *, host: str) -> str | None:
-    """Says what a failed handshake means and what to do, where trying again would not help.
+    """Return what a failed handshake means and what to do, if a retry would not help.
 
     Args:
         error: What ended the handshake, or the connection after it: in TLS 1.3 a server looks at
             the client's certificate when the client has finished already.
-        host: The name that the server was called by.
+        host: The server's name in the target.
 
     Returns:
         None for anything else, such as a connection that was lost in the middle.

@@ -1,10 +1,10 @@
 """Traces and metrics of calls, through OpenTelemetry's API.
 
 Names follow the semantic conventions for gRPC (release candidate of the stable ones):
-https://opentelemetry.io/docs/specs/semconv/rpc/grpc/. Where no OpenTelemetry SDK is installed all
-of this costs a call a few microseconds, which is why nothing switches it off.
+https://opentelemetry.io/docs/specs/semconv/rpc/grpc/. Without an OpenTelemetry SDK, traces and
+metrics cost a call a few microseconds, so that no setting turns them off.
 
-Attributes hold what the contract and the settings say, never what a request or an answer does.
+Attributes come from the contract and the settings, never from a request or an answer.
 """
 
 import time
@@ -27,10 +27,12 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.
 
 Attributes = dict[str, str | int]
 
+_OK: Attributes = {"rpc.response.status_code": Status.OK.name}
+
 
 class _Metadata(Setter[MutableMapping[str, str]]):
     def set(self, carrier: MutableMapping[str, str], key: str, value: str) -> None:
-        # What gRPC calls metadata has lower-case names and values of printable ASCII.
+        # gRPC's metadata has lower-case names and values of printable ASCII.
         if value.isascii() and value.isprintable():
             carrier[key.lower()] = value
 
@@ -39,10 +41,10 @@ _METADATA = _Metadata()
 
 
 class CallSpan:
-    """One call under observation.
+    """The span and the duration of one call.
 
     Attributes:
-        metadata: Tells the server which trace it is part of, as the global propagator says.
+        metadata: Names the trace to the server, in the form of the global propagator.
     """
 
     def __init__(
@@ -58,15 +60,15 @@ class CallSpan:
         self._histogram = histogram
         self._clock = clock
         self._begun = clock()
-        # Without an SDK there is no span of ours to name: what is current goes on to the server.
-        # A span that is not sampled is named all the same, or the server would begin a trace.
+        # Without an SDK there is no span of ours: the current one is sent to the server. A span
+        # that is not sampled is sent too, or the server would begin a trace.
         valid = span.get_span_context().is_valid
         self._context = trace.set_span_in_context(span) if valid else None
         self.metadata: dict[str, str] = {}
         propagate.inject(self.metadata, self._context, _METADATA)
 
-    def repeated(self, failure: AttemptFailed, *, attempts: int, wait_seconds: float) -> None:
-        """Notes that an attempt failed and will be repeated.
+    def retried(self, failure: AttemptFailed, *, attempts: int, wait_seconds: float) -> None:
+        """Record that an attempt failed and will be retried.
 
         Args:
             failure: Why.
@@ -84,16 +86,16 @@ class CallSpan:
             )
 
     def end(self, error: BaseException | None) -> None:
-        """Ends the observation.
+        """End the span and record the call's duration.
 
         Args:
-            error: What the caller gets, or None. A reader that leaves a history early is no error.
+            error: What the caller gets, or None. A reader that leaves a list early is no error.
         """
-        outcome = _outcome(error)
+        outcome = _OK if error is None else _outcome(error)
         if self._span.is_recording():
             self._span.set_attributes(outcome)
             if "error.type" in outcome:
-                # Without a description: what a server says may name amounts and ids.
+                # Without a description: the server's message may name amounts and ids.
                 self._span.set_status(StatusCode.ERROR)
         self._span.end()
         self._histogram.record(
@@ -102,7 +104,7 @@ class CallSpan:
 
 
 class Tracing:
-    """Observes the calls of one client."""
+    """Traces and measures the calls of one client."""
 
     def __init__(
         self,
@@ -112,12 +114,12 @@ class Tracing:
         meter_provider: metrics.MeterProvider | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Observes nothing yet.
+        """Record nothing yet.
 
         Args:
             target: The server.
-            tracer_provider: Where spans go; None for the global one.
-            meter_provider: Where durations go; None for the global one.
+            tracer_provider: Receives the spans; None for the global one.
+            meter_provider: Receives the durations; None for the global one.
             clock: Counts seconds.
         """
         release = version("credit-client")
@@ -138,10 +140,10 @@ class Tracing:
         self._clock = clock
 
     def begin(self, path: str) -> CallSpan:
-        """Begins to observe a call: a span as a child of the current one, which it does not become.
+        """Begin a call's span, as a child of the current span. It does not become the current one.
 
         Args:
-            path: Of the method, such as `/credit.v1.CreditService/AddCredits`.
+            path: The method's path, such as `/credit.v1.CreditService/AddCredits`.
         """
         attributes = self._attributes.get(path)
         if attributes is None:
@@ -156,10 +158,8 @@ class Tracing:
         )
 
 
-def _outcome(error: BaseException | None) -> Attributes:
+def _outcome(error: BaseException) -> Attributes:
     match error:
-        case None:
-            return {"rpc.response.status_code": Status.OK.name}
         case GeneratorExit():
             return {"rpc.response.status_code": Status.CANCELLED.name}
         case CreditError() if error.status is not Status.OK:

@@ -1,14 +1,14 @@
-"""The `credit` command. What it needs beyond the SDK is the extra `cli`."""
+"""The `credit` command. Beyond the SDK it needs the extra `cli`."""
 
 import sys
 
-from credit_client.cli.streams import open_standard_streams
+from credit_client.cli.exits import Exit, open_standard_streams
 
 _EXTRA = {"rich", "typer"}
 
 
 def main() -> None:
-    """Runs the command on the arguments of the process, and exits with one of `exits.Exit`."""
+    """Run the command on the arguments of the process, and exit with one of `exits.Exit`."""
     open_standard_streams()
     try:
         from credit_client.cli.commands import run  # noqa: PLC0415 - needs the extra
@@ -16,5 +16,5 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
         sys.stderr.write("credit needs its extra: pip install 'credit-client[cli]'\n")
-        sys.exit(2)
+        sys.exit(Exit.MISUSE)
     run()

@@ -1,20 +1,23 @@
-"""The commands of `credit`: each makes one call of the SDK and shows its answer."""
+"""The commands of `credit`: each makes calls of the SDK and shows the answers."""
 
 import asyncio
 import errno
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias
 
 import typer
-from credit_models import Receipt
-from typer.models import OptionInfo
+from credit_models import CreditTransaction, Receipt, UserCredits
+from typer.models import ArgumentInfo, OptionInfo
 
 from credit_client.cli.connection import Connection, with_connection
-from credit_client.cli.exits import MEANINGS, Exit, exit_of
-from credit_client.cli.output import Column, Format, record_of, show, show_rows, show_stream
-from credit_client.cli.streams import complain, discard
+from credit_client.cli.exits import Exit, complain, discard, exit_of
+from credit_client.cli.flags import sentence_of, settings_sentence
+from credit_client.cli.help import Command, application, help_width
+from credit_client.cli.output import Format, record_of, show, show_json, show_rows, show_stream
 from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
@@ -27,83 +30,75 @@ def _whole(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
-def _number(name: str, explanation: str) -> OptionInfo:
-    option: OptionInfo = typer.Option(name, parser=_whole, metavar="INTEGER", help=explanation)
+def _number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
+    option: OptionInfo = typer.Option(
+        name, parser=_whole, metavar="INTEGER", help=explanation, envvar=variable
+    )
     return option
 
 
+_USER: ArgumentInfo = typer.Argument(
+    parser=_whole, metavar="USER", help="The user's id.", show_default=False
+)
+
 User: TypeAlias = Annotated[int, _number("--user", "The user's id.")]
 App: TypeAlias = Annotated[int, _number("--app", "The app's id.")]
-Credits: TypeAlias = Annotated[int, _number("--credits", "How many credits.")]
-By: TypeAlias = Annotated[int, _number("--by", "Who asks: an id, 1 or more.")]
+Credits: TypeAlias = Annotated[int, _number("--credits", "The number of credits.")]
+By: TypeAlias = Annotated[
+    int, _number("--by", "The id of the acting person or service, 1 or more.", "CREDIT_BY")
+]
 Key: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--key", help="Idempotency key: writes with the same one count once. Default: a new one."
+        "--key", help="Idempotency key: writes with the same key count once. Default: a new key."
     ),
 ]
 Output: TypeAlias = Annotated[
     Format | None,
     typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
 ]
-
-After: TypeAlias = Annotated[
-    int, _number("--after", "Only what comes after this sequence. Default: 0, for all.")
+After: TypeAlias = Annotated[int, _number("--after", "Only entries after this sequence.")]
+Utc: TypeAlias = Annotated[
+    bool, typer.Option("--utc", help="Show times of tables in UTC and not in local time.")
 ]
 
-_HISTORY = (
-    Column(field="created_at", width=24),
-    Column(field="app_id", width=10, right=True),
-    Column(field="credits", width=10, right=True),
-)
+_BALANCES = ("app_id", "balance")
 _TRANSACTIONS = (
-    Column(field="sequence", width=10, right=True),
-    *_HISTORY,
-    Column(field="type", width=4),
-    Column(field="balance_after", width=13, right=True),
-    Column(field="created_by", width=10, right=True),
-    Column(field="id", width=24),
+    "sequence",
+    "created_at",
+    "app_id",
+    "credits",
+    "type",
+    "balance_after",
+    "created_by",
+    "id",
 )
 _PURCHASES = (
-    Column(field="sequence", width=10, right=True),
-    *_HISTORY,
-    Column(field="created_by", width=10, right=True),
-    Column(field="id", width=24),
-    Column(field="report_id", width=20),
-    Column(field="report_name", width=0),
+    "sequence",
+    "created_at",
+    "app_id",
+    "credits",
+    "created_by",
+    "id",
+    "report_id",
+    "report_name",
 )
-_BALANCES = (
-    Column(field="app_id", width=10, right=True),
-    Column(field="balance", width=10, right=True),
-)
+_SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
-    "Where a write ends without its result, standard error says whether it may have taken effect,"
-    " and the command that retries it and counts once. Only kill -9 leaves no time for that: give"
+    "Where a write ends without its result, standard error shows whether it may have taken effect,"
+    " and the command that retries it and counts once. Only kill -9 leaves no time for that: pass"
     " --key yourself where the process may be killed."
 )
 
 _TOKENS = (
-    "A server that asks who calls gets a token from the variable CREDIT_TOKEN, or from a file that"
-    " --token-file or CREDIT_TOKEN_FILE names; never from the command line, where others could read"
-    " it. Or a client certificate. A token goes to another machine only over TLS."
+    "A server that requires an identity gets a token from the variable CREDIT_TOKEN, or from a file"
+    " that --token-file or CREDIT_TOKEN_FILE names; never from the command line, where other users"
+    " could read it. Or pass a client certificate. A token is sent to another machine only over"
+    " TLS."
 )
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Adds, spends and shows credits.",
-    # A paragraph for each, or they would run together.
-    epilog="\n\n".join(
-        [
-            _WRITES,
-            _TOKENS,
-            "Exit codes:",
-            *(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
-        ]
-    ),
-)
+app = application(help="Add, spend and show credits.", epilog=f"{_WRITES}\n\n{_TOKENS}")
 
 
 def _show_version(wanted: bool) -> None:
@@ -119,10 +114,10 @@ def options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Takes the options that belong to no command."""
+    """Accept the options that belong to no command."""
 
 
-@app.command()
+@app.command(cls=Command)
 @with_connection
 def add(
     user: User,
@@ -133,7 +128,7 @@ def add(
     key: Key = None,
     output: Output = None,
 ) -> None:
-    """Adds credits to a user's balance in an app."""
+    """Add credits to a user's balance in an app."""
     _write(
         lambda client, key: client.add(
             user_id=user, app_id=app_id, credits=amount, created_by=by, idempotency_key=key
@@ -145,7 +140,7 @@ def add(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @with_connection
 def use(
     user: User,
@@ -158,7 +153,7 @@ def use(
     key: Key = None,
     output: Output = None,
 ) -> None:
-    """Buys a report with a user's credits in an app."""
+    """Buy a report with a user's credits in an app."""
     what = ["--user", user, "--app", app_id, "--report", report, "--name", name]
     _write(
         lambda client, key: client.use(
@@ -177,7 +172,7 @@ def use(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @with_connection
 def balance(
     connection: Connection,
@@ -185,7 +180,7 @@ def balance(
     user: Annotated[int | None, _number("--user", "The user's id.")] = None,
     output: Output = None,
 ) -> None:
-    """Shows a balance: of a user in an app, of all users of an app, or of a user in all apps."""
+    """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
     async def of_app(client: CreditClient, app_id: int) -> None:
         credits_held = await client.balance(app_id=app_id, user_id=user)
@@ -195,59 +190,113 @@ def balance(
     async def of_user(client: CreditClient, user_id: int) -> None:
         held = await client.user_credits(user_id=user_id)
         if _format(output) is Format.JSON:
-            show(record_of(held), Format.JSON)
+            show_json(record_of(held))
         else:
-            show_rows([record_of(one) for one in held.balances], _BALANCES, "balances")
+            show_rows(map(record_of, held.balances), _BALANCES, "balances")
 
     if app_id is not None:
-        _make(lambda client: of_app(client, app_id), connection)
+        _read(lambda client: of_app(client, app_id), connection)
     elif user is not None:
-        _make(lambda client: of_user(client, user), connection)
+        _read(lambda client: of_user(client, user), connection)
     else:
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-@app.command()
+@app.command(cls=Command)
 @with_connection
-def purchases(user: User, connection: Connection, after: After = 0, output: Output = None) -> None:
-    """Lists all purchases of a user, oldest first."""
-    _make(
+def purchases(
+    user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
+) -> None:
+    """List all purchases of a user, oldest first."""
+    _read(
         lambda client: show_stream(
             client.purchases(user_id=user, after_sequence=after),
             _PURCHASES,
             _format(output),
             "purchases",
+            utc=utc,
         ),
         connection,
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @with_connection
 def transactions(
-    user: User, connection: Connection, after: After = 0, output: Output = None
+    user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
-    """Lists all transactions of a user, oldest first."""
-    _make(
+    """List all transactions of a user, oldest first."""
+    _read(
         lambda client: show_stream(
             client.transactions(user_id=user, after_sequence=after),
             _TRANSACTIONS,
             _format(output),
             "transactions",
+            utc=utc,
         ),
         connection,
     )
 
 
+@app.command("user", cls=Command)
+@with_connection
+def user_summary(
+    user: Annotated[int, _USER],
+    connection: Connection,
+    last: Annotated[int, _number("--last", "The number of last transactions to show.")] = 5,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """Show a user's balances in all apps and last transactions."""
+
+    async def summary(client: CreditClient) -> None:
+        held = await client.user_credits(user_id=user)
+        latest = await _latest(client, held, last)
+        if _format(output) is Format.JSON:
+            show_json({**record_of(held), "transactions": [record_of(one) for one in latest]})
+            return
+        about = {**record_of(held), "user_id": user, "last_sequence": held.revision}
+        show({field: about[field] for field in _SUMMARY}, Format.TABLE, utc=utc)
+        sys.stdout.write("\n")
+        show_rows(map(record_of, held.balances), _BALANCES, "balances")
+        if latest:
+            sys.stdout.write("\n")
+            show_rows(map(record_of, latest), _TRANSACTIONS, "transactions", utc=utc)
+
+    if last < 0:
+        raise typer.BadParameter("--last must be 0 or more")
+    _read(summary, connection)
+
+
+async def _latest(
+    client: CreditClient, held: UserCredits, number: int
+) -> Sequence[CreditTransaction]:
+    """Return a user's last transactions, up to the one that made the balances.
+
+    An identity that belongs to certain apps gets no `revision`. Without it the last transactions
+    are found only by reading the whole list, which may be long: there are none then.
+    """
+    latest: deque[CreditTransaction] = deque(maxlen=number)
+    if number and held.revision:
+        after = max(0, held.revision - number)
+        rows = client.transactions(user_id=held.user_id, after_sequence=after)
+        async with aclosing(rows):
+            async for row in rows:
+                if row.sequence > held.revision:
+                    break
+                latest.append(row)
+    return latest
+
+
 def run() -> None:
-    """Runs the command on the arguments of the process."""
+    """Run the command on the arguments of the process."""
     try:
         try:
-            app(prog_name="credit")
+            app(prog_name="credit", terminal_width=help_width())
         finally:
             sys.stdout.flush()
     except OSError as error:
-        # What the network does arrives as a `CreditError`: this is the output, on a full disk.
+        # Network failures arrive as a `CreditError`: this is the output, on a full disk.
         discard(sys.stdout)
         complain(f"credit: cannot write the output: {error.strerror or error}\n")
         sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
@@ -257,11 +306,11 @@ def _format(given: Format | None) -> Format:
     return given or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
 
 
-def _make(
+def _read(
     call: Callable[[CreditClient], Coroutine[None, None, None]],
     connection: Connection,
 ) -> None:
-    """Makes a call with a client of its own, and turns what goes wrong into an exit code."""
+    """Make calls that change nothing with a new client, and turn an error into an exit code."""
     client = _client(connection)
 
     async def made() -> None:
@@ -272,7 +321,7 @@ def _make(
         asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
-        _fail(str(error), exit_of(error))
+        _fail(sentence_of(error), exit_of(error))
     except BrokenPipeError:
         discard(sys.stdout)
         raise typer.Exit(Exit.PIPE_CLOSED) from None
@@ -290,7 +339,7 @@ def _write(
 
     Args:
         call: The write.
-        command: Its name and its options, to which the key and the connection come.
+        command: Its name and its options, without the key and the connection.
         connection: How to reach the server.
         key: The idempotency key; None for a new one.
         output: How to show the receipt.
@@ -315,7 +364,7 @@ def _client(connection: Connection) -> CreditClient:
     try:
         return connection.client()
     except ValueError as error:
-        _fail(str(error), Exit.MISUSE)
+        _fail(settings_sentence(error, connection), Exit.MISUSE)
 
 
 def _fail(sentence: str, code: Exit) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The options that all commands share: which server, how to reach it, and who calls."""
+"""The options that all commands share: the server, the connection to it, and the identity."""
 
 import functools
 import inspect
@@ -14,58 +14,73 @@ from credit_client.client import CreditClient
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
-    """What the options say; None leaves it to the environment.
+    """The values of the options; None leaves the value to the environment.
 
-    There is no option for a token itself: what stands on a command line is seen by everybody who
-    lists the machine's processes, and stays in the shell's history.
+    There is no option for a token itself: a command line is visible to everyone who lists the
+    machine's processes, and stays in the shell's history.
     """
 
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", help="The server: host:port, or unix:path. [CREDIT_TARGET; localhost:50051]"
+            "--target",
+            help="The server: host:port, or unix:path."
+            " [env var: CREDIT_TARGET; default: localhost:50051]",
         ),
     ] = None
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", help="Seconds for the call. [CREDIT_TIMEOUT_SECONDS; 10]"),
+        typer.Option(
+            "--timeout",
+            help="The time for the call, in seconds."
+            " [env var: CREDIT_TIMEOUT_SECONDS; default: 10]",
+        ),
     ] = None
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help="File with the token. [CREDIT_TOKEN_FILE]"),
+        typer.Option("--token-file", help="File with the token. [env var: CREDIT_TOKEN_FILE]"),
     ] = None
     tls: Annotated[
         bool | None,
-        typer.Option("--tls/--no-tls", help="Encrypt, with the system's CAs. [CREDIT_TLS; no]"),
+        typer.Option(
+            "--tls/--no-tls",
+            help="Encrypt, and trust the system's CAs. [env var: CREDIT_TLS; default: no-tls]",
+        ),
     ] = None
     tls_ca: Annotated[
         Path | None,
-        typer.Option("--tls-ca", help="Encrypt, with the CAs in this file. [CREDIT_TLS_CA]"),
+        typer.Option(
+            "--tls-ca", help="Encrypt, and trust the CAs in this file. [env var: CREDIT_TLS_CA]"
+        ),
     ] = None
     client_certificate: Annotated[
         Path | None,
         typer.Option(
             "--client-certificate",
-            help="File with the client's certificate. [CREDIT_TLS_CLIENT_CERTIFICATE]",
+            help="File with the client's certificate. [env var: CREDIT_TLS_CLIENT_CERTIFICATE]",
         ),
     ] = None
     client_key: Annotated[
         Path | None,
-        typer.Option("--client-key", help="File with its key. [CREDIT_TLS_CLIENT_KEY]"),
+        typer.Option(
+            "--client-key",
+            help="File with the key of that certificate. [env var: CREDIT_TLS_CLIENT_KEY]",
+        ),
     ] = None
     insecure: Annotated[
         bool | None,
         typer.Option(
             "--insecure",
-            help="Send a token to another machine without TLS. [CREDIT_TOKEN_INSECURE; no]",
+            help="Allow sending a token to another machine without TLS."
+            " [env var: CREDIT_TOKEN_INSECURE; default: no]",
         ),
     ] = None
 
     def client(self) -> CreditClient:
-        """Makes a client for one call.
+        """Return a client for one call.
 
         Raises:
-            ValueError: An option or a variable cannot be, or does not fit another.
+            ValueError: An option or a variable is not allowed, or contradicts another one.
         """
         return CreditClient(
             self.target,
@@ -75,7 +90,7 @@ class Connection:
             client_key=self.client_key,
             insecure=self.insecure,
             timeout_seconds=self.timeout,
-            # A person who waits wants to know soon that no server runs.
+            # A person should learn soon that no server runs.
             wait_for_ready=False,
         )
 
@@ -83,8 +98,8 @@ class Connection:
         """Return the options as words of a command line.
 
         Args:
-            target: The server, which a retry must find also where the environment has changed: in
-                another server's ledger a write would count again.
+            target: The server, which a retry must reach even if the environment has changed: in
+                another server's ledger the write would count again.
         """
         words = ["--target", target]
         for name, value in (
@@ -103,10 +118,10 @@ class Connection:
 
 
 def with_connection(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of `Connection`, and passes one as its argument `connection`.
+    """Add the options of `Connection` to a command, and pass one as its argument `connection`.
 
-    typer reads options off a function's signature, so that sharing them would else mean to repeat
-    them in each command.
+    typer reads options from a function's signature: without this decorator each command would
+    repeat them.
     """
     hints = get_type_hints(Connection, include_extras=True)
     own = inspect.signature(command).parameters
@@ -134,5 +149,6 @@ def with_connection(command: Callable[..., None]) -> Callable[..., None]:
         *options,
     ]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
+    # typeshed knows no such attribute; `inspect.signature` documents it (PEP 362).
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run

@@ -1,8 +1,16 @@
-"""The exit codes of the `credit` command: part of its interface, and listed in the README."""
+"""How the `credit` command ends: its exit codes, and its last lines on a stream that works.
 
+The exit codes are part of the command's interface, and the README lists them. This module needs no
+extra.
+"""
+
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import TextIO
 
 from grpclib.const import Status
 
@@ -25,9 +33,11 @@ from credit_client.errors import (
 )
 from credit_client.transport import AttemptFailed
 
+_STDIN, _STDOUT, _STDERR = range(3)
+
 
 class Exit(IntEnum):
-    """What a script can tell apart."""
+    """The exit codes, each of which a script can act on."""
 
     DONE = 0
     OTHER = 1
@@ -58,16 +68,16 @@ MEANINGS: dict[Exit, str] = {
         "a balance or sum would pass 4294967295, a user would have too many apps, or one call adds"
         " too many credits"
     ),
-    Exit.UNAVAILABLE: "the server cannot be reached or is in trouble",
-    Exit.DEADLINE_EXCEEDED: "no answer in time, and no sign of trouble before",
-    Exit.ACCESS_DENIED: "no token, one that the server does not take, or not allowed",
-    Exit.RATE_LIMITED: "too many calls in too short a time: repeat later",
+    Exit.UNAVAILABLE: "the server cannot be reached or cannot serve",
+    Exit.DEADLINE_EXCEEDED: "no answer in time, and no other failure before",
+    Exit.ACCESS_DENIED: "no token, a token that the server rejects, or not allowed",
+    Exit.RATE_LIMITED: "rate limit exceeded: retry later",
     Exit.OUTCOME_UNKNOWN: "a write may have taken effect: retry it with its key",
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
     Exit.QUIT: "quit",
-    Exit.PIPE_CLOSED: "the reader of the output has gone",
+    Exit.PIPE_CLOSED: "the reader of the output has closed it",
     Exit.TERMINATED: "terminated",
 }
 
@@ -78,7 +88,7 @@ _BY_NAME = {
     "SIGTERM": Exit.TERMINATED,
 }
 
-# The signals by which people and systems end a command, with its exit code and what it says.
+# The signals by which people and systems end a command, with its exit code and its message.
 BY_SIGNAL: Mapping[int, tuple[Exit, str]] = {
     getattr(signal, name): (code, MEANINGS[code])
     for name, code in _BY_NAME.items()
@@ -105,8 +115,8 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
 def exit_of(error: CreditError) -> Exit:
     """Return the exit code for an error.
 
-    For a write, what became of it matters more than the cause. For the rest, where the time ran out
-    during retries, the trouble is what a script wants to know: the server is not slow but away.
+    For a write, its outcome matters more than the cause of the error. For other errors, where the
+    time ran out during retries, the failure before counts: the server is not slow but away.
     """
     if error.idempotency_key is not None:
         if error.outcome is Outcome.UNKNOWN:
@@ -114,7 +124,57 @@ def exit_of(error: CreditError) -> Exit:
         if error.outcome is Outcome.APPLIED:
             return Exit.NOT_SHOWN
     cause = error.__cause__
-    trouble = isinstance(cause, AttemptFailed) and cause.status is Status.UNAVAILABLE
-    if trouble and isinstance(error, DeadlineExceeded):
+    away = isinstance(cause, AttemptFailed) and cause.status is Status.UNAVAILABLE
+    if away and isinstance(error, DeadlineExceeded):
         return Exit.UNAVAILABLE
     return next((code for kind, code in _BY_ERROR.items() if isinstance(error, kind)), Exit.OTHER)
+
+
+def open_standard_streams() -> None:
+    """Open the streams that the shell closed (`>&-`), so that writing fails as on a full disk.
+
+    Python sets such a stream to None, and the next socket would get its number.
+    """
+    for number in (_STDIN, _STDOUT, _STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The system assigns the lowest free number. Read only: a closed stream gets no output.
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = _writer(_STDOUT)
+    if sys.stderr is None:
+        sys.stderr = _writer(_STDERR)
+
+
+def complain(text: str) -> None:
+    """Write a text to standard error or, where that is impossible, to standard output."""
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            discard(stream)
+        else:
+            return
+
+
+def complain_at_once(text: str) -> None:
+    """Do what `complain` does in a signal handler, without Python's buffers: they may be in use."""
+    for number in (_STDERR, _STDOUT):
+        rest = os.fsencode(text)
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(number, rest) :]
+            return
+
+
+def discard(stream: TextIO) -> None:
+    """Drop what a stream still holds, or Python would report at its exit that it cannot write."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _writer(number: int) -> TextIO:
+    return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)

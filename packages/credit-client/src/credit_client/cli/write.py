@@ -1,4 +1,4 @@
-"""A write of the command: every way out but a plain success names the key of the write."""
+"""A write of the command: every end but a plain success names the key of the write."""
 
 import errno
 import os
@@ -13,8 +13,15 @@ from typing import NoReturn
 
 import typer
 
-from credit_client.cli.exits import BY_SIGNAL, Exit, exit_of
-from credit_client.cli.streams import complain, complain_at_once, discard
+from credit_client.cli.exits import (
+    BY_SIGNAL,
+    Exit,
+    complain,
+    complain_at_once,
+    discard,
+    exit_of,
+)
+from credit_client.cli.flags import sentence_of
 from credit_client.errors import CreditError, Outcome
 
 _CLAUSES = {
@@ -33,15 +40,15 @@ _REFUSED = {
     Exit.RATE_LIMITED,
 }
 
-# How long a standard error that takes nothing may hold up the end of the process.
-_PATIENCE_SECONDS = 5
+# How long a standard error that nothing reads may delay the end of the process.
+_DEADLINE_SECONDS = 5
 
 
 class Write:
     """One write under way.
 
     Attributes:
-        outcome: What has become of it. The code that gets the receipt sets `APPLIED`.
+        outcome: What the write did to the ledger. The code that gets the receipt sets `APPLIED`.
     """
 
     def __init__(self, command: Sequence[object]) -> None:
@@ -49,7 +56,7 @@ class Write:
         self._command = shlex.join(map(str, command))
 
     def ended(self, sentence: str) -> str:
-        """Return the lines that say why the command ends, and which command retries the write."""
+        """Return two lines: why the command ends, and which command retries the write."""
         return (
             f"credit: {sentence}\n"
             f"credit: this command retries the write, and it counts once: {self._command}\n"
@@ -58,8 +65,8 @@ class Write:
     def ended_by(self, error: BaseException) -> tuple[Exit, str]:
         """Return the exit code and the complaint for what the call or its output raised."""
         if isinstance(error, CreditError):
-            code = exit_of(error)
-            return code, f"credit: {error}\n" if code in _REFUSED else self.ended(str(error))
+            code, sentence = exit_of(error), sentence_of(error)
+            return code, f"credit: {sentence}\n" if code in _REFUSED else self.ended(sentence)
         clause = _CLAUSES[self.outcome]
         if self.outcome is not Outcome.APPLIED:
             name = type(error).__name__
@@ -76,13 +83,13 @@ class Write:
     def leave(self, number: int, _frame: FrameType | None) -> NoReturn:
         """Handle a signal: name the key and end the process.
 
-        At once, and not by an exception: closing the connection takes time, in which a second
-        signal may come, and an exception is lost where it is raised inside a destructor.
+        It ends at once, and not by an exception: closing the connection takes time, in which a
+        second signal may come, and an exception is lost where it is raised inside a destructor.
         """
         for other in BY_SIGNAL:
             signal.signal(other, signal.SIG_IGN)
         if hasattr(signal, "alarm"):
-            signal.alarm(_PATIENCE_SECONDS)
+            signal.alarm(_DEADLINE_SECONDS)
         code, sentence = BY_SIGNAL[number]
         complain_at_once(self.ended(f"{sentence}; {_CLAUSES[self.outcome]}"))
         os._exit(code)
@@ -90,7 +97,7 @@ class Write:
 
 @contextmanager
 def retryable(command: Sequence[object]) -> Iterator[Write]:
-    """Name a write, and the command that retries it, on every way out but a plain success.
+    """Name a write, and the command that retries it, at every end but a plain success.
 
     Args:
         command: The words of that command, with the key of the write.

@@ -4,7 +4,7 @@
         await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
 
 The client is the real one and speaks the real protocol; only the sockets and the database are left
-out. `FakeCreditService` is for tests that look at the service, or make it fail.
+out. Pass a `FakeCreditService` in tests that inspect the service, or make it fail.
 """
 
 from collections.abc import AsyncIterator
@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from grpclib.testing import ChannelFor
 
 from credit_client.client import CreditClient
-from credit_client.grpc_stream import CODEC, STATUS_DETAILS_CODEC
-from credit_client.grpc_transport import GrpcTransport
+from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC, GrpcTransport
 from credit_client.settings import ClientSettings
 from credit_client.testing.ledger import FakeLedger
 from credit_client.testing.service import FakeCreditService
@@ -26,11 +25,11 @@ __all__ = ["FakeCreditService", "FakeLedger", "fake_credits"]
 async def fake_credits(
     service: FakeCreditService | None = None, *, settings: ClientSettings | None = None
 ) -> AsyncIterator[CreditClient]:
-    """Opens a client of a service that lives in this process and starts empty.
+    """Open a client of a service that runs in this process and starts empty.
 
     Args:
         service: The service; None makes a new one.
-        settings: Those of the client; None for the usual ones. The target is not used.
+        settings: The client's settings; None reads the environment. The target is not used.
     """
     async with (
         ChannelFor(

@@ -25,11 +25,11 @@ _Write = CreditRequest | PurchaseRequest
 
 
 class Refused(Exception):
-    """The contract's answer to a request that it does not let through.
+    """The contract's answer to a request that is rejected.
 
     Attributes:
-        reason: Which refusal.
-        metadata: What the contract says comes with it.
+        reason: The contract's reason.
+        metadata: The metadata that the contract defines for the reason.
         violations: The broken fields, for INVALID_FIELD.
     """
 
@@ -62,12 +62,12 @@ def _now() -> dt.datetime:
 
 
 class FakeLedger:
-    """All accounts. Requests must be valid; nothing is awaited, so that no two ever meet."""
+    """All accounts. Requests must be valid; nothing is awaited, so that no two ever overlap."""
 
     def __init__(
         self, clock: Callable[[], dt.datetime] = _now, *, credits_max: int = UINT32_MAX
     ) -> None:
-        """Makes an empty ledger.
+        """Make an empty ledger.
 
         Args:
             clock: Returns the time of a write, with a time zone.
@@ -78,10 +78,10 @@ class FakeLedger:
         self._accounts: defaultdict[int, _Account] = defaultdict(_Account)
 
     def add(self, request: CreditRequest) -> Receipt:
-        """Adds credits.
+        """Add credits.
 
         Raises:
-            Refused: The key is used, or the credits or the balance would be too many.
+            Refused: The key is used, or the credits or the balance would be too large.
         """
         account = self._accounts[request.user_id]
         replayed = _replayed(account, request)
@@ -109,7 +109,7 @@ class FakeLedger:
         return self._apply(account, request, TransactionType.ADD, balance + request.credits)
 
     def use(self, request: PurchaseRequest) -> Receipt:
-        """Takes credits and records the purchase.
+        """Take credits and record the purchase.
 
         Raises:
             Refused: The key is used, or there are too few credits.
@@ -148,7 +148,7 @@ class FakeLedger:
         return receipt
 
     def user_credits(self, *, user_id: int) -> UserCredits:
-        """Gives a user's balances in all apps."""
+        """Return a user's balances in all apps."""
         account = self._accounts.get(user_id)
         if account is None or not account.transactions:
             return UserCredits(user_id=user_id)
@@ -168,7 +168,7 @@ class FakeLedger:
         )
 
     def balance(self, *, app_id: int, user_id: int | None = None) -> int:
-        """Gives a user's balance in an app, or the sum over all users.
+        """Return a user's balance in an app, or the sum over all users.
 
         Raises:
             Refused: The sum is too large for the answer.

@@ -1,4 +1,4 @@
-"""The fake service's face to gRPC: the contract's calls, refusals and metadata on a fake ledger."""
+"""The gRPC service of the fake: the contract's calls, refusals and metadata on a fake ledger."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -29,10 +29,16 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
-from credit_client import methods
-from credit_client.grpc_stream import REQUEST_ID
-from credit_client.grpc_transport import RECEIPT
-from credit_client.request import describe
+from credit_client.grpc_transport import RECEIPT, REQUEST_ID
+from credit_client.request import (
+    ADD,
+    BALANCE,
+    PURCHASES,
+    TRANSACTIONS,
+    USE,
+    USER_CREDITS,
+    describe,
+)
 from credit_client.testing.ledger import FakeLedger, Refused
 from credit_client.transport import Method, ReplyT
 
@@ -47,7 +53,7 @@ class FakeCreditService:
     """A service for `fake_credits`, or for grpclib's `Server` with the codecs of `credit_models`.
 
     Attributes:
-        ledger: All that the service knows.
+        ledger: The accounts of the service.
     """
 
     def __init__(self, ledger: FakeLedger | None = None) -> None:
@@ -55,15 +61,15 @@ class FakeCreditService:
         self._failures: deque[ErrorReason] = deque()
 
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
-        """Makes the next attempts fail before anything happens; the SDK repeats them by itself.
+        """Make the next attempts fail before anything happens; the SDK retries them by itself.
 
         Only attempts of calls that the contract lists the reason for fail: no read is CLOCK_SKEWED.
 
         Args:
-            reason: What comes and goes by itself (OVERLOADED, CLOCK_SKEWED, STORE_UNAVAILABLE,
-                RATE_LIMITED), or refuses who calls (UNAUTHENTICATED, SCOPE_MISSING,
-                APP_NOT_ALLOWED, ACTOR_NOT_ALLOWED): the fake has no identities.
-            times: How many attempts, after those that are to fail already.
+            reason: A temporary failure (OVERLOADED, CLOCK_SKEWED, STORE_UNAVAILABLE, RATE_LIMITED),
+                or a rejected identity (UNAUTHENTICATED, SCOPE_MISSING, APP_NOT_ALLOWED,
+                ACTOR_NOT_ALLOWED): the fake has no identities.
+            times: The number of attempts, in addition to those of earlier calls of this method.
 
         Raises:
             ValueError: The reason is one that follows from a request and the ledger.
@@ -74,35 +80,35 @@ class FakeCreditService:
         self._failures.extend([reason] * times)
 
     def __mapping__(self) -> Mapping[str, Handler]:
-        """The calls, as grpclib asks for them."""
+        """Return the handlers of the calls, for grpclib."""
         ledger = self.ledger
         return dict(
             [
-                self._write(methods.ADD, ledger.add),
-                self._write(methods.USE, ledger.use),
+                self._write(ADD, ledger.add),
+                self._write(USE, ledger.use),
                 self._read(
-                    methods.USER_CREDITS, lambda asked: ledger.user_credits(user_id=asked.user_id)
+                    USER_CREDITS, lambda request: ledger.user_credits(user_id=request.user_id)
                 ),
-                self._read(methods.BALANCE, self._balance),
+                self._read(BALANCE, self._balance),
                 self._list(
-                    methods.PURCHASES,
-                    lambda asked: ledger.purchases(
-                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    PURCHASES,
+                    lambda request: ledger.purchases(
+                        user_id=request.user_id, after_sequence=request.after_sequence
                     ),
                 ),
                 self._list(
-                    methods.TRANSACTIONS,
-                    lambda asked: ledger.transactions(
-                        user_id=asked.user_id, after_sequence=asked.after_sequence
+                    TRANSACTIONS,
+                    lambda request: ledger.transactions(
+                        user_id=request.user_id, after_sequence=request.after_sequence
                     ),
                 ),
             ]
         )
 
-    def _balance(self, asked: AppId) -> Balance:
+    def _balance(self, request: AppId) -> Balance:
         return Balance(
-            app_id=asked.app_id,
-            balance=self.ledger.balance(app_id=asked.app_id, user_id=asked.user_id),
+            app_id=request.app_id,
+            balance=self.ledger.balance(app_id=request.app_id, user_id=request.user_id),
         )
 
     def _write(
@@ -151,14 +157,14 @@ class FakeCreditService:
     def _admit(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> None:
         failure = self._failures[0] if self._failures else None
         if failure in ACCESS_REASONS:
-            raise self._told(method, request)
+            raise self._next_failure(method, request)
         broken = violations(request)
         if broken:
             raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
         if failure in method_reasons()[method.path]:
-            raise self._told(method, request)
+            raise self._next_failure(method, request)
 
-    def _told(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> Refused:
+    def _next_failure(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> Refused:
         reason = self._failures.popleft()
         known = {
             "scope": METHOD_SCOPES[method.path],
@@ -169,7 +175,7 @@ class FakeCreditService:
             "limit_milliseconds": 2000,
         }
         metadata = {key: known[key] for key in RULES[reason].metadata}
-        return Refused(reason, "the fake service was told to fail", metadata=metadata)
+        return Refused(reason, "the fake service was set to fail", metadata=metadata)
 
 
 def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:

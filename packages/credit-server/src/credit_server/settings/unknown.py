@@ -10,6 +10,7 @@ from credit_server.settings.server import ServerSettings
 # Listed here because the server does not import the SDK. A test compares them with its settings.
 _OF_THE_SDK = frozenset(
     {
+        "CREDIT_BY",
         "CREDIT_CHANNELS",
         "CREDIT_CONNECT_TIMEOUT_SECONDS",
         "CREDIT_KEEPALIVE_SECONDS",

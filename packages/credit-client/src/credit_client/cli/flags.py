@@ -1,0 +1,80 @@
+"""The command's own names in the SDK's errors: `--credits` and not `credits`."""
+
+import re
+
+from credit_client.cli.connection import Connection
+from credit_client.errors import CreditError, IdempotencyKeyReused, InvalidField
+from credit_client.settings import ClientSettings
+
+_OF_FIELD = {
+    "after_sequence": "--after",
+    "app_id": "--app",
+    "created_by": "--by",
+    "credits": "--credits",
+    "idempotency_key": "--key",
+    "report_id": "--report",
+    "report_name": "--name",
+    "user_id": "--user",
+}
+
+# An option of a connection, by the setting that it changes.
+_OF_SETTING = {
+    "target": "target",
+    "timeout_seconds": "timeout",
+    "tls": "tls",
+    "tls_ca": "tls_ca",
+    "tls_client_certificate": "client_certificate",
+    "tls_client_key": "client_key",
+    "token_file": "token_file",
+    "token_insecure": "insecure",
+}
+
+# The SDK's arguments, as its errors write them. The first one that matches counts.
+_OF_ARGUMENT = {
+    "insecure=True": "--insecure",
+    "tls=True": "--tls",
+    "`client_certificate`": "--client-certificate",
+    "`client_key`": "--client-key",
+    "as `tls`": "with --tls-ca",
+    "`tls`": "--tls",
+}
+
+# A name of one word, such as `target`, is a setting's only where a clause begins.
+_SETTING = re.compile(
+    "|".join(
+        rf"\b{name}\b" if "_" in name else rf"(?:^|(?<=; )){name}\b(?!=)"
+        for name in sorted(ClientSettings.model_fields, key=len, reverse=True)
+    )
+)
+
+
+def sentence_of(error: CreditError) -> str:
+    """Return the text of an error, with the command's options for fields and arguments."""
+    names: set[str] = set()
+    if isinstance(error, InvalidField):
+        names = {violation.field for violation in error.violations}
+    elif isinstance(error, IdempotencyKeyReused):
+        names = set(error.fields)
+    text = str(error)
+    for name in names & _OF_FIELD.keys():
+        text = re.sub(rf"\b{name}\b", _OF_FIELD[name], text)
+    return _with_options(text)
+
+
+def settings_sentence(error: ValueError, connection: Connection) -> str:
+    """Return the text of a rejected setting, with the option or variable that has set it."""
+
+    def origin(match: re.Match[str]) -> str:
+        name = match[0]
+        option = _OF_SETTING.get(name)
+        if option is not None and getattr(connection, option) is not None:
+            return "--" + option.replace("_", "-")
+        return f"CREDIT_{name.upper()}"
+
+    return _with_options(_SETTING.sub(origin, str(error)))
+
+
+def _with_options(text: str) -> str:
+    for argument, option in _OF_ARGUMENT.items():
+        text = text.replace(argument, option)
+    return text

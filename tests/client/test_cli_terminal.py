@@ -1,0 +1,372 @@
+"""What the `credit` command shows to people: tables, times, amounts, help and completion."""
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from credit_client.cli.commands import app
+from credit_client.cli.exits import MEANINGS
+from credit_client.cli.flags import sentence_of
+from credit_client.cli.output import show_rows
+from credit_client.cli.table import shown
+from credit_client.errors import TlsFailed
+from credit_client.settings import ClientSettings
+from credit_models import CreditRequest, PurchaseRequest
+from typer.testing import CliRunner, Result
+
+from tests.client.served import Served
+
+COMMAND = str(Path(sys.executable).with_name("credit"))
+COMMANDS = ["add", "use", "balance", "purchases", "transactions", "user"]
+BOXES = re.compile(r"[\u2500-\u257f]")
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+LARGEST = 2**32 - 1
+NAME = "Traffic of all cities, week by week and by kind of vehicle"
+IDS = ["000000070000000000000001", "p000000070000000000000002"]
+
+
+@pytest.fixture(autouse=True)
+def _far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set a time zone whose offset no test environment has by chance."""
+    monkeypatch.setenv("TZ", "XXX-05:45")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def served(
+    fake_server: Callable[..., AbstractAsyncContextManager[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Served]:
+    with Served(fake_server) as served:
+        monkeypatch.setenv("CREDIT_TARGET", f"127.0.0.1:{served.port}")
+        ledger = served.service.ledger
+        ledger.add(CreditRequest(user_id=7, app_id=LARGEST, credits=LARGEST, created_by=LARGEST))
+        ledger.use(
+            PurchaseRequest(
+                user_id=7,
+                app_id=LARGEST,
+                report_id="report-" + "r" * 100,
+                report_name=NAME,
+                credits=1234567,
+                created_by=1,
+            )
+        )
+        yield served
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Terminal]:
+    """Return a function that makes standard output a terminal of so many columns."""
+
+    def make(columns: int) -> Terminal:
+        screen = Terminal()
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("sys.stdout", screen)
+        return screen
+
+    return make
+
+
+def credit(*arguments: str, terminal_width: int = 80) -> Result:
+    return CliRunner().invoke(app, arguments, terminal_width=terminal_width)
+
+
+def _on_a_terminal(columns: int, *arguments: str) -> str:
+    """Run the installed command at a pseudo-terminal, and return what it shows."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with subprocess.Popen(
+        [COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:  # Linux reports the end of a pseudo-terminal in this way
+            pass
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    os.close(ours)
+    assert process.returncode == 0
+    return STYLE.sub("", shown.decode()).replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("arguments", [["transactions", "--user", "7"], ["user", "7"]])
+def test_a_table_fits_a_terminal_of_60_columns_and_cuts_nothing(
+    served: Served, arguments: list[str]
+) -> None:
+    screen = _on_a_terminal(60, *arguments)
+    assert max(map(len, screen.splitlines())) <= 60
+    for value in (IDS[0], str(LARGEST), "4,294,967,295", "1,234,567", "4,293,732,728"):
+        assert value in screen
+    assert not BOXES.search(screen)
+
+
+def test_only_what_is_wider_than_the_terminal_is_wrapped(served: Served) -> None:
+    screen = _on_a_terminal(60, "purchases", "--user", "7")
+    assert max(map(len, screen.splitlines())) <= 60
+    assert IDS[1] in screen
+    *_, texts = screen.split(IDS[1])
+    report_id, name = texts.split("Traffic")
+    assert report_id.split() == ["report-" + "r" * 51, "r" * 49]
+    assert " ".join(f"Traffic{name}".split()) == NAME
+    assert len(name.splitlines()) == 1
+
+
+@pytest.mark.parametrize("columns", [30, 45, 80, 100, 200])
+def test_a_wider_terminal_needs_fewer_lines(
+    terminal: Callable[[int], Terminal], columns: int
+) -> None:
+    fields = ("sequence", "created_at", "app_id", "credits", "id", "report_name")
+    record = {
+        "sequence": 1,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "app_id": LARGEST,
+        "credits": LARGEST,
+        "id": IDS[0],
+        "report_name": "wide 漢字 " * 9,
+    }
+    screen = terminal(columns)
+    show_rows([record] * 2, fields, "rows")
+    lines = STYLE.sub("", screen.getvalue()).splitlines()
+    # A wide character takes two columns.
+    widths = [len(line) + len(re.findall("[漢字]", line)) for line in lines]
+    assert max(widths) <= columns
+    assert "".join(lines).count("漢") == 2 * 9
+    for value in (IDS[0], str(LARGEST), "4,294,967,295", "2026-01-02 08:49:05+05:45"):
+        assert screen.getvalue().count(value) == 2
+    assert (len(lines) == 3) == (columns == 200)
+
+
+def test_a_longer_value_after_the_first_rows_makes_its_column_wider(
+    terminal: Callable[[int], Terminal],
+) -> None:
+    screen = terminal(40)
+    rows = [{"app_id": 1, "balance": balance} for balance in [*[1] * 30, LARGEST, 2]]
+    show_rows(rows, ("app_id", "balance"), "balances")
+    *_, before, longest, after = screen.getvalue().splitlines()
+    assert before == "     1        1"
+    assert longest == "     1  4,294,967,295"
+    assert after == "     1              2"
+
+
+def test_rows_are_written_as_they_come(terminal: Callable[[int], Terminal]) -> None:
+    screen = terminal(80)
+    written = []
+
+    def rows() -> Iterator[dict[str, int]]:
+        for sequence in range(1, 101):
+            yield {"sequence": sequence}
+            written.append(len(screen.getvalue().splitlines()) - 1)
+
+    show_rows(rows(), ("sequence",), "rows")
+    assert written[-1] == 100
+    assert all(sequence - lines <= 20 for sequence, lines in enumerate(written, 1))
+
+
+def test_elsewhere_a_row_is_one_line_however_long(served: Served) -> None:
+    shown = credit("purchases", "--user", "7", "-o", "table").stdout
+    head, row = shown.splitlines()
+    assert head.split()[0] == "SEQUENCE"
+    assert row.endswith(f"report-{'r' * 100}  {NAME}")
+    assert not BOXES.search(shown)
+
+
+def test_times_are_local_without_the_option_for_utc(served: Served) -> None:
+    _, local, _ = credit("transactions", "--user", "7", "-o", "table").stdout.splitlines()
+    _, utc, _ = credit("transactions", "--user", "7", "-o", "table", "--utc").stdout.splitlines()
+    assert re.search(r"\d\d:\d\d:\d\d\+05:45 ", local)
+    assert re.search(r"\d\d:\d\d:\d\d\+00:00 ", utc)
+    assert shown("created_at", "2026-01-02T03:04:05.678Z") == "2026-01-02 08:49:05+05:45"
+    assert shown("created_at", "2026-01-02T03:04:05.678Z", utc=True) == "2026-01-02 03:04:05+00:00"
+
+
+def test_json_has_plain_numbers_and_times_in_utc_at_a_terminal_too(served: Served) -> None:
+    screen = _on_a_terminal(60, "transactions", "--user", "7", "-o", "json")
+    entries = [json.loads(line) for line in screen.splitlines()]
+    assert entries[1]["balance_after"] == 4293732728
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}Z", entries[0]["created_at"])
+    assert (
+        credit("transactions", "--user", "7", "--utc").stdout
+        == credit("transactions", "--user", "7").stdout
+    )
+
+
+def test_amounts_have_thousands_separators_and_ids_have_none(served: Served) -> None:
+    shown = credit("balance", "--app", str(LARGEST), "-o", "table").stdout
+    assert shown == "app_id   4294967295\nbalance  4,293,732,728\n"
+    receipt = credit(
+        *["add", "--user", "1000000", "--app", "1", "--credits", "1000", "-o", "table"]
+    ).stdout
+    assert "balance         1,000\n" in receipt
+
+
+def test_a_user_s_summary_has_balances_and_last_transactions(served: Served) -> None:
+    for _ in range(3):
+        served.service.ledger.add(CreditRequest(user_id=7, app_id=2, credits=5, created_by=1))
+    about, balances, latest = credit("user", "7", "-o", "table").stdout.split("\n\n")
+    assert re.fullmatch(
+        r"user_id        7\nlast_sequence  5\ncreated_at     .*\+05:45\nupdated_at     .*\+05:45",
+        about,
+    )
+    assert [line.split() for line in balances.splitlines()[1:]] == [
+        ["2", "15"],
+        ["4294967295", "4,293,732,728"],
+    ]
+    assert [line.split()[0] for line in latest.splitlines()[1:]] == ["1", "2", "3", "4", "5"]
+    *_, latest = credit("user", "7", "--last", "2", "-o", "table", "--utc").stdout.split("\n\n")
+    assert [line.split()[0] for line in latest.splitlines()[1:]] == ["4", "5"]
+    assert credit("user", "7", "--last", "0", "-o", "table").stdout.count("\n\n") == 1
+
+
+def test_a_user_s_summary_is_one_json_document(served: Served) -> None:
+    summary = json.loads(credit("user", "7", "--last", "1").stdout)
+    held = json.loads(credit("balance", "--user", "7").stdout)
+    _, last = credit("transactions", "--user", "7").stdout.splitlines()
+    assert summary == held | {"transactions": [json.loads(last)]}
+
+
+def test_a_user_without_credits_has_an_empty_summary(served: Served) -> None:
+    result = credit("user", "9", "-o", "table")
+    assert (result.exit_code, result.stderr) == (0, "no balances\n")
+    assert result.stdout.splitlines()[:2] == ["user_id        9", "last_sequence  0"]
+    assert json.loads(credit("user", "9").stdout)["transactions"] == []
+
+
+def test_the_acting_id_comes_from_the_environment_unless_it_is_given(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = ["add", "--user", "8", "--app", "1", "--credits", "1"]
+    credit(*add)
+    monkeypatch.setenv("CREDIT_BY", "42")
+    credit(*add)
+    credit(*add, "--by", "43")
+    entries = served.service.ledger.transactions(user_id=8)
+    assert [entry.created_by for entry in entries] == [1, 42, 43]
+    monkeypatch.setenv("CREDIT_BY", "me")
+    wrong = credit(*add)
+    assert wrong.exit_code == 2
+    assert "'me' is not a whole number" in wrong.stderr
+    assert "--by" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "sentence"),
+    [
+        (["--timeout", "-1"], {}, "--timeout should be greater than 0"),
+        ([], {"TIMEOUT_SECONDS": "-1"}, "CREDIT_TIMEOUT_SECONDS should be greater than 0"),
+        (
+            [],
+            {"CHANNELS": "0", "RETRY_ATTEMPTS_MAX": "0"},
+            (
+                "CREDIT_RETRY_ATTEMPTS_MAX should be greater than or equal to 1;"
+                " CREDIT_CHANNELS should be greater than or equal to 1"
+            ),
+        ),
+        (
+            ["--client-key", "k"],
+            {},
+            "--client-key is given without CREDIT_TLS_CLIENT_CERTIFICATE",
+        ),
+        (
+            [],
+            {"TOKEN": "t", "TOKEN_FILE": "f"},
+            "CREDIT_TOKEN and CREDIT_TOKEN_FILE are both given: give one",
+        ),
+        (
+            ["--target", "credit.example"],
+            {"TOKEN": "t"},
+            (
+                "the token would be sent to credit.example:50051 without TLS, readable on the way:"
+                " pass --tls (CREDIT_TLS), or --insecure (CREDIT_TOKEN_INSECURE) where that is"
+                " acceptable"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], variables: dict[str, str], sentence: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"CREDIT_{name}", value)
+    result = credit("balance", "--app", "1", *options)
+    assert (result.exit_code, result.stderr) == (2, f"credit: {sentence}\n")
+
+
+def test_advice_about_tls_names_the_options() -> None:
+    advice = "give `client_certificate` and `client_key`, or the file of its CA as `tls`"
+    assert sentence_of(TlsFailed(advice)) == (
+        "give --client-certificate and --client-key, or the file of its CA with --tls-ca"
+    )
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_is_wrapped_and_complete_at_any_width(
+    command: str, columns: int
+) -> None:
+    narrow = credit(command, "--help", terminal_width=columns).stdout
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert "…" not in narrow
+    assert not BOXES.search(narrow)
+    assert "CREDIT_TLS_CLIENT_CERTIFICATE]" in narrow
+    assert narrow.split() == credit(command, "--help", terminal_width=200).stdout.split()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_the_general_help_is_wrapped_and_complete_at_any_width(columns: int) -> None:
+    narrow = credit("--help", terminal_width=columns).stdout
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert "..." not in narrow.replace("[ARGS]...", "")
+    words = " ".join(narrow.split())
+    assert "of a user in an app, of all users of an app, or of a user in all apps." in words
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value} {meaning}" in words
+
+
+def test_the_help_fits_a_terminal_of_60_columns() -> None:
+    screen = _on_a_terminal(60, "use", "--help")
+    assert max(map(len, screen.splitlines())) <= 60
+    assert "CREDIT_TLS_CLIENT_CERTIFICATE]" in screen
+
+
+def test_the_help_names_the_variable_of_every_option_that_has_one() -> None:
+    shown = credit("add", "--help", terminal_width=200).stdout
+    named = set(re.findall(r"CREDIT_[A-Z_]+", shown))
+    known = {f"CREDIT_{name.upper()}" for name in ClientSettings.model_fields}
+    assert named - known == {"CREDIT_BY"}
+    assert len(named) == 9
+
+
+def test_completion_can_be_installed_and_completes_commands_and_options() -> None:
+    def completion(instruction: str, typed: str = "") -> str:
+        environment = {"_CREDIT_COMPLETE": instruction, "_TYPER_COMPLETE_ARGS": typed}
+        return CliRunner().invoke(app, [], prog_name="credit", env=environment).stdout
+
+    shown = credit("--help").stdout
+    assert "--show-completion" in shown
+    assert "--install-completion" in shown
+    # What these two options show and install.
+    assert "_CREDIT_COMPLETE=complete_bash" in completion("source_bash")
+    assert re.findall(r'"([\w-]+)":', completion("complete_zsh", "credit bal")) == ["balance"]
+    assert re.findall(r'"([\w-]+)":', completion("complete_zsh", "credit user --ut")) == ["--utc"]
