@@ -87,9 +87,12 @@ format: install ## Format the code and the contract, and mend what can be mended
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts
 
+# How many tests run at once. Many of them wait for a process or a deadline: two cores keep three busy.
+WORKERS ?= 3
+
 .PHONY: pytest
-pytest: install ## Run all tests, on a real mongod where it matters.
-	@$(BIN)/pytest
+pytest: install ## Run all tests, on a real mongod where it matters; WORKERS=3 at once.
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .PHONY: wheels
 wheels: install ## Build every wheel into dist/, and install each in empty environments.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pymongo import AsyncMongoClient
 
-from tests.e2e.mongod_process import running_mongod
+from tests.e2e.mongod_process import lasting_port, running_mongod
 from tests.e2e.server_process import ServerProcess, running_server
 
 StartServer = Callable[..., Awaitable[ServerProcess]]
@@ -16,7 +16,7 @@ StartServer = Callable[..., Awaitable[ServerProcess]]
 
 @pytest.fixture(scope="session")
 async def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """The connection string of a replica set that lives as long as the tests.
+    """The connection string of a replica set that lives as long as the tests of one worker.
 
     Its failpoints work (`configureFailPoint`); a test that sets one switches it off again.
     """
@@ -33,6 +33,12 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """Return a free port that no test which runs at the same time can take."""
+    return lasting_port()
 
 
 @pytest.fixture

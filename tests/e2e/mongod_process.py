@@ -3,17 +3,21 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import SystemRandom
 
 from credit_server.embedded import find_mongod
-from credit_server.embedded.mongod import free_port
 from credit_server.store.replica_set import REPLICA_SET, ensure_primary
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_SECONDS = 60.0
+# Below the ports that Linux gives to outgoing connections and to `bind(0)` (from 32768): another
+# test that runs at the same time cannot take one of these while its owner restarts.
+_LASTING_PORTS = range(20_000, 32_000)
 
 
 class MongodProcess:
@@ -32,7 +36,7 @@ class MongodProcess:
         self._options: Sequence[str] = options
         self._standalone = standalone
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = lasting_port()
 
     @property
     def uri(self) -> str:
@@ -85,6 +89,17 @@ class MongodProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+
+def lasting_port() -> int:
+    """Return a free loopback port that stays free while its owner restarts."""
+    random = SystemRandom()
+    while True:
+        port = random.choice(_LASTING_PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                continue
+            return port
 
 
 @asynccontextmanager

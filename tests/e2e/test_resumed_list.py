@@ -3,11 +3,11 @@
 import signal
 
 from credit_client import ClientSettings, CreditClient
-from credit_server.embedded.mongod import free_port
 from credit_server.store.mongo import MongoStore
 
 from tests.conftest import StartServer
 from tests.e2e.long_history import write_history
+from tests.e2e.mongod_process import lasting_port
 from tests.e2e.server_process import LogLine
 
 USER = 7
@@ -27,7 +27,7 @@ async def test_a_list_survives_the_death_of_its_server(
     mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     await _write(mongod_uri, database)
-    options = [*store_options, "--port", str(free_port())]
+    options = [*store_options, "--port", str(lasting_port())]
     server = await credit_server_process(*options)
     sequences: list[int] = []
     async with CreditClient(server.address, settings=PATIENT) as client:

@@ -18,11 +18,16 @@ import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
 from credit_server.app import SECOND_SIGNAL_SECONDS
 from credit_server.embedded import EmbeddedMongod
-from credit_server.embedded.mongod import free_port
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
-from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
+from tests.e2e.mongod_process import (
+    embedded_mongod_pid,
+    gone,
+    is_alive,
+    lasting_port,
+    running_mongod,
+)
 from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
 from tests.server.doctor.papers import certificate, private_key, private_pem, written
 from tests.server.store.schema_1 import make_schema_1
@@ -254,7 +259,7 @@ async def _assert_upgraded(server: ServerProcess) -> None:
 
 
 async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{lasting_port()}"
     uri = tmp_path / "uri"
     uri.write_text(f"mongodb://somebody:secret@{address}/?replicaSet=nowhere\n")
     options = ["--mongodb-uri-file", str(uri), "--store-timeout-seconds", "0.5"]

@@ -12,7 +12,7 @@ from credit_client import ClientSettings, CreditClient
 from credit_client.addresses import open_socket
 
 from tests.conftest import StartServer
-from tests.e2e.mongod_process import running_mongod
+from tests.e2e.mongod_process import lasting_port, running_mongod
 from tests.e2e.server_process import migrated
 
 WORKERS, CALLS = 40, 12
@@ -45,9 +45,8 @@ async def test_calls_wait_out_a_restart_and_each_counts_once(
 
     monkeypatch.setattr("credit_client.connection.open_socket", counted)
     caplog.set_level(logging.WARNING, "asyncio")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
     store_options = await migrated(mongod_that_forgets, "credit")
+    port = str(lasting_port())
     server = await credit_server_process("--port", port, *store_options)
     settings = ClientSettings(target=server.address, timeout_seconds=DEADLINE_SECONDS)
     done = 0

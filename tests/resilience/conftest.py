@@ -23,7 +23,7 @@ PATIENCE = Patience(
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 async def besieged(
     mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Besieged]:
@@ -38,7 +38,7 @@ async def besieged(
         await client.drop_database(name)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 async def ordinary_cpu_seconds(besieged: Besieged) -> float:
     """What the cheapest of calls cost the server, thousands of times, on one connection."""
     server, block, question = besieged.server, call_block(BALANCE), balance_message()

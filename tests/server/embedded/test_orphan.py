@@ -26,7 +26,9 @@ async def test_a_stale_lock_file_is_no_orphan(directory: DataDirectory) -> None:
     await end_orphan(directory, timeout_seconds=0)
 
 
-@pytest.mark.parametrize("content", [f"{os.getpid()}\n", "not a number", ""])
+@pytest.mark.parametrize(
+    "content", [f"{os.getpid()}\n", "not a number", ""], ids=["own number", "not a number", "empty"]
+)
 async def test_a_process_of_somebody_else_is_named_and_left_alone(
     directory: DataDirectory, content: str
 ) -> None:

@@ -20,7 +20,9 @@ async def test_it_is_found_while_it_runs_and_not_afterwards(tmp_path: Path) -> N
     assert has_database(tmp_path)
 
 
-@pytest.mark.parametrize("content", [f"{os.getpid()}\n", "no number"])
+@pytest.mark.parametrize(
+    "content", [f"{os.getpid()}\n", "no number"], ids=["own number", "no number"]
+)
 def test_a_lock_of_another_program_is_not_one(content: str, tmp_path: Path) -> None:
     (tmp_path / "mongo").mkdir()
     lock = tmp_path / "mongo" / "mongod.lock"
