@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from credit_testing.mongod import running_mongod
+from credit_testing.ports import lasting_port
+from credit_testing.server import ServerProcess, running_server
 from pymongo import AsyncMongoClient
-
-from tests.e2e.mongod_process import lasting_port, running_mongod
-from tests.e2e.server_process import ServerProcess, running_server
 
 StartServer = Callable[..., Awaitable[ServerProcess]]
 

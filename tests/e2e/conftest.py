@@ -1,8 +1,7 @@
 """What the end-to-end tests share: a migrated database, as options of `credit-server serve`."""
 
 import pytest
-
-from tests.e2e.server_process import migrated
+from credit_testing.server import migrated
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from random import SystemRandom
 from credit_client import CreditClient
 from credit_models import CreditRequest, Empty
 from credit_models.codec import encode
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
@@ -16,7 +17,6 @@ from tests.conftest import StartServer
 from tests.e2e.audit import audit, read_books
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.workload import APPS, USERS, Journal, Workload, operations
-from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 SEED_VARIABLE = "TEST_SEED"
 CLIENTS = 4

@@ -10,10 +10,10 @@ from random import SystemRandom
 
 import pytest
 from credit_client import CreditClient
+from credit_testing.mongod import kill_embedded_mongod
 
 from tests.conftest import StartServer
 from tests.e2e.audit import audit, read_books
-from tests.e2e.mongod_process import kill_embedded_mongod
 from tests.e2e.workload import APPS, USERS, Sending, Workload, operations
 
 SEED_VARIABLE = "TEST_SEED"

@@ -15,11 +15,11 @@ import pytest
 from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import decode, encode
 from credit_server.http2.connections import Closing
+from credit_testing.server import LogLine, ServerProcess
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.conftest import StartServer
 from tests.e2e.proxy import program, running_proxy
-from tests.e2e.server_process import LogLine, ServerProcess
 
 PROXIES = ["nginx", "haproxy", "envoy"]
 SERVICE = "/credit.v1.CreditService/"

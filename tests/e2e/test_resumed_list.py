@@ -4,11 +4,11 @@ import signal
 
 from credit_client import ClientSettings, CreditClient
 from credit_server.store.mongo import MongoStore
+from credit_testing.ports import lasting_port
+from credit_testing.server import LogLine
 
 from tests.conftest import StartServer
 from tests.e2e.long_history import write_history
-from tests.e2e.mongod_process import lasting_port
-from tests.e2e.server_process import LogLine
 
 USER = 7
 # Together they are larger than the client's HTTP/2 window of 4 MiB, which grows again only by what

@@ -10,10 +10,11 @@ import pytest
 from aiohappyeyeballs import AddrInfoType
 from credit_client import ClientSettings, CreditClient
 from credit_client.addresses import open_socket
+from credit_testing.mongod import running_mongod
+from credit_testing.ports import lasting_port
+from credit_testing.server import migrated
 
 from tests.conftest import StartServer
-from tests.e2e.mongod_process import lasting_port, running_mongod
-from tests.e2e.server_process import migrated
 
 WORKERS, CALLS = 40, 12
 # All of the restart is part of each call's time, on a machine of any speed.

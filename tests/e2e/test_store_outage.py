@@ -6,15 +6,14 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 import pytest
 from credit_client import ClientSettings, CreditClient, StoreUnavailable
 from credit_client.transport import AttemptFailed
+from credit_testing.mongod import MongodProcess, running_mongod
+from credit_testing.server import ServerProcess, migrated, running_server
 from google.rpc.error_details_pb2 import RetryInfo
 from grpclib.client import Channel
 from grpclib.client import Stream as ClientStream
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pymongo import AsyncMongoClient
-
-from tests.e2e.mongod_process import MongodProcess, running_mongod
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 
 USER, APP = 7, 1
 QUICK = (

@@ -18,8 +18,7 @@ from credit_client import (
 )
 from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
 from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
-
-from tests.e2e.server_process import ServerProcess, running_server
+from credit_testing.server import ServerProcess, running_server
 
 USER = 7
 EVERYTHING = ["credits:issue", "credits:spend", "credits:read"]

@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 from random import SystemRandom
 
 import pytest
+from credit_testing.server import ServerProcess, migrated, running_server
 from pymongo import AsyncMongoClient
-
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 
 SEED_VARIABLE = "TEST_SEED"
 DATABASE = "test_fuzz"

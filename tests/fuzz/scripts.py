@@ -1,4 +1,4 @@
-"""The scripts of `tools/fuzz`, which is no package, and the contract: where they are."""
+"""Find the script and the settings of `tools/fuzz`, which is no package, and the contract."""
 
 import importlib.util
 import sys
@@ -12,22 +12,13 @@ CONFIG = FOLDER / "grpc-fuzz.toml"
 RUN = FOLDER / "run.py"
 
 
-def load_books() -> ModuleType:
-    """The audit of a database."""
-    return _load(FOLDER / "books.py")
-
-
 def load_run() -> ModuleType:
-    """What `make fuzz` runs."""
-    return _load(RUN)
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tools_fuzz_{path.stem}", path)
+    """Return the module that `make fuzz` runs."""
+    spec = importlib.util.spec_from_file_location("tools_fuzz_run", RUN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
+    # A dataclass looks up its module.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 from credit_client import ClientSettings, CreditClient
+from credit_testing.server import ServerProcess
 
-from tests.e2e.server_process import ServerProcess
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers
 from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown

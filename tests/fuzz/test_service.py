@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from credit_server.development.certificate import key_of, make_certificates
+from credit_testing.ledger_check import findings
+from credit_testing.server import ServerProcess, migrated, running_server
 from pymongo import MongoClient
 
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 from tests.fuzz.conftest import DATABASE
-from tests.fuzz.scripts import CONFIG, load_books, load_run
+from tests.fuzz.scripts import CONFIG, load_run
 
 PHASES = ("examples", "coverage", "fuzzing", "wire", "stateful")
 EXAMPLES, WORKERS = 10, 4
@@ -42,7 +43,7 @@ async def test_the_service_keeps_its_contract_whatever_is_sent(
     client: MongoClient[dict[str, Any]]  # documents hold values of many types
     with MongoClient(mongod_uri) as client:
         assert client[DATABASE]["credit_transactions"].count_documents({}) > 0
-        assert load_books().findings(client[DATABASE]) == []
+        assert findings(client[DATABASE]) == []
 
 
 async def test_the_service_serves_nobody_without_a_token_whatever_is_sent(

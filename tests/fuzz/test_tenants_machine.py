@@ -17,10 +17,10 @@ from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings.identity import IdentitySettings
 from credit_server.store.memory import MemoryStore
+from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.e2e.server_process import migrated, running_server
 from tests.fuzz import play_tenants
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenants_machine import explore

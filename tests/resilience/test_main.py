@@ -4,23 +4,14 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator
-from pathlib import Path
 
-from tests.e2e.mongod_process import gone
+from credit_testing.child import descendants, gone
 
 
 async def _start(*options: str) -> Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "credit_resilience.main", *options), stdout=PIPE, stderr=PIPE
     )
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield int(child)
-            yield from _descendants(int(child))
 
 
 async def test_the_table_is_shown_and_the_status_is_its_verdict() -> None:
@@ -35,7 +26,7 @@ async def test_a_signal_ends_everything_it_has_started() -> None:
     siege = await _start("--rows", "message")
     assert siege.stderr is not None
     assert b"message:" in await siege.stderr.readline()
-    children = [os.pidfd_open(pid) for pid in _descendants(siege.pid)]
+    children = [os.pidfd_open(pid) for pid in descendants(siege.pid)]
     assert len(children) >= 3, "mongod, the server and the neighbour"
     siege.terminate()
     assert await siege.wait() == 130

@@ -1,11 +1,10 @@
-"""The whole server in this process on a free port, and stores that misbehave in one way each."""
+"""Run the whole server in this process, on a free port."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
 from credit_server.access import Authenticator
@@ -18,12 +17,11 @@ from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import standard_services
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
+from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Changes, Store, Unit
+from credit_server.store.port import Store
+from credit_testing.http2_client import Wire
 from grpclib.health.check import ServiceStatus
-
-from tests.server.wire import Wire
 
 MESSAGE_BYTES_MAX = 4096
 # A busy machine lets the loop wait for seconds between two steps of a test.
@@ -105,103 +103,3 @@ async def is_served(wire: Wire) -> None:
     """Fails unless a call of this connection works."""
     answer = await wire.call("GetUserCredits", UserId(user_id=4_000_000_000))
     assert answer.message(UserCredits).user_id == 4_000_000_000
-
-
-class HeldStore(MemoryStore):
-    """Does nothing until it is released, and says when somebody waits for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = asyncio.Event()
-        self.released = asyncio.Event()
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
-        self.entered.set()
-        await self.released.wait()
-        async with super().begin() as unit:
-            yield unit
-
-
-class GatedStore(MemoryStore):
-    """Reads a page of transactions only when it is allowed one; notes whose pages are asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(page_size=1)
-        self.asked: list[int] = []
-        self.allowed = asyncio.Semaphore(0)
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
-        while True:
-            self.asked.append(user_id)
-            await self.allowed.acquire()
-            page = await anext(pages, None)
-            if page is None:
-                return
-            yield page
-
-
-class EndlessStore(MemoryStore):
-    """Has a history without an end."""
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        while True:
-            async for page in super().list_transactions(user_id, apps):
-                yield page
-            await asyncio.sleep(0)
-
-
-class FailingStore(MemoryStore):
-    """Raises one exception, whatever it is asked."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Unit]:
-        raise self._error
-        yield  # makes it a generator
-
-    async def account(self, user_id: int) -> Account | None:
-        raise self._error
-
-    async def app_total(self, app_id: int) -> int:
-        raise self._error
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        raise self._error
-        yield []
-
-    async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
-        raise self._error
-        yield []
-
-
-async def full_store() -> MemoryStore:
-    """A store where user 7 has credits in as many apps as one user may, and none in app 1."""
-    store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
-    full = Account(
-        user_id=7,
-        balances=dict.fromkeys(range(2, APPS_MAX + 2), 1),
-        revision=APPS_MAX,
-        created_at=now,
-        updated_at=now,
-        created_by=1,
-        updated_by=1,
-    )
-    async with store.writer().begin() as unit:
-        await unit.write(
-            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, slot=0)
-        )
-        await unit.commit()
-    return store

@@ -1,12 +1,12 @@
-"""Fuzzes the real server on a real mongod, and audits its books: what `make fuzz` runs.
+"""Fuzz the real server on a real mongod, then check its ledger: the command behind `make fuzz`.
 
-Once without identities, then as long with tokens: first two tenants try everything on each other,
+The first half runs without identities, the second with tokens: first two tenants attack each other,
 then the fuzzer, which may do everything, makes each call without its token too.
 
 Run as `.venv/bin/python tools/fuzz/run.py`. Variables: MINUTES, how long, 5 by default; SEED, to
-send the same cases again; STATE, the folder for what was found, which is sent first in the next
-run, and for the server's log: `.grpc-fuzz` by default, and `guarded` in it for the second half.
-Exit codes: 0 passed, 1 failures or books that do not add up, 2 misuse, 3 a fault of grpc-fuzz
+send the same cases again; STATE, the folder for the server's log and for failures, which the next
+run sends first: `.grpc-fuzz` by default, and `guarded` in it for the second half. Exit codes: 0
+passed, 1 failures or a ledger that does not add up, 2 a wrong variable, 3 a fault of grpc-fuzz
 itself, 130 stopped by a signal.
 """
 
@@ -26,11 +26,11 @@ from credit_models.scopes import SCOPES
 from credit_server.development.new_file import SECRET, write_new_file
 from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
 from credit_server.embedded import EmbeddedMongod
+from credit_testing.child import started
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 CONFIG = FOLDER / "grpc-fuzz.toml"
-BOOKS = FOLDER / "books.py"
 STATE = ROOT / ".grpc-fuzz"
 SERVER_LOG = "server.log"
 DATABASE = "credit"
@@ -44,8 +44,6 @@ SLACK_MINUTES = 60.0
 """How much longer than the run a token holds."""
 EXPIRED_MINUTES = -10.0
 """Well beyond the leeway for clocks that differ."""
-PATIENCE_SECONDS = 60.0
-"""For a server that does not stop when it is told to."""
 FAILED, MISUSE, STOPPED = 1, 2, 128 + signal.SIGINT
 
 
@@ -184,8 +182,10 @@ async def _round(
         status = status or FAILED
     # Opened anew, so that what was only in memory does not count.
     async with EmbeddedMongod(data_dir=data) as mongod:
-        books = await _run(sys.executable, BOOKS, mongod.uri, DATABASE)
-    return status or books
+        ledger = await _run(
+            sys.executable, "-m", "credit_testing.ledger_check", mongod.uri, DATABASE
+        )
+    return status or ledger
 
 
 @contextlib.asynccontextmanager
@@ -195,21 +195,15 @@ async def _server(
     """A server with its embedded mongod, and its address; it has ended when the context has."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stderr:
-        server = await asyncio.create_subprocess_exec(
+        async with started(
             _command("credit-server"),
             *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning"),
-            # The fuzzer and its model know the contract's own bounds.
+            # The fuzzer and its model have the contract's own bounds.
             *("--credits-max", str(2**32 - 1), *options),
-            stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=stderr,
-            # Ctrl-C is for this process, which ends the server when it no longer needs it.
-            start_new_session=True,
-        )
-        try:
+        ) as server:
             yield server, await _address(server, log)
-        finally:
-            await _end(server)
 
 
 async def _address(server: Process, log: Path) -> str:
@@ -222,25 +216,8 @@ async def _address(server: Process, log: Path) -> str:
 
 async def _run(*command: str | Path) -> int:
     """Run a command to its end, or end it when this task is cancelled."""
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, start_new_session=True)
-    try:
+    async with started(*command, folder=ROOT) as process:
         return await process.wait()
-    finally:
-        await _end(process)
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
-    finally:
-        # Also at a second signal, which cancels the wait.
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def _command(name: str) -> Path:

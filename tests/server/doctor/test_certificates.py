@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 from credit_server.doctor.certificates import check_certificate, check_client_authority
 from credit_server.doctor.finding import Finding, Verdict
+from credit_testing.certificates import private_key, private_pem
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.server.doctor.papers import (
-    NOW,
-    certificate,
-    private_key,
-    private_pem,
-    written,
-)
+from tests.server.doctor.papers import NOW, certificate, written
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 DAY = timedelta(days=1)

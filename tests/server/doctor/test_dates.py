@@ -12,8 +12,8 @@ from credit_server.ledger import Add
 from credit_server.store.future import FutureEntries, FutureEntry, future_entries
 from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
+from credit_testing.server import migrated
 
-from tests.e2e.server_process import migrated
 from tests.server.clocks import LIMIT_SECONDS
 
 HOUR = 3600.0

@@ -15,12 +15,13 @@ from credit_server.doctor.machine import (
     check_settings,
 )
 from credit_server.settings import ServerSettings
+from credit_testing.certificates import private_key, private_pem
 from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.server import Server
 
 from tests.server.doctor.naming import CreditService
-from tests.server.doctor.papers import certificate, private_key, private_pem, written
+from tests.server.doctor.papers import certificate, written
 
 GIGABYTE = 1_000_000_000
 WELL = DirectoryFacts(path=Path("/data"), mode=0o700, writable=True, free_bytes=50 * GIGABYTE)

@@ -5,15 +5,9 @@ from pathlib import Path
 from credit_server.doctor.finding import Verdict
 from credit_server.doctor.papers import check_papers
 from credit_server.settings import ServerSettings
+from credit_testing.certificates import private_key, private_pem
 
-from tests.server.doctor.papers import (
-    NOW,
-    certificate,
-    private_key,
-    private_pem,
-    public_pem,
-    written,
-)
+from tests.server.doctor.papers import NOW, certificate, public_pem, written
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 

@@ -9,16 +9,10 @@ from credit_server.access.keys import parse_keys
 from credit_server.doctor.finding import Finding, Verdict
 from credit_server.doctor.token_keys import check_token_keys
 from credit_server.settings import ServerSettings
+from credit_testing.certificates import private_key, private_pem
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.server.doctor.papers import (
-    private_jwk,
-    private_key,
-    private_pem,
-    public_jwk,
-    public_pem,
-    written,
-)
+from tests.server.doctor.papers import private_jwk, public_jwk, public_pem, written
 
 KEY = private_key()
 ALGORITHMS = ServerSettings().token_algorithms

@@ -8,12 +8,13 @@ import pytest
 from credit_models import CreditRequest, UserId
 from credit_server.http2.header_block import Header, LiteralEncoder
 from credit_server.http2.header_log import without_bytes
+from credit_testing.http2_client import SERVICE, Wire, call_headers
+from credit_testing.stores import FailingStore
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import FailingStore, serving
-from tests.server.wire import SERVICE, Wire, call_headers
+from tests.server.serving import serving
 
 TOKEN = "s3cret-5f0c"
 BEARER = ("authorization", f"Bearer {TOKEN}")

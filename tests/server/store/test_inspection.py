@@ -7,9 +7,8 @@ import pytest
 from credit_server.store.facts import StoreFacts, Topology
 from credit_server.store.failure import StoreMisconfigured
 from credit_server.store.inspection import connected, inspect
+from credit_testing.mongod import MongodProcess, running_mongod
 from motor.motor_asyncio import AsyncIOMotorClient
-
-from tests.e2e.mongod_process import MongodProcess, running_mongod
 
 
 async def _inspect(uri: str, database: str = "credit") -> StoreFacts:

@@ -7,13 +7,14 @@ from credit_server.commit import CommitLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.batch_spans import BatchSpans
+from credit_testing.http2_client import Wire
+from credit_testing.stores import HeldStore
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from tests.server.serving import HeldStore, until
+from tests.server.serving import until
 from tests.server.telemetry.observed import Sdk, observed
-from tests.server.wire import Wire
 
 ADD = "credit.v1.CreditService/AddCredits"
 

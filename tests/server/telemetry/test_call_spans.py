@@ -5,12 +5,12 @@ from credit_models import AppId, CreditRequest, UserId
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
+from credit_testing.http2_client import Wire, call_headers
+from credit_testing.stores import FailingStore
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.server.serving import FailingStore
 from tests.server.telemetry.observed import Observed, Sdk, observed
-from tests.server.wire import Wire, call_headers
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NAME = "credit.v1.CreditService/"

@@ -6,10 +6,10 @@ from collections import Counter
 from credit_models import CreditRequest
 from credit_server.commit import CommitLimits
 from credit_server.telemetry import Telemetry
+from credit_testing.http2_client import Wire
+from credit_testing.stores import HeldStore
 
-from tests.server.serving import HeldStore
 from tests.server.telemetry.observed import Observed, observed
-from tests.server.wire import Wire
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 

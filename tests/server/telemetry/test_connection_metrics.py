@@ -2,10 +2,10 @@
 
 from credit_models import UserId
 from credit_server.http2.connections import Closing
+from credit_testing.http2_client import Wire
 
 from tests.server.serving import until
 from tests.server.telemetry.observed import Observed
-from tests.server.wire import Wire
 
 
 async def test_open_connections_are_counted(server: Observed) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from credit_models import CreditRequest, UserId
+from credit_testing.http2_client import Wire, call_headers
 from opentelemetry.sdk.metrics.export import DataPointT, NumberDataPoint
 
 from tests.server.telemetry.observed import Observed, Sdk
-from tests.server.wire import Wire, call_headers
 
 
 def _points(sdk: Sdk, name: str) -> list[tuple[Mapping[str, object], int | float]]:

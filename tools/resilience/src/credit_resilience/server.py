@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_STOP_TIMEOUT_SECONDS = 40.0
-"""Above the grace that a server gives to running calls."""
+from credit_testing.child import module, started
+
+_COMMAND = module("credit_server.main")
 _LOG_PERIOD_SECONDS = 0.02
 
 # Any: a line of the log holds values of many types.
@@ -129,21 +129,15 @@ async def serving(
     log = _log_file(folder)
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "credit_server.main", "serve", "--port", "0"),
-            *("--log-format", "json", *store, *options),
-            stdin=DEVNULL,
+        async with started(
+            *(*_COMMAND, "serve", "--port", "0", "--log-format", "json", *store, *options),
             stdout=PIPE,
             stderr=stderr,
-            cwd=folder,
-            env=_environment(patience),
-            start_new_session=True,
-        )
-    try:
-        port = await _port(process, log)
-        yield Server(process=process, port=port, log=log, uri=uri, database=database)
-    finally:
-        await _end(process)
+            folder=folder,
+            environment=_environment(patience),
+        ) as process:
+            port = await _port(process, log)
+            yield Server(process=process, port=port, log=log, uri=uri, database=database)
 
 
 async def migrate(uri: str, database: str) -> None:
@@ -152,15 +146,10 @@ async def migrate(uri: str, database: str) -> None:
     Raises:
         ServerNotStarted: It did not work.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "credit_server.main", "migrate"),
-        *("--mongodb-uri", uri, "--mongodb-database", database),
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        start_new_session=True,
-    )
-    if status := await process.wait():
-        raise ServerNotStarted(f"credit-server migrate ended with status {status}")
+    store = ("--mongodb-uri", uri, "--mongodb-database", database)
+    async with started(*_COMMAND, "migrate", *store, stdout=DEVNULL) as process:
+        if status := await process.wait():
+            raise ServerNotStarted(f"credit-server migrate ended with status {status}")
 
 
 async def _port(process: Process, log: Path) -> int:
@@ -171,20 +160,6 @@ async def _port(process: Process, log: Path) -> int:
         raise ServerNotStarted(f"{said}{_text(log)}".strip())
     address = said.partition(" listens on ")[2].partition(" ")[0]
     return int(address.rpartition(":")[2])
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def _log_file(folder: Path) -> Path:
