@@ -119,11 +119,11 @@ bench: install ## Measure against a plain peer, side by side on one mongod.
 	@$(BIN)/credit-bench
 
 .PHONY: fuzz
-fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… to send the same again.
+fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… repeats a run.
 	@$(BIN)/python tools/fuzz/run.py
 
 .PHONY: resilience
-resilience: install ## Attack the server and print how it fared; ROWS=rapid-reset,flood SECONDS=8.
+resilience: install ## Attack the server and print the results; ROWS=rapid-reset,flood SECONDS=8.
 	@$(BIN)/credit-resilience $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 .PHONY: clean

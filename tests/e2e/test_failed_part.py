@@ -1,4 +1,4 @@
-"""A server in which a part fails ends by itself, with an error that says so."""
+"""A server in which a part fails ends by itself, with an error that names the part."""
 
 import asyncio
 import json

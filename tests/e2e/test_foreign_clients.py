@@ -35,7 +35,7 @@ FIVE_BROKEN_FIELDS = ["user_id", "app_id", "credits", "created_by", "idempotency
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stubs:
-    """What google's compiler makes of the contract. The modules are made at run time: untyped."""
+    """The modules that Google's compiler generates at run time; they have no types."""
 
     messages: Any
     service: Any
@@ -432,7 +432,7 @@ def _refused(method: Any, request: Any, **options: Any) -> Any:
 
 
 def _details(error: Any) -> list[ErrorInfo | BadRequest]:
-    """The details of a refusal, after checking that they repeat its status and message."""
+    """Return the details of a refusal, and check that they repeat its status and message."""
     status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     details = []

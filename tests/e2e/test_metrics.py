@@ -1,4 +1,4 @@
-"""A real server's metrics, as Prometheus reads them where the banner says."""
+"""A real server's metrics, read at the address in the banner."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""`credit-server serve`: how it starts, what it says, what stops it from starting, how it ends."""
+"""`credit-server serve`: its start, its output, its errors at the start, and its end."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ CALLERS = 16
 
 @pytest.fixture(scope="module")
 async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
-    """A server as `make serve` starts it, save for the port."""
+    """Run a server as `make serve` starts it, except for the port."""
     async with running_server(tmp_path_factory.mktemp("embedded")) as server:
         yield server
 
@@ -109,7 +109,7 @@ async def test_a_second_signal_ends_it_at_once_and_quietly(
 
 @contextlib.asynccontextmanager
 async def _unfinished_call(port: int) -> AsyncIterator[None]:
-    """Keep a server from stopping early: a call runs whose request never ends."""
+    """Keep a server from stopping early with a call whose request never ends."""
     async with Wire.connect(port) as wire:
         wire.begin(call_headers(f"{SERVICE}GetAppBalance"), end=False)
         await wire.pong()
@@ -406,7 +406,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 
 
 def _assert_refused(ended: Ended, status: int, *named: str) -> None:
-    """It ended with the status, and said in plain words why, and nothing else."""
+    """Check that it ended with the status and printed the reason, without a traceback."""
     assert ended.status == status, ended
     assert ended.output == ""
     assert ended.errors.startswith("credit-server: ") or status == 2

@@ -1,4 +1,4 @@
-"""The real server goes away and comes back under concurrent calls: none fails, each counts once."""
+"""The real server restarts under concurrent calls: none fails, and each counts once."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 300.0
 
 @pytest.fixture(scope="module")
 async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A mongod that soon ends the transactions that a killed server leaves open."""
+    """Run a mongod that soon ends the transactions that a killed server leaves open."""
     soon = ("--setParameter", "transactionLifetimeLimitSeconds=2")
     async with running_mongod(tmp_path_factory.mktemp("mongod"), *soon) as mongod:
         yield mongod.uri

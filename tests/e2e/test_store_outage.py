@@ -1,4 +1,4 @@
-"""MongoDB goes away and comes back: health tells, callers are told, and the server goes on."""
+"""MongoDB fails and recovers: health changes, callers get an error, and the server continues."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -107,7 +107,7 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
 
 
 async def _status(watch: Watch) -> int:
-    """Wait for the health's next change; it tells its present state first."""
+    """Wait for the next change of the health; the present state comes first."""
     message = await watch.recv_message()
     assert message is not None
     return message.status
@@ -121,7 +121,7 @@ async def _add(client: CreditClient, key: str) -> int:
 
 
 def _promised_seconds(error: StoreUnavailable) -> float:
-    """After which time the server has asked to be called again."""
+    """Return the delay before a retry that the server has sent."""
     failure = error.__cause__
     assert isinstance(failure, AttemptFailed)
     (info,) = (detail for detail in failure.details if isinstance(detail, RetryInfo))

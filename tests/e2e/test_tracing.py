@@ -1,4 +1,4 @@
-"""A real server whose process has an OpenTelemetry SDK: it is used without a word to the server."""
+"""A real server uses the OpenTelemetry SDK of its process, without a setting."""
 
 import json
 from pathlib import Path

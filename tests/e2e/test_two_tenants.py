@@ -26,7 +26,7 @@ _ONCE = ClientSettings(retry_attempts_max=1)
 
 
 class Tenants:
-    """A server, and whoever calls it."""
+    """A server and its callers."""
 
     def __init__(self, server: ServerProcess, made: CertificateFiles, key: Path) -> None:
         self.server = server
@@ -69,7 +69,7 @@ class Tenants:
 
 
 def _identities(folder: Path) -> Path:
-    """Lets the client's certificate do what a tenant of app 3 may."""
+    """Give the client's certificate the permissions of a tenant of app 3."""
     path = folder / "identities.json"
     entry = {"scopes": EVERYTHING, "apps": [3], "actor": 13}
     path.write_text(json.dumps({"CN=tenant-3": entry}))

@@ -55,7 +55,7 @@ async def test_a_server_whose_clock_jumps_refuses_writes_until_it_is_right_again
     async with Wire.connect(server.port) as wire:
         assert (await wire.call("AddCredits", ADD)).status is Status.OK
         clock.move(seconds)
-        # At once: no comparison need come first.
+        # At once: the check needs no earlier comparison.
         refused = await wire.call("AddCredits", ADD)
         assert refused.status is Status.UNAVAILABLE
         info = refused.details[0]

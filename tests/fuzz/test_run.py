@@ -1,4 +1,4 @@
-"""What `make fuzz` runs: it leaves no process behind, and names a variable of no use."""
+"""`make fuzz` leaves no process behind, and names a variable that is wrong."""
 
 import asyncio
 import os

@@ -1,12 +1,12 @@
 """`make audit` reports every difference between the lock and what is installed."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from credit_testing.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "audit.py"
@@ -22,12 +22,7 @@ colorama==0.4.6 ; sys_platform == 'no such system' \\
 
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_this_environment_is_as_locked() -> None:
@@ -67,7 +62,9 @@ def test_a_package_that_is_not_locked_is_named_and_our_own_are_not(audit: Module
 
 def test_the_audit_online_fails_where_a_package_cannot_be_looked_up() -> None:
     """pip-audit passes over such a package unless it is strict, and hashes pin what it looks up."""
-    commands = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip-audit" in line]
+    commands = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "pip-audit" in line
+    ]
     (command,) = [line for line in commands if line.startswith("\t")]
     assert "--strict" in command
     assert "--require-hashes" in command

@@ -37,23 +37,23 @@ DATABASE = "credit"
 
 MINUTES, MINUTES_MAX = 5.0, 24 * 60
 FAILURES_MAX = 20
-"""A broken server fails in hundreds of ways; after so many nobody reads on."""
+"""A broken server fails in hundreds of ways; more failures are of no use to a reader."""
 TENANTS_SHARE = 0.3
-"""Of the time with tokens."""
+"""The share of the time with tokens that two tenants attack each other."""
 SLACK_MINUTES = 60.0
-"""How much longer than the run a token holds."""
+"""How much longer than the run a token is valid."""
 EXPIRED_MINUTES = -10.0
-"""Well beyond the leeway for clocks that differ."""
+"""When the expired token expired: well beyond the leeway for clocks that differ."""
 FAILED, MISUSE, STOPPED = 1, 2, 128 + signal.SIGINT
 
 
 class Misuse(Exception):
-    """A variable has a value of no use."""
+    """Raised when a variable has a wrong value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """Where everything is.
+    """The files of keys and tokens.
 
     Attributes:
         key: Signs tokens.
@@ -69,9 +69,9 @@ class Tokens:
 
     @property
     def server_options(self) -> list[str | Path]:
-        """Let a server verify tokens, and take calls as fast as they come.
+        """Return options of a server that verifies tokens and has no rate limits.
 
-        With its limits on failures it would soon refuse who has no token without looking.
+        With a limit on failures it would soon reject callers without a token unseen.
         """
         return [
             *("--token-keys", self.public_keys),
@@ -81,7 +81,7 @@ class Tokens:
 
     @property
     def fuzzer_options(self) -> list[str | Path]:
-        """Let grpc-fuzz send the tokens."""
+        """Return options that make grpc-fuzz send the tokens."""
         return ["--token-file", self.token, "--expired-token-file", self.expired]
 
 
@@ -121,7 +121,7 @@ def _everything(minutes: float) -> Grant:
 
 
 async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
-    """Fuzz a server that asks nobody, and one that wants tokens, for half of the time each.
+    """Fuzz a server without identities, then one with tokens, for half of the time each.
 
     Returns:
         The exit code: of the first of all parts that has not passed.
@@ -148,7 +148,7 @@ async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
 
 
 Part = Callable[[str], Sequence[str | Path]]
-"""What is run against a server: its command, made from the server's address."""
+"""A function that returns the command of a part, given the server's address."""
 
 
 def _fuzzer(state: Path, seed: int, seconds: float, *options: str | Path) -> Part:
@@ -170,7 +170,7 @@ def _tenants(tokens: Tokens, seed: int, seconds: float) -> Part:
 async def _round(
     data: Path, state: Path, options: Sequence[str | Path], parts: Sequence[Part]
 ) -> int:
-    """Start a server, run all parts against it, stop it, and audit what it leaves behind."""
+    """Start a server, run all parts against it, stop it, and check its ledger."""
     log = state / SERVER_LOG
     status = 0
     async with _server(data, log, options) as (server, address):
@@ -180,7 +180,7 @@ async def _round(
     if server.returncode != 0:
         _say(f"the server ended with {server.returncode}; its log is {log}")
         status = status or FAILED
-    # Opened anew, so that what was only in memory does not count.
+    # A new mongod reads what was written; what was only in memory does not count.
     async with EmbeddedMongod(data_dir=data) as mongod:
         ledger = await _run(
             sys.executable, "-m", "credit_testing.ledger_check", mongod.uri, DATABASE
@@ -192,7 +192,7 @@ async def _round(
 async def _server(
     data: Path, log: Path, options: Sequence[str | Path]
 ) -> AsyncIterator[tuple[Process, str]]:
-    """A server with its embedded mongod, and its address; it has ended when the context has."""
+    """Run a server with its embedded mongod, and yield it with its address."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stderr:
         async with started(
@@ -215,7 +215,7 @@ async def _address(server: Process, log: Path) -> str:
 
 
 async def _run(*command: str | Path) -> int:
-    """Run a command to its end, or end it when this task is cancelled."""
+    """Run a command to its end, or stop it when this task is cancelled."""
     async with started(*command, folder=ROOT) as process:
         return await process.wait()
 
@@ -229,7 +229,7 @@ def _say(sentence: str) -> None:
 
 
 async def main() -> int:
-    """Fuzz as the environment says; SIGINT and SIGTERM end everything that was started."""
+    """Fuzz as the environment asks; SIGINT and SIGTERM stop everything that was started."""
     minutes, seed, state = _minutes(), _seed(), _state()
     _say(f"replay with: make fuzz SEED={seed}")
     task = asyncio.ensure_future(fuzz(minutes=minutes, seed=seed, state=state))
@@ -243,7 +243,7 @@ async def main() -> int:
 
 
 def _state() -> Path:
-    # As it is seen from here: what is run runs in the repository's folder.
+    # Relative to this folder: the commands run in the repository's folder.
     return Path(os.environ.get("STATE") or STATE).absolute()
 
 

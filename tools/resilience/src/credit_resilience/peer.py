@@ -19,7 +19,7 @@ from credit_resilience.usage import established_ports
 
 HOST = "127.0.0.1"
 ATTACKER = "127.0.0.2"
-"""Where attackers connect from: loopback too, and another peer than the neighbour is."""
+"""Where attackers connect from: loopback too, and another peer than the bystander is."""
 
 _HEAD = struct.Struct(">HBBBI")
 _READ_BYTES = 65_536

@@ -1,4 +1,4 @@
-"""The server under siege: a real `credit-server serve`, stopped by its process number."""
+"""Run the attacked server: a real `credit-server serve`."""
 
 import asyncio
 import json
@@ -21,14 +21,14 @@ LogLine = Mapping[str, Any]
 
 
 class ServerNotStarted(Exception):
-    """The server ended before it served. The message is what it said."""
+    """Raised when the server ends before it serves; the message is its output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """How long the besieged server waits for whom, and how many it lets in.
+    """The time limits of the attacked server, and its limits of connections.
 
-    Shorter and fewer than the defaults, so that a siege takes minutes and one machine can mount it.
+    Shorter and fewer than the defaults, so that the attacks take minutes on one machine.
 
     Attributes:
         handshake_seconds: For the preface, and for TLS.
@@ -45,7 +45,7 @@ class Patience:
     connections_per_peer_max: int = 500
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that tell it to a server."""
+        """Return the server's variables for them."""
         return {
             "CREDIT_CONNECTION_HANDSHAKE_SECONDS": str(self.handshake_seconds),
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
@@ -75,16 +75,16 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Return its process id."""
         return self.process.pid
 
     @property
     def target(self) -> str:
-        """Its host:port."""
+        """Return its host:port."""
         return f"127.0.0.1:{self.port}"
 
     def log_bytes(self) -> int:
-        """Tell how long the log is now."""
+        """Return the present length of the log."""
         return self.log.stat().st_size
 
     def log_lines(self, offset: int) -> list[LogLine]:
