@@ -15,7 +15,7 @@ import pytest
 from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import decode, encode
 from credit_server.http2.connections import Closing
-from credit_testing.server import LogLine, ServerProcess
+from credit_testing.server import PATIENT, LogLine, ServerProcess
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.conftest import StartServer
@@ -221,7 +221,8 @@ async def test_many_calls_at_once_are_all_served(
     credit_server_process: StartServer,
 ) -> None:
     program(name)
-    ports = [(await credit_server_process(*store_options)).port for _ in range(2)]
+    servers = [await credit_server_process(*PATIENT, *store_options) for _ in range(2)]
+    ports = [server.port for server in servers]
     target = f"127.0.0.1:{unused_tcp_port}"
     async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
@@ -236,7 +237,7 @@ async def test_many_calls_that_come_before_envoy_has_read_the_settings_are_all_s
 ) -> None:
     """Envoy has no limit of streams here, and does not retry."""
     program("envoy")
-    server = await credit_server_process(*store_options)
+    server = await credit_server_process(*PATIENT, *store_options)
     target = f"127.0.0.1:{unused_tcp_port}"
     async with running_proxy(
         "envoy",

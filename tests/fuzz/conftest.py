@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from credit_testing.server import ServerProcess, migrated, running_server
+from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import AsyncMongoClient
 
 DATABASE = "test_fuzz"
@@ -16,10 +16,8 @@ async def server(
     """Run a server on an empty database, for the tests of one module."""
     options = await migrated(mongod_uri, DATABASE)
     quiet = ("--log-level", "warning")  # one line a call would be megabytes
-    # The tests judge the answers, not how soon they come: other processes use the machine too.
-    patient = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
     folder = tmp_path_factory.mktemp("fuzz")
-    async with running_server(folder, *quiet, *patient, *options) as process:
+    async with running_server(folder, *quiet, *PATIENT, *options) as process:
         yield process
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:

@@ -26,6 +26,8 @@ async def _fuzz(server: ServerProcess, seed: int, state: Path, *options: str | P
         Path(sys.executable).with_name("grpc-fuzz"),
         *("run", "--config", CONFIG, "--target", server.address, "--seed", str(seed)),
         *("--max-examples", str(EXAMPLES), "--workers", str(WORKERS)),
+        # The test checks the answers, not their speed: other processes use the machine too.
+        *("--request-timeout", "120", "--max-response-time", "60"),
         *("--state-directory", state, *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

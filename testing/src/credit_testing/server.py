@@ -18,6 +18,8 @@ from credit_server.settings import StoreSettings
 from pydantic import SecretStr
 
 COMMAND = [sys.executable, "-m", "credit_server.main"]
+# Options of a server that answers late, on a busy machine, rather than rejects a call as overload.
+PATIENT = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
 
 # Ends a process that hangs, so that it does not outlive the tests; no test waits that long.
 _PATIENCE_SECONDS = 60.0
