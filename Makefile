@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-check \
-	tools/grpc-fuzz tools/resilience
-SOURCES := packages tools tests
+	tools/grpc-fuzz tools/resilience testing
+SOURCES := packages tools testing tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
 	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-check \
-	--no-emit-package credit-resilience --no-emit-package grpc-fuzz \
+	--no-emit-package credit-resilience --no-emit-package credit-testing --no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
 .DEFAULT_GOAL := help
@@ -90,9 +90,12 @@ format: install ## Format the code and the contract, and mend what can be mended
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts
 
+# How many tests run at once. Many of them wait for a process or a deadline: two cores keep three busy.
+WORKERS ?= 3
+
 .PHONY: pytest
-pytest: install ## Run all tests, on a real mongod where it matters.
-	@$(BIN)/pytest
+pytest: install ## Run all tests, on a real mongod where it matters; WORKERS=3 at once.
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .PHONY: wheels
 wheels: install ## Build every wheel into dist/, and install each in empty environments.
@@ -103,22 +106,27 @@ docs: install ## Build the documentation into dist/docs; dead links and missing 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
 
 .PHONY: audit
-audit: install ## Compare what is installed with the lock and known advisories; ONLINE=1 asks pip-audit about all.
-	@$(BIN)/python tools/audit.py $(if $(ONLINE),--online)
+audit: install ## Compare what is installed with the lock; ONLINE=1 looks up known vulnerabilities too.
+	@$(BIN)/python tools/audit.py
+	@$(if $(ONLINE),$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock)
+
+# GNU make 4 prints the output of each check as one block; older ones run one check after the other.
+PARALLEL := $(if $(filter output-sync,$(.FEATURES)),--jobs=2 --output-sync=target)
 
 .PHONY: test
-test: check-lock audit lint contract docs pytest wheels ## Do everything that CI does.
+test: install ## Do everything that CI does.
+	@$(MAKE) --no-print-directory $(PARALLEL) check-lock audit pytest lint contract docs wheels
 
 .PHONY: bench
 bench: install ## Measure against a plain peer, side by side on one mongod.
 	@$(BIN)/credit-bench
 
 .PHONY: fuzz
-fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… to send the same again.
+fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… repeats a run.
 	@$(BIN)/python tools/fuzz/run.py
 
 .PHONY: resilience
-resilience: install ## Attack the server and print how it fared; ROWS=rapid-reset,flood SECONDS=8.
+resilience: install ## Attack the server and print the results; ROWS=rapid-reset,flood SECONDS=8.
 	@$(BIN)/credit-resilience $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 .PHONY: clean

@@ -1,22 +1,34 @@
-"""What tests of all packages share: one real mongod, fresh databases in it, and real servers."""
+"""Fixtures of all tests: a real mongod, fresh databases in it, real servers, and a seed."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
+from credit_testing.mongod import running_mongod
+from credit_testing.ports import lasting_port
+from credit_testing.server import ServerProcess, running_server
 from pymongo import AsyncMongoClient
 
-from tests.e2e.mongod_process import running_mongod
-from tests.e2e.server_process import ServerProcess, running_server
-
 StartServer = Callable[..., Awaitable[ServerProcess]]
+SEED_VARIABLE = "TEST_SEED"
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return the seed of random tests: a new one for each run, or `TEST_SEED` to replay one."""
+    given = os.environ.get(SEED_VARIABLE)
+    seed = SystemRandom().randrange(2**32) if given is None else int(given)
+    print(f"replay with {SEED_VARIABLE}={seed}")  # noqa: T201 - pytest shows it with a failure
+    return seed
 
 
 @pytest.fixture(scope="session")
 async def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """The connection string of a replica set that lives as long as the tests.
+    """Return the connection string of a replica set that lives as long as a worker's tests.
 
     Its failpoints work (`configureFailPoint`); a test that sets one switches it off again.
     """
@@ -27,7 +39,7 @@ async def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture
 async def database(mongod_uri: str) -> AsyncIterator[str]:
-    """The name of a database that does not exist yet; it is dropped after the test."""
+    """Return the name of a database that does not exist yet, and drop it after the test."""
     name = f"test_{uuid.uuid4().hex}"
     yield name
     client: AsyncMongoClient[dict[str, object]]
@@ -36,8 +48,14 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def unused_tcp_port() -> int:
+    """Return a free port that no test which runs at the same time can take."""
+    return lasting_port()
+
+
+@pytest.fixture
 async def credit_server_process(tmp_path: Path) -> AsyncIterator[StartServer]:
-    """Starts real servers: `await credit_server_process("--mongodb-uri", …)`; ends what still runs.
+    """Return a function that starts real servers, and stop those that still run after the test.
 
     Without options a server has an embedded mongod, with its data in `tmp_path / ".credit-data"`.
     """

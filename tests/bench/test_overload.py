@@ -20,9 +20,10 @@ from credit_bench.system import System
 from credit_models import CreditRequest
 from credit_models.codec import encode
 from credit_server.http2.limits import ConnectionLimits
+from credit_testing.stores import HeldStore
 from rich.console import Console
 
-from tests.server.serving import HeldStore, serving
+from tests.server.serving import serving
 
 ADD = "/credit.v1.CreditService/AddCredits"
 SAMPLE = Sample(

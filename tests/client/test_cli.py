@@ -21,11 +21,11 @@ from credit_client.cli.exits import MEANINGS, Exit, exit_of
 from credit_client.errors import DeadlineExceeded
 from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest
+from credit_testing.certificates import Authority
 from grpclib.const import Status
 from hyperframe.frame import SettingsFrame
 from typer.testing import CliRunner, Result
 
-from tests.client.certificates import Authority
 from tests.client.served import Served
 
 COMMAND = str(Path(sys.executable).with_name("credit"))

@@ -27,10 +27,9 @@ from credit_client.retry import Backoff
 from credit_client.target import Target
 from credit_client.testing import FakeCreditService
 from credit_client.transport import NotConnected
+from credit_testing.certificates import Authority
 from h2.events import RequestReceived
 from hyperframe.frame import GoAwayFrame
-
-from tests.client.certificates import Authority
 
 # Any: the connections and servers are those of conftest, which importlib mode cannot name here.
 Raw = Callable[..., AbstractAsyncContextManager[Any]]

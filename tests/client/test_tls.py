@@ -13,8 +13,7 @@ import pytest
 from credit_client import ClientSettings, CreditClient, TlsFailed, Unavailable
 from credit_client.testing import FakeCreditService
 from credit_client.tls import Tls
-
-from tests.client.certificates import Authority, Issued
+from credit_testing.certificates import Authority, Issued
 
 FakeServer = Callable[..., AbstractAsyncContextManager[int]]
 

@@ -25,6 +25,7 @@ from credit_server.access.identity import AddLimits
 from credit_server.commit import Clock, CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import Store, StoreUnavailable
+from credit_testing.stores import FailingStore, HeldStore, full_store
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
@@ -32,7 +33,7 @@ from grpclib.const import Status
 from tests.contract.released_images import TODAY, model
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import FailingStore, HeldStore, full_store, serving
+from tests.server.serving import serving
 
 MOST = 2**32 - 1
 SERVICE = "credit.v1.CreditService"

@@ -7,13 +7,13 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from contract_check.image import Image
+from credit_testing.server import ServerProcess, migrated, running_server
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from pymongo import AsyncMongoClient
 
 from tests.contract.released_images import EVERY_RELEASE
 from tests.contract.released_sdk import SERVICE, ReleasedSdk
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 
 DATABASE = "test_released_sdk"
 USERS = itertools.count(1000)

@@ -1,4 +1,4 @@
-"""The audit: does what the ledger shows add up, and does it agree with what callers were told?"""
+"""Audit what the service shows: it adds up, and it agrees with what callers were told."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from tests.e2e.workload import Journal, Operation, Sending
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Books:
-    """Everything that the service shows of some users and apps."""
+    """Hold everything that the service shows of some users and apps."""
 
     held: dict[int, UserCredits]
     transactions: dict[int, list[CreditTransaction]]
@@ -50,7 +50,7 @@ async def _total(client: CreditClient, app: int) -> int:
 def audit(
     books: Books, operations: Sequence[Operation], journal: Journal, *, calm: bool
 ) -> list[str]:
-    """Look for what must never be.
+    """Find what must never be in a ledger.
 
     Args:
         books: What the service shows in the end.
@@ -73,7 +73,7 @@ def audit(
 
 
 def _history_findings(books: Books, user: int) -> Iterator[str]:
-    """The history has no gap, no balance below 0, and adds up to what the user holds."""
+    """Yield gaps, balances below 0, and sums that differ from what the user holds."""
     balances: dict[int, int] = {}
     entries = books.transactions[user]
     for place, entry in enumerate(entries, start=1):
@@ -94,7 +94,7 @@ def _history_findings(books: Books, user: int) -> Iterator[str]:
 
 
 def _purchase_findings(books: Books, user: int) -> Iterator[str]:
-    """Purchases and USE transactions match one to one, and in order."""
+    """Yield purchases and USE transactions that do not match one to one and in order."""
     paid = [
         (entry.purchase_id, entry.id, entry.app_id, entry.credits, entry.created_by)
         for entry in books.transactions[user]
@@ -124,7 +124,7 @@ def _total_findings(books: Books) -> Iterator[str]:
 def _effect_findings(
     books: Books, operations: Sequence[Operation], journal: Journal
 ) -> Iterator[str]:
-    """Every entry is what an operation asked for, and no operation has two."""
+    """Yield entries that no operation requested, and operations with two entries."""
     sent = {operation.key: operation for operation in operations}
     effects: Counter[str] = Counter()
     for user, entries in books.transactions.items():
@@ -157,7 +157,7 @@ def _done(entry: CreditTransaction) -> tuple[object, ...]:
 
 
 def _receipt_findings(books: Books, journal: Journal) -> Iterator[str]:
-    """Every receipt is of one entry of the history, and agrees with it."""
+    """Yield receipts that differ from their entry of the history, or have none."""
     entries = {entry.id: entry for of_user in books.transactions.values() for entry in of_user}
     for key, receipts in journal.receipts.items():
         for receipt in receipts:
@@ -176,7 +176,8 @@ def _receipt_findings(books: Books, journal: Journal) -> Iterator[str]:
 def _replay_findings(
     operations: Sequence[Operation], journal: Journal, *, calm: bool
 ) -> Iterator[str]:
-    """One answer at most says that the operation is new; exactly one if no answer got lost."""
+    """Yield operations that were not acknowledged as new exactly once, or at most once if answers
+    may be lost."""
     for operation in operations:
         receipts = journal.receipts.get(operation.key, [])
         first = sum(not receipt.replayed for receipt in receipts)

@@ -1,11 +1,10 @@
-"""What the end-to-end tests share: a migrated database, as options of `credit-server serve`."""
+"""Fixtures of the end-to-end tests."""
 
 import pytest
-
-from tests.e2e.server_process import migrated
+from credit_testing.server import migrated
 
 
 @pytest.fixture
 async def store_options(mongod_uri: str, database: str) -> list[str]:
-    """The options that let a server use a fresh and migrated database of the tests' mongod."""
+    """Migrate a fresh database, and return the options of a server on it."""
     return await migrated(mongod_uri, database)

@@ -1,4 +1,4 @@
-"""A mongod that takes its time with commits, until the test lets it go on."""
+"""Delay commits in a real mongod."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ _BLOCK_MILLISECONDS = 1_500
 
 
 class Failpoint:
-    """A failpoint that is set.
+    """A failpoint that is active.
 
     See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
     """
@@ -22,7 +22,7 @@ class Failpoint:
         self._entered = entered
 
     async def met(self) -> None:
-        """Wait until a command has run into it."""
+        """Wait until a command has reached it."""
         await self._client.admin.command(
             "waitForFailPoint",
             "failCommand",
@@ -33,7 +33,7 @@ class Failpoint:
 
 @asynccontextmanager
 async def blocked_commits(uri: str) -> AsyncIterator[Failpoint]:
-    """Hold up the commits of servers for 1.5 seconds each, for as long as the context lasts."""
+    """Delay each commit of servers by 1.5 seconds, for as long as the context lasts."""
     data = {
         "failCommands": ["commitTransaction"],
         "appName": "credit-server",

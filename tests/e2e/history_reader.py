@@ -1,4 +1,4 @@
-"""Reads one user's history through the SDK in a process of its own, and says what it took.
+"""Read one user's history through the SDK in a process of its own, and print what it took.
 
 Run as `python history_reader.py HOST:PORT USER_ID`. It prints a JSON object: the number of
 entries, whether they came in order, the sum of their credits, and by how many bytes the process

@@ -1,4 +1,4 @@
-"""Brings faults into a real server process: code that its Python runs before anything else."""
+"""Inject faults into a real server process, as code that Python runs before the program."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import {module}
 
 
 class MovedClock:
-    """A wall clock that is off by as many seconds as a file says; monotonic clocks are not."""
+    """A wall clock that is off by the seconds in a file; monotonic clocks are right."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock-seconds"
@@ -32,7 +32,7 @@ class MovedClock:
         self.environment = {"PYTHONPATH": str(folder)}
 
     def move(self, seconds: float) -> None:
-        """Set by how much the clock is ahead; negative: behind."""
+        """Set by how many seconds the clock is ahead; below 0, it is behind."""
         written = self._file.with_suffix(".new")
         written.write_text(str(seconds))
         written.replace(self._file)  # at once: the server reads it again and again

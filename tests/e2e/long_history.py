@@ -1,4 +1,4 @@
-"""A long history, written past the server: many entries in one transaction of the store."""
+"""Write a long history directly to the store, many entries in one transaction."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,27 +1,25 @@
-"""nginx, HAProxy and Envoy as `deploy/proxy` configures them, with ports that are free."""
+"""Run nginx, HAProxy and Envoy as `deploy/proxy` configures them, on free ports."""
 
-import asyncio
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from credit_testing.child import running
 
 CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "proxy"
 PORT, SERVERS = 50050, (50051, 50052)
 """The ports in the configurations: of the proxy, and of the servers behind it."""
 
 _FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}
-_PATIENCE_SECONDS = 60.0
 
 
 def program(name: str) -> Path:
-    """Finds a proxy, or skips the test."""
+    """Return the path of a proxy, or skip the test."""
     folders = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
     )
@@ -35,7 +33,7 @@ def program(name: str) -> Path:
 async def running_proxy(
     name: str, folder: Path, *, port: int, servers: Sequence[int], without: Sequence[str] = ()
 ) -> AsyncIterator[None]:
-    """Runs a proxy for as long as the context lasts.
+    """Run a proxy for as long as the context lasts.
 
     Args:
         name: Which one.
@@ -48,28 +46,8 @@ async def running_proxy(
     configuration = folder / _FILES[name]
     ports = dict(zip((PORT, *SERVERS), (port, *servers), strict=True))
     configuration.write_text(_configured(name, folder, ports, without))
-    process = _launch(_command(name, found, configuration), folder / f"{name}.log")
-    try:
+    async with running(_command(name, found, configuration), folder / f"{name}.log"):
         yield
-    finally:
-        process.terminate()
-        try:
-            await asyncio.to_thread(process.wait, _PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=log.parent,
-            start_new_session=True,
-        )
 
 
 def _configured(name: str, folder: Path, ports: dict[int, int], without: Sequence[str]) -> str:

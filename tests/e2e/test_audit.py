@@ -1,4 +1,4 @@
-"""The audit finds what it is there to find: sound books pass, and each kind of forgery is named."""
+"""The audit passes a sound ledger and names each kind of forgery."""
 
 from collections.abc import Callable
 from dataclasses import replace

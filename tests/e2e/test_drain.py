@@ -1,14 +1,13 @@
 """SIGTERM under load: health first, then the GOAWAYs, then the running calls, then the end."""
 
 import asyncio
-import os
 import signal
 from contextlib import AsyncExitStack
-from random import SystemRandom
 
 from credit_client import CreditClient
 from credit_models import CreditRequest, Empty
 from credit_models.codec import encode
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
@@ -16,20 +15,15 @@ from tests.conftest import StartServer
 from tests.e2e.audit import audit, read_books
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.workload import APPS, USERS, Journal, Workload, operations
-from tests.server.wire import SERVICE, Wire, call_headers, framed
 
-SEED_VARIABLE = "TEST_SEED"
 CLIENTS = 4
 OPERATIONS_OF_EACH = 300
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
 
 
 async def test_nothing_acknowledged_is_lost_and_nobody_is_left_hanging(
-    store_options: list[str], credit_server_process: StartServer
+    seed: int, store_options: list[str], credit_server_process: StartServer
 ) -> None:
-    given = os.environ.get(SEED_VARIABLE)
-    seed = SystemRandom().randrange(2**32) if given is None else int(given)
-    print(f"replay with {SEED_VARIABLE}={seed}")  # noqa: T201 - pytest shows it with a failure
     server = await credit_server_process("--log-level", "warning", *store_options)
     journal, serving = Journal(), asyncio.Event()
     serving.set()
@@ -41,7 +35,7 @@ async def test_nothing_acknowledged_is_lost_and_nobody_is_left_hanging(
             workload.journal, workload.serving = journal, serving
             workloads.append(workload)
 
-        # That all callers come to their end says that none of them was left without an answer.
+        # All callers end: none of them was left without an answer.
         async with asyncio.TaskGroup() as callers:
             for workload in workloads:
                 callers.create_task(workload.run())

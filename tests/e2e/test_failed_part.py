@@ -1,15 +1,15 @@
-"""A server in which a part fails ends by itself, with an error that says so."""
+"""A server in which a part fails ends by itself, with an error that names the part."""
 
 import asyncio
 import json
 from pathlib import Path
 
 from credit_models import CreditRequest
+from credit_testing.http2_client import Wire
+from credit_testing.server import running_server
 from grpclib.const import Status
 
 from tests.e2e.injected import with_bug
-from tests.e2e.server_process import running_server
-from tests.server.wire import Wire
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 FAILED = "a part of the server has failed"

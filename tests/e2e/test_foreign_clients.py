@@ -17,15 +17,14 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_models.codec import decode, encode
 from credit_server.settings import ServerSettings
+from credit_testing.http2_client import Answer, Wire, call_headers, framed
+from credit_testing.server import ServerProcess, migrated, running_server
 from google.protobuf import descriptor_pool
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_tools import protoc  # type: ignore[import-untyped]  # neither does grpcio-tools
 from grpclib.health.v1 import health_pb2
 from pymongo import AsyncMongoClient
-
-from tests.e2e.http2_call import http2_call
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 BUF = Path(sys.executable).with_name("buf")
@@ -36,7 +35,7 @@ FIVE_BROKEN_FIELDS = ["user_id", "app_id", "credits", "created_by", "idempotency
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stubs:
-    """What google's compiler makes of the contract. The modules are made at run time: untyped."""
+    """The modules that Google's compiler generates at run time; they have no types."""
 
     messages: Any
     service: Any
@@ -357,29 +356,25 @@ class TestGrpcio:
 
 
 class TestBareHttp2:
-    def test_the_refusal_of_a_compressed_message_says_what_to_use_instead(
+    async def _call(self, server: ServerProcess, request: bytes, *more: tuple[str, str]) -> Answer:
+        async with Wire.connect(server.port) as wire:
+            return await wire.request(call_headers(f"/{SERVICE}/GetAppBalance", *more), request)
+
+    async def test_the_refusal_of_a_compressed_message_says_what_to_use_instead(
         self, server: ServerProcess
     ) -> None:
-        packed = zlib.compress(encode(credit_models.AppId(app_id=1)))
-        answer = http2_call(
-            server.address,
-            f"/{SERVICE}/GetAppBalance",
-            packed,
-            compressed=True,
-            grpc_encoding="deflate",
-        )
+        packed = framed(zlib.compress(encode(credit_models.AppId(app_id=1))), flag=1)
+        answer = await self._call(server, packed, ("grpc-encoding", "deflate"))
         assert answer.headers["grpc-status"] == str(grpc.StatusCode.UNIMPLEMENTED.value[0])
         assert answer.headers["grpc-accept-encoding"] == "identity,gzip"
 
-    def test_the_server_itself_keeps_the_deadline(self, server: ServerProcess) -> None:
-        message = encode(credit_models.AppId(app_id=1))
-        path = f"/{SERVICE}/GetAppBalance"
-        answer = http2_call(server.address, path, message, grpc_timeout="1n")
+    async def test_the_server_itself_keeps_the_deadline(self, server: ServerProcess) -> None:
+        message = framed(encode(credit_models.AppId(app_id=1)))
+        answer = await self._call(server, message, ("grpc-timeout", "1n"))
         assert answer.headers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 
-    def test_an_answer_is_headers_message_and_trailers(self, server: ServerProcess) -> None:
-        message = encode(credit_models.AppId(app_id=404))
-        answer = http2_call(server.address, f"/{SERVICE}/GetAppBalance", message)
+    async def test_an_answer_is_headers_message_and_trailers(self, server: ServerProcess) -> None:
+        answer = await self._call(server, framed(encode(credit_models.AppId(app_id=404))))
         assert answer.headers[":status"] == "200"
         assert answer.headers["content-type"] == "application/grpc+proto"
         assert answer.data == b"\0\0\0\0\3" + encode(credit_models.Balance(app_id=404))
@@ -437,7 +432,7 @@ def _refused(method: Any, request: Any, **options: Any) -> Any:
 
 
 def _details(error: Any) -> list[ErrorInfo | BadRequest]:
-    """The details of a refusal, after checking that they repeat its status and message."""
+    """Return the details of a refusal, and check that they repeat its status and message."""
     status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     details = []

@@ -5,10 +5,10 @@ import re
 import urllib.request
 
 from credit_client import CreditClient
+from credit_testing.server import ServerProcess, run_credit_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import StartServer
-from tests.e2e.server_process import ServerProcess, run_credit_server
 
 
 async def _samples(server: ServerProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -15,11 +15,11 @@ import pytest
 from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import decode, encode
 from credit_server.http2.connections import Closing
+from credit_testing.server import PATIENT, LogLine, ServerProcess
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.conftest import StartServer
 from tests.e2e.proxy import program, running_proxy
-from tests.e2e.server_process import LogLine, ServerProcess
 
 PROXIES = ["nginx", "haproxy", "envoy"]
 SERVICE = "/credit.v1.CreditService/"
@@ -28,6 +28,8 @@ AGE_SECONDS = 0.5
 AGED_CONNECTIONS = 12
 BURST = 1000
 """Calls at once; Envoy's own limit for a connection is 1,024 where none is set."""
+# Without pauses the callers take all CPU time, and the restarts take longer.
+PAUSE_SECONDS = 0.05
 CALLS_BETWEEN = 300
 """Calls that are made before the first restart, between two of them, and after the last."""
 DRAIN_SECONDS = 2
@@ -55,7 +57,7 @@ class Callers:
     _progress: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def run(self, user_id: int) -> None:
-        """Calls until cancelled, over a connection of its own."""
+        """Make calls until cancelled, on a connection of its own."""
         async with grpc.aio.insecure_channel(self.target, options=NO_RETRIES) as channel:
             add = unary(channel, "AddCredits", partial(decode, Empty))
             read = unary(channel, "GetUserCredits", partial(decode, UserCredits))
@@ -64,16 +66,17 @@ class Callers:
                 if await self._succeeds(add, encode(request)):
                     self.added += 1
                 await self._succeeds(read, encode(UserId(user_id=user_id)))
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def wait_for(self, calls: int) -> None:
-        """Waits until so many more calls have ended."""
+        """Wait until a number of further calls have ended."""
         goal = self.total + calls
         async with self._progress:
             await self._progress.wait_for(lambda: self.total >= goal)
 
     @property
     def total(self) -> int:
-        """How many calls have ended."""
+        """Return how many calls have ended."""
         return self.answered + self.failed.total()
 
     async def _succeeds(self, call: Callable[..., Any], request: bytes) -> bool:
@@ -97,7 +100,7 @@ def unary(channel: Any, method: str, deserializer: Callable[[bytes], object]) ->
 
 
 async def serves(target: str) -> None:
-    """Waits until the servers behind a proxy can be reached through it."""
+    """Wait until the servers behind a proxy can be reached through it."""
     async with grpc.aio.insecure_channel(target) as channel:
         check = unary(channel, "/grpc.health.v1.Health/Check", HealthCheckResponse.FromString)
         while True:
@@ -110,7 +113,7 @@ async def serves(target: str) -> None:
 
 
 async def serves_http2(port: int) -> None:
-    """Waits until a proxy listens, and calls nobody behind it."""
+    """Wait until a proxy listens, without a call to a server behind it."""
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -123,7 +126,7 @@ async def serves_http2(port: int) -> None:
 
 @asynccontextmanager
 async def calling(callers: Callers) -> AsyncIterator[None]:
-    """Has all callers call for as long as the context lasts."""
+    """Let all callers make calls for as long as the context lasts."""
     tasks = [asyncio.create_task(callers.run(user_id)) for user_id in range(1, CALLERS + 1)]
     try:
         yield
@@ -173,7 +176,7 @@ async def test_a_rolling_restart_fails_no_call(
             for number, port in enumerate(ports):
                 assert await servers[number].stop() == 0
                 servers[number] = await start("--port", str(port))
-                # Only when the proxy uses it again may the other one stop.
+                # The other server may stop only when the proxy uses this one again.
                 await servers[number].logged(_is_a_call)
                 await callers.wait_for(CALLS_BETWEEN)
         print(f"{name}: {callers.answered} calls answered, {callers.failed.total()} failed")  # noqa: T201 - pytest shows it with a failure
@@ -218,7 +221,8 @@ async def test_many_calls_at_once_are_all_served(
     credit_server_process: StartServer,
 ) -> None:
     program(name)
-    ports = [(await credit_server_process(*store_options)).port for _ in range(2)]
+    servers = [await credit_server_process(*PATIENT, *store_options) for _ in range(2)]
+    ports = [server.port for server in servers]
     target = f"127.0.0.1:{unused_tcp_port}"
     async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
@@ -231,9 +235,9 @@ async def test_many_calls_that_come_before_envoy_has_read_the_settings_are_all_s
     store_options: list[str],
     credit_server_process: StartServer,
 ) -> None:
-    """With an Envoy that knows no limit, and retries nothing."""
+    """Envoy has no limit of streams here, and does not retry."""
     program("envoy")
-    server = await credit_server_process(*store_options)
+    server = await credit_server_process(*PATIENT, *store_options)
     target = f"127.0.0.1:{unused_tcp_port}"
     async with running_proxy(
         "envoy",

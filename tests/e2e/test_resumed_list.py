@@ -1,14 +1,18 @@
-"""A list goes on after its last row: past a server's time limit, and past its death."""
+"""A list continues after its last row: past a server's deadline, and past its death."""
 
 import signal
+import uuid
+from collections.abc import AsyncIterator
 
+import pytest
 from credit_client import ClientSettings, CreditClient
-from credit_server.embedded.mongod import free_port
 from credit_server.store.mongo import MongoStore
+from credit_testing.ports import lasting_port
+from credit_testing.server import LogLine, migrated
+from pymongo import AsyncMongoClient
 
 from tests.conftest import StartServer
 from tests.e2e.long_history import write_history
-from tests.e2e.server_process import LogLine
 
 USER = 7
 # Together they are larger than the client's HTTP/2 window of 4 MiB, which grows again only by what
@@ -17,17 +21,24 @@ ROWS, KEY_LENGTH = 40_000, 128
 PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 
 
-async def _write(mongod_uri: str, database: str) -> None:
+@pytest.fixture(scope="module")
+async def history_options(mongod_uri: str) -> AsyncIterator[list[str]]:
+    """Write the history once, and return the options of a server on its database."""
+    database = f"test_{uuid.uuid4().hex}"
+    options = await migrated(mongod_uri, database)
     store = MongoStore(mongod_uri, database=database)
     await write_history(store, user=USER, count=ROWS, key_length=KEY_LENGTH)
     store.close()
+    yield options
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(database)
 
 
 async def test_a_list_survives_the_death_of_its_server(
-    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+    history_options: list[str], credit_server_process: StartServer
 ) -> None:
-    await _write(mongod_uri, database)
-    options = [*store_options, "--port", str(free_port())]
+    options = [*history_options, "--port", str(lasting_port())]
     server = await credit_server_process(*options)
     sequences: list[int] = []
     async with CreditClient(server.address, settings=PATIENT) as client:
@@ -41,10 +52,9 @@ async def test_a_list_survives_the_death_of_its_server(
 
 
 async def test_a_list_takes_as_long_as_its_reader_whatever_time_the_server_gives_it(
-    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+    history_options: list[str], credit_server_process: StartServer
 ) -> None:
-    await _write(mongod_uri, database)
-    server = await credit_server_process(*store_options, "--stream-deadline-seconds", "5")
+    server = await credit_server_process(*history_options, "--stream-deadline-seconds", "5")
     sequences: list[int] = []
     async with CreditClient(server.address, settings=PATIENT) as client:
         async for row in client.transactions(user_id=USER):

@@ -19,14 +19,16 @@ from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
 from credit_server.app import SECOND_SIGNAL_SECONDS
 from credit_server.embedded import EmbeddedMongod
 from credit_server.embedded.mongod import free_port
+from credit_testing.certificates import private_key, private_pem
+from credit_testing.child import gone, is_alive
+from credit_testing.http2_client import SERVICE, Wire, call_headers
+from credit_testing.mongod import embedded_mongod_pid, running_mongod
+from credit_testing.server import Ended, ServerProcess, run_credit_server, running_server
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
-from tests.e2e.mongod_process import embedded_mongod_pid, gone, is_alive, running_mongod
-from tests.e2e.server_process import Ended, ServerProcess, run_credit_server, running_server
-from tests.server.doctor.credential_files import certificate, private_key, private_pem, written
+from tests.server.doctor.credential_files import certificate, written
 from tests.server.store.schema_1 import make_schema_1
-from tests.server.wire import SERVICE, Wire, call_headers
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16

@@ -1,4 +1,4 @@
-"""The real server goes away and comes back under concurrent calls: none fails, each counts once."""
+"""The real server restarts under concurrent calls: none fails, and each counts once."""
 
 import asyncio
 import logging
@@ -10,10 +10,11 @@ import pytest
 from aiohappyeyeballs import AddrInfoType
 from credit_client import ClientSettings, CreditClient
 from credit_client.addresses import open_socket
+from credit_testing.mongod import running_mongod
+from credit_testing.ports import lasting_port
+from credit_testing.server import migrated
 
 from tests.conftest import StartServer
-from tests.e2e.mongod_process import running_mongod
-from tests.e2e.server_process import migrated
 
 WORKERS, CALLS = 40, 12
 # All of the restart is part of each call's time, on a machine of any speed.
@@ -22,7 +23,7 @@ DEADLINE_SECONDS = 300.0
 
 @pytest.fixture(scope="module")
 async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A mongod that soon ends the transactions that a killed server leaves open."""
+    """Run a mongod that soon ends the transactions that a killed server leaves open."""
     soon = ("--setParameter", "transactionLifetimeLimitSeconds=2")
     async with running_mongod(tmp_path_factory.mktemp("mongod"), *soon) as mongod:
         yield mongod.uri
@@ -45,9 +46,8 @@ async def test_calls_wait_out_a_restart_and_each_counts_once(
 
     monkeypatch.setattr("credit_client.connection.open_socket", counted)
     caplog.set_level(logging.WARNING, "asyncio")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
     store_options = await migrated(mongod_that_forgets, "credit")
+    port = str(lasting_port())
     server = await credit_server_process("--port", port, *store_options)
     settings = ClientSettings(target=server.address, timeout_seconds=DEADLINE_SECONDS)
     done = 0

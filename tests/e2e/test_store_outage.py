@@ -1,4 +1,4 @@
-"""MongoDB goes away and comes back: health tells, callers are told, and the server goes on."""
+"""MongoDB fails and recovers: health changes, callers get an error, and the server continues."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -6,15 +6,14 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 import pytest
 from credit_client import ClientSettings, CreditClient, StoreUnavailable
 from credit_client.transport import AttemptFailed
+from credit_testing.mongod import MongodProcess, running_mongod
+from credit_testing.server import ServerProcess, migrated, running_server
 from google.rpc.error_details_pb2 import RetryInfo
 from grpclib.client import Channel
 from grpclib.client import Stream as ClientStream
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pymongo import AsyncMongoClient
-
-from tests.e2e.mongod_process import MongodProcess, running_mongod
-from tests.e2e.server_process import ServerProcess, migrated, running_server
 
 USER, APP = 7, 1
 QUICK = (
@@ -108,7 +107,7 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
 
 
 async def _status(watch: Watch) -> int:
-    """Wait for the health's next change; it tells its present state first."""
+    """Wait for the next change of the health; the present state comes first."""
     message = await watch.recv_message()
     assert message is not None
     return message.status
@@ -122,7 +121,7 @@ async def _add(client: CreditClient, key: str) -> int:
 
 
 def _promised_seconds(error: StoreUnavailable) -> float:
-    """After which time the server has asked to be called again."""
+    """Return the delay before a retry that the server has sent."""
     failure = error.__cause__
     assert isinstance(failure, AttemptFailed)
     (info,) = (detail for detail in failure.details if isinstance(detail, RetryInfo))

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from credit_client import CreditClient, request_id
-
-from tests.e2e.server_process import running_server
+from credit_testing.server import running_server
 
 # What `opentelemetry-instrument` does: Python imports it before the program.
 SET_UP = """

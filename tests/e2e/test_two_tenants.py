@@ -18,8 +18,7 @@ from credit_client import (
 )
 from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
 from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
-
-from tests.e2e.server_process import ServerProcess, running_server
+from credit_testing.server import ServerProcess, running_server
 
 USER = 7
 EVERYTHING = ["credits:issue", "credits:spend", "credits:read"]
@@ -27,7 +26,7 @@ _ONCE = ClientSettings(retry_attempts_max=1)
 
 
 class Tenants:
-    """A server, and whoever calls it."""
+    """A server and its callers."""
 
     def __init__(self, server: ServerProcess, made: CertificateFiles, key: Path) -> None:
         self.server = server
@@ -70,7 +69,7 @@ class Tenants:
 
 
 def _identities(folder: Path) -> Path:
-    """Lets the client's certificate do what a tenant of app 3 may."""
+    """Give the client's certificate the permissions of a tenant of app 3."""
     path = folder / "identities.json"
     entry = {"scopes": EVERYTHING, "apps": [3], "actor": 13}
     path.write_text(json.dumps({"CN=tenant-3": entry}))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from credit_models import CreditRequest, CreditTransaction, UserCredits, UserId
+from credit_testing.http2_client import Wire
+from credit_testing.server import ServerProcess, run_credit_server, running_server
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.e2e.injected import MovedClock
-from tests.e2e.server_process import ServerProcess, run_credit_server, running_server
-from tests.server.wire import Wire
 
 HOUR = 3600.0
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
@@ -55,7 +55,7 @@ async def test_a_server_whose_clock_jumps_refuses_writes_until_it_is_right_again
     async with Wire.connect(server.port) as wire:
         assert (await wire.call("AddCredits", ADD)).status is Status.OK
         clock.move(seconds)
-        # At once: no comparison need come first.
+        # At once: the check needs no earlier comparison.
         refused = await wire.call("AddCredits", ADD)
         assert refused.status is Status.UNAVAILABLE
         info = refused.details[0]

@@ -1,4 +1,4 @@
-"""What 64 callers do to 20 users: writes, duplicates, resends, changes of mind, all from one seed.
+"""Make 64 callers write for 20 users: duplicates, resends and cancelled calls, from one seed.
 
 The seed fixes what is sent; the order in which calls overtake each other is the machine's.
 """
@@ -23,14 +23,14 @@ CALLERS = 64
 USERS = range(1001, 1021)
 APPS = range(1, 5)
 _RICH_APP = APPS[-1]
-"""Where credits come by the billion, so that balances meet the end of uint32."""
+"""The app whose credits come by the billion, so that balances reach the end of uint32."""
 _UINT32_MAX = 2**32 - 1
 _TURNS_MAX = 60
 """A call of a loaded server takes some dozens of turns of the event loop."""
 
 
 class Sending(Enum):
-    """How an operation is sent; always with the same key."""
+    """How often an operation is sent, always with the same key."""
 
     ONCE = auto()
     TWICE_AT_ONCE = auto()
@@ -86,7 +86,7 @@ def _operation(random: Random, key: str) -> Operation:
 
 @dataclass(kw_only=True, slots=True)
 class Journal:
-    """What the callers were told.
+    """The answers that the callers received.
 
     Attributes:
         receipts: What was acknowledged, by key; as many receipts as answers.
@@ -107,7 +107,7 @@ class Journal:
                 event.set()
 
     async def acknowledged(self, count: int) -> None:
-        """Wait until so many operations have succeeded."""
+        """Wait until a number of operations have succeeded."""
         event = asyncio.Event()
         self._milestones.append((count, event))
         await event.wait()
@@ -121,7 +121,7 @@ class Workload:
         self.operations = operations
         self.journal = Journal()
         self.serving: asyncio.Event | None = None
-        """Set while the server works; None where it must work all the time."""
+        """Set while the server works; None if it must work all the time."""
 
     async def run(self) -> None:
         """Perform all operations, each until its outcome is certain."""

@@ -1,4 +1,4 @@
-"""The auditor: says of each answer whether some state that the ledger can have been in explains it.
+"""Check that a possible state of the ledger explains each answer.
 
 Calls overlap, so that no single answer can be predicted, but the set of the allowed ones can. In
 the end a user's history tells in which order the writes took effect, and every answer must be the
@@ -18,7 +18,7 @@ from tests.fuzz.windows import Windows
 
 
 def audit(journal: Journal, users: Sequence[int]) -> list[str]:
-    """Look for answers that no allowed order of events explains.
+    """Find answers that no allowed order of events explains.
 
     Args:
         journal: All calls; the last ones read the histories of all users (`Callers.finish`).
@@ -35,7 +35,7 @@ def audit(journal: Journal, users: Sequence[int]) -> list[str]:
         except Inexplicable as finding:
             findings.append(str(finding))
     if findings:
-        # Without histories there is nothing to judge answers by.
+        # Answers can be checked only against histories.
         return findings
     windows = Windows(journal, histories)
     for user, history in histories.items():
@@ -46,7 +46,7 @@ def audit(journal: Journal, users: Sequence[int]) -> list[str]:
 
 
 def _effect_findings(journal: Journal, user: int, history: History) -> Iterator[str]:
-    """Every entry was made by one call, which was told so unless it had given up."""
+    """Yield entries not acknowledged as new exactly once, unless the call was cancelled."""
     sent = journal.writes_by_key(user)
     for entry in history.entries:
         key = (entry.app_id, entry.idempotency_key)
@@ -98,7 +98,7 @@ def _receipt_findings(answer: Acknowledged, history: History) -> Iterator[str]:
 
 
 def _view(read: Read, state: State, history: History) -> object:
-    """What a read shows of a state."""
+    """Return what a read shows of a state."""
     entries = history.entries[: state.sequence]
     match read.kind:
         case Kind.BALANCE:
@@ -122,7 +122,7 @@ def _view(read: Read, state: State, history: History) -> object:
 
 
 def _seen(answer: Answer) -> object:
-    """An answer in the form of `_view`."""
+    """Return an answer in the form of `_view`."""
     if not isinstance(answer, UserCredits):
         return answer
     return (
@@ -134,7 +134,7 @@ def _seen(answer: Answer) -> object:
 
 
 def _totals(call: Call, histories: Mapping[int, History], windows: Windows) -> list[int | Refused]:
-    """All sums of one possible balance of each user."""
+    """Return all sums of one possible balance of each user."""
     assert isinstance(call.question, Read)
     app_id = call.question.app_id
     choices = [

@@ -1,4 +1,4 @@
-"""Ledgers with one bug each: what the machine and its auditor must tell from a sound one."""
+"""Ledgers with one bug each, which the machine and its auditor must find."""
 
 from collections.abc import Callable
 

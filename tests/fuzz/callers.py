@@ -1,4 +1,4 @@
-"""The callers: several SDK clients that ask at the same time, and write down what they are told."""
+"""Make calls through several SDK clients at the same time, and record the answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from tests.fuzz.ledger_model import Done, Refused, Write
 
 
 class Callers:
-    """Makes calls through several clients and keeps the journal.
+    """Make calls through several clients and keep the journal.
 
     A client should have one connection: a write that was given up then reaches the server before
     the one that settles it.
@@ -44,7 +44,7 @@ class Callers:
     def start(
         self, client: int, question: Write | Read, *, timeout_seconds: float | None = None
     ) -> asyncio.Task[None]:
-        """Begin a call; it goes on when the event loop does.
+        """Begin a call; it continues when the event loop runs.
 
         Args:
             client: Which client makes it; any number.
@@ -66,7 +66,7 @@ class Callers:
         return call.answer
 
     async def give_up(self, client: int, question: Write | Read, *, turns: int) -> None:
-        """Begin a call and cancel it after so many turns of the event loop."""
+        """Begin a call and cancel it after a number of turns of the event loop."""
         task = self.start(client, question)
         await take_turns(turns)
         task.cancel()
@@ -78,11 +78,11 @@ class Callers:
             await asyncio.wait(self._running)
 
     async def finish(self, users: Sequence[int], apps: Sequence[int]) -> None:
-        """Wait for all calls, settle every write that is uncertain, and read all there is."""
+        """Wait for all calls, settle every uncertain write, and read everything."""
         await self.wait()
         for client, write in self.journal.unsettled():
             await self.ask(client, write)
-        # The history first: from then on, all else must agree with the whole of it.
+        # The history comes first: everything read later must agree with the whole of it.
         for kind in (Kind.TRANSACTIONS, Kind.PURCHASES, Kind.USER_CREDITS):
             for user_id in users:
                 await self.ask(0, Read(kind=kind, user_id=user_id, app_id=apps[0]))
@@ -103,12 +103,12 @@ class Callers:
         except CreditError as error:
             answer = _refused(error)
         finally:
-            # Also when cancelled: the clock tells what can be seen by whom.
+            # Also when cancelled: the clock decides which states a call can have seen.
             self.journal.end(call, answer)
 
 
 async def take_turns(count: int) -> None:
-    """Let the event loop go round so often."""
+    """Let the event loop run a number of turns."""
     for _ in range(count):
         await asyncio.sleep(0)
 

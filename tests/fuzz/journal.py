@@ -41,7 +41,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown:
-    """The caller gave up, or its time was up: a write may have happened, or may still happen."""
+    """The call was cancelled or timed out: a write may have happened, or may still happen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,18 +81,18 @@ class Journal:
         self._clock: Iterator[int] = itertools.count(1)
 
     def begin(self, client: int, question: Write | Read) -> Call:
-        """Note that a call is about to be made."""
+        """Record that a call begins."""
         call = Call(client=client, question=question, began=next(self._clock))
         self.calls.append(call)
         return call
 
     def end(self, call: Call, answer: Answer) -> None:
-        """Note what came of a call."""
+        """Record the answer to a call."""
         call.ended = next(self._clock)
         call.answer = answer
 
     def writes_by_key(self, user: int) -> Mapping[tuple[int, str], list[tuple[Call, Write]]]:
-        """A user's writes with their calls, by app and key; an empty list for a key not sent."""
+        """Return a user's writes with their calls, by app and key; empty for an unsent key."""
         writes: defaultdict[tuple[int, str], list[tuple[Call, Write]]] = defaultdict(list)
         for call in self.calls:
             if isinstance(call.question, Write) and call.question.user_id == user:
@@ -100,7 +100,7 @@ class Journal:
         return writes
 
     def unsettled(self) -> list[tuple[int, Write]]:
-        """The writes of which nobody knows whether they have happened, each with its client."""
+        """Return the writes with an unknown outcome, each with its client."""
         return [
             (call.client, call.question)
             for call in self.calls

@@ -1,4 +1,4 @@
-"""The workload: hypothesis makes calls of several clients begin, overlap, repeat, and be given up.
+"""Let hypothesis begin, overlap, repeat and cancel the calls of several clients.
 
 What is sent depends on hypothesis' seed alone; how calls overtake each other is the machine's.
 """
@@ -26,7 +26,7 @@ _ValueT = TypeVar("_ValueT")
 _QuestionT = TypeVar("_QuestionT", Write, Read)
 
 FRESH_NUMBERS: Iterator[int] = itertools.count(UINT32_MAX, -1)
-"""Users and apps that nobody has used, from the greatest id downwards."""
+"""Unused users and apps, from the greatest id downwards."""
 KEY_LENGTH_MAX = 128
 STEPS = 40
 _TURNS_MAX = 60
@@ -47,19 +47,19 @@ reports = st.tuples(
 
 
 class Loop:
-    """An event loop for synchronous tests, and the clients that live on it."""
+    """An event loop for synchronous tests, and the clients that run on it."""
 
     def __init__(self, runner: asyncio.Runner, clients: Sequence[CreditClient]) -> None:
         self._runner = runner
         self.clients = clients
 
     def run(self, work: Coroutine[Any, Any, _ValueT]) -> _ValueT:
-        """Run to the end, together with whatever else has begun. Any: what asyncio takes."""
+        """Run a coroutine to its end, together with all that has begun. Any: asyncio's own type."""
         return self._runner.run(work)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Two users with two apps that belong to this example alone, and calls about them."""
+    """Make calls about two users and two apps that belong to this example alone."""
 
     loop: ClassVar[Loop]
     met: ClassVar[Counter[str]]
@@ -172,7 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     def _renamed(self, write: Write) -> Write:
-        """The same write, as a new one."""
+        """Send the same write as a new one."""
         return replace(write, key=self._key(""))
 
     def _key(self, ending: str) -> str:
@@ -189,7 +189,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def explore(loop: Loop, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
-    """Let hypothesis play so many examples and audit each.
+    """Run a number of examples and audit each.
 
     Args:
         loop: The clients.

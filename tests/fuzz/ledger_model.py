@@ -1,4 +1,4 @@
-"""The model: what a user's ledger answers to a write, from nothing but the writes before it.
+"""Predict the answer to a write from the writes before it alone.
 
 Written from the contract alone and unlike the server, so that the two do not share a mistake.
 """
@@ -28,7 +28,7 @@ class Write:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """The write has happened, now or (`replayed`) before, as the entry with this sequence."""
+    """The write has happened, now or before (`replayed`), as the entry with this sequence."""
 
     sequence: int
     balance: int
@@ -45,7 +45,7 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """A user's ledger after some writes. Never changed: each write makes a new one.
+    """A user's ledger after some writes; immutable, each write makes a new one.
 
     Attributes:
         sequence: How many writes those were.
@@ -58,7 +58,7 @@ class State:
     answers: Mapping[tuple[int, str], tuple[Write, Done]] = field(default_factory=dict)
 
     def after(self, write: Write, done: Done) -> "State":
-        """The state that a write leads to."""
+        """Return the state after a write."""
         return State(
             sequence=done.sequence,
             balances={**self.balances, write.app_id: done.balance},
@@ -67,7 +67,7 @@ class State:
 
 
 def predict(state: State, write: Write) -> Done | Refused:
-    """What a ledger in this state answers, by the contract's rules and their precedence."""
+    """Return the answer of a ledger in this state, by the contract's rules and their precedence."""
     if (write.app_id, write.key) in state.answers:
         earlier, done = state.answers[write.app_id, write.key]
         if earlier != write:
@@ -87,7 +87,7 @@ def predict(state: State, write: Write) -> Done | Refused:
 
 
 def _differing_fields(earlier: Write, later: Write) -> list[str]:
-    """The names of the request's fields that differ, in the contract's order."""
+    """Return the names of the request's fields that differ, in the contract's order."""
     if (earlier.report is None) != (later.report is None):
         return ["call"]
     compared: dict[str, tuple[object, object]] = {}

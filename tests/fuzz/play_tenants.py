@@ -1,4 +1,4 @@
-"""Plays the two tenants against a running server for a time: a part of `make fuzz`.
+"""Let two tenants attack each other on a running server for a time: a part of `make fuzz`.
 
 Run in the repository's folder as `.venv/bin/python -m tests.fuzz.play_tenants HOST:PORT KEY SEED
 SECONDS`; the server verifies tokens with KEY, and has no other callers. Exit codes: 0 passed, 1 a
@@ -17,7 +17,7 @@ EXAMPLES_AT_A_TIME = 20
 
 
 def main(address: str, key_file: str, seed: str, seconds: str) -> int:
-    """Explores with ever new seeds, made from the one given, until time is up."""
+    """Explore with new seeds, derived from the given one, until the time is over."""
     end = time.monotonic() + float(seconds)
     random = Random(int(seed))
     calls = Calls(address, Path(key_file))

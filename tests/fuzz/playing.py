@@ -1,4 +1,4 @@
-"""Has hypothesis play a state machine from a seed, and shrink what it finds."""
+"""Run a state machine of hypothesis from a seed, and shrink what it finds."""
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 def play(
     machine: type[RuleBasedStateMachine], *, seed: int, examples: int, steps: int, shrink: bool
 ) -> None:
-    """Let hypothesis play so many examples of so many steps at most.
+    """Run a number of examples, each of a limited number of steps.
 
     Args:
         machine: What is played.

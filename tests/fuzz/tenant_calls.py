@@ -1,4 +1,4 @@
-"""Calls in the name of tenants, with real tokens, and in full view of all bytes of the answers."""
+"""Make calls as a tenant, with real tokens, and return all bytes of the answers."""
 
 import time
 from collections import Counter
@@ -18,11 +18,11 @@ from tests.fuzz.tenant_model import Tenant
 SERVICE = "credit.v1.CreditService"
 _TRIES, _PAUSE_SECONDS = 100, 0.1
 _MINUTES = 25 * 60
-"""For how long a token holds: longer than any run."""
+"""How long a token is valid: longer than any run."""
 
 
 class Calls:
-    """Makes calls to a server in any tenant's name, all on one connection.
+    """Make calls to a server as any tenant, all on one connection.
 
     Attributes:
         answers: How often which status, or reason, was answered.
@@ -36,11 +36,11 @@ class Calls:
         self.answers: Counter[str] = Counter()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._client.close()
 
     def token(self, tenant: Tenant) -> str:
-        """A token with all scopes of a tenant."""
+        """Return a token with all scopes of a tenant."""
         grant = Grant(
             subject=tenant.name,
             scopes=["credits:issue", "credits:spend", "credits:read"],
@@ -55,7 +55,7 @@ class Calls:
 
     # Any: a field's value has the type that the contract gives it; so has a message's.
     def make(self, token: str, name: str, **fields: Any) -> tuple[Reply, list[Any]]:
-        """Makes a call, again while the server is busy; returns the reply and its messages."""
+        """Make a call, retry it while the server is busy, and return the reply and its messages."""
         method = self._schema.method(f"/{SERVICE}/{name}")
         request = self._schema.message_class(method.input)(**fields)
         case = Case(
@@ -74,7 +74,7 @@ class Calls:
         return reply, [self._schema.parse(method.output, data) for data in reply.responses]
 
     def receipt(self, reply: Reply) -> Any:
-        """The receipt in the trailers of a write."""
+        """Return the receipt in the trailers of a write."""
         found = reply.trailer("credit-receipt-bin")
         assert isinstance(found, bytes), f"there is no receipt: {reply}"
         return self._schema.parse(

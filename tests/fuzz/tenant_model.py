@@ -1,4 +1,4 @@
-"""What each of several tenants may do, and be shown, of one ledger: from the contract alone.
+"""Predict what each tenant may do and see in one ledger, from the contract alone.
 
 Written unlike the server, so that the two do not share a mistake.
 """
@@ -35,7 +35,7 @@ class Entry:
     purchase_id: str
 
     def strings(self) -> Iterator[str]:
-        """Texts that are of this entry and no other one."""
+        """Return texts that occur in this entry alone."""
         yield from (self.write.key, self.transaction_id)
         if self.write.report is not None:
             yield from (self.purchase_id, *self.write.report)
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """How a write is refused: its reason, and the metadata in the contract's order."""
+    """A rejected write: its reason, and the metadata in the contract's order."""
 
     reason: str
     metadata: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """How a write is acknowledged; `earlier` is the entry that it repeats."""
+    """An acknowledged write; `earlier` is the entry that it repeats."""
 
     sequence: int
     balance: int
@@ -65,7 +65,7 @@ class Ledger:
         self.entries: list[Entry] = []
 
     def predict(self, tenant: Tenant, write: Write) -> Accepted | Refused:
-        """What the server must answer: who may not is told nothing of what there is."""
+        """Return the required answer; without permission it shows nothing of the ledger."""
         if write.app_id not in tenant.apps:
             return Refused(reason="APP_NOT_ALLOWED", metadata={"app_id": str(write.app_id)})
         if write.created_by != tenant.actor:
@@ -88,7 +88,7 @@ class Ledger:
         )
 
     def balance(self, app_id: int, user_id: int | None) -> int:
-        """The credits of a user in an app; without a user, of all."""
+        """Return the credits of a user in an app, or of all users."""
         latest = {
             entry.write.user_id: entry.balance
             for entry in self.entries
@@ -97,7 +97,7 @@ class Ledger:
         return sum(latest.values()) if user_id is None else latest.get(user_id, 0)
 
     def seen(self, tenant: Tenant, user_id: int, after_sequence: int = 0) -> list[Entry]:
-        """What a tenant is shown of a user's history."""
+        """Return what a tenant sees of a user's history."""
         return [
             entry
             for entry in self._of(user_id)
@@ -105,7 +105,7 @@ class Ledger:
         ]
 
     def hidden(self, tenant: Tenant) -> set[str]:
-        """Texts that no answer to a tenant may have."""
+        """Return texts that no answer to a tenant may contain."""
         shown: set[str] = set()
         hidden: set[str] = set()
         for entry in self.entries:

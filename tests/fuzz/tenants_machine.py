@@ -1,4 +1,4 @@
-"""Two tenants try everything on each other, and every answer is searched for what is not theirs."""
+"""Let two tenants attack each other, and search every answer for the other's data."""
 
 import itertools
 from collections import Counter
@@ -67,7 +67,7 @@ class TenantsMachine(RuleBasedStateMachine):
 
     @rule(who=whose, user=whose, shared=whether)
     def earn_and_spend(self, who: int, user: int, shared: bool) -> None:
-        """What chance brings about too seldom: credits, and a purchase of as many."""
+        """Grant credits and spend all of them, which chance does too seldom."""
         app = 2 if shared else who
         for buys in (False, True):
             self._send_new(who, user, app, _PRICE, buys, who)
@@ -78,7 +78,7 @@ class TenantsMachine(RuleBasedStateMachine):
 
     @rule(who=whose, place=st.integers(0, 7), shared=whether, amount=amounts)
     def guess_a_key(self, who: int, place: int, shared: bool, amount: int) -> None:
-        """Use a key that was used before, perhaps in another app, for something of one's own."""
+        """Use a key that was used before, perhaps in another app, for a write of one's own."""
         if not self._ledger.entries:
             return
         entry = self._ledger.entries[-1 - place % len(self._ledger.entries)]
@@ -204,7 +204,7 @@ class TenantsMachine(RuleBasedStateMachine):
         return reply, messages
 
     def _look_for_what_is_hidden(self, tenant: Tenant, reply: Reply, sent: set[Any]) -> None:
-        """Looks at all bytes of an answer, where no field is overlooked."""
+        """Search all bytes of an answer, so that no field is missed."""
         told: list[str | bytes] = [reply.message, *reply.responses]
         for key, value in (*reply.initial_metadata, *reply.trailers):
             told += [key, value]
@@ -228,7 +228,7 @@ def _assert_refused(reply: Reply, expected: Refused) -> None:
 
 
 def _entry(entry: Entry) -> tuple[Write, int, int, str, str]:
-    """An entry as the list of transactions has it: what was bought is in the other list."""
+    """Return an entry as in the list of transactions; the purchase is in the other list."""
     write = replace(entry.write, report=None)
     return write, entry.sequence, entry.balance, entry.transaction_id, entry.purchase_id
 
@@ -258,7 +258,7 @@ def _purchase(shown: Any) -> tuple[Write, int, str, str]:
 
 
 def explore(calls: Calls, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
-    """Lets hypothesis play so many examples.
+    """Run a number of examples.
 
     Args:
         calls: To the server.

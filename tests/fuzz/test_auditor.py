@@ -1,4 +1,4 @@
-"""The auditor names each kind of forgery, and lets a sound journal pass."""
+"""The auditor names each kind of forgery and passes a sound journal."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,7 +40,7 @@ async def journal() -> Journal:
 
 
 def _call(journal: Journal, question: Write | Read, number: int = 0) -> Call:
-    """A call with this question; the last one for the number -1."""
+    """Return a call with this question; number -1 is the last one."""
     return [call for call in journal.calls if call.question == question][number]
 
 
@@ -58,7 +58,7 @@ def _purchases(journal: Journal) -> list[Purchase]:
 
 
 def _redo(journal: Journal, question: Write, number: int = 0, **changes: object) -> None:
-    """Change what a receipt says has been done."""
+    """Change what a receipt reports."""
     call = _call(journal, question, number)
     receipt = _answer(Acknowledged, call)
     # What changes is one of several fields, which `replace` cannot be told.
@@ -207,7 +207,7 @@ def test_a_sound_journal_passes(journal: Journal) -> None:
 
 
 def _overlapping(balance: Answer, *, write: Answer) -> Journal:
-    """A read while a write is under way, and the history that comes of it."""
+    """Return a journal with a read during a write, and the history that results."""
     journal = Journal()
     adding = journal.begin(0, ADD)
     reading = journal.begin(1, BALANCE)

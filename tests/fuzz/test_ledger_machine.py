@@ -1,4 +1,4 @@
-"""The machine and its auditor find out a broken ledger, and find nothing in a sound one."""
+"""The machine and its auditor find a bug in each broken ledger, and none in a sound one."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -39,6 +39,6 @@ def test_a_sound_ledger_passes(seed: int) -> None:
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_ledger_is_found_out(broken: Callable[[], FakeLedger], seed: int) -> None:
-    # Flaky: found, and not found once more when hypothesis played the same calls again.
+    # Flaky: found once, and not found when hypothesis repeated the same calls.
     with _loop(broken()) as loop, pytest.raises((AssertionError, Flaky)):
         explore(loop, seed=seed, examples=EXAMPLES_MAX, shrink=False)

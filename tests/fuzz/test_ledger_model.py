@@ -1,4 +1,4 @@
-"""Whatever several callers do at once, some allowed order of events explains every answer."""
+"""An allowed order of events explains every answer to concurrent callers."""
 
 import asyncio
 from collections import Counter
@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 from credit_client import ClientSettings, CreditClient
+from credit_testing.server import ServerProcess
 
-from tests.e2e.server_process import ServerProcess
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers
 from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown
@@ -42,7 +42,7 @@ def loop(server: ServerProcess) -> Iterator[Loop]:
 
 def test_every_answer_to_interleaved_calls_is_one_of_the_allowed(loop: Loop, seed: int) -> None:
     met = explore(loop, seed=seed, examples=EXAMPLES)
-    # A workload in which nothing is refused, replayed or given up would prove little.
+    # A workload without rejected, replayed and cancelled writes would prove little.
     assert met.keys() == {
         "new",
         "replayed",
@@ -87,7 +87,7 @@ def _use(user: int, app: int, credits: int, key: str) -> Write:  # noqa: A002 - 
 
 
 async def _all_at_once(callers: Callers, writes: list[Write]) -> list[Answer]:
-    """Send all, spread over the clients, and give the answers in the same order."""
+    """Send all writes over all clients, and return the answers in the same order."""
     before = len(callers.journal.calls)
     for number, write in enumerate(writes):
         callers.start(number, write)

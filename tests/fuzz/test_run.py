@@ -1,15 +1,14 @@
-"""What `make fuzz` runs: it leaves no process behind, and names a variable of no use."""
+"""`make fuzz` leaves no process behind, and names a variable that is wrong."""
 
 import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from credit_testing.child import descendants, gone
 
-from tests.e2e.mongod_process import gone
 from tests.fuzz.scripts import RUN
 
 
@@ -17,13 +16,6 @@ async def _start(**variables: str) -> Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, RUN), stdout=PIPE, stderr=STDOUT, env={**os.environ, **variables}
     )
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield int(child)
-            yield from _descendants(int(child))
 
 
 async def test_a_signal_ends_everything_it_has_started(tmp_path: Path) -> None:
@@ -34,7 +26,7 @@ async def test_a_signal_ends_everything_it_has_started(tmp_path: Path) -> None:
         line = await process.stdout.readline()
         assert line, said.decode()
         said += line
-    children = [os.pidfd_open(pid) for pid in _descendants(process.pid)]
+    children = [os.pidfd_open(pid) for pid in descendants(process.pid)]
     assert len(children) >= 3, "the server, its mongod and the fuzzer"
     process.terminate()
     assert await process.wait() == 130

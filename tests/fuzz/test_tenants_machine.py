@@ -1,4 +1,4 @@
-"""Two tenants on one server: neither does or sees what is the other's, and a hole is found out."""
+"""Two tenants on one server cannot use or see the other's data, and a hole is found."""
 
 import asyncio
 from collections import Counter
@@ -17,10 +17,10 @@ from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
+from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.e2e.server_process import migrated, running_server
 from tests.fuzz import play_tenants
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenants_machine import explore
@@ -52,7 +52,7 @@ class Guarded:
 
 @asynccontextmanager
 async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
-    """A server in this process, on the memory twin."""
+    """Run a server in this process, on the memory store."""
     private, public = make_keys(folder)
     settings = AccessSettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
     serve = serving(
@@ -110,7 +110,7 @@ def _with_keys_of_all_apps(shard: Shard, commands: Sequence[Command]) -> DedupIn
 _LIST_PURCHASES = MemoryStore.list_purchases
 _LIST_TRANSACTIONS = MemoryStore.list_transactions
 
-# What each hole lets through: where it is, and what is done there instead.
+# Each hole: where it is, and the code that replaces the check there.
 HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "writes and totals in any app": (authorize, "check_app", lambda identity, request: None),
     "writes in another's name": (authorize, "check_actor", lambda identity, request: None),
@@ -128,7 +128,7 @@ async def test_a_hole_in_the_wall_is_found_out(
 ) -> None:
     monkeypatch.setattr(*HOLES[hole])
     async with _guarded(tmp_path) as guarded:
-        # Flaky: found, and not found once more when hypothesis played the same calls again.
+        # Flaky: found once, and not found when hypothesis repeated the same calls.
         with pytest.raises((AssertionError, Flaky)):
             await guarded.explore(seed, EXAMPLES_MAX, shrink=False)
 
@@ -136,7 +136,7 @@ async def test_a_hole_in_the_wall_is_found_out(
 async def test_what_make_fuzz_plays_says_how_it_went(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Looking for the shortest calls takes too long for a test.
+    # Shrinking the calls takes too long for a test.
     monkeypatch.setattr(play_tenants, "explore", partial(explore, shrink=False))
     monkeypatch.setattr(play_tenants, "EXAMPLES_AT_A_TIME", EXAMPLES)
     async with _guarded(tmp_path) as guarded:

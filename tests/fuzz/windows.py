@@ -1,4 +1,4 @@
-"""The windows: which states of a user a call can have seen.
+"""Compute the states of a user that a call can have seen.
 
 Calls overlap, so that a call cannot be told exactly which writes came before it. But it saw a state
 between two bounds:
@@ -18,7 +18,7 @@ from tests.fuzz.ledger_model import State
 
 
 class Windows:
-    """Which states of a user a call can have seen."""
+    """The states of a user that a call can have seen."""
 
     def __init__(self, journal: Journal, histories: Mapping[int, History]) -> None:
         self._histories = histories
@@ -29,7 +29,7 @@ class Windows:
                 self._told[user].append((call.ended, sequence))
 
     def states(self, call: Call, user: int) -> Sequence[State]:
-        """The states of a user that a call can have seen; none where it saw the impossible."""
+        """Return the states of a user that a call can have seen; none if no state fits."""
         history = self._histories[user]
         told = (sequence for moment, sequence in self._told[user] if moment < call.began)
         least = max(told, default=0)
@@ -41,7 +41,7 @@ class Windows:
 
 
 def _told(call: Call, histories: Mapping[int, History]) -> int:
-    """The latest entry of its user that a call's answer shows for certain; 0 for none."""
+    """Return the latest entry of the user that an answer certainly shows; 0 for none."""
     match call.answer:
         case Acknowledged(done=done):
             return done.sequence

@@ -1,24 +1,19 @@
-"""What is committed as generated is what the contract gives."""
+"""The generated code that is committed is what the contract gives."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from credit_testing.scripts import load_script
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "generate.py"
 
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_the_generated_code_is_fresh() -> None:

@@ -1,4 +1,4 @@
-"""A server under siege, with a neighbour, for all tests of this folder."""
+"""Fixtures: an attacked server with a bystander, and the CPU time of ordinary calls."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -7,13 +7,13 @@ import pytest
 from credit_resilience import usage
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
-from credit_resilience.run import Besieged, defended, write_history
+from credit_resilience.run import TargetServer, defended, write_history
 from credit_resilience.server import Patience, migrate
 from pymongo import AsyncMongoClient
 
 ORDINARY_CALLS = 3_000
 _AT_A_TIME = 50
-# Small figures, so that little is needed to go beyond them.
+# Low limits, so that the attacks exceed them soon.
 PATIENCE = Patience(
     handshake_seconds=0.5,
     idle_seconds=1.0,
@@ -23,13 +23,13 @@ PATIENCE = Patience(
 )
 
 
-@pytest.fixture(scope="package")
-async def besieged(
+@pytest.fixture(scope="module")
+async def attacked(
     mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Besieged]:
-    name = f"test_siege_{uuid.uuid4().hex}"
+) -> AsyncIterator[TargetServer]:
+    name = f"test_resilience_{uuid.uuid4().hex}"
     await migrate(mongod_uri, name)
-    folder = tmp_path_factory.mktemp("siege")
+    folder = tmp_path_factory.mktemp("attacked")
     async with defended(mongod_uri, name, folder, patience=PATIENCE) as made:
         await write_history(made.server)
         yield made
@@ -38,10 +38,10 @@ async def besieged(
         await client.drop_database(name)
 
 
-@pytest.fixture(scope="package")
-async def ordinary_cpu_seconds(besieged: Besieged) -> float:
-    """What the cheapest of calls cost the server, thousands of times, on one connection."""
-    server, block, question = besieged.server, call_block(BALANCE), balance_message()
+@pytest.fixture(scope="module")
+async def ordinary_cpu_seconds(attacked: TargetServer) -> float:
+    """Return the CPU time of the server for thousands of its cheapest calls on one connection."""
+    server, block, question = attacked.server, call_block(BALANCE), balance_message()
     before = usage.cpu_seconds(server.pid)
     async with Peer.connect(server.port) as peer:
         for begin in range(0, ORDINARY_CALLS, _AT_A_TIME):

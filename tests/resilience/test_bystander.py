@@ -1,4 +1,4 @@
-"""What counts of a neighbour's wait."""
+"""Which part of a bystander's wait counts."""
 
 import pytest
 from credit_resilience.bystander import Call

@@ -1,4 +1,4 @@
-"""The clocks of this machine and of the store, moved by hand."""
+"""Clocks of this machine and of the store that a test moves by hand."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Identities without keys: a token is a name, and an authenticator that knows some of them."""
+"""Identities without keys: a token is a name, and a fake authenticator accepts some names."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ EVERYTHING = Identity(name="somebody", scopes=SCOPES, apps=None, actor=None, may
 
 
 class FakeAuthenticator:
-    """Knows identities by tokens, remembers who came, and counts how often it was asked."""
+    """Accept tokens by name, remember the callers, and count the requests."""
 
     def __init__(self, tokens: Mapping[str, Identity]) -> None:
         self._tokens = tokens

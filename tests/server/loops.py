@@ -1,4 +1,4 @@
-"""Runs a scenario on asyncio's loop and on uvloop's: their transports differ when they close."""
+"""Run a scenario on asyncio's loop and on uvloop's: their transports close differently."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,7 +15,7 @@ async def _on_asyncio(scenario: Scenario) -> None:
 
 
 async def _on_uvloop(scenario: Scenario) -> None:
-    # A loop of its own in a thread of its own: this thread's belongs to the test session.
+    # A new loop in a new thread: the loop of this thread belongs to the test session.
     await asyncio.to_thread(uvloop.run, scenario())
 
 

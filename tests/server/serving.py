@@ -23,9 +23,8 @@ from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Changes, Store, StoreTransaction
+from credit_testing.http2_client import Wire
 from grpclib.health.check import ServiceStatus
-
-from tests.server.wire import Wire
 
 MESSAGE_BYTES_MAX = 4096
 # A busy machine lets the loop wait for seconds between two steps of a test.

@@ -1,18 +1,18 @@
-"""A fresh server for each test, and a neighbour whose calls must work whatever the test does."""
+"""Fixtures: a fresh server for each test, and a second client whose calls must succeed."""
 
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from credit_testing.http2_client import Wire
 from structlog.testing import capture_logs
 
 from tests.server.serving import Serving, is_served, serving
-from tests.server.wire import Wire
 
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
-    """Keeps what is logged of calls, instead of rendering it."""
+    """Keep what is logged, instead of rendering it."""
     with capture_logs() as entries:
         yield entries
 
@@ -31,7 +31,7 @@ async def wire(served: Serving) -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def neighbour(served: Serving) -> AsyncIterator[Wire]:
-    """Another client's connection, opened before the test; it is served after it, too."""
+    """Open another client's connection before the test, and check it after the test."""
     async with Wire.connect(served.port) as connection:
         await is_served(connection)
         yield connection

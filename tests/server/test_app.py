@@ -24,13 +24,13 @@ from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
+from credit_testing.http2_client import Wire
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from tests.server.serving import is_served
-from tests.server.wire import Wire
 
 HEALTH = "/grpc.health.v1.Health/Check"
 

@@ -23,13 +23,13 @@ from credit_server.store.port import StoreTransaction
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.metrics import ProcessMetrics
+from credit_testing.http2_client import Wire
 from grpclib.const import Status
 from grpclib.health.check import ServiceStatus
 from structlog.testing import capture_logs
 
 from tests.server.serving import until
 from tests.server.test_app import Mongod, SchemaStore, _serving, _settings
-from tests.server.wire import Wire
 
 REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 

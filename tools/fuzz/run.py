@@ -1,12 +1,12 @@
-"""Fuzzes the real server on a real mongod, and audits its books: what `make fuzz` runs.
+"""Fuzz the real server on a real mongod, then check its ledger: the command behind `make fuzz`.
 
-Once without identities, then as long with tokens: first two tenants try everything on each other,
+The first half runs without identities, the second with tokens: first two tenants attack each other,
 then the fuzzer, which may do everything, makes each call without its token too.
 
 Run as `.venv/bin/python tools/fuzz/run.py`. Variables: MINUTES, how long, 5 by default; SEED, to
-send the same cases again; STATE, the folder for what was found, which is sent first in the next
-run, and for the server's log: `.grpc-fuzz` by default, and `guarded` in it for the second half.
-Exit codes: 0 passed, 1 failures or books that do not add up, 2 misuse, 3 a fault of grpc-fuzz
+send the same cases again; STATE, the folder for the server's log and for failures, which the next
+run sends first: `.grpc-fuzz` by default, and `guarded` in it for the second half. Exit codes: 0
+passed, 1 failures or a ledger that does not add up, 2 a wrong variable, 3 a fault of grpc-fuzz
 itself, 130 stopped by a signal.
 """
 
@@ -26,36 +26,34 @@ from credit_models.scopes import SCOPES
 from credit_server.development.files import SECRET, write_new_file
 from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
 from credit_server.embedded import EmbeddedMongod
+from credit_testing.child import started
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 CONFIG = FOLDER / "grpc-fuzz.toml"
-BOOKS = FOLDER / "books.py"
 STATE = ROOT / ".grpc-fuzz"
 SERVER_LOG = "server.log"
 DATABASE = "credit"
 
 MINUTES, MINUTES_MAX = 5.0, 24 * 60
 FAILURES_MAX = 20
-"""A broken server fails in hundreds of ways; after so many nobody reads on."""
+"""A broken server fails in hundreds of ways; more failures are of no use to a reader."""
 TENANTS_SHARE = 0.3
-"""Of the time with tokens."""
+"""The share of the time with tokens that two tenants attack each other."""
 SLACK_MINUTES = 60.0
-"""How much longer than the run a token holds."""
+"""How much longer than the run a token is valid."""
 EXPIRED_MINUTES = -10.0
-"""Well beyond the leeway for clocks that differ."""
-PATIENCE_SECONDS = 60.0
-"""For a server that does not stop when it is told to."""
+"""When the expired token expired: well beyond the leeway for clocks that differ."""
 FAILED, MISUSE, STOPPED = 1, 2, 128 + signal.SIGINT
 
 
 class Misuse(Exception):
-    """A variable has a value of no use."""
+    """Raised when a variable has a wrong value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """Where everything is.
+    """The files of keys and tokens.
 
     Attributes:
         key: Signs tokens.
@@ -71,9 +69,9 @@ class Tokens:
 
     @property
     def server_options(self) -> list[str | Path]:
-        """Let a server verify tokens, and take calls as fast as they come.
+        """Return options of a server that verifies tokens and has no rate limits.
 
-        With its limits on failures it would soon refuse who has no token without looking.
+        With a limit on failures it would soon reject callers without a token unseen.
         """
         return [
             *("--token-keys", self.public_keys),
@@ -83,7 +81,7 @@ class Tokens:
 
     @property
     def fuzzer_options(self) -> list[str | Path]:
-        """Let grpc-fuzz send the tokens."""
+        """Return options that make grpc-fuzz send the tokens."""
         return ["--token-file", self.token, "--expired-token-file", self.expired]
 
 
@@ -123,7 +121,7 @@ def _everything(minutes: float) -> Grant:
 
 
 async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
-    """Fuzz a server that asks nobody, and one that wants tokens, for half of the time each.
+    """Fuzz a server without identities, then one with tokens, for half of the time each.
 
     Returns:
         The exit code: of the first of all parts that has not passed.
@@ -150,7 +148,7 @@ async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
 
 
 Part = Callable[[str], Sequence[str | Path]]
-"""What is run against a server: its command, made from the server's address."""
+"""A function that returns the command of a part, given the server's address."""
 
 
 def _fuzzer(state: Path, seed: int, seconds: float, *options: str | Path) -> Part:
@@ -172,7 +170,7 @@ def _tenants(tokens: Tokens, seed: int, seconds: float) -> Part:
 async def _round(
     data: Path, state: Path, options: Sequence[str | Path], parts: Sequence[Part]
 ) -> int:
-    """Start a server, run all parts against it, stop it, and audit what it leaves behind."""
+    """Start a server, run all parts against it, stop it, and check its ledger."""
     log = state / SERVER_LOG
     status = 0
     async with _server(data, log, options) as (server, address):
@@ -182,34 +180,30 @@ async def _round(
     if server.returncode != 0:
         _say(f"the server ended with {server.returncode}; its log is {log}")
         status = status or FAILED
-    # Opened anew, so that what was only in memory does not count.
+    # A new mongod reads what was written; what was only in memory does not count.
     async with EmbeddedMongod(data_dir=data) as mongod:
-        books = await _run(sys.executable, BOOKS, mongod.uri, DATABASE)
-    return status or books
+        ledger = await _run(
+            sys.executable, "-m", "credit_testing.ledger_check", mongod.uri, DATABASE
+        )
+    return status or ledger
 
 
 @contextlib.asynccontextmanager
 async def _server(
     data: Path, log: Path, options: Sequence[str | Path]
 ) -> AsyncIterator[tuple[Process, str]]:
-    """A server with its embedded mongod, and its address; it has ended when the context has."""
+    """Run a server with its embedded mongod, and yield it with its address."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stderr:
-        server = await asyncio.create_subprocess_exec(
+        async with started(
             _command("credit-server"),
             *("serve", "--port", "0", "--data-dir", data, "--log-level", "warning"),
-            # The fuzzer and its model know the contract's own bounds.
+            # The fuzzer and its model have the contract's own bounds.
             *("--credits-max", str(2**32 - 1), *options),
-            stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=stderr,
-            # Ctrl-C is for this process, which ends the server when it no longer needs it.
-            start_new_session=True,
-        )
-        try:
+        ) as server:
             yield server, await _address(server, log)
-        finally:
-            await _end(server)
 
 
 async def _address(server: Process, log: Path) -> str:
@@ -221,26 +215,9 @@ async def _address(server: Process, log: Path) -> str:
 
 
 async def _run(*command: str | Path) -> int:
-    """Run a command to its end, or end it when this task is cancelled."""
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, start_new_session=True)
-    try:
+    """Run a command to its end, or stop it when this task is cancelled."""
+    async with started(*command, folder=ROOT) as process:
         return await process.wait()
-    finally:
-        await _end(process)
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
-    finally:
-        # Also at a second signal, which cancels the wait.
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def _command(name: str) -> Path:
@@ -252,7 +229,7 @@ def _say(sentence: str) -> None:
 
 
 async def main() -> int:
-    """Fuzz as the environment says; SIGINT and SIGTERM end everything that was started."""
+    """Fuzz as the environment asks; SIGINT and SIGTERM stop everything that was started."""
     minutes, seed, state = _minutes(), _seed(), _state()
     _say(f"replay with: make fuzz SEED={seed}")
     task = asyncio.ensure_future(fuzz(minutes=minutes, seed=seed, state=state))
@@ -266,7 +243,7 @@ async def main() -> int:
 
 
 def _state() -> Path:
-    # As it is seen from here: what is run runs in the repository's folder.
+    # Relative to this folder: the commands run in the repository's folder.
     return Path(os.environ.get("STATE") or STATE).absolute()
 
 

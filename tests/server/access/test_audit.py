@@ -18,12 +18,12 @@ from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
 from grpclib.const import Status
 from h2.exceptions import StreamClosedError
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.serving import FailingStore, HeldStore, Serving, serving, until
-from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="order-1")
 USE = PurchaseRequest(

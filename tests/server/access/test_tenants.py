@@ -18,12 +18,12 @@ from credit_models import (
 )
 from credit_models.codec import decode
 from credit_server.access.identity import AddLimits
+from credit_testing.http2_client import Answer, Wire
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.serving import serving
-from tests.server.wire import Answer, Wire
 
 USER = UserId(user_id=7)
 

@@ -19,6 +19,7 @@ from credit_server.development.certificate import (
     make_certificates,
 )
 from credit_server.settings import AccessSettings
+from credit_testing.http2_client import Wire
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,7 +31,6 @@ from tests.server.access.signing import Clock, replace
 from tests.server.loops import OnLoop, on_both_loops
 from tests.server.serving import is_served
 from tests.server.serving import serving as served
-from tests.server.wire import Wire
 
 Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
 

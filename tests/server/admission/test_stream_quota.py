@@ -11,20 +11,14 @@ from credit_models.codec import encode
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed, message_bytes
+from credit_testing.stores import EndlessStore, HeldStore
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from tests.server.serving import (
-    EndlessStore,
-    HeldStore,
-    Serving,
-    is_served,
-    serving,
-    until,
-)
-from tests.server.wire import SERVICE, Wire, call_headers, framed, message_bytes
+from tests.server.serving import Serving, is_served, serving, until
 
 HEALTH = "/grpc.health.v1.Health/"
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))

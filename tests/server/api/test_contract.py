@@ -3,12 +3,11 @@
 import pytest
 from credit_models import CreditRequest, UserId
 from credit_server.api.contract import CONTRACT, WRITES
+from credit_testing.http2_client import SERVICE
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
-
-from tests.server.wire import SERVICE
 
 
 def test_the_writes_are_known_from_the_contract() -> None:

@@ -25,20 +25,15 @@ from credit_server.commit import (
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import CutOff
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
+from credit_testing.http2_client import Answer, Wire, call_headers, framed
+from credit_testing.stores import FailingStore, HeldStore, full_store
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import (
-    FailingStore,
-    HeldStore,
-    full_store,
-    is_served,
-    serving,
-)
-from tests.server.wire import Answer, Wire, call_headers, framed
+from tests.server.serving import is_served, serving
 
 UINT32_MAX = 2**32 - 1
 NO_APP = (ErrorReason.APP_NOT_ALLOWED, ErrorReason.ACTOR_NOT_ALLOWED)

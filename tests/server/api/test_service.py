@@ -22,12 +22,13 @@ from credit_models.codec import decode, encode
 from credit_server.admission.list_slots import ListSlots
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
+from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.stores import EndlessStore, GatedStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import EndlessStore, GatedStore, serving, until
-from tests.server.wire import SERVICE, Answer, Wire, call_headers, framed
+from tests.server.serving import serving, until
 
 UINT32_MAX = 2**32 - 1
 

@@ -18,14 +18,13 @@ from credit_server.doctor.credentials import (
 from credit_server.doctor.examination import CHECKS
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.settings import ServerSettings
+from credit_testing.certificates import private_key, private_pem
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.server.doctor.credential_files import (
     NOW,
     certificate,
     private_jwk,
-    private_key,
-    private_pem,
     public_jwk,
     public_pem,
     written,

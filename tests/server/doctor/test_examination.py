@@ -18,12 +18,12 @@ from credit_server.ledger import Add, Use
 from credit_server.settings import ServerSettings
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
+from credit_testing.mongod import MongodProcess, running_mongod
+from credit_testing.server import migrated, run_credit_server
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
 
 from tests.conftest import StartServer
-from tests.e2e.mongod_process import MongodProcess, running_mongod
-from tests.e2e.server_process import migrated, run_credit_server
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 BOOKS = "books (spot check)"

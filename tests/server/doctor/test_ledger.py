@@ -22,8 +22,8 @@ from credit_server.store.sample import (
     SampledAccount,
     future_entries,
 )
+from credit_testing.server import migrated
 
-from tests.e2e.server_process import migrated
 from tests.server.clocks import LIMIT_SECONDS
 from tests.server.doctor.subject import stored
 from tests.server.doctor.test_store import WELL as STORE

@@ -21,17 +21,12 @@ from credit_server.doctor.machine import (
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import DataDirectory, Subject, read_addresses
 from credit_server.settings import ServerSettings
+from credit_testing.certificates import private_key, private_pem
 from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.server import Server
 
-from tests.server.doctor.credential_files import (
-    NOW,
-    certificate,
-    private_key,
-    private_pem,
-    written,
-)
+from tests.server.doctor.credential_files import NOW, certificate, written
 from tests.server.doctor.naming import CreditService
 from tests.server.doctor.subject import subject_of
 

@@ -6,11 +6,11 @@ import struct
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.server.serving import MESSAGE_BYTES_MAX, is_served
-from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 PATH = SERVICE + "GetUserCredits"
 SOUND = framed(encode(UserId(user_id=7)))

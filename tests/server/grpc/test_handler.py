@@ -14,10 +14,11 @@ from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
+from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
+from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
 
-from tests.server.serving import FailingStore, HeldStore, Serving, is_served, serving
-from tests.server.wire import SERVICE, Headers, Wire, call_headers, framed
+from tests.server.serving import Serving, is_served, serving
 
 PATH = SERVICE + "GetUserCredits"
 SOUND = framed(encode(UserId(user_id=7)))

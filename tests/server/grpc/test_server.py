@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
+from credit_testing.stores import HeldStore
 from h2.errors import ErrorCodes
 
 from tests.server.loops import OnLoop, on_both_loops
-from tests.server.serving import HeldStore, Serving, is_served, serving, until
-from tests.server.wire import SERVICE, Headers, Wire, call_headers, framed
+from tests.server.serving import Serving, is_served, serving, until
 
 PATH = SERVICE + "GetUserCredits"
 SOUND = framed(encode(UserId(user_id=7)))

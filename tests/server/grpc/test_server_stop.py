@@ -6,13 +6,7 @@ import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.http2.connection import ServerProtocol
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpclib.const import Status
-from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from h2.errors import ErrorCodes
-
-from tests.server.loops import OnLoop, on_both_loops
-from tests.server.raw import (
+from credit_testing.frames import (
     ACK,
     END_STREAM,
     GOAWAY,
@@ -21,21 +15,18 @@ from tests.server.raw import (
     PREFACE,
     RST_STREAM,
     SETTINGS_FRAME,
-    Raw,
-    add,
     frame,
-    last_stream_id,
-    request_for_everything,
 )
-from tests.server.serving import (
-    EndlessStore,
-    HeldStore,
-    Serving,
-    is_served,
-    serving,
-    until,
-)
-from tests.server.wire import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.raw_connection import Raw, add, last_stream_id, request_for_everything
+from credit_testing.stores import EndlessStore, HeldStore
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpclib.const import Status
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from h2.errors import ErrorCodes
+
+from tests.server.loops import OnLoop, on_both_loops
+from tests.server.serving import Serving, is_served, serving, until
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 USER = framed(encode(UserId(user_id=7)))

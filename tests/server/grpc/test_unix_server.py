@@ -21,10 +21,10 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
+from credit_testing.http2_client import Wire, call_headers, framed, message_bytes
 from grpclib.const import Status
 
 from tests.server.serving import until
-from tests.server.wire import Wire, call_headers, framed, message_bytes
 
 # Any: keywords of different types.
 WRITE: dict[str, Any] = {"user_id": 7, "app_id": 1, "credits": 5, "created_by": 1}

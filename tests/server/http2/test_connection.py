@@ -5,8 +5,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import MutableMapping
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,8 @@ from credit_server.http2.connection import ServerProtocol, _limit_unsent
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.stream import server_stream
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-from grpclib.const import Status
-from h2.errors import ErrorCodes
-
-from tests.server.loops import OnLoop, on_both_loops
-from tests.server.raw import (
+from credit_testing.certificates import private_key, private_pem, self_signed
+from credit_testing.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -37,22 +27,17 @@ from tests.server.raw import (
     HEADERS,
     PING,
     PREFACE,
-    Raw,
-    add,
-    block,
     frame,
-    last_stream_id,
-    request_for_everything,
+    header_block,
 )
-from tests.server.serving import (
-    EndlessStore,
-    HeldStore,
-    Serving,
-    is_served,
-    serving,
-    until,
-)
-from tests.server.wire import SERVICE, Wire, call_headers, framed
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.raw_connection import Raw, add, last_stream_id, request_for_everything
+from credit_testing.stores import EndlessStore, HeldStore
+from grpclib.const import Status
+from h2.errors import ErrorCodes
+
+from tests.server.loops import OnLoop, on_both_loops
+from tests.server.serving import Serving, is_served, serving, until
 
 ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 ADD = framed(encode(ADD_REQUEST))
@@ -74,20 +59,9 @@ def members(served: Serving) -> list[ServerProtocol]:
 def certified(directory: Path) -> ssl.SSLContext:
     """Create a certificate for the loopback address; return the server's TLS context with it."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(private, hashes.SHA256())
-    )
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    private = private_key()
+    key.write_bytes(private_pem(private))
+    certificate.write_bytes(self_signed(private, names=("127.0.0.1",)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
@@ -118,7 +92,7 @@ async def test_a_header_block_without_an_end_is_closed_in_time(
 ) -> None:
     async with Raw.connect(served.port) as raw:
         await raw.in_order()
-        raw.write(frame(HEADERS, block(call_headers(PATH)), stream=1))
+        raw.write(frame(HEADERS, header_block(call_headers(PATH)), stream=1))
         raw.write(frame(CONTINUATION, stream=1))
         (slow,) = (each for each in served.server.connections.members if not each._frames.streams)
         await until(lambda: slow._times.header_block_since is not None)
@@ -157,7 +131,9 @@ async def test_a_call_keeps_its_connection_from_being_idle() -> None:
 async def test_a_silent_client_with_a_call_gets_a_ping_and_is_closed() -> None:
     store = HeldStore()
     async with serving(store) as served, Raw.connect(served.port) as raw:
-        raw.write(frame(HEADERS, block(call_headers(SERVICE + "AddCredits")), flags=4, stream=1))
+        raw.write(
+            frame(HEADERS, header_block(call_headers(SERVICE + "AddCredits")), flags=4, stream=1)
+        )
         raw.write(frame(DATA, ADD, flags=1, stream=1))
         await store.entered.wait()
         served.later(LIMITS.keepalive_seconds)
@@ -189,7 +165,7 @@ async def test_a_health_check_that_crosses_the_idle_close_is_answered(served: Se
         await raw.in_order()
         served.later(LIMITS.idle_seconds)
         ping = await raw.next(PING)
-        headers = block(call_headers("/grpc.health.v1.Health/Check"))
+        headers = header_block(call_headers("/grpc.health.v1.Health/Check"))
         raw.write(frame(PING, ping, flags=ACK))  # all in one slice
         raw.write(frame(HEADERS, headers, flags=END_HEADERS, stream=1))
         raw.write(frame(DATA, framed(b""), flags=END_STREAM, stream=1))

@@ -13,11 +13,7 @@ from credit_models import UserId
 from credit_models.codec import encode
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
-from grpclib.const import Status
-from h2.errors import ErrorCodes
-from hpack import Decoder
-
-from tests.server.raw import (
+from credit_testing.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -30,12 +26,16 @@ from tests.server.raw import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    Raw,
-    block,
     frame,
+    header_block,
 )
+from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
+from credit_testing.raw_connection import Raw
+from grpclib.const import Status
+from h2.errors import ErrorCodes
+from hpack import Decoder
+
 from tests.server.serving import Serving, serving
-from tests.server.wire import SERVICE, Headers, Wire, call_headers, framed
 
 PATH = SERVICE + "GetUserCredits"
 CALL = call_headers(PATH)
@@ -50,7 +50,10 @@ Lines = list[MutableMapping[str, Any]]  # Any: structlog's own type
 
 def begin(headers: Headers = CALL, *, end: bool = False, stream: int = FAULTY) -> bytes:
     return frame(
-        HEADERS, block(headers), flags=END_HEADERS | (END_STREAM if end else 0), stream=stream
+        HEADERS,
+        header_block(headers),
+        flags=END_HEADERS | (END_STREAM if end else 0),
+        stream=stream,
     )
 
 
@@ -147,7 +150,7 @@ OF_STREAM: dict[str, tuple[bytes, ErrorCodes]] = {
     "5.3 HEADERS that depend on themselves": (
         frame(
             HEADERS,
-            struct.pack(">IB", FAULTY, 15) + block(CALL),
+            struct.pack(">IB", FAULTY, 15) + header_block(CALL),
             flags=END_HEADERS | PRIORITY_FLAG,
             stream=FAULTY,
         ),
@@ -252,11 +255,11 @@ OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
         PROTOCOL,
     ),
     "6.2 another frame in a header block": (
-        frame(HEADERS, block(CALL), stream=FAULTY) + frame(PING, bytes(8)),
+        frame(HEADERS, header_block(CALL), stream=FAULTY) + frame(PING, bytes(8)),
         PROTOCOL,
     ),
     "6.2 a WINDOW_UPDATE of 0 in a header block": (
-        begin() + frame(HEADERS, block(CALL), stream=5) + window(0),
+        begin() + frame(HEADERS, header_block(CALL), stream=5) + window(0),
         PROTOCOL,
     ),
     "6.2 HEADERS too short for their priority": (
@@ -301,7 +304,7 @@ OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
         PROTOCOL,
     ),
     "6.10 CONTINUATION of another stream": (
-        frame(HEADERS, block(CALL), stream=FAULTY) + frame(CONTINUATION, b"", stream=5),
+        frame(HEADERS, header_block(CALL), stream=FAULTY) + frame(CONTINUATION, b"", stream=5),
         PROTOCOL,
     ),
 }
@@ -459,7 +462,7 @@ def long_list(size: int) -> Headers:
 
 def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes:
     """Return a header block in frames of 16 KiB."""
-    octets = block(headers)
+    octets = header_block(headers)
     parts = [octets[at : at + 16_384] for at in range(0, len(octets), 16_384)]
     kinds = [HEADERS] + [CONTINUATION] * (len(parts) - 1)
     return b"".join(
@@ -508,7 +511,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
     """Later blocks refer to them, so even a block that is rejected is decoded to its end."""
     remembered = b"\x40\x07x-odd-1\x05first"
     tail = b"\x40\x0cx-request-id\x05known"
-    long = block(CALL) + remembered + (b"\x00\x01y\x7f\x81\x7c" + b"z" * 16_000) + tail
+    long = header_block(CALL) + remembered + (b"\x00\x01y\x7f\x81\x7c" + b"z" * 16_000) + tail
     async with Raw.connect(served.port) as raw:
         raw.write(
             frame(HEADERS, long[:16_000], stream=1)
@@ -518,7 +521,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
         assert headers[b"grpc-status"] == str(Status.RESOURCE_EXHAUSTED.value).encode()
         assert headers[b"x-request-id"] == b"known"
         # 62 is the newest entry of the table: x-request-id.
-        raw.write(frame(HEADERS, block(CALL) + b"\xbe", flags=END_HEADERS, stream=3))
+        raw.write(frame(HEADERS, header_block(CALL) + b"\xbe", flags=END_HEADERS, stream=3))
         raw.write(data(flags=END_STREAM))
         found: dict[bytes, bytes] = {}
         while b"grpc-status" not in found:
@@ -535,7 +538,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
         pytest.param(
             frame(
                 HEADERS,
-                block(CALL) + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
+                header_block(CALL) + b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
                 flags=END_HEADERS,
                 stream=FAULTY,
             ),

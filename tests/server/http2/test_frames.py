@@ -12,12 +12,7 @@ from credit_server.http2.connections import Closing
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.incoming import _SLICE_FRAMES, FloodError
 from credit_server.http2.limits import ConnectionLimits
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived
-from h2.exceptions import FrameTooLargeError, ProtocolError
-from h2.settings import SettingCodes
-
-from tests.server.raw import (
+from credit_testing.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -32,16 +27,20 @@ from tests.server.raw import (
     SETTINGS,
     SETTINGS_FRAME,
     WINDOW_UPDATE,
-    Raw,
-    block,
     frame,
-    last_stream_id,
+    header_block,
 )
+from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.raw_connection import Raw, last_stream_id
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, RequestReceived
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.settings import SettingCodes
+
 from tests.server.serving import HeldStore, Serving, is_served, serving
-from tests.server.wire import SERVICE, Wire, call_headers, framed
 
 PATH = SERVICE + "GetUserCredits"
-CALL = block(call_headers(PATH))
+CALL = header_block(call_headers(PATH))
 SOUND = framed(encode(UserId(user_id=7)))
 CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
 ACKNOWLEDGED = frame(SETTINGS, flags=ACK)
@@ -72,13 +71,13 @@ def window_overflows(count: int) -> bytes:
 
 
 def malformed(count: int) -> bytes:
-    upper = block(call_headers(PATH, ("X-Upper", "1")))
+    upper = header_block(call_headers(PATH, ("X-Upper", "1")))
     return b"".join(begin(stream, headers=upper) for stream in odd(count))
 
 
 def wrong_lengths(count: int) -> bytes:
     """Return requests that are longer than their content-length."""
-    headers = block(call_headers(PATH, ("content-length", "1")))
+    headers = header_block(call_headers(PATH, ("content-length", "1")))
     return b"".join(
         begin(stream, headers=headers) + frame(DATA, bytes(2), stream=stream)
         for stream in odd(count)

@@ -8,13 +8,12 @@ from credit_server import app
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
 from credit_server.store.connection import StoreMisconfigured, explain_unreachable
+from credit_testing.mongod import MongodProcess
 from pydantic import SecretStr
 from pymongo.hello import Hello
 from pymongo.server_description import ServerDescription
 from pymongo.synchronous.settings import TopologySettings
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
-
-from tests.e2e.mongod_process import MongodProcess
 
 
 async def _start(uri: str) -> None:

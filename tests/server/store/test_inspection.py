@@ -7,9 +7,8 @@ import pytest
 from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.inspection import connected, inspect
 from credit_server.store.report import StoreReport, Topology
+from credit_testing.mongod import MongodProcess, running_mongod
 from motor.motor_asyncio import AsyncIOMotorClient
-
-from tests.e2e.mongod_process import MongodProcess, running_mongod
 
 
 async def _inspect(uri: str, database: str = "credit") -> StoreReport:

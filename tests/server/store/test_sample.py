@@ -10,8 +10,7 @@ from credit_server.store.connection import Client
 from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
 from credit_server.store.sample import SampleLimits, sample_ledger
-
-from tests.e2e.server_process import migrated
+from credit_testing.server import migrated
 
 LIMITS = SampleLimits(
     accounts_max=10,

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from credit_testing.http2_client import Wire
 from structlog.testing import capture_logs
 
 from tests.server.telemetry.observed import Observed, Sdk, observed
-from tests.server.wire import Wire
 
 
 @pytest.fixture(autouse=True)

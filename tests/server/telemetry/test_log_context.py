@@ -8,11 +8,11 @@ from credit_models import AppId, CreditRequest
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
+from credit_testing.http2_client import Wire
+from credit_testing.stores import FailingStore
 from opentelemetry import trace
 
-from tests.server.serving import FailingStore
 from tests.server.telemetry.observed import Sdk, observed
-from tests.server.wire import Wire
 
 
 class ContextStore(MemoryStore):

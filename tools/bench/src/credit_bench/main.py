@@ -5,9 +5,9 @@ import signal
 import sys
 
 from credit_server.embedded import EmbeddedError
+from credit_testing.child import ChildFailed
 from rich.console import Console
 
-from credit_bench.child import ChildFailed
 from credit_bench.options import Options, parse
 from credit_bench.report import document, show
 from credit_bench.run import Progress, Result, run

@@ -135,7 +135,7 @@ def _verdict(system: System, audit: Audit) -> str:
     if audit.passed:
         finding = "every balance is the sum of its history, and nothing acknowledged is lost"
     else:
-        finding = f"AUDIT FAILED, {audit.mismatches} balances are not the sum of their history"
+        finding = f"AUDIT FAILED: {'; '.join(audit.findings) or 'a write is lost or there twice'}"
     return (
         f"{system}: {finding} ({audit.transactions} transactions, {audit.purchases} purchases,"
         f" {audit.acknowledged} acknowledged, {audit.failed} failed)."

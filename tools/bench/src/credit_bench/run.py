@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from credit_testing.child import module, output
 from pymongo import AsyncMongoClient
 
 from credit_bench.audit import Audit, audit
 from credit_bench.cell import Cell, Users, cells
-from credit_bench.child import module, output
 from credit_bench.mongodb import replica_set
 from credit_bench.options import Options
 from credit_bench.overload import TIMES, Overload, measure
@@ -81,6 +81,7 @@ async def run(options: Options, progress: Progress) -> Result:
             audits[server.system] = await audit(
                 uri,
                 server.database,
+                totals=server.system is System.OURS,
                 acknowledged=sum(sample.acknowledged for sample in samples),
                 failed=sum(sample.failed for sample in samples),
             )

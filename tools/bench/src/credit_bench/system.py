@@ -1,7 +1,6 @@
 """The systems that are compared: our server and the peer, each a process on a loopback port."""
 
 import asyncio
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from credit_testing.child import ChildFailed, complete, module, running, tail
+from credit_testing.ports import lasting_port
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 
-from credit_bench.child import ChildFailed, complete, module, running, tail
 from credit_bench.contract import contract
 
 _START_TIMEOUT_SECONDS = 60.0
@@ -55,7 +55,7 @@ async def serving(system: System, uri: str, database: str, folder: Path) -> Asyn
             last words.
     """
     log = folder / f"{system}.log"
-    port = _free_port()
+    port = lasting_port()
     target = f"127.0.0.1:{port}"
     variables: dict[str, str] = {}
     if system is System.OURS:
@@ -99,10 +99,3 @@ async def _ready(process: Process, target: str, log: Path) -> None:
             answer.cancel()
             end.cancel()
             await asyncio.gather(answer, end, return_exceptions=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

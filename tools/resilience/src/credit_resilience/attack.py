@@ -57,8 +57,8 @@ class Attack:
         required: What the server has to do, in words.
         run: Does it.
         heavy: It uses the server up: the next row gets a fresh one, whose memory can be measured.
-        ends_server: The server is told to stop, so that the neighbour cannot be served.
-        exhausts: It asks for more than can be served of what is allowed: the neighbour is refused
+        ends_server: The server is told to stop, so that the bystander cannot be served.
+        exhausts: It asks for more than can be served of what is allowed: the bystander is refused
             too, and waits like everybody.
         lists_history: It asks for the long history, which takes a while to write.
         growth_bytes_max: By how much the server's memory may grow. More than usual where the

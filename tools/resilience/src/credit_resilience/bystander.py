@@ -1,4 +1,4 @@
-"""The neighbour: what a well-behaved caller sees while others attack."""
+"""The bystander: what a well-behaved caller sees while others attack."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experience:
-    """What the neighbour saw in a stretch of time.
+    """What the bystander saw in a stretch of time.
 
     Attributes:
         calls: How many calls were under way in it.
@@ -45,7 +45,7 @@ class Experience:
     worst_seconds: float
 
 
-class Neighbour:
+class Bystander:
     """A caller at work. Its calls are numbered; they may end in another order."""
 
     def __init__(self, process: Process) -> None:
@@ -68,7 +68,7 @@ class Neighbour:
         async with self._told:
             await self._told.wait_for(lambda: self._gone or self._known_until(end))
         if not self._known_until(end):
-            raise RuntimeError("the neighbour's process has ended")
+            raise RuntimeError("the bystander's process has ended")
         calls = [call for call in self._calls.values() if call.due <= end and call.ended >= begin]
         return Experience(
             calls=len(calls),
@@ -86,7 +86,7 @@ class Neighbour:
         async with self._told:
             await self._told.wait_for(lambda: self._gone or self._served_since(now))
         if not self._served_since(now):
-            raise RuntimeError("the neighbour's process has ended")
+            raise RuntimeError("the bystander's process has ended")
 
     async def leave(self) -> None:
         """End the process."""
@@ -116,15 +116,15 @@ class Neighbour:
 
 
 @asynccontextmanager
-async def neighbour(target: str) -> AsyncIterator[Neighbour]:
-    """Let a neighbour call for as long as the context lasts; it has been served when it begins."""
+async def bystander(target: str) -> AsyncIterator[Bystander]:
+    """Let a bystander call for as long as the context lasts; it has been served when it begins."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "credit_resilience.caller", target),
         stdin=PIPE,
         stdout=PIPE,
         start_new_session=True,
     )
-    made = Neighbour(process)
+    made = Bystander(process)
     try:
         await made.served()
         yield made

@@ -14,7 +14,7 @@ from rich.console import Console
 from credit_resilience.options import Options, parse
 from credit_resilience.report import line, show
 from credit_resilience.row import Row
-from credit_resilience.run import besiege
+from credit_resilience.run import run_attacks
 from credit_resilience.server import ServerNotStarted
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -23,7 +23,7 @@ _WIDTH_MIN = 160
 
 
 def main() -> None:
-    """Mount a siege; the process's status is 0 only if every row passed.
+    """Run the attacks; the exit status is 0 only if every row passed.
 
     It is 1 when a row failed or something could not be started, and 130 when it was interrupted.
     """
@@ -51,7 +51,7 @@ async def _until_terminated(options: Options, progress: Console) -> list[Row]:
         # A SIGTERM would otherwise end this process at once and leave its children behind.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with tempfile.TemporaryDirectory(prefix="credit-resilience-") as folder:
-        return await besiege(
+        return await run_attacks(
             options.attacks,
             Path(folder),
             seconds=options.seconds,

@@ -12,7 +12,7 @@ SECONDS = 8.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a siege goes.
+    """The options of a run.
 
     Attributes:
         attacks: Which attacks, in the table's order.

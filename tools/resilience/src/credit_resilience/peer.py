@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from credit_testing import frames
+from credit_testing.frames import Flag, Kind, Setting
 from grpclib.const import Status
 from h2.errors import ErrorCodes
 from hpack import Decoder
 
-from credit_resilience import frames
-from credit_resilience.frames import Flag, Kind, Setting
 from credit_resilience.usage import established_ports
 
 HOST = "127.0.0.1"
 ATTACKER = "127.0.0.2"
-"""Where attackers connect from: loopback too, and another peer than the neighbour is."""
+"""Where attackers connect from: loopback too, and another peer than the bystander is."""
 
 _HEAD = struct.Struct(">HBBBI")
 _READ_BYTES = 65_536

@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from credit_resilience.row import NEIGHBOUR_SECONDS_MAX, Cost, Row
+from credit_resilience.row import BYSTANDER_SECONDS_MAX, Cost, Row
 
 _ENDED = "-"
 
 
 def line(row: Row) -> str:
-    """Tell one row while the siege goes on."""
+    """Print one row as soon as its attack has ended."""
     return f"{row.attack.name}: {row.outcome.seen} ({row.seconds:.1f} s) {_verdict(row)}"
 
 
@@ -38,14 +38,14 @@ def table(rows: Sequence[Row]) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=(
-            f"A row fails when the neighbour waits longer than {NEIGHBOUR_SECONDS_MAX:g} s or is"
+            f"A row fails when the bystander waits longer than {BYSTANDER_SECONDS_MAX:g} s or is"
             f" not served, memory grows by more than allowed, or the"
             f" server does other than required. {os.cpu_count()} cores; {files} files at the most."
         ),
     )
     for name in ("attack", "required", "seen"):
         made.add_column(name, overflow="fold")
-    for name in ("neighbour ms\nrest/attacked", "CPU s", "MiB\nmore/allowed", "s"):
+    for name in ("bystander ms\nrest/attacked", "CPU s", "MiB\nmore/allowed", "s"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("verdict", overflow="fold")
     for row in rows:

@@ -2,11 +2,10 @@
 
 from credit_models import AppId, CreditRequest, UserId
 from credit_models.codec import encode
+from credit_testing import frames
+from credit_testing.frames import Header
+from credit_testing.http2_client import SERVICE, call_headers, framed
 
-from credit_resilience import frames
-from credit_resilience.frames import Header
-
-SERVICE = "/credit.v1.CreditService/"
 BALANCE = SERVICE + "GetAppBalance"
 ADD = SERVICE + "AddCredits"
 TRANSACTIONS = SERVICE + "ListUserTransactions"
@@ -16,19 +15,6 @@ HISTORY_USER_ID = 4_000_000_001
 """Who has the long history that is listed."""
 
 
-def call_headers(path: str, *more: Header) -> list[Header]:
-    """List the headers of a sound call, and more after them."""
-    return [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "127.0.0.1"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        *more,
-    ]
-
-
 def call_block(path: str, *more: Header) -> bytes:
     """Write the headers of a sound call."""
     return frames.header_block(call_headers(path, *more))
@@ -36,12 +22,12 @@ def call_block(path: str, *more: Header) -> bytes:
 
 def balance_message() -> bytes:
     """Ask for an app's balance: the cheapest call there is."""
-    return frames.message(encode(AppId(app_id=APP_ID)))
+    return framed(encode(AppId(app_id=APP_ID)))
 
 
 def history_message() -> bytes:
     """Ask for the long history."""
-    return frames.message(encode(UserId(user_id=HISTORY_USER_ID)))
+    return framed(encode(UserId(user_id=HISTORY_USER_ID)))
 
 
 def add_message(padding: bytes = b"") -> bytes:
@@ -53,7 +39,7 @@ def add_message(padding: bytes = b"") -> bytes:
     # Field 15, of bytes: receivers skip what they do not know.
     unknown = b"" if not padding else b"\x7a" + _varint(len(padding)) + padding
     request = CreditRequest(user_id=1, app_id=APP_ID, credits=1, created_by=1)
-    return frames.message(encode(request) + unknown)
+    return framed(encode(request) + unknown)
 
 
 def _varint(number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A row of the table: what an attack did to the server and to its neighbour, and the verdict."""
+"""A row of the table: what an attack did to the server and to its bystander, and the verdict."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from credit_resilience.attack import Attack, Outcome
 from credit_resilience.bystander import Experience
 
-NEIGHBOUR_SECONDS_MAX = 0.5
+BYSTANDER_SECONDS_MAX = 0.5
 """How long a well-behaved caller may have to wait while others attack."""
 
 _REFUSED = "Overloaded"
@@ -19,7 +19,7 @@ class Cost:
     """What an attack cost the server.
 
     Attributes:
-        cpu_seconds: Processor time, the neighbour's calls included.
+        cpu_seconds: Processor time, the bystander's calls included.
         growth_bytes: By how much memory grew at the most.
     """
 
@@ -35,7 +35,7 @@ class Row:
         attack: Which.
         outcome: What the attacker saw.
         seconds: How long it took.
-        at_rest: The neighbour's experience before it.
+        at_rest: The bystander's experience before it.
         attacked: That while it was under way.
         cost: What the server spent; None when it has ended.
     """
@@ -52,20 +52,20 @@ class Row:
         """What was not as required, in words; empty when all was."""
         found = [] if self.outcome.held else ["not what is required"]
         if not self.attack.ends_server:
-            found += self._neighbour_failures()
+            found += self._bystander_failures()
         if self.cost is not None and self.cost.growth_bytes > self.attack.growth_bytes_max:
             found.append("memory")
         return found
 
-    def _neighbour_failures(self) -> list[str]:
+    def _bystander_failures(self) -> list[str]:
         found = []
         counts = Counter(self.attacked.failed)
         if self.attack.exhausts:
             del counts[_REFUSED]
         if counts:
-            found.append("neighbour: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-        if not self.attack.exhausts and self.attacked.worst_seconds > NEIGHBOUR_SECONDS_MAX:
-            found.append("neighbour waited")
+            found.append("bystander: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+        if not self.attack.exhausts and self.attacked.worst_seconds > BYSTANDER_SECONDS_MAX:
+            found.append("bystander waited")
         if self.cost is None:
             found.append("the server has ended")
         return found

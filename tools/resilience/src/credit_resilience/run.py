@@ -1,4 +1,4 @@
-"""The siege: one attack after the other on servers with a neighbour, each measured."""
+"""Run one attack after the other on servers with a bystander, and measure each."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from credit_server.embedded import EmbeddedMongod
 
 from credit_resilience import usage
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.bystander import Neighbour, neighbour
+from credit_resilience.bystander import Bystander, bystander
 from credit_resilience.requests import APP_ID, HISTORY_USER_ID
 from credit_resilience.row import Cost, Row
 from credit_resilience.server import Patience, Server, migrate, serving
@@ -21,29 +21,29 @@ DATABASE = "credit_resilience"
 HISTORY_ENTRIES = 2_000
 _WRITERS = 256
 _REST_SECONDS = 1.0
-"""How long the neighbour is watched before an attack."""
+"""How long the bystander is observed before an attack."""
 _ATTACK_SECONDS_FACTOR = 6
-"""An attack that has not ended after so many times the attacker's patience is given up."""
+"""An attack is cancelled after this many times the attacker's patience."""
 
 Progress = Callable[[Row], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Besieged:
-    """A server with its neighbour.
+class TargetServer:
+    """A server with its bystander.
 
     Attributes:
         server: The server.
-        neighbour: Who calls it as one should.
-        patience: The limits that the server was given.
+        bystander: A well-behaved caller of it.
+        patience: The limits of the server.
     """
 
     server: Server
-    neighbour: Neighbour
+    bystander: Bystander
     patience: Patience
 
 
-async def besiege(
+async def run_attacks(
     attacks: Sequence[Attack], folder: Path, *, seconds: float, progress: Progress
 ) -> list[Row]:
     """Run attacks at their full size on a mongod of their own.
@@ -52,7 +52,7 @@ async def besiege(
         attacks: Which, in this order.
         folder: For data and logs.
         seconds: How long an attacker waits for what the server must do by itself.
-        progress: Told each row.
+        progress: Called with each row.
 
     Raises:
         ServerNotStarted: The server does not start.
@@ -62,33 +62,33 @@ async def besiege(
     written = False
     async with EmbeddedMongod(data_dir=folder / "data") as mongod, AsyncExitStack() as stack:
         await migrate(mongod.uri, DATABASE)
-        besieged: Besieged | None = None
+        attacked: TargetServer | None = None
         for attack in attacks:
-            if besieged is None:
-                besieged = await stack.enter_async_context(defended(mongod.uri, DATABASE, folder))
+            if attacked is None:
+                attacked = await stack.enter_async_context(defended(mongod.uri, DATABASE, folder))
             if attack.lists_history and not written:
-                await write_history(besieged.server)
+                await write_history(attacked.server)
                 written = True
-            row = await assail(attack, besieged, seconds=seconds)
+            row = await run_attack(attack, attacked, seconds=seconds)
             rows.append(row)
             progress(row)
             if attack.heavy or row.failures:
                 await stack.aclose()
-                besieged = None
+                attacked = None
     return rows
 
 
 @asynccontextmanager
 async def defended(
     uri: str, database: str, folder: Path, *, patience: Patience | None = None
-) -> AsyncIterator[Besieged]:
-    """Run a server and a neighbour for as long as the context lasts."""
+) -> AsyncIterator[TargetServer]:
+    """Run a server and a bystander for as long as the context lasts."""
     limits = patience or Patience()
     async with (
         serving(uri, database, folder, patience=limits) as server,
-        neighbour(server.target) as near,
+        bystander(server.target) as caller,
     ):
-        yield Besieged(server=server, neighbour=near, patience=limits)
+        yield TargetServer(server=server, bystander=caller, patience=limits)
 
 
 async def write_history(server: Server, entries: int = HISTORY_ENTRIES) -> None:
@@ -103,9 +103,9 @@ async def write_history(server: Server, entries: int = HISTORY_ENTRIES) -> None:
         await asyncio.gather(*(write(client) for _ in range(_WRITERS)))
 
 
-async def assail(
+async def run_attack(
     attack: Attack,
-    besieged: Besieged,
+    attacked: TargetServer,
     *,
     seconds: float,
     scale: float = 1.0,
@@ -115,13 +115,13 @@ async def assail(
 
     Args:
         attack: Which.
-        besieged: The server and its neighbour.
+        attacked: The server and its bystander.
         seconds: How long an attacker waits for what the server must do by itself.
         scale: The share of the attack's full size.
-        rest_seconds: How long the neighbour is watched before it.
+        rest_seconds: How long the bystander is watched before it.
     """
-    server, near = besieged.server, besieged.neighbour
-    target = Target(server=server, patience=besieged.patience, scale=scale, seconds=seconds)
+    server, caller = attacked.server, attacked.bystander
+    target = Target(server=server, patience=attacked.patience, scale=scale, seconds=seconds)
     await asyncio.sleep(rest_seconds)
     usage.forget_peak(server.pid)
     cpu, resident = usage.cpu_seconds(server.pid), usage.resident_bytes(server.pid)
@@ -138,8 +138,8 @@ async def assail(
         attack=attack,
         outcome=outcome,
         seconds=end - begin,
-        at_rest=await near.experience(begin - rest_seconds, begin),
-        attacked=await near.experience(begin, end),
+        at_rest=await caller.experience(begin - rest_seconds, begin),
+        attacked=await caller.experience(begin, end),
         cost=cost,
     )
 

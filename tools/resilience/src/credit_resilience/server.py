@@ -1,10 +1,9 @@
-"""The server under siege: a real `credit-server serve`, stopped by its process number."""
+"""Run the attacked server: a real `credit-server serve`."""
 
 import asyncio
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_STOP_TIMEOUT_SECONDS = 40.0
-"""Above the grace that a server gives to running calls."""
+from credit_testing.child import module, started
+
+_COMMAND = module("credit_server.main")
 _LOG_PERIOD_SECONDS = 0.02
 
 # Any: a line of the log holds values of many types.
@@ -21,14 +21,14 @@ LogLine = Mapping[str, Any]
 
 
 class ServerNotStarted(Exception):
-    """The server ended before it served. The message is what it said."""
+    """Raised when the server ends before it serves; the message is its output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """How long the besieged server waits for whom, and how many it lets in.
+    """The time limits of the attacked server, and its limits of connections.
 
-    Shorter and fewer than the defaults, so that a siege takes minutes and one machine can mount it.
+    Shorter and fewer than the defaults, so that the attacks take minutes on one machine.
 
     Attributes:
         handshake_seconds: For the preface, and for TLS.
@@ -45,7 +45,7 @@ class Patience:
     connections_per_peer_max: int = 500
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that tell it to a server."""
+        """Return the server's variables for them."""
         return {
             "CREDIT_CONNECTION_HANDSHAKE_SECONDS": str(self.handshake_seconds),
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
@@ -75,16 +75,16 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Return its process id."""
         return self.process.pid
 
     @property
     def target(self) -> str:
-        """Its host:port."""
+        """Return its host:port."""
         return f"127.0.0.1:{self.port}"
 
     def log_bytes(self) -> int:
-        """Tell how long the log is now."""
+        """Return the present length of the log."""
         return self.log.stat().st_size
 
     def log_lines(self, offset: int) -> list[LogLine]:
@@ -129,21 +129,15 @@ async def serving(
     log = _log_file(folder)
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "credit_server.main", "serve", "--port", "0"),
-            *("--log-format", "json", *store, *options),
-            stdin=DEVNULL,
+        async with started(
+            *(*_COMMAND, "serve", "--port", "0", "--log-format", "json", *store, *options),
             stdout=PIPE,
             stderr=stderr,
-            cwd=folder,
-            env=_environment(patience),
-            start_new_session=True,
-        )
-    try:
-        port = await _port(process, log)
-        yield Server(process=process, port=port, log=log, uri=uri, database=database)
-    finally:
-        await _end(process)
+            folder=folder,
+            environment=_environment(patience),
+        ) as process:
+            port = await _port(process, log)
+            yield Server(process=process, port=port, log=log, uri=uri, database=database)
 
 
 async def migrate(uri: str, database: str) -> None:
@@ -152,15 +146,10 @@ async def migrate(uri: str, database: str) -> None:
     Raises:
         ServerNotStarted: It did not work.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "credit_server.main", "migrate"),
-        *("--mongodb-uri", uri, "--mongodb-database", database),
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        start_new_session=True,
-    )
-    if status := await process.wait():
-        raise ServerNotStarted(f"credit-server migrate ended with status {status}")
+    store = ("--mongodb-uri", uri, "--mongodb-database", database)
+    async with started(*_COMMAND, "migrate", *store, stdout=DEVNULL) as process:
+        if status := await process.wait():
+            raise ServerNotStarted(f"credit-server migrate ended with status {status}")
 
 
 async def _port(process: Process, log: Path) -> int:
@@ -171,20 +160,6 @@ async def _port(process: Process, log: Path) -> int:
         raise ServerNotStarted(f"{said}{_text(log)}".strip())
     address = said.partition(" listens on ")[2].partition(" ")[0]
     return int(address.rpartition(":")[2])
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def _log_file(folder: Path) -> Path:

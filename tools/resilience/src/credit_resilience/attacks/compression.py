@@ -6,9 +6,9 @@ import zlib
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 from credit_models import AppId
 from credit_models.codec import encode
+from credit_testing.http2_client import framed
 from grpc import aio
 
-from credit_resilience import frames
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.attacks.messages import status_of
 from credit_resilience.requests import APP_ID, BALANCE, call_block
@@ -36,7 +36,7 @@ async def _grpcio(target: Target) -> Outcome:
 
 async def _bomb(target: Target) -> Outcome:
     """Send what inflates to a thousand times its size, in several calls at once."""
-    body = frames.message(await asyncio.to_thread(_zeros, target.count(_INFLATED_BYTES)), flag=1)
+    body = framed(await asyncio.to_thread(_zeros, target.count(_INFLATED_BYTES)), flag=1)
     block = call_block(BALANCE, ("grpc-encoding", "gzip"))
     statuses = await asyncio.gather(*(status_of(target, block, body) for _ in range(_BOMBS)))
     return Outcome(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from credit_resilience import frames
+from credit_testing import frames
+from credit_testing.certificates import Authority
+
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.certificates import self_signed
 from credit_resilience.peer import Peer
 from credit_resilience.server import Patience, ServerNotStarted, serving
 
@@ -69,8 +70,8 @@ async def _silent(greeting: bytes, target: Target) -> Outcome:
 async def _silent_tls(target: Target) -> Outcome:
     """Open connections to a server with TLS and never begin the handshake."""
     with tempfile.TemporaryDirectory(prefix="credit-resilience-") as folder:
-        certificate, key = self_signed(Path(folder))
-        options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+        made = Authority(folder=Path(folder)).issue("127.0.0.1")
+        options = ("--tls-certificate", str(made.certificate), "--tls-key", str(made.key))
         try:
             async with serving(
                 target.server.uri,

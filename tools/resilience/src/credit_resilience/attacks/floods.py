@@ -5,14 +5,15 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 
+from credit_testing import frames
+from credit_testing.frames import Flag, Kind
+from credit_testing.http2_client import call_headers
 from h2.errors import ErrorCodes
 
-from credit_resilience import frames
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.attacks.resets import enough
-from credit_resilience.frames import Flag, Kind
 from credit_resilience.peer import Peer
-from credit_resilience.requests import BALANCE, call_block, call_headers
+from credit_resilience.requests import BALANCE, call_block
 
 _FRAMES = 100_000
 _CONTINUATIONS = 20_000

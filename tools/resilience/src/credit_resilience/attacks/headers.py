@@ -5,11 +5,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from credit_resilience import frames
+from credit_testing import frames
+from credit_testing.frames import Header
+from credit_testing.http2_client import call_headers
+
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.frames import Header
 from credit_resilience.peer import Answer, Peer
-from credit_resilience.requests import BALANCE, balance_message, call_block, call_headers
+from credit_resilience.requests import BALANCE, balance_message, call_block
 
 Verdict = Callable[[Peer, Answer], bool]
 

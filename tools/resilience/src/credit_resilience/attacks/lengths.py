@@ -3,10 +3,12 @@
 import asyncio
 from functools import partial
 
-from credit_resilience import frames
+from credit_testing import frames
+from credit_testing.frames import MAX_FRAME_SIZE
+from credit_testing.http2_client import framed
+
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.attacks.headers import unended
-from credit_resilience.frames import MAX_FRAME_SIZE
 from credit_resilience.peer import Peer
 from credit_resilience.requests import ADD, add_message, call_block
 
@@ -19,7 +21,7 @@ _WITHHELD_CONNECTIONS = 4
 
 async def _declared(sent_bytes: int, target: Target) -> Outcome:
     """Declare a message of 1 GB and send some of it, as fast as flow control allows."""
-    start = frames.message(bytes(1024), length=_DECLARED_BYTES)
+    start = framed(bytes(1024), length=_DECLARED_BYTES)
     async with Peer.connect(target.port) as peer:
         answer = peer.answer(_STREAM)
         await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))

@@ -4,9 +4,11 @@ import asyncio
 import gzip
 from functools import partial
 
-from credit_resilience import frames
+from credit_testing import frames
+from credit_testing.frames import Flag
+from credit_testing.http2_client import framed
+
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.frames import Flag
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
 
@@ -49,15 +51,15 @@ def _attack(name: str, required: str, body: bytes) -> Attack:
 # The statuses: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 ATTACKS = (
     # Field 1 is a varint, and a varint that does not end is none.
-    _attack("undecodable", "INTERNAL", frames.message(b"\x08\xff")),
-    _attack("truncated", "INTERNAL", frames.message(b"\x08\x01", length=100)),
+    _attack("undecodable", "INTERNAL", framed(b"\x08\xff")),
+    _attack("truncated", "INTERNAL", framed(b"\x08\x01", length=100)),
     _attack("half-a-prefix", "INTERNAL", b"\x00\x00"),
     _attack("none", "UNIMPLEMENTED", b""),
     _attack("second", "UNIMPLEMENTED", balance_message() * 2),
     _attack(
         "compressed-without-encoding",
         "INTERNAL",
-        frames.message(gzip.compress(b"\x08\x01"), flag=1),
+        framed(gzip.compress(b"\x08\x01"), flag=1),
     ),
-    _attack("odd-flag", "INTERNAL", frames.message(b"\x08\x01", flag=2)),
+    _attack("odd-flag", "INTERNAL", framed(b"\x08\x01", flag=2)),
 )

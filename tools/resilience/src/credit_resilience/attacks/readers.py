@@ -2,9 +2,10 @@
 
 import asyncio
 
-from credit_resilience import frames
+from credit_testing import frames
+from credit_testing.frames import Flag, Setting
+
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.frames import Flag, Setting
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, TRANSACTIONS, call_block, history_message
 

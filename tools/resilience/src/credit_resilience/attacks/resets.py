@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from credit_testing import frames
+from credit_testing.frames import Flag
 from h2.errors import ErrorCodes
 
-from credit_resilience import frames
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.frames import Flag
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
 

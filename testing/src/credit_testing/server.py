@@ -1,4 +1,4 @@
-"""The real `credit-server`, as a process that tests start, ask, and stop by its process number."""
+"""Run the real `credit-server` as a child process, and read its log."""
 
 import asyncio
 import json
@@ -18,26 +18,27 @@ from credit_server.settings import StoreSettings
 from pydantic import SecretStr
 
 COMMAND = [sys.executable, "-m", "credit_server.main"]
+# Options of a server that answers late, on a busy machine, rather than rejects a call as overload.
+PATIENT = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
 
-# Whatever hangs is ended in the end, so that it does not outlive the tests; nothing waits so long.
+# Ends a process that hangs, so that it does not outlive the tests; no test waits that long.
 _PATIENCE_SECONDS = 60.0
 
 LogLine = Mapping[str, Any]  # as JSON gives it
 
 
 class ServerNotStarted(Exception):
-    """The server ended before it served. The message is what it said."""
+    """Raised when a server ends before it serves; the message is its output."""
 
 
 class ServerProcess:
     """A running `credit-server serve`.
 
     Attributes:
-        pid: Its process number.
-        banner: What it has said on standard output.
-        address: Its host:port.
+        pid: Its process id.
+        banner: Its standard output so far.
         folder: Its working directory.
-        stderr: The file that has its standard error.
+        stderr: The file with its standard error.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
@@ -55,40 +56,40 @@ class ServerProcess:
 
     @property
     def address(self) -> str:
-        """Where it listens, as the banner says."""
+        """Return the host:port on which it listens, from the banner."""
         return self.banner.partition("listens on ")[2].partition(" ")[0]
 
     @property
     def port(self) -> int:
-        """The port of the address."""
+        """Return the port of the address."""
         return int(self.address.rpartition(":")[2])
 
     @property
     def log(self) -> list[LogLine]:
-        """The lines of its log so far."""
+        """Return the lines of its log so far."""
         with self._arrived:
             return [json.loads(line) for line in self._lines]
 
     async def logged(self, matches: Callable[[LogLine], bool], *, times: int = 1) -> LogLine:
-        """Wait until it has logged so many lines that match, and return the last of them.
+        """Wait for a number of log lines that match, and return the last of them.
 
         Raises:
-            LookupError: It has ended without them.
+            LookupError: It has ended without logging them.
         """
         return await asyncio.to_thread(self._wait_for, matches, times)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal."""
         self._process.send_signal(number)
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit status; minus the signal's number if killed."""
+        """Wait for its end; return its exit status, or minus the number of the signal."""
         status = await asyncio.to_thread(self._process.wait)
         await asyncio.to_thread(self._reader.join)
         return status
 
     def wait_standing_still(self) -> int:
-        """Wait as `wait` does, while the event loop stands still, as that of a busy client."""
+        """Wait as `wait` does, but block the event loop, like a busy client."""
         return self._process.wait()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -97,25 +98,25 @@ class ServerProcess:
         return await self.wait()
 
     async def read_banner(self) -> None:
-        """Wait until it serves.
+        """Wait until it serves and has printed its banner.
 
         Raises:
             ServerNotStarted: It has ended instead.
         """
         assert self._process.stdout is not None
-        # A line to try comes last, and only where anybody may.
+        # The line with an example comes last, and only for a server without identities.
         while "  stop " not in self.banner or (
             "no TLS, no identities" in self.banner and "  try " not in self.banner
         ):
             line = await asyncio.to_thread(self._process.stdout.readline)
             if not line:
                 status = await self.wait()
-                said = self.stderr.read_text()
-                raise ServerNotStarted(f"exit status {status}\n{self.banner}{said}")
+                errors = self.stderr.read_text()
+                raise ServerNotStarted(f"exit status {status}\n{self.banner}{errors}")
             self.banner += line.decode()
 
     async def end(self) -> None:
-        """End it in whatever way, and give everything back."""
+        """Stop it, kill it if it does not stop in time, and close its pipes."""
         if self._process.poll() is None:
             self.send(signal.SIGTERM)
             try:
@@ -156,12 +157,12 @@ class ServerProcess:
 async def running_server(
     folder: Path, *options: str, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[ServerProcess]:
-    """Run `credit-server serve` for as long as the context lasts; it serves when it begins.
+    """Run `credit-server serve` for as long as the context lasts; it serves when that begins.
 
     Args:
-        folder: Its working directory, in which its standard error is kept too.
-        options: Its command line; the port is a free one unless they name it.
-        environment: Variables beside those of this process.
+        folder: Its working directory, which gets its standard error too.
+        options: Its command line; without `--port` it takes a free port.
+        environment: Variables besides those of this process.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
@@ -176,7 +177,7 @@ async def running_server(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a command ended.
+    """The result of a command.
 
     Attributes:
         status: Its exit status.
@@ -192,7 +193,7 @@ class Ended:
 async def run_credit_server(
     folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run a `credit-server` that is expected to end by itself."""
+    """Run a `credit-server` command that ends by itself."""
     done = await asyncio.to_thread(
         subprocess.run,
         [*COMMAND, *arguments],
@@ -231,11 +232,11 @@ def _launch(
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """This process's variables without those that would change the server's settings."""
+    """Return the variables of a server: ours without `CREDIT_…`, and those for tests."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
-    # Several servers run on one machine; those that share the default would warn of it. Some tests
-    # add all that a balance can hold in one call. Without a load balancer there is no health check
-    # to wait for at a stop.
+    # Several servers run on one machine: those that share the default port for metrics would warn
+    # of it. Some tests add all that a balance can hold in one call. Without a load balancer there
+    # is no health check to wait for at a stop.
     ours = {
         "CREDIT_METRICS_PORT": "0",
         "CREDIT_CREDITS_MAX": str(2**32 - 1),

@@ -1,4 +1,4 @@
-"""A raw HTTP/2 client: sends what no gRPC client would send, and keeps all that comes back."""
+"""Make gRPC calls over a raw HTTP/2 connection, also calls that no gRPC client sends."""
 
 import asyncio
 import base64
@@ -39,17 +39,17 @@ _ReplyT = TypeVar("_ReplyT", bound=betterproto2.Message | Message)
 
 
 def framed(data: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Puts gRPC's prefix before a message; a wrong one where asked."""
+    """Return a message behind gRPC's prefix; a flag or a length may be wrong on purpose."""
     return _FRAME.pack(flag, len(data) if length is None else length) + data
 
 
 def message_bytes(message: betterproto2.Message | Message) -> bytes:
-    """Writes a message of the contract, or one of Google's."""
+    """Encode a message of the contract, or one of Google's."""
     return message.SerializeToString() if isinstance(message, Message) else encode(message)
 
 
 def call_headers(path: str, *more: tuple[str | bytes, str | bytes]) -> Headers:
-    """Lists the headers of a sound call, and more after them."""
+    """Return the headers of a valid call, and more after them."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -63,51 +63,55 @@ def call_headers(path: str, *more: tuple[str | bytes, str | bytes]) -> Headers:
 
 @dataclass(kw_only=True, slots=True)
 class Answer:
-    """What has come back for one call so far."""
+    """What has come back for one call so far.
+
+    Attributes:
+        changed: Set whenever something arrives.
+        ended: Set at the end of the answer, or of the connection.
+    """
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytearray = field(default_factory=bytearray)
     trailers: dict[str, str] = field(default_factory=dict)
     reset: ErrorCodes | int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever anything comes."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def begun(self) -> None:
-        """Waits for the first bytes of a message."""
+        """Wait for the first bytes of a message."""
         while not (self.data or self.ended.is_set()):
             self.changed.clear()
             await self.changed.wait()
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Headers and trailers together."""
+        """Return headers and trailers together."""
         return {**self.headers, **self.trailers}
 
     @property
     def status(self) -> Status | None:
-        """The gRPC status; None where there is none."""
+        """Return the gRPC status, or None."""
         number = self.metadata.get("grpc-status")
         return None if number is None else Status(int(number))
 
     @property
     def sentence(self) -> str:
-        """What the status says in words."""
+        """Return the message of the status."""
         return decode_grpc_message(self.metadata.get("grpc-message", ""))
 
     @property
     def details(self) -> list[Message]:
-        """The messages of `google.rpc` that accompany the status."""
+        """Return the messages of `google.rpc` that accompany the status."""
         data = self.binary("grpc-status-details-bin")
         return StatusDetailsCodec().decode(self.status or Status.OK, None, data)
 
     def binary(self, key: str) -> bytes:
-        """Decodes a `-bin` trailer; empty where it is missing."""
+        """Decode a `-bin` trailer; a missing one is empty."""
         value = self.metadata.get(key, "")
         return base64.b64decode(value + "=" * (-len(value) % 4))
 
     def messages(self, reply_type: type[_ReplyT]) -> list[_ReplyT]:
-        """Decodes all whole messages."""
+        """Decode all messages."""
         found, data = [], bytes(self.data)
         while data:
             flag, length = _FRAME.unpack(data[: _FRAME.size])
@@ -117,14 +121,21 @@ class Answer:
         return found
 
     def message(self, reply_type: type[_ReplyT]) -> _ReplyT:
-        """Decodes the only message of a call that succeeded."""
+        """Decode the only message of a call that succeeded."""
         assert self.status is Status.OK, f"{self.status}: {self.sentence}"
         (message,) = self.messages(reply_type)
         return message
 
 
 class Wire:
-    """One connection. `h2` may be used as well to send frames; `flush` writes them."""
+    """One connection.
+
+    Attributes:
+        h2: May be used to send frames as well; `flush` writes them.
+        goaways: The last stream ids of all GOAWAY frames received.
+        goaway: The code of the last of them.
+        closed: Set when the connection has ended.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.h2 = H2Connection(
@@ -138,7 +149,6 @@ class Wire:
         # h2 would send and receive nothing after a GOAWAY; the calls that have begun go on.
         self.h2._frame_dispatch_table[GoAwayFrame] = self._take_goaway
         self.goaways: list[int] = []
-        """The last stream ids of all GOAWAY frames that have come."""
         self._goaway_came = asyncio.Event()
         self.closed = asyncio.Event()
         self._ponged = asyncio.Event()
@@ -158,13 +168,13 @@ class Wire:
         address: str = "127.0.0.1",
         path: Path | None = None,
     ) -> AsyncIterator["Wire"]:
-        """Connects to a loopback port, or to a Unix domain socket.
+        """Connect to a loopback port, or to a Unix domain socket.
 
         Args:
             port: The port.
-            window: How many bytes of an answer the server may send before it has to wait.
-            address: The loopback address that it comes from.
-            path: The socket, in place of the port.
+            window: How many bytes of an answer the server may send ahead.
+            address: The loopback address to connect from.
+            path: The socket, instead of a port.
         """
         if path is None:
             opened = asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
@@ -181,15 +191,15 @@ class Wire:
             await wire.disconnect()
 
     def flush(self) -> None:
-        """Writes the frames that `h2` has ready."""
+        """Write the frames that `h2` has ready."""
         self._writer.write(self.h2.data_to_send())
 
     def write(self, data: bytes) -> None:
-        """Writes bytes as they are."""
+        """Write bytes as they are."""
         self._writer.write(data)
 
     def begin(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> tuple[int, Answer]:
-        """Begins a call; returns its stream's number and where its answer gathers."""
+        """Begin a call; return the id of its stream and the answer, which fills up."""
         stream_id = self.h2.get_next_available_stream_id()
         answer = self._answers[stream_id] = Answer()
         self.h2.send_headers(stream_id, headers, end_stream=end and not data)
@@ -199,17 +209,17 @@ class Wire:
         return stream_id, answer
 
     def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
-        """Sends more of a request, in one DATA frame."""
+        """Send more of a request, in one DATA frame."""
         self.h2.send_data(stream_id, data, end_stream=end)
         self.flush()
 
     async def ended(self, answer: Answer) -> Answer:
-        """Waits for the end of an answer."""
+        """Wait for the end of an answer."""
         await answer.ended.wait()
         return answer
 
     async def request(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> Answer:
-        """Makes a call of any headers and bytes, to its end."""
+        """Make a call of any headers and bytes, and wait for its end."""
         return await self.ended(self.begin(headers, data, end=end)[1])
 
     async def call(
@@ -218,25 +228,25 @@ class Wire:
         message: betterproto2.Message | Message,
         *more: tuple[str | bytes, str | bytes],
     ) -> Answer:
-        """Makes a sound call, to its end. A method of the contract needs no service's name."""
+        """Make a valid call and wait for its end; a method alone is one of the contract."""
         full_path = path if path.startswith("/") else SERVICE + path
         return await self.request(call_headers(full_path, *more), framed(message_bytes(message)))
 
     async def pong(self) -> None:
-        """Waits until the server has read all that was sent before: it answers a PING in order."""
+        """Wait until the server has read everything sent before; it answers PINGs in order."""
         self._ponged.clear()
         self.h2.ping(b"in order")
         self.flush()
         await self._ponged.wait()
 
     async def said_goodbye(self, *, times: int = 1) -> None:
-        """Waits until so many GOAWAY frames have come."""
+        """Wait for a number of GOAWAY frames."""
         while len(self.goaways) < times:
             self._goaway_came.clear()
             await self._goaway_came.wait()
 
     async def disconnect(self) -> None:
-        """Closes the connection without a word."""
+        """Close the connection without a GOAWAY."""
         self._writer.close()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -3,9 +3,10 @@
 import pytest
 from credit_models import CreditRequest
 from credit_models.codec import decode
-from credit_resilience import frames
-from credit_resilience.frames import Flag, Kind
-from credit_resilience.requests import add_message, call_block, call_headers
+from credit_resilience.requests import add_message, call_block
+from credit_testing import frames
+from credit_testing.frames import Flag, Kind
+from credit_testing.http2_client import call_headers, framed
 from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
@@ -65,7 +66,7 @@ def test_settings_and_window_updates_are_read_back() -> None:
 
 def test_a_length_may_lie() -> None:
     assert frames.frame(Kind.PING, b"12345678", length=3)[:3] == b"\x00\x00\x03"
-    assert frames.message(b"abc", length=10**9)[1:5] == (10**9).to_bytes(4, "big")
+    assert framed(b"abc", length=10**9)[1:5] == (10**9).to_bytes(4, "big")
 
 
 def test_padding_is_of_no_meaning_to_the_contract() -> None:

@@ -1,4 +1,4 @@
-"""A real mongod for tests, in a session of its own, stopped by its process number."""
+"""Run a real mongod as a child process, and kill that of a server."""
 
 import asyncio
 import os
@@ -9,40 +9,41 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from credit_server.embedded import find_mongod
-from credit_server.embedded.mongod import free_port
 from credit_server.store.replica_set import REPLICA_SET, ensure_primary
 
-HOST = "127.0.0.1"
+from credit_testing.child import gone
+from credit_testing.ports import HOST, lasting_port
+
 _START_TIMEOUT_SECONDS = 60.0
 
 
 class MongodProcess:
-    """A mongod on a free loopback port; it keeps port and data when it is started again."""
+    """A mongod on a free loopback port; it keeps port and data when it restarts."""
 
     def __init__(self, folder: Path, *options: str, standalone: bool = False) -> None:
         """Describe a mongod.
 
         Args:
             folder: An empty folder, for the data and the log.
-            options: Further options of its command line.
-            standalone: No replica set, and therefore no transactions.
+            options: More options of its command line.
+            standalone: Whether it is no replica set, and has no transactions.
         """
         self._database = folder.resolve() / "database"
         self._log = folder.resolve() / "mongod.log"
         self._options: Sequence[str] = options
         self._standalone = standalone
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = lasting_port()
 
     @property
     def uri(self) -> str:
-        """The connection string."""
+        """Return the connection string."""
         return f"mongodb://{HOST}:{self.port}/" + (
             "" if self._standalone else f"?replicaSet={REPLICA_SET}"
         )
 
     async def start(self) -> None:
-        """Start it; it takes writes when this returns."""
+        """Start it and wait until it accepts writes."""
         self._launch()
         if not self._standalone:
             await ensure_primary(
@@ -53,17 +54,17 @@ class MongodProcess:
             )
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it with a signal and wait until it is gone; nothing happens when none runs."""
+        """End it with a signal and wait for its end; do nothing if it does not run."""
         process, self._process = self._process, None
         if process is None:
             return
         process.send_signal(number)
-        process.send_signal(signal.SIGCONT)  # one that a test has stopped would not end
+        process.send_signal(signal.SIGCONT)  # a stopped process would not end
         await asyncio.to_thread(process.wait)
 
     def _launch(self) -> None:
@@ -101,30 +102,13 @@ async def running_mongod(
 
 
 def embedded_mongod_pid(data_dir: Path) -> int:
-    """The process number of the mongod that a server has started on its data directory."""
+    """Return the process id of the mongod that a server has started on its data directory."""
     return int((data_dir / "mongo" / "mongod.lock").read_text())
 
 
 async def kill_embedded_mongod(data_dir: Path) -> None:
-    """Kill the mongod of a server, as a machine short of memory would, and wait for its end."""
+    """Kill the mongod of a server, as a machine short of memory does, and wait for its end."""
     pid = embedded_mongod_pid(data_dir)
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     await gone(descriptor)
-
-
-async def gone(descriptor: int) -> None:
-    """Wait until the process behind a descriptor of `os.pidfd_open` has ended; closes it."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is a process with this number."""
-    return Path("/proc", str(pid)).exists()

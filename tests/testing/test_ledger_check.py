@@ -1,27 +1,20 @@
-"""The audit of a database names each kind of forgery, and lets sound books pass."""
+"""The check of a ledger names each kind of forgery and passes a sound ledger."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from types import ModuleType
 from typing import Any
 
 import pytest
 from bson import ObjectId
+from credit_testing.ledger_check import findings, main
 from pymongo import MongoClient
 from pymongo.database import Database
-
-from tests.fuzz.scripts import load_books
 
 USER, APP = 1001, 1
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADD, USE, PURCHASE = (ObjectId() for _ in range(3))
 
 Documents = Database[dict[str, Any]]  # values of many types
-
-
-@pytest.fixture(scope="module")
-def books() -> ModuleType:
-    return load_books()
 
 
 @pytest.fixture
@@ -92,19 +85,17 @@ def _delete(collection: str) -> Callable[[Documents], None]:
     ],
 )
 def test_a_forgery_is_named(
-    books: ModuleType, documents: Documents, forge: Callable[[Documents], None], named: str
+    documents: Documents, forge: Callable[[Documents], None], named: str
 ) -> None:
     forge(documents)
-    assert named in "\n".join(books.findings(documents))
+    assert named in "\n".join(findings(documents))
 
 
-def test_sound_books_pass(books: ModuleType, documents: Documents) -> None:
-    assert books.findings(documents) == []
+def test_a_sound_ledger_passes(documents: Documents) -> None:
+    assert findings(documents) == []
 
 
-def test_the_script_s_exit_code_is_the_verdict(
-    books: ModuleType, documents: Documents, mongod_uri: str
-) -> None:
-    assert books.main(mongod_uri, documents.name) == 0
+def test_the_exit_code_of_the_command_is_the_verdict(documents: Documents, mongod_uri: str) -> None:
+    assert main(mongod_uri, documents.name) == 0
     _delete("app_totals")(documents)
-    assert books.main(mongod_uri, documents.name) == 1
+    assert main(mongod_uri, documents.name) == 1

@@ -1,4 +1,4 @@
-"""HTTP/2 frames made by hand: what no library would send, as bytes that cost nothing to repeat."""
+"""Make HTTP/2 frames by hand, also those that no library sends."""
 
 import struct
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from enum import IntEnum, IntFlag
 from hpack.hpack import encode_integer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# What every server accepts by default: RFC 9113, section 6.5.2.
 MAX_FRAME_SIZE = 16_384
-"""RFC 9113, section 6.5.2: what every server takes without being asked."""
 
 Header = tuple[str | bytes, str | bytes]
 
@@ -36,6 +36,11 @@ class Flag(IntFlag):
     END_HEADERS = 4
 
 
+# For tables of frames, which would not fit their lines otherwise.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = Kind
+ACK, END_STREAM, END_HEADERS = Flag.ACK, Flag.END_STREAM, Flag.END_HEADERS
+
+
 class Setting(IntEnum):
     """The settings that are used here: RFC 9113, section 6.5.2."""
 
@@ -53,15 +58,19 @@ def frame(
         payload: What it holds.
         stream: Its stream; 0 is the connection.
         flags: Its flags.
-        length: What it says of its length; -1 for the truth.
+        length: The length in its head; -1 for the true one.
     """
-    said = len(payload) if length < 0 else length
-    return struct.pack(">I", said)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+    declared = len(payload) if length < 0 else length
+    return struct.pack(">I", declared)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def settings(*values: tuple[int, int]) -> bytes:
     """Make a SETTINGS frame."""
     return frame(Kind.SETTINGS, b"".join(struct.pack(">HI", *value) for value in values))
+
+
+# The SETTINGS of a client that keeps all defaults.
+SETTINGS_FRAME = settings()
 
 
 def headers(stream: int, block: bytes, flags: int = Flag.END_HEADERS) -> bytes:
@@ -96,25 +105,14 @@ def priority(stream: int, depends_on: int) -> bytes:
 def header_block(fields: Iterable[Header]) -> bytes:
     """Write headers as HPACK literals without indexing.
 
-    It fits every stream, for neither side has to remember any of it.
+    The block fits every stream: neither side stores any of it.
     """
     return b"".join(b"\x00" + _string(name) + _string(value) for name, value in fields)
 
 
 def remembered(name: str, value: str) -> bytes:
-    """Write a header as a literal that the other side has to remember: RFC 7541, section 6.2.1."""
+    """Write a header as a literal that the other side stores: RFC 7541, section 6.2.1."""
     return b"\x40" + _string(name) + _string(value)
-
-
-def message(encoded: bytes, *, flag: int = 0, length: int = -1) -> bytes:
-    """Put gRPC's prefix before a message.
-
-    Args:
-        encoded: The message.
-        flag: The compressed flag.
-        length: What the prefix says of the length; -1 for the truth.
-    """
-    return struct.pack(">BI", flag, len(encoded) if length < 0 else length) + encoded
 
 
 def _string(text: str | bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""Provide what the tests and the tools share: clients, certificates, faulty stores, processes."""

@@ -1,0 +1,120 @@
+"""Provide memory stores that misbehave in one way each."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Changes, StoreTransaction
+
+
+class HeldStore(MemoryStore):
+    """Hold every transaction until the test releases them.
+
+    Attributes:
+        entered: Set when a transaction has begun.
+        released: Set by the test to let all transactions run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = asyncio.Event()
+        self.released = asyncio.Event()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        self.entered.set()
+        await self.released.wait()
+        async with super().begin() as transaction:
+            yield transaction
+
+
+class GatedStore(MemoryStore):
+    """Return a page of transactions only for each permit of the test.
+
+    Attributes:
+        asked: The users whose pages were requested, in order.
+        allowed: One permit for each page.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(page_size=1)
+        self.asked: list[int] = []
+        self.allowed = asyncio.Semaphore(0)
+
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
+        while True:
+            self.asked.append(user_id)
+            await self.allowed.acquire()
+            page = await anext(pages, None)
+            if page is None:
+                return
+            yield page
+
+
+class EndlessStore(MemoryStore):
+    """Return the same history again and again, without an end."""
+
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        while True:
+            async for page in super().list_transactions(user_id, apps):
+                yield page
+            await asyncio.sleep(0)
+
+
+class FailingStore(MemoryStore):
+    """Raise one exception from every operation."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        raise self._error
+        yield  # a generator needs one
+
+    async def account(self, user_id: int) -> Account | None:
+        raise self._error
+
+    async def app_total(self, app_id: int) -> int:
+        raise self._error
+
+    async def list_transactions(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Transaction]]:
+        raise self._error
+        yield []
+
+    async def list_purchases(
+        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+    ) -> AsyncIterator[Sequence[Purchase]]:
+        raise self._error
+        yield []
+
+
+async def full_store() -> MemoryStore:
+    """Return a store in which user 7 has credits in `APPS_MAX` apps, and none in app 1."""
+    store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
+    full = Account(
+        user_id=7,
+        balances=dict.fromkeys(range(2, APPS_MAX + 2), 1),
+        revision=APPS_MAX,
+        created_at=now,
+        updated_at=now,
+        created_by=1,
+        updated_by=1,
+    )
+    async with store.writer().begin() as transaction:
+        await transaction.write(
+            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, counter_shard=0)
+        )
+        await transaction.commit()
+    return store
