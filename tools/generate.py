@@ -19,11 +19,26 @@ from contract_check.buf import build_image
 from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.reference import render
+from credit_server.settings import ServerSettings, settings_of
+from credit_server.settings.fields import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = Path("packages/credit-models/src/credit_models/_generated")
 IMAGE = GENERATED / "image.binpb"
 REFERENCE = Path("docs/reference.md")
+SETTINGS = Path("docs/settings.md")
+SETTINGS_HEAD = """\
+# Settings of the server
+
+<!-- Made from the settings' definitions by `make generate`. Do not edit. -->
+
+Each setting is an environment variable and an option of `credit-server serve`:
+`CREDIT_PORT=50052` is `--port 50052`. An option takes precedence over its variable. Times are in seconds.
+
+- `serve` logs a warning for a variable `CREDIT_…` that is not a setting, or was removed.
+- `migrate` takes the settings of the store; `doctor` takes all.
+- The SDK has settings of its own: see its README, in `packages/credit-client`.
+"""
 INPUTS = ("buf.yaml", "buf.gen.yaml", "contracts")
 # What ruff formats generated code with, whatever the workspace or the user have set.
 RUFF_SETTINGS = 'line-length = 100\ntarget-version = "py311"\n'
@@ -90,6 +105,36 @@ def reference() -> str:
         sys.exit(str(error))
 
 
+def settings_page() -> str:
+    """Return the page of the server's settings, made from their definitions."""
+    groups: dict[str, list[str]] = {}
+    for setting in settings_of(ServerSettings):
+        default = "" if setting.default is None else f"`{default_text(setting)}`"
+        row = f"| `{setting.variable}` | {default} | {setting.description.replace('|', chr(92) + '|')} |"
+        groups.setdefault(setting.title, []).append(row)
+    blocks = [SETTINGS_HEAD]
+    for title, rows in groups.items():
+        table = "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+        blocks.append(f"## {title}\n\n{table}\n")
+    return "\n".join(blocks)
+
+
+def default_text(setting: Setting) -> str:
+    """Return a setting's default as one writes it in the environment."""
+    match setting.default:
+        case bool():
+            return str(setting.default).lower()
+        case tuple():
+            return ",".join(setting.default)
+        case float():
+            return f"{setting.default:g}"
+        case other:
+            return str(other)
+
+
+PAGES = {REFERENCE: reference, SETTINGS: settings_page}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Read all files below a folder, without Python's caches.
 
@@ -151,23 +196,23 @@ def check(fresh: Path) -> None:
     sys.exit(f"{GENERATED} is not what the contract gives:\n{summary}\nRun: make generate")
 
 
-def check_reference() -> None:
-    """Fail if the committed reference is not the one that the contract gives.
+def check_pages() -> None:
+    """Fail if a committed page is not the one that its source gives.
 
     Raises:
         SystemExit: They differ; the message says what to run.
     """
-    path = ROOT / REFERENCE
-    committed = path.read_text(encoding="utf-8") if path.exists() else ""
-    if committed != reference():
-        sys.exit(f"{REFERENCE} is not what the contract gives.\nRun: make generate")
+    for page, render_page in PAGES.items():
+        path = ROOT / page
+        committed = path.read_text(encoding="utf-8") if path.exists() else ""
+        if committed != render_page():
+            sys.exit(f"{page} is not what its source gives.\nRun: make generate")
 
 
-def replace_reference() -> None:
-    """Write the reference."""
-    path = ROOT / REFERENCE
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(reference(), encoding="utf-8")
+def replace_pages() -> None:
+    """Write the pages."""
+    for page, render_page in PAGES.items():
+        (ROOT / page).write_text(render_page(), encoding="utf-8")
 
 
 def replace(fresh: Path) -> None:
@@ -191,10 +236,10 @@ def main() -> None:
         fresh = build(Path(folder))
         if checking:
             check(fresh)
-            check_reference()
+            check_pages()
         else:
             replace(fresh)
-            replace_reference()
+            replace_pages()
 
 
 if __name__ == "__main__":

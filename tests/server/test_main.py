@@ -94,10 +94,21 @@ def test_a_commands_help_shows_its_options_with_defaults(command: str, capsys: C
 def test_the_help_shows_common_settings_first_and_the_others_in_groups(capsys: Captured) -> None:
     assert main.run(["serve", "--help"]) == 0
     shown = capsys.readouterr().out
-    titles = re.findall(r"^╭─ (.*?) ─", shown, re.MULTILINE)
-    assert titles[:2] == ["Options", "Common settings"]
-    assert {setting.title for setting in settings_of(ServerSettings)} == set(titles[2:])
+    titles = re.findall(r"^(\S.*):$", shown, re.MULTILINE)
+    assert (titles[0], titles[-1]) == ("Common settings", "Options")
+    assert {setting.title for setting in settings_of(ServerSettings)} == set(titles[1:-1])
     assert shown.index("--port") < shown.index("--log-level") < shown.index("--calls-max")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_help_cuts_no_option_and_no_variable(
+    columns: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main.run(["serve", "--help"]) == 0
+    words = set(capsys.readouterr().out.replace("[", " ").replace("]", " ").split())
+    for setting in settings_of(ServerSettings):
+        assert {setting.option, setting.variable} <= words
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from credit_server.settings import (
 )
 from credit_server.settings.command_line import (
     Given,
+    GroupedCommand,
     SettingsInvalid,
     refuse_secrets,
     with_settings,
@@ -42,6 +43,7 @@ cli = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Serve a credit ledger over gRPC, and look after its database.",
     epilog="Each option of serve, migrate and doctor is also an environment variable: --port is"
@@ -88,7 +90,7 @@ def _options(
     """Take the options that belong to no command."""
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand)
 @with_settings(ServerSettings)
 def serve(given: Given) -> None:
     """Serve the credit ledger until Ctrl-C or SIGTERM.
@@ -104,7 +106,7 @@ def serve(given: Given) -> None:
     _run(app.serve(settings))
 
 
-@cli.command()
+@cli.command(cls=GroupedCommand, short_help="Make or update the database's schema.")
 @with_settings(StoreSettings)
 def migrate(given: Given) -> None:
     """Make the database's collections, validators and indexes, or bring them up to date."""
@@ -113,7 +115,9 @@ def migrate(given: Given) -> None:
     typer.echo(f"the database '{settings.mongodb_database}' has schema version {number}")
 
 
-@cli.command(name="doctor")
+@cli.command(
+    name="doctor", cls=GroupedCommand, short_help="Check settings, certificates, store and ledger."
+)
 @with_settings(ServerSettings)
 def examine(
     given: Given,
@@ -161,7 +165,9 @@ def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
 def _misused(error: typer.TyperException, arguments: Sequence[str]) -> int:
     """Describe misuse of the command line, and where to read what is right."""
     message = error.format_message()
-    if message:  # else nothing was given, and the help has been shown
+    if message.startswith("Usage: "):  # nothing was given, and the message is the help
+        typer.echo(message)
+    else:
         context = getattr(error, "ctx", None)  # the parser's own errors have none
         command = f"credit-server {arguments[0]}" if context is None else context.command_path
         lines = [message, *removed_options(arguments), f"See {command} --help."]

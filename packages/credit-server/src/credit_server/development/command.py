@@ -55,7 +55,7 @@ def keys(directory: _Directory = _DIRECTORY) -> None:
     _export("CREDIT_TOKEN_AUDIENCE", _audience())
 
 
-@cli.command()
+@cli.command(short_help="Make a CA, and certificates for localhost and a client.")
 def certificates(
     directory: _Directory = _DIRECTORY,
     client: Annotated[

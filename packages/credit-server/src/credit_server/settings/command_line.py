@@ -1,4 +1,4 @@
-"""Makes an option of a command of each setting, with its help."""
+"""Make a command option of each setting, with its help."""
 
 import inspect
 import re
@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import SecretStr
+from typer.core import TyperCommand
 
 from credit_server.settings.fields import Setting, Settings, settings_of
 
-# What most operators set comes first in the help.
+# The settings that most operators set come first in the help.
 _COMMON = (
     "host",
     "port",
@@ -27,10 +28,16 @@ _COMMON = (
 )
 _COMMON_TITLE = "Common settings"
 
-# MongoDB's options that hold a secret; a password stands before the hosts.
+# Options of MongoDB that contain a secret; a password is before the hosts.
 _SECRET = re.compile(
     r"//[^/?]*:[^/?]*@|tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN:", re.IGNORECASE
 )
+
+# An option that is longer than this is above its description, not beside it.
+_TERM_MAX = 30
+# With less room than this beside it, every description is below its option.
+_ROOM_MIN = 40
+_TERM_BELOW = 4
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -40,6 +47,27 @@ Given = Mapping[str, object]
 
 class SettingsInvalid(Exception):
     """Settings are not valid. The message names them, and the remedy."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options by group, wrapped and without boxes.
+
+    typer's boxes cut long options and the names of variables in a terminal of 80 columns.
+    """
+
+    # Any: typer's formatter has another module in each version of typer.
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, group by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                title = getattr(parameter, "rich_help_panel", None) or "Options"
+                groups.setdefault(title, []).append(row)
+        beside = formatter.width - _TERM_MAX >= _ROOM_MIN
+        for title, rows in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=_TERM_MAX if beside else _TERM_BELOW)
 
 
 # Any: a command may take further options, of whatever types.

@@ -1,4 +1,4 @@
-"""What makes a model a set of settings: each has one name, wherever it is kept.
+"""Models of settings: each setting has one name, in whichever object its value is.
 
 A setting `port` is the variable CREDIT_PORT and the option `--port`. Most are fields of a model in
 this package. The others are fields of a value object that belongs to the package it limits, such
@@ -20,12 +20,12 @@ PREFIX = "CREDIT_"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Makes settings of a value object's fields.
+    """Declares the fields of a value object as settings.
 
     Attributes:
         title: The settings' title in the help.
         names: The fields by the names of their settings. A field that is not among them keeps its
-            default: it is for tests, and for who measures.
+            default: it is for tests and measurements.
     """
 
     title: str

@@ -82,7 +82,7 @@ class WriteSettings(Settings):
 class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSettings):
     """All settings of `credit-server serve`."""
 
-    title: ClassVar[str] = "Stopping"
+    title: ClassVar[str] = "Address and stop"
 
     host: str = "127.0.0.1"
     """Address to listen on, or unix:PATH for a Unix domain socket, which needs no port."""
