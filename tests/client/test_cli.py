@@ -141,11 +141,11 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     ("options", "words"),
     [
         ([*ADD, "--key", "order-7\r"], "idempotency_key must not begin or end with white space"),
-        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\ufeff7"], "idempotency_key must not contain the character U+FEFF"),
         ([*ADD, "--key", "order\udcff"], "idempotency_key must be valid Unicode text"),
         ([*USE, "--name", "  "], "report_name must not begin or end with white space"),
-        ([*USE, "--name", "\u2800"], "report_name must hold a visible character"),
-        ([*USE, "--report", "r\t1"], "report_id must not hold the character U+0009"),
+        ([*USE, "--name", "\u2800"], "report_name must contain a visible character"),
+        ([*USE, "--report", "r\t1"], "report_id must not contain the character U+0009"),
     ],
     ids=ascii,
 )
