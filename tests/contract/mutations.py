@@ -348,7 +348,7 @@ BREAKING = [
         "",
     ),
     Mutation(
-        name="an error that installed SDKs do not know is added to a call",
+        name="an error that is unknown to installed SDKs is added to a call",
         rule="ERROR_ADDED_UNKNOWN",
         apply=_add_new_reason_to(
             "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
@@ -365,19 +365,19 @@ BREAKING = [
         "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
     ),
     _edit(
-        "a call takes no scope",
+        "a call loses its scope",
         "CALL_WITHOUT_SCOPE",
         "    option (credit.options.v1.scope) = SCOPE_CREDITS_SPEND;\n",
         "",
     ),
     _edit(
-        "a call takes another scope than it did",
+        "a call changes its scope",
         "CALL_SAME_SCOPE",
         "= SCOPE_CREDITS_SPEND;",
         "= SCOPE_CREDITS_ISSUE;",
     ),
     _edit(
-        "a call is added that takes no scope",
+        "a call without a scope is added",
         "CALL_WITHOUT_SCOPE",
         ADD_COMMENT,
         (NEW_CALL % "INSUFFICIENT_CREDITS").replace(
@@ -386,7 +386,7 @@ BREAKING = [
         + ADD_COMMENT,
     ),
     _edit(
-        "a reason comes with another status",
+        "a reason changes its status",
         "REASON_SAME_STATUS",
         "status: STATUS_ALREADY_EXISTS",
         "status: STATUS_ABORTED",
@@ -473,7 +473,7 @@ ALLOWED = [
         "// The answer to a successful write",
     ),
     _edit(
-        "an error that installed SDKs know is added to a call",
+        "an error that is known to installed SDKs is added to a call",
         None,
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n",
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n"
