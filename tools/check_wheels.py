@@ -1,8 +1,8 @@
-"""Builds every package's wheel into `dist/`, and installs each in empty environments.
+"""Builds the wheel of every package into `dist/` and installs each in an empty environment.
 
-A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. pip takes
-the wheels from there: `pip install --find-links dist credit-client`. Each package is also installed
-from this repository by its git URL, as far as it is committed.
+A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. The wheels
+in `dist/` can be installed with `pip install --find-links dist credit-client`. The script also
+installs each package from this repository by its git URL; that includes only committed changes.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ PROBES = {
 
 
 def main() -> None:
-    """Build, check and try all wheels.
+    """Build, check and test all wheels.
 
     Raises:
         SystemExit: A wheel cannot be built, is incomplete or does not work.
@@ -36,20 +36,20 @@ def main() -> None:
             *("build", "--quiet", "--wheel", "--no-build-isolation"),
             *("--python", sys.executable, "--out-dir", DIST, ROOT / "packages" / package),
         )
-    (DIST / ".gitignore").unlink(missing_ok=True)  # uv's own; the folder is ignored as a whole
+    (DIST / ".gitignore").unlink(missing_ok=True)  # uv writes it; git ignores the whole folder
     with tempfile.TemporaryDirectory() as folder:
         for package in PACKAGES:
             wheel = next(DIST.glob(f"{package.replace('-', '_')}-*.whl"))
             _check_contents(wheel, package)
             _install(package, Path(folder) / package, "--find-links", DIST, wheel)
-            print(f"{wheel.name} installs alone and works")  # noqa: T201
+            print(f"{wheel.name} works in an empty environment")  # noqa: T201
         for package in PACKAGES:
             _install(package, Path(folder) / f"{package}-git", *_git_requirements(package))
-            print(f"{package} installs by git URL and works")  # noqa: T201
+            print(f"{package} works when installed by its git URL")  # noqa: T201
 
 
 def _git_requirements(package: str) -> list[str]:
-    """Return what pip takes to install a package, and the models that it needs, from git."""
+    """Return pip's requirements for a package and credit-models from git."""
     url = f"git+{ROOT.resolve().as_uri()}"
     names = dict.fromkeys(("credit-models", package))
     return [f"{name} @ {url}#subdirectory=packages/{name}" for name in names]
@@ -61,23 +61,23 @@ def _check_contents(wheel: Path, package: str) -> None:
         metadata = next(name for name in names if name.endswith("dist-info/METADATA"))
         text = archive.read(metadata).decode()
     module = package.replace("-", "_")
-    wanted = {
+    checks = {
         f"{module}/py.typed": f"{module}/py.typed" in names,
         "a licence file": any("licenses/LICENSE" in name for name in names),
         "License-Expression: Apache-2.0": "License-Expression: Apache-2.0" in text,
         "Classifier: Typing :: Typed": "Classifier: Typing :: Typed" in text,
     }
     if package != "credit-models":
-        wanted["credit-models pinned exactly"] = "Requires-Dist: credit-models==" in text
-    missing = [what for what, there in wanted.items() if not there]
+        checks["credit-models pinned exactly"] = "Requires-Dist: credit-models==" in text
+    missing = [name for name, passed in checks.items() if not passed]
     if missing:
         sys.exit(f"{wheel.name} lacks: {', '.join(missing)}")
 
 
-def _install(package: str, environment: Path, *what: str | Path) -> None:
+def _install(package: str, environment: Path, *requirements: str | Path) -> None:
     _run(UV, "venv", "--quiet", "--python", sys.executable, environment)
     python = environment / "bin" / "python"
-    # The locked versions, so that this run installs what the tests ran with.
+    # The locked versions, which are the versions that the tests use.
     constraints = environment / "constraints.txt"
     constraints.write_text(
         "".join(
@@ -89,7 +89,7 @@ def _install(package: str, environment: Path, *what: str | Path) -> None:
     _run(
         UV,
         *("pip", "install", "--quiet", "--python", python),
-        *("--constraint", constraints, *what),
+        *("--constraint", constraints, *requirements),
     )
     _run(python, *PROBES[package], cwd=environment)
 

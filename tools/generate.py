@@ -33,7 +33,8 @@ SETTINGS_HEAD = """\
 <!-- Made from the settings' definitions by `make generate`. Do not edit. -->
 
 Each setting is an environment variable and an option of `credit-server serve`:
-`CREDIT_PORT=50052` is `--port 50052`. An option takes precedence over its variable. Times are in seconds.
+`CREDIT_PORT=50052` is `--port 50052`. An option takes precedence over its variable.
+Times are in seconds.
 
 - `serve` logs a warning for a variable `CREDIT_…` that is not a setting, or was removed.
 - `migrate` takes the settings of the store; `doctor` takes all.

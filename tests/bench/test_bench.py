@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic on fixed samples, and the peer's ledger rules over a socket."""
+"""Tests of the benchmark's arithmetic on fixed samples, and of the peer's rules over a socket."""
 
 import asyncio
 import json
@@ -14,15 +14,14 @@ import pytest
 from credit_bench.audit import Audit, audit
 from credit_bench.cell import Cell, Users
 from credit_bench.contract import contract
-from credit_bench.generator.load import Load, drain
-from credit_bench.generator.workload import Request, openings, requests
-from credit_bench.mongodb import replica_set
+from credit_bench.generator.load import Load, send_all
+from credit_bench.generator.workload import Request, opening_requests, requests
 from credit_bench.options import parse
 from credit_bench.report import document, show
 from credit_bench.run import Result
 from credit_bench.sample import Sample, percentile
 from credit_bench.summary import Measurement, summarise
-from credit_bench.system import System, serving
+from credit_bench.system import System, replica_set, serving
 from grpc import aio
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
@@ -70,7 +69,7 @@ def test_a_percentile_is_one_of_the_values(
     assert percentile(values, rank) == expected
 
 
-def test_the_ratio_is_the_median_of_each_repetition_s_own_ratio() -> None:
+def test_the_ratio_is_the_median_of_the_ratios_of_the_repetitions() -> None:
     # The ratio of the medians would be 200 / 100 = 2.
     (row,) = summarise(measurements(ours=[100, 200, 900], peer=[25, 200, 100]))
     assert row.ratio is not None
@@ -87,14 +86,14 @@ def test_a_server_measured_alone_has_no_ratio() -> None:
     assert row.ratio is None
 
 
-def test_a_peer_that_finished_nothing_has_no_ratio() -> None:
+def test_a_peer_without_a_finished_call_has_no_ratio() -> None:
     (row,) = summarise(measurements(ours=[10], peer=[0]))
     assert row.peer is not None
     assert row.peer.p99_ms is None
     assert row.ratio is None
 
 
-def test_a_sample_survives_the_pipe() -> None:
+def test_a_sample_survives_a_round_trip_through_json() -> None:
     original = sample(12.5, errors={"UNAVAILABLE": 3})
     assert Sample.from_json(original.to_json()) == original
     assert original.failed == 3
@@ -140,20 +139,20 @@ def test_the_report_shows_figures_ratio_and_seed() -> None:
 
 
 def test_a_run_with_errors_is_flagged() -> None:
-    spoilt = Measurement(
+    with_errors = Measurement(
         system=System.PEER,
         cell=CELL,
         repetition=1,
         sample=sample(50, errors={"DEADLINE_EXCEEDED": 2}),
     )
-    result = Result(measurements=[spoilt], audits={})
+    result = Result(measurements=[with_errors], audits={})
     assert not result.clean
     text = shown(result)
     assert "(2 errors)" in text
     assert "NOT CLEAN" in text
 
 
-def test_the_json_document_never_holds_the_database_s_address() -> None:
+def test_the_json_document_does_not_contain_the_database_uri() -> None:
     options = parse(["--mongodb-uri", "mongodb://me:secret@db"])
     result = Result(
         measurements=measurements(ours=[200], peer=[100]), audits={System.OURS: GOOD_AUDIT}
@@ -164,7 +163,7 @@ def test_the_json_document_never_holds_the_database_s_address() -> None:
     assert json.loads(text)["audits"]["ours"]["passed"] is True
 
 
-def test_both_servers_get_the_same_requests_with_fresh_keys() -> None:
+def test_both_servers_get_the_same_requests_with_new_keys() -> None:
     def row() -> list[Request]:
         return list(islice(requests(contract(), Users.RANDOM, 100, "seed"), 200))
 
@@ -184,7 +183,7 @@ async def test_the_load_counts_every_call_once() -> None:
     async def call(request: Request) -> None:
         nonlocal calls
         calls += 1
-        number = calls  # others count on while this one waits
+        number = calls  # other calls change the counter during the sleep
         await asyncio.sleep(0)
         if number % 10 == 0:
             raise aio.AioRpcError(grpc.StatusCode.ABORTED, aio.Metadata(), aio.Metadata())
@@ -203,14 +202,14 @@ async def test_every_account_is_opened_once() -> None:
         users.append(request.message.user_id)
         await asyncio.sleep(0)
 
-    seen = await drain(call, openings(contract(), 50), callers=8)
+    seen = await send_all(call, opening_requests(contract(), 50), callers=8)
     assert sorted(users) == list(range(1, 51))
     assert seen.acknowledged == 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
-    """The peer's stub (of a class made at run time), and where its data is."""
+    """The peer's stub, whose class exists only at run time, and its database."""
 
     stub: Any
     uri: str
@@ -246,27 +245,27 @@ async def peer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peer]:
         yield Peer(stub=stub, uri=uri, database=server.database)
 
 
-async def refused(answer: Any) -> str:
+async def rejected(answer: Any) -> str:
     with pytest.raises(aio.AioRpcError) as caught:
         await answer
     return str(caught.value.code().name)
 
 
-async def test_the_peer_keeps_the_ledger_s_rules(peer: Peer) -> None:
+async def test_the_peer_follows_the_rules_of_the_ledger(peer: Peer) -> None:
     added = await peer.add(user_id=1, credits=10, idempotency_key="a")
     assert (added.balance, added.sequence, added.replayed) == (10, 1, False)
     again = await peer.add(user_id=1, credits=10, idempotency_key="a")
     assert (again.transaction_id, again.balance, again.replayed) == (added.transaction_id, 10, True)
-    assert await refused(peer.add(user_id=1, credits=11, idempotency_key="a")) == "ALREADY_EXISTS"
-    assert await refused(peer.use(user_id=1, credits=10, idempotency_key="a")) == "ALREADY_EXISTS"
-    assert await refused(peer.use(user_id=1, credits=11)) == "FAILED_PRECONDITION"
-    assert await refused(peer.use(user_id=2, credits=1)) == "FAILED_PRECONDITION"
-    assert await refused(peer.add(user_id=1, credits=2**32 - 10)) == "OUT_OF_RANGE"
-    assert await refused(peer.add(user_id=0, credits=1)) == "INVALID_ARGUMENT"
-    assert await refused(peer.use(user_id=1, credits=1, report_id="")) == "INVALID_ARGUMENT"
+    assert await rejected(peer.add(user_id=1, credits=11, idempotency_key="a")) == "ALREADY_EXISTS"
+    assert await rejected(peer.use(user_id=1, credits=10, idempotency_key="a")) == "ALREADY_EXISTS"
+    assert await rejected(peer.use(user_id=1, credits=11)) == "FAILED_PRECONDITION"
+    assert await rejected(peer.use(user_id=2, credits=1)) == "FAILED_PRECONDITION"
+    assert await rejected(peer.add(user_id=1, credits=2**32 - 10)) == "OUT_OF_RANGE"
+    assert await rejected(peer.add(user_id=0, credits=1)) == "INVALID_ARGUMENT"
+    assert await rejected(peer.use(user_id=1, credits=1, report_id="")) == "INVALID_ARGUMENT"
     used = await peer.use(user_id=1, credits=10, idempotency_key="b")
     assert (used.balance, used.sequence) == (0, 2)
-    # A replay comes before the refusal that the balance would now give.
+    # A replay takes precedence over the refusal that the balance would now cause.
     assert (await peer.use(user_id=1, credits=10, idempotency_key="b")).replayed
     other = await peer.add(user_id=1, app_id=2, credits=2**32 - 1)
     assert (other.balance, other.sequence) == (2**32 - 1, 3)
@@ -275,7 +274,7 @@ async def test_the_peer_keeps_the_ledger_s_rules(peer: Peer) -> None:
     assert await peer.balance(app_id=3, user_id=77) == 0
 
 
-async def test_first_transactions_that_meet_on_the_peer_all_count(peer: Peer) -> None:
+async def test_concurrent_first_transactions_on_the_peer_all_count(peer: Peer) -> None:
     receipts = await asyncio.gather(*(peer.add(user_id=500, credits=1) for _ in range(16)))
     assert sorted(receipt.sequence for receipt in receipts) == list(range(1, 17))
     assert sorted(receipt.balance for receipt in receipts) == list(range(1, 17))

@@ -1,4 +1,4 @@
-"""The lean client makes real calls, and goodput counts only what was answered in time."""
+"""The minimal client makes real calls, and goodput counts only calls that succeed in time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -54,18 +54,18 @@ async def outcome(connection: CallConnection, path: str, message: bytes) -> str:
 
 
 async def test_a_call_ends_with_the_name_of_its_status() -> None:
-    sound = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
+    valid = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
     async with serving() as served, connected(served.port) as connection:
-        assert await outcome(connection, ADD, sound) == "OK"
+        assert await outcome(connection, ADD, valid) == "OK"
         assert await outcome(connection, ADD, b"") == "INVALID_ARGUMENT"
         assert await outcome(connection, "/nothing", b"") == "UNIMPLEMENTED"
 
 
-async def test_a_call_whose_connection_ends_is_lost() -> None:
+async def test_a_call_is_lost_if_its_connection_ends() -> None:
     store = HeldStore()
-    sound = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
+    valid = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
     async with serving(store) as served, connected(served.port) as connection:
-        call = asyncio.create_task(outcome(connection, ADD, sound))
+        call = asyncio.create_task(outcome(connection, ADD, valid))
         await store.entered.wait()
         connection.close()
         assert await call == LOST
@@ -78,7 +78,7 @@ async def test_every_call_of_an_open_loop_is_counted_once() -> None:
         rows = requests(contract(), Users.RANDOM, 10, "seed")
         goodput = Goodput([connection], rows, warm_up_seconds=0.05, seconds=0.1)
         sample = await goodput.open(1000)
-    # A user may have too few credits; whatever it is, it is one of them.
+    # A user may have too few credits; each call either succeeds or fails.
     assert sample.acknowledged + sample.failed == 150
     assert sample.operations_per_second * 0.1 <= sample.acknowledged
 
@@ -100,7 +100,7 @@ async def test_a_caller_of_a_closed_loop_waits_for_room() -> None:
     assert sample.acknowledged + sample.failed > 10
 
 
-async def test_ten_times_the_best_is_offered() -> None:
+async def test_the_flood_is_ten_times_the_best_goodput() -> None:
     asked: list[Sequence[str]] = []
 
     async def generate(arguments: Sequence[str]) -> Sample:
@@ -128,7 +128,7 @@ def overloaded(kept: float) -> Overload:
     )
 
 
-def test_the_report_shows_the_median_of_what_is_kept_and_the_refusals_do_not_spoil_it() -> None:
+def test_the_report_shows_the_median_share_and_a_run_with_refusals_is_clean() -> None:
     overloads = [overloaded(kept) for kept in (0.5, 0.95, 1.0)]
     assert kept_median(overloads, System.OURS) == 0.95
     assert kept_median(overloads, System.PEER) is None
@@ -137,5 +137,5 @@ def test_the_report_shows_the_median_of_what_is_kept_and_the_refusals_do_not_spo
     console = Console(record=True, width=120, file=StringIO())
     show(result, [], parse(["--overload"]), console)
     text = console.export_text()
-    assert "95% of the best goodput is left" in text
+    assert "95% of the best goodput remains" in text
     assert "UNAVAILABLE 7" in text

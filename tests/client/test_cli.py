@@ -139,11 +139,11 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     ("options", "words"),
     [
         ([*ADD, "--key", "order-7\r"], "--key must not begin or end with white space"),
-        ([*ADD, "--key", "order\ufeff7"], "--key must not hold the character U+FEFF"),
+        ([*ADD, "--key", "order\ufeff7"], "--key must not contain the character U+FEFF"),
         ([*ADD, "--key", "order\udcff"], "--key must be valid Unicode text"),
         ([*USE, "--name", "  "], "--name must not begin or end with white space"),
-        ([*USE, "--name", "\u2800"], "--name must hold a visible character"),
-        ([*USE, "--report", "r\t1"], "--report must not hold the character U+0009"),
+        ([*USE, "--name", "\u2800"], "--name must contain a visible character"),
+        ([*USE, "--report", "r\t1"], "--report must not contain the character U+0009"),
     ],
     ids=ascii,
 )

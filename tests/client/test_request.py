@@ -66,7 +66,7 @@ def test_a_string_without_utf8_bytes_is_refused() -> None:
     [
         ("order-7\r", "must not begin or end with white space"),
         ("order-7\u00a0", "must not begin or end with white space"),
-        ("order\u200b-7", "must not hold the character U+200B"),
+        ("order\u200b-7", "must not contain the character U+200B"),
         ("cafe\u0301", "must be in Unicode's normalization form C (NFC)"),
         ("order\udcff", "must be valid Unicode text"),
     ],

@@ -1,4 +1,4 @@
-"""A copy of the contract that tests may change, and the verdict of contract-check on it."""
+"""Provides a copy of the contract that tests may change, and runs `contract-check` on it."""
 
 import re
 import shutil
@@ -20,33 +20,33 @@ OPTIONS = "credit/options/v1/options.proto"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How `contract-check` ended, and what it said."""
+    """The exit status of `contract-check`, and its output."""
 
     status: int
     said: str
 
     @property
     def rules(self) -> set[str]:
-        """The rules that were broken."""
+        """Return the names of the broken rules in the output."""
         return set(re.findall(r"^\S+: ([A-Z_]+) \(against ", self.said, re.MULTILINE))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Copy:
-    """A copy of `contracts/` with buf's settings beside it."""
+    """A copy of `contracts/`, with buf's settings beside it."""
 
     contracts: Path
     captured: pytest.CaptureFixture[str]
 
     def edit(self, old: str, new: str, *, file: str = CREDIT) -> None:
-        """Replaces text that is in the file exactly once."""
+        """Replace a text that occurs in the file exactly once."""
         path = self.contracts / file
         text = path.read_text()
         assert text.count(old) == 1, f"{text.count(old)} times in {file}: {old!r}"
         path.write_text(text.replace(old, new))
 
     def check(self, command: str, *arguments: str) -> Outcome:
-        """Runs `contract-check COMMAND` on the copy."""
+        """Run `contract-check COMMAND` on the copy."""
         status = run([command, "--contracts", str(self.contracts), *arguments])
         captured = self.captured.readouterr()
         return Outcome(status=status, said=captured.out + captured.err)
@@ -54,7 +54,7 @@ class Copy:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
-    """Keeps what a server in this process logs, instead of rendering it."""
+    """Capture the log of a server in this process instead of printing it."""
     with capture_logs() as entries:
         yield entries
 
@@ -68,7 +68,7 @@ def copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Copy:
 
 @pytest.fixture
 def fresh(copy: Copy) -> Copy:
-    """A copy of which 0.5.0 is the only release."""
+    """Return a copy whose only release is 0.5.0."""
     for release in (*baselines(copy.contracts), *retired(copy.contracts)):
         release.path.unlink()
     (copy.contracts / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n- Began.\n")

@@ -1,4 +1,4 @@
-"""Changes of the contract, each with the rule that forbids it or with none."""
+"""Changes of the contract, each with the rule that forbids it, or None where it is allowed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,12 +65,12 @@ OVERLOADED = """    status: STATUS_UNAVAILABLE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mutation:
-    """One change, named by what it does.
+    """One change of the contract.
 
     Attributes:
-        name: A phrase.
-        apply: Does it to a copy of the contract.
-        rule: The rule that forbids it; None where it is allowed.
+        name: What changes; the id of the test.
+        apply: Applies the change to a copy of the contract.
+        rule: The rule that forbids the change; None where it is allowed.
     """
 
     name: str
@@ -110,12 +110,12 @@ def _rename_package(copy: Copy) -> None:
 
 
 def add_second_version(copy: Copy) -> None:
-    """Puts credit.v2, which breaks with credit.v1, beside it."""
+    """Add credit.v2, which is incompatible with credit.v1, beside it."""
     (copy.contracts / "credit/v2").mkdir()
     for file in (CREDIT, REASONS):
         text = (copy.contracts / file).read_text()
         text = text.replace("package credit.v1;", "package credit.v2;")
-        # The extensions' numbers are of one space with those of v1, for each message of options.
+        # The extensions of each options message share their number space with those of v1.
         text = text.replace('"credit/v1/', '"credit/v2/').replace(
             "access_errors = 50003", "access_errors = 50004"
         )
@@ -142,7 +142,7 @@ def _add_new_reason_to(anchor: str, call: str) -> Callable[[Copy], None]:
 BREAKING = [
     _edit("a field is removed", "FIELD_NO_DELETE", BALANCE, "}"),
     _edit(
-        "a field is removed, its number and name reserved",
+        "a field is removed and its number and name are reserved",
         "FIELD_NO_DELETE",
         BALANCE,
         '  reserved 2;\n  reserved "balance";\n}',
@@ -214,19 +214,19 @@ BREAKING = [
     Mutation(name="a call is removed", rule="RPC_NO_DELETE", apply=_remove_call),
     _edit("a call is renamed", "RPC_NO_DELETE", "rpc AddCredits(", "rpc GrantCredits("),
     _edit(
-        "a call takes another request",
+        "a call has another request type",
         "RPC_SAME_REQUEST_TYPE",
         "AddCredits(CreditRequest)",
         "AddCredits(PurchaseRequest)",
     ),
     _edit(
-        "a call gives another answer",
+        "a call has another response type",
         "RPC_SAME_RESPONSE_TYPE",
         "AddCredits(CreditRequest) returns (Empty)",
         "AddCredits(CreditRequest) returns (Receipt)",
     ),
     _edit(
-        "a stream of answers becomes one answer",
+        "a stream of responses becomes one response",
         "RPC_SAME_SERVER_STREAMING",
         "returns (stream Purchase)",
         "returns (Purchase)",
@@ -238,7 +238,7 @@ BREAKING = [
         "AddCredits(stream CreditRequest)",
     ),
     _edit(
-        "a call promises less about its repetition",
+        "a call becomes less idempotent",
         "RPC_SAME_IDEMPOTENCY_LEVEL",
         "returns (UserCredits) {\n    option idempotency_level = NO_SIDE_EFFECTS",
         "returns (UserCredits) {\n    option idempotency_level = IDEMPOTENCY_UNKNOWN",
@@ -261,31 +261,31 @@ BREAKING = [
         WHOM.replace("4294967295", "4294967294"),
     ),
     _edit(
-        "a request's least length is raised",
+        "a request's minimum length is raised",
         "REQUEST_CONSTRAINT_TIGHTENED",
         REPORT,
         REPORT.replace("length_min: 1", "length_min: 2"),
     ),
     _edit(
-        "a request's greatest length is lowered",
+        "a request's maximum length is lowered",
         "REQUEST_CONSTRAINT_TIGHTENED",
         KEY_OF_REQUEST,
         KEY_OF_REQUEST.replace("128", "127"),
     ),
     _edit(
-        "a request has to match a pattern",
+        "a request's field must match a pattern",
         "REQUEST_CONSTRAINT_TIGHTENED",
         REPORT,
         REPORT.replace("required: true", 'required: true\n    pattern: "[a-z]+"'),
     ),
     _edit(
-        "a request has to have a field that it could leave out",
+        "a request's optional field becomes required",
         "REQUEST_CONSTRAINT_TIGHTENED",
         KEY_OF_REQUEST,
         KEY_OF_REQUEST.replace("length_max: 128", "length_max: 128\n    required: true"),
     ),
     _edit(
-        "a request's name may hold fewer characters",
+        "a request's name accepts fewer characters",
         "REQUEST_CONSTRAINT_TIGHTENED",
         NAME,
         NAME.replace("TEXT_NAME", "TEXT_IDENTIFIER"),
@@ -305,38 +305,38 @@ BREAKING = [
         + " [(credit.options.v1.constraint) = {required: true}];",
     ),
     _edit(
-        "an answer's field gets a constraint that it had not",
+        "a response's field gets a constraint",
         "ANSWER_CONSTRAINT_TIGHTENED",
         BALANCE,
         "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 1000}];\n}",
     ),
     _edit(
-        "an answer's string may be longer",
+        "a response's string may be longer",
         "ANSWER_CONSTRAINT_LOOSENED",
         KEY_OF_ENTRY,
         KEY_OF_ENTRY.replace("128", "129"),
     ),
     _edit(
-        "an answer's string must be shorter",
+        "a response's string must be shorter",
         "ANSWER_CONSTRAINT_TIGHTENED",
         KEY_OF_ENTRY,
         KEY_OF_ENTRY.replace("128", "127"),
     ),
     _edit(
-        "an answer's string may hold fewer characters",
+        "a response's string accepts fewer characters",
         "ANSWER_CONSTRAINT_TIGHTENED",
         KEY_OF_ENTRY,
         KEY_OF_ENTRY.replace("length_max: 128", "length_max: 128, text: TEXT_IDENTIFIER"),
     ),
     _edit(
-        "an answer may leave out what it always had",
+        "a response may omit a required field",
         "ANSWER_CONSTRAINT_LOOSENED",
         "google.protobuf.Timestamp created_at = 7 [(credit.options.v1.constraint) = "
         "{required: true}];",
         "google.protobuf.Timestamp created_at = 7;",
     ),
     _edit(
-        "the receipt may leave out what it always had",
+        "the receipt may omit a required field",
         "ANSWER_CONSTRAINT_LOOSENED",
         "uint64 sequence = 4 [(credit.options.v1.constraint) = {minimum: 1}];",
         "uint64 sequence = 4;",
@@ -348,7 +348,7 @@ BREAKING = [
         "",
     ),
     Mutation(
-        name="an error that installed SDKs do not know is added to a call",
+        name="an error that is unknown to installed SDKs is added to a call",
         rule="ERROR_ADDED_UNKNOWN",
         apply=_add_new_reason_to(
             "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
@@ -365,19 +365,19 @@ BREAKING = [
         "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
     ),
     _edit(
-        "a call takes no scope",
+        "a call loses its scope",
         "CALL_WITHOUT_SCOPE",
         "    option (credit.options.v1.scope) = SCOPE_CREDITS_SPEND;\n",
         "",
     ),
     _edit(
-        "a call takes another scope than it did",
+        "a call changes its scope",
         "CALL_SAME_SCOPE",
         "= SCOPE_CREDITS_SPEND;",
         "= SCOPE_CREDITS_ISSUE;",
     ),
     _edit(
-        "a call is added that takes no scope",
+        "a call without a scope is added",
         "CALL_WITHOUT_SCOPE",
         ADD_COMMENT,
         (NEW_CALL % "INSUFFICIENT_CREDITS").replace(
@@ -386,7 +386,7 @@ BREAKING = [
         + ADD_COMMENT,
     ),
     _edit(
-        "a reason comes with another status",
+        "a reason changes its status",
         "REASON_SAME_STATUS",
         "status: STATUS_ALREADY_EXISTS",
         "status: STATUS_ABORTED",
@@ -417,7 +417,7 @@ BREAKING = [
         REASONS,
     ),
     _edit(
-        "a reason is no longer worth a repetition",
+        "a reason is no longer retryable",
         "REASON_SAME_RETRYABLE",
         OVERLOADED,
         OVERLOADED.replace("    retryable: true\n", ""),
@@ -429,19 +429,19 @@ ALLOWED = [
     _edit("a comment is changed", None, "// The number of credits.", "// How many credits."),
     _edit("a field is deprecated", None, BALANCE, "  uint32 balance = 2 [deprecated = true];\n}"),
     _edit(
-        "a field is added to an answer",
+        "a field is added to a response",
         None,
         BALANCE,
         "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}",
     ),
     _edit(
-        "a constrained field is added to an answer",
+        "a constrained field is added to a response",
         None,
         BALANCE,
         "  uint32 balance = 2;\n\n  // Id.\n  uint32 owner = 3" + RANGE + ";\n}",
     ),
     _edit(
-        "a field that may be left out is added to a request",
+        "a field that may be omitted is added to a request",
         None,
         KEY_OF_REQUEST,
         KEY_OF_REQUEST
@@ -455,7 +455,7 @@ ALLOWED = [
     ),
     _edit("a call is added", None, ADD_COMMENT, NEW_CALL % "INSUFFICIENT_CREDITS" + ADD_COMMENT),
     Mutation(
-        name="a call is added that has a new reason",
+        name="a call with a new reason is added",
         rule=None,
         apply=_add_new_reason_to(ADD_COMMENT, NEW_CALL % "FROZEN" + ADD_COMMENT),
     ),
@@ -473,7 +473,7 @@ ALLOWED = [
         "// The answer to a successful write",
     ),
     _edit(
-        "an error that installed SDKs know is added to a call",
+        "an error that is known to installed SDKs is added to a call",
         None,
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n",
         "    option (errors) = ERROR_REASON_APP_TOTAL_OVERFLOW;\n"
@@ -493,13 +493,13 @@ ALLOWED = [
         KEY_OF_REQUEST.replace("128", "256"),
     ),
     _edit(
-        "a request's id may hold more characters",
+        "a request's id accepts more characters",
         None,
         REPORT,
         REPORT.replace("TEXT_IDENTIFIER", "TEXT_NAME"),
     ),
     _edit(
-        "a request's name may hold any characters",
+        "a request's name accepts any characters",
         None,
         NAME,
         NAME.replace("    text: TEXT_NAME\n", ""),
@@ -512,10 +512,10 @@ ALLOWED = [
         KEY_OF_REQUEST.replace(KEY_RULE, ""),
     ),
     _edit(
-        "what the type says anyway is written as a constraint",
+        "a constraint repeats the range of its type",
         None,
         BALANCE,
         "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 4294967295}];\n}",
     ),
-    Mutation(name="a second version is put beside", rule=None, apply=add_second_version),
+    Mutation(name="a second version is added", rule=None, apply=add_second_version),
 ]

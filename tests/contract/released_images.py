@@ -1,7 +1,7 @@
-"""The images of all releases, and today's.
+"""The images of all releases, and of today's contract.
 
-Retired ones too: each was given up for the reason in `contracts/CHANGELOG.md`, and its bytes are
-still sent and stored. The first release that is given up for its bytes will be left out here.
+Retired releases are included: `contracts/CHANGELOG.md` has the reason for each, and their bytes are
+still sent and stored. A release whose wire format is retired must be excluded here.
 """
 
 import betterproto2
@@ -23,11 +23,11 @@ EVERY_RELEASE = [pytest.param(image, id=version) for version, image in RELEASED.
 
 
 def message_names(image: Image) -> list[str]:
-    """The full names of the messages that travel, options left out."""
+    """Return the full names of the messages that are sent, without the options."""
     return [name for name in image.messages if name.startswith(f"{PACKAGE}.")]
 
 
 def model(full_name: str) -> type[betterproto2.Message]:
-    """Today's class for a message."""
+    """Return today's class for a message."""
     found: type[betterproto2.Message] = getattr(credit_models, full_name.rpartition(".")[2])
     return found

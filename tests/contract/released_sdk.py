@@ -1,4 +1,4 @@
-"""The SDK of a released contract: a gRPC client made from the release's image and nothing else."""
+"""A client of a released contract: it uses only the release's image and grpcio."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,25 +11,25 @@ SERVICE = "credit.v1.CreditService"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
-        status: The status's name, such as `OK`.
-        messages: The answers, as the release's classes.
+        status: The name of the status, such as `OK`.
+        messages: The responses, as the release's classes.
         trailers: The trailing metadata.
     """
 
     status: str
-    messages: list[Any]  # Any: the classes are made from an image
+    messages: list[Any]  # Any: the classes come from an image
     trailers: dict[str, Any]
 
 
 class ReleasedSdk:
-    """Makes the calls of a release.
+    """A client that makes the calls of a release.
 
     Args:
         image: The release's image.
-        channel: A channel of grpcio's to the server.
+        channel: A grpcio channel to the server.
     """
 
     def __init__(self, image: Image, channel: Any) -> None:
@@ -37,11 +37,11 @@ class ReleasedSdk:
         self._channel = channel
 
     def new(self, name: str, **fields: object) -> Any:
-        """Makes a message of the release."""
+        """Return a message of the release."""
         return self.image.message_class(f"credit.v1.{name}")(**fields)
 
     def call(self, name: str, **fields: object) -> Answered:
-        """Makes a call with a request that has these fields."""
+        """Make a call whose request has these fields."""
         method = self.image.methods[f"{SERVICE}.{name}"]
         request = self.image.message_class(method.input_type.full_name)(**fields)
         answer = self.image.message_class(method.output_type.full_name)

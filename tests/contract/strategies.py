@@ -1,4 +1,4 @@
-"""Messages of any image, with values that cluster at the edges of their types."""
+"""Hypothesis strategies for messages of any image; values cluster at the edges of their types."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ _BITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
 }
-# The range of google.protobuf.Timestamp, in which a datetime of Python's fits: years 1 to 9999.
+# The range of google.protobuf.Timestamp and of Python's datetime: the years 1 to 9999.
 _SECONDS = (-62_135_596_800, 253_402_300_799)
 _UNKNOWN_NUMBERS = st.integers(min_value=1000, max_value=2**31 - 1)
 
 
 def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
-    """Messages with any subset of their fields set."""
+    """Draw messages with any subset of their fields set."""
     if descriptor.full_name == "google.protobuf.Timestamp":
         return st.builds(
             GetMessageClass(descriptor),
             seconds=st.integers(*_SECONDS),
-            # Microseconds, as a datetime of Python's has no more.
+            # Whole microseconds, the resolution of Python's datetime.
             nanos=st.integers(0, 999_999).map(lambda micros: micros * 1000),
         )
-    # A dictionary of optional keys leaves a field out as often as it sets it.
+    # A dictionary of optional keys omits a field as often as it sets it.
     return st.fixed_dictionaries(
         {}, optional={field.name: _values(field) for field in descriptor.fields}
     ).map(lambda fields: GetMessageClass(descriptor)(**fields))

@@ -1,4 +1,4 @@
-"""`contract-check check`, the command of `make contract`, judges each change correctly."""
+"""`contract-check check`, which `make contract` runs, accepts or rejects each change correctly."""
 
 import re
 import subprocess
@@ -18,9 +18,7 @@ def _in_one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize("mutation", BREAKING, ids=lambda mutation: mutation.name)
-def test_a_breaking_change_fails_with_its_rule_and_an_advice(
-    copy: Copy, mutation: Mutation
-) -> None:
+def test_a_breaking_change_fails_with_its_rule_and_advice(copy: Copy, mutation: Mutation) -> None:
     assert mutation.rule is not None
     mutation.apply(copy)
     outcome = copy.check("check")
@@ -36,18 +34,18 @@ def test_a_compatible_change_passes(copy: Copy, mutation: Mutation) -> None:
     assert outcome.status == 0, outcome.said
 
 
-def test_the_contract_as_it_is_passes(copy: Copy) -> None:
+def test_the_unchanged_contract_passes(copy: Copy) -> None:
     assert copy.check("check").status == 0
 
 
-def test_every_rule_of_ours_about_a_live_contract_is_in_the_table() -> None:
-    # The others are about retired releases and about the releases' own records.
+def test_every_rule_of_contract_check_about_a_live_contract_has_a_mutation() -> None:
+    # The other rules are about retired releases and about the records of releases.
     elsewhere = {rule for rule in OWN_RULES if rule.endswith(("_REUSED", "_NOT_RESERVED"))}
     elsewhere |= {"RELEASED_IMAGE_CHANGED", "RELEASE_NOT_RECORDED"}
     assert OWN_RULES.keys() - elsewhere <= {mutation.rule for mutation in BREAKING}
 
 
-def test_no_advice_of_the_table_is_the_general_one() -> None:
+def test_every_mutation_has_specific_advice() -> None:
     general = advice("A_RULE_THAT_DOES_NOT_EXIST")
     assert [mutation.name for mutation in BREAKING if advice(mutation.rule or "") == general] == []
 
@@ -57,12 +55,12 @@ def test_make_contract_runs_this_command() -> None:
     assert "$(BIN)/contract-check check\n" in recipe
 
 
-def test_bufs_strictest_rules_are_on_and_nothing_is_exempt() -> None:
+def test_bufs_strictest_rules_are_enabled_without_exceptions() -> None:
     lines = (ROOT / "buf.yaml").read_text().partition("\nbreaking:\n")[2].splitlines()
     assert [line.strip() for line in lines if "#" not in line] == ["use:", "- FILE"]
 
 
-def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
+def test_a_violation_is_reported_with_its_line_in_the_source(copy: Copy) -> None:
     field = "message UserId {\n  // The user.\n  uint32 user_id = 1" + RANGE
     copy.edit(field, field.replace("4294967295", "9"))
     lines = (copy.contracts / CREDIT).read_text().splitlines()
@@ -70,13 +68,13 @@ def test_the_place_of_a_violation_is_its_line_in_the_source(copy: Copy) -> None:
     assert f"contracts/{CREDIT}:{line}:3: REQUEST_CONSTRAINT_TIGHTENED" in copy.check("check").said
 
 
-def test_several_violations_are_told_at_once(copy: Copy) -> None:
+def test_several_violations_are_reported_at_once(copy: Copy) -> None:
     copy.edit("rpc AddCredits(", "rpc GrantCredits(")
     copy.edit("  uint32 balance = 2;\n}", "}")
     assert {"RPC_NO_DELETE", "FIELD_NO_DELETE"} <= copy.check("check").rules
 
 
-def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> None:
+def test_a_reserved_number_cannot_be_released(copy: Copy, tmp_path: Path) -> None:
     copy.edit("message Empty {}", 'message Empty {\n  reserved 1;\n  reserved "old";\n}')
     image = tmp_path / "reserved.binpb"
     image.write_bytes(build_image(copy.contracts, source_info=False))
@@ -86,7 +84,7 @@ def test_a_reserved_number_cannot_be_given_free(copy: Copy, tmp_path: Path) -> N
     assert outcome.rules == {"RESERVED_MESSAGE_NO_DELETE"}
 
 
-def test_a_call_cannot_take_another_scope_than_it_did(copy: Copy, tmp_path: Path) -> None:
+def test_a_call_cannot_change_its_scope(copy: Copy, tmp_path: Path) -> None:
     image = tmp_path / "scoped.binpb"
     image.write_bytes(build_image(copy.contracts, source_info=False))
     assert copy.check("check", "--against", str(image)).status == 0
@@ -96,9 +94,7 @@ def test_a_call_cannot_take_another_scope_than_it_did(copy: Copy, tmp_path: Path
     assert "required credits:spend and requires credits:issue now" in _in_one_line(outcome.said)
 
 
-def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
-    copy: Copy, tmp_path: Path
-) -> None:
+def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: Path) -> None:
     path = copy.contracts / OPTIONS
     text = path.read_text()
     begin = text.index("\n  // Which characters a string may hold. An empty")
@@ -119,7 +115,7 @@ def test_an_image_that_is_older_than_the_rules_on_characters_takes_any(
     )
 
 
-def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:
+def test_a_contract_that_does_not_compile_exits_with_status_2(copy: Copy) -> None:
     copy.edit("uint32 balance = 2;", "uint32 balance = 1;")
     outcome = copy.check("check")
     assert outcome.status == 2
@@ -127,13 +123,13 @@ def test_a_contract_that_does_not_compile_has_no_verdict(copy: Copy) -> None:
     assert "credit.proto:" in outcome.said
 
 
-def test_an_image_that_is_none_has_no_verdict(copy: Copy, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_exits_with_status_2(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "broken.binpb").write_bytes(b"\xff")
     outcome = copy.check("check", "--against", str(tmp_path / "broken.binpb"))
     assert (outcome.status, "not an image" in outcome.said) == (2, True)
 
 
-def test_the_command_ends_with_the_verdicts_status(copy: Copy) -> None:
+def test_the_command_exits_with_the_status_of_the_check(copy: Copy) -> None:
     assert _status(copy) == 0
     copy.edit("rpc AddCredits(", "rpc GrantCredits(")
     assert _status(copy) == 1

@@ -1,4 +1,4 @@
-"""The workflow that consumers copy does what its document says."""
+"""The workflow that consumers copy from the documentation works as documented."""
 
 import os
 import re
@@ -20,7 +20,7 @@ FIELD = "  uint32 balance = 2;\n}"
 
 @pytest.fixture
 def consumer(copy: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A consumer's folder, after the workflow's checkouts."""
+    """Return a consumer's folder after the checkouts of the workflow."""
     folder = tmp_path_factory.mktemp("consumer")
     (folder / "contract").mkdir()
     shutil.copy(baselines(ROOT / "contracts")[-1].path, folder / "contract" / "credit.binpb")
@@ -63,6 +63,6 @@ def test_only_contract_check_compares_the_options(consumer: Path, copy: Copy) ->
     assert "ERROR_NO_DELETE (against credit.binpb)" in finished.stderr
 
 
-def test_what_is_installed_is_in_this_repository() -> None:
+def test_the_workflow_installs_a_package_of_this_repository() -> None:
     source = INSTALL.split()[-1].removeprefix("./credit/")
     assert 'name = "credit-contract-check"' in (ROOT / source / "pyproject.toml").read_text()

@@ -1,6 +1,6 @@
-"""The bytes of every message are what they were when they were checked in.
+"""The bytes of every message equal the golden bytes that were committed.
 
-`golden/NAME.json` has the cases of a message: its JSON form and its bytes, in hexadecimal. They are
+`golden/NAME.json` has the cases of a message: its JSON form and its bytes in hexadecimal. A case is
 never rewritten; a new field gets a new case.
 """
 
@@ -26,7 +26,7 @@ class Golden:
 
     name: str
     case: str
-    json: dict[str, Any]  # Any: what JSON holds
+    json: dict[str, Any]  # Any: any value of JSON
     data: bytes
 
 
@@ -71,7 +71,7 @@ def test_googles_classes_read_and_write_the_bytes(golden: Golden) -> None:
 
 @each_golden
 @pytest.mark.parametrize("released", EVERY_RELEASE)
-def test_every_release_gives_the_bytes_back(golden: Golden, released: Image) -> None:
+def test_every_release_writes_the_same_bytes_again(golden: Golden, released: Image) -> None:
     if golden.name in released.messages:
         read = released.message_class(golden.name).FromString(golden.data)
         assert read.SerializeToString(deterministic=True) == golden.data

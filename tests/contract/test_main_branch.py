@@ -1,4 +1,4 @@
-"""What would break those who follow git's main fails, released or not."""
+"""A change that would break users of git's main branch fails, even if it was not released."""
 
 import subprocess
 from pathlib import Path
@@ -20,7 +20,7 @@ def _git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def repository(fresh: Copy) -> Copy:
-    """A copy that is committed to a main of its own, with a field that no release has."""
+    """Return a copy that is committed to its own main, with a field that no release has."""
     fresh.edit(FIELD, NEW)
     folder = fresh.contracts.parent
     _git(folder, "init", "--initial-branch", "main")
@@ -29,19 +29,19 @@ def repository(fresh: Copy) -> Copy:
     return fresh
 
 
-def test_what_is_on_main_passes(repository: Copy) -> None:
+def test_the_contract_of_main_passes(repository: Copy) -> None:
     outcome = repository.check("check")
     assert (outcome.status, outcome.said) == (0, "")
 
 
-def test_what_breaks_main_alone_fails(repository: Copy) -> None:
+def test_a_change_that_breaks_only_main_fails(repository: Copy) -> None:
     repository.edit(NEW, FIELD)
     outcome = repository.check("check")
     assert (outcome.status, outcome.rules) == (1, {"FIELD_NO_DELETE"})
     assert "(against main)" in outcome.said
 
 
-def test_a_clone_with_no_branch_of_that_name_uses_its_origins(
+def test_a_clone_without_a_main_branch_uses_that_of_its_origin(
     repository: Copy, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("clone")
@@ -53,7 +53,7 @@ def test_a_clone_with_no_branch_of_that_name_uses_its_origins(
     assert "(against origin/main)" in clone.check("check").said
 
 
-def test_a_main_without_a_contract_is_no_baseline(copy: Copy) -> None:
+def test_a_main_without_a_contract_is_not_a_baseline(copy: Copy) -> None:
     folder = copy.contracts.parent
     _git(folder, "init", "--initial-branch", "main")
     _git(folder, "add", "buf.yaml")
@@ -72,7 +72,7 @@ def test_a_released_image_cannot_be_removed_or_changed(repository: Copy) -> None
     assert repository.check("check").status == 0
 
 
-def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> None:
+def test_a_release_with_a_reason_may_break_main(repository: Copy) -> None:
     repository.edit(
         NEW,
         '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 3;\n}',
@@ -85,8 +85,8 @@ def test_a_release_with_a_reason_breaks_main_and_passes(repository: Copy) -> Non
     assert "only reuse is checked" in outcome.said
 
 
-def test_even_then_numbers_and_names_of_main_stay_taken(repository: Copy) -> None:
+def test_a_release_with_a_reason_cannot_reuse_numbers_or_names_of_main(repository: Copy) -> None:
     repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n}')
-    # No release has "words", and so only main knows that 3 is taken.
+    # No release has "words", so only main shows that 3 is used.
     assert repository.check("release", "0.9.0", "--reason", "Nobody reads it.").status == 0
     assert repository.check("check").rules == {"FIELD_NOT_RESERVED"}

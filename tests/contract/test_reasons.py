@@ -1,6 +1,6 @@
-"""Each documented error of each call, provoked over the wire, arrives as the SDK's own exception.
+"""Each documented error of each call arrives over the wire as the SDK's own exception.
 
-The cases come from the image: a reason that is documented for a call and not provoked here fails.
+The cases come from the image: a documented reason that no test provokes fails.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ PREFIX = "ERROR_REASON_"
 
 
 def _can_be_met(method: MethodDescriptor, reason: str) -> bool:
-    """Says whether a request of the call names what the reason is about."""
+    """Return whether a request of the call has the field that the reason is about."""
     about = {"APP_NOT_ALLOWED": "app_id", "ACTOR_NOT_ALLOWED": "created_by"}
     field = about.get(reason.removeprefix(PREFIX))
     return field is None or field in method.input_type.fields_by_name
@@ -61,23 +61,23 @@ REQUESTS = {
     "UserId": UserId(user_id=7),
     "AppId": AppId(app_id=1),
 }
-WAIT_SECONDS = 60.0  # never waited for
+WAIT_SECONDS = 60.0  # no call reaches it
 
 
 class Caller:
-    """Makes calls as the SDK's transport does, without the SDK's own check of requests."""
+    """A caller that uses the SDK's transport but not the SDK's check of requests."""
 
     def __init__(self, transport: GrpcTransport) -> None:
         self._transport = transport
 
     async def call(self, call: str, **changed: object) -> None:
-        """Makes a call with a sound request, of which some fields are changed.
+        """Make a call with a valid request in which some fields are changed.
 
         Raises:
-            AttemptFailed: It was refused.
+            AttemptFailed: The server rejected the call.
         """
         method = TODAY.methods[call]
-        # Any: the classes are found by their names.
+        # Any: the classes are looked up by name.
         sound: Any = REQUESTS[method.input_type.name]
         fields = {
             field.name: getattr(sound, field.name) for field in method.input_type.fields
@@ -104,7 +104,7 @@ class Caller:
             )
 
     async def add(self, amount: int, **changed: object) -> None:
-        """Adds credits to user 7 in app 1."""
+        """Add credits to user 7 in app 1."""
         await self.call(f"{SERVICE}.AddCredits", credits=amount, **changed)
 
 
@@ -152,7 +152,7 @@ async def _insufficient_credits(call: str) -> None:
 
 async def _credits_limit_exceeded(call: str) -> None:
     limited = replace(EVERYTHING, add_limits=AddLimits(by_app={1: 49}))
-    async with _caller(authenticator=_Everybody(limited)) as caller:
+    async with _caller(authenticator=_EveryoneAs(limited)) as caller:
         await caller.call(call)
 
 
@@ -192,8 +192,8 @@ async def _overloaded(call: str) -> None:
     async with _caller(store, CommitLimits(shards=1, waiting_max=2)) as caller:
         first = asyncio.create_task(caller.add(1))
         await store.entered.wait()
-        # One is being written and one waits. The third may reach the server before the second:
-        # whichever comes last is refused at once, while the others wait for the store.
+        # One call is being written and one is queued. The third may reach the server before the
+        # second: the last to arrive is rejected at once, while the others wait for the store.
         second = asyncio.create_task(caller.call(call))
         third = asyncio.create_task(caller.call(call))
         done, _ = await asyncio.wait({second, third}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,8 +216,8 @@ async def _store_unavailable(call: str) -> None:
         await caller.call(call)
 
 
-class _Everybody:
-    """Takes each caller for one identity, whatever comes with the call."""
+class _EveryoneAs:
+    """Authenticates every call as one identity."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -236,26 +236,28 @@ async def _unauthenticated(call: str) -> None:
 
 async def _rate_limited(call: str) -> None:
     limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
-    async with _caller(authenticator=_Everybody(EVERYTHING), access_limits=limits) as caller:
-        with contextlib.suppress(AttemptFailed):  # for want of credits
+    async with _caller(authenticator=_EveryoneAs(EVERYTHING), access_limits=limits) as caller:
+        with contextlib.suppress(AttemptFailed):  # the user has too few credits
             await caller.call(call)
         await caller.call(call)
 
 
 async def _scope_missing(call: str) -> None:
-    async with _caller(authenticator=_Everybody(replace(EVERYTHING, scopes=frozenset()))) as caller:
+    async with _caller(
+        authenticator=_EveryoneAs(replace(EVERYTHING, scopes=frozenset()))
+    ) as caller:
         await caller.call(call)
 
 
 async def _app_not_allowed(call: str) -> None:
     elsewhere = replace(EVERYTHING, apps=frozenset({2}))
-    async with _caller(authenticator=_Everybody(elsewhere)) as caller:
+    async with _caller(authenticator=_EveryoneAs(elsewhere)) as caller:
         await caller.call(call)
 
 
 async def _actor_not_allowed(call: str) -> None:
     other = replace(EVERYTHING, actor=8, may_impersonate=False)
-    async with _caller(authenticator=_Everybody(other)) as caller:
+    async with _caller(authenticator=_EveryoneAs(other)) as caller:
         await caller.call(call)
 
 
@@ -342,11 +344,11 @@ def test_each_reason_has_an_exception_of_its_own() -> None:
     assert exceptions == set(RULES) == set(ErrorReason) - {ErrorReason.UNSPECIFIED}
 
 
-async def test_a_documented_error_without_a_provocation_would_fail() -> None:
+async def test_a_documented_error_that_no_test_provokes_would_fail() -> None:
     with pytest.raises(AssertionError, match="documents FROZEN, and nothing here provokes it"):
         await _failure(f"{SERVICE}.AddCredits", "FROZEN")
 
 
-async def test_a_documented_error_that_never_comes_would_fail() -> None:
+async def test_a_documented_error_that_never_occurs_would_fail() -> None:
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         await _failure(f"{SERVICE}.GetUserCredits", "APP_TOTAL_OVERFLOW")

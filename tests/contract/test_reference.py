@@ -1,4 +1,4 @@
-"""The reference says what the contract says, and its examples work."""
+"""The reference matches the contract, and its examples work."""
 
 import ast
 import asyncio
@@ -26,7 +26,7 @@ from tests.server.serving import Serving, serving
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 ADDRESS = "localhost:50051"
-# The first one of Python only shows where the others stand.
+# The first Python example only shows the context of the others.
 SDK = re.findall(r"```python\n(.*?)```", REFERENCE, re.DOTALL)[1:]
 CURL = re.findall(r"```sh\n(.*?)```", REFERENCE, re.DOTALL)
 
@@ -41,11 +41,11 @@ def _contract() -> Image:
     return Image(build_image(ROOT / "contracts", source_info=True))
 
 
-def test_the_committed_reference_is_fresh() -> None:
+def test_the_committed_reference_is_up_to_date() -> None:
     assert render(_contract()) == REFERENCE
 
 
-def test_it_names_everything_that_the_contract_has() -> None:
+def test_it_names_every_call_message_field_and_enum_value() -> None:
     image = _contract()
     own = "credit.v1."
     for call in image.methods.values():
@@ -59,14 +59,14 @@ def test_it_names_everything_that_the_contract_has() -> None:
             assert all(f"| `{value.name}` |" in REFERENCE for value in enum.values)
 
 
-def test_constraints_are_told_in_words() -> None:
+def test_constraints_are_described_in_words() -> None:
     report_id = "1 to 128 characters, [`TEXT_IDENTIFIER`](#text), must be set"
     assert f"| 3 | `report_id` | `string` | {report_id} |" in REFERENCE
     assert "| 2 | `user_id` | optional `uint32` | 1 to 4294967295 |" in REFERENCE
     assert "| 9 | `sequence` | `uint64` | at least 1 |" in REFERENCE
 
 
-def test_each_call_says_which_scope_it_takes_and_how_access_is_refused() -> None:
+def test_each_call_has_its_scope_and_the_reference_lists_the_access_reasons() -> None:
     for path, scope in METHOD_SCOPES.items():
         call = REFERENCE.partition(f"- Path: `{path}`")[2].partition("\n\n")[0]
         assert f"- Scope: `{scope}`" in call
@@ -76,7 +76,7 @@ def test_each_call_says_which_scope_it_takes_and_how_access_is_refused() -> None
     ]
 
 
-def test_links_lead_to_headings() -> None:
+def test_links_point_to_headings() -> None:
     headings = {found.lower() for found in re.findall(r"^#+ (\S+)$", REFERENCE, re.MULTILINE)}
     assert set(re.findall(r"\]\(#(.*?)\)", REFERENCE)) <= headings
 
@@ -87,7 +87,7 @@ def test_a_change_of_the_contract_changes_the_reference(copy: Copy) -> None:
     assert r"| How many \| there are. |" in changed
 
 
-def test_a_call_without_an_example_says_where_to_write_one() -> None:
+def test_a_call_without_an_example_fails() -> None:
     with pytest.raises(CheckError, match=r"credit\.v1\.CreditService\.StealCredits has no example"):
         example("credit.v1.CreditService.StealCredits")
 

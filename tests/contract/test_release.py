@@ -1,4 +1,4 @@
-"""`contract-check release` adds a baseline, and gives one up only with a reason and a version."""
+"""`contract-check release` adds a baseline, and retires one only with a reason and a version."""
 
 import datetime as dt
 
@@ -33,7 +33,7 @@ def _add_field(copy: Copy) -> None:
     copy.edit(FIELD, "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}")
 
 
-def test_a_release_is_an_image_and_an_entry(fresh: Copy) -> None:
+def test_a_release_is_an_image_and_a_changelog_entry(fresh: Copy) -> None:
     (release,) = baselines(fresh.contracts)
     image = Image(release.path.read_bytes())
     assert "credit.v1.CreditService.AddCredits" in image.methods
@@ -61,19 +61,19 @@ def test_a_breaking_release_needs_a_reason_before_1(fresh: Copy) -> None:
     assert fresh.check("check").status == 0
 
 
-def test_a_reason_of_blanks_is_none(fresh: Copy) -> None:
+def test_a_blank_reason_does_not_count(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
     assert fresh.check("release", "0.6.0", "--reason", "  ").status != 0
 
 
-def test_a_patch_before_1_may_not_break(fresh: Copy) -> None:
+def test_a_patch_release_before_1_may_not_break(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
     refused = fresh.check("release", "0.5.1", "--reason", "Nobody reads it.")
     assert refused.status != 0
     assert "new minor version" in refused.said
 
 
-def test_within_a_major_version_no_reason_helps(fresh: Copy) -> None:
+def test_a_reason_does_not_allow_a_break_within_a_major_version(fresh: Copy) -> None:
     _add_field(fresh)
     assert fresh.check("release", "1.0.0").status == 0
     fresh.edit("  string words = 3;", '  reserved 3;\n  reserved "words";')
@@ -82,7 +82,7 @@ def test_within_a_major_version_no_reason_helps(fresh: Copy) -> None:
     assert "new major version" in refused.said
     assert _versions(fresh) == ["0.5.0", "1.0.0"]
     assert fresh.check("release", "2.0.0", "--reason", "Nobody reads it.").status == 0
-    # 0.5.0 never had the field, and so is not broken.
+    # 0.5.0 never had the field, so it is not broken.
     assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "2.0.0"], ["1.0.0"])
 
 
@@ -97,7 +97,7 @@ def test_within_a_major_version_no_reason_helps(fresh: Copy) -> None:
         ("  string balance = 2;\n}", "FIELD_REUSED"),
     ],
 )
-def test_no_reason_gives_a_number_or_a_name_a_second_meaning(
+def test_a_reason_does_not_allow_a_number_or_name_to_be_reused(
     fresh: Copy, edited: str, rule: str
 ) -> None:
     fresh.edit(FIELD, edited)
@@ -114,7 +114,9 @@ def test_no_reason_gives_a_number_or_a_name_a_second_meaning(
         ("  // Spent.\n  TRANSACTION_TYPE_USE = 3;\n", "ENUM_VALUE_REUSED"),
     ],
 )
-def test_enum_values_keep_their_meaning_too(fresh: Copy, edited: str, rule: str) -> None:
+def test_a_reason_does_not_allow_an_enum_value_to_be_reused(
+    fresh: Copy, edited: str, rule: str
+) -> None:
     fresh.edit(
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         edited,
@@ -123,7 +125,7 @@ def test_enum_values_keep_their_meaning_too(fresh: Copy, edited: str, rule: str)
     assert refused.rules == {rule}
 
 
-def test_a_reserved_enum_value_may_go(fresh: Copy) -> None:
+def test_an_enum_value_may_be_removed_if_it_is_reserved(fresh: Copy) -> None:
     fresh.edit(
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         '  reserved 2;\n  reserved "TRANSACTION_TYPE_USE";\n',
@@ -131,16 +133,16 @@ def test_a_reserved_enum_value_may_go(fresh: Copy) -> None:
     assert fresh.check("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
 
 
-def test_what_a_retired_release_had_stays_taken(fresh: Copy) -> None:
+def test_numbers_and_names_of_a_retired_release_cannot_be_reused(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
     fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
-    # Giving the number free again would break 0.6.0, too; that one is taken away here.
+    # Releasing the number would also break 0.6.0, so the test removes 0.6.0.
     baselines(fresh.contracts)[0].path.unlink()
     fresh.edit(RESERVED, "  string currency = 2;\n}")
     assert "FIELD_REUSED" in fresh.check("check").rules
 
 
-def test_a_second_version_is_held_to_the_policy_once_it_is_released(fresh: Copy) -> None:
+def test_the_rules_apply_to_a_second_version_once_it_is_released(fresh: Copy) -> None:
     add_second_version(fresh)
     assert fresh.check("release", "0.6.0").status == 0
     line = "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n"
@@ -149,13 +151,13 @@ def test_a_second_version_is_held_to_the_policy_once_it_is_released(fresh: Copy)
     assert fresh.check("check").rules == {"ERROR_NO_DELETE", "REASON_METADATA_NO_DELETE"}
 
 
-def test_a_reason_without_a_break_is_misuse(fresh: Copy) -> None:
+def test_a_reason_without_a_break_exits_with_status_2(fresh: Copy) -> None:
     _add_field(fresh)
     assert fresh.check("release", "0.6.0", "--reason", "For fun.").status == 2
     assert _versions(fresh) == ["0.5.0"]
 
 
-def test_a_release_without_a_change_is_misuse(fresh: Copy) -> None:
+def test_a_release_without_a_change_is_rejected(fresh: Copy) -> None:
     assert "nothing has changed" in fresh.check("release", "0.5.1").said
 
 
@@ -165,18 +167,18 @@ def test_a_major_version_needs_no_change(fresh: Copy) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.5.0", "0.4.9"])
-def test_a_release_comes_after_all_others(fresh: Copy, version: str) -> None:
+def test_a_release_must_come_after_all_others(fresh: Copy, version: str) -> None:
     _add_field(fresh)
     assert "does not come after" in fresh.check("release", version).said
 
 
 @pytest.mark.parametrize("text", ["1", "1.0", "v1.0.0", "01.0.0", "1.0.0-rc1", ""])
-def test_what_is_no_version_is_refused(text: str) -> None:
+def test_an_invalid_version_is_rejected(text: str) -> None:
     with pytest.raises(CheckError, match="is not a version"):
         Version.parse(text)
 
 
-def test_an_image_without_an_entry_fails_and_so_does_the_reverse(fresh: Copy) -> None:
+def test_an_image_without_an_entry_and_an_entry_without_an_image_fail(fresh: Copy) -> None:
     (release,) = baselines(fresh.contracts)
     release.path.rename(release.path.with_name("0.7.0.binpb"))
     outcome = fresh.check("check")
@@ -185,13 +187,13 @@ def test_an_image_without_an_entry_fails_and_so_does_the_reverse(fresh: Copy) ->
     assert "Version 0.7.0" in outcome.said
 
 
-def test_what_was_unreleased_belongs_to_the_release() -> None:
+def test_unreleased_entries_move_to_the_release() -> None:
     text = with_release("## Unreleased\n- New.\n", Version(1, 2, 3), today=TODAY)
     assert text == (
         "## Unreleased\n\n## 1.2.3 - 2030-01-02\n- Breaks no earlier baseline.\n- New.\n"
     )
 
 
-def test_a_changelog_without_its_heading_is_refused() -> None:
+def test_a_changelog_without_its_heading_is_rejected() -> None:
     with pytest.raises(CheckError, match="Unreleased"):
         with_release("# Changelog\n", Version(1, 2, 3), today=TODAY)

@@ -1,4 +1,4 @@
-"""The SDK of every released contract talks to today's server."""
+"""The client of every released contract works with today's server."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -40,7 +40,7 @@ def sdk(server: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Relea
 
 @pytest.fixture
 def user() -> int:
-    """A user that no other test and no other release has."""
+    """Return a user that no other test and no other release uses."""
     return next(USERS)
 
 
@@ -76,7 +76,9 @@ def test_all_calls_of_the_release_are_still_served(sdk: ReleasedSdk, user: int) 
     assert called_names == {name for name in sdk.image.methods if name.startswith(SERVICE)}
 
 
-def test_the_receipt_is_read_and_a_key_is_known(sdk: ReleasedSdk, user: int) -> None:
+def test_the_receipt_is_readable_and_a_repeated_key_is_replayed(
+    sdk: ReleasedSdk, user: int
+) -> None:
     receipts = []
     for _ in range(2):
         answer = sdk.call("AddCredits", **_grant(user), idempotency_key="k")
@@ -99,7 +101,7 @@ def test_a_refusal_has_the_status_and_metadata_that_the_release_documents(
     assert set(rule.metadata) <= set(info.metadata)
 
 
-def test_a_request_that_the_release_allows_is_not_refused(sdk: ReleasedSdk, user: int) -> None:
+def test_a_request_that_the_release_allows_is_accepted(sdk: ReleasedSdk, user: int) -> None:
     most = 2**32 - 1
     request = {**_grant(user), "credits": most, "created_by": most, "idempotency_key": "k" * 128}
     assert sdk.call("AddCredits", **request).status == "OK"

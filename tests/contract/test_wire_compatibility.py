@@ -1,4 +1,4 @@
-"""Bytes of every released contract are read by today's models, and the other way round."""
+"""Today's models read the bytes of every released contract, and every release reads today's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def _values(message: Message) -> dict[str, Any]:
 
 
 def _is_part(part: object, whole: object) -> bool:
-    """Whether `whole` has all the values of `part`, and perhaps further fields."""
+    """Return whether `whole` has all values of `part`; it may have further fields."""
     if isinstance(part, Mapping) and isinstance(whole, Mapping):
         return all(name in whole and _is_part(value, whole[name]) for name, value in part.items())
     if isinstance(part, list) and isinstance(whole, list):
@@ -51,7 +51,7 @@ def _through_todays_models(name: str, data: bytes) -> bytes:
 @pytest.mark.parametrize(("released", "name"), EVERY_MESSAGE)
 @given(data=st.data())
 @EXAMPLES
-def test_what_a_release_wrote_is_read_today(
+def test_todays_models_read_what_a_release_writes(
     released: Image, name: str, data: st.DataObject
 ) -> None:
     written = data.draw(messages(released.messages[name]))
@@ -62,7 +62,7 @@ def test_what_a_release_wrote_is_read_today(
 @pytest.mark.parametrize(("released", "name"), EVERY_MESSAGE)
 @given(data=st.data())
 @EXAMPLES
-def test_what_is_written_today_is_read_by_a_release(
+def test_a_release_reads_what_todays_models_write(
     released: Image, name: str, data: st.DataObject
 ) -> None:
     written = data.draw(messages(TODAY.messages[name]))
@@ -73,7 +73,7 @@ def test_what_is_written_today_is_read_by_a_release(
 
 @pytest.fixture
 def newer(copy: Copy) -> Image:
-    """A contract that has grown: a new field, a new message in it, a new enum value."""
+    """Return a later contract: with a new field that contains messages and a new enum value."""
     copy.edit(
         "  TRANSACTION_TYPE_USE = 2;\n",
         "  TRANSACTION_TYPE_USE = 2;\n  // Given back.\n  TRANSACTION_TYPE_REFUND = 77;\n",
@@ -85,7 +85,7 @@ def newer(copy: Copy) -> Image:
     return Image(build_image(copy.contracts, source_info=False))
 
 
-def test_an_enum_value_that_is_not_known_yet_keeps_its_number(newer: Image) -> None:
+def test_an_unknown_enum_value_keeps_its_number(newer: Image) -> None:
     made = newer.message_class("credit.v1.CreditTransaction")(
         id="t", type="TRANSACTION_TYPE_REFUND"
     )
@@ -94,7 +94,7 @@ def test_an_enum_value_that_is_not_known_yet_keeps_its_number(newer: Image) -> N
     assert encode(read) == made.SerializeToString()
 
 
-def test_a_field_that_is_not_known_yet_is_left_out(newer: Image) -> None:
+def test_an_unknown_field_is_dropped(newer: Image) -> None:
     written = newer.message_class("credit.v1.CreditTransaction")
     made = written(id="t", sequence=3, others=[{"app_id": 1, "balance": 2}])
     read = decode(CreditTransaction, made.SerializeToString())
@@ -102,7 +102,7 @@ def test_a_field_that_is_not_known_yet_is_left_out(newer: Image) -> None:
     assert written.FromString(encode(read)) == written(id="t", sequence=3)
 
 
-def test_a_contract_of_another_wire_format_would_be_noticed(copy: Copy) -> None:
+def test_a_contract_with_another_wire_format_would_be_detected(copy: Copy) -> None:
     copy.edit("  uint32 balance = 2;\n}", "  uint32 balance = 3;\n}")
     other = Image(build_image(copy.contracts, source_info=False))
     written = TODAY.message_class("credit.v1.Balance")(app_id=1, balance=2)

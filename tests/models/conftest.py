@@ -1,4 +1,4 @@
-"""Builds the test schema, which has one of everything, and codecs for it."""
+"""Builds the test schema, which uses every feature of proto3, and its codec."""
 
 import importlib
 import subprocess
@@ -40,7 +40,7 @@ class Schema:
     def encode(self, message: betterproto2.Message) -> bytes:
         return self.converters.encode(message)
 
-    # Any: the classes are generated while the tests run.
+    # Any: the classes are generated during the test run.
     def decode(self, name: str, data: bytes) -> Any:
         return self.converters.decode(self.ours(name), data)
 
@@ -72,7 +72,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schema]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         with warnings.catch_warnings():
-            # The compiler's check of oneofs uses what pydantic 2.12 has deprecated.
+            # The compiler's check of oneofs uses a function that pydantic 2.12 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
             module = importlib.import_module("everything_generated.everything.v1")
         messages = importlib.import_module("everything_generated.message_pool")

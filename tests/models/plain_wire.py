@@ -1,7 +1,7 @@
-"""A plain reader of protobuf's encoding that tells which integers do not fit: the tests' oracle.
+"""The tests' oracle: a plain reader of protobuf's encoding that finds integers that do not fit.
 
-It shares nothing with the codec. It takes a message apart by the published wire format, has
-Google's parser read each integer alone, and asks whether Google's serializer writes the same bits.
+It shares no code with the codec. It splits a message by the published wire format, parses each
+integer alone with Google's parser, and compares the bits that Google's serializer writes.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ VARINTS = {
 
 
 def varint(number: int, length: int = 1) -> bytes:
-    """Writes a varint of at least so many bytes; more than ten are not valid."""
+    """Write a varint of at least `length` bytes. More than ten are not valid."""
     data = bytearray()
     while number > 127 or len(data) < length - 1:
         data.append(number & 127 | 128)
@@ -37,14 +37,14 @@ def tag(number: int, wire_type: int) -> bytes:
 
 
 def read_varint(data: bytes) -> tuple[int, bytes]:
-    """Reads a varint of any length; returns it and what follows."""
+    """Read a varint of any length; return it and the rest of the bytes."""
     size = next(position for position, byte in enumerate(data) if byte < 128) + 1
     number = sum((byte & 127) << 7 * position for position, byte in enumerate(data[:size]))
     return number, data[size:]
 
 
 def records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number, wire type and content of each record; a group's content is left out."""
+    """Yield number, wire type and content of each record outside groups."""
     open_groups = 0
     while data:
         head, data = read_varint(data)
@@ -70,7 +70,7 @@ def records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def misfits(descriptor: Descriptor, data: bytes) -> set[str]:
-    """The names, without positions in lists, of the fields with an integer that does not fit."""
+    """Return the names of the fields with an integer that does not fit, without list positions."""
     found = set()
     for number, wire_type, content in records(data):
         field = descriptor.fields_by_number.get(number)
@@ -90,12 +90,12 @@ def numbers(packed: bytes) -> Iterator[int]:
 
 
 def fits(field: FieldDescriptor, number: int) -> bool:
-    """Whether what Google's parser makes of the number is written as the same number again."""
-    # Any: Google's classes are made at run time.
+    """Return whether the number is unchanged after Google's parser and serializer."""
+    # Any: Google's classes exist only at run time.
     google: Any = GetMessageClass(cast(Descriptor, field.containing_type))
     lone = google.FromString(tag(field.number, 0) + varint(number))
     written = {
         found: content for found, _, content in records(lone.SerializeToString(deterministic=True))
     }
-    again = written.get(field.number, b"\0")  # zero is not written
+    again = written.get(field.number, b"\0")  # a zero is not written
     return read_varint(again)[0] == number

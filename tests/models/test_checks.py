@@ -1,4 +1,4 @@
-"""One field's check says what the field takes, and nothing of what it holds."""
+"""The check of one field describes what the field accepts and does not quote its value."""
 
 import pytest
 from credit_models.checks import Constraint, field_check
@@ -22,7 +22,7 @@ BETWEEN = Constraint(minimum=1, maximum=10)
         (Constraint(maximum=0), 1, "must be at most 0, got 1"),
     ],
 )
-def test_integers_keep_their_bounds(
+def test_integers_outside_their_bounds_are_rejected(
     constraint: Constraint, value: int, description: str | None
 ) -> None:
     assert field_check(constraint, zero=0, explicit=False)(value) == description
@@ -56,7 +56,7 @@ def test_a_pattern_matches_the_whole_string_and_only_ascii_digits(
     assert check(value) == (None if matches else r"must match the pattern ab\d")
 
 
-def test_a_length_is_told_before_a_text_and_a_text_before_a_pattern() -> None:
+def test_the_length_is_checked_first_then_the_characters_then_the_pattern() -> None:
     constraint = Constraint(pattern="a*", length_max=2, text=Text.IDENTIFIER)
     check = field_check(constraint, zero="", explicit=False)
     assert check("bb ") == "must be at most 2 characters, got 3"
@@ -66,23 +66,23 @@ def test_a_length_is_told_before_a_text_and_a_text_before_a_pattern() -> None:
 
 
 @pytest.mark.parametrize("zero", [0, "", False])
-def test_a_required_field_is_not_its_zero_value(zero: object) -> None:
+def test_a_required_field_rejects_its_zero_value(zero: object) -> None:
     assert field_check(Constraint(required=True), zero=zero, explicit=False)(zero) == "must be set"
 
 
-def test_a_required_field_with_explicit_presence_may_be_zero_but_not_unset() -> None:
+def test_a_required_field_with_explicit_presence_accepts_zero_and_rejects_none() -> None:
     check = field_check(Constraint(required=True), zero=None, explicit=True)
     assert check(0) is None
     assert check(None) == "must be set"
 
 
-def test_an_optional_field_is_checked_only_when_it_is_set() -> None:
+def test_an_optional_field_is_checked_only_if_it_is_set() -> None:
     check = field_check(BETWEEN, zero=None, explicit=True)
     assert check(None) is None
     assert check(0) == "must be 1 to 10, got 0"
 
 
-def test_the_bounds_of_a_required_field_say_more_than_that_it_must_be_set() -> None:
+def test_an_empty_required_field_is_reported_with_its_bounds() -> None:
     constraint = Constraint(required=True, length_min=1, length_max=4)
     check = field_check(constraint, zero="", explicit=False)
     assert check("") == "must be 1 to 4 characters, got 0"

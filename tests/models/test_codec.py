@@ -1,4 +1,4 @@
-"""The codec of the contract: the module's functions, and grpclib's codec on them."""
+"""The contract's codec: the module's functions and the codec for grpclib."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -85,7 +85,7 @@ def name(message: betterproto2.Message) -> str:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=name)
-def test_bytes_are_googles_and_betterproto2s_own(message: betterproto2.Message) -> None:
+def test_the_bytes_equal_those_of_google_and_betterproto2(message: betterproto2.Message) -> None:
     written = encode(message)
     assert written == bytes(message)
     google = message_class(f"credit.v1.{name(message)}").FromString(written)
@@ -102,7 +102,7 @@ def test_every_message_of_the_contract_has_an_example_here() -> None:
     assert {type(message) for message in MESSAGES} == messages
 
 
-def test_unset_is_not_zero_where_presence_is_explicit() -> None:
+def test_unset_differs_from_zero_for_fields_with_explicit_presence() -> None:
     assert decode(AppId, encode(AppId(app_id=1))).user_id is None
     assert decode(AppId, encode(AppId(app_id=1, user_id=0))).user_id == 0
 
@@ -110,39 +110,39 @@ def test_unset_is_not_zero_where_presence_is_explicit() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"\x08", b"\x2a\x05abc", b"\x2a\x02\xff\xff", b"\x00\x01", b"\x0f"],
-    ids=["cut off", "length past the end", "bad UTF-8", "field 0", "wire type 7"],
+    ids=["truncated", "length past the end", "bad UTF-8", "field 0", "wire type 7"],
 )
-def test_malformed_bytes_are_refused_without_repeating_them(data: bytes) -> None:
-    with pytest.raises(WireError) as refused:
+def test_malformed_bytes_are_rejected_and_not_quoted(data: bytes) -> None:
+    with pytest.raises(WireError) as caught:
         decode(CreditRequest, data)
-    assert str(refused.value) == "The bytes are not a valid credit.v1.CreditRequest."
+    assert str(caught.value) == "The bytes are not a valid credit.v1.CreditRequest."
 
 
-def test_a_value_out_of_range_is_refused_and_never_wraps() -> None:
+def test_a_value_out_of_range_is_rejected_and_never_wraps() -> None:
     message = CreditRequest(user_id=1)
     message.credits = 2**32
     with pytest.raises(WireError, match=r"^credit\.v1\.CreditRequest\.credits has a value"):
         encode(message)
 
 
-def test_the_codec_is_protobufs() -> None:
+def test_the_content_subtype_is_proto() -> None:
     assert WireCodec().__content_subtype__ == "proto"
 
 
 @pytest.mark.parametrize(
     "message", [UserId(user_id=7), Value(string_value="x")], ids=["ours", "Google's"]
 )
-def test_the_codec_takes_our_messages_and_googles(message: Any) -> None:
+def test_the_grpclib_codec_accepts_our_messages_and_googles(message: Any) -> None:
     codec = WireCodec()
     assert codec.decode(codec.encode(message, type(message)), type(message)) == message
 
 
 @pytest.mark.parametrize("message_type", [UserId, Value], ids=["ours", "Google's"])
-def test_the_codec_refuses_malformed_bytes(message_type: type[Message]) -> None:
+def test_the_grpclib_codec_rejects_malformed_bytes(message_type: type[Message]) -> None:
     with pytest.raises(WireError, match=r"^The bytes are not a valid (credit|google)\."):
         WireCodec().decode(b"\x08", message_type)
 
 
-def test_the_codec_refuses_an_answer_of_another_type() -> None:
+def test_the_grpclib_codec_rejects_a_message_of_another_type() -> None:
     with pytest.raises(TypeError, match="Empty is not Balance"):
         WireCodec().encode(Empty(), Balance)

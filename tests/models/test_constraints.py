@@ -26,7 +26,7 @@ def broken(message: object) -> dict[str, str]:
     return {found.field: found.description for found in violations(message)}  # type: ignore[arg-type]
 
 
-def test_a_valid_request_breaks_nothing() -> None:
+def test_a_valid_request_has_no_violations() -> None:
     greatest = PurchaseRequest(
         user_id=UINT32_MAX,
         app_id=UINT32_MAX,
@@ -55,7 +55,7 @@ def test_every_broken_field_is_named_at_once_in_the_contracts_order() -> None:
     )
 
 
-def test_mending_one_field_after_the_other_leaves_the_rest_broken() -> None:
+def test_fixing_one_field_leaves_the_others_broken() -> None:
     request = CreditRequest(idempotency_key="k" * 129)
     fields = ["user_id", "app_id", "credits", "created_by"]
     for position, field in enumerate(fields):
@@ -65,7 +65,7 @@ def test_mending_one_field_after_the_other_leaves_the_rest_broken() -> None:
     assert broken(request) == {}
 
 
-def test_an_optional_user_is_checked_only_when_it_is_named() -> None:
+def test_an_optional_user_is_checked_only_if_it_is_set() -> None:
     assert broken(AppId(app_id=1)) == {}
     assert broken(AppId(app_id=1, user_id=0)) == {"user_id": IDENTIFIER}
 
@@ -92,7 +92,7 @@ def test_every_message_of_the_contract_can_be_checked(message_type: type) -> Non
     assert set(broken(message_type())) <= set(constrained)
 
 
-def test_the_parsed_constraints_are_those_of_the_contract() -> None:
+def test_the_parsed_constraints_equal_those_of_the_contract() -> None:
     identifier = Constraint(minimum=1, maximum=UINT32_MAX)
     assert constraints_of(UserId) == {
         "user_id": identifier,
@@ -110,6 +110,6 @@ def test_the_parsed_constraints_are_those_of_the_contract() -> None:
     assert constraints_of(Empty) == {}
 
 
-def test_the_parsed_constraints_cannot_be_changed() -> None:
+def test_the_parsed_constraints_are_read_only() -> None:
     with pytest.raises(TypeError):
         constraints_of(UserId)["user_id"] = Constraint()  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The codec's converters agree with Google's and betterproto2's own, both ways, on everything."""
+"""The converters agree with Google's and betterproto2's codecs, in both directions."""
 
 import copy
 import math
@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.models.plain_wire import misfits
+from tests.models.plain_wire import misfits, varint
 
 MESSAGES = ["Singles", "Optionals", "Lists", "Unpacked", "Maps", "Choice", "Tree", "WellKnown"]
-MESSAGES_WITH_MAPS = {"Maps", "Tree", "WellKnown"}  # whose entries have no order on the wire
+MESSAGES_WITH_MAPS = {"Maps", "Tree", "WellKnown"}  # the entries of maps have no order on the wire
 DEPTH_MAX = 3
 few_examples = hypothesis_settings(max_examples=40, deadline=None)
 
@@ -30,7 +30,7 @@ def integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
 
 
 def not_minus_zero(value: float) -> bool:
-    # betterproto2 takes it for the zero value and does not write it; it has a test of its own.
+    # betterproto2 treats -0.0 as the zero value and does not write it; another test covers it.
     return math.copysign(1, value) > 0 or value != 0
 
 
@@ -52,20 +52,20 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=8),
     FieldDescriptor.TYPE_ENUM: st.sampled_from([0, 1, -1, 77, 2**31 - 1, -(2**31)]),
 }
-# Whole microseconds, which are what Python can tell apart.
+# Whole microseconds: Python has no finer resolution.
 NANOSECONDS = st.integers(0, 999_999).map(lambda microseconds: microseconds * 1000)
 MOMENTS: dict[str, dict[str, st.SearchStrategy[int]]] = {
     "google.protobuf.Timestamp": {
         "seconds": st.integers(-62_135_596_800, 253_402_300_799),
         "nanos": NANOSECONDS,
     },
-    # betterproto2's own floats go wrong for long and negative ones, which have a test of their own.
+    # betterproto2's floats are wrong for long and negative durations; another test covers these.
     "google.protobuf.Duration": {"seconds": st.integers(0, 10**6), "nanos": NANOSECONDS},
 }
 
 
 def contents(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[dict[str, Any]]:
-    """Draws what is set in a message: some fields, with nested contents as dictionaries."""
+    """Draw the contents of a message: some fields, with nested contents as dictionaries."""
     moment = MOMENTS.get(descriptor.full_name)
     if moment is not None:
         return st.fixed_dictionaries(moment)
@@ -94,7 +94,7 @@ def field_values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
 
 
 def fill(target: Any, values: dict[str, Any]) -> Any:
-    """Sets drawn contents in Google's message, by its reflection alone."""
+    """Set drawn contents in Google's message, using only its reflection."""
     fields = target.DESCRIPTOR.fields_by_name
     for name, value in values.items():
         field = fields[name]
@@ -128,13 +128,13 @@ def fill_map(container: Any, values: dict[Any, Any]) -> None:
 
 
 def canonical(message: Any) -> bytes:
-    """Bytes in which the entries of maps are sorted."""
+    """Return the message's bytes with sorted map entries."""
     data: bytes = message.SerializeToString(deterministic=True)
     return data
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_what_google_writes_is_read_as_betterproto2_reads_it_and_written_as_google_writes_it(
+def test_reading_agrees_with_betterproto2_and_writing_agrees_with_google(
     everything: Any, name: str
 ) -> None:
     google = everything.google(name)
@@ -156,7 +156,7 @@ def test_what_google_writes_is_read_as_betterproto2_reads_it_and_written_as_goog
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_arbitrary_bytes_are_refused_exactly_when_google_refuses_them_or_an_integer_does_not_fit(
+def test_bytes_are_rejected_exactly_if_google_rejects_them_or_an_integer_does_not_fit(
     everything: Any, name: str
 ) -> None:
     google = everything.google(name)
@@ -190,7 +190,7 @@ def test_arbitrary_bytes_are_refused_exactly_when_google_refuses_them_or_an_inte
 
 
 def truncate_nanoseconds(message: Any) -> None:
-    """Does to Google's message what Python's microseconds do."""
+    """Truncate the times in Google's message to microseconds, as Python does."""
     if message.DESCRIPTOR.full_name in MOMENTS:
         sign = -1 if message.nanos < 0 else 1
         message.nanos = sign * (abs(message.nanos) // 1000 * 1000)
@@ -209,7 +209,7 @@ def truncate_nanoseconds(message: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_an_empty_message_has_the_defaults_of_the_constructor(everything: Any, name: str) -> None:
+def test_an_empty_message_has_the_constructors_defaults(everything: Any, name: str) -> None:
     message = everything.decode(name, b"")
     assert message == everything.ours(name)()
     assert vars(message) == vars(everything.ours(name)())
@@ -238,7 +238,7 @@ def test_two_decoded_messages_share_no_lists(everything: Any) -> None:
     assert second.int32s == []
 
 
-def test_an_unknown_enum_number_is_kept_without_a_name(everything: Any) -> None:
+def test_an_unknown_enum_number_becomes_a_member_without_a_name(everything: Any) -> None:
     message = everything.decode("Singles", b"\x80\x01\x4d")
     assert message.a_color == 77
     assert message.a_color.name == ""
@@ -268,7 +268,7 @@ def test_an_optional_field_that_is_set_to_zero_is_written(everything: Any) -> No
     assert (read.an_int32, read.a_string, read.a_bool) == (0, "", None)
 
 
-# Values that a later assignment can put into a field although its type cannot take them.
+# Values that an assignment can put into a field although they do not fit its type.
 UNWRITABLE: list[tuple[str, str, Any]] = [
     ("Singles", "an_int32", 2**31),
     ("Singles", "an_int32", -(2**31) - 1),
@@ -296,8 +296,8 @@ UNWRITABLE: list[tuple[str, str, Any]] = [
     ("Lists", "bools", None),
     ("Maps", "by_uint32", {-1: 1}),
     ("Maps", "by_int64", {1: 1e39}),
-    ("Maps", "timestamps", {"x": datetime(2024, 1, 1)}),  # noqa: DTZ001 - the point of it
-    ("WellKnown", "timestamp", datetime(2024, 1, 1)),  # noqa: DTZ001 - the point of it
+    ("Maps", "timestamps", {"x": datetime(2024, 1, 1)}),  # noqa: DTZ001 - invalid on purpose
+    ("WellKnown", "timestamp", datetime(2024, 1, 1)),  # noqa: DTZ001 - invalid on purpose
     ("WellKnown", "timestamp", "2024-01-01T00:00:00Z"),
     ("WellKnown", "timestamp", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))),
     ("WellKnown", "duration", timedelta(days=10_000 * 366)),
@@ -307,33 +307,35 @@ UNWRITABLE: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "field", "value"), UNWRITABLE)
-def test_a_value_that_the_type_cannot_take_is_refused_by_name(
+def test_a_value_that_does_not_fit_its_type_is_rejected_with_the_fields_name(
     everything: Any, name: str, field: str, value: Any
 ) -> None:
     message = everything.ours(name)()
     setattr(message, field, value)
-    with pytest.raises(WireError) as refused:
+    with pytest.raises(WireError) as caught:
         everything.encode(message)
-    assert str(refused.value) == (
-        f"everything.v1.{name}.{field} has a value that its type cannot take."
+    assert str(caught.value) == (
+        f"everything.v1.{name}.{field} has a value that does not fit its type."
     )
 
 
-def test_a_broken_value_in_a_nested_message_is_named_there(everything: Any) -> None:
+def test_a_broken_value_in_a_nested_message_names_the_nested_type(
+    everything: Any,
+) -> None:
     single = everything.ours("Single")()
     single.only = 2**31
     with pytest.raises(WireError, match=r"^everything\.v1\.Single\.only has a value"):
         everything.encode(everything.ours("Singles")(a_single=single))
 
 
-def test_a_oneof_with_two_values_is_refused_on_writing(everything: Any) -> None:
+def test_writing_rejects_a_oneof_with_two_values(everything: Any) -> None:
     message = everything.ours("Choice")(a_uint32=1)
     message.a_string = "x"
-    with pytest.raises(WireError, match="takes one of a_uint32, a_float, a_string"):
+    with pytest.raises(WireError, match="accepts only one of a_uint32, a_float, a_string"):
         everything.encode(message)
 
 
-def test_a_message_of_another_schema_is_a_mistake_of_the_program(everything: Any) -> None:
+def test_a_message_of_another_schema_raises_type_error(everything: Any) -> None:
     from credit_models import UserId
 
     with pytest.raises(TypeError, match="UserId is not a message of this schema"):
@@ -363,7 +365,7 @@ def test_a_datetime_is_the_same_moment_after_a_round_trip(
 
 @given(delta=st.timedeltas(timedelta(days=-3_652_000), timedelta(days=3_652_000)))
 @hypothesis_settings(deadline=None)
-def test_a_timedelta_is_written_and_read_as_google_does(everything: Any, delta: timedelta) -> None:
+def test_timedeltas_agree_with_google(everything: Any, delta: timedelta) -> None:
     expected = everything.google("WellKnown")()
     expected.duration.FromTimedelta(delta)
     written = everything.encode(everything.ours("WellKnown")(duration=delta))
@@ -386,7 +388,7 @@ def test_a_timedelta_is_written_and_read_as_google_does(everything: Any, delta: 
         ("duration", 0, 1_000_000_000),
     ],
 )
-def test_a_moment_out_of_its_range_is_refused_on_reading(
+def test_reading_rejects_a_time_out_of_its_range(
     everything: Any, field: str, seconds: int, nanos: int
 ) -> None:
     source = everything.google("WellKnown")()
@@ -396,7 +398,7 @@ def test_a_moment_out_of_its_range_is_refused_on_reading(
         everything.decode("WellKnown", source.SerializeToString())
 
 
-def test_what_is_finer_than_a_microsecond_is_cut_off_towards_zero(everything: Any) -> None:
+def test_nanoseconds_are_truncated_towards_zero(everything: Any) -> None:
     source = everything.google("WellKnown")()
     source.timestamp.nanos = 1_999
     source.duration.nanos = -1_999
@@ -412,15 +414,6 @@ def nested(wrap: Callable[[bytes], bytes], levels: int) -> bytes:
     return data
 
 
-def varint(value: int) -> bytes:
-    data = bytearray()
-    while value > 127:
-        data.append(value & 127 | 128)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
-
-
 def left(inner: bytes) -> bytes:
     return b"\x0a" + varint(len(inner)) + inner
 
@@ -433,7 +426,7 @@ def google_reads(google: Any, data: bytes) -> bool:
     return True
 
 
-def test_nesting_is_read_as_deep_as_google_reads_it_and_no_deeper(everything: Any) -> None:
+def test_the_limit_of_nesting_on_reading_is_googles(everything: Any) -> None:
     verdicts = []
     for levels in (1, 98, 99, 100, 101, 102, 5_000):
         data = nested(left, levels)
@@ -456,28 +449,28 @@ def chain(everything: Any, levels: int) -> Any:
     return root
 
 
-def test_nesting_is_written_deeper_than_it_is_read_as_google_does(everything: Any) -> None:
+def test_writing_allows_deeper_nesting_than_reading(everything: Any) -> None:
     written = everything.encode(chain(everything, 150))
     assert written == nested(left, 150)
     with pytest.raises(WireError):
         everything.decode("Tree", written)
 
 
-def test_nesting_beyond_pythons_recursion_is_refused_on_writing(everything: Any) -> None:
+def test_writing_rejects_nesting_beyond_pythons_recursion_limit(everything: Any) -> None:
     with pytest.raises(WireError, match="nested too deeply"):
         everything.encode(chain(everything, 5_000))
 
 
-def test_a_message_within_itself_is_refused(everything: Any) -> None:
+def test_writing_rejects_a_message_that_contains_itself(everything: Any) -> None:
     loop = everything.ours("Tree")()
     loop.left = loop
     with pytest.raises(WireError, match="nested too deeply"):
         everything.encode(loop)
 
 
-# What the protobuf specification says of odd bytes: None where they are refused, else what
-# the message then holds.
-ODD_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
+# Unusual bytes and what the protobuf specification defines for them: the contents of the message,
+# or None where the bytes are invalid.
+UNUSUAL_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("a truncated tag", "Singles", "80", None),
     ("a truncated varint", "Singles", "1880", None),
     ("a truncated fixed32", "Singles", "4d010203", None),
@@ -490,20 +483,20 @@ ODD_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("a tag above 32 bits", "Singles", "808080808001", None),
     ("wire type 6", "Singles", "1e00", None),
     ("wire type 7", "Singles", "1f00", None),
-    ("an end of a group that never began", "Singles", "1c", None),
-    ("a group that never ends", "Singles", "a306", None),
-    ("a group that ends as another one", "Singles", "a306ac06", None),
+    ("an end of a group without a start", "Singles", "1c", None),
+    ("a group without an end", "Singles", "a306", None),
+    ("a group that ends with another number", "Singles", "a306ac06", None),
     ("an unknown group", "Singles", "a3061801a4061802", {"an_int32": 2}),
-    ("a group in the place of a message", "Singles", "8b0108018c01", {}),
-    ("a string in the place of a number", "Singles", "1a0161", {}),
-    ("a varint in the place of a string", "Singles", "7001", {}),
-    ("a fixed64 in the place of a varint", "Singles", "190102030405060708", {}),
+    ("a group instead of a message", "Singles", "8b0108018c01", {}),
+    ("a string instead of a number", "Singles", "1a0161", {}),
+    ("a varint instead of a string", "Singles", "7001", {}),
+    ("a fixed64 instead of a varint", "Singles", "190102030405060708", {}),
     ("bad UTF-8", "Singles", "7202ffff", None),
     ("a surrogate in UTF-8", "Singles", "7203eda080", None),
     ("an overlong encoding in UTF-8", "Singles", "7202c080", None),
     ("any bytes in a bytes field", "Singles", "7a02ffff", {"a_bytes": b"\xff\xff"}),
     ("a varint of eleven bytes", "Singles", "18ffffffffffffffffffff01", None),
-    ("a varint longer than it need be", "Singles", "18818000", {"an_int32": 1}),
+    ("a varint longer than necessary", "Singles", "18818000", {"an_int32": 1}),
     ("an int32 of -1 in ten bytes", "Singles", "18ffffffffffffffffff01", {"an_int32": -1}),
     ("the same field twice", "Singles", "18011802", {"an_int32": 2}),
     ("the same message twice", "Singles", "8a010208018a0100", {"a_single": {"only": 1}}),
@@ -512,8 +505,8 @@ ODD_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("packed numbers", "Unpacked", "0a020102", {"numbers": [1, 2]}),
     ("numbers one by one", "Lists", "18011802", {"int32s": [1, 2]}),
     ("packed and single numbers", "Lists", "1a02010218031a0104", {"int32s": [1, 2, 3, 4]}),
-    ("packed numbers cut off", "Lists", "1a020180", None),
-    ("packed fixed32s cut off", "Lists", "4a03010203", None),
+    ("truncated packed numbers", "Lists", "1a020180", None),
+    ("truncated packed fixed32s", "Lists", "4a03010203", None),
     ("a map's entry without its key and value", "Maps", "5200", {"by_sfixed64": {0: b""}}),
     ("a map's key twice", "Maps", "1a04080110021a0408011003", {"by_uint32": {1: 3}}),
     ("a map's value before its key", "Maps", "1a0410020801", {"by_uint32": {1: 2}}),
@@ -529,10 +522,10 @@ ODD_BYTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
 
 @pytest.mark.parametrize(
     ("name", "data", "expected"),
-    [(name, data, expected) for _, name, data, expected in ODD_BYTES],
-    ids=[what for what, *_ in ODD_BYTES],
+    [(name, data, expected) for _, name, data, expected in UNUSUAL_BYTES],
+    ids=[what for what, *_ in UNUSUAL_BYTES],
 )
-def test_odd_bytes_are_refused_or_understood_as_the_specification_says(
+def test_unusual_bytes_are_read_or_rejected_as_the_specification_defines(
     everything: Any, name: str, data: str, expected: dict[str, Any] | None
 ) -> None:
     google, received = everything.google(name), bytes.fromhex(data)

@@ -1,4 +1,4 @@
-"""The image is the contract, in a pool of its own."""
+"""The image contains the contract, in a private descriptor pool."""
 
 import subprocess
 import sys
@@ -20,16 +20,16 @@ def test_each_file_comes_after_those_that_it_imports() -> None:
     } <= seen
 
 
-def test_the_image_has_no_comments_and_nothing_of_bufs_own() -> None:
+def test_the_image_contains_no_comments_and_no_fields_of_buf() -> None:
     for file in FILE_DESCRIPTOR_SET.file:
         assert not file.HasField("source_code_info")
         stripped = FileDescriptorProto.FromString(file.SerializeToString())
         stripped.DiscardUnknownFields()
-        if not file.package.startswith("credit"):  # ours have options, which Google's class lacks
+        if not file.package.startswith("credit"):  # our options are unknown to Google's class
             assert stripped == file
 
 
-# Registers another file of the contract's name, as a user's own protoc output would.
+# Registers another file with the contract's name, as a user's own protoc output does.
 OTHER_CONTRACT = """
 import credit_models.codec, credit_models.reasons, credit_models.constraints
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -40,16 +40,16 @@ Default().AddSerializedFile(other.SerializeToString())
 """
 
 
-def test_googles_own_pool_is_left_to_the_user() -> None:
-    # In a process of its own: the default pool is the whole process's and forgets nothing.
+def test_googles_default_pool_remains_free_for_the_user() -> None:
+    # A process of its own, because the default pool is shared and keeps what is registered.
     subprocess.run([sys.executable, "-c", OTHER_CONTRACT], check=True)
 
 
-def test_a_message_class_is_made_once() -> None:
+def test_a_message_class_is_created_once() -> None:
     assert message_class("credit.v1.UserId") is message_class("credit.v1.UserId")
 
 
-def test_an_unknown_message_is_a_key_error() -> None:
+def test_an_unknown_message_raises_key_error() -> None:
     with pytest.raises(KeyError):
         message_class("credit.v1.Nonsense")
 
@@ -72,7 +72,7 @@ def test_an_option_that_is_not_set_is_none() -> None:
     assert option(unspecified, "credit.options.v1.error") is None
 
 
-def test_generated_classes_have_the_contracts_names() -> None:
+def test_generated_classes_map_to_the_contracts_names() -> None:
     from credit_models import UserId
     from credit_models._generated.message_pool import default_message_pool
 

@@ -13,9 +13,9 @@ from types import FunctionType, ModuleType
 import credit_client
 import credit_server
 import pytest
-from credit_client.private_names import PRIVATE_NAMES as OF_CLIENT
+from credit_client.private_names import PRIVATE_NAMES as CLIENT_NAMES
 from credit_models.private_names import PrivateNames, check_private_names
-from credit_server.http2.private_names import PRIVATE_NAMES as OF_SERVER
+from credit_server.http2.private_names import PRIVATE_NAMES as SERVER_NAMES
 from grpclib.protocol import Buffer
 from h2.connection import H2Connection
 
@@ -35,14 +35,14 @@ def bases(owner: type) -> Iterator[type]:
 
 
 def names_of(owner: type) -> set[str]:
-    """The private names that a class defines, or uses in its methods."""
+    """Return the private names that a class defines or that its methods use."""
     methods = [value for value in vars(owner).values() if isinstance(value, FunctionType)]
     used = {name for method in methods for name in method.__code__.co_names}
     return {name for name in {*vars(owner), *used} if is_private(name)}
 
 
 def library_names() -> set[str]:
-    """All private names of the libraries' classes, as far as they are imported here."""
+    """Return all private names of the libraries' classes that are imported."""
     modules = [module for name, module in sys.modules.items() if name.startswith(LIBRARIES)]
     members = [value for module in modules for value in vars(module).values()]
     return {
@@ -58,7 +58,7 @@ def of_self(node: ast.Attribute) -> bool:
 
 
 def used_names(package: ModuleType) -> Iterator[tuple[str, str]]:
-    """Yields the private names of the libraries that a package uses, and where."""
+    """Yield the libraries' private names that a package uses, each with the module."""
     of_libraries = library_names()
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if found.name.endswith("__main__"):
@@ -102,9 +102,9 @@ def used_names(package: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("package", "listed"), [(credit_server, OF_SERVER), (credit_client, OF_CLIENT)]
+    ("package", "listed"), [(credit_server, SERVER_NAMES), (credit_client, CLIENT_NAMES)]
 )
-def test_all_private_names_in_use_are_listed_and_no_other(
+def test_exactly_the_private_names_in_use_are_listed(
     package: ModuleType, listed: PrivateNames
 ) -> None:
     known = {name.partition("(")[0] for names in listed.values() for name in names}
@@ -118,7 +118,7 @@ def test_a_missing_name_is_reported_with_the_installed_version(
 ) -> None:
     monkeypatch.delattr(H2Connection, "_receive_frame")
     with pytest.raises(ImportError) as caught:
-        check_private_names("credit-server", OF_SERVER)
+        check_private_names("credit-server", SERVER_NAMES)
     assert str(caught.value) == (
         "h2 4.4.1 has no method H2Connection._receive_frame, which credit-server relies on:"
         " install the version of h2 that credit-server requires"
@@ -132,7 +132,7 @@ def test_other_parameters_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ImportError, match=r"has H2Connection\._receive_frame\(frame, now\) instead"
     ):
-        check_private_names("credit-server", OF_SERVER)
+        check_private_names("credit-server", SERVER_NAMES)
 
 
 def test_an_attribute_that_is_no_longer_set_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_an_attribute_that_is_no_longer_set_is_reported(monkeypatch: pytest.Monk
     monkeypatch.setattr(Buffer, "__init__", renamed)
     monkeypatch.setattr(Buffer, "read", read)
     with pytest.raises(ImportError, match=r"grpclib 0\.4\.9 has no Buffer\._ack_callback"):
-        check_private_names("credit-client", OF_CLIENT)
+        check_private_names("credit-client", CLIENT_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_an_attribute_that_is_no_longer_set_is_reported(monkeypatch: pytest.Monk
         ("h2.connection:H2Connection", "_closed_streams()", "has no method H2Connection._closed"),
     ],
 )
-def test_whatever_is_missing_is_named(owner: str, name: str, problem: str) -> None:
+def test_the_missing_owner_or_name_is_reported(owner: str, name: str, problem: str) -> None:
     with pytest.raises(ImportError, match=problem):
         check_private_names("a test", {owner: (name,)})
 

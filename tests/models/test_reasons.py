@@ -1,4 +1,4 @@
-"""The reasons and how they travel are those of the contract."""
+"""The reasons, and how the server sends them, equal those of the contract."""
 
 import pytest
 from credit_models import CreditServiceBase, ErrorReason
@@ -21,7 +21,7 @@ def test_every_reason_but_the_zero_value_has_a_rule() -> None:
     assert all(rule.reason == reason for reason, rule in RULES.items())
 
 
-def test_a_rule_holds_what_the_contract_says() -> None:
+def test_a_rule_has_the_values_of_the_contracts_option() -> None:
     assert RULES[ErrorReason.INSUFFICIENT_CREDITS] == ReasonRule(
         reason=ErrorReason.INSUFFICIENT_CREDITS,
         status=Status.FAILED_PRECONDITION,
@@ -44,7 +44,7 @@ def test_details_are_messages_of_google_rpc() -> None:
             assert detail in error_details_pb2.DESCRIPTOR.message_types_by_name
 
 
-def test_only_what_may_be_retried_tells_when() -> None:
+def test_exactly_the_retryable_reasons_have_retry_info() -> None:
     for rule in RULES.values():
         assert rule.retryable == ("RetryInfo" in rule.details)
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
@@ -52,7 +52,7 @@ def test_only_what_may_be_retried_tells_when() -> None:
     assert retryable == unavailable | {ErrorReason.RATE_LIMITED}
 
 
-def test_names_are_without_the_prefix() -> None:
+def test_reason_names_have_no_prefix() -> None:
     assert reason_name(ErrorReason.BALANCE_OVERFLOW) == "BALANCE_OVERFLOW"
     assert [reason_name(reason) for reason in ErrorReason] == [
         reason.name for reason in ErrorReason
@@ -64,7 +64,7 @@ def test_an_unknown_reason_has_no_name() -> None:
         reason_name(ErrorReason(999))
 
 
-def test_every_method_has_its_reasons_in_the_order_of_precedence() -> None:
+def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
     assert set(method_reasons()) == set(CreditServiceBase().__mapping__())
     assert method_reasons()[WRITE] == (
         ErrorReason.INVALID_FIELD,
@@ -76,12 +76,12 @@ def test_every_method_has_its_reasons_in_the_order_of_precedence() -> None:
     )
 
 
-def test_every_reason_can_be_met() -> None:
+def test_every_reason_belongs_to_a_method_or_to_access() -> None:
     own = {reason for reasons in method_reasons().values() for reason in reasons}
     assert own | set(ACCESS_REASONS) == set(RULES)
 
 
-def test_who_may_not_call_is_refused_before_all_else_and_in_this_order() -> None:
+def test_access_is_checked_before_all_else_and_in_this_order() -> None:
     assert ACCESS_REASONS == (
         ErrorReason.UNAUTHENTICATED,
         ErrorReason.RATE_LIMITED,

@@ -1,4 +1,4 @@
-"""Every call takes a scope, and a contract with one that takes none cannot be imported."""
+"""Every method requires a scope, and a contract with a method without one cannot be imported."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from credit_models.scopes import METHOD_SCOPES, SCOPES
 
 SERVICE = "/credit.v1.CreditService/"
 
-# One call looks as if it had no such option.
+# Hides the option of one method.
 SCOPE_FORGOTTEN = """
 from credit_models import image
 read = image.option
@@ -17,7 +17,7 @@ import credit_models.scopes
 """
 
 
-def test_every_call_takes_the_scope_of_what_it_does() -> None:
+def test_every_method_requires_the_scope_of_its_operation() -> None:
     assert METHOD_SCOPES == {
         SERVICE + "AddCredits": "credits:issue",
         SERVICE + "UseCredits": "credits:spend",
@@ -29,14 +29,14 @@ def test_every_call_takes_the_scope_of_what_it_does() -> None:
     assert METHOD_SCOPES.keys() == method_reasons().keys()
 
 
-def test_all_scopes_are_named_as_tokens_carry_them() -> None:
+def test_scopes_have_the_names_that_tokens_use() -> None:
     assert {"credits:issue", "credits:spend", "credits:read", "credits:admin"} == SCOPES
 
 
-def test_a_contract_with_a_call_without_a_scope_cannot_be_imported() -> None:
-    # In a process of its own: the contract is imported once.
+def test_a_contract_with_a_method_without_a_scope_cannot_be_imported() -> None:
+    # A process of its own, because this process has imported the contract.
     ended = subprocess.run(
         [sys.executable, "-c", SCOPE_FORGOTTEN], check=False, capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert "CreditService.UseCredits has no option credit.options.v1.scope" in ended.stderr
+    assert "CreditService.UseCredits has no option credit.options.v1.scope; add one" in ended.stderr

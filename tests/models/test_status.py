@@ -1,4 +1,4 @@
-"""Details of a status survive the way, and what cannot be understood does no harm."""
+"""Details of a status survive a round trip, and invalid details are dropped."""
 
 import pytest
 from credit_models.status import StatusDetailsCodec
@@ -28,7 +28,7 @@ def pack(message: object) -> Packed:
     return container
 
 
-def test_details_come_back_as_they_were_in_their_order() -> None:
+def test_details_survive_a_round_trip_in_their_order() -> None:
     data = CODEC.encode(Status.UNAVAILABLE, "later", [INFO, BAD, RETRY])
     assert CODEC.decode(Status.UNAVAILABLE, "later", data) == [INFO, BAD, RETRY]
 
@@ -54,14 +54,14 @@ def test_a_status_may_have_no_details_and_no_message() -> None:
     ],
     ids=["unknown type", "no type", "no name", "malformed", "not of google.rpc"],
 )
-def test_a_detail_that_cannot_be_understood_is_left_out(packed: Packed) -> None:
+def test_an_unknown_or_malformed_detail_is_dropped(packed: Packed) -> None:
     assert decode(pack(INFO), packed, pack(RETRY)) == [INFO, RETRY]
 
 
 @given(st.binary(max_size=64))
-def test_no_bytes_raise(data: bytes) -> None:
+def test_decoding_never_raises(data: bytes) -> None:
     CODEC.decode(Status.UNKNOWN, None, data)
 
 
-def test_malformed_bytes_have_no_details() -> None:
+def test_malformed_bytes_decode_to_no_details() -> None:
     assert CODEC.decode(Status.UNKNOWN, None, b"\x0a\xff") == []

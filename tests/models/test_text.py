@@ -1,4 +1,4 @@
-"""What looks alike or looks like nothing is no key, id or name."""
+"""Keys, ids and names that look alike or are invisible are rejected."""
 
 import unicodedata
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 ENDS = "must not begin or end with white space"
 NFC = "must be in Unicode's normalization form C (NFC)"
 NO_TEXT = "must be valid Unicode text"
-INVISIBLE = "must hold a visible character"
+INVISIBLE = "must contain a visible character"
 
 
-def without(character: str) -> str:
-    return f"must not hold the character U+{ord(character):04X}"
+def rejects(character: str) -> str:
+    return f"must not contain the character U+{ord(character):04X}"
 
 
 def verdict(rule: Text, value: str) -> str | None:
@@ -43,11 +43,11 @@ def verdict(rule: Text, value: str) -> str | None:
         "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
     ],
 )
-def test_what_can_be_told_apart_is_valid(rule: Text, value: str) -> None:
+def test_strings_that_people_can_tell_apart_are_valid(rule: Text, value: str) -> None:
     assert verdict(rule, value) is None
 
 
-# Each was seen to add the same order's credits again, or to name a purchase with nothing.
+# Each of these was observed: it added an order's credits twice or made a purchase's name invisible.
 @pytest.mark.parametrize(
     ("value", "identifier", "name"),
     [
@@ -56,47 +56,47 @@ def test_what_can_be_told_apart_is_valid(rule: Text, value: str) -> None:
         (" order-7", ENDS, ENDS),
         ("order-7\u00a0", ENDS, ENDS),
         ("\u3000order-7", ENDS, ENDS),
-        ("order\u00a07", without("\u00a0"), None),
-        ("order\t7", without("\t"), without("\t")),
-        ("order\x007", without("\0"), without("\0")),
-        ("order\x7f7", without("\x7f"), without("\x7f")),
-        ("order\x857", without("\x85"), without("\x85")),
-        ("order\u20287", without("\u2028"), without("\u2028")),
-        ("order\u20297", without("\u2029"), without("\u2029")),
-        ("order\u200b7", without("\u200b"), None),
-        ("\u200border", without("\u200b"), None),
-        ("order\u20607", without("\u2060"), None),
-        ("order\u00ad7", without("\u00ad"), None),
-        ("order\u202e7", without("\u202e"), None),
-        ("order\ufe0f", without("\ufe0f"), None),
-        ("order\U000e0020", without("\U000e0020"), None),
-        ("order\U000e0fff", without("\U000e0fff"), None),  # not assigned, and never visible
-        ("order\u2065", without("\u2065"), None),  # not assigned, and never visible
-        ("order\u06dd", without("\u06dd"), None),  # a format character that is seen
-        ("order\u115f", without("\u115f"), None),
-        ("order\u2800", without("\u2800"), None),
-        ("order\u0378", without("\u0378"), None),  # not assigned
-        ("order\uffff", without("\uffff"), None),  # never a character
-        ("order\udcff", NO_TEXT, NO_TEXT),  # bytes of a shell that are not UTF-8
-        ("\ufefforder", without("\ufeff"), "must not begin or end with the character U+FEFF"),
-        ("order\ufeff", without("\ufeff"), "must not begin or end with the character U+FEFF"),
-        ("or\ufeffder", without("\ufeff"), None),
+        ("order\u00a07", rejects("\u00a0"), None),
+        ("order\t7", rejects("\t"), rejects("\t")),
+        ("order\x007", rejects("\0"), rejects("\0")),
+        ("order\x7f7", rejects("\x7f"), rejects("\x7f")),
+        ("order\x857", rejects("\x85"), rejects("\x85")),
+        ("order\u20287", rejects("\u2028"), rejects("\u2028")),
+        ("order\u20297", rejects("\u2029"), rejects("\u2029")),
+        ("order\u200b7", rejects("\u200b"), None),
+        ("\u200border", rejects("\u200b"), None),
+        ("order\u20607", rejects("\u2060"), None),
+        ("order\u00ad7", rejects("\u00ad"), None),
+        ("order\u202e7", rejects("\u202e"), None),
+        ("order\ufe0f", rejects("\ufe0f"), None),
+        ("order\U000e0020", rejects("\U000e0020"), None),
+        ("order\U000e0fff", rejects("\U000e0fff"), None),  # not assigned, and never visible
+        ("order\u2065", rejects("\u2065"), None),  # not assigned, and never visible
+        ("order\u06dd", rejects("\u06dd"), None),  # a visible format character
+        ("order\u115f", rejects("\u115f"), None),
+        ("order\u2800", rejects("\u2800"), None),
+        ("order\u0378", rejects("\u0378"), None),  # not assigned
+        ("order\uffff", rejects("\uffff"), None),  # never a character
+        ("order\udcff", NO_TEXT, NO_TEXT),  # bytes from a shell that are not UTF-8
+        ("\ufefforder", rejects("\ufeff"), "must not begin or end with the character U+FEFF"),
+        ("order\ufeff", rejects("\ufeff"), "must not begin or end with the character U+FEFF"),
+        ("or\ufeffder", rejects("\ufeff"), None),
         ("cafe\u0301", NFC, NFC),
-        ("\u212b", NFC, NFC),  # the sign of the angstrom
+        ("\u212b", NFC, NFC),  # the angstrom sign
         ("   ", ENDS, ENDS),
         ("\u00a0", ENDS, ENDS),
-        ("\u200b", without("\u200b"), INVISIBLE),
-        ("\u2800\u2800", without("\u2800"), INVISIBLE),
-        ("\u3164", without("\u3164"), INVISIBLE),
-        ("\uffa0", without("\uffa0"), INVISIBLE),
-        ("\u115f\u1160", without("\u115f"), INVISIBLE),
-        ("\u00ad\u202e\u2060", without("\u00ad"), INVISIBLE),
-        ("\U000e0001", without("\U000e0001"), INVISIBLE),
-        ("\U0001d159", without("\U0001d159"), INVISIBLE),
+        ("\u200b", rejects("\u200b"), INVISIBLE),
+        ("\u2800\u2800", rejects("\u2800"), INVISIBLE),
+        ("\u3164", rejects("\u3164"), INVISIBLE),
+        ("\uffa0", rejects("\uffa0"), INVISIBLE),
+        ("\u115f\u1160", rejects("\u115f"), INVISIBLE),
+        ("\u00ad\u202e\u2060", rejects("\u00ad"), INVISIBLE),
+        ("\U000e0001", rejects("\U000e0001"), INVISIBLE),
+        ("\U0001d159", rejects("\U0001d159"), INVISIBLE),
     ],
     ids=ascii,
 )
-def test_what_looks_alike_or_like_nothing_is_refused_with_its_character(
+def test_look_alikes_and_invisible_strings_are_rejected_with_the_character(
     value: str, identifier: str, name: str | None
 ) -> None:
     assert verdict(Text.IDENTIFIER, value) == identifier
@@ -108,20 +108,22 @@ def test_what_looks_alike_or_like_nothing_is_refused_with_its_character(
     [
         "👨\u200d👩\u200d👧",  # a family: joined by U+200D
         "❤\ufe0f",  # the emoji form of a heart
-        "می\u200cخواهم",  # noqa: RUF001 - Persian: U+200C keeps letters apart
-        "क\u094d\u200dष",  # Hindi: U+200D asks for a half form
+        "می\u200cخواهم",  # noqa: RUF001 - Persian: U+200C separates letters
+        "क\u094d\u200dष",  # Hindi: U+200D requests a half form
         "Umsatz\u00a02026",
         "co\u00adoperate",
-        "\u0378",  # a character that a later Unicode may have
+        "\u0378",  # a character that a later version of Unicode may assign
         "\u0301",
     ],
 )
-def test_a_name_may_hold_what_scripts_and_emoji_need(name: str) -> None:
+def test_a_name_may_contain_the_characters_that_scripts_and_emoji_need(name: str) -> None:
     assert verdict(Text.NAME, name) is None
 
 
 @given(st.text(max_size=8))
-def test_an_identifier_is_a_name_and_normalizing_and_trimming_leaves_it_alone(value: str) -> None:
+def test_an_identifier_is_a_valid_name_and_is_normalized_and_trimmed(
+    value: str,
+) -> None:
     if verdict(Text.IDENTIFIER, value) is None:
         assert verdict(Text.NAME, value) is None
         assert unicodedata.normalize("NFC", value.strip()) == value
@@ -132,22 +134,20 @@ def _is_private(character: str) -> bool:
     return unicodedata.category(character) == "Co"
 
 
-def test_no_format_control_or_unassigned_character_and_no_blank_is_in_an_identifier() -> None:
+def test_an_identifier_rejects_format_control_blank_and_unassigned_characters() -> None:
     for code in range(0x110000):
         character = chr(code)
         category = unicodedata.category(character)
         blank = character.isspace() and character != " "
         if blank or category in {"Cc", "Cf", "Cn", "Zl", "Zp"}:
-            assert verdict(Text.IDENTIFIER, f"a{character}b") == without(character)
+            assert verdict(Text.IDENTIFIER, f"a{character}b") == rejects(character)
 
 
-def test_any_string_is_valid_where_the_contract_has_no_rule() -> None:
+def test_any_string_is_valid_without_a_rule() -> None:
     assert text_check(Text.UNSPECIFIED) is None
 
 
-def test_the_contract_has_rules_for_what_clients_send_and_none_for_what_was_written_before() -> (
-    None
-):
+def test_the_contract_has_rules_for_requests_and_none_for_stored_data() -> None:
     def rules(message_type: type) -> dict[str, Text]:
         found = constraints_of(message_type)
         return {name: found[name].text for name in found if found[name].text}
@@ -161,7 +161,7 @@ def test_the_contract_has_rules_for_what_clients_send_and_none_for_what_was_writ
     assert rules(Purchase) == {}
 
 
-def test_each_field_of_a_request_is_named_with_what_it_takes() -> None:
+def test_each_broken_field_of_a_request_is_reported_with_its_rule() -> None:
     request = PurchaseRequest(
         user_id=1,
         app_id=1,

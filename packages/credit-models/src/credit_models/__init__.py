@@ -1,6 +1,7 @@
-"""The messages of the credit service's contract, and the client and server made from it.
+"""The messages of the credit service's contract, with a gRPC client stub and a server base class.
 
-Messages are pydantic dataclasses: a value that its type cannot take is refused where it is made.
+Messages are pydantic dataclasses: the constructor rejects a value that does not fit its field's
+type.
 """
 
 from credit_models._generated.credit.v1 import (

@@ -1,4 +1,4 @@
-"""The check of one field, put together from its constraint."""
+"""Builds the check of one field from its constraint."""
 
 import re
 from collections.abc import Callable
@@ -8,31 +8,31 @@ from typing import Any
 from credit_models.text import Text, text_check
 
 # Any, in this file: a value has the type of its field.
-# Returns None when the value is allowed, else what the field takes. Of a string it names at most
-# one character, which is not allowed.
+# A check returns None for a valid value, otherwise what the field accepts. It quotes at most one
+# character of a string: one that is not allowed.
 Check = Callable[[Any], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """The bounds of one field, None where there is none; see `credit.options.v1.Constraint`."""
+    """The bounds of one field; None means no bound. See `credit.options.v1.Constraint`."""
 
     minimum: int | None = None  # inclusive
     maximum: int | None = None  # inclusive
     length_min: int | None = None  # Unicode code points, inclusive
     length_max: int | None = None  # Unicode code points, inclusive
-    pattern: str | None = None  # what RE2 and Python's `re` have in common; for the whole string
+    pattern: str | None = None  # RE2's and Python's common syntax; for the whole string
     required: bool = False
     text: Text = Text.UNSPECIFIED
 
 
 def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
-    """Puts the check of one field together.
+    """Build the check of one field.
 
     Args:
-        constraint: What the field may hold.
+        constraint: What the field may contain.
         zero: The zero value of the field's type.
-        explicit: Whether the field's presence is explicit; it is then None when it is not set.
+        explicit: Whether the field has explicit presence; an unset field is then None.
     """
     bounds = _bounds_check(constraint)
     required = "must be set" if constraint.required else None
@@ -41,7 +41,7 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
         return required if value is None else bounds(value)
 
     def check_implicit(value: Any) -> str | None:
-        # The bounds say more than "must be set", so they come first.
+        # The bounds give more detail than "must be set", so they come first.
         return bounds(value) or (required if value == zero else None)
 
     if explicit:
@@ -52,7 +52,7 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
 def _bounds_check(constraint: Constraint) -> Check:
     if constraint.minimum is not None or constraint.maximum is not None:
         return _integer_check(constraint.minimum, constraint.maximum)
-    # The length comes first: it bounds what the others cost.
+    # The length comes first: it bounds the cost of the other checks.
     check = _length_check(constraint.length_min, constraint.length_max)
     text = text_check(constraint.text)
     if text is not None:
@@ -67,13 +67,13 @@ def _both(first: Check, second: Check) -> Check:
 
 
 def _integer_check(minimum: int | None, maximum: int | None) -> Check:
-    # Where there is no bound, those of all of protobuf's integers.
+    # The defaults are the bounds of all of protobuf's integer types.
     least = -(2**63) if minimum is None else minimum
     greatest = 2**64 - 1 if maximum is None else maximum
-    takes = _range(minimum, maximum, "")
+    accepted = _range(minimum, maximum, "")
 
     def check(value: int) -> str | None:
-        return None if least <= value <= greatest else f"must be {takes}, got {value}"
+        return None if least <= value <= greatest else f"must be {accepted}, got {value}"
 
     return check
 
@@ -82,13 +82,13 @@ def _length_check(length_min: int | None, length_max: int | None) -> Check:
     if length_min is None and length_max is None:
         return lambda _value: None
     least = length_min or 0
-    # A message of protobuf is below 2 GiB.
+    # A protobuf message is smaller than 2 GiB.
     greatest = 2**31 if length_max is None else length_max
-    takes = _range(length_min, length_max, " characters")
+    accepted = _range(length_min, length_max, " characters")
 
     def check(value: str) -> str | None:
         length = len(value)
-        return None if least <= length <= greatest else f"must be {takes}, got {length}"
+        return None if least <= length <= greatest else f"must be {accepted}, got {length}"
 
     return check
 
@@ -102,7 +102,7 @@ def _range(least: int | None, greatest: int | None, unit: str) -> str:
 
 
 def _pattern_check(pattern: str) -> Check:
-    # ASCII, as RE2's \d, \s and \w are.
+    # RE2's \d, \s and \w match ASCII only.
     expression = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str | None:

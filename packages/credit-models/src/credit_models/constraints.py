@@ -1,7 +1,7 @@
-"""What the contract lets a message's fields hold, checked for all fields at once.
+"""Checks a message against the contract's constraints and reports every broken field at once.
 
-The rules are the `credit.options.v1.constraint` options of the image and nothing else. The checks
-of each message type are put together once; a valid field costs a call and a comparison.
+The only source of the rules is the option `credit.options.v1.constraint` in the image. The checks
+of each message type are built once; checking a valid field costs a call and a comparison.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from credit_models._generated.message_pool import default_message_pool
 from credit_models.checks import Check, Constraint, field_check
+from credit_models.errors import Violation
 from credit_models.fields import map_value
 from credit_models.image import POOL, full_names, option
 from credit_models.text import Text
-from credit_models.violation import Violation
-from credit_models.wrapped import WRAPPINGS
+from credit_models.well_known import WELL_KNOWN_TYPES
 
 __all__ = ["Constraint", "Violation", "constraints_of", "violations"]
 
@@ -28,7 +28,7 @@ _OPTION = "credit.options.v1.constraint"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Nested:
     name: str
-    full_name: str  # the nested message's
+    full_name: str  # of the nested message's type
     is_repeated: bool
 
 
@@ -40,31 +40,31 @@ class _Rules:
 
 
 def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
-    """Names every broken field of a message, those of nested messages included.
+    """Return every broken field of a message and of its nested messages.
 
     Args:
         message: A message of the contract.
 
     Returns:
-        The broken fields in the contract's order, nested ones last; none when all are valid.
+        The broken fields in the contract's order, nested ones last; empty when all are valid.
 
     Raises:
-        KeyError: The message is not of the contract.
+        KeyError: The message does not belong to the contract.
     """
     return tuple(_violations(_RULES[_FULL_NAMES[type(message)]], message, ""))
 
 
 def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Constraint]:
-    """Gives the constraints of a message's own fields.
+    """Return the constraints of a message's own fields.
 
     Args:
         message_type: A message of the contract.
 
     Returns:
-        Constraints by field name; fields that take any value of their type are left out.
+        Constraints by field name, without the fields that accept any value of their type.
 
     Raises:
-        KeyError: The class is not of the contract.
+        KeyError: The class does not belong to the contract.
     """
     return _RULES[_FULL_NAMES[message_type]].constraints
 
@@ -89,9 +89,9 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
     if found is None:
         return None
     if field.is_repeated:
-        raise TypeError(f"{field.full_name}: only single fields can have a constraint")
+        raise TypeError(f"{field.full_name}: a repeated field cannot have a constraint")
 
-    def bound(name: str) -> Any:  # Any: an integer or a string, as the option says
+    def bound(name: str) -> Any:  # Any: the option defines an integer or a string
         return getattr(found, name) if found.HasField(name) else None
 
     return Constraint(
@@ -112,10 +112,10 @@ def _check(field: FieldDescriptor, constraint: Constraint) -> Check:
 
 def _nested(field: FieldDescriptor) -> _Nested | None:
     message = field.message_type
-    if message is None or message.full_name in WRAPPINGS:
+    if message is None or message.full_name in WELL_KNOWN_TYPES:
         return None
     if map_value(field) is not None:
-        raise TypeError(f"{field.full_name}: the constraints below a map would not be checked")
+        raise TypeError(f"{field.full_name}: constraints of a map's values are not supported")
     return _Nested(name=field.name, full_name=message.full_name, is_repeated=field.is_repeated)
 
 

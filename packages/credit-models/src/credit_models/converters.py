@@ -1,8 +1,8 @@
-"""Turns betterproto2's dataclasses into bytes and back, through protobuf's C parser (upb).
+"""Converts betterproto2's dataclasses to bytes and back, through protobuf's C parser (upb).
 
-For each message type, Google's class is made from the descriptors and a reader and a writer are put
-together for each field, all once. Writing sets the fields of Google's message in place: nested
-messages need no copy then, and it was 1.2 times as fast as giving them to the constructor.
+Google's class of each message type, and a reader and a writer of each field, are built once from
+the descriptors. Writing sets the fields of Google's message in place: nested messages need no copy,
+and it measured 1.2 times as fast as passing values to the constructor.
 """
 
 from operator import attrgetter
@@ -25,17 +25,17 @@ from credit_models.fields import (
     scalar,
 )
 from credit_models.image import full_names
-from credit_models.widths import Widths
-from credit_models.wrapped import WRAPPINGS
+from credit_models.integer_ranges import IntegerRanges
+from credit_models.well_known import WELL_KNOWN_TYPES
 
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 
-# What upb and the conversions raise for a value that a field cannot take.
-_REFUSALS = (TypeError, ValueError, OverflowError, AttributeError)
+# What upb and the conversions raise for a value that does not fit its field's type.
+_VALUE_ERRORS = (TypeError, ValueError, OverflowError, AttributeError)
 
 
 class Converter:
-    """Reads and writes one message type.
+    """The reader and writer of one message type.
 
     Args:
         message_type: betterproto2's class.
@@ -49,32 +49,34 @@ class Converter:
         self._copied_names: tuple[str, ...] = ()
         self._copied_values: Read = lambda _source: ()
         self._others: tuple[FieldConverter, ...] = ()
-        self._choices: tuple[tuple[str, ...], ...] = ()
+        self._oneofs: tuple[tuple[str, ...], ...] = ()
 
     def set_fields(
-        self, fields: tuple[FieldConverter, ...], choices: tuple[tuple[str, ...], ...]
+        self, fields: tuple[FieldConverter, ...], oneofs: tuple[tuple[str, ...], ...]
     ) -> None:
-        """Says how the fields are converted; a step of its own, as message types can be recursive.
+        """Set how the fields are converted.
+
+        This is separate from the constructor because message types can be recursive.
 
         Args:
             fields: All fields.
-            choices: For each oneof the names of its fields.
+            oneofs: The names of the fields of each oneof.
         """
         copied = tuple(field.name for field in fields if field.is_copy)
-        if len(copied) > 1:  # of a single name, attrgetter would not make a tuple
+        if len(copied) > 1:  # attrgetter returns no tuple for a single name
             self._copied_names = copied
             self._copied_values = attrgetter(*copied)
         self._others = tuple(field for field in fields if field.name not in self._copied_names)
-        self._choices = choices
+        self._oneofs = oneofs
 
     def read(self, source: Message) -> betterproto2.Message:
-        """Makes a dataclass from Google's message.
+        """Return a dataclass with the values of Google's message.
 
         Raises:
             WireError: A Timestamp or Duration is out of its range.
         """
-        # Past pydantic's constructor, which would check once more what upb has checked. All that it
-        # and betterproto2 leave in an instance are the fields and `_unknown_fields`.
+        # This bypasses pydantic's constructor, which would repeat upb's checks. An instance of
+        # betterproto2 contains only the fields and `_unknown_fields`.
         message = object.__new__(self.message_type)
         state = message.__dict__
         state["_unknown_fields"] = b""
@@ -84,17 +86,18 @@ class Converter:
         return message
 
     def write(self, message: betterproto2.Message, target: Message) -> None:
-        """Sets the fields of Google's empty message from a dataclass.
+        """Set the fields of Google's empty message from a dataclass.
 
         Raises:
-            WireError: A field has a value that its type cannot take, or a oneof has several.
-            TypeError: The message is of another type.
+            WireError: A value does not fit its field's type, or a oneof has several values.
+            TypeError: The message has another type.
         """
         if type(message) is not self.message_type:
             raise TypeError(f"{type(message).__name__} is not {self.message_type.__name__}")
-        for choice in self._choices:
-            if sum(getattr(message, name) is not None for name in choice) > 1:
-                raise WireError(f"{self.descriptor.full_name} takes one of {', '.join(choice)}.")
+        for oneof in self._oneofs:
+            if sum(getattr(message, name) is not None for name in oneof) > 1:
+                path = self.descriptor.full_name
+                raise WireError(f"{path} accepts only one of {', '.join(oneof)}.")
         values = self._copied_values(message)
         name = ""
         try:
@@ -103,27 +106,27 @@ class Converter:
             for field in self._others:
                 name = field.name
                 field.write(getattr(message, name), target)
-        except WireError:  # of a nested message, which is named already
+        except WireError:  # The error of a nested message already names its field.
             raise
-        except _REFUSALS as error:
+        except _VALUE_ERRORS as error:
             path = f"{self.descriptor.full_name}.{name}"
-            raise WireError(f"{path} has a value that its type cannot take.") from error
+            raise WireError(f"{path} has a value that does not fit its type.") from error
 
 
 class Converters:
-    """The codec of one schema: everything that protobuf's syntax "proto3" offers.
+    """The codec of one schema, which may use all of protobuf's syntax "proto3".
 
-    Enums are open: an unknown number becomes a nameless member. Unknown fields are dropped.
-    Reading ends at upb's limit of 100 nested messages, writing at Python's own limit of recursion.
+    Enums are open: an unknown number becomes a member without a name. Unknown fields are dropped.
+    upb limits reading to 100 nested messages; Python's recursion limit applies to writing.
     A datetime must have a time zone.
 
     Args:
-        descriptors: The pool that holds the schema.
-        messages: betterproto2's classes of the same schema, as the compiler registers them.
+        descriptors: The pool that contains the schema.
+        messages: betterproto2's classes of the same schema, as registered by the compiler.
 
     Raises:
-        KeyError: The pool lacks a message or a field: image and generated code are of different
-            builds.
+        KeyError: The pool lacks a message or a field, because the image and the generated code
+            come from different builds.
     """
 
     def __init__(self, descriptors: DescriptorPool, messages: betterproto2.MessagePool) -> None:
@@ -134,17 +137,17 @@ class Converters:
         self._by_name = {
             converter.descriptor.full_name: converter for converter in self._by_type.values()
         }
-        self._widths = Widths()
+        self._ranges = IntegerRanges()
         for converter in self._by_type.values():
             self._set_fields(converter)
 
     def encode(self, message: betterproto2.Message) -> bytes:
-        """Writes a message as bytes.
+        """Write a message as bytes.
 
         Raises:
-            WireError: A field has a value that its type cannot take, a oneof has several values, or
+            WireError: A value does not fit its field's type, a oneof has several values, or
                 messages are nested too deeply.
-            TypeError: The message is not of this schema.
+            TypeError: The message does not belong to this schema.
         """
         converter = self._converter(type(message))
         target = converter.google_class()
@@ -155,12 +158,12 @@ class Converters:
             raise WireError(f"{converter.descriptor.full_name} is nested too deeply.") from error
 
     def decode(self, message_type: type[MessageType], data: bytes) -> MessageType:
-        """Reads a message from bytes.
+        """Read a message from bytes.
 
         Raises:
             WireError: The bytes are not a valid message of this type, or an integer does not fit
                 its field.
-            TypeError: The type is not of this schema.
+            TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
         try:
@@ -168,10 +171,11 @@ class Converters:
         except DecodeError as error:
             name = converter.descriptor.full_name
             raise WireError(f"The bytes are not a valid {name}.") from error
-        # Nothing was cut where protobuf writes the same bytes again, unknown fields included. That
-        # is nearly always so, and adds 10 to 19 % to a read. A scan takes as long as six reads.
+        # Where protobuf writes the same bytes again, unknown fields included, it truncated nothing.
+        # That is nearly always the case. This write adds 10 to 19 % to the time of a read; a scan
+        # takes as long as six reads.
         if source.SerializeToString() != data:
-            self._widths.check(converter.descriptor, data)
+            self._ranges.check(converter.descriptor, data)
         return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
@@ -181,9 +185,9 @@ class Converters:
         return converter
 
     def _set_fields(self, converter: Converter) -> None:
-        # Private, but it alone has betterproto2's lazy type hints resolved. Fields are matched by
-        # number, as the compiler keeps names out of Python's way ("from" becomes "from_").
-        # Any: mypy cannot bind betterproto2's kind of class property.
+        # This attribute is private, but only there are betterproto2's lazy type hints resolved.
+        # Fields are matched by number, because the compiler renames Python's keywords ("from"
+        # becomes "from_"). Any: mypy cannot bind betterproto2's kind of class property.
         message_type: Any = converter.message_type
         metadata = message_type._betterproto  # noqa: SLF001
         names = metadata.field_name_by_number
@@ -196,19 +200,19 @@ class Converters:
             else:
                 element = self._element(value, metadata.cls_by_field[f"{name}.value"])
             fields.append(field_converter(field, name, element))
-        choices = tuple(
+        oneofs = tuple(
             tuple(names[field.number] for field in oneof.fields)
             for oneof in converter.descriptor.oneofs
-            if len(oneof.fields) > 1  # `optional` is a oneof of one field
+            if len(oneof.fields) > 1  # protobuf represents `optional` as a oneof of one field
         )
-        converter.set_fields(tuple(fields), choices)
+        converter.set_fields(tuple(fields), oneofs)
 
     def _element(self, field: FieldDescriptor, value_type: type) -> Element:
         if field.message_type is None:
             return scalar(field, value_type if issubclass(value_type, betterproto2.Enum) else None)
         name = field.message_type.full_name
-        wrapping = WRAPPINGS.get(name)
-        if wrapping is not None:
-            return Composite(read=wrapping.read, write=wrapping.write)
+        well_known = WELL_KNOWN_TYPES.get(name)
+        if well_known is not None:
+            return Composite(read=well_known.read, write=well_known.write)
         nested = self._by_name[name]
         return Composite(read=nested.read, write=nested.write)

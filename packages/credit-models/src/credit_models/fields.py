@@ -1,7 +1,7 @@
-"""How one field moves between a betterproto2 dataclass and Google's message.
+"""Copies one field between a betterproto2 dataclass and Google's message.
 
-A field has an element (a scalar or a message) and a shape around it (single, repeated or map). For
-each pair there is one reader and one writer, put together once when a schema is loaded.
+A field has an element (a scalar or a message) and a shape around it (single, repeated or map). Each
+combination has one reader and one writer, which are built once, when a schema is loaded.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,10 @@ from typing import Any
 import betterproto2
 from google.protobuf.descriptor import FieldDescriptor
 
-from credit_models.wrapped import float32
+from credit_models.well_known import float32
 
-# Any, in this file: Google's classes are made at run time, and values have their fields' types.
+# Any, in this file: Google's classes exist only at run time, and each field's values have a type
+# of their own.
 Convert = Callable[[Any], Any]
 Read = Callable[[Any], Any]  # Google's message -> the field's Python value
 Write = Callable[[Any, Any], None]  # the field's Python value, Google's message
@@ -21,7 +22,7 @@ Write = Callable[[Any, Any], None]  # the field's Python value, Google's message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
-    """An element that is a number, a string, bytes or an enum. None: taken as it is."""
+    """An element that is a number, a string, bytes or an enum. None means no conversion."""
 
     read: Convert | None = None
     write: Convert | None = None
@@ -40,20 +41,20 @@ Element = Scalar | Composite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldConverter:
-    """One field's two directions."""
+    """The reader and writer of one field."""
 
-    name: str  # the dataclass's
+    name: str  # in the dataclass
     read: Read
     write: Write
-    # Whether both directions just copy the value under the same name, so that a caller may do
-    # that for many fields at once.
+    # Whether both directions only copy the value under the same name. A caller may then copy many
+    # fields at once.
     is_copy: bool
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
-    """Gives the value field of a map's entry, or None where the field is no map.
+    """Return the value field of a map's entry, or None where the field is not a map.
 
-    In descriptors, a map is a repeated message of a kind of its own.
+    Descriptors represent a map as a repeated message with the option `map_entry`.
     """
     entry = field.message_type
     if entry is None or not entry.GetOptions().map_entry:
@@ -62,11 +63,11 @@ def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
 
 
 def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) -> Scalar:
-    """Gives the element of a field that holds no messages.
+    """Return the element of a field that contains no messages.
 
     Args:
         field: The field, or the value field of a map's entry.
-        enum_type: The class of its values where the field is an enum.
+        enum_type: The class of the field's values, or None where the field is not an enum.
     """
     if enum_type is not None:
         return Scalar(read=_enum_reader(enum_type))
@@ -76,8 +77,8 @@ def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) ->
 
 
 def _enum_reader(enum_type: type[betterproto2.Enum]) -> Convert:
-    # A dictionary is faster than the enum's call. Unknown numbers are not kept in it: a peer may
-    # send as many different ones as it likes.
+    # A dictionary is faster than calling the enum. Unknown numbers are not cached: a peer may send
+    # any number of different ones.
     members = {member.value: member for member in enum_type}
 
     def read(number: int) -> betterproto2.Enum:
@@ -88,12 +89,12 @@ def _enum_reader(enum_type: type[betterproto2.Enum]) -> Convert:
 
 
 def field_converter(field: FieldDescriptor, name: str, element: Element) -> FieldConverter:
-    """Puts a field's reader and writer together.
+    """Build the reader and the writer of a field.
 
     Args:
         field: The field.
-        name: Its name in the dataclass, which differs where Python keeps the name for itself.
-        element: What the field holds, or the values where it is a map.
+        name: Its name in the dataclass, which differs where the name is a keyword of Python.
+        element: What the field contains; the values where the field is a map.
     """
     is_copy = False
     if map_value(field) is not None:
@@ -164,7 +165,7 @@ def _scalar_writer(name: str, element: Scalar) -> Write:
 def _message_writer(name: str, element: Composite) -> Write:
     def write(value: Any, target: Any) -> None:
         child = getattr(target, name)
-        child.SetInParent()  # an empty message is set, too
+        child.SetInParent()  # an empty message is set as well
         element.write(value, child)
 
     return write

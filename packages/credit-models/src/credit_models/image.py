@@ -1,7 +1,7 @@
-"""The contract's descriptors and options, from the image that `buf build` makes.
+"""The contract's descriptors and options, read from the image that `buf build` writes.
 
-The descriptor pool is private. Google's default pool belongs to the whole process, and a user who
-has compiled `credit.proto` with protoc as well could then not import both.
+The descriptor pool is private. Google's default pool is shared by the whole process: with it, a
+program that also compiles `credit.proto` with protoc could not import both.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ IMAGE_RESOURCE = "_generated/image.binpb"
 
 
 def descriptor_pool(files: FileDescriptorSet) -> DescriptorPool:
-    """Makes a pool of its own from an image.
+    """Return a new pool with the files of an image.
 
     Args:
         files: The files, each after the files that it imports, as `buf build` orders them.
 
     Returns:
-        A pool that knows these files and no others.
+        A pool that contains these files and no others.
     """
     pool = DescriptorPool()
     for file in files.file:
@@ -39,10 +39,10 @@ def descriptor_pool(files: FileDescriptorSet) -> DescriptorPool:
 
 
 def full_names(messages: betterproto2.MessagePool) -> dict[type[betterproto2.Message], str]:
-    """Pairs betterproto2's classes with the names by which descriptors are found.
+    """Return the name under which the descriptor of each class is found.
 
     Args:
-        messages: The classes, as the compiler registers them.
+        messages: betterproto2's classes, as registered by the compiler.
 
     Returns:
         Each message's name with its package, such as `credit.v1.UserId`, by class.
@@ -61,7 +61,7 @@ POOL = descriptor_pool(FILE_DESCRIPTOR_SET)
 
 
 def message_class(full_name: str) -> type[Message]:
-    """Gives Google's class for a message of the image.
+    """Return Google's class for a message of the image.
 
     Args:
         full_name: The message's name with its package, such as `credit.v1.UserId`.
@@ -72,10 +72,10 @@ def message_class(full_name: str) -> type[Message]:
     return GetMessageClass(POOL.FindMessageTypeByName(full_name))
 
 
-_Carrier = FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor
-"""What carries options of the contract's own."""
+# The kinds of descriptors on which the contract sets its own options.
+_Descriptor = FieldDescriptor | EnumValueDescriptor | MethodDescriptor | ServiceDescriptor
 
-_OPTIONS: dict[type[_Carrier], type[Message]] = {
+_OPTIONS: dict[type[_Descriptor], type[Message]] = {
     EnumValueDescriptor: message_class("google.protobuf.EnumValueOptions"),
     FieldDescriptor: message_class("google.protobuf.FieldOptions"),
     MethodDescriptor: message_class("google.protobuf.MethodOptions"),
@@ -83,12 +83,12 @@ _OPTIONS: dict[type[_Carrier], type[Message]] = {
 }
 
 
-# Any: only the descriptors know the type of an extension's value.
-def option(descriptor: _Carrier, extension_name: str) -> Any:
-    """Reads one of the contract's own options.
+# Any: the type of an extension's value is defined only in the descriptors.
+def option(descriptor: _Descriptor, extension_name: str) -> Any:
+    """Return the value of one of the contract's own options.
 
     Args:
-        descriptor: The field, enum value, method or service of `POOL` that carries the option.
+        descriptor: The field, enum value, method or service of `POOL` that has the option.
         extension_name: The option's full name, such as `credit.options.v1.constraint`.
 
     Returns:
@@ -98,9 +98,9 @@ def option(descriptor: _Carrier, extension_name: str) -> Any:
         KeyError: The image has no such extension.
     """
     extension: Any = POOL.FindExtensionByName(extension_name)
-    # `GetOptions` is of the default pool's class, to which our extensions are unknown fields.
+    # `GetOptions` returns a class of the default pool, where our extensions are unknown fields.
     serialized = descriptor.GetOptions().SerializeToString()
-    # Not by `type(descriptor)`: these are classes of the C implementation, behind `isinstance`.
+    # `type(descriptor)` is a class of the C implementation; only `isinstance` recognizes the kinds.
     options_class = next(found for kind, found in _OPTIONS.items() if isinstance(descriptor, kind))
     options: Any = options_class.FromString(serialized)
     if extension.is_repeated:

@@ -1,8 +1,8 @@
 """Checks that libraries have the private names that a package relies on.
 
-Versions of these libraries are pinned to the minor version. Where another one is installed all the
-same, the check fails at import and gives the name. Without it, an override that is never called
-would open what it closes, and nothing would report it.
+These libraries are pinned to a minor version. Where another version is installed anyway, the check
+fails at import and names what is missing. Without the check, a library could stop calling an
+override that closes a security hole, and nothing would report it.
 """
 
 import importlib
@@ -11,20 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from types import FunctionType, ModuleType
 
+# Names by owner. An owner is a module, `h2.connection`, or a class, `h2.connection:H2Connection`.
+# A method is written with its parameters after `self`, `_receive_frame(frame)`, because an override
+# relies on them. Every other name is written without parentheses.
 PrivateNames = Mapping[str, Sequence[str]]
-"""Names by owner: a module, `h2.connection`, or a class in one, `h2.connection:H2Connection`.
-
-A method is written with its parameters after `self`, `_receive_frame(frame)`: an override relies on
-them. Anything else is written without parentheses.
-"""
 
 
 def check_private_names(user: str, names: PrivateNames) -> None:
-    """Check that all names exist, and that methods have the expected parameters.
+    """Check that all names exist and that methods have the expected parameters.
 
     Args:
-        user: The package that relies on them, for the message.
-        names: The names.
+        user: The package that relies on the names, for the error message.
+        names: The names, by owner.
 
     Raises:
         ImportError: A name is missing, or a method has other parameters.
@@ -64,7 +62,7 @@ def _problem(owner: str, wanted: str) -> str | None:
 
 
 def _has(holder: ModuleType | type, name: str) -> bool:
-    """Return whether a module or class has a name, or the methods of a class use it on `self`."""
+    """Return whether a module or class defines a name, or methods of the class use it."""
     return hasattr(holder, name) or (
         isinstance(holder, type)
         and any(

@@ -1,4 +1,4 @@
-"""Why a call is refused, and how each reason travels, as the contract's options say."""
+"""The reasons for rejecting a call, and how each is sent, from the contract's options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from credit_models.image import POOL, option
 
 __all__ = ["ACCESS_REASONS", "DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
 
-# `google.rpc.ErrorInfo.domain` of every refusal: the contract's package.
+# The `domain` in `google.rpc.ErrorInfo` of every refusal: the contract's package.
 DOMAIN = "credit.v1"
 
 _PREFIX = "ERROR_REASON_"
@@ -21,29 +21,29 @@ _SERVICE = POOL.FindServiceByName("credit.v1.CreditService")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonRule:
-    """How one reason travels."""
+    """How the server sends one reason."""
 
     reason: ErrorReason
-    status: Status  # always comes with the reason
-    metadata: tuple[str, ...]  # the keys that `ErrorInfo.metadata` always has
+    status: Status  # always the same for the reason
+    metadata: tuple[str, ...]  # the keys that are always in `ErrorInfo.metadata`
     details: tuple[str, ...]  # the messages of `google.rpc` that always accompany `ErrorInfo`
-    retryable: bool  # whether the same request may succeed later without anybody doing anything
+    retryable: bool  # whether the same request may succeed later without any action
 
 
 def reason_name(reason: ErrorReason) -> str:
-    """Gives a reason's name as `google.rpc.ErrorInfo.reason` carries it, such as `INVALID_FIELD`.
+    """Return a reason's name as sent in `google.rpc.ErrorInfo.reason`, such as `INVALID_FIELD`.
 
     Raises:
-        KeyError: The number is none of the contract's.
+        KeyError: The contract does not define the number.
     """
     return _NAMES[reason]
 
 
 def method_reasons() -> Mapping[str, tuple[ErrorReason, ...]]:
-    """Gives the reasons with which each method may be refused.
+    """Return the reasons for which each method may reject a call.
 
     Returns:
-        Reasons in the order of precedence, by path, such as `/credit.v1.CreditService/AddCredits`.
+        Reasons in order of precedence, by path, such as `/credit.v1.CreditService/AddCredits`.
     """
     return _METHOD_REASONS
 
@@ -71,12 +71,13 @@ _METHOD_REASONS = MappingProxyType(
     {f"/{_SERVICE.full_name}/{method.name}": _method_reasons(method) for method in _SERVICE.methods}
 )
 
-# The reasons with which every call may be refused, before its own, in the order of precedence.
+# The reasons for which every method may reject a call, in order of precedence. They come before the
+# method's own reasons.
 ACCESS_REASONS: tuple[ErrorReason, ...] = tuple(
     ErrorReason(number) for number in option(_SERVICE, "credit.v1.access_errors") or ()
 )
 
-# All reasons but the zero value, which is never sent.
+# The rules of all reasons except the zero value, which is never sent.
 RULES: Mapping[ErrorReason, ReasonRule] = MappingProxyType(
     {rule.reason: rule for rule in map(_rule, _VALUES) if rule is not None}
 )

@@ -1,6 +1,6 @@
-"""What accompanies the status of a refused call: messages of `google.rpc`, as bytes.
+"""Encodes the details of an error status: messages of `google.rpc`, sent as bytes.
 
-They travel in the trailing metadata `grpc-status-details-bin`.
+gRPC sends them in the trailing metadata `grpc-status-details-bin`.
 """
 
 from google.protobuf.message import DecodeError, Message
@@ -17,23 +17,23 @@ _KNOWN = {
 
 
 class StatusDetailsCodec(ProtoStatusDetailsCodec):
-    """Packs and unpacks the details of a status.
+    """The codec for the details of a status.
 
-    Packing is grpclib's own. Its unpacking raises for malformed details, so that a client would see
-    a protobuf error in the place of the refusal.
+    `encode` is grpclib's own. grpclib's `decode` raises for malformed details, and a client would
+    see a protobuf error instead of the refusal.
     """
 
     def decode(self, status: Status, message: str | None, data: bytes) -> list[Message]:
-        """Unpacks what can be understood.
+        """Return the details that are valid and of a known type.
 
         Args:
-            status: The status itself; not needed here.
-            message: Its message; not needed here.
-            data: The bytes of a `google.rpc.Status`, from whoever answered.
+            status: The status; not used.
+            message: The status message; not used.
+            data: The bytes of a `google.rpc.Status`, from an untrusted peer.
 
         Returns:
-            The details that are messages of `google/rpc/error_details.proto`, in their order.
-            Unknown and malformed ones are left out.
+            The messages of `google/rpc/error_details.proto`, in their order, without unknown and
+            malformed details.
         """
         try:
             packed = status_pb2.Status.FromString(data).details

@@ -1,28 +1,27 @@
-"""Which characters a string may hold: the rules that the contract names in `Constraint.text`.
+"""Checks the characters of a string by the rule that the contract names in `Constraint.text`.
 
-A key or an id is compared code point by code point. Two that a person cannot tell apart must not
-both be valid, or each would count as a request of its own. Letters of different scripts that look
-alike, such as Latin and Cyrillic "a", stay different: no rule on single characters finds these.
+Keys and ids are compared code point by code point. Two that a person cannot tell apart must not
+both be valid, otherwise each would count as a request of its own. Letters of different scripts that
+look alike, such as Latin and Cyrillic "a", remain different: no rule on single characters can find
+these.
 
-The normalization of characters that Unicode has assigned never changes
-(https://www.unicode.org/policies/stability_policy.html), and identifiers hold no others. So servers
-and SDKs with different versions of Unicode agree on every character that both of them know, and the
-older one rejects what it does not know.
+The normalization of assigned characters never changes
+(https://www.unicode.org/policies/stability_policy.html), and identifiers contain no unassigned
+ones. Servers and SDKs with different versions of Unicode therefore agree on every character that
+both versions define, and the older one rejects the characters that only the newer one defines.
 """
 
 import unicodedata
 from collections.abc import Callable, Collection
 from enum import IntEnum
 
+# A check returns None for a valid string, otherwise what the field accepts. It quotes the first
+# character that is not allowed, and nothing else of the string.
 TextCheck = Callable[[str], str | None]
-"""Returns None for a string that is valid, else what the field takes.
-
-It names the first character that is not allowed, and nothing else of the string.
-"""
 
 
 class Text(IntEnum):
-    """A rule, with the number of its value in `credit.options.v1.Text`, which defines it."""
+    """A rule with its number in `credit.options.v1.Text`, where the rule is defined."""
 
     UNSPECIFIED = 0
     IDENTIFIER = 1
@@ -39,32 +38,31 @@ def _characters(ranges: str) -> frozenset[str]:
     )
 
 
+# The property White_Space; https://www.unicode.org/Public/UCD/latest/ucd/PropList.txt.
 _WHITE_SPACE = _characters("9-d 20 85 a0 1680 2000-200a 2028-2029 202f 205f 3000")
-"""The property White_Space; https://www.unicode.org/Public/UCD/latest/ucd/PropList.txt."""
 
+# The property Default_Ignorable_Code_Point, which `unicodedata` lacks, from
+# https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt. It has not changed since
+# Unicode 14, because the ranges include code points that are reserved for later assignment.
 _IGNORABLE = _characters(
     "ad 34f 61c 115f-1160 17b4-17b5 180b-180f 200b-200f 202a-202e 2060-206f 3164 fe00-fe0f feff"
     " ffa0 fff0-fff8 1bca0-1bca3 1d173-1d17a e0000-e0fff"
 )
-"""The property Default_Ignorable_Code_Point, which `unicodedata` does not have.
-
-From https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt. The same since Unicode
-14: the ranges hold the code points that are to be assigned, too."""
-
+# Blank glyphs without either property: of Braille, Khitan, hieroglyphs and musical notation.
 _BLANK = _characters("2800 16fe4 13441-13442 1d159")
-"""Blank glyphs that are neither: of Braille, Khitan, hieroglyphs and music."""
 
 _ENDS_OF_NAMES = _WHITE_SPACE | {"\ufeff"}
 
+# Categories: controls, formats, surrogates and unassigned code points.
 _NOT_IN_IDENTIFIERS = frozenset({"Cc", "Cf", "Cs", "Cn"})
-"""Categories: controls, formats, surrogates and unassigned code points."""
+# Categories: controls, surrogates, separators of lines and of paragraphs.
 _NOT_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories: controls, surrogates, separators of lines and of paragraphs."""
+# Categories: controls, formats and surrogates.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 
 def text_check(text: Text) -> TextCheck | None:
-    """Return the check of a rule; None where any string is valid."""
+    """Return the check of a rule, or None where any string is valid."""
     return {Text.UNSPECIFIED: None, Text.IDENTIFIER: _identifier, Text.NAME: _name}[text]
 
 
@@ -83,12 +81,12 @@ def _name(value: str) -> str | None:
         _ends(value, _ENDS_OF_NAMES)
         or _first(value, lambda character: unicodedata.category(character) in _NOT_IN_NAMES)
         or _normalization(value)
-        or (None if any(map(_is_visible, value)) else "must hold a visible character")
+        or (None if any(map(_is_visible, value)) else "must contain a visible character")
     )
 
 
 def _is_plain(value: str) -> bool:
-    """Return whether a string is printable ASCII without outer blanks, as most are, or empty."""
+    """Return whether a string is printable ASCII without spaces at its ends, as most are."""
     return value.isascii() and value.isprintable() and value == value.strip(" ")
 
 
@@ -124,7 +122,7 @@ def _first(value: str, is_wrong: Callable[[str], bool]) -> str | None:
         return None
     if unicodedata.category(wrong) == "Cs":
         return "must be valid Unicode text"
-    return f"must not hold {_named(wrong)}"
+    return f"must not contain {_named(wrong)}"
 
 
 def _normalization(value: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Measures the credit service side by side with what one would write instead."""
+"""Benchmarks the credit service side by side with a plain implementation of it."""

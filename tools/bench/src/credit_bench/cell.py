@@ -1,11 +1,11 @@
-"""One cell of the benchmark: who calls, and how many at once."""
+"""One cell of the benchmark: whose credits are used, and the number of concurrent callers."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Users(StrEnum):
-    """Whose credits the calls are about."""
+    """The users whose credits the calls change."""
 
     RANDOM = "random"
     HOT = "one hot"
@@ -13,11 +13,11 @@ class Users(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A number of callers, each of which sends its next call when the last one was answered.
+    """A number of callers, each of which sends its next call when the last one has ended.
 
     Attributes:
-        users: Whose credits.
-        callers: How many calls are under way at any time, at least 1.
+        users: The users whose credits the calls change.
+        callers: The number of concurrent calls, at least 1.
     """
 
     users: Users
@@ -25,10 +25,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What reports call the cell."""
+        """Return the name of the cell in reports."""
         return f"users {self.users}, callers {self.callers}"
 
 
 def cells(callers: tuple[int, ...]) -> tuple[Cell, ...]:
-    """Make all cells, those with random users first."""
+    """Return all cells, those with random users first."""
     return tuple(Cell(users=users, callers=number) for users in Users for number in callers)

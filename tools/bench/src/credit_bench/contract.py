@@ -1,7 +1,7 @@
-"""The contract's protobuf and gRPC classes, as google's own compiler makes them.
+"""The contract's protobuf and gRPC classes, compiled with google's own compiler.
 
-They are made at run time, so that the benchmark shares no code with the service that it measures,
-and never falls behind the contract.
+They are compiled at run time, so the benchmark shares no code with the service that it measures
+and is never older than the contract.
 """
 
 import importlib
@@ -24,15 +24,15 @@ _SOURCES = (
 
 
 class ContractNotCompiled(Exception):
-    """protoc refused the contract; it has said why on standard error."""
+    """protoc rejected the contract; its standard error has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contract:
-    """What protoc makes of `credit.v1`.
+    """The modules that protoc generates from `credit.v1`.
 
     Attributes:
-        messages: The module with the message classes. What it holds is made at run time and
+        messages: The module with the message classes, which exist only at run time and are
             therefore untyped.
         services: The module with the service's base class and the stub.
     """
@@ -43,10 +43,10 @@ class Contract:
 
 @cache
 def contract() -> Contract:
-    """Compile the contract with protoc and import the result; about 0.1 seconds, once per process.
+    """Compile the contract with protoc and import the result, once per process, in 0.1 seconds.
 
     Raises:
-        ContractNotCompiled: protoc refused it.
+        ContractNotCompiled: protoc rejected the contract.
     """
     well_known = resources.files("grpc_tools") / "_proto"
     with TemporaryDirectory(prefix="credit-bench-stubs-") as folder:

@@ -17,10 +17,10 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the benchmark; the process's status is 0 only for a run without errors.
+    """Run the benchmark and exit with a status.
 
-    The status is 1 when a call or an audit failed or something could not be started, and 130 when
-    the run was interrupted.
+    The status is 0 for a run without errors, 1 if a call or an audit failed or a process did not
+    start, and 130 if the run was interrupted.
     """
     sys.exit(_main(parse()))
 
@@ -47,7 +47,7 @@ def _main(options: Options) -> int:
 async def _run_until_terminated(options: Options, progress: Progress) -> Result:
     task = asyncio.current_task()
     if task is not None:
-        # A SIGTERM would otherwise end this process at once and leave its children behind.
+        # Without a handler, SIGTERM would end this process at once and leave its children running.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await run(options, progress)
 

@@ -11,20 +11,20 @@ from credit_bench.system import System
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a run goes.
+    """The options of a run.
 
     Attributes:
         seconds: The length of one measurement, above 0.
-        warm_up_seconds: How long calls are made before it.
-        repetitions: How often each cell is measured on each server, at least 1.
-        callers: The numbers of callers; with one hot user and with random users.
+        warm_up_seconds: The time before it in which calls are made.
+        repetitions: The number of measurements of each cell on each server, at least 1.
+        callers: The numbers of callers, each measured with random users and with one hot user.
         users: The number of random users.
-        seed: What the requests are drawn from, and the same for both servers.
-        systems: What is measured.
+        seed: The seed of the random requests, the same for both servers.
+        systems: The systems to be measured.
         mongodb_uri: The replica set; None starts a private mongod.
         cells: Whether the cells are measured.
         overload: Whether the overload is measured.
-        json: Where all samples go; None for nowhere.
+        json: The file to which all samples are written; None writes no file.
     """
 
     seconds: float
@@ -41,33 +41,39 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Read the options; ends the process when they are wrong, as argparse does.
+    """Parse the options; invalid ones end the process, as usual for argparse.
 
     Args:
-        arguments: Without the program's name; None takes the process's own.
+        arguments: The arguments without the program's name; None uses those of the process.
     """
     parser = argparse.ArgumentParser(
         prog="credit-bench",
         description="Measure credit-server side by side with a plain peer on the same mongod.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--seconds", type=_positive, default=4.0, help="length of a measurement")
+    parser.add_argument(
+        "--seconds", type=_positive, default=4.0, help="the length of a measurement"
+    )
     parser.add_argument(
         "--repetitions", type=_count, default=3, help="measurements of each cell on each server"
     )
     parser.add_argument(
-        "--callers", type=_count, nargs="+", default=[1, 16, 128], help="callers at once"
+        "--callers",
+        type=_count,
+        nargs="+",
+        default=[1, 16, 128],
+        help="numbers of concurrent callers",
     )
-    parser.add_argument("--users", type=_count, default=10_000, help="number of random users")
-    parser.add_argument("--seed", type=int, help="what the requests are drawn from")
-    parser.add_argument("--only", type=System, choices=System, help="measure one server alone")
+    parser.add_argument("--users", type=_count, default=10_000, help="the number of random users")
+    parser.add_argument("--seed", type=int, help="the seed of the random requests")
+    parser.add_argument("--only", type=System, choices=System, help="measure only one server")
     parser.add_argument("--mongodb-uri", help="a replica set to use instead of a private mongod")
-    parser.add_argument("--overload", action="store_true", help="measure the overload alone")
+    parser.add_argument("--overload", action="store_true", help="measure only the overload")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to a file")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a look in half a minute: 1 repetition of 1 second, 1,000 users; not for quoting",
+        help="half a minute: 1 repetition of 1 second, 1,000 users; do not quote the figures",
     )
     parsed = parser.parse_args(arguments)
     return Options(

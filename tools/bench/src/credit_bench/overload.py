@@ -1,4 +1,4 @@
-"""The overload: ten times the load that a server can serve, and what is left of its best."""
+"""The overload: measures a server's goodput under ten times the load that it can serve."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from statistics import median
 from credit_bench.sample import Sample
 from credit_bench.system import System
 
+# The numbers of callers among which the best goodput is searched; more callers only queue.
 CALLERS = (64, 256, 512)
-"""Among these a server's best is looked for; with more it only queues."""
+# The load of the flood, as a multiple of the best goodput.
 TIMES = 10
+# The minimum share of the best goodput that must remain under the flood.
 GOAL = 0.9
-"""The share of the best that must be left."""
+# Longer than the warm-up of the cells: a server needs a moment to detect an overload.
 WARM_UP_SECONDS = 2.0
-"""Above that of the cells: a server takes a moment to learn that it is overloaded."""
 
 Generate = Callable[[Sequence[str]], Awaitable[Sample]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overload:
-    """A server at its best, right afterwards under ten times as much, and at its best again.
+    """A server at its best goodput, then under ten times that load, then at its best again.
 
     Attributes:
-        system: Which one.
-        repetition: The how-manieth time, from 1.
-        searched: Samples of closed loops, by their number of callers.
-        flooded: What became of ten times as many calls per second as in the best of them, in an
-            open loop.
-        again: A closed loop with as many callers as the best had, after the flood.
+        system: The system.
+        repetition: The number of the repetition, from 1.
+        searched: The samples of closed loops, by number of callers.
+        flooded: The sample of an open loop with ten times the calls per second of the best one.
+        again: The sample of a closed loop after the flood, with the callers of the best one.
     """
 
     system: System
@@ -39,27 +39,27 @@ class Overload:
 
     @property
     def callers(self) -> int:
-        """With how many callers the goodput of a closed loop was the highest."""
+        """Return the number of callers with the highest goodput in a closed loop."""
         return _best(self.searched)
 
     @property
     def best(self) -> float:
-        """The best goodput, in calls per second: the mean of before and after the flood.
+        """Return the best goodput in calls per second: the mean of before and after the flood.
 
-        A shared machine gives more at one time than at another; what lies between two measurements
-        is compared with both.
+        The speed of a shared machine varies, so the flood is compared with a measurement on either
+        side of it.
         """
         before = self.searched[self.callers].operations_per_second
         return (before + self.again.operations_per_second) / 2
 
     @property
     def kept(self) -> float:
-        """The share of the best goodput that is left in the flood; 0 where there was none."""
+        """Return the share of the best goodput that remains under the flood, or 0 without any."""
         return self.flooded.operations_per_second / self.best if self.best else 0.0
 
     @property
     def samples(self) -> list[Sample]:
-        """Everything that was sent, for the audit."""
+        """Return all samples, for the audit."""
         return [*self.searched.values(), self.flooded, self.again]
 
 
@@ -72,15 +72,15 @@ async def measure(
     warm_up_seconds: float = WARM_UP_SECONDS,
     callers: Sequence[int] = CALLERS,
 ) -> Overload:
-    """Find a server's best, flood it, and look at its best again.
+    """Measure a server's best goodput, then a flood, then the best again.
 
     Args:
-        system: Which one.
-        repetition: The how-manieth time.
-        generate: Runs the load generator with arguments.
+        system: The system.
+        repetition: The number of the repetition.
+        generate: Runs the load generator with the given arguments.
         seconds: The length of each measurement.
-        warm_up_seconds: How long calls are made before it.
-        callers: Among which numbers of callers its best is looked for.
+        warm_up_seconds: The time before it in which calls are made.
+        callers: The numbers of callers among which the best goodput is searched.
     """
 
     async def closed(number: int, name: str) -> Sample:
@@ -104,6 +104,6 @@ def _best(searched: Mapping[int, Sample]) -> int:
 
 
 def kept_median(overloads: Sequence[Overload], system: System) -> float | None:
-    """Return the median share that a server keeps, or None where it was not measured."""
+    """Return the median share of goodput that remains, or None without a measurement."""
     shares = [overload.kept for overload in overloads if overload.system is system]
     return median(shares) if shares else None

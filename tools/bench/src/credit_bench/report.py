@@ -1,4 +1,4 @@
-"""The report: a table for people and a JSON document for machines."""
+"""The report: tables and sentences for people, and a JSON document for programs."""
 
 import json
 import os
@@ -22,8 +22,8 @@ _ABSENT = "-"
 
 
 def table(rows: Sequence[Row], options: Options) -> Table:
-    """Make the table of all cells."""
-    made = Table(
+    """Return the table of all cells."""
+    rendered = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=(
@@ -31,36 +31,36 @@ def table(rows: Sequence[Row], options: Options) -> Table:
             f" {os.cpu_count()} cores; seed {options.seed}"
         ),
     )
-    made.add_column("\nusers")
-    made.add_column("\ncallers", justify="right", no_wrap=True)
+    rendered.add_column("\nusers")
+    rendered.add_column("\ncallers", justify="right", no_wrap=True)
     for system in System:
-        made.add_column(f"{system}\nop/s", justify="right")
-        made.add_column("\np50/p99 ms", justify="right", no_wrap=True)
-    made.add_column("ours/peer\n(least..greatest)", justify="right", no_wrap=True)
+        rendered.add_column(f"{system}\nop/s", justify="right")
+        rendered.add_column("\np50/p99 ms", justify="right", no_wrap=True)
+    rendered.add_column("ours/peer\n(least..greatest)", justify="right", no_wrap=True)
     for row in rows:
-        made.add_row(
+        rendered.add_row(
             row.cell.users,
             str(row.cell.callers),
             *_figures(row.ours),
             *_figures(row.peer),
             _ratio(row.ratio),
         )
-    return made
+    return rendered
 
 
 def overload_table(overloads: Sequence[Overload]) -> Table:
-    """Make the table of what is left of each server's best under an overload."""
-    made = Table(
+    """Return the table of each server's goodput under an overload."""
+    rendered = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        caption="Goodput: calls per second that are answered OK within a second of their arrival",
+        caption="Goodput: calls per second that succeed within one second of their arrival",
     )
     for column in ("server", "at best", "callers", f"at {TIMES}x", "kept", "p50/p99 ms"):
-        made.add_column(column, justify="left" if column == "server" else "right", no_wrap=True)
-    made.add_column("what became of the others")
+        rendered.add_column(column, justify="left" if column == "server" else "right", no_wrap=True)
+    rendered.add_column("other calls")
     for overload in overloads:
         flooded = overload.flooded
-        made.add_row(
+        rendered.add_row(
             overload.system,
             f"{overload.best:.0f}",
             str(overload.callers),
@@ -69,14 +69,14 @@ def overload_table(overloads: Sequence[Overload]) -> Table:
             f"{_milliseconds(flooded.p50_ms)}/{_milliseconds(flooded.p99_ms)}",
             ", ".join(f"{name} {count}" for name, count in sorted(flooded.errors.items())),
         )
-    return made
+    return rendered
 
 
 def verdicts(result: Result) -> list[str]:
-    """Say in sentences what the audits found, and whether anything spoils the figures."""
+    """Return the results of the audits as sentences, and warn if the figures are unusable."""
     sentences = [_verdict(system, audit) for system, audit in result.audits.items()]
     if not result.clean:
-        sentences.append("NOT CLEAN: calls failed or an audit did; do not quote these figures.")
+        sentences.append("NOT CLEAN: a call or an audit failed; do not quote these figures.")
     sentences.extend(_kept(result.overloads, system) for system in System)
     shares = [measurement.sample.generator_cpu_share for measurement in result.measurements]
     shares += [overload.flooded.generator_cpu_share for overload in result.overloads]
@@ -89,16 +89,16 @@ def _kept(overloads: Sequence[Overload], system: System) -> str:
     if kept is None:
         return ""
     return (
-        f"{system}: under {TIMES} times the load {kept:.0%} of the best goodput is left"
+        f"{system}: under {TIMES} times the load {kept:.0%} of the best goodput remains"
         f" (goal {GOAL:.0%})."
     )
 
 
 def document(result: Result, rows: Sequence[Row], options: Options) -> str:
-    """Write everything that was measured as JSON."""
+    """Return all measurements as JSON."""
     content: Mapping[str, Any] = {  # JSON
         "options": asdict(
-            replace(options, mongodb_uri=None)  # it may hold a password
+            replace(options, mongodb_uri=None)  # it may contain a password
         ),
         "machine": {
             "cores": os.cpu_count(),
@@ -122,7 +122,7 @@ def document(result: Result, rows: Sequence[Row], options: Options) -> str:
 
 
 def show(result: Result, rows: Sequence[Row], options: Options, console: Console) -> None:
-    """Print the table and the verdicts."""
+    """Print the tables and the results of the audits."""
     if rows:
         console.print(table(rows, options))
     if result.overloads:

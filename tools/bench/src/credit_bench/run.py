@@ -1,4 +1,4 @@
-"""One run: every server started, every cell measured on them in turn, every database audited."""
+"""One run: starts every server, measures every cell on each in turn, and audits every database."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,24 +13,23 @@ from pymongo import AsyncMongoClient
 
 from credit_bench.audit import Audit, audit
 from credit_bench.cell import Cell, Users, cells
-from credit_bench.mongodb import replica_set
 from credit_bench.options import Options
 from credit_bench.overload import TIMES, Overload, measure
 from credit_bench.sample import Sample
 from credit_bench.summary import Measurement
-from credit_bench.system import Server, System, serving
+from credit_bench.system import Server, System, replica_set, serving
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What a run found.
+    """The result of a run.
 
     Attributes:
-        measurements: In the order in which they were made.
-        audits: What each server's database holds afterwards.
-        overloads: What is left of each server's best under ten times the load.
+        measurements: The measurements, in order.
+        audits: The audit of each server's database after the run.
+        overloads: The goodput of each server under ten times the load.
     """
 
     measurements: Sequence[Measurement]
@@ -39,21 +38,21 @@ class Result:
 
     @property
     def clean(self) -> bool:
-        """Whether no call failed that was not to be refused, and every audit passed."""
+        """Return whether every audit passed and no call failed outside the overload."""
         failed = any(measurement.sample.failed for measurement in self.measurements)
         return not failed and all(audit.passed for audit in self.audits.values())
 
 
 async def run(options: Options, progress: Progress) -> Result:
-    """Measure as the options say. Everything that is started is stopped on every way out.
+    """Run the measurements that the options describe; always stop every started process.
 
     Args:
-        options: What is measured, and for how long.
-        progress: Is told what is going on, in a line each time.
+        options: The options of the run.
+        progress: Called with a line about each step.
 
     Raises:
         ChildFailed: A server or the load generator failed.
-        credit_server.embedded.EmbeddedError: No mongod could be started.
+        credit_server.embedded.EmbeddedError: The private mongod did not start.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="credit-bench-")))
@@ -91,7 +90,7 @@ async def run(options: Options, progress: Progress) -> Result:
 async def _measure(
     servers: Sequence[Server], options: Options, progress: Progress
 ) -> AsyncIterator[Measurement]:
-    """Measure cell by cell, the servers right after each other: what disturbs one disturbs both."""
+    """Measure each cell on all servers in direct succession, so a disturbance affects both."""
     if not options.cells:
         return
     for repetition in range(1, options.repetitions + 1):
@@ -124,7 +123,7 @@ async def _overload(
             progress(
                 f"{repetition}/{options.repetitions} overload: {server.system}"
                 f" {overload.best:.0f} op/s at best,"
-                f" {overload.kept:.0%} of it under {TIMES} times as much"
+                f" {overload.kept:.0%} of it under {TIMES} times the load"
             )
             yield overload
 
@@ -134,7 +133,7 @@ def _arguments(cell: Cell, repetition: int, options: Options) -> list[str]:
         f"--callers={cell.callers}",
         f"--seconds={options.seconds}",
         f"--warm-up-seconds={options.warm_up_seconds}",
-        # Without the server's name: both get the same row of requests.
+        # The seed does not depend on the server: both get the same requests.
         f"--seed={options.seed}/{repetition}/{cell.name}",
     ]
     if cell.users is Users.HOT:
@@ -157,11 +156,11 @@ async def _generate(server: Server, options: Options, *arguments: str) -> Sample
 
 @asynccontextmanager
 async def _database(uri: str, system: System) -> AsyncIterator[str]:
-    """Name a database that is not there yet, and drop it at the end."""
+    """Yield the name of a new database, and drop the database at the end."""
     name = f"credit_bench_{system}_{secrets.token_hex(4)}"
     try:
         yield name
     finally:
-        client: AsyncMongoClient[dict[str, Any]]  # no document is read through it
+        client: AsyncMongoClient[dict[str, Any]]  # reads no documents
         async with AsyncMongoClient(uri) as client:
             await client.drop_database(name)

@@ -1,4 +1,4 @@
-"""One sample: what the load generator saw of one server in one cell, once."""
+"""One sample: a single measurement of one server in one cell by the load generator."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ class Sample:
     """A measurement.
 
     Attributes:
-        operations_per_second: Successful calls that ended in the window, per second.
+        operations_per_second: The successful calls that ended in the window, per second.
         p50_ms: The median latency in milliseconds of the successful calls that began in the
-            window, however late they ended; None where there was none.
+            window, however late they ended; None without such a call.
         p99_ms: The 99th percentile of the same.
-        acknowledged: All calls that succeeded, those before and after the window included.
-        errors: How many calls failed, by the name of their gRPC status.
-        generator_cpu_share: How much of one core the load generator itself used in the window.
+        acknowledged: The number of successful calls, including those outside the window.
+        errors: The number of failed calls, by the name of their gRPC status.
+        generator_cpu_share: The share of one core that the load generator used in the window.
     """
 
     operations_per_second: float
@@ -30,30 +30,30 @@ class Sample:
 
     @property
     def failed(self) -> int:
-        """How many calls failed."""
+        """Return the number of failed calls."""
         return sum(self.errors.values())
 
     def to_json(self) -> str:
-        """Write the sample as one line."""
+        """Return the sample as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Self:
-        """Read what `to_json` wrote."""
+        """Return the sample that `to_json` wrote."""
         return cls(**json.loads(line))
 
 
 def percentile(values: Sequence[float], rank: float) -> float | None:
-    """Return the least value that at least `rank` per cent of the values do not exceed.
+    """Return the nearest-rank percentile: the least value that `rank` per cent do not exceed.
 
-    This is the nearest-rank percentile: always one of the values, never between two.
+    The result is always one of the values, never between two of them.
 
     Args:
-        values: In any order.
-        rank: Above 0, up to 100.
+        values: The values, in any order.
+        rank: The percentage, above 0 and at most 100.
 
     Returns:
-        The value, or None where there are none.
+        The percentile, or None without values.
     """
     if not values:
         return None

@@ -1,4 +1,4 @@
-"""The summary of a run: medians per cell and server, and how the servers compare."""
+"""The summary of a run: medians per cell and server, and the ratio of the servers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from credit_bench.system import System
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """A sample and where it belongs.
+    """A sample with its system, cell and repetition.
 
     Attributes:
-        system: What was measured.
-        cell: Under which load.
-        repetition: The how-manieth time, from 1.
-        sample: What was seen.
+        system: The system that was measured.
+        cell: The load.
+        repetition: The number of the repetition, from 1.
+        sample: The sample.
     """
 
     system: System
@@ -28,7 +28,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """The medians over the repetitions, for one server in one cell, and all errors."""
+    """The medians over the repetitions for one server in one cell, and the sum of errors."""
 
     operations_per_second: float
     p50_ms: float | None
@@ -38,12 +38,12 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
-    """Our operations per second by the peer's, each repetition by itself.
+    """The ratio of our operations per second to the peer's, computed per repetition.
 
     Attributes:
-        median: Of the repetitions' ratios.
-        least: The lowest of them.
-        greatest: The highest of them.
+        median: The median of the ratios.
+        least: The lowest ratio.
+        greatest: The highest ratio.
     """
 
     median: float
@@ -53,7 +53,7 @@ class Ratio:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """All that is to be said about one cell. What was not measured is None."""
+    """The figures of one cell; None for a system that was not measured."""
 
     cell: Cell
     ours: Figures | None
@@ -62,7 +62,7 @@ class Row:
 
 
 def summarise(measurements: Iterable[Measurement]) -> list[Row]:
-    """Make a row for each cell, in the order in which the cells were measured first."""
+    """Return a row for each cell, in the order of first measurement."""
     by_cell: dict[Cell, list[Measurement]] = {}
     for measurement in measurements:
         by_cell.setdefault(measurement.cell, []).append(measurement)
@@ -95,7 +95,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _ratio(measured: Sequence[Measurement]) -> Ratio | None:
-    """Compare within each repetition, since the two were measured right after each other there."""
+    """Compare within each repetition, where both servers ran in direct succession."""
     rates = {
         (measurement.system, measurement.repetition): measurement.sample.operations_per_second
         for measurement in measured

@@ -1,4 +1,4 @@
-"""The systems that are compared: our server and the peer, each a process on a loopback port."""
+"""Starts the processes of a run: mongod, our server and the peer, each on a loopback port."""
 
 import asyncio
 import sys
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from credit_server.embedded import EmbeddedMongod
 from credit_testing.child import ChildFailed, complete, module, running, tail
 from credit_testing.ports import lasting_port
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
@@ -19,7 +20,7 @@ _START_TIMEOUT_SECONDS = 60.0
 
 
 class System(StrEnum):
-    """Which of the two."""
+    """One of the two systems that are compared."""
 
     OURS = "ours"
     PEER = "peer"
@@ -27,12 +28,12 @@ class System(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A server that takes calls.
+    """A running server.
 
     Attributes:
-        system: Which one.
-        target: Its host:port.
-        database: The database that it alone writes.
+        system: The system.
+        target: The server's host:port.
+        database: The database, which only this server writes.
     """
 
     system: System
@@ -41,18 +42,36 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(system: System, uri: str, database: str, folder: Path) -> AsyncIterator[Server]:
-    """Run a server for as long as the context lasts; it is ready when the context begins.
+async def replica_set(uri: str | None, folder: Path) -> AsyncIterator[str]:
+    """Yield the URI of the replica set that all servers of a run share.
 
     Args:
-        system: Which one.
-        uri: The replica set.
+        uri: The URI of a running replica set; None starts a private mongod.
+        folder: The data folder of a private mongod.
+    """
+    if uri is not None:
+        yield uri
+        return
+    mongod = EmbeddedMongod(data_dir=folder)
+    try:
+        yield await mongod.start()
+    finally:
+        await mongod.stop()
+
+
+@asynccontextmanager
+async def serving(system: System, uri: str, database: str, folder: Path) -> AsyncIterator[Server]:
+    """Run a server during the context; it accepts calls when the context begins.
+
+    Args:
+        system: The system to run.
+        uri: The URI of the replica set.
         database: The name of an empty database on it.
-        folder: Where its log goes.
+        folder: The folder for the server's log.
 
     Raises:
-        ChildFailed: The server ended, or did not take calls in time. The message quotes its
-            last words.
+        ChildFailed: The server ended or did not accept calls in time. The message quotes the end
+            of its log.
     """
     log = folder / f"{system}.log"
     port = lasting_port()
@@ -60,7 +79,7 @@ async def serving(system: System, uri: str, database: str, folder: Path) -> Asyn
     variables: dict[str, str] = {}
     if system is System.OURS:
         program = str(Path(sys.executable).with_name("credit-server"))
-        # Not as an option: the server takes no password from its command line.
+        # Not as an option: the server accepts no password on its command line.
         variables = {"CREDIT_MONGODB_URI": uri, "CREDIT_MONGODB_DATABASE": database}
         await complete([program, "migrate"], log, variables=variables)
         command = [program, "serve", "--port", str(port)]
@@ -74,7 +93,7 @@ async def serving(system: System, uri: str, database: str, folder: Path) -> Asyn
 
 
 async def _ready(process: Process, target: str, log: Path) -> None:
-    """Wait for the first answer to a call, or for the end of the process."""
+    """Wait until the server answers a call or its process ends."""
     async with aio.insecure_channel(
         target, options=(("grpc.initial_reconnect_backoff_ms", 100),)
     ) as channel:
@@ -89,12 +108,12 @@ async def _ready(process: Process, target: str, log: Path) -> None:
         try:
             await asyncio.wait({answer, end}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ChildFailed(f"{target} ended before it took calls:\n{tail(log)}")
+                raise ChildFailed(f"{target} ended before it accepted calls:\n{tail(log)}")
             try:
                 answer.result()
             except aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
-                raise ChildFailed(f"{target} takes no calls ({reason}):\n{tail(log)}") from error
+                raise ChildFailed(f"{target} accepts no calls ({reason}):\n{tail(log)}") from error
         finally:
             answer.cancel()
             end.cancel()

@@ -1,4 +1,4 @@
-"""Runs the load generator as a process of its own and prints a sample as one line of JSON."""
+"""Runs the load generator in its own process and prints a sample as one line of JSON."""
 
 import argparse
 import asyncio
@@ -12,12 +12,12 @@ from credit_bench.cell import Users
 from credit_bench.contract import contract
 from credit_bench.generator.connection import CallConnection
 from credit_bench.generator.goodput import Goodput
-from credit_bench.generator.load import Call, Load, drain
-from credit_bench.generator.workload import Request, openings, requests
+from credit_bench.generator.load import Call, Load, send_all
+from credit_bench.generator.workload import Request, opening_requests, requests
 from credit_bench.sample import Sample
 
-# Callers of a real service come through several connections; one would also be bound by the
-# number of streams that a server allows on it.
+# Callers of a real service use several connections. A single one would also be limited by the
+# number of streams that a server allows per connection.
 _CHANNELS = 4
 _CALL_TIMEOUT_SECONDS = 60.0
 _OPENING_CALLERS = 128
@@ -50,7 +50,7 @@ async def _run(arguments: argparse.Namespace) -> Sample:
     channels = [
         aio.insecure_channel(
             arguments.target,
-            # grpcio otherwise shares one connection between channels to the same target.
+            # Without this option, grpcio shares one connection between channels to the same target.
             options=(("grpc.use_local_subchannel_pool", 1),),
         )
         for _ in range(_CHANNELS)
@@ -58,7 +58,8 @@ async def _run(arguments: argparse.Namespace) -> Sample:
     try:
         call = _call(channels)
         if arguments.open_accounts:
-            return await drain(call, openings(contract(), arguments.users), _OPENING_CALLERS)
+            opening = opening_requests(contract(), arguments.users)
+            return await send_all(call, opening, _OPENING_CALLERS)
         callers = [
             requests(
                 contract(),
@@ -88,19 +89,25 @@ def _call(channels: list[aio.Channel]) -> Call:
 
 
 def main() -> None:
-    """Generate load as the arguments say."""
+    """Generate the load that the arguments describe."""
     parser = argparse.ArgumentParser(prog="python -m credit_bench.generator", description=__doc__)
     parser.add_argument("--target", required=True, help="host:port of the server")
-    parser.add_argument("--users", type=int, required=True, help="how many users there are")
-    parser.add_argument("--open-accounts", action="store_true", help="give all users credits")
-    parser.add_argument("--hot", action="store_true", help="all calls are about one user")
-    parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--users", type=int, required=True, help="the number of users")
+    parser.add_argument(
+        "--open-accounts", action="store_true", help="only add credits for every user"
+    )
+    parser.add_argument("--hot", action="store_true", help="make all calls for one user")
+    parser.add_argument("--callers", type=int, default=1, help="concurrent callers")
     parser.add_argument("--seconds", type=float, default=4.0, help="the length of the window")
-    parser.add_argument("--warm-up-seconds", type=float, default=0.5)
-    parser.add_argument("--seed", default="0")
-    parser.add_argument("--goodput", action="store_true", help="count answers within a second")
-    parser.add_argument("--open-rate", type=float, help="calls per second, whatever happens")
-    parser.add_argument("--connections", type=int, default=16, help="for --goodput")
+    parser.add_argument("--warm-up-seconds", type=float, default=0.5, help="before the window")
+    parser.add_argument("--seed", default="0", help="the seed of the random requests")
+    parser.add_argument(
+        "--goodput", action="store_true", help="count only calls that succeed within one second"
+    )
+    parser.add_argument(
+        "--open-rate", type=float, help="the fixed rate of an open loop, in calls per second"
+    )
+    parser.add_argument("--connections", type=int, default=16, help="connections, for --goodput")
     arguments = parser.parse_args()
     run = _goodput if arguments.goodput else _run
     sys.stdout.write(uvloop.run(run(arguments)).to_json() + "\n")

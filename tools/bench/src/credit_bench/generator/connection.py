@@ -1,7 +1,7 @@
-"""A lean HTTP/2 connection that makes unary gRPC calls of bytes prepared beforehand.
+"""A minimal HTTP/2 connection that makes unary gRPC calls with prepared bytes.
 
-A full client costs as much processor time per call as a server. This one leaves out what a load
-does not need, so that it can offer many times what a server can serve on the same machine.
+A full client costs as much CPU time per call as a server. This one implements only what a load
+requires, so it can send many times the load that a server can serve on the same machine.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from hpack.hpack import encode_integer
 
 Ended = Callable[[str], None]
 
+# The status of a call whose connection ended or whose stream was reset.
 LOST = "LOST"
-"""How a call ends whose connection did, or whose stream was reset."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WINDOW_MAX = 2**31 - 1
@@ -32,7 +32,7 @@ _STATUSES: Mapping[str, str] = {str(code.value[0]): code.name for code in Status
 
 
 def header_block(path: str, authority: str, timeout: str) -> bytes:
-    """Write the headers of a call, as HPACK literals that nobody has to remember."""
+    """Return the headers of a call as HPACK literals without indexing."""
     block = bytearray()
     for name, value in (
         (":method", "POST"),
@@ -50,12 +50,12 @@ def header_block(path: str, authority: str, timeout: str) -> bytes:
 
 
 def message_frame(message: bytes) -> bytes:
-    """Put gRPC's prefix before a message."""
+    """Return a message with gRPC's prefix."""
     return struct.pack(">BI", 0, len(message)) + message
 
 
 class CallConnection(asyncio.Protocol):
-    """One connection; it calls back when a call has ended."""
+    """One connection; it calls a callback when a call has ended."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
@@ -70,16 +70,16 @@ class CallConnection(asyncio.Protocol):
         self._closed = False
 
     def has_room(self, size: int) -> bool:
-        """Whether the server takes another call, with a message of so many bytes, now."""
+        """Return whether the server now accepts another call with a message of `size` bytes."""
         return not self._closed and len(self._calls) < self._streams_max and self._window >= size
 
     def call(self, block: bytes, data: bytes, ended: Ended) -> None:
-        """Begin a call.
+        """Start a call.
 
         Args:
-            block: Its headers.
-            data: Its message with gRPC's prefix.
-            ended: Is told the name of the status, or `LOST`.
+            block: The headers.
+            data: The message with gRPC's prefix.
+            ended: Called with the name of the status, or `LOST`.
         """
         stream = self._next_stream
         self._next_stream += 2
@@ -94,7 +94,7 @@ class CallConnection(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the server, and let it send as much as it likes."""
+        """Send the preface, and open the flow-control window for the server."""
         self._transport = cast(asyncio.Transport, transport)
         more = struct.pack(">I", _WINDOW_MAX - _WINDOW_INITIAL)
         self._transport.write(
@@ -102,7 +102,7 @@ class CallConnection(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Take in whole frames."""
+        """Handle all complete frames."""
         received = self._received
         received += data
         begin = 0
@@ -111,7 +111,7 @@ class CallConnection(asyncio.Protocol):
             end = begin + _FRAME_BYTES + (high << 8 | low)
             if len(received) < end:
                 break
-            self._take(kind, flags, stream, bytes(received[begin + _FRAME_BYTES : end]))
+            self._handle(kind, flags, stream, bytes(received[begin + _FRAME_BYTES : end]))
             begin = end
         del received[:begin]
 
@@ -122,7 +122,7 @@ class CallConnection(asyncio.Protocol):
         for stream in list(self._calls):
             self._end(stream, LOST)
 
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _HEADERS:
             for name, value in self._decoder.decode(payload):
                 if str(name) == "grpc-status":

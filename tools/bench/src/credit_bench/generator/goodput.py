@@ -1,8 +1,8 @@
-"""Goodput: how many calls are answered OK within their deadline, whatever is offered.
+"""Measures goodput: the number of calls that succeed within their deadline, under any load.
 
-Offered in two ways. A closed loop finds the best that a server can do: so many callers, each of
-which sends its next call when the last one has ended. An open loop does not care what the server
-does: calls arrive at a fixed rate, and nobody waits for anybody. It is what an incident looks like.
+There are two kinds of load. A closed loop finds the best goodput of a server: a fixed number of
+callers, each of which sends its next call when the last one has ended. In an open loop, calls
+arrive at a fixed rate, whatever the server does, as in an incident.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from credit_bench.generator.workload import Request
 from credit_bench.sample import Sample, percentile
 
 DEADLINE_SECONDS = 1.0
+# The status of a call of an open loop for which no connection has room under the server's limits.
+# The callers of a closed loop wait instead.
 UNSENT = "UNSENT"
-"""How a call of an open loop ends for which the server's limits left no room on any connection. The
-callers of a closed loop wait instead."""
 
 Then = Callable[[], None] | None
 Message = tuple[bytes, bytes]
@@ -35,9 +35,9 @@ _SERVICE = "/credit.v1.CreditService/"
 
 
 class Goodput:
-    """One measurement over some connections.
+    """One measurement over several connections.
 
-    A call counts when it is answered OK within a second of its arrival, and arrived in the window.
+    A call counts if it arrives in the window and succeeds within one second of its arrival.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Goodput:
         """Prepare a measurement.
 
         Args:
-            connections: What the calls are spread over.
-            requests: What is sent.
-            warm_up_seconds: How long calls are made before the window.
+            connections: The connections over which the calls are distributed.
+            requests: The requests to be sent.
+            warm_up_seconds: The time before the window in which calls are made.
             seconds: The length of the window.
         """
         self._connections = connections
-        self._turn = cycle(connections)
+        self._round_robin = cycle(connections)
         self._requests = requests
         self._seconds = seconds
         self._warm_up_seconds = warm_up_seconds
@@ -73,7 +73,7 @@ class Goodput:
         self._errors: Counter[str] = Counter()
 
     async def closed(self, callers: int) -> Sample:
-        """Measure with so many callers at once."""
+        """Measure a closed loop with a number of concurrent callers."""
         self._start()
 
         def next_call() -> None:
@@ -85,18 +85,18 @@ class Goodput:
         return await self._finish()
 
     async def open(self, calls_per_second: float) -> Sample:
-        """Measure with calls that arrive at a fixed rate."""
+        """Measure an open loop, in which calls arrive at a fixed rate."""
         count = int((self._warm_up_seconds + self._seconds) * calls_per_second)
-        prepared = [self._prepare() for _ in range(count)]  # not while the clock runs
+        prepared = [self._prepare() for _ in range(count)]  # before the clock starts
         self._start()
         first = time.perf_counter()
         for number, message in enumerate(prepared):
             arrival = first + number / calls_per_second
-            while arrival > time.perf_counter():  # noqa: ASYNC110 - nothing tells the time
+            while arrival > time.perf_counter():  # noqa: ASYNC110 - no event marks the time
                 await asyncio.sleep(_TICK_SECONDS)
             self._send(message, arrival, None)
             if number % 100 == 0:
-                await asyncio.sleep(0)  # answers are read even when this falls behind
+                await asyncio.sleep(0)  # reads responses even if this loop is late
         return await self._finish()
 
     def _start(self) -> None:
@@ -115,7 +115,7 @@ class Goodput:
         if connection is None:
             if then is None:
                 self._errors[UNSENT] += 1
-            else:  # a caller is patient
+            else:  # the callers of a closed loop wait for room
                 self._waiting.append((message, arrival, then))
             return
 
@@ -132,7 +132,7 @@ class Goodput:
 
     def _with_room(self, size: int) -> CallConnection | None:
         for _ in self._connections:
-            connection = next(self._turn)
+            connection = next(self._round_robin)
             if connection.has_room(size):
                 return connection
         return None
@@ -149,10 +149,10 @@ class Goodput:
     async def _finish(self) -> Sample:
         await asyncio.sleep(max(0.0, self._end - time.perf_counter()))
         share = (time.process_time() - self._cpu) / (time.perf_counter() - self._clock)
-        patience = time.perf_counter() + 5 * DEADLINE_SECONDS
-        while self._under_way and time.perf_counter() < patience:  # noqa: ASYNC110 - it is a poll
+        give_up_at = time.perf_counter() + 5 * DEADLINE_SECONDS
+        while self._under_way and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - a poll
             await asyncio.sleep(_TICK_SECONDS)
-        self._errors[LOST] += self._under_way  # whoever is left never got an answer
+        self._errors[LOST] += self._under_way  # these calls never got a response
         self._errors[UNSENT] += len(self._waiting)
         return Sample(
             operations_per_second=len(self._latencies_ms) / self._seconds,

@@ -1,4 +1,4 @@
-"""The closed loop: callers that each send the next call when the last one was answered."""
+"""The closed loop: each caller sends its next call when the last one has ended."""
 
 import asyncio
 import time
@@ -14,16 +14,16 @@ Call = Callable[[Request], Awaitable[object]]
 
 
 class Load:
-    """One measurement: a warm-up, a window, and the wait for the calls still under way.
+    """One measurement: a warm-up, a window, and a wait for the calls that are still in progress.
 
-    Throughput counts the calls that end in the window. Latency is taken of the calls that begin in
-    it and counts them however late they end: to leave out those that are still under way would
-    leave out the slowest.
+    Throughput counts the calls that end in the window. Latency covers the calls that start in the
+    window, however late they end: without the calls that are still in progress, the slowest would
+    be missing.
 
     Args:
         call: Makes a call; raises `AioRpcError` when it fails.
-        callers: What each caller sends; its length is the number of callers.
-        warm_up_seconds: How long calls are made before the window.
+        callers: The requests of each caller; its length is the number of callers.
+        warm_up_seconds: The time before the window in which calls are made.
         seconds: The length of the window.
     """
 
@@ -46,7 +46,7 @@ class Load:
         self._errors: Counter[str] = Counter()
 
     async def run(self) -> Sample:
-        """Measure."""
+        """Run the measurement."""
         async with asyncio.TaskGroup() as group:
             for requests in self._callers:
                 group.create_task(self._caller(requests))
@@ -84,13 +84,13 @@ class Load:
         return (time.process_time() - cpu) / (time.perf_counter() - clock)
 
 
-async def drain(call: Call, requests: Iterator[Request], callers: int) -> Sample:
-    """Make all the calls of a finite row, as fast as that many callers can; nothing is timed.
+async def send_all(call: Call, requests: Iterator[Request], callers: int) -> Sample:
+    """Send a finite number of requests as fast as possible, without measuring.
 
     Args:
         call: As for `Load`.
-        requests: What is to be sent; shared by the callers.
-        callers: How many calls are under way at once.
+        requests: The requests to be sent, shared by the callers.
+        callers: The number of concurrent calls.
     """
     acknowledged = 0
     errors: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The workload: an endless row of valid requests, half of them ADDs and half of them USEs."""
+"""The workload: an endless sequence of valid requests, half `AddCredits` and half `UseCredits`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from credit_bench.contract import Contract
 
 APP_ID = 1
 HOT_USER_ID = 1
-# Every user starts with this much. Half a billion calls on one user would be needed to come near a
-# bound by chance, so that no call is refused and both servers do the same work.
+# Every user starts with this balance. It would take half a billion calls for one user to reach a
+# bound by chance. So no call is rejected, and both servers do the same work.
 OPENING_CREDITS = 2**31
 _CREDITS_MAX = 10
 
@@ -23,7 +23,7 @@ class Request:
 
     Attributes:
         method: The name of the contract's method.
-        message: Its request message, of a class that is made at run time.
+        message: The request message; its class exists only at run time.
     """
 
     method: str
@@ -31,13 +31,13 @@ class Request:
 
 
 def requests(contract: Contract, users: Users, user_count: int, seed: str) -> Iterator[Request]:
-    """Draw requests, every one with a fresh idempotency key.
+    """Yield random requests, each with a new idempotency key.
 
     Args:
         contract: The compiled contract.
-        users: Whose credits the calls are about.
-        user_count: Random users have the ids 1 to this.
-        seed: The same seed gives the same row, but for the keys: a key that came before would
+        users: The users whose credits the calls change.
+        user_count: The ids of random users are 1 to this number.
+        seed: The same seed yields the same requests, except for the keys: a repeated key would
             make the call a replay.
     """
     random = Random(seed)  # noqa: S311 - a load, not a secret
@@ -59,8 +59,8 @@ def requests(contract: Contract, users: Users, user_count: int, seed: str) -> It
             yield Request(method="UseCredits", message=contract.messages.PurchaseRequest(**fields))
 
 
-def openings(contract: Contract, user_count: int) -> Iterator[Request]:
-    """Give every user something to spend."""
+def opening_requests(contract: Contract, user_count: int) -> Iterator[Request]:
+    """Yield a request for each user that adds the opening credits."""
     for user_id in range(1, user_count + 1):
         yield Request(
             method="AddCredits",

@@ -1,5 +1,5 @@
-"""The peer: the service as one would write it plainly, with one MongoDB transaction per call.
+"""The peer: a plain implementation of the service, with one MongoDB transaction per call.
 
-It is what the benchmark compares with, and meant to be as good as a plain service can be: google's
+The benchmark compares `credit-server` with it. It is as fast as a plain service can be: google's
 gRPC and protobuf in C, the official asynchronous driver, and as few round trips as the rules allow.
 """

@@ -1,4 +1,4 @@
-"""Runs the peer as a process of its own: `python -m credit_bench.peer`."""
+"""Runs the peer in its own process: `python -m credit_bench.peer`."""
 
 import argparse
 import asyncio

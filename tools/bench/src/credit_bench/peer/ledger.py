@@ -1,11 +1,13 @@
 """The peer's ledger: one MongoDB transaction per entry.
 
-The usual case takes as few statements as it can: one conditional update of the account, the
-inserts, the commit. Whether a key is known is learnt from its unique index instead of a look-up
-beforehand. Only what the update did not match is looked at more closely.
+The usual case uses the minimum of statements: one conditional update of the account, the inserts
+and the commit. The unique index detects a known key, so no look-up precedes the write. Only an
+entry that the update did not match costs further reads.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -15,35 +17,74 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from credit_bench.peer.entry import (
-    UINT32_MAX,
-    BalanceOverflow,
-    Entry,
-    InsufficientCredits,
-    KeyReused,
-    Kind,
-    Posted,
-)
-
-Document = dict[str, Any]  # as the driver gives it; only this ledger writes the collections
+UINT32_MAX = 2**32 - 1
+Document = dict[str, Any]  # as the driver returns it; only this ledger writes the collections
 
 _SNAPSHOT = ReadConcern("snapshot")
 _MAJORITY = WriteConcern("majority")
-# Two first transactions of a user can meet; the second try finds the account.
-_TRIES = 3
+# Two first transactions of a user can conflict; the second attempt finds the account.
+_ATTEMPTS = 3
+
+
+class Kind(StrEnum):
+    """The effect of an entry on the balance."""
+
+    ADD = "add"
+    USE = "use"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A valid request to change a balance. `report_id` and `report_name` are empty for an ADD."""
+
+    kind: Kind
+    user_id: int
+    app_id: int
+    credits: int
+    created_by: int
+    idempotency_key: str
+    report_id: str = ""
+    report_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Posted:
+    """The result of an entry; `replayed` if an earlier call with the same key made it."""
+
+    transaction_id: str
+    purchase_id: str
+    balance: int
+    sequence: int
+    replayed: bool
+
+
+class Rejected(Exception):
+    """The ledger's rules forbid the entry. Nothing was written."""
+
+
+class KeyReused(Rejected):
+    """The idempotency key was used in this app for another request."""
+
+
+class InsufficientCredits(Rejected):
+    """The user's balance is smaller than the price of the purchase."""
+
+
+class BalanceOverflow(Rejected):
+    """The balance would exceed 2**32 - 1."""
 
 
 class Ledger:
     """Accounts, transactions and purchases in one database, in the same shape as the service's.
 
     Args:
-        client: Connected to a replica set; closed by whoever opened it.
+        client: A client of a replica set; the caller closes it.
         database: The database's name.
     """
 
     def __init__(self, client: AsyncMongoClient[Document], database: str) -> None:
         self._client = client
-        # Reads outside a transaction, too, see only what a majority holds.
+        # Reads outside a transaction also see only majority-committed data.
         self._database = client.get_database(
             database, read_concern=ReadConcern("majority"), write_concern=_MAJORITY
         )
@@ -52,7 +93,7 @@ class Ledger:
         self._purchases = self._database["purchases"]
 
     async def prepare(self) -> None:
-        """Make the indexes, and with them the collections. Safe to repeat."""
+        """Create the indexes, and with them the collections. Idempotent."""
         sequence = IndexModel([("user_id", ASCENDING), ("sequence", ASCENDING)], unique=True)
         key = IndexModel(
             [("user_id", ASCENDING), ("app_id", ASCENDING), ("idempotency_key", ASCENDING)],
@@ -64,15 +105,15 @@ class Ledger:
         await self._purchases.create_indexes([sequence])
 
     async def post(self, entry: Entry) -> Posted:
-        """Make an entry, or find that it was made before.
+        """Make an entry, or return the result of the same earlier entry.
 
         Raises:
-            KeyReused: The key came before, with another request.
-            InsufficientCredits: The user holds less than the purchase costs.
-            BalanceOverflow: The balance would pass 2**32 - 1.
-            pymongo.errors.PyMongoError: The database did not do it in time.
+            KeyReused: The key was used for another request.
+            InsufficientCredits: The user's balance is smaller than the price of the purchase.
+            BalanceOverflow: The balance would exceed 2**32 - 1.
+            pymongo.errors.PyMongoError: The database failed or timed out.
         """
-        for remaining in reversed(range(_TRIES)):
+        for remaining in reversed(range(_ATTEMPTS)):
             try:
                 async with self._client.start_session() as session:
                     return await session.with_transaction(
@@ -86,10 +127,10 @@ class Ledger:
                     return earlier
                 if not remaining:
                     raise
-        raise AssertionError("unreachable: the last try returns or raises")
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def balance(self, app_id: int, user_id: int) -> int:
-        """Return a user's balance in an app; 0 where there never was one."""
+        """Return a user's balance in an app; 0 for an unknown user or app."""
         account = await self._accounts.find_one({"user_id": user_id})
         return (None if account is None else _balance(account, app_id)) or 0
 
@@ -106,19 +147,19 @@ class Ledger:
 
     async def _apply(self, entry: Entry, session: AsyncClientSession) -> Posted:
         now = datetime.now(UTC)
-        account = await self._move(entry, now, session)
+        account = await self._change_balance(entry, now, session)
         if account is None:
             known = await self._accounts.find_one({"user_id": entry.user_id}, session=session)
             balance = None if known is None else _balance(known, entry.app_id)
             if entry.kind is Kind.USE or balance is not None:
-                return await self._refuse(entry, balance or 0, session)
-            account = await self._open(entry, now, session)
+                return await self._reject(entry, balance or 0, session)
+            account = await self._create_balance(entry, now, session)
         return await self._record(entry, account, now, session)
 
-    async def _move(
+    async def _change_balance(
         self, entry: Entry, now: datetime, session: AsyncClientSession
     ) -> Document | None:
-        """Change the balance in one statement, where there is one and the rules allow it."""
+        """Change the balance in one statement, if it exists and the rules allow it."""
         if entry.kind is Kind.ADD:
             change, allowed = entry.credits, {"$lte": UINT32_MAX - entry.credits}
         else:
@@ -136,8 +177,10 @@ class Ledger:
             session=session,
         )
 
-    async def _open(self, entry: Entry, now: datetime, session: AsyncClientSession) -> Document:
-        """Give the user a first balance in the app and, for a new user, the account."""
+    async def _create_balance(
+        self, entry: Entry, now: datetime, session: AsyncClientSession
+    ) -> Document:
+        """Create the balance in the app and, for a new user, the account."""
         account = await self._accounts.find_one_and_update(
             {"user_id": entry.user_id},
             {
@@ -189,14 +232,18 @@ class Ledger:
         await self._transactions.insert_one(transaction, session=session)
         return _posted(transaction, replayed=False)
 
-    async def _refuse(self, entry: Entry, balance: int, session: AsyncClientSession) -> Posted:
-        """Refuse, unless the entry was made before: then its first answer holds."""
+    async def _reject(self, entry: Entry, balance: int, session: AsyncClientSession) -> Posted:
+        """Reject the entry, or return the result of the same earlier entry."""
         earlier = await self._earlier(entry, session)
         if earlier is not None:
             return earlier
         if entry.kind is Kind.USE:
-            raise InsufficientCredits(f"{balance} credits are held, {entry.credits} are needed")
-        raise BalanceOverflow(f"{entry.credits} credits do not fit on a balance of {balance}")
+            raise InsufficientCredits(
+                f"the balance is {balance}, {entry.credits} credits are required"
+            )
+        raise BalanceOverflow(
+            f"a balance of {balance} and {entry.credits} credits exceed the maximum"
+        )
 
     async def _earlier(
         self, entry: Entry, session: AsyncClientSession | None = None
@@ -213,12 +260,12 @@ class Ledger:
         )
         if found is None:
             return None
-        if _asked(entry) != _made(found):
+        if _requested(entry) != _stored(found):
             raise KeyReused("the idempotency key was used for another request")
         return _posted(found, replayed=True)
 
 
-def _asked(entry: Entry) -> tuple[str | int, ...]:
+def _requested(entry: Entry) -> tuple[str | int, ...]:
     return (
         entry.kind.value,
         entry.app_id,
@@ -229,7 +276,7 @@ def _asked(entry: Entry) -> tuple[str | int, ...]:
     )
 
 
-def _made(transaction: Document) -> tuple[str | int, ...]:
+def _stored(transaction: Document) -> tuple[str | int, ...]:
     report = transaction.get("fingerprint", {"report_id": "", "report_name": ""})
     return (
         transaction["type"],

@@ -1,4 +1,4 @@
-"""The peer's gRPC service: the contract's writes and its balance, on grpcio's asyncio server."""
+"""The peer's gRPC service: the writes and `GetAppBalance`, on grpcio's asyncio server."""
 
 from typing import Any
 
@@ -7,39 +7,39 @@ from grpc import aio
 from pymongo.errors import PyMongoError
 
 from credit_bench.contract import Contract
-from credit_bench.peer.entry import (
+from credit_bench.peer.ledger import (
     UINT32_MAX,
     BalanceOverflow,
     Entry,
     InsufficientCredits,
     KeyReused,
     Kind,
-    Refused,
+    Ledger,
+    Rejected,
 )
-from credit_bench.peer.ledger import Ledger
 
-Message = Any  # a message class made at run time
+Message = Any  # a message class that exists only at run time
 
 _STATUS = {
     KeyReused: grpc.StatusCode.ALREADY_EXISTS,
     InsufficientCredits: grpc.StatusCode.FAILED_PRECONDITION,
     BalanceOverflow: grpc.StatusCode.OUT_OF_RANGE,
 }
-# The bounds that the contract's options name, written down by hand as one does.
+# The bounds from the contract's options, written by hand as in a plain service.
 _NUMBERS = ("user_id", "app_id", "credits", "created_by")
 _LENGTHS = {"report_id": (1, 128), "report_name": (1, 256), "idempotency_key": (0, 128)}
 
 
 def service(contract: Contract, ledger: Ledger) -> aio.Server:
-    """Make the server, not started, with the service on it.
+    """Return a server with the service on it; it is not started.
 
     Args:
         contract: The compiled contract.
-        ledger: What the calls are carried out on.
+        ledger: The ledger on which the calls run.
     """
     messages = contract.messages
 
-    # The base class is made at run time, which is why the class is made here.
+    # The base class exists only at run time, so the class is defined here.
     class CreditService(contract.services.CreditServiceServicer):  # type: ignore[misc, name-defined]
         async def AddCredits(  # noqa: N802 - the contract's name
             self, request: Message, context: aio.ServicerContext
@@ -71,7 +71,7 @@ def service(contract: Contract, ledger: Ledger) -> aio.Server:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"out of range: {broken}")
         try:
             posted = await ledger.post(_entry(kind, request))
-        except Refused as refusal:
+        except Rejected as refusal:
             await context.abort(_STATUS[type(refusal)], str(refusal))
         except PyMongoError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))

@@ -1,4 +1,4 @@
-"""Integers that do not fit their fields are refused by name; everything else is read as ever."""
+"""Integers that do not fit are rejected with their fields' names; all other bytes are read."""
 
 import re
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, CreditTransaction, PurchaseRequest, UserCredits, UserId
 from credit_models.codec import WireError, decode
-from credit_models.violation import Violation
-from credit_models.widths import VARINTS_MAX
+from credit_models.errors import Violation
+from credit_models.integer_ranges import VARINTS_MAX
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -20,13 +20,13 @@ from tests.models.test_converters import DEPTH_MAX, truncate_nanoseconds
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 UINT32, UINT64, BOOL = (0, 2**32 - 1), (0, 2**64 - 1), (0, 1)
 
-# Each type's name in the test schema, its range, and bits that do not fit with what they stand for.
+# Each type's name in the test schema, its range, and bits that do not fit, with their values.
 TYPES: dict[str, tuple[tuple[int, int], dict[int, int]]] = {
     "int32": (
         INT32,
         {
             2**31: 2**31,
-            2**32 - 1: 2**32 - 1,  # -1, cut to 32 bits
+            2**32 - 1: 2**32 - 1,  # -1, truncated to 32 bits
             2**32 + 5: 2**32 + 5,
             2**64 - 2**31 - 1: -(2**31) - 1,
             2**63: -(2**63),
@@ -72,8 +72,8 @@ def nested(number: int, content: bytes) -> bytes:
     return tag(number, 2) + varint(len(content)) + content
 
 
-def refused(everything: Any, name: str, data: bytes) -> tuple[Violation, ...]:
-    # Google's parser takes it: that is the point of all of this.
+def rejected(everything: Any, name: str, data: bytes) -> tuple[Violation, ...]:
+    # Google's parser accepts the bytes; that is why the check exists.
     everything.google(name).FromString(data)
     with pytest.raises(WireError) as caught:
         everything.decode(name, data)
@@ -82,50 +82,52 @@ def refused(everything: Any, name: str, data: bytes) -> tuple[Violation, ...]:
 
 
 @pytest.mark.parametrize(("name", "bits", "value", "bounds"), MISFITS)
-class TestEveryPlaceOfAnInteger:
-    def _takes(self, value: int, bounds: tuple[int, int]) -> str:
+class TestEveryPositionOfAnInteger:
+    def _description(self, value: int, bounds: tuple[int, int]) -> str:
         return f"must be {bounds[0]} to {bounds[1]}, got {value}"
 
-    def test_an_integer_that_does_not_fit_is_refused_by_name(
+    def test_an_integer_that_does_not_fit_is_rejected_with_its_fields_name(
         self, everything: Any, name: str, bits: int, value: int, bounds: tuple[int, int]
     ) -> None:
         field = single(name)
         data = tag(number_of(everything, "Singles", field), 0) + varint(bits)
-        takes = self._takes(value, bounds)
-        assert refused(everything, "Singles", data) == (Violation(field=field, description=takes),)
+        description = self._description(value, bounds)
+        assert rejected(everything, "Singles", data) == (
+            Violation(field=field, description=description),
+        )
 
-    def test_in_a_packed_list_and_in_one_that_is_not_it_has_its_position(
+    def test_in_packed_and_unpacked_lists_it_is_reported_with_its_position(
         self, everything: Any, name: str, bits: int, value: int, bounds: tuple[int, int]
     ) -> None:
         number = number_of(everything, "Lists", f"{name}s")
-        takes = self._takes(value, bounds)
+        description = self._description(value, bounds)
         apart = (tag(number, 0) + varint(1)) * 2 + tag(number, 0) + varint(bits)
-        expected = Violation(field=f"{name}s[2]", description=takes)
-        assert refused(everything, "Lists", apart) == (expected,)
+        expected = Violation(field=f"{name}s[2]", description=description)
+        assert rejected(everything, "Lists", apart) == (expected,)
         packed = nested(number, varint(1) * 2 + varint(bits) + varint(1))
-        assert refused(everything, "Lists", packed) == (expected,)
+        assert rejected(everything, "Lists", packed) == (expected,)
 
-    def test_in_a_nested_message_it_has_its_path(
+    def test_in_a_nested_message_it_is_reported_with_its_path(
         self, everything: Any, name: str, bits: int, value: int, bounds: tuple[int, int]
     ) -> None:
         field = single(name)
         inner = tag(number_of(everything, "Singles", field), 0) + varint(bits)
         outer = number_of(everything, "Lists", "messages")
         data = nested(outer, b"") + nested(outer, inner)
-        (found,) = refused(everything, "Lists", data)
+        (found,) = rejected(everything, "Lists", data)
         assert found.field == f"messages[1].{field}"
 
-    def test_it_is_refused_even_where_a_later_one_replaces_it(
+    def test_it_is_rejected_even_if_a_later_record_replaces_it(
         self, everything: Any, name: str, bits: int, value: int, bounds: tuple[int, int]
     ) -> None:
         head = tag(number_of(everything, "Singles", single(name)), 0)
         data = head + varint(bits) + head + varint(1)
-        assert [found.field for found in refused(everything, "Singles", data)] == [single(name)]
+        assert [found.field for found in rejected(everything, "Singles", data)] == [single(name)]
 
 
 @pytest.mark.parametrize("name", list(TYPES))
 @pytest.mark.parametrize("length", [1, 2, 6, 10])
-def test_the_least_and_the_greatest_fit_however_long_they_are_written(
+def test_the_least_and_greatest_values_fit_at_every_length_of_their_encoding(
     everything: Any, name: str, length: int
 ) -> None:
     field = everything.google("Singles").DESCRIPTOR.fields_by_name[single(name)]
@@ -166,17 +168,17 @@ WIDE = varint(2**32 + 5)
         ("Optionals", b"\x68\x02\x18" + WIDE, ["a_bool", "an_int32"]),
         ("Unpacked", nested(1, b"\x01" + WIDE), ["numbers[1]"]),
         ("Tree", nested(1, nested(2, nested(4, b"\x08" + WIDE))), ["left.branches[0].leaf.color"]),
-        # The parts of a message that comes in two parts, and after an unknown group.
+        # In the second part of a split message, and after an unknown group.
         ("Choice", nested(6, b"") + nested(6, b"\x08" + WIDE), ["a_single.only"]),
         ("Single", b"\xa3\x06\x08\x02\xa4\x06\x08" + WIDE, ["only"]),
-        # A tag that is longer than it needs to be.
+        # A tag that is longer than necessary.
         ("Single", b"\x88\x80\x00" + WIDE, ["only"]),
     ],
 )
-def test_wherever_an_integer_is_it_is_looked_at(
+def test_integers_are_checked_everywhere(
     everything: Any, name: str, data: bytes, fields: list[str]
 ) -> None:
-    assert [found.field for found in refused(everything, name, data)] == fields
+    assert [found.field for found in rejected(everything, name, data)] == fields
 
 
 @pytest.mark.parametrize(
@@ -184,15 +186,15 @@ def test_wherever_an_integer_is_it_is_looked_at(
     [
         pytest.param(b"\xb8\x06" + varint(2**69), id="an unknown field"),
         pytest.param(b"\xa3\x06\x08" + WIDE + b"\xa4\x06", id="in an unknown group"),
-        pytest.param(nested(1, WIDE), id="a string of bytes in the place of a number"),
-        pytest.param(b"\x0b\x08" + WIDE + b"\x0c", id="a group in the place of a number"),
+        pytest.param(nested(1, WIDE), id="a string of bytes instead of a number"),
+        pytest.param(b"\x0b\x08" + WIDE + b"\x0c", id="a group instead of a number"),
     ],
 )
-def test_what_is_no_field_of_the_message_may_hold_anything(everything: Any, data: bytes) -> None:
+def test_records_of_unknown_fields_are_not_checked(everything: Any, data: bytes) -> None:
     assert everything.decode("Single", data + b"\x08\x07").only == 7
 
 
-# The bytes of issues that were seen: what a ledger must not make credits or a user of.
+# Bytes from observed faults that a ledger must not read as credits or as a user.
 @pytest.mark.parametrize(
     ("message_type", "data", "field", "got"),
     [
@@ -208,7 +210,7 @@ def test_what_is_no_field_of_the_message_may_hold_anything(everything: Any, data
         (CreditTransaction, "2a0610ffffffff1f", "created_at.nanos", 2**33 - 1),
     ],
 )
-def test_no_credits_and_no_user_are_made_of_other_numbers(
+def test_numbers_that_do_not_fit_are_never_read_as_credits_or_users(
     message_type: Any, data: str, field: str, got: int
 ) -> None:
     with pytest.raises(WireError) as caught:
@@ -218,7 +220,7 @@ def test_no_credits_and_no_user_are_made_of_other_numbers(
     assert str(caught.value) == f"credit.v1.{message_type.__name__}: {field} {found.description}."
 
 
-def test_every_field_that_does_not_fit_is_named_once_and_no_more_than_sixteen() -> None:
+def test_each_field_that_does_not_fit_is_named_once_and_at_most_sixteen_are_named() -> None:
     request = b"".join(bytes([number << 3]) + WIDE for number in (4, 1, 4, 2))
     with pytest.raises(WireError) as caught:
         decode(CreditRequest, request)
@@ -228,7 +230,7 @@ def test_every_field_that_does_not_fit_is_named_once_and_no_more_than_sixteen() 
     assert len(many.value.violations) == 16
 
 
-def test_bytes_that_are_no_message_name_no_field() -> None:
+def test_malformed_bytes_are_rejected_without_a_field_name() -> None:
     with pytest.raises(WireError, match="not a valid") as caught:
         decode(CreditRequest, b"\x18" + WIDE + b"\x08")
     assert caught.value.violations == ()
@@ -241,7 +243,7 @@ def test_bytes_that_are_no_message_name_no_field() -> None:
         pytest.param(b"\x88\x80\x80\x80\x10\x01", id="a tag"),
     ],
 )
-def test_a_length_or_tag_that_parsers_might_cut_hides_no_field(
+def test_a_length_or_tag_that_parsers_may_truncate_is_rejected(
     everything: Any, data: bytes
 ) -> None:
     with pytest.raises(WireError):
@@ -256,12 +258,12 @@ def test_a_length_or_tag_that_parsers_might_cut_hides_no_field(
         pytest.param(b"\xa3\x06\xa4\x06" * VARINTS_MAX + b"\x08\x01\x08\x01", id="groups"),
     ],
 )
-def test_the_time_that_odd_bytes_cost_is_bounded(data: bytes) -> None:
-    with pytest.raises(WireError, match="more than 20000 numbers and fields"):
+def test_the_cost_of_a_scan_is_bounded(data: bytes) -> None:
+    with pytest.raises(WireError, match="more than 20000 varints"):
         decode(CreditRequest, data)
 
 
-def test_a_long_message_in_protobufs_own_form_is_not_bounded(everything: Any) -> None:
+def test_a_message_in_protobufs_own_form_may_have_any_length(everything: Any) -> None:
     lists = everything.ours("Lists")(uint32s=[2**32 - 1] * (VARINTS_MAX + 1))
     assert everything.decode("Lists", everything.encode(lists)) == lists
 
@@ -291,7 +293,7 @@ UNKNOWN = st.one_of(
 
 
 def wire_messages(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[bytes]:
-    """Draws records of any of a message's fields, in any order, each any number of times."""
+    """Draw records of a message's fields, in any order and any number of each."""
     fields = [
         field for field in descriptor.fields if field.message_type is None or depth < DEPTH_MAX
     ]
@@ -323,7 +325,7 @@ def wire_records(field: FieldDescriptor, depth: int) -> st.SearchStrategy[bytes]
 @pytest.mark.parametrize(
     "name", ["Singles", "Optionals", "Lists", "Unpacked", "Maps", "Choice", "Tree", "WellKnown"]
 )
-def test_what_does_not_fit_is_refused_and_all_else_is_what_google_reads(
+def test_integers_that_do_not_fit_are_rejected_and_all_else_agrees_with_google(
     everything: Any, name: str
 ) -> None:
     google = everything.google(name)

@@ -1,15 +1,20 @@
-"""Finds integers on the wire that do not fit their fields' types.
+"""Finds integers on the wire that are outside the range of their fields' types.
 
-protobuf's parsers cut such integers without an error: a `uint32` of 2**32 + 5 is read as 5, and -5
-that was written as an `int64` is read by a `uint32` as 4294967291. A ledger must not make credits,
-or another user's id, of them. So they are found before a value is made.
+protobuf's parsers truncate such integers without an error: a `uint32` of 2**32 + 5 is read as 5,
+and a -5 that was written as an `int64` is read by a `uint32` as 4294967291. A ledger must not take
+the result for an amount of credits or for a user's id. The check therefore runs before values are
+read.
 
-What fits is what a conforming encoder writes for some value of the type
-(https://protobuf.dev/programming-guides/encoding/): 32 bits for `uint32` and, in zigzag, `sint32`;
-0 to 2**31 - 1, or the sign-extended 64 bits of a negative number, for `int32` and enums; 0 or 1 for
-`bool`; 64 bits for all others. So an `int32` of 2**31 to 2**32 - 1 does not fit: some parsers take
-it for a negative number, and a parser of `int64` does not. An encoding that is longer than it needs
-to be fits where its value does.
+An integer fits if a conforming encoder writes it for some value of the type
+(https://protobuf.dev/programming-guides/encoding/):
+
+- `uint32` and, in zigzag, `sint32`: 32 bits
+- `int32` and enums: 0 to 2**31 - 1, or the sign-extended 64 bits of a negative number
+- `bool`: 0 or 1
+- all others: 64 bits
+
+An `int32` of 2**31 to 2**32 - 1 therefore does not fit: some parsers read it as a negative number,
+and a parser of `int64` does not. An encoding that is longer than necessary fits if its value fits.
 """
 
 from collections import Counter
@@ -18,20 +23,18 @@ from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from credit_models.errors import WireError
-from credit_models.violation import Violation
+from credit_models.errors import Violation, WireError
 
+# The maximum number of varints that a scan of one message reads: 10 ms of one core, whatever a
+# client sends. The largest message of the contract, `UserCredits` with 1000 apps, has 6,000. A
+# message in the form that protobuf itself writes is not scanned and may have any number.
 VARINTS_MAX = 20_000
-"""The most varints that are read of one message: 10 ms of one core, whatever a client sends.
 
-The largest message of the contract, `UserCredits` with 1000 apps, has 6,000. A message in the form
-in which protobuf itself writes it is not scanned, and may have any number."""
-
+# The maximum number of fields that one error names.
 _NAMED_MAX = 16
-"""The most fields that one error names."""
 
+# The encoding's wire types; the last one is 5, FIXED32.
 _VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END = range(5)
-"""The encoding's wire types; the last is 5, FIXED32."""
 
 _VARINT_BYTES_MAX = 10
 _TAGS = 2**32
@@ -39,7 +42,7 @@ _TAGS = 2**32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Integer:
-    """An integer type: the value that a varint's bits stand for, and the range of values."""
+    """An integer type: the value that a varint's bits represent, and the range of values."""
 
     value: Callable[[int], int]
     least: int
@@ -48,7 +51,7 @@ class _Integer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Field:
-    """A field that holds integers or, somewhere below it, may hold them."""
+    """A field that contains integers, or a message that may contain them."""
 
     name: str
     is_repeated: bool
@@ -81,8 +84,8 @@ _INTEGERS = {
 }
 
 
-class Widths:
-    """Knows which fields of each message type hold integers."""
+class IntegerRanges:
+    """The check of all message types of a schema; it caches which fields contain integers."""
 
     def __init__(self) -> None:
         self._fields: dict[Descriptor, dict[int, _Field]] = {}
@@ -90,15 +93,15 @@ class Widths:
     def check(self, descriptor: Descriptor, data: bytes) -> None:
         """Reject a message with an integer that does not fit its field.
 
-        Each record of a field counts, also one that a later record of the same field replaces.
+        Every record of a field is checked, even if a later record of the same field replaces it.
 
         Args:
             descriptor: The message's type.
             data: Bytes of the message that protobuf's parser has accepted.
 
         Raises:
-            WireError: An integer does not fit; `violations` names its field. Or the message has
-                more than `VARINTS_MAX` varints, or is one to protobuf's parser alone.
+            WireError: An integer does not fit its field, which `violations` names; the message has
+                more than `VARINTS_MAX` varints; or its bytes are ambiguous to other parsers.
         """
         scan = _Scan(self, descriptor.full_name, data)
         scan.message(descriptor, 0, len(data), "")
@@ -111,7 +114,7 @@ class Widths:
             raise WireError(f"{descriptor.full_name}: {named}.", violations=violations)
 
     def fields_of(self, descriptor: Descriptor) -> dict[int, _Field]:
-        """Return the integers and messages of a message type by number."""
+        """Return the fields of a message type that contain integers or messages, by number."""
         found = self._fields.get(descriptor)
         if found is None:
             found = self._fields[descriptor] = {
@@ -139,19 +142,19 @@ class _Scan:
     """One pass over the bytes of a message.
 
     Attributes:
-        found: What each field takes that has an integer which does not fit.
+        found: The names of the fields with an integer that does not fit, each with its range.
     """
 
-    def __init__(self, widths: Widths, full_name: str, data: bytes) -> None:
+    def __init__(self, ranges: IntegerRanges, full_name: str, data: bytes) -> None:
         self.found: dict[str, str] = {}
-        self._widths = widths
+        self._ranges = ranges
         self._full_name = full_name
         self._data = data
         self._varints = 0
 
     def message(self, descriptor: Descriptor, start: int, end: int, path: str) -> None:
-        """Look at the fields of a message, which may be nested in the one that was sent."""
-        fields = self._widths.fields_of(descriptor)
+        """Check the fields of a message, which may be nested in the one that was sent."""
+        fields = self._ranges.fields_of(descriptor)
         counts: Counter[str] = Counter()
         for number, wire_type, first, last in self._records(start, end):
             field = fields.get(number)
@@ -172,12 +175,13 @@ class _Scan:
             self.found[name] = f"must be {integer.least} to {integer.greatest}, got {value}"
 
     def _records(self, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield number, wire type, start and end of each record that is not within a group.
+        """Yield number, wire type, start and end of each record outside groups.
 
-        What another parser might read in another way is refused: it must not see a field where
-        there is none for this one.
+        Bytes that another parser might read differently are rejected: no parser must find a field
+        where this one finds none.
         """
-        groups = 0  # that are open: proto3 has none, so their content belongs to no field
+        # proto3 has no groups, so the content of an open group belongs to no field.
+        groups = 0
         while position < end:
             tag, position = self._varint(position, end)
             wire_type, start = tag & 7, position
@@ -200,12 +204,12 @@ class _Scan:
             raise self._invalid()
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
-        """Return the bits of a varint, up to 70, and where it ends."""
+        """Return the bits of a varint, at most 70, and its end."""
         self._varints += 1
         if self._varints > VARINTS_MAX:
             raise WireError(
-                f"{self._full_name} has more than {VARINTS_MAX} numbers and fields, and is not"
-                " written as protobuf writes it."
+                f"{self._full_name} has more than {VARINTS_MAX} varints, and its bytes are not in"
+                " the form that protobuf itself writes."
             )
         bits = 0
         for shift, byte in enumerate(self._data[position : min(end, position + _VARINT_BYTES_MAX)]):

@@ -1,7 +1,7 @@
-"""Google's well-known messages that betterproto2 shows as plain Python values.
+"""Converts Google's well-known types that betterproto2 represents as plain Python values.
 
-Ranges are those of `google/protobuf/timestamp.proto` and `duration.proto`. Python counts
-microseconds: what is finer is cut off towards zero on reading, as Google's own `ToDatetime` and
+The ranges come from `google/protobuf/timestamp.proto` and `duration.proto`. Python counts
+microseconds, so reading truncates nanoseconds towards zero, as Google's own `ToDatetime` and
 `ToTimedelta` do.
 """
 
@@ -21,27 +21,27 @@ _NANOSECONDS_PER_SECOND = 1_000_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
-# Any: Google's classes are made at run time, and a value's type depends on the field's.
+# Any: Google's classes exist only at run time, and a value's type depends on the message.
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wrapping:
-    """How one well-known message turns into a Python value and back."""
+class WellKnownType:
+    """The conversion of one well-known type to a Python value and back."""
 
     read: Callable[[Any], Any]  # Google's message -> the value
     write: Callable[[Any, Any], None]  # the value, Google's empty message
 
 
 def float32(value: float) -> float:
-    """Lets a value pass that a `float` field can hold.
+    """Check that a value fits a `float` field, and return it.
 
     Args:
-        value: Any number; not a number and the infinities are held as they are.
+        value: Any number; NaN and the infinities are valid.
 
     Returns:
-        The same value; rounding is left to protobuf.
+        The same value; protobuf rounds it.
 
     Raises:
-        OverflowError: The value is finite and beyond the range of 32 bits, where protobuf would
-            silently write infinity.
+        OverflowError: The value is finite and outside the range of 32 bits, for which protobuf
+            writes infinity without an error.
     """
     struct.pack("<f", value)
     return value
@@ -58,8 +58,8 @@ def _read_timestamp(source: Any) -> datetime:
 
 
 def _write_timestamp(value: datetime, target: Any) -> None:
-    # Subtracted, not moved to UTC first: that fails close to the years 1 and 9999. A datetime
-    # without a time zone cannot be subtracted, and is refused with that.
+    # The value is not converted to UTC first, because that fails close to the years 1 and 9999.
+    # The subtraction raises for a datetime without a time zone.
     offset = value - _EPOCH
     seconds = offset.days * 86_400 + offset.seconds
     if not _TIMESTAMP_SECONDS_MIN <= seconds <= _TIMESTAMP_SECONDS_MAX:
@@ -99,13 +99,13 @@ def _write_float32(value: float, target: Any) -> None:
     target.value = float32(value)
 
 
-_PLAIN = Wrapping(read=_read_value, write=_write_value)
+_PLAIN = WellKnownType(read=_read_value, write=_write_value)
 
-# By the message's full name; the same set as the compiler's.
-WRAPPINGS: Mapping[str, Wrapping] = {
-    "google.protobuf.Timestamp": Wrapping(read=_read_timestamp, write=_write_timestamp),
-    "google.protobuf.Duration": Wrapping(read=_read_duration, write=_write_duration),
-    "google.protobuf.FloatValue": Wrapping(read=_read_value, write=_write_float32),
+# By the message's full name. The compiler converts the same set of types.
+WELL_KNOWN_TYPES: Mapping[str, WellKnownType] = {
+    "google.protobuf.Timestamp": WellKnownType(read=_read_timestamp, write=_write_timestamp),
+    "google.protobuf.Duration": WellKnownType(read=_read_duration, write=_write_duration),
+    "google.protobuf.FloatValue": WellKnownType(read=_read_value, write=_write_float32),
     "google.protobuf.DoubleValue": _PLAIN,
     "google.protobuf.Int32Value": _PLAIN,
     "google.protobuf.Int64Value": _PLAIN,
