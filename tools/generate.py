@@ -111,7 +111,8 @@ def settings_page() -> str:
     groups: dict[str, list[str]] = {}
     for setting in settings_of(ServerSettings):
         default = "" if setting.default is None else f"`{default_text(setting)}`"
-        row = f"| `{setting.variable}` | {default} | {setting.description.replace('|', chr(92) + '|')} |"
+        meaning = setting.description.replace("|", r"\|")
+        row = f"| `{setting.variable}` | {default} | {meaning} |"
         groups.setdefault(setting.title, []).append(row)
     blocks = [SETTINGS_HEAD]
     for title, rows in groups.items():
