@@ -603,7 +603,7 @@ async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
     def fail(*_: object) -> bool:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("credit_server.commit.pending.PendingWrite.waits", fail)
+    monkeypatch.setattr("credit_server.commit.pending.PendingWrite.is_wanted", fail)
     committer = Committer(store, replace(LIMITS, shards=1))
     await committer.__aenter__()
     for result in await asyncio.gather(

@@ -258,9 +258,9 @@ def test_token_keys_that_the_server_accepts_are_ok(content: bytes, tmp_path: Pat
     [
         (b"", "neither PEM nor JSON"),
         (b"{", "neither PEM nor JSON"),
-        (b"{}", "no JWKS"),
+        (b"{}", "not a JWKS"),
         (_set(), "no key for ES256"),
-        (_set(1), "no JWKS"),
+        (_set(1), "not a JWKS"),
         (_set({"kty": "EC", "kid": "a"}), "the key a is broken"),
         (_set({"kid": "a"}), "no key for ES256"),
         (_set(public_jwk(KEY, "a"), public_jwk(KEY, "a")), "two keys have the same kid"),

@@ -20,6 +20,7 @@ from credit_server.doctor.machine import (
 )
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import DataDirectory, Subject, read_addresses
+from credit_server.http2.limits import ConnectionLimits
 from credit_server.settings import ServerSettings
 from credit_testing.certificates import private_key, private_pem
 from grpclib.health.check import ServiceStatus
@@ -90,7 +91,9 @@ def test_a_directory_is_read_with_its_permissions(tmp_path: Path) -> None:
     ("limit", "verdict"), [(10_000, Verdict.OK), (1200, Verdict.OK), (1199, Verdict.WARNING)]
 )
 def test_a_process_may_open_more_files_than_connections(limit: int, verdict: Verdict) -> None:
-    subject = subject_of({"connections_max": 1000}, open_files_max=limit)
+    subject = subject_of(
+        {"connection": ConnectionLimits(connections_max=1000)}, open_files_max=limit
+    )
     (finding,) = check_open_files(subject)
     assert finding.verdict is verdict
 

@@ -114,7 +114,7 @@ async def test_what_a_user_may_do_is_known(guarded: MongodProcess) -> None:
 async def test_a_user_that_is_not_known_is_told_so_without_the_password(
     guarded: MongodProcess,
 ) -> None:
-    with pytest.raises(StoreMisconfigured, match="refuses the user") as refused:
+    with pytest.raises(StoreMisconfigured, match="rejects the user") as refused:
         await _inspect(_as(guarded, "reader:hidden"))
     assert "hidden" not in str(refused.value)
 

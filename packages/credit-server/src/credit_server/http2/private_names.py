@@ -27,7 +27,7 @@ PRIVATE_NAMES: PrivateNames = {
     # Not private, but if they were renamed, setting them would fail nowhere.
     "h2.stream:H2StreamStateMachine": ("state", "stream_closed_by"),
     "hpack:Encoder": ("_encode_table_size_change()",),
-    "grpclib._typing": ("IServable",),
+    "grpclib._typing": ("ICheckable", "IServable"),
     "grpclib._typing:IServable": ("__mapping__()",),
     "grpclib.config:Configuration": ("_keepalive_time",),
     "grpclib.events": ("_DispatchServerEvents",),
@@ -52,13 +52,11 @@ PRIVATE_NAMES: PrivateNames = {
         "_cardinality",
         "_codec",
         "_content_type",
-        "_method_name",
         "_recv_type",
         "_send_initial_metadata_done",
         "_send_message_done",
         "_send_trailing_metadata_done",
         "_send_type",
-        "_status_details_codec",
         "_stream",
     ),
 }
