@@ -59,9 +59,9 @@ def _receipt(answer: Answer) -> Receipt:
 
 async def test_a_write_that_cannot_be_written_is_an_internal_error() -> None:
     # Not STORE_UNAVAILABLE: a client would retry a write that fails every time.
-    async with serving(FailingStore(Rejected("no such document"))) as served:
-        async with Wire.connect(served.port) as wire:
-            answer = await wire.call("AddCredits", _add())
+    failing = FailingStore(Rejected("no such document"))
+    async with serving(failing) as served, Wire.connect(served.port) as wire:
+        answer = await wire.call("AddCredits", _add())
     assert answer.status is Status.INTERNAL
     assert "document" not in answer.metadata["grpc-message"]
 
