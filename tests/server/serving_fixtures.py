@@ -30,7 +30,7 @@ async def wire(served: Serving) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def neighbour(served: Serving) -> AsyncIterator[Wire]:
+async def bystander(served: Serving) -> AsyncIterator[Wire]:
     """Open another client's connection before the test, and check it after the test."""
     async with Wire.connect(served.port) as connection:
         await is_served(connection)

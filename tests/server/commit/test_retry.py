@@ -168,7 +168,7 @@ def test_one_bad_command_fails_alone_after_few_attempts(place: int, error: Excep
 def test_some_bad_commands_fail_alone_wherever_they_are(seed: int) -> None:
     bad = set(Random(seed).sample(range(BATCH), 6))
     batch = settled(of_users(*bad), limits=FOR_EVER)
-    # Three neighbours that are all bad would be taken for a fault of the store.
+    # Three bad commands side by side would be taken for a fault of the store.
     assert batch.answered(Rejected) == bad, f"seed {seed}"
     assert batch.answered(Receipt) == set(range(BATCH)) - bad, f"seed {seed}"
     assert batch.attempts <= len(bad) * 2 * math.log2(BATCH) + 1
