@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real mongod, fresh databases in it, real servers, and a seed."""
+"""Provide fixtures for all tests: a real mongod, new databases in it, real servers, and a seed."""
 
 import os
 import uuid
@@ -28,9 +28,9 @@ def seed() -> int:
 
 @pytest.fixture(scope="session")
 async def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Return the connection string of a replica set that lives as long as a worker's tests.
+    """Return the connection string of a replica set that runs during all tests of a worker.
 
-    Its failpoints work (`configureFailPoint`); a test that sets one switches it off again.
+    Failpoints are enabled (`configureFailPoint`); a test that sets one must switch it off.
     """
     folder = tmp_path_factory.mktemp("mongod")
     async with running_mongod(folder, "--setParameter", "enableTestCommands=1") as mongod:
@@ -49,13 +49,13 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """Return a free port that no test which runs at the same time can take."""
+    """Return a free port that no concurrent test can take."""
     return lasting_port()
 
 
 @pytest.fixture
 async def credit_server_process(tmp_path: Path) -> AsyncIterator[StartServer]:
-    """Return a function that starts real servers, and stop those that still run after the test.
+    """Return a function that starts real servers, and stop the running ones after the test.
 
     Without options a server has an embedded mongod, with its data in `tmp_path / ".credit-data"`.
     """

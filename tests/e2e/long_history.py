@@ -35,8 +35,8 @@ async def write_history(store: MongoStore, *, user: int, count: int, key_length:
             created_by=1,
             updated_by=1,
         )
-        async with writer.begin() as unit:
-            await unit.write(
+        async with writer.begin() as transaction:
+            await transaction.write(
                 Changes(
                     accounts=[(before, account)],
                     transactions=entries,
@@ -45,7 +45,7 @@ async def write_history(store: MongoStore, *, user: int, count: int, key_length:
                     counter_shard=0,
                 )
             )
-            await unit.commit()
+            await transaction.commit()
         before = account.revision
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: an attacked server with a bystander, and the CPU time of ordinary calls."""
+"""Provide a server under attack with a bystander, and the CPU time of ordinary calls."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -7,14 +7,14 @@ import pytest
 from credit_resilience import usage
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
-from credit_resilience.run import TargetServer, defended, write_history
-from credit_resilience.server import Patience, migrate
+from credit_resilience.run import TargetServer, target_server, write_history
+from credit_resilience.server import ServerLimits, migrate
 from pymongo import AsyncMongoClient
 
 ORDINARY_CALLS = 3_000
 _AT_A_TIME = 50
 # Low limits, so that the attacks exceed them soon.
-PATIENCE = Patience(
+LIMITS = ServerLimits(
     handshake_seconds=0.5,
     idle_seconds=1.0,
     stall_seconds=0.5,
@@ -30,9 +30,9 @@ async def attacked(
     name = f"test_resilience_{uuid.uuid4().hex}"
     await migrate(mongod_uri, name)
     folder = tmp_path_factory.mktemp("attacked")
-    async with defended(mongod_uri, name, folder, patience=PATIENCE) as made:
-        await write_history(made.server)
-        yield made
+    async with target_server(mongod_uri, name, folder, limits=LIMITS) as target:
+        await write_history(target.server)
+        yield target
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
@@ -41,12 +41,12 @@ async def attacked(
 @pytest.fixture(scope="module")
 async def ordinary_cpu_seconds(attacked: TargetServer) -> float:
     """Return the CPU time of the server for thousands of its cheapest calls on one connection."""
-    server, block, question = attacked.server, call_block(BALANCE), balance_message()
+    server, block, body = attacked.server, call_block(BALANCE), balance_message()
     before = usage.cpu_seconds(server.pid)
     async with Peer.connect(server.port) as peer:
         for begin in range(0, ORDINARY_CALLS, _AT_A_TIME):
             streams = range(2 * begin + 1, 2 * (begin + _AT_A_TIME), 2)
-            answers = [await peer.request(stream, block, question) for stream in streams]
+            answers = [await peer.request(stream, block, body) for stream in streams]
             for answer in answers:
                 await answer.ended.wait()
                 assert answer.status == "OK"

@@ -1,6 +1,7 @@
-"""Every attack, on a shared server: how it ends, and that the bystander is served.
+"""Run every attack on a shared server, and check its outcome and the bystander's calls.
 
-Wall-clock limits are for `make resilience` to judge. Here cost is told in what ordinary calls cost.
+`make resilience` checks wall-clock limits. These tests compare the CPU time of an attack with that
+of ordinary calls.
 """
 
 import re
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 from credit_resilience.attack import Attack
 from credit_resilience.attacks import ATTACKS, connections, floods, overload, resets, stop
-from credit_resilience.run import TargetServer, defended, run_attack
+from credit_resilience.run import TargetServer, run_attack, target_server
 
 # Only a test that fails waits this long for the server.
 SECONDS = 10.0
-# Attacks whose full size takes long to make and shows no more.
+# Attacks whose full size takes long to build and tests nothing more.
 SCALES = {"idle": 0.1, "gzip": 0.1}
 FRAME_ATTACKS = [*resets.ATTACKS, *floods.ATTACKS]
 
@@ -51,19 +52,19 @@ async def test_an_attack_costs_less_than_thousands_of_ordinary_calls(
 
 @pytest.fixture
 async def other(attacked: TargetServer, tmp_path: Path) -> AsyncIterator[TargetServer]:
-    """Run a server of one test on the same database, with the default limits."""
-    async with defended(attacked.server.uri, attacked.server.database, tmp_path) as made:
-        yield made
+    """Run a server for one test on the same database, with the default limits."""
+    async with target_server(attacked.server.uri, attacked.server.database, tmp_path) as target:
+        yield target
 
 
-async def test_ten_times_the_load_is_offered_and_what_is_left_is_told(other: TargetServer) -> None:
+async def test_goodput_under_ten_times_the_load_is_reported(other: TargetServer) -> None:
     (attack,) = overload.ATTACKS
     row = await run_attack(attack, other, seconds=SECONDS, scale=0.05, rest_seconds=0)
-    # How much is left depends on the machine.
+    # The remaining goodput depends on the machine.
     assert re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen), row.outcome.seen
 
 
-async def test_a_server_that_is_told_to_stop_under_load_loses_nothing(other: TargetServer) -> None:
+async def test_a_server_that_gets_sigterm_under_load_loses_no_write(other: TargetServer) -> None:
     (attack,) = stop.ATTACKS
     row = await run_attack(attack, other, seconds=SECONDS, scale=0.2, rest_seconds=0)
     assert row.outcome.held, row.outcome.seen

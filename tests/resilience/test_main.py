@@ -1,4 +1,4 @@
-"""The command `credit-resilience`, as a process."""
+"""Test the command `credit-resilience` as a process."""
 
 import asyncio
 import os
@@ -14,15 +14,15 @@ async def _start(*options: str) -> Process:
     )
 
 
-async def test_the_table_is_shown_and_the_status_is_its_verdict() -> None:
+async def test_the_exit_status_agrees_with_the_verdict_in_the_table() -> None:
     command = await _start("--rows", "message:second")
     output, errors = await command.communicate()
-    # A busy machine may keep the bystander waiting: the verdict and the status must agree.
+    # The row may fail on a busy machine, because the bystander waits too long.
     assert command.returncode == (0 if b"1 of 1 rows pass" in output else 1), errors.decode()
     assert b"UNIMPLEMENTED" in output
 
 
-async def test_a_signal_ends_everything_it_has_started() -> None:
+async def test_a_signal_stops_every_process_that_the_command_started() -> None:
     command = await _start("--rows", "message")
     assert command.stderr is not None
     assert b"message:" in await command.stderr.readline()
@@ -34,7 +34,7 @@ async def test_a_signal_ends_everything_it_has_started() -> None:
         await gone(child)
 
 
-async def test_misuse_names_the_row() -> None:
+async def test_an_unknown_row_is_a_usage_error_that_names_it() -> None:
     command = await _start("--rows", "no-such")
     _, errors = await command.communicate()
     assert command.returncode == 2

@@ -1,15 +1,15 @@
-"""The options of `credit-resilience`."""
+"""Test the options of `credit-resilience`."""
 
 import pytest
 from credit_resilience.attacks import ATTACKS
 from credit_resilience.options import parse
 
 
-def test_all_rows_are_attacked_unless_some_are_named() -> None:
+def test_all_rows_run_by_default() -> None:
     assert parse([]).attacks == ATTACKS
 
 
-def test_a_name_and_what_stands_before_the_colon_select_in_the_order_of_the_table() -> None:
+def test_names_and_groups_select_rows_in_the_order_of_the_table() -> None:
     names = [attack.name for attack in parse(["--rows", "idle, rapid-reset,flood:ping"]).attacks]
     assert names == ["rapid-reset", "flood:ping", "idle:one-peer", "idle:many-peers"]
 
@@ -17,7 +17,7 @@ def test_a_name_and_what_stands_before_the_colon_select_in_the_order_of_the_tabl
 @pytest.mark.parametrize(
     ("option", "value"), [("--rows", "no-such"), ("--seconds", "0"), ("--seconds", "nan")]
 )
-def test_a_value_of_no_use_is_refused(
+def test_an_invalid_value_is_rejected(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -26,15 +26,15 @@ def test_a_value_of_no_use_is_refused(
     assert option in capsys.readouterr().err
 
 
-def test_whoever_names_a_row_that_there_is_not_is_told_all_that_there_are(
+def test_the_error_for_an_unknown_row_lists_all_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
         parse(["--rows", "rapid-reset,no-such"])
-    told = capsys.readouterr().err
-    assert "there is no row no-such; there are" in told
-    assert not [attack.name for attack in ATTACKS if attack.name not in told]
+    error = capsys.readouterr().err
+    assert "there is no row no-such; there are" in error
+    assert not [attack.name for attack in ATTACKS if attack.name not in error]
 
 
-def test_no_two_rows_have_one_name() -> None:
+def test_row_names_are_unique() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)

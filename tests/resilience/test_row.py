@@ -1,4 +1,4 @@
-"""The verdict on a row."""
+"""Test the verdict on a row."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ async def _nothing(target: Target) -> Outcome:
     return Outcome(seen="", held=True)
 
 
-WELL = Experience(calls=9, failed=[], worst_seconds=BYSTANDER_SECONDS_MAX)
+SERVED = Experience(calls=9, failed=[], worst_seconds=BYSTANDER_SECONDS_MAX)
 ROW = Row(
     attack=Attack(name="a", required="", run=_nothing),
     outcome=Outcome(seen="", held=True),
     seconds=1,
-    at_rest=WELL,
-    attacked=WELL,
+    at_rest=SERVED,
+    attacked=SERVED,
     cost=Cost(cpu_seconds=1, growth_bytes=GROWTH_BYTES_MAX),
 )
 
@@ -26,7 +26,7 @@ def test_a_row_within_its_limits_passes() -> None:
     assert ROW.failures == []
 
 
-def test_all_that_is_wrong_is_named() -> None:
+def test_every_failure_is_named() -> None:
     bad = replace(
         ROW,
         outcome=Outcome(seen="open", held=False),
@@ -43,26 +43,26 @@ def test_all_that_is_wrong_is_named() -> None:
     ]
 
 
-def test_a_bystander_may_be_refused_where_more_is_requested_than_can_be_served() -> None:
-    refused = replace(
+def test_an_attack_that_exhausts_the_server_may_cause_rejected_bystander_calls() -> None:
+    rejected = replace(
         ROW,
         attack=replace(ROW.attack, exhausts=True),
         attacked=Experience(calls=9, failed=["Overloaded"], worst_seconds=5),
     )
-    assert refused.failures == []
-    lost = replace(refused, attacked=replace(refused.attacked, failed=["DeadlineExceeded"]))
+    assert rejected.failures == []
+    lost = replace(rejected, attacked=replace(rejected.attacked, failed=["DeadlineExceeded"]))
     assert lost.failures == ["bystander: 1 DeadlineExceeded"]
 
 
-def test_a_server_that_ends_of_an_attack_fails() -> None:
+def test_a_row_fails_if_the_server_ends_during_the_attack() -> None:
     assert replace(ROW, cost=None).failures == ["the server has ended"]
 
 
-def test_a_server_that_is_to_end_may_and_its_bystander_is_not_served() -> None:
+def test_an_attack_that_stops_the_server_may_fail_bystander_calls() -> None:
     end = replace(
         ROW,
         attack=replace(ROW.attack, ends_server=True),
-        attacked=replace(WELL, failed=["Unavailable"]),
+        attacked=replace(SERVED, failed=["Unavailable"]),
         cost=None,
     )
     assert end.failures == []

@@ -1,4 +1,4 @@
-"""Clocks of this machine and of the store that a test moves by hand."""
+"""Provide clocks of this machine and of the store that a test moves by hand."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ LIMIT_SECONDS = 2.0
 
 
 class Clocks:
-    """Clocks that stand still until they are moved.
+    """Clocks that stop until the test moves them.
 
     Attributes:
         wall: This machine's clock, in seconds since 1970.
@@ -22,14 +22,14 @@ class Clocks:
         self.wall = self.store = NOON.timestamp()
         self.monotonic = 1000.0
 
-    def go_on(self, seconds: float) -> None:
-        """Let time pass on all clocks."""
+    def advance(self, seconds: float) -> None:
+        """Advance all clocks."""
         self.wall += seconds
         self.store += seconds
         self.monotonic += seconds
 
     def clock(self) -> Clock:
-        """Make a server's clock of these."""
+        """Return a server's clock that reads these clocks."""
         return Clock(
             skew_seconds_max=LIMIT_SECONDS,
             wall=lambda: self.wall,
@@ -37,18 +37,18 @@ class Clocks:
         )
 
     def reading(self, *, there: float = 0.0, back: float = 0.0) -> ClockReading:
-        """Read the store's clock; the question and the answer take their time."""
+        """Read the store's clock; the request takes `there` seconds and the answer `back`."""
         asked_at = self.monotonic
-        self.go_on(there)
+        self.advance(there)
         store_seconds = self.store
-        self.go_on(back)
+        self.advance(back)
         return ClockReading(
             store_seconds=store_seconds, asked_at=asked_at, answered_at=self.monotonic
         )
 
 
 def skewed_clock(seconds: float = 3600.0) -> Clock:
-    """Make a server's clock that is ahead of its store's."""
+    """Return a server's clock that is ahead of the store's clock."""
     clocks = Clocks()
     clock = clocks.clock()
     clock.compare(clocks.reading())

@@ -1,12 +1,12 @@
-"""Identities without keys: a token is a name, and a fake authenticator accepts some names."""
+"""Provide identities without keys: a token is a name that a fake authenticator accepts."""
 
 from collections.abc import Mapping
 
 from credit_models.scopes import SCOPES
 from credit_server.access import Credentials, Identity, Unauthenticated
 
-EVERYTHING = Identity(name="somebody", scopes=SCOPES, apps=None, actor=None, may_impersonate=True)
-"""May do everything everywhere."""
+EVERYTHING = Identity(name="caller", scopes=SCOPES, apps=None, actor=None, may_impersonate=True)
+"""An identity with all scopes in all apps."""
 
 
 class FakeAuthenticator:
@@ -14,7 +14,7 @@ class FakeAuthenticator:
 
     def __init__(self, tokens: Mapping[str, Identity]) -> None:
         self._tokens = tokens
-        self._came: dict[str, Identity] = {}
+        self._accepted: dict[str, Identity] = {}
         self.asked = 0
 
     def authenticate(self, credentials: Credentials) -> Identity:
@@ -24,8 +24,8 @@ class FakeAuthenticator:
         identity = self._tokens.get(credentials.authorization.removeprefix("Bearer "))
         if identity is None:
             raise Unauthenticated("the token does not hold")
-        self._came[credentials.authorization] = identity
+        self._accepted[credentials.authorization] = identity
         return identity
 
     def recognize(self, credentials: Credentials) -> Identity | None:
-        return self._came.get(credentials.authorization or "")
+        return self._accepted.get(credentials.authorization or "")

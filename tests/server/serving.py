@@ -27,13 +27,13 @@ from credit_testing.http2_client import Wire
 from grpclib.health.check import ServiceStatus
 
 MESSAGE_BYTES_MAX = 4096
-# A busy machine lets the loop wait for seconds between two steps of a test.
+# On a busy machine, the event loop may pause for seconds between two steps of a test.
 LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
-    """A server that serves."""
+    """A running server."""
 
     server: GrpcServer
     status: ServiceStatus
@@ -43,16 +43,16 @@ class Serving:
         return self.server.port
 
     def later(self, seconds: float) -> None:
-        """Lets the server act as if that much time had passed on its connections."""
+        """Make the server act as if so many seconds had passed on its connections."""
         connections = self.server.connections
         connections.sweep(connections.clock() + seconds)
 
     async def wait_quiet(self) -> None:
-        """Waits until no call of the contract runs."""
+        """Wait until no call of the contract runs."""
         await until(lambda: self.server._admission._running == 0)
 
     def running_calls(self) -> int:
-        """Counts what the server holds for calls, on all its connections."""
+        """Count the calls that the server holds, on all its connections."""
         return sum(
             len(protocol.processor.streams) + (not handler_of(protocol).check_closed())
             for protocol in self.server._protocols
@@ -60,7 +60,7 @@ class Serving:
 
 
 def handler_of(protocol: ServerProtocol) -> CallHandler:
-    """Returns what serves the calls of a connection."""
+    """Return the handler of a connection's calls."""
     assert isinstance(protocol.handler, CallHandler)
     return protocol.handler
 
@@ -80,7 +80,7 @@ async def serving(
     credits_max: int = UINT32_MAX,
     list_slots: ListSlots | None = None,
 ) -> AsyncIterator[Serving]:
-    """Starts a server, and stops it in the end if the test has not."""
+    """Start a server, and stop it at the end unless the test has stopped it."""
     store = store or MemoryStore()
     audit = AuditLog(audit_sink, translate=CONTRACT.translate)
     async with Committer(store, limits, clock=clock) as committer:
@@ -106,19 +106,19 @@ async def serving(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what nothing signals, one turn of the loop after the other."""
+    """Yield to the event loop until a condition holds."""
     while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0)
 
 
 async def is_served(wire: Wire) -> None:
-    """Fails unless a call of this connection works."""
+    """Check that a call of this connection succeeds."""
     answer = await wire.call("GetUserCredits", UserId(user_id=4_000_000_000))
     assert answer.message(UserCredits).user_id == 4_000_000_000
 
 
 class HeldStore(MemoryStore):
-    """Does nothing until it is released, and says when somebody waits for it."""
+    """Hold every transaction until it is released, and signal the first one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,12 +129,12 @@ class HeldStore(MemoryStore):
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.set()
         await self.released.wait()
-        async with super().begin() as unit:
-            yield unit
+        async with super().begin() as transaction:
+            yield transaction
 
 
 class GatedStore(MemoryStore):
-    """Reads a page of transactions only when it is allowed one; notes whose pages are asked for."""
+    """Return a page of transactions for each permit, and record the users whose pages are read."""
 
     def __init__(self) -> None:
         super().__init__(page_size=1)
@@ -155,7 +155,7 @@ class GatedStore(MemoryStore):
 
 
 class EndlessStore(MemoryStore):
-    """Has a history without an end."""
+    """Return the same history repeatedly, without an end."""
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
@@ -167,7 +167,7 @@ class EndlessStore(MemoryStore):
 
 
 class FailingStore(MemoryStore):
-    """Raises one exception, whatever it is asked."""
+    """Raise one exception from every operation."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class FailingStore(MemoryStore):
 
 
 async def full_store() -> MemoryStore:
-    """A store where user 7 has credits in as many apps as one user may, and none in app 1."""
+    """Return a store in which user 7 has credits in `APPS_MAX` apps, and none in app 1."""
     store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
     full = Account(
         user_id=7,
@@ -209,9 +209,9 @@ async def full_store() -> MemoryStore:
         created_by=1,
         updated_by=1,
     )
-    async with store.writer().begin() as unit:
-        await unit.write(
+    async with store.writer().begin() as transaction:
+        await transaction.write(
             Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, counter_shard=0)
         )
-        await unit.commit()
+        await transaction.commit()
     return store

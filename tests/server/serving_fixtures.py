@@ -1,4 +1,4 @@
-"""Fixtures: a fresh server for each test, and a second client whose calls must succeed."""
+"""Provide a new server for each test, and a bystander: a second client that must be served."""
 
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
@@ -12,7 +12,7 @@ from tests.server.serving import Serving, is_served, serving
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's own type
-    """Keep what is logged, instead of rendering it."""
+    """Capture log lines instead of rendering them."""
     with capture_logs() as entries:
         yield entries
 
@@ -30,7 +30,7 @@ async def wire(served: Serving) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def neighbour(served: Serving) -> AsyncIterator[Wire]:
+async def bystander(served: Serving) -> AsyncIterator[Wire]:
     """Open another client's connection before the test, and check it after the test."""
     async with Wire.connect(served.port) as connection:
         await is_served(connection)

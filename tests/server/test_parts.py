@@ -46,8 +46,8 @@ class HeldStore(SchemaStore):
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.set()
         await self.released.wait()
-        async with super().begin() as unit:
-            yield unit
+        async with super().begin() as transaction:
+            yield transaction
 
 
 @dataclass

@@ -265,8 +265,8 @@ class SlowStore(MemoryStore):
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         for _ in range(20):
             await asyncio.sleep(0)
-        async with super().begin() as unit:
-            yield unit
+        async with super().begin() as transaction:
+            yield transaction
 
 
 async def test_the_log_and_the_history_agree_whenever_callers_leave() -> None:

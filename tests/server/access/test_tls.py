@@ -126,10 +126,10 @@ async def test_a_client_that_does_not_ask_for_h2_is_closed(
     async def scenario() -> None:
         async with (
             serving(server_files(made)) as port,
-            connected(port, client_context(made)) as (neighbour, _),
+            connected(port, client_context(made)) as (bystander, _),
         ):
             await is_closed(port, client_context(made, alpn=alpn))
-            await is_served(neighbour)
+            await is_served(bystander)
 
     await on_loop(scenario)
 

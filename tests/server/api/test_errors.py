@@ -158,12 +158,12 @@ async def _store_unavailable(method: str) -> Answer:
 
 
 def _provoked_by(
-    identity: Identity, authorization: str = "Bearer somebody"
+    identity: Identity, authorization: str = "Bearer caller"
 ) -> Callable[[str], Awaitable[Answer]]:
     """Return a function that provokes the rejection of a call of one identity."""
 
     async def provoke(method: str) -> Answer:
-        tokens = FakeAuthenticator({"somebody": identity})
+        tokens = FakeAuthenticator({"caller": identity})
         limits = AccessLimits(calls_per_second=0.001, calls_burst=1)
         async with (
             serving(authenticator=tokens, access_limits=limits) as served,
@@ -175,9 +175,9 @@ def _provoked_by(
 
 
 async def _rate_limited(method: str) -> Answer:
-    tokens = FakeAuthenticator({"somebody": EVERYTHING})
+    tokens = FakeAuthenticator({"caller": EVERYTHING})
     limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
-    token = ("authorization", "Bearer somebody")
+    token = ("authorization", "Bearer caller")
     async with (
         serving(authenticator=tokens, access_limits=limits) as served,
         Wire.connect(served.port) as wire,

@@ -1,4 +1,4 @@
-"""Who is taken in, and who is refused on arrival; what leaves the queue makes room at once."""
+"""Test which writes are rejected on arrival, and that a cancelled write frees its place."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,13 +12,13 @@ from credit_server.ledger import Add, Receipt
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreTransaction
 
-from tests.server.commit.watching import Watching
+from tests.server.commit.recording_observer import RecordingObserver
 
 LIMITS = CommitLimits(shards=1, waiting_max=10, batch_max=4)
 
 
 class HeldStore(MemoryStore):
-    """Lets one batch pass for each release, and says when one is held."""
+    """Hold each batch until a release, and signal when it is held."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,16 +29,16 @@ class HeldStore(MemoryStore):
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         self.entered.release()
         await self.released.acquire()
-        async with super().begin() as unit:
-            yield unit
+        async with super().begin() as transaction:
+            yield transaction
 
 
 @asynccontextmanager
 async def committing(
-    store: HeldStore, limits: CommitLimits, watching: Watching | None = None
+    store: HeldStore, limits: CommitLimits, observer: RecordingObserver | None = None
 ) -> AsyncIterator[Committer]:
-    """Runs a committer, and holds nothing any more when the test is over."""
-    async with Committer(store, limits, observer=watching) as committer:
+    """Run a committer, and release all batches at the end of the test."""
+    async with Committer(store, limits, observer=observer) as committer:
         try:
             yield committer
         finally:
@@ -47,7 +47,7 @@ async def committing(
 
 
 class Clock:
-    """Takes the place of the loop's clock for the shard: it moves when the test says so."""
+    """Replace the loop's clock for the shard with one that the test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 1000.0
@@ -58,7 +58,7 @@ class Clock:
             def time(self) -> float:
                 return clock.seconds
 
-            # Any other thing of the loop's.
+            # All other attributes are those of the real loop.
             def __getattr__(self, name: str) -> object:
                 return getattr(loop, name)
 
@@ -83,14 +83,14 @@ async def settled(*tasks: "asyncio.Task[object]") -> None:
 
 
 async def turns(count: int = 3) -> None:
-    """Lets tasks and callbacks that are ready run."""
+    """Run tasks and callbacks that are ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_who_leaves_the_queue_makes_room_at_once_and_has_no_effect() -> None:
-    store, watching = HeldStore(), Watching()
-    async with committing(store, LIMITS, watching) as committer:
+async def test_a_write_cancelled_in_the_queue_frees_its_place_and_has_no_effect() -> None:
+    store, observer = HeldStore(), RecordingObserver()
+    async with committing(store, LIMITS, observer) as committer:
         running = submit(committer, store)
         await store.entered.acquire()
         queued = [submit(committer, store) for _ in range(9)]
@@ -108,14 +108,14 @@ async def test_who_leaves_the_queue_makes_room_at_once_and_has_no_effect() -> No
         for _ in range(4):
             store.released.release()
         await settled(running, *queued[4:], *more)
-    assert [size for size, _ in watching.settled] == [1, 4, 4, 1]
+    assert [size for size, _ in observer.settled] == [1, 4, 4, 1]
     account = await store.account(1)
     assert account is not None
     assert account.balance(1) == 10
-    assert watching.sheds == ["queue_full"]
+    assert observer.sheds == ["queue_full"]
 
 
-async def test_who_leaves_a_batch_under_way_does_not_disturb_it() -> None:
+async def test_a_caller_cancelled_during_a_batch_does_not_disturb_it() -> None:
     store = HeldStore()
     async with committing(store, LIMITS) as committer:
         first = submit(committer, store)
@@ -124,7 +124,7 @@ async def test_who_leaves_a_batch_under_way_does_not_disturb_it() -> None:
         await turns()
         store.released.release()
         await settled(first)
-        await store.entered.acquire()  # both are in the batch that is under way
+        await store.entered.acquire()  # both are in the running batch
         leaving.cancel()
         await turns()
         store.released.release()
@@ -134,10 +134,10 @@ async def test_who_leaves_a_batch_under_way_does_not_disturb_it() -> None:
     assert account.balance(1) == 3
 
 
-async def slow_lane(
+async def slow_shard(
     committer: Committer, store: HeldStore, clock: Clock, *, seconds: float
 ) -> "asyncio.Task[object]":
-    """Has batches of one and of four take their share of so many seconds, and begins another."""
+    """Run a batch of one for a quarter of `seconds`, one of four for `seconds`; begin a third."""
     running = submit(committer, store)
     await store.entered.acquire()
     clock.seconds += seconds / 4
@@ -154,84 +154,86 @@ async def slow_lane(
     return again
 
 
-async def test_a_write_that_would_wait_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, watching = HeldStore(), Watching()
+async def test_a_write_that_would_wait_too_long_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, observer = HeldStore(), RecordingObserver()
     limits = replace(LIMITS, wait_seconds_max=1.0)
-    async with committing(store, limits, watching) as committer:
+    async with committing(store, limits, observer) as committer:
         clock = Clock(monkeypatch)
-        running = await slow_lane(committer, store, clock, seconds=2.0)
+        running = await slow_shard(committer, store, clock, seconds=2.0)
         fitting = [submit(committer, store) for _ in range(4)]
         await turns()
-        with pytest.raises(Overloaded) as refused:
+        with pytest.raises(Overloaded) as rejected:
             await committer.submit(add(store))
-        assert refused.value.retry_seconds > 1  # by then there is room
-        assert watching.sheds == ["expected_wait"]
+        assert rejected.value.retry_seconds > 1  # by then the queue has room
+        assert observer.sheds == ["expected_wait"]
         store.released.release()
         store.released.release()
         await settled(running, *fitting)
 
 
-async def test_a_write_whose_answer_would_come_after_its_deadline_is_refused(
+async def test_a_write_that_would_miss_its_deadline_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, watching = HeldStore(), Watching()
-    async with committing(store, LIMITS, watching) as committer:
+    store, observer = HeldStore(), RecordingObserver()
+    async with committing(store, LIMITS, observer) as committer:
         clock = Clock(monkeypatch)
-        running = await slow_lane(committer, store, clock, seconds=2.0)
+        running = await slow_shard(committer, store, clock, seconds=2.0)
         with pytest.raises(Overloaded):
             await committer.submit(add(store), seconds_left=0.9)
-        assert watching.sheds == ["deadline"]
-        patient = submit(committer, store, seconds_left=1.1)
+        assert observer.sheds == ["deadline"]
+        in_time = submit(committer, store, seconds_left=1.1)
         await turns()
         store.released.release()
         store.released.release()
-        await settled(running, patient)
+        await settled(running, in_time)
 
 
-async def test_an_idle_lane_refuses_nobody_however_slow_it_was(
+async def test_an_idle_shard_rejects_no_write_even_after_slow_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = HeldStore()
     async with committing(store, LIMITS) as committer:
         clock = Clock(monkeypatch)
-        running = await slow_lane(committer, store, clock, seconds=100.0)
+        running = await slow_shard(committer, store, clock, seconds=100.0)
         store.released.release()
         await settled(running)
         store.released.release()
         await settled(submit(committer, store, seconds_left=0.5))
 
 
-async def test_who_would_leave_during_the_batch_is_refused_instead(
+async def test_a_write_that_would_miss_its_deadline_in_the_next_batch_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, watching = HeldStore(), Watching()
-    async with committing(store, LIMITS, watching) as committer:
+    store, observer = HeldStore(), RecordingObserver()
+    async with committing(store, LIMITS, observer) as committer:
         clock = Clock(monkeypatch)
-        running = await slow_lane(committer, store, clock, seconds=2.0)
-        patient = submit(committer, store)
-        hasty = submit(committer, store, seconds_left=1.6)
+        running = await slow_shard(committer, store, clock, seconds=2.0)
+        in_time = submit(committer, store)
+        too_late = submit(committer, store, seconds_left=1.6)
         await turns()
-        clock.seconds += 1.0  # the batch under way takes longer than was expected
+        clock.seconds += 1.0  # the running batch takes longer than expected
         store.released.release()
         await settled(running)
         await store.entered.acquire()
         with pytest.raises(Overloaded):
-            await hasty
+            await too_late
         store.released.release()
-        await settled(patient)
-    assert watching.sheds == ["deadline"]
+        await settled(in_time)
+    assert observer.sheds == ["deadline"]
 
 
-async def test_the_committer_refuses_before_it_knows_the_lane_only_where_many_run(
+async def test_the_committer_rejects_before_it_knows_the_shard_only_if_many_calls_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = HeldStore()
     async with committing(store, replace(LIMITS, wait_seconds_max=1.0)) as committer:
-        assert committer.admission(1000) is Decision.ADMIT  # nothing is known yet
+        assert committer.admission(1000) is Decision.ADMIT  # no latency has been measured yet
         assert not committer.is_overdue(1000)
-        running = await slow_lane(committer, store, Clock(monkeypatch), seconds=2.0)
+        running = await slow_shard(committer, store, Clock(monkeypatch), seconds=2.0)
         assert committer.admission(4) is Decision.ADMIT
-        assert committer.is_overdue(4)  # they are taken in, and are late
+        assert committer.is_overdue(4)  # they are accepted, and late
         assert not committer.is_overdue(1)
         assert committer.admission(1000) is Decision.LATENCY
         store.released.release()

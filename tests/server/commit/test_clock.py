@@ -1,4 +1,4 @@
-"""The clock of new entries: compared with the store's, as far as the round trip allows."""
+"""Test the clock of new entries, and its comparison with the store's clock."""
 
 from datetime import timedelta
 
@@ -14,19 +14,17 @@ def _compared(clocks: Clocks) -> Clock:
     return clock
 
 
-def test_clocks_that_agree_give_the_time_in_whole_milliseconds() -> None:
+def test_clocks_that_agree_return_the_time_in_whole_milliseconds() -> None:
     clocks = Clocks()
     clock = _compared(clocks)
-    clocks.go_on(0.0129)
+    clocks.advance(0.0129)
     moment = clock.now()
     assert moment.now == NOON + timedelta(milliseconds=12)
 
 
 @pytest.mark.parametrize("seconds", [3600.0, LIMIT_SECONDS + 0.01])
 @pytest.mark.parametrize("side", [1, -1], ids=["ahead", "behind"])
-def test_a_clock_that_differs_by_more_than_the_limit_gives_no_time(
-    seconds: float, side: int
-) -> None:
+def test_a_clock_that_differs_by_more_than_the_limit_raises(seconds: float, side: int) -> None:
     clocks = Clocks()
     clocks.wall += side * seconds
     with pytest.raises(ClockSkewed) as caught:
@@ -36,7 +34,7 @@ def test_a_clock_that_differs_by_more_than_the_limit_gives_no_time(
 
 
 @pytest.mark.parametrize("seconds", [LIMIT_SECONDS, -LIMIT_SECONDS, 0.5])
-def test_a_clock_within_the_limit_gives_its_own_time(seconds: float) -> None:
+def test_a_clock_within_the_limit_returns_its_own_time(seconds: float) -> None:
     clocks = Clocks()
     clocks.wall += seconds
     assert _compared(clocks).now().now == NOON + timedelta(seconds=seconds)
@@ -44,19 +42,17 @@ def test_a_clock_within_the_limit_gives_its_own_time(seconds: float) -> None:
 
 @pytest.mark.parametrize(("there", "back"), [(5.0, 0.0), (0.0, 5.0), (2.5, 2.5)])
 @pytest.mark.parametrize("skew", [-LIMIT_SECONDS, 0.0, LIMIT_SECONDS])
-def test_a_slow_answer_never_makes_clocks_differ_that_agree(
-    there: float, back: float, skew: float
-) -> None:
+def test_a_slow_answer_does_not_count_as_skew(there: float, back: float, skew: float) -> None:
     clocks = Clocks()
     clocks.wall += skew
     clock = clocks.clock()
     clock.compare(clocks.reading(there=there, back=back))
     clock.now()
-    clocks.go_on(60)
+    clocks.advance(60)
     clock.now()
 
 
-def test_only_the_part_of_a_difference_that_the_round_trip_does_not_explain_counts() -> None:
+def test_the_round_trip_is_subtracted_from_the_difference() -> None:
     clocks = Clocks()
     clock = clocks.clock()
     clocks.wall += 10
@@ -67,10 +63,10 @@ def test_only_the_part_of_a_difference_that_the_round_trip_does_not_explain_coun
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, 2.5, -2.5])
-def test_a_jump_of_the_clock_is_noticed_at_once_and_without_a_new_comparison(jump: float) -> None:
+def test_a_jump_of_the_clock_is_detected_without_a_new_comparison(jump: float) -> None:
     clocks = Clocks()
     clock = _compared(clocks)
-    clocks.go_on(1.0)
+    clocks.advance(1.0)
     clock.now()
     clocks.wall += jump
     with pytest.raises(ClockSkewed):
@@ -79,11 +75,11 @@ def test_a_jump_of_the_clock_is_noticed_at_once_and_without_a_new_comparison(jum
     clock.now()
 
 
-def test_a_pause_between_reading_two_clocks_is_no_skew() -> None:
+def test_a_pause_between_reading_two_clocks_does_not_count_as_skew() -> None:
     clocks = Clocks()
 
     def after_a_pause() -> float:
-        clocks.go_on(30)
+        clocks.advance(30)
         return clocks.monotonic
 
     clock = Clock(skew_seconds_max=LIMIT_SECONDS, wall=lambda: clocks.wall, monotonic=after_a_pause)
@@ -91,7 +87,7 @@ def test_a_pause_between_reading_two_clocks_is_no_skew() -> None:
     clock.now()
 
 
-def test_a_clock_that_agrees_again_gives_the_time_again() -> None:
+def test_a_clock_that_agrees_again_returns_the_time_again() -> None:
     clocks = Clocks()
     clocks.wall += 3600
     clock = _compared(clocks)
@@ -101,7 +97,7 @@ def test_a_clock_that_agrees_again_gives_the_time_again() -> None:
     assert clock.now().now == NOON
 
 
-def test_a_store_whose_clock_is_set_back_counts_from_the_next_reading() -> None:
+def test_a_changed_clock_of_the_store_takes_effect_at_the_next_reading() -> None:
     clocks = Clocks()
     clock = _compared(clocks)
     clocks.store -= 10
@@ -112,7 +108,7 @@ def test_a_store_whose_clock_is_set_back_counts_from_the_next_reading() -> None:
 
 
 @pytest.mark.parametrize("ahead", [-LIMIT_SECONDS, 0.0, LIMIT_SECONDS])
-def test_the_latest_time_of_an_entry_is_that_of_the_store_and_the_limit(ahead: float) -> None:
+def test_the_latest_time_of_an_entry_is_the_stores_time_plus_the_limit(ahead: float) -> None:
     clocks = Clocks()
     clocks.wall += ahead
     moment = _compared(clocks).now()
@@ -121,7 +117,7 @@ def test_the_latest_time_of_an_entry_is_that_of_the_store_and_the_limit(ahead: f
     assert moment.now <= moment.latest
 
 
-def test_a_clock_that_was_never_compared_gives_its_own_time() -> None:
+def test_a_clock_without_a_comparison_returns_its_own_time() -> None:
     clocks = Clocks()
     clocks.wall += 3600
     assert clocks.clock().now().now == NOON + timedelta(hours=1)

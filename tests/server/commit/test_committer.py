@@ -1,4 +1,4 @@
-"""Group commit on a store that fails on demand: nothing is lost, nothing is done twice."""
+"""Test group commit on a store that fails on demand: no write is lost or applied twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine
@@ -52,7 +52,7 @@ LIMITS = CommitLimits(
 
 @dataclass
 class Script:
-    """What goes wrong with which commit: `before` prevents it, `after` hides that it happened."""
+    """The error of each commit: one in `before` prevents it, one in `after` hides its success."""
 
     before: list[Exception | None] = field(default_factory=list)
     after: list[Exception | None] = field(default_factory=list)
@@ -72,24 +72,24 @@ class ScriptedStore(MemoryStore):
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:
-        async with super().begin() as unit:
-            yield ScriptedUnit(unit, self.script)
+        async with super().begin() as transaction:
+            yield ScriptedTransaction(transaction, self.script)
 
 
-class ScriptedUnit:
-    def __init__(self, unit: StoreTransaction, script: Script) -> None:
-        self._unit = unit
+class ScriptedTransaction:
+    def __init__(self, transaction: StoreTransaction, script: Script) -> None:
+        self._transaction = transaction
         self._script = script
 
     async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
-        return await self._unit.accounts(user_ids)
+        return await self._transaction.accounts(user_ids)
 
     async def transactions(
         self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         self._script.looked_up.append(len(keys))
         _raise_next(self._script.looked_up_fails)
-        return await self._unit.transactions(keys, ids)
+        return await self._transaction.transactions(keys, ids)
 
     async def write(self, changes: Changes) -> None:
         self._script.batches.append(len(changes.transactions))
@@ -97,11 +97,11 @@ class ScriptedUnit:
             self._script.held.set()
             await self._script.hold.wait()
         _raise_next(self._script.write)
-        await self._unit.write(changes)
+        await self._transaction.write(changes)
 
     async def commit(self) -> None:
         _raise_next(self._script.before)
-        await self._unit.commit()
+        await self._transaction.commit()
         self._script.commits += 1
         _raise_next(self._script.after)
 
@@ -170,7 +170,7 @@ async def test_a_batch_is_never_larger_than_allowed(store: ScriptedStore) -> Non
     assert store.script.batches == [40, 40, 20]
 
 
-async def test_a_key_that_comes_again_is_answered_from_memory(store: ScriptedStore) -> None:
+async def test_a_repeated_key_is_answered_from_memory(store: ScriptedStore) -> None:
     async with Committer(store, LIMITS) as committer:
         first = await committer.submit(add(store, 5, key="k"))
         again = await committer.submit(add(store, 5, key="k"))
@@ -192,7 +192,7 @@ async def test_a_key_from_another_process_is_found_in_the_store(store: ScriptedS
     assert store.script.commits == 2  # a replayed OK is certain only when a majority has it
 
 
-async def test_a_replay_is_found_although_the_balance_would_refuse_it(store: ScriptedStore) -> None:
+async def test_a_replay_is_found_even_if_the_balance_is_now_too_low(store: ScriptedStore) -> None:
     async with Committer(store, LIMITS) as committer:
         await committer.submit(add(store, 5))
         first = await committer.submit(use(store, 5, key="k"))
@@ -202,24 +202,24 @@ async def test_a_replay_is_found_although_the_balance_would_refuse_it(store: Scr
     assert again == Receipt(transaction=first.transaction, replayed=True)
 
 
-async def test_a_refusal_never_rests_on_a_remembered_balance(store: ScriptedStore) -> None:
+async def test_a_refusal_never_rests_on_a_cached_balance(store: ScriptedStore) -> None:
     async with Committer(store, LIMITS) as here, Committer(store, LIMITS) as there:
         await here.submit(add(store, 1))
-        await there.submit(add(store, 99))  # `here` remembers a balance of 1
+        await there.submit(add(store, 99))  # `here` has cached a balance of 1
         receipt = await here.submit(use(store, 100))
     assert isinstance(receipt, Receipt)
     assert receipt.transaction.balance_after == 0
 
 
-async def test_a_success_never_rests_on_a_remembered_balance(store: ScriptedStore) -> None:
+async def test_a_success_never_rests_on_a_cached_balance(store: ScriptedStore) -> None:
     async with Committer(store, LIMITS) as here, Committer(store, LIMITS) as there:
         await here.submit(add(store, 100))
-        await there.submit(use(store, 100))  # `here` remembers a balance of 100
+        await there.submit(use(store, 100))  # `here` has cached a balance of 100
         refusal = await here.submit(use(store, 100))
     assert refusal == InsufficientCredits(available=0, required=100)
 
 
-async def test_a_conflict_is_tried_again(store: ScriptedStore) -> None:
+async def test_a_conflict_is_retried(store: ScriptedStore) -> None:
     store.script.before = [Conflict("busy"), Conflict("busy")]
     async with Committer(store, LIMITS) as committer:
         receipts = await asyncio.gather(
@@ -238,7 +238,7 @@ async def test_repeated_conflicts_halve_the_batch(store: ScriptedStore) -> None:
     assert [entry.sequence for entry in await history(store)] == list(range(1, 9))
 
 
-async def test_an_unknown_commit_that_happened_is_recognised_and_no_replay(
+async def test_an_unknown_commit_that_succeeded_is_recognised_and_is_not_a_replay(
     store: ScriptedStore,
 ) -> None:
     store.script.after = [CommitUnknown("the connection broke")]
@@ -251,7 +251,7 @@ async def test_an_unknown_commit_that_happened_is_recognised_and_no_replay(
     ]
 
 
-async def test_an_unknown_commit_that_did_not_happen_is_done_again(store: ScriptedStore) -> None:
+async def test_an_unknown_commit_that_failed_is_retried(store: ScriptedStore) -> None:
     store.script.before = [CommitUnknown("the connection broke")]
     async with Committer(store, LIMITS) as committer:
         receipt = await committer.submit(add(store, 5))
@@ -260,7 +260,7 @@ async def test_an_unknown_commit_that_did_not_happen_is_done_again(store: Script
 
 
 async def test_a_commit_that_stays_unknown_is_not_reported_as_failed(store: ScriptedStore) -> None:
-    store.script.after = [CommitUnknown("no word")]
+    store.script.after = [CommitUnknown("no answer")]
     store.script.before = [None, *([StoreUnavailable("away")] * 10_000)]
     async with Committer(store, replace(LIMITS, retry_seconds=0.05)) as committer:
         with pytest.raises(ResultUnknown):
@@ -275,7 +275,7 @@ async def test_a_commit_that_stays_unknown_is_not_reported_as_failed(store: Scri
 async def test_a_bug_after_an_unknown_commit_is_not_reported_as_failed(
     store: ScriptedStore,
 ) -> None:
-    store.script.after = [CommitUnknown("no word")]
+    store.script.after = [CommitUnknown("no answer")]
     store.script.looked_up_fails = [RuntimeError("a bug")]
     async with Committer(store, LIMITS) as committer:
         with pytest.raises(ResultUnknown):
@@ -283,7 +283,7 @@ async def test_a_bug_after_an_unknown_commit_is_not_reported_as_failed(
     assert len(await history(store)) == 1
 
 
-async def test_an_unreachable_store_is_reported_at_once(store: ScriptedStore) -> None:
+async def test_an_unreachable_store_is_reported_without_a_retry(store: ScriptedStore) -> None:
     store.script.before = [StoreUnavailable("away")]
     async with Committer(store, LIMITS) as committer:
         with pytest.raises(NotCommitted):
@@ -292,7 +292,7 @@ async def test_an_unreachable_store_is_reported_at_once(store: ScriptedStore) ->
         assert isinstance(await committer.submit(add(store)), Receipt)
 
 
-async def test_what_is_logged_of_a_batch_names_all_its_requests(store: ScriptedStore) -> None:
+async def test_the_log_line_of_a_batch_names_all_its_requests(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
     async with Committer(store, LIMITS) as committer:
         first = asyncio.create_task(committer.submit(add(store), request_id="first"))
@@ -317,7 +317,7 @@ async def test_what_is_logged_of_a_batch_names_all_its_requests(store: ScriptedS
     ]
 
 
-async def test_what_is_logged_of_a_bad_command_names_its_request_alone(
+async def test_the_log_lines_of_a_bad_command_name_only_its_request(
     store: ScriptedStore,
 ) -> None:
     async with Committer(store, LIMITS) as committer:
@@ -333,7 +333,7 @@ async def test_what_is_logged_of_a_bad_command_names_its_request_alone(
     ]
 
 
-async def test_one_bad_command_does_not_take_its_batch_with_it(store: ScriptedStore) -> None:
+async def test_one_bad_command_does_not_fail_its_batch(store: ScriptedStore) -> None:
     bad = replace(add(store), credits=0)
     async with Committer(store, LIMITS) as committer:
         results = await asyncio.gather(
@@ -347,7 +347,7 @@ async def test_one_bad_command_does_not_take_its_batch_with_it(store: ScriptedSt
     assert [entry.sequence for entry in await history(store)] == [1, 2, 3]
 
 
-async def test_more_than_may_wait_is_refused_and_nothing_of_it_happens(
+async def test_a_write_over_the_queue_limit_is_rejected_without_effect(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
@@ -363,7 +363,7 @@ async def test_more_than_may_wait_is_refused_and_nothing_of_it_happens(
     assert len(await history(store)) == 4
 
 
-async def test_a_caller_that_leaves_while_waiting_leaves_nothing_behind(
+async def test_a_write_cancelled_in_the_queue_has_no_effect(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
@@ -378,7 +378,7 @@ async def test_a_caller_that_leaves_while_waiting_leaves_nothing_behind(
     assert len(await history(store)) == 1
 
 
-async def test_a_caller_that_leaves_does_not_disturb_its_batch(store: ScriptedStore) -> None:
+async def test_a_cancelled_caller_does_not_disturb_its_batch(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
     async with Committer(store, LIMITS) as committer:
         leaving = asyncio.create_task(committer.submit(add(store, 5, key="k")))
@@ -393,68 +393,72 @@ async def test_a_caller_that_leaves_does_not_disturb_its_batch(store: ScriptedSt
     assert [entry.credits for entry in await history(store)] == [5, 7]
 
 
-async def test_what_came_of_a_command_is_told_where_its_caller_has_left(
+async def test_the_outcome_of_a_cancelled_call_goes_to_its_callback(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
-    told: list[WriteResult] = []
+    outcomes: list[WriteResult] = []
     dropped: list[WriteResult] = []
     async with Committer(store, replace(LIMITS, shards=1)) as committer:
-        leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
+        leaving = asyncio.create_task(committer.submit(add(store), after=outcomes.append))
         await store.script.held.wait()
         waiting = asyncio.create_task(committer.submit(add(store), after=dropped.append))
         await asyncio.sleep(0)
         leaving.cancel()
         waiting.cancel()
         await asyncio.wait([leaving, waiting])
-        assert told == dropped == []
+        assert outcomes == dropped == []
         store.script.hold.set()
     (written,) = await history(store)
-    assert told == [Receipt(transaction=written, replayed=False)]
+    assert outcomes == [Receipt(transaction=written, replayed=False)]
     assert dropped == [None]
 
 
-async def test_an_answer_that_comes_as_its_caller_leaves_is_told(store: ScriptedStore) -> None:
+async def test_an_answer_that_arrives_as_the_call_is_cancelled_goes_to_the_callback(
+    store: ScriptedStore,
+) -> None:
     class Leaving(NoObserver):
         def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
-            caller.cancel()  # it has its answer, and has not run since
+            caller.cancel()  # the caller has its answer, but has not run yet
 
-    told: list[WriteResult] = []
+    outcomes: list[WriteResult] = []
     async with Committer(store, LIMITS, observer=Leaving()) as committer:
-        caller = asyncio.create_task(committer.submit(add(store), after=told.append))
+        caller = asyncio.create_task(committer.submit(add(store), after=outcomes.append))
         await asyncio.wait([caller])
     assert caller.cancelled()
     (written,) = await history(store)
-    assert told == [Receipt(transaction=written, replayed=False)]
+    assert outcomes == [Receipt(transaction=written, replayed=False)]
 
 
-async def test_a_caller_who_stays_is_answered_and_nothing_else_told(store: ScriptedStore) -> None:
-    told: list[WriteResult] = []
+async def test_the_callback_of_a_call_that_was_not_cancelled_is_not_called(
+    store: ScriptedStore,
+) -> None:
+    outcomes: list[WriteResult] = []
     async with Committer(store, LIMITS) as committer:
-        assert isinstance(await committer.submit(add(store), after=told.append), Receipt)
-    assert told == []
+        assert isinstance(await committer.submit(add(store), after=outcomes.append), Receipt)
+    assert outcomes == []
 
 
 @pytest.mark.parametrize(
-    ("error", "told_as"),
+    ("error", "reported_as"),
     [(StoreUnavailable("away"), NotCommitted), (CommitUnknown("unknown"), ResultUnknown)],
     ids=["away", "unknown"],
 )
-async def test_a_failure_is_told_where_its_caller_has_left(
-    store: ScriptedStore, error: Exception, told_as: type[Exception]
+async def test_the_failure_of_a_cancelled_call_goes_to_its_callback(
+    store: ScriptedStore, error: Exception, reported_as: type[Exception]
 ) -> None:
     store.script.hold = asyncio.Event()
     store.script.before = [error]
-    told: list[WriteResult] = []
+    outcomes: list[WriteResult] = []
     async with Committer(store, replace(LIMITS, retry_seconds=0)) as committer:
-        leaving = asyncio.create_task(committer.submit(add(store), after=told.append))
+        leaving = asyncio.create_task(committer.submit(add(store), after=outcomes.append))
         await store.script.held.wait()
         leaving.cancel()
         store.script.hold.set()
-    assert [type(ending) for ending in told] == [told_as]
+    assert [type(outcome) for outcome in outcomes] == [reported_as]
 
 
-async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore) -> None:
+async def test_a_callback_that_fails_does_not_end_the_shard(store: ScriptedStore) -> None:
     failures: list[object] = []
 
     def fails(_: WriteResult) -> None:
@@ -476,7 +480,7 @@ async def test_what_is_told_and_fails_does_not_end_the_lane(store: ScriptedStore
     assert [type(failure) for failure in failures] == [OSError]
 
 
-async def test_callers_who_have_left_do_not_count_as_waiting(store: ScriptedStore) -> None:
+async def test_cancelled_calls_do_not_count_as_waiting(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
     async with Committer(store, replace(LIMITS, waiting_max=4, shards=1)) as committer:
         first = asyncio.create_task(committer.submit(add(store)))
@@ -494,7 +498,7 @@ async def test_callers_who_have_left_do_not_count_as_waiting(store: ScriptedStor
     assert len(await history(store)) == 2
 
 
-async def test_a_lane_that_is_held_up_does_not_refuse_the_users_of_another(
+async def test_a_full_shard_does_not_reject_the_users_of_another(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
@@ -510,7 +514,9 @@ async def test_a_lane_that_is_held_up_does_not_refuse_the_users_of_another(
         await asyncio.gather(*held)
 
 
-async def test_a_contended_batch_is_given_up_as_a_whole_in_its_time(store: ScriptedStore) -> None:
+async def test_a_contended_batch_fails_as_a_whole_within_its_time_limit(
+    store: ScriptedStore,
+) -> None:
     store.script.before = [Conflict("busy")] * 10_000
     limits = replace(LIMITS, retry_seconds=0.02, backoff_max_seconds=0.001)
     async with Committer(store, limits) as committer:
@@ -518,18 +524,18 @@ async def test_a_contended_batch_is_given_up_as_a_whole_in_its_time(store: Scrip
             *(committer.submit(add(store)) for _ in range(64)), return_exceptions=True
         )
     assert {type(result) for result in results} == {NotCommitted}
-    # Each part is tried on its own once at least; none of them gets the whole time again.
+    # Each part is tried at least once by itself; no part gets the whole time limit again.
     assert len(store.script.batches) < 200
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("a fault"), Rejected("a fault")], ids=["bug", "rejected"]
 )
-async def test_an_unforeseen_error_of_the_store_is_given_up_after_a_few_attempts(
+async def test_an_unexpected_error_of_the_store_fails_the_batch_after_a_few_attempts(
     store: ScriptedStore, error: Exception
 ) -> None:
     store.script.write = [error] * 10_000
-    with capture_logs():  # it would draw the variables of each traceback
+    with capture_logs():  # instead of rendering the variables of each traceback
         async with Committer(store, replace(LIMITS, shards=1)) as committer:
             results = await asyncio.gather(
                 *(committer.submit(add(store, user=n)) for n in range(1, 257)),
@@ -542,7 +548,7 @@ async def test_an_unforeseen_error_of_the_store_is_given_up_after_a_few_attempts
     assert sum(isinstance(result, NotCommitted) for result in results) == 253
 
 
-async def test_an_unforeseen_error_out_of_a_commit_is_not_reported_as_failed(
+async def test_an_unexpected_error_of_a_commit_is_not_reported_as_failed(
     store: ScriptedStore,
 ) -> None:
     store.script.after = [RuntimeError("the answer cannot be decoded")]
@@ -556,7 +562,7 @@ async def test_an_unforeseen_error_out_of_a_commit_is_not_reported_as_failed(
     assert len(await history(store)) == 1
 
 
-async def test_an_unforeseen_error_out_of_a_commit_is_looked_into(store: ScriptedStore) -> None:
+async def test_an_unexpected_error_of_a_commit_is_resolved_by_a_retry(store: ScriptedStore) -> None:
     store.script.after = [RuntimeError("the answer cannot be decoded")]
     async with Committer(store, LIMITS) as committer:
         receipt = await committer.submit(add(store, 5))
@@ -566,7 +572,7 @@ async def test_an_unforeseen_error_out_of_a_commit_is_looked_into(store: Scripte
 
 
 class _Broken(NoObserver):
-    """Has a bug in what it is told of batches, or of refusals."""
+    """An observer in which one method raises."""
 
     def __init__(self, name: str) -> None:
         setattr(self, name, self._fail)
@@ -575,7 +581,7 @@ class _Broken(NoObserver):
         raise RuntimeError("a bug")
 
 
-async def test_a_lane_that_ends_by_a_bug_answers_who_waits_and_takes_in_nothing_more(
+async def test_a_shard_that_ends_with_a_bug_answers_waiting_calls_and_accepts_no_more(
     store: ScriptedStore,
 ) -> None:
     store.script.hold = asyncio.Event()
@@ -597,7 +603,7 @@ async def test_a_lane_that_ends_by_a_bug_answers_who_waits_and_takes_in_nothing_
     assert len(await history(store)) == 1
 
 
-async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
+async def test_a_shard_that_fails_as_it_takes_a_batch_answers_waiting_calls(
     store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bool:
@@ -615,7 +621,7 @@ async def test_a_lane_that_ends_while_it_takes_a_batch_answers_who_waits(
     assert await history(store) == []
 
 
-async def test_a_lane_that_is_cancelled_while_it_commits_reports_the_result_as_unknown(
+async def test_a_shard_that_is_cancelled_during_a_commit_reports_the_result_as_unknown(
     store: ScriptedStore,
 ) -> None:
     shards: list[asyncio.Task[None]] = []
@@ -627,18 +633,18 @@ async def test_a_lane_that_is_cancelled_while_it_commits_reports_the_result_as_u
     store.script.hold = asyncio.Event()
     committer = Committer(store, replace(LIMITS, shards=1), start=start)
     await committer.__aenter__()
-    under_way = asyncio.create_task(committer.submit(add(store)))
+    running = asyncio.create_task(committer.submit(add(store)))
     await store.script.held.wait()
     waiting = asyncio.create_task(committer.submit(add(store)))
     await asyncio.sleep(0)
     shards[0].cancel()
     with pytest.raises(ResultUnknown):
-        await under_way
+        await running
     with pytest.raises(Stopping):
         await waiting
 
 
-async def test_a_clock_that_is_skewed_refuses_writes_until_it_agrees_again(
+async def test_a_skewed_clock_rejects_writes_until_it_agrees_again(
     store: ScriptedStore,
 ) -> None:
     clocks = Clocks()
@@ -655,7 +661,7 @@ async def test_a_clock_that_is_skewed_refuses_writes_until_it_agrees_again(
     assert await history(store) == [receipt.transaction]
 
 
-async def test_a_clock_that_jumps_while_a_write_waits_refuses_it(store: ScriptedStore) -> None:
+async def test_a_clock_that_jumps_while_a_write_waits_rejects_it(store: ScriptedStore) -> None:
     clocks = Clocks()
     clock = clocks.clock()
     clock.compare(clocks.reading())
@@ -676,10 +682,10 @@ async def test_a_clock_that_jumps_while_a_write_waits_refuses_it(store: Scripted
 async def test_one_server_with_a_wrong_clock_does_not_date_the_entries_of_the_others(
     store: ScriptedStore,
 ) -> None:
-    ahead, sound = Clocks(), Clocks()
-    ahead.wall += 3600  # and not compared: as a server before this release
-    clock = sound.clock()
-    clock.compare(sound.reading())
+    ahead, correct = Clocks(), Clocks()
+    ahead.wall += 3600  # not compared with the store, as by a server of an older release
+    clock = correct.clock()
+    clock.compare(correct.reading())
     async with (
         Committer(store, LIMITS, clock=ahead.clock()) as wrong,
         Committer(store, LIMITS, clock=clock) as right,
@@ -687,27 +693,27 @@ async def test_one_server_with_a_wrong_clock_does_not_date_the_entries_of_the_ot
         await right.submit(add(store))
         await wrong.submit(add(store))
         await right.submit(add(store))
-        sound.go_on(60)
+        correct.advance(60)
         await right.submit(add(store))
     times = [(entry.created_at - NOON).total_seconds() for entry in await history(store)]
     assert times == [0, 3600, pytest.approx(LIMIT_SECONDS, abs=0.002), 60]
 
 
-async def test_lost_connections_do_not_take_a_batch_apart(store: ScriptedStore) -> None:
-    store.script.before = [Interrupted("the primary has gone")] * 6
+async def test_lost_connections_do_not_split_a_batch(store: ScriptedStore) -> None:
+    store.script.before = [Interrupted("the primary is gone")] * 6
     async with Committer(store, LIMITS) as committer:
         await asyncio.gather(*(committer.submit(add(store)) for _ in range(8)))
     assert store.script.batches == [8] * 7
 
 
-async def test_a_lane_outlives_a_thousand_conflicts(store: ScriptedStore) -> None:
+async def test_a_shard_survives_a_thousand_conflicts(store: ScriptedStore) -> None:
     store.script.before = [Conflict("busy")] * 1100
     limits = replace(LIMITS, retry_seconds=60, backoff_max_seconds=0.000001)
     async with Committer(store, limits) as committer:
         assert isinstance(await committer.submit(add(store)), Receipt)
 
 
-async def test_stopping_settles_what_waits_and_takes_in_nothing_more(store: ScriptedStore) -> None:
+async def test_stopping_settles_waiting_writes_and_accepts_no_more(store: ScriptedStore) -> None:
     store.script.hold = asyncio.Event()
     committer = Committer(store, LIMITS)
     async with committer:
@@ -720,7 +726,7 @@ async def test_stopping_settles_what_waits_and_takes_in_nothing_more(store: Scri
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_nothing_is_lost_or_doubled_by_any_mixture_of_failures(
+async def test_no_mixture_of_failures_loses_or_doubles_a_write(
     store: ScriptedStore, seed: int
 ) -> None:
     random = Random(seed)
@@ -731,7 +737,7 @@ async def test_nothing_is_lost_or_doubled_by_any_mixture_of_failures(
             errors.append(random.choice(kinds)("scripted") if random.random() < 0.3 else None)
 
     async def caller(number: int) -> Receipt:
-        key = f"key-{number % 25}"  # each key is sent by two callers at once
+        key = f"key-{number % 25}"  # two callers send each key at the same time
         credits_, user = 1 + number % 25, 1 + number % 5
         while True:
             try:
@@ -744,7 +750,7 @@ async def test_nothing_is_lost_or_doubled_by_any_mixture_of_failures(
     async with Committer(store, replace(LIMITS, batch_max=7), random=random) as committer:
         receipts = await asyncio.gather(*map(caller, range(50)))
     first = [receipt.transaction.id for receipt in receipts if not receipt.replayed]
-    assert len(first) == len(set(first))  # at most one of the two who sent a key was the first
+    assert len(first) == len(set(first))  # at most one of the two callers of a key got a new entry
     for user in range(1, 6):
         entries = await history(store, user)
         assert [entry.sequence for entry in entries] == list(range(1, 6))

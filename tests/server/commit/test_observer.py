@@ -1,4 +1,4 @@
-"""What an observer is told of batches."""
+"""Test what a committer reports to its observer."""
 
 import asyncio
 
@@ -6,52 +6,52 @@ import pytest
 from credit_server.commit import Committer, Stopping
 from credit_server.store.port import CommitUnknown, Conflict
 
+from tests.server.commit.recording_observer import RecordingObserver
 from tests.server.commit.test_committer import LIMITS, ScriptedStore, add
-from tests.server.commit.watching import Watching
 
 
-async def test_each_batch_is_enclosed_and_told_with_its_contexts() -> None:
-    store, watching = ScriptedStore(), Watching()
+async def test_each_batch_runs_in_the_observers_context_manager() -> None:
+    store, observer = ScriptedStore(), RecordingObserver()
     store.script.hold = asyncio.Event()
-    async with Committer(store, LIMITS, observer=watching) as committer:
+    async with Committer(store, LIMITS, observer=observer) as committer:
         tasks = [
             asyncio.create_task(committer.submit(add(store), context))
             for context in ("one", None, "three")
         ]
         await store.script.held.wait()
-        assert watching.contexts == [["one", None, "three"]]
-        assert (watching.open_batches, committer.waiting) == (1, 3)
+        assert observer.contexts == [["one", None, "three"]]
+        assert (observer.open_batches, committer.waiting) == (1, 3)
         store.script.hold.set()
         await asyncio.gather(*tasks)
-    assert watching.settled == [(3, 1)]
-    assert (watching.open_batches, committer.waiting) == (0, 0)
-    assert watching.told == []
+    assert observer.settled == [(3, 1)]
+    assert (observer.open_batches, committer.waiting) == (0, 0)
+    assert observer.events == []
 
 
-async def test_conflicts_repetitions_and_unknown_commits_are_told() -> None:
-    store, watching = ScriptedStore(), Watching()
-    store.script.before = [Conflict("busy"), CommitUnknown("no word")]
-    async with Committer(store, LIMITS, observer=watching) as committer:
+async def test_conflicts_retries_and_unknown_commits_are_reported() -> None:
+    store, observer = ScriptedStore(), RecordingObserver()
+    store.script.before = [Conflict("busy"), CommitUnknown("no answer")]
+    async with Committer(store, LIMITS, observer=observer) as committer:
         await committer.submit(add(store))
-    assert watching.told == ["conflict", "retried", "commit_unknown", "retried"]
-    assert watching.settled == [(1, 3)]
+    assert observer.events == ["conflict", "retried", "commit_unknown", "retried"]
+    assert observer.settled == [(1, 3)]
 
 
-async def test_a_batch_that_fails_is_told_too() -> None:
-    store, watching = ScriptedStore(), Watching()
+async def test_a_batch_that_fails_is_reported_as_settled() -> None:
+    store, observer = ScriptedStore(), RecordingObserver()
     store.script.write = [ZeroDivisionError()]
-    async with Committer(store, LIMITS, observer=watching) as committer:
+    async with Committer(store, LIMITS, observer=observer) as committer:
         with pytest.raises(ZeroDivisionError):
             await committer.submit(add(store))
-    assert watching.settled == [(1, 1)]
-    assert watching.open_batches == 0
+    assert observer.settled == [(1, 1)]
+    assert observer.open_batches == 0
 
 
-async def test_who_comes_too_late_is_told() -> None:
-    store, watching = ScriptedStore(), Watching()
-    committer = Committer(store, LIMITS, observer=watching)
+async def test_a_write_after_the_stop_is_reported_as_shed() -> None:
+    store, observer = ScriptedStore(), RecordingObserver()
+    committer = Committer(store, LIMITS, observer=observer)
     async with committer:
         pass
     with pytest.raises(Stopping):
         await committer.submit(add(store))
-    assert watching.sheds == ["stopping"]
+    assert observer.sheds == ["stopping"]

@@ -1,4 +1,4 @@
-"""A batch is decided in the order of arrival, as if its commands had come one by one."""
+"""Test that a batch is decided as if its commands had arrived one at a time."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,7 +60,7 @@ def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
     assert batch.accounts[1].balance(1) == 0
 
 
-def test_the_same_key_twice_has_one_leader_and_the_rest_share_its_outcome() -> None:
+def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
     batch = plan(
         [add(5, key="k", id_="a"), add(5, key="k", id_="b"), add(6, key="k", id_="c")],
         empty(1),
@@ -74,7 +74,7 @@ def test_the_same_key_twice_has_one_leader_and_the_rest_share_its_outcome() -> N
     assert len(batch.transactions) == 1
 
 
-def test_a_refused_leader_leaves_the_key_free() -> None:
+def test_a_refused_command_leaves_its_key_free() -> None:
     batch = plan(
         [use(5, key="k", id_="a"), add(5, id_="b"), use(5, key="k", id_="c")],
         empty(1),
@@ -103,17 +103,17 @@ def test_a_key_belongs_to_its_user_in_its_app() -> None:
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3 + [Replayed]
 
 
-def test_what_is_in_the_history_is_not_done_again() -> None:
-    known = DedupIndex()
-    known.add([committed(add(5, key="k", id_="a"))])
-    (outcome,) = plan([add(5, key="k", id_="b")], empty(1), known, NOW).outcomes
+def test_a_command_in_the_history_is_replayed() -> None:
+    index = DedupIndex()
+    index.add([committed(add(5, key="k", id_="a"))])
+    (outcome,) = plan([add(5, key="k", id_="b")], empty(1), index, NOW).outcomes
     assert isinstance(outcome, Replayed)
 
 
 def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
-    known = DedupIndex()
-    known.add([committed(add(5, id_="a"))])
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), known, NOW)
+    index = DedupIndex()
+    index.add([committed(add(5, id_="a"))])
+    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), index, NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Replayed, Accepted]
 
 
@@ -122,7 +122,7 @@ def test_commands_without_a_key_are_all_new() -> None:
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
 
 
-def test_totals_are_the_sum_per_app_over_all_users() -> None:
+def test_totals_are_sums_per_app_over_all_users() -> None:
     batch = plan(
         [
             add(5, user=1, app=1, id_="a"),
@@ -137,9 +137,9 @@ def test_totals_are_the_sum_per_app_over_all_users() -> None:
     assert batch.totals == {1: 10, 2: 1}
 
 
-def test_only_a_refusal_for_the_balance_rests_on_balances() -> None:
-    known = DedupIndex()
-    known.add([committed(add(5, key="k", id_="a"))])
+def test_only_a_refusal_because_of_the_balance_rests_on_balances() -> None:
+    index = DedupIndex()
+    index.add([committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
-    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), known, NOW).rests_on_balances
-    assert plan([replace(use(9), transaction_id="e")], empty(1), known, NOW).rests_on_balances
+    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).rests_on_balances
+    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).rests_on_balances

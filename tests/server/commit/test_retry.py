@@ -1,9 +1,9 @@
-"""One time limit and few attempts for a batch and its parts; callers learn what is certain."""
+"""Test that a batch and its parts share a time limit, make few attempts, and report certainties."""
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -26,30 +26,30 @@ from tests.server.telemetry.driven_loop import DrivenLoop, drive
 BATCH = 256
 ATTEMPT_SECONDS = 0.05
 LIMITS = RetryLimits(retry_seconds=0.5, backoff_initial_seconds=0.005, backoff_max_seconds=0.5)
-FOR_EVER = RetryLimits(retry_seconds=1e9, backoff_initial_seconds=0.005, backoff_max_seconds=0.5)
+NO_TIME_LIMIT = replace(LIMITS, retry_seconds=1e9)
 
 Fault = Callable[[Sequence[Command]], Exception | None]
 
 
 def of_users(*users: int, error: Exception | None = None) -> Fault:
-    """Makes attempts fail that have a command of one of these users in them."""
+    """Fail each attempt that has a command of one of these users."""
     raised = error or Rejected("a document cannot be written")
     return lambda commands: raised if {each.user_id for each in commands} & {*users} else None
 
 
 def always(error: Exception) -> Fault:
-    """Makes all attempts fail."""
+    """Fail all attempts."""
     return lambda _: error
 
 
 @dataclass
 class Settled:
-    """A batch that is settled on virtual time, by attempts that take a twentieth of a second each.
+    """A batch that runs on virtual time, with attempts of a twentieth of a second each.
 
     Attributes:
-        fault: What goes wrong with an attempt.
-        sizes: How many commands were in each attempt.
-        began: The loop's time at which each began.
+        fault: The error of each attempt.
+        sizes: The number of commands in each attempt.
+        began: The loop's time at the start of each attempt.
     """
 
     fault: Fault
@@ -81,7 +81,7 @@ class Settled:
         self.answers = [entry.answer.exception() or entry.answer.result() for entry in entries]
 
     def answered(self, kind: type) -> set[int]:
-        """Returns the places of the commands that have an answer of a kind."""
+        """Return the positions of the commands whose answer is of a type."""
         return {place for place, answer in enumerate(self.answers) if isinstance(answer, kind)}
 
 
@@ -97,7 +97,7 @@ def settled(
     async def scenario(_: DrivenLoop) -> None:
         await batch.settle(users, limits)
 
-    with capture_logs():  # it would draw the variables of each traceback
+    with capture_logs():  # instead of rendering the variables of each traceback
         drive(scenario)
     return batch
 
@@ -110,17 +110,17 @@ def settled(
 @pytest.mark.parametrize(
     "users", [range(BATCH), [7] * BATCH, [1, 2] * 128], ids=["many", "one", "two"]
 )
-def test_an_error_that_hits_everything_is_recognised_after_a_few_attempts(
+def test_an_error_of_every_attempt_is_recognised_after_a_few_attempts(
     error: Exception, users: Sequence[int]
 ) -> None:
-    batch = settled(always(error), users, FOR_EVER)
+    batch = settled(always(error), users, NO_TIME_LIMIT)
     assert batch.attempts <= 3 * (math.log2(BATCH) + 3)
     if len(set(users)) > 2:
         assert batch.attempts <= math.log2(BATCH) + 4
-    culprits = batch.answered(type(error))
-    # A few were tried alone and have the error itself; the others were not at fault.
-    assert culprits | batch.answered(NotCommitted) == set(range(BATCH))
-    assert len(culprits) == (3 if len(set(users)) > 2 else BATCH)
+    failed_alone = batch.answered(type(error))
+    # A few commands were tried alone and have the error itself; the others are not committed.
+    assert failed_alone | batch.answered(NotCommitted) == set(range(BATCH))
+    assert len(failed_alone) == (3 if len(set(users)) > 2 else BATCH)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_an_error_that_hits_everything_is_recognised_after_a_few_attempts(
     [
         RuntimeError("a fault of the store"),
         Conflict("busy"),
-        Interrupted("the primary has gone"),
-        CommitUnknown("no word"),
+        Interrupted("the primary is gone"),
+        CommitUnknown("no answer"),
         StoreUnavailable("away"),
     ],
     ids=lambda error: type(error).__name__,
@@ -138,13 +138,13 @@ def test_no_attempt_of_any_part_begins_after_the_time_limit(error: Exception) ->
     batch = settled(always(error))
     assert max(batch.began) < LIMITS.retry_seconds
     expected = ResultUnknown if isinstance(error, CommitUnknown) else NotCommitted
-    # A command that was tried alone before that has the error itself.
+    # A command that was tried alone before the limit has the error itself.
     alone = {0, 1} if isinstance(error, RuntimeError) else set[int]()
     assert batch.answered(expected) >= set(range(BATCH)) - alone
     assert batch.answered(expected) | batch.answered(RuntimeError) == set(range(BATCH))
 
 
-def test_the_first_attempt_is_made_whatever_the_time_limit() -> None:
+def test_the_first_attempt_is_made_even_with_a_time_limit_of_0() -> None:
     limits = RetryLimits(retry_seconds=0, backoff_initial_seconds=1, backoff_max_seconds=1)
     batch = settled(lambda _: None, limits=limits)
     assert batch.answered(Receipt) == set(range(BATCH))
@@ -158,29 +158,29 @@ def test_the_first_attempt_is_made_whatever_the_time_limit() -> None:
     ids=["bug", "document"],
 )
 def test_one_bad_command_fails_alone_after_few_attempts(place: int, error: Exception) -> None:
-    batch = settled(of_users(place, error=error), limits=FOR_EVER)
+    batch = settled(of_users(place, error=error), limits=NO_TIME_LIMIT)
     assert batch.answered(type(error)) == {place}
     assert batch.answered(Receipt) == set(range(BATCH)) - {place}
     assert batch.attempts <= 2 * math.log2(BATCH) + 1
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_some_bad_commands_fail_alone_wherever_they_are(seed: int) -> None:
+def test_a_few_bad_commands_fail_alone_at_any_position(seed: int) -> None:
     bad = set(Random(seed).sample(range(BATCH), 6))
-    batch = settled(of_users(*bad), limits=FOR_EVER)
-    # Three neighbours that are all bad would be taken for a fault of the store.
+    batch = settled(of_users(*bad), limits=NO_TIME_LIMIT)
+    # Three bad commands side by side would be taken for a fault of the store.
     assert batch.answered(Rejected) == bad, f"seed {seed}"
     assert batch.answered(Receipt) == set(range(BATCH)) - bad, f"seed {seed}"
     assert batch.attempts <= len(bad) * 2 * math.log2(BATCH) + 1
 
 
-def test_a_user_whose_document_is_bad_fails_alone_however_many_commands_there_are() -> None:
+def test_a_user_with_a_bad_document_fails_alone_with_any_number_of_commands() -> None:
     users = [7 if number % 4 == 0 else number for number in range(BATCH)]
-    batch = settled(of_users(7), users, FOR_EVER)
+    batch = settled(of_users(7), users, NO_TIME_LIMIT)
     own = {place for place, user in enumerate(users) if user == 7}
     assert batch.answered(Rejected) == own
     assert batch.answered(Receipt) == set(range(BATCH)) - own
-    # 64 commands of the user are not tried one by one.
+    # The 64 commands of the user are not tried one by one.
     assert batch.attempts <= 3 * math.log2(BATCH) + 3
 
 
@@ -193,19 +193,19 @@ def test_a_users_commands_keep_their_order_when_a_batch_is_split() -> None:
         order.extend(command.transaction_id for command in commands if command.user_id == 1)
         return None
 
-    settled(fault, [1, 3, 1, 2, 1, 3, 1], FOR_EVER)
+    settled(fault, [1, 3, 1, 2, 1, 3, 1], NO_TIME_LIMIT)
     assert order == ["t0", "t2", "t4", "t6"]
 
 
-def test_what_no_attempt_can_have_committed_is_not_committed_and_the_rest_is_unknown() -> None:
-    unknown = {"told": False}
+def test_only_commands_that_an_attempt_may_have_committed_are_unknown() -> None:
+    unknown = {"raised": False}
 
     def fault(commands: Sequence[Command]) -> Exception | None:
         if len(commands) > 128:
             return Rejected("a document cannot be written")
-        if not unknown["told"]:
-            unknown["told"] = True
-            return CommitUnknown("no word")
+        if not unknown["raised"]:
+            unknown["raised"] = True
+            return CommitUnknown("no answer")
         return StoreUnavailable("away")
 
     batch = settled(fault)
@@ -213,30 +213,28 @@ def test_what_no_attempt_can_have_committed_is_not_committed_and_the_rest_is_unk
     assert batch.answered(NotCommitted) == set(range(128, BATCH))
 
 
-def test_a_command_that_may_have_been_committed_is_unknown_also_where_it_fails_alone_later() -> (
-    None
-):
-    fails = iter([CommitUnknown("no word")] + [RuntimeError("a bug")] * BATCH)
-    batch = settled(lambda _: next(fails), limits=FOR_EVER)
+def test_a_command_that_may_be_committed_stays_unknown_if_it_fails_alone_later() -> None:
+    fails = iter([CommitUnknown("no answer")] + [RuntimeError("a bug")] * BATCH)
+    batch = settled(lambda _: next(fails), limits=NO_TIME_LIMIT)
     assert batch.answered(ResultUnknown) == set(range(BATCH))
 
 
-def test_a_store_that_is_away_is_asked_once_where_all_is_certain() -> None:
+def test_an_unreachable_store_is_tried_once_if_no_commit_is_unknown() -> None:
     fails = iter([Conflict("busy")] * 3 + [StoreUnavailable("away")] * BATCH)
-    batch = settled(lambda _: next(fails), limits=FOR_EVER)
+    batch = settled(lambda _: next(fails), limits=NO_TIME_LIMIT)
     # Three conflicts split the batch; the half that was not tried is not committed either.
     assert batch.sizes == [BATCH] * 3 + [BATCH // 2]
     assert batch.answered(NotCommitted) == set(range(BATCH))
 
 
-def test_a_clock_that_is_skewed_refuses_the_batch_unless_it_may_be_committed() -> None:
+def test_a_skewed_clock_rejects_the_batch_unless_it_may_be_committed() -> None:
     skewed = ClockSkewed(skew_seconds=3600, limit_seconds=2)
     assert settled(always(skewed)).answered(ClockSkewed) == set(range(BATCH))
-    fails = iter([CommitUnknown("no word")] + [skewed] * BATCH)
+    fails = iter([CommitUnknown("no answer")] + [skewed] * BATCH)
     assert settled(lambda _: next(fails)).answered(ResultUnknown) == set(range(BATCH))
 
 
-def test_accepted_commands_of_a_batch_that_was_split_are_answered_once() -> None:
+def test_accepted_commands_of_a_split_batch_are_answered_once() -> None:
     accepted: list[str] = []
 
     def fault(commands: Sequence[Command]) -> Exception | None:
@@ -245,7 +243,7 @@ def test_accepted_commands_of_a_batch_that_was_split_are_answered_once() -> None
         accepted.extend(command.transaction_id for command in commands)
         return None
 
-    batch = settled(fault, limits=FOR_EVER)
+    batch = settled(fault, limits=NO_TIME_LIMIT)
     assert sorted(accepted) == sorted(f"t{number}" for number in range(BATCH))
     receipts = [answer for answer in batch.answers if isinstance(answer, Receipt)]
     assert len(receipts) == BATCH

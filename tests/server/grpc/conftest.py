@@ -1,5 +1,5 @@
 """A fresh server for each test."""
 
-from tests.server.serving_fixtures import logged, neighbour, served, wire
+from tests.server.serving_fixtures import bystander, logged, served, wire
 
-__all__ = ["logged", "neighbour", "served", "wire"]
+__all__ = ["bystander", "logged", "served", "wire"]

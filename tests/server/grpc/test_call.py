@@ -16,7 +16,7 @@ PATH = SERVICE + "GetUserCredits"
 SOUND = framed(encode(UserId(user_id=7)))
 GZIP = ("grpc-encoding", "gzip")
 
-pytestmark = pytest.mark.usefixtures("neighbour")
+pytestmark = pytest.mark.usefixtures("bystander")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def _with(name: str, value: str | bytes) -> Headers:
     ids=lambda value: value[:12] or "empty",
 )
 async def test_a_malformed_timeout_is_an_invalid_argument(
-    wire: Wire, neighbour: Wire, value: str
+    wire: Wire, bystander: Wire, value: str
 ) -> None:
     answer = await wire.request(call_headers(PATH, ("grpc-timeout", value)), SOUND)
     assert answer.status is Status.INVALID_ARGUMENT
@@ -57,7 +57,7 @@ async def test_a_sound_timeout_leaves_a_quick_call_alone(wire: Wire, value: str)
 
 @pytest.mark.parametrize("value", ["0S", "0n", "00000000H"])
 async def test_a_call_without_any_time_left_is_not_begun(
-    wire: Wire, neighbour: Wire, value: str
+    wire: Wire, bystander: Wire, value: str
 ) -> None:
     answer = await wire.call("AddCredits", ADD, ("grpc-timeout", value))
     assert answer.status is Status.DEADLINE_EXCEEDED
@@ -214,7 +214,7 @@ async def test_a_health_watch_has_no_deadline() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/x", SERVICE, SERVICE + "addCredits", PATH + "/"])
-async def test_an_unknown_path_is_unimplemented(wire: Wire, neighbour: Wire, path: str) -> None:
+async def test_an_unknown_path_is_unimplemented(wire: Wire, bystander: Wire, path: str) -> None:
     answer = await wire.request(call_headers(path), SOUND)
     assert answer.status is Status.UNIMPLEMENTED
     await is_served(wire)
@@ -258,7 +258,7 @@ NOT_GRPC = [
 @pytest.mark.parametrize(("headers", "http_status", "reason"), NOT_GRPC)
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
 async def test_what_is_not_grpc_is_answered_in_http_with_the_reason(
-    wire: Wire, neighbour: Wire, headers: Headers, http_status: str, reason: str, end: bool
+    wire: Wire, bystander: Wire, headers: Headers, http_status: str, reason: str, end: bool
 ) -> None:
     answer = await wire.request(headers, SOUND, end=end)
     assert (answer.headers[":status"], answer.status) == (http_status, Status.INTERNAL)
@@ -286,7 +286,7 @@ async def test_a_client_that_takes_no_body_gets_the_reason_in_the_headers(served
         assert "content-type" in answer.sentence
 
 
-async def test_a_call_without_te_is_rejected_with_the_reason(wire: Wire, neighbour: Wire) -> None:
+async def test_a_call_without_te_is_rejected_with_the_reason(wire: Wire, bystander: Wire) -> None:
     answer = await wire.request(_without("te"), SOUND)
     assert (answer.headers[":status"], answer.status) == ("200", Status.INTERNAL)
     assert "te: trailers" in answer.sentence
@@ -323,7 +323,7 @@ async def test_any_spelling_of_both_content_types_of_protobuf_is_taken(
 
 @pytest.mark.parametrize("value", ["!", "A", "====", "", "AAA,AA"])
 async def test_bad_binary_metadata_is_no_harm(
-    wire: Wire, neighbour: Wire, value: str | bytes
+    wire: Wire, bystander: Wire, value: str | bytes
 ) -> None:
     answer = await wire.request(call_headers(PATH, ("trace-bin", value)), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
@@ -334,7 +334,7 @@ async def test_bad_binary_metadata_is_no_harm(
     "value", [b"\xff\xfe", b"caf\xe9 \xc3\x28", "é", "a\tb", b"\x7f", b"\x01"], ids=ascii
 )
 async def test_a_value_that_is_not_printable_ascii_rejects_only_its_own_call(
-    wire: Wire, neighbour: Wire, logged: Logged, name: str, value: str | bytes
+    wire: Wire, bystander: Wire, logged: Logged, name: str, value: str | bytes
 ) -> None:
     stream_id, other = wire.begin(call_headers(PATH), end=False)
     answer = await wire.request(call_headers(PATH, (name, value), (name, "a")), SOUND)

@@ -41,7 +41,7 @@ async def _closes(wire: Wire) -> None:
     ],
 )
 async def test_what_is_not_http2_is_hung_up_on(
-    served: Serving, neighbour: Wire, garbage: bytes
+    served: Serving, bystander: Wire, garbage: bytes
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(garbage)
@@ -50,10 +50,10 @@ async def test_what_is_not_http2_is_hung_up_on(
 
 
 async def test_a_client_that_connects_and_sends_nothing_does_no_harm(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    await is_served(neighbour)
+    await is_served(bystander)
     writer.close()
 
 
@@ -73,7 +73,7 @@ async def test_a_client_that_connects_and_sends_nothing_does_no_harm(
 )
 async def test_malformed_headers_reset_their_call_alone(
     wire: Wire,
-    neighbour: Wire,
+    bystander: Wire,
     logged: list[MutableMapping[str, Any]],
     headers: Headers,
 ) -> None:
@@ -100,7 +100,7 @@ async def test_malformed_headers_reset_their_call_alone(
     ],
 )
 async def test_a_broken_frame_ends_the_connection_with_a_goaway(
-    wire: Wire, neighbour: Wire, data: bytes, code: ErrorCodes | None
+    wire: Wire, bystander: Wire, data: bytes, code: ErrorCodes | None
 ) -> None:
     await is_served(wire)
     wire.write(data)
@@ -109,7 +109,7 @@ async def test_a_broken_frame_ends_the_connection_with_a_goaway(
     assert code in (None, wire.goaway)
 
 
-async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, neighbour: Wire) -> None:
+async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, bystander: Wire) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     wire.write(frame(0xFA, b"whatever"))
     wire.write(frame(0xFA, b"whatever", flags=0xFF, stream=stream_id))
@@ -118,13 +118,13 @@ async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, neighbour: Wire
     assert (await wire.ended(answer)).message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_an_unknown_setting_is_ignored(wire: Wire, neighbour: Wire) -> None:
+async def test_an_unknown_setting_is_ignored(wire: Wire, bystander: Wire) -> None:
     wire.write(frame(4, struct.pack(">HI", 0xFABC, 1)))
     await is_served(wire)
 
 
 async def test_one_call_in_error_leaves_the_connections_other_calls_alone(
-    wire: Wire, neighbour: Wire
+    wire: Wire, bystander: Wire
 ) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     await wire.request(call_headers(PATH), framed(b"\xff"))
@@ -161,7 +161,7 @@ async def test_a_reset_does_not_undo_a_write_that_is_under_way() -> None:
 
 
 async def test_a_call_that_is_reset_before_it_begins_leaves_nothing_behind(
-    wire: Wire, served: Serving, neighbour: Wire
+    wire: Wire, served: Serving, bystander: Wire
 ) -> None:
     for _ in range(50):
         # One write: the server reads both frames before it runs anything of the call.
@@ -175,7 +175,7 @@ async def test_a_call_that_is_reset_before_it_begins_leaves_nothing_behind(
 
 
 async def test_a_reset_while_the_request_is_read_cancels_the_call(
-    wire: Wire, served: Serving, neighbour: Wire
+    wire: Wire, served: Serving, bystander: Wire
 ) -> None:
     stream_id, _ = wire.begin(call_headers(PATH), SOUND[:3], end=False)
     await wire.pong()
@@ -186,7 +186,7 @@ async def test_a_reset_while_the_request_is_read_cancels_the_call(
     assert served.running_calls() == 0
 
 
-async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, neighbour: Wire) -> None:
+async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, bystander: Wire) -> None:
     stream_id, answer = wire.begin(call_headers("/unknown"), end=False)
     # More than a connection's window, so that it would run dry if nobody gave it back.
     for _ in range(8):
@@ -202,14 +202,14 @@ async def test_a_disconnected_client_leaves_nothing_behind(
     on_loop: OnLoop, logged: list[MutableMapping[str, Any]]
 ) -> None:
     async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as neighbour:
+        async with serving() as served, Wire.connect(served.port) as bystander:
             async with Wire.connect(served.port) as wire:
                 for path in (PATH, "/grpc.health.v1.Health/Watch"):
                     wire.begin(call_headers(path), SOUND[:3], end=False)
                 await wire.pong()
             await until(lambda: len(served.server._protocols) == 1)
             await served.wait_quiet()
-            await is_served(neighbour)
+            await is_served(bystander)
             assert served.running_calls() == 0
 
     await on_loop(scenario)
@@ -235,7 +235,7 @@ async def _history(wire: Wire, entries: int) -> None:
 
 
 async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     async with Wire.connect(served.port) as writer:
         await _history(writer, 60)
@@ -243,18 +243,18 @@ async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
         _, answer = reader.begin(call_headers(SERVICE + "ListUserTransactions"), SOUND)
         await answer.begun()
     await served.wait_quiet()
-    await is_served(neighbour)
+    await is_served(bystander)
 
 
 async def test_a_reader_with_a_closed_window_holds_up_no_other_client(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     async with Wire.connect(served.port) as writer:
         await _history(writer, 60)
     async with Wire.connect(served.port, window=0) as reader:
         stream_id, answer = reader.begin(call_headers(SERVICE + "ListUserTransactions"), SOUND)
         await reader.pong()
-        await is_served(neighbour)
+        await is_served(bystander)
         assert answer.headers[":status"] == "200"
         assert not answer.data
 
@@ -264,7 +264,7 @@ async def test_a_reader_with_a_closed_window_holds_up_no_other_client(
         assert len(answer.messages(CreditTransaction)) == 60
 
 
-async def test_a_single_answer_waits_for_its_window(served: Serving, neighbour: Wire) -> None:
+async def test_a_single_answer_waits_for_its_window(served: Serving, bystander: Wire) -> None:
     async with Wire.connect(served.port, window=3) as reader:
         stream_id, answer = reader.begin(call_headers(PATH), SOUND)
         await answer.begun()
@@ -275,7 +275,7 @@ async def test_a_single_answer_waits_for_its_window(served: Serving, neighbour: 
         assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_stalled_answer_ends_with_its_deadline(served: Serving, neighbour: Wire) -> None:
+async def test_a_stalled_answer_ends_with_its_deadline(served: Serving, bystander: Wire) -> None:
     async with Wire.connect(served.port, window=0) as reader:
         headers = call_headers(PATH, ("grpc-timeout", "20m"))
         answer = await reader.request(headers, SOUND)

@@ -58,7 +58,7 @@ async def test_the_health_of_an_unknown_service_is_not_found(wire: Wire) -> None
 
 @pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
 async def test_a_watch_sends_each_change(
-    wire: Wire, neighbour: Wire, served: Serving, service: str
+    wire: Wire, bystander: Wire, served: Serving, service: str
 ) -> None:
     _, answer = wire.begin(
         call_headers(WATCH), framed(HealthCheckRequest(service=service).SerializeToString())
@@ -71,7 +71,7 @@ async def test_a_watch_sends_each_change(
 
 
 async def test_a_watch_of_an_unknown_service_sends_that_and_stays_open(
-    wire: Wire, neighbour: Wire
+    wire: Wire, bystander: Wire
 ) -> None:
     _, answer = wire.begin(
         call_headers(WATCH), framed(HealthCheckRequest(service="x").SerializeToString())

@@ -88,7 +88,7 @@ async def test_a_client_without_a_preface_is_closed_in_time(on_loop: OnLoop, dat
 
 
 async def test_a_header_block_without_an_end_is_closed_in_time(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     async with Raw.connect(served.port) as raw:
         await raw.in_order()
@@ -242,7 +242,7 @@ async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_r
 
 
 async def test_an_answer_that_its_client_does_not_take_is_dropped(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     async with Wire.connect(served.port, window=3) as reader:
         stream_id, answer = reader.begin(call_headers(PATH), USER)
@@ -259,7 +259,7 @@ async def test_an_answer_that_its_client_does_not_take_is_dropped(
 
 
 async def test_lists_that_wait_for_lists_that_their_client_does_not_take_are_dropped_with_them(
-    neighbour: Wire,
+    bystander: Wire,
 ) -> None:
     limits = ConnectionLimits(lists_max=2)
     async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
@@ -331,9 +331,9 @@ async def test_a_reader_that_never_reads_is_closed_in_time(
     on_loop: OnLoop, last_bytes: bytes | None, reason: Closing
 ) -> None:
     async def scenario() -> None:
-        async with serving(EndlessStore()) as served, Wire.connect(served.port) as neighbour:
+        async with serving(EndlessStore()) as served, Wire.connect(served.port) as bystander:
             for _ in range(50):
-                await neighbour.call("AddCredits", ADD_REQUEST)
+                await bystander.call("AddCredits", ADD_REQUEST)
             # With a limit of one byte, the stream stops reading from its socket.
             _, stuck = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
             stuck.write(request_for_everything())
@@ -343,13 +343,13 @@ async def test_a_reader_that_never_reads_is_closed_in_time(
                 await until(lambda: any(each._transport.is_closing() for each in members(served)))
             else:
                 stuck.write(last_bytes)
-            await is_served(neighbour)
+            await is_served(bystander)
             if last_bytes:
                 await until(lambda: any(each._drain for each in members(served)))
             served.later(LIMITS.stalled_seconds)
             await until(lambda: open_connections(served) == 1)
             assert closed(served) == {reason: 1}
-            await is_served(neighbour)
+            await is_served(bystander)
             stuck.transport.abort()
 
     await on_loop(scenario)
@@ -410,20 +410,20 @@ async def test_connections_over_the_cap_are_closed_at_once() -> None:
 
 
 async def test_many_connections_that_send_nothing_hold_up_no_other() -> None:
-    async with serving() as served, Wire.connect(served.port) as neighbour:
+    async with serving() as served, Wire.connect(served.port) as bystander:
         opened = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(300)]
         await until(lambda: open_connections(served) == 301)
-        await is_served(neighbour)
+        await is_served(bystander)
         served.later(LIMITS.handshake_seconds)
         assert closed(served) == {Closing.HANDSHAKE: 300}
-        await is_served(neighbour)
+        await is_served(bystander)
         for _, writer in opened:
             writer.close()
         await until(lambda: open_connections(served) == 1)
 
 
 async def test_requests_that_are_never_finished_hold_few_bytes(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     limits = ConnectionLimits(request_bytes_max=5000)
     async with serving(connections=limits) as served, Wire.connect(served.port) as wire:

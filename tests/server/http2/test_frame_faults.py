@@ -1,6 +1,6 @@
 """Every fault that RFC 9113 names: those that end only their stream, and those of the connection.
 
-A proxy sends the calls of many clients on one connection. In each case a neighbour's call is open
+A proxy sends the calls of many clients on one connection. In each case a bystander's call is open
 on the same connection; after a fault of another stream it gets its answer.
 """
 
@@ -40,7 +40,7 @@ from tests.server.serving import Serving, serving
 PATH = SERVICE + "GetUserCredits"
 CALL = call_headers(PATH)
 SOUND = framed(encode(UserId(user_id=7)))
-NEIGHBOUR, FAULTY = 1, 3
+BYSTANDER, FAULTY = 1, 3
 PUSH_PROMISE, PADDED, PRIORITY_FLAG = 5, 8, 0x20
 CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
 HEADER_BYTES_MAX = 16_384
@@ -279,14 +279,14 @@ OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
         FLOW,
     ),
     "6.6 PUSH_PROMISE": (
-        frame(PUSH_PROMISE, b"\0\0\0\x02\x82", flags=END_HEADERS, stream=NEIGHBOUR),
+        frame(PUSH_PROMISE, b"\0\0\0\x02\x82", flags=END_HEADERS, stream=BYSTANDER),
         PROTOCOL,
     ),
-    "6.7 PING on a stream": (frame(PING, bytes(8), stream=NEIGHBOUR), PROTOCOL),
+    "6.7 PING on a stream": (frame(PING, bytes(8), stream=BYSTANDER), PROTOCOL),
     "6.7 PING of seven bytes": (frame(PING, bytes(7)), FRAME_SIZE),
-    "6.8 GOAWAY on a stream": (frame(GOAWAY, bytes(8), stream=NEIGHBOUR), PROTOCOL),
+    "6.8 GOAWAY on a stream": (frame(GOAWAY, bytes(8), stream=BYSTANDER), PROTOCOL),
     "6.9 WINDOW_UPDATE of three bytes": (
-        frame(WINDOW_UPDATE, bytes(3), stream=NEIGHBOUR),
+        frame(WINDOW_UPDATE, bytes(3), stream=BYSTANDER),
         FRAME_SIZE,
     ),
     "6.9 WINDOW_UPDATE of 0 on the connection": (window(0, stream=0), PROTOCOL),
@@ -296,7 +296,7 @@ OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
         FLOW,
     ),
     "6.10 CONTINUATION of nothing": (
-        frame(CONTINUATION, flags=END_HEADERS, stream=NEIGHBOUR),
+        frame(CONTINUATION, flags=END_HEADERS, stream=BYSTANDER),
         PROTOCOL,
     ),
     "6.10 CONTINUATION after a reset": (
@@ -317,12 +317,12 @@ def cases(table: dict[str, Any]) -> Sequence[Any]:
     ]
 
 
-async def neighbours_answer(raw: Raw) -> dict[bytes, bytes]:
-    """End the neighbour's request; return the trailers of its answer."""
-    raw.write(data(flags=END_STREAM, stream=NEIGHBOUR))
+async def bystanders_answer(raw: Raw) -> dict[bytes, bytes]:
+    """End the bystander's request; return the trailers of its answer."""
+    raw.write(data(flags=END_STREAM, stream=BYSTANDER))
     while True:
         payload = await raw.next(HEADERS, flags=END_STREAM)
-        if raw.received[-1][2] == NEIGHBOUR:
+        if raw.received[-1][2] == BYSTANDER:
             return {
                 bytes(name): bytes(value) for name, value in Decoder().decode(payload, raw=True)
             }
@@ -340,13 +340,13 @@ async def answer(raw: Raw, stream: int = FAULTY) -> dict[bytes, bytes]:
 
 @pytest.mark.parametrize(("octets", "code"), cases(OF_STREAM))
 async def test_a_fault_of_one_stream_resets_it_alone(
-    served: Serving, neighbour: Wire, logged: Lines, octets: bytes, code: ErrorCodes
+    served: Serving, bystander: Wire, logged: Lines, octets: bytes, code: ErrorCodes
 ) -> None:
     async with Raw.connect(served.port) as raw:
-        raw.write(begin(stream=NEIGHBOUR) + octets)
+        raw.write(begin(stream=BYSTANDER) + octets)
         await raw.in_order()
         assert raw.resets() == {FAULTY: code}
-        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+        assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
         assert GOAWAY not in [received[0] for received in raw.received]
     assert not served.server.connections.closed[Closing.PROTOCOL]
     assert not [line for line in logged if "exc_info" in line]
@@ -354,22 +354,22 @@ async def test_a_fault_of_one_stream_resets_it_alone(
 
 @pytest.mark.parametrize("octets", cases(HARMLESS))
 async def test_frames_that_may_come_late_or_are_reserved_are_ignored(
-    served: Serving, neighbour: Wire, octets: bytes
+    served: Serving, bystander: Wire, octets: bytes
 ) -> None:
     async with Raw.connect(served.port) as raw:
-        raw.write(begin(stream=NEIGHBOUR) + octets)
+        raw.write(begin(stream=BYSTANDER) + octets)
         await raw.in_order()
         assert list(raw.resets().values()) in ([], [PROTOCOL])  # never a second one
         assert len([received for received in raw.received if received[0] == RST_STREAM]) <= 1
-        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+        assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
 
 
 @pytest.mark.parametrize(("octets", "code"), cases(OF_CONNECTION))
 async def test_a_fault_of_the_connection_ends_it_with_its_code(
-    served: Serving, neighbour: Wire, octets: bytes, code: ErrorCodes
+    served: Serving, bystander: Wire, octets: bytes, code: ErrorCodes
 ) -> None:
     async with Raw.connect(served.port) as raw:
-        raw.write(begin(stream=NEIGHBOUR) + octets)
+        raw.write(begin(stream=BYSTANDER) + octets)
         assert await raw.goaway() is code
     assert served.server.connections.closed[Closing.PROTOCOL] == 1
     await served.wait_quiet()
@@ -435,7 +435,7 @@ async def test_late_headers_of_a_reset_stream_are_charged(served: Serving) -> No
 
 @pytest.mark.parametrize("value", [b" %s", b"%s ", b"\t%s", b"%s\t", b" \t %s \t "], ids=repr)
 async def test_white_space_around_a_value_is_not_part_of_it(
-    served: Serving, wire: Wire, neighbour: Wire, value: bytes
+    served: Serving, wire: Wire, bystander: Wire, value: bytes
 ) -> None:
     padded: Headers = [
         *((name, text) for name, text in CALL[:4]),
@@ -480,10 +480,10 @@ def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes
 @pytest.mark.parametrize("kilobytes", [17, 20, 40, 63])
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
 async def test_long_headers_reject_only_their_call(
-    served: Serving, neighbour: Wire, logged: Lines, kilobytes: int, end: bool
+    served: Serving, bystander: Wire, logged: Lines, kilobytes: int, end: bool
 ) -> None:
     async with Raw.connect(served.port) as raw:
-        raw.write(begin(stream=NEIGHBOUR) + split(long_list(kilobytes * 1024)))
+        raw.write(begin(stream=BYSTANDER) + split(long_list(kilobytes * 1024)))
         raw.write(data(flags=END_STREAM) if end else b"")
         headers = await answer(raw)
         assert headers[b":status"] == b"200"
@@ -494,7 +494,7 @@ async def test_long_headers_reject_only_their_call(
         )
         await raw.in_order()
         assert raw.resets() in ({}, {FAULTY: ErrorCodes.NO_ERROR})
-        assert (await neighbours_answer(raw))[b"grpc-status"] == b"0"
+        assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
     lines = [line for line in logged if line["event"] == "call" and line["method"] == PATH]
     assert Status.RESOURCE_EXHAUSTED.name in [line["status"] for line in lines]
 
@@ -557,7 +557,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
     ],
 )
 async def test_headers_that_cost_too_much_to_decode_end_the_connection(
-    served: Serving, neighbour: Wire, octets: bytes
+    served: Serving, bystander: Wire, octets: bytes
 ) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(octets)

@@ -1,4 +1,4 @@
-"""Floods and faults in frames end the client's own connection; a neighbour is served."""
+"""Floods and faults in frames end the client's own connection; a bystander is served."""
 
 import re
 import struct
@@ -120,7 +120,7 @@ FLOODS = [
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_a_flood_is_answered_with_enhance_your_calm_and_closed(
-    served: Serving, neighbour: Wire, flood: bytes
+    served: Serving, bystander: Wire, flood: bytes
 ) -> None:
     before, now = memory_bytes(), time.monotonic()
     # The budgets must not refill while a slow machine reads the flood.
@@ -128,7 +128,7 @@ async def test_a_flood_is_answered_with_enhance_your_calm_and_closed(
     async with Raw.connect(served.port) as raw:
         raw.write(begin(1) + frame(RST_STREAM, CANCEL, stream=1) if flood[3] == RST_STREAM else b"")
         raw.write(flood)
-        await is_served(neighbour)
+        await is_served(bystander)
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
     assert served.server.connections.closed[Closing.FLOOD] == 1
     await served.wait_quiet()
@@ -212,14 +212,14 @@ async def test_the_limits_are_sent_in_settings(served: Serving) -> None:
 
 
 async def test_a_header_block_that_is_too_long_ends_the_connection(
-    served: Serving, neighbour: Wire
+    served: Serving, bystander: Wire
 ) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin(1, flags=0) + frame(CONTINUATION, bytes(8000), stream=1) * 10)
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-async def test_empty_continuations_end_the_connection(served: Serving, neighbour: Wire) -> None:
+async def test_empty_continuations_end_the_connection(served: Serving, bystander: Wire) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(begin(1, flags=0) + frame(CONTINUATION, stream=1) * 1000)
         assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
@@ -399,7 +399,7 @@ def test_few_of_the_closed_streams_are_remembered() -> None:
 
 
 async def test_a_request_with_a_wrong_content_length_is_reset_alone(
-    served: Serving, neighbour: Wire, wire: Wire
+    served: Serving, bystander: Wire, wire: Wire
 ) -> None:
     wrong = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
     assert wrong.reset is ErrorCodes.PROTOCOL_ERROR

@@ -1,4 +1,4 @@
-"""The ledger's rules: precedence, effects, and what holds after any sequence of commands."""
+"""Test the ledger's rules: precedence, effects, and invariants after any sequence of commands."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ def made_by(command: Command) -> Transaction:
     return replace(outcome.transaction, id="earlier")
 
 
-# Each row mends one thing of the row above it: the reason is always that of the first thing wrong.
+# Each row fixes one fault of the row above: the reason is always that of the first fault.
 USE_ROWS: list[tuple[str, Use, int, Transaction | None, Outcome | None]] = [
     (
         "key used by another call, balance too small",
@@ -165,7 +165,7 @@ ADD_ROWS: list[tuple[str, Add, int, Transaction | None, Outcome | None]] = [
         for row in USE_ROWS + ADD_ROWS
     ],
 )
-def test_the_first_thing_wrong_is_the_reason(
+def test_the_first_fault_is_the_reason(
     command: Command, balance: int, earlier: Transaction | None, expected: Outcome | None
 ) -> None:
     outcome = decide(account(balance), command, earlier, NOW)
@@ -183,7 +183,7 @@ def test_credits_for_one_app_too_many_are_refused() -> None:
     assert isinstance(decide(one_less, ADD, None, NOW), Accepted)
 
 
-def test_the_shortfall_is_what_is_missing() -> None:
+def test_the_shortfall_is_the_number_of_missing_credits() -> None:
     assert InsufficientCredits(available=3, required=10).shortfall == 7
 
 
@@ -225,14 +225,14 @@ def test_the_first_transaction_dates_the_account() -> None:
     assert outcome.account.revision == 1
 
 
-def test_a_clock_that_was_set_back_does_not_turn_the_history_around() -> None:
+def test_a_clock_that_was_set_back_does_not_reorder_the_history() -> None:
     ahead = account(updated_at=NOW + timedelta(minutes=5))
     outcome = decide(ahead, ADD, None, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.transaction.created_at == NOW + timedelta(minutes=5)
 
 
-def test_balances_of_other_apps_stay() -> None:
+def test_balances_of_other_apps_do_not_change() -> None:
     outcome = decide(account(balances={1: 5, 2: 8}), ADD, None, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.account.balances == {1: 15, 2: 8}
@@ -320,7 +320,7 @@ def test_history_always_adds_up_and_balances_stay_in_range(requests: list[Comman
 
 
 @given(st.lists(commands(), min_size=1, max_size=20), st.data())
-def test_a_replay_changes_nothing_however_late_it_comes(
+def test_a_replay_changes_nothing_even_after_other_commands(
     requests: list[Command], data: st.DataObject
 ) -> None:
     current = Account.empty(7)
@@ -347,7 +347,7 @@ def test_a_replay_changes_nothing_however_late_it_comes(
         (timedelta(days=40_000), timedelta(seconds=4)),
     ],
 )
-def test_an_account_with_a_time_of_the_future_does_not_hand_it_on(
+def test_a_time_in_the_future_is_not_copied_to_later_entries(
     ahead: timedelta, expected: timedelta
 ) -> None:
     latest = NOW + timedelta(seconds=4)
@@ -355,7 +355,7 @@ def test_an_account_with_a_time_of_the_future_does_not_hand_it_on(
     assert isinstance(outcome, Accepted)
     assert outcome.transaction.created_at == NOW + expected
     assert outcome.account.updated_at == NOW + expected
-    # The next entry has the time of its own day again.
+    # The next entry has its own time again.
     later = NOW + timedelta(minutes=1)
     following = decide(outcome.account, ADD, None, later, later + timedelta(seconds=4))
     assert isinstance(following, Accepted)

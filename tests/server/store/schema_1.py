@@ -1,6 +1,6 @@
-"""A database as release 0.1.0 made it: schema 1, with the history of two users.
+"""Create a database of release 0.1.0: schema 1, with the history of two users.
 
-Written down here, and not taken from the code, which has changed since.
+The schema is a copy, because the code has changed since that release.
 """
 
 from datetime import UTC, datetime
@@ -170,20 +170,20 @@ DATA: dict[str, list[Document]] = {
 
 
 async def make_schema_1(uri: str, database: str) -> None:
-    """Make a database as `migrate` of release 0.1.0 did, and fill it."""
+    """Create and fill a database as `migrate` of release 0.1.0 did."""
     client: AsyncMongoClient[Document]
     async with AsyncMongoClient(uri) as client:
-        made: AsyncDatabase[Document] = client[database]
+        created: AsyncDatabase[Document] = client[database]
         for name, schema in _SCHEMAS.items():
-            await made.create_collection(
+            await created.create_collection(
                 name,
                 validator={"$jsonSchema": schema},
                 validationLevel="strict",
                 validationAction="error",
             )
             if name in _INDEXES:
-                await made[name].create_indexes(_INDEXES[name])
+                await created[name].create_indexes(_INDEXES[name])
             if name in DATA:
-                await made[name].insert_many(DATA[name])
+                await created[name].insert_many(DATA[name])
         version = {"_id": "credit", "version": Int64(1), "migrated_at": NOW}
-        await made["schema_version"].insert_one(version)
+        await created["schema_version"].insert_one(version)

@@ -1,4 +1,4 @@
-"""A server that cannot start tells a set without members, another set and a dead host apart."""
+"""Test the errors for a replica set without members, another replica set and a dead host."""
 
 import re
 from pathlib import Path
@@ -25,18 +25,18 @@ async def _start(uri: str) -> None:
 async def _refused(uri: str) -> str:
     with pytest.raises(StartError) as refused:
         await _start(uri)
-    told = str(refused.value)
-    assert told.endswith("Run credit-server doctor for details.")
-    assert "hidden" not in told
-    return told
+    message = str(refused.value)
+    assert message.endswith("Run credit-server doctor for details.")
+    assert "hidden" not in message
+    return message
 
 
-async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
+async def test_a_set_that_was_never_initiated_is_reported(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
     mongod._launch()
     uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
-        # The driver waits for it to listen.
+        # The driver waits until mongod listens.
         with pytest.raises(StoreMisconfigured, match=r"never initiated: run rs\.initiate\(\)"):
             async with app.open_store(
                 StoreSettings(
@@ -44,25 +44,25 @@ async def test_a_set_that_was_never_initiated_says_so(tmp_path: Path) -> None:
                 )
             ):
                 pass
-        told = await _refused(f"{uri}/?replicaSet=rs0")
+        message = await _refused(f"{uri}/?replicaSet=rs0")
     finally:
         await mongod.end()
-    assert "was never initiated: run rs.initiate() once, in mongosh" in told
+    assert "was never initiated: run rs.initiate() once, in mongosh" in message
 
 
-async def test_a_set_of_another_name_says_so(mongod_uri: str) -> None:
+async def test_a_set_of_another_name_is_reported(mongod_uri: str) -> None:
     uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
     assert uri != mongod_uri
     assert "none of them is in a replica set 'another'" in await _refused(uri)
 
 
-async def test_a_host_where_nothing_listens_says_so(tmp_path: Path) -> None:
-    away = MongodProcess(tmp_path)  # never started
-    uri = away.uri.replace("//", "//me:hidden@")
-    assert f"127.0.0.1:{away.port}: [Errno 111] Connection refused" in await _refused(uri)
+async def test_a_host_where_nothing_listens_is_reported(tmp_path: Path) -> None:
+    absent = MongodProcess(tmp_path)  # never started
+    uri = absent.uri.replace("//", "//me:hidden@")
+    assert f"127.0.0.1:{absent.port}: [Errno 111] Connection refused" in await _refused(uri)
 
 
-def test_a_set_without_a_primary_names_those_that_are_up() -> None:
+def test_the_error_for_a_set_without_a_primary_names_the_running_members() -> None:
     up, away = ("db1", 27017), ("db2", 27017)
     answer = {
         "ok": 1,
@@ -83,7 +83,7 @@ def test_a_set_without_a_primary_names_those_that_are_up() -> None:
     )
 
 
-def test_hosts_without_a_set_are_told_where_none_is_named() -> None:
+def test_hosts_outside_a_replica_set_are_reported() -> None:
     topology = TopologyDescription(TOPOLOGY_TYPE.Unknown, {}, None, None, None, TopologySettings())
     assert explain_unreachable(topology) == (
         "the hosts that CREDIT_MONGODB_URI names answer, and none is in a replica set"

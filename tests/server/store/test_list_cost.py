@@ -1,6 +1,6 @@
-"""What a list costs in a real mongod: what is listed, whatever else the user has.
+"""Test that the cost of a list in a real mongod depends only on the entries listed.
 
-The profiler tells of the very commands that the store sends. See
+The profiler records the commands that the store sends. See
 https://www.mongodb.com/docs/manual/reference/database-profiler/.
 """
 
@@ -20,14 +20,14 @@ PAGE = 100
 OWN = 2
 """The app of a tenant that has 5 entries."""
 MANY = frozenset(range(1_000, 2_000))
-"""Apps of which each has one entry."""
+"""Apps with one entry each."""
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 ENTRIES = 3_000
 
 
 def app_of(sequence: int) -> int:
-    """App 1 has most entries; the tenant's are far apart; those of many apps are in between."""
+    """Return the app of an entry: mostly app 1, seldom the tenant's, and one of many in between."""
     if sequence % 600 == 300:
         return OWN
     return 1_000 + sequence // 3 if sequence % 3 == 1 else 1
@@ -35,13 +35,13 @@ def app_of(sequence: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What some commands have cost.
+    """The cost of some commands.
 
     Attributes:
-        finds: How many there were.
-        keys: Keys of indexes that were examined.
-        documents: Documents that were examined.
-        sorts: How many of the commands sorted what they had found.
+        finds: The number of commands.
+        keys: The number of index keys examined.
+        documents: The number of documents examined.
+        sorts: The number of commands that sorted their results.
     """
 
     finds: int
@@ -66,9 +66,9 @@ async def write(
     changes = Changes(
         accounts=[], transactions=transactions, purchases=purchases, totals={}, counter_shard=0
     )
-    async with store.writer().begin() as unit:
-        await unit.write(changes)
-        await unit.commit()
+    async with store.writer().begin() as transaction:
+        await transaction.write(changes)
+        await transaction.commit()
 
 
 def entry(sequence: int, app: int | None = None) -> Transaction:
@@ -106,7 +106,7 @@ def purchase(sequence: int) -> Purchase:
 
 @pytest.fixture
 def profiled(mongod_uri: str, database: str) -> Callable[[], Cost]:
-    """Profiles what is asked from now on; returns the cost of all that was asked until then."""
+    """Profile the commands from now on, and return a function that returns their cost."""
     client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
 
     def cost() -> Cost:
@@ -133,7 +133,7 @@ async def listed(
 
 
 @pytest.mark.parametrize("kind", ["transactions", "purchases"])
-async def test_a_tenants_list_costs_what_the_tenant_has(
+async def test_the_cost_of_a_tenants_list_depends_on_the_tenants_entries(
     store: MongoStore, profiled: Callable[[], Cost], kind: str
 ) -> None:
     assert await listed(store, kind, frozenset({OWN})) == [300, 900, 1500, 2100, 2700]
@@ -141,7 +141,7 @@ async def test_a_tenants_list_costs_what_the_tenant_has(
 
 
 @pytest.mark.parametrize("kind", ["transactions", "purchases"])
-async def test_a_tenant_who_has_nothing_there_pays_nothing(
+async def test_the_list_of_a_tenant_without_entries_costs_nothing(
     store: MongoStore, profiled: Callable[[], Cost], kind: str
 ) -> None:
     assert await listed(store, kind, frozenset({3})) == []
@@ -157,12 +157,12 @@ async def test_each_page_is_one_command_that_reads_a_page(
     cost = profiled()
     assert cost.finds == len(expected) // PAGE + 1
     assert cost.documents == len(expected)
-    # A merge looks one key ahead in each app, once a page.
+    # A merge reads one key ahead in each app, once per page.
     assert cost.keys <= len(expected) + 2 * cost.finds
     assert cost.sorts == 0
 
 
-async def test_the_end_of_a_list_costs_no_more_than_the_end(
+async def test_reading_the_end_of_a_list_does_not_read_the_entries_before(
     store: MongoStore, profiled: Callable[[], Cost]
 ) -> None:
     assert await listed(store, "transactions", frozenset({OWN}), after=2699) == [2700]
@@ -178,22 +178,22 @@ async def test_a_page_of_a_thousand_apps_costs_a_key_of_each_and_a_few_pages(
     page = await anext(pages)
     assert [found.sequence for found in page] == list(range(1, 3 * PAGE, 3))
     cost = profiled()
-    # 200 apps at a time: mongod merges no more scans, but sorts all that it finds.
+    # 200 apps at a time: with more scans, mongod sorts all results instead of merging them.
     assert cost.finds == 5
     assert cost.sorts == 0
     assert cost.documents <= 5 * PAGE
     assert cost.keys <= len(MANY) + 5 * PAGE
 
 
-async def test_a_list_of_a_thousand_apps_is_in_order_and_whole(store: MongoStore) -> None:
+async def test_a_list_of_a_thousand_apps_is_complete_and_in_order(store: MongoStore) -> None:
     whole = [n for n in range(1, ENTRIES + 1) if app_of(n) in MANY]
     assert len(whole) == len(MANY)
     assert await listed(store, "transactions", MANY) == whole
     assert await listed(store, "purchases", MANY, after=1500) == [n for n in whole if n > 1500]
 
 
-async def test_a_page_of_many_apps_is_of_one_moment(mongod_uri: str, database: str) -> None:
-    """An entry that is not on a page is never listed if a later entry is on it."""
+async def test_a_page_of_many_apps_is_one_snapshot(mongod_uri: str, database: str) -> None:
+    """Without a snapshot, a page could show an entry and miss an earlier one for good."""
     written = [entry(1, app=1_000), entry(2, app=1_999)]
 
     class WritesAfterTheFirstRead(MongoStore):
@@ -215,10 +215,10 @@ async def test_a_page_of_many_apps_is_of_one_moment(mongod_uri: str, database: s
 async def test_a_key_is_looked_up_without_reading_the_history(
     store: MongoStore, profiled: Callable[[], Cost]
 ) -> None:
-    async with store.writer().begin() as unit:
+    async with store.writer().begin() as transaction:
         keys = [(USER, 1, "key-3"), (USER, OWN, "key-3"), (USER, 1, "absent")]
-        found = await unit.transactions(keys, [f"{9:024x}", f"{ENTRIES + 1:024x}"])
-        await unit.commit()
+        found = await transaction.transactions(keys, [f"{9:024x}", f"{ENTRIES + 1:024x}"])
+        await transaction.commit()
     assert {one.sequence for one in found} == {3, 9}
     cost = profiled()
     assert (cost.finds, cost.documents) == (1, 2)

@@ -1,4 +1,4 @@
-"""How the MongoDB store tells its failures apart, provoked in a real mongod by failCommand.
+"""Test how the MongoDB store classifies failures, caused in a real mongod by failCommand.
 
 See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
 """
@@ -40,7 +40,7 @@ async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
 
 @asynccontextmanager
 async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIterator[None]:
-    """Have mongod fail a command of the server's client, so many times."""
+    """Have mongod fail a command of the server's client, `times` times."""
     with MongoClient[dict[str, Any]](uri) as client:
         client.admin.command(
             "configureFailPoint",
@@ -52,14 +52,14 @@ async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIt
             yield
         finally:
             client.admin.command("configureFailPoint", "failCommand", mode="off")
-            # What was made to fail is still open in mongod, and would hold up the next test.
+            # The failed transactions are still open in mongod, and would delay the next test.
             client.admin.command("killAllSessions", [])
 
 
 async def commit(writer: Writer) -> None:
-    async with writer.begin() as unit:
-        await unit.write(NOTHING)
-        await unit.commit()
+    async with writer.begin() as transaction:
+        await transaction.write(NOTHING)
+        await transaction.commit()
 
 
 async def test_a_write_conflict_is_a_conflict(store: MongoStore, mongod_uri: str) -> None:
@@ -78,7 +78,7 @@ async def test_a_connection_that_breaks_before_the_commit_is_an_interruption(
     assert await store.app_total(1) == 0
 
 
-async def test_a_commit_whose_answer_is_lost_once_is_asked_for_again(
+async def test_a_commit_whose_answer_is_lost_once_is_retried(
     store: MongoStore, mongod_uri: str
 ) -> None:
     async with failing(mongod_uri, "commitTransaction", times=1, closeConnection=True):
@@ -111,7 +111,7 @@ async def test_a_commit_that_fails_for_another_reason_is_unknown_too(
             await commit(store.writer())
 
 
-async def test_a_transaction_that_mongod_gave_up_is_an_interruption(
+async def test_a_transaction_that_mongod_aborted_is_an_interruption(
     store: MongoStore, mongod_uri: str
 ) -> None:
     async with failing(
@@ -128,12 +128,12 @@ async def test_a_transaction_that_mongod_gave_up_is_an_interruption(
 async def test_a_transaction_left_open_does_not_block_its_users(
     store: MongoStore, mongod_uri: str
 ) -> None:
-    """mongod keeps a transaction whose connection broke; the writer's next one ends it."""
+    """mongod keeps a transaction whose connection broke; the writer's next transaction ends it."""
     writer = store.writer()
     async with failing(mongod_uri, "commitTransaction", times=2, closeConnection=True):
         with pytest.raises(CommitUnknown):
             await commit(writer)
-        await commit(writer)  # within `failing`, which ends by killing what is open
+        await commit(writer)  # within `failing`, which kills open transactions at its end
     assert await store.app_total(1) == 5
 
 
@@ -150,7 +150,7 @@ async def test_the_committer_settles_an_unknown_commit_exactly_once(
     command = Add(
         user_id=1, app_id=1, credits=5, created_by=1, key="", transaction_id=store.new_id()
     )
-    # As often as one attempt asks: the driver repeats each commit once.
+    # As often as one attempt commits: the driver retries each commit once.
     async with (
         failing(mongod_uri, "commitTransaction", times=2, **data),
         Committer(store, limits) as committer,
@@ -176,7 +176,7 @@ async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: s
                     app_id=1,
                     credits=1,
                     created_by=1,
-                    key=f"key-{number // 2}",  # each key is sent to both
+                    key=f"key-{number // 2}",  # both servers get each key
                     transaction_id=stores[0].new_id(),
                 )
             )
@@ -192,7 +192,7 @@ async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: s
 
 
 async def test_an_unreachable_store_is_unavailable() -> None:
-    # Port 9 is the discard service: nothing of ours listens there.
+    # Port 9 belongs to the discard service: nothing listens there.
     store = MongoStore(
         "mongodb://127.0.0.1:9/?replicaSet=none", database="credit", timeout_seconds=0.2
     )
@@ -206,17 +206,17 @@ async def test_an_unreachable_store_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize("uri", ["nonsense", "mongodb://", "mongodb://host:port"])
-def test_a_connection_string_that_is_not_valid_is_named(uri: str) -> None:
+def test_an_invalid_connection_string_is_reported(uri: str) -> None:
     with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_URI is not valid"):
         MongoStore(uri, database="credit")
 
 
-def test_a_database_name_that_is_not_valid_is_named(mongod_uri: str) -> None:
+def test_an_invalid_database_name_is_reported(mongod_uri: str) -> None:
     with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_DATABASE is not valid"):
         MongoStore(mongod_uri, database="no spaces")
 
 
-async def test_a_database_without_a_schema_is_named(mongod_uri: str, database: str) -> None:
+async def test_a_database_without_a_schema_is_reported(mongod_uri: str, database: str) -> None:
     store = MongoStore(mongod_uri, database=database)
     with pytest.raises(StoreMisconfigured, match="credit-server migrate"):
         await store.verify_schema()
@@ -224,7 +224,7 @@ async def test_a_database_without_a_schema_is_named(mongod_uri: str, database: s
 
 
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
-async def test_a_list_whose_reader_is_slow_holds_nothing_of_its_page(
+async def test_a_list_with_a_slow_reader_does_not_hold_its_page(
     store: MongoStore, apps: frozenset[int] | None
 ) -> None:
     key = f"slow {store.new_id()}"
@@ -237,13 +237,13 @@ async def test_a_list_whose_reader_is_slow_holds_nothing_of_its_page(
     (entry,) = await anext(pages)
     assert entry.id == command.transaction_id
     del entry
-    assert held(key) <= before  # the writer's own may go meanwhile
+    assert held(key) <= before  # the writer may free its own meanwhile
     assert [page async for page in pages] == []
 
 
 def held(key: str) -> int:
-    """Counts what this process holds of a transaction, in any form."""
-    # Not isinstance: there are weak proxies among them, of what has gone.
+    """Count the objects of a transaction that this process holds, in any form."""
+    # Not isinstance: some of the objects are weak proxies of freed ones.
     return sum(
         (type(each) is Transaction and each.key == key)
         or (type(each) is TransactionDocument and each.idempotency_key == key)

@@ -1,4 +1,4 @@
-"""A sample is bounded: what is too much to read is left out, and said so."""
+"""Test that a sample is bounded: data over a limit are left out, and the sample states it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -24,7 +24,7 @@ LIMITS = SampleLimits(
 
 @pytest.fixture
 async def client(mongod_uri: str, database: str) -> AsyncIterator[Client]:
-    """A ledger of two users with three transactions each, in apps 1 to 3."""
+    """Provide a ledger of two users with three transactions each, in apps 1 to 3."""
     await migrated(mongod_uri, database)
     store = MongoStore(mongod_uri, database=database)
     async with Committer(store) as committer:
@@ -45,7 +45,7 @@ async def client(mongod_uri: str, database: str) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_a_small_ledger_is_read_whole(client: Client, database: str) -> None:
+async def test_a_small_ledger_is_read_completely(client: Client, database: str) -> None:
     sample = await sample_ledger(client, database=database, limits=LIMITS)
     assert {account.user_id for account in sample.accounts} == {7, 8}
     assert [(one.first_sequence, one.transactions) for one in sample.accounts] == [(1, 3)] * 2
@@ -57,9 +57,7 @@ async def test_a_small_ledger_is_read_whole(client: Client, database: str) -> No
     assert not sample.apps_unread
 
 
-async def test_of_a_long_history_the_end_is_read_and_the_whole_is_counted(
-    client: Client, database: str
-) -> None:
+async def test_a_long_history_is_counted_and_its_end_is_read(client: Client, database: str) -> None:
     limits = replace(LIMITS, history_max=2, accounts_max=1, apps_max=1)
     sample = await sample_ledger(client, database=database, limits=limits)
     (account,) = sample.accounts
@@ -74,9 +72,7 @@ async def test_a_history_that_is_too_long_is_not_counted(client: Client, databas
     assert [(one.first_sequence, one.transactions) for one in sample.accounts] == [(1, None)] * 2
 
 
-async def test_apps_are_not_summed_where_there_are_too_many_accounts(
-    client: Client, database: str
-) -> None:
+async def test_apps_are_not_summed_over_too_many_accounts(client: Client, database: str) -> None:
     limits = replace(LIMITS, summed_max=1)
     sample = await sample_ledger(client, database=database, limits=limits)
     assert not sample.apps

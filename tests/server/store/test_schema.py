@@ -1,4 +1,4 @@
-"""The schema is made by `migrate`, held by validators, and its drift is named."""
+"""Test that `migrate` creates the schema, validators enforce it, and `verify` names its drift."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -39,10 +39,10 @@ async def test_migrating_again_changes_nothing(migrated: schema.Database) -> Non
     assert await schema.verify(migrated) == []
 
 
-async def test_a_later_schema_is_not_touched(migrated: schema.Database) -> None:
+async def test_a_later_schema_is_not_changed(migrated: schema.Database) -> None:
     await migrated[schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
     assert await schema.verify(migrated) == ["the schema has version 99, this server needs 2"]
-    # A StoreError is what `credit-server` tells in one sentence.
+    # `credit-server` reports a StoreError in one sentence.
     with pytest.raises(StoreError, match="run a later release"):
         await schema.migrate(migrated)
 
@@ -52,7 +52,7 @@ async def test_a_missing_collection_is_drift(migrated: schema.Database) -> None:
     assert await schema.verify(migrated) == ["the collection purchases is missing"]
 
 
-async def test_a_missing_index_is_drift_that_migrate_mends(migrated: schema.Database) -> None:
+async def test_a_missing_index_is_drift_that_migrate_fixes(migrated: schema.Database) -> None:
     await migrated[schema.USER_CREDITS].drop_index("user_id")
     assert await schema.verify(migrated) == ["the index user_id of user_credits is missing"]
     await schema.migrate(migrated)
@@ -65,7 +65,7 @@ async def test_an_index_that_is_not_unique_is_drift(migrated: schema.Database) -
     assert await schema.verify(migrated) == ["the index user_id of user_credits differs"]
 
 
-async def test_a_loosened_validator_is_drift_that_migrate_mends(migrated: schema.Database) -> None:
+async def test_a_loosened_validator_is_drift_that_migrate_fixes(migrated: schema.Database) -> None:
     await migrated.command("collMod", schema.PURCHASES, validator={})
     await migrated.command("collMod", schema.APP_TOTALS, validationAction="warn")
     assert await schema.verify(migrated) == [
@@ -101,7 +101,7 @@ GOOD: dict[str, Any] = {
     ],
     ids=str,
 )
-async def test_the_database_itself_refuses_what_must_never_be(
+async def test_the_database_rejects_documents_that_break_the_schema(
     migrated: schema.Database, bad: dict[str, Any]
 ) -> None:
     at = ObjectId().generation_time
@@ -111,7 +111,7 @@ async def test_the_database_itself_refuses_what_must_never_be(
     await migrated[schema.USER_CREDITS].insert_one(good)
 
 
-def test_the_validator_says_what_the_model_says() -> None:
+def test_the_validator_agrees_with_the_model() -> None:
     assert schema.validator_of(BalanceDocument)["$jsonSchema"] == {
         "bsonType": "object",
         "additionalProperties": False,

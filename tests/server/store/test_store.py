@@ -1,4 +1,4 @@
-"""One suite for every store behind the port: MongoDB and its memory twin."""
+"""Test every store behind the port with one suite: MongoDB and the memory store."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
@@ -93,9 +93,9 @@ def changes(
 
 
 async def write(store: Store, what: Changes) -> None:
-    async with store.writer().begin() as unit:
-        await unit.write(what)
-        await unit.commit()
+    async with store.writer().begin() as transaction:
+        await transaction.write(what)
+        await transaction.commit()
 
 
 async def transactions_of(
@@ -118,7 +118,7 @@ async def test_ids_are_24_hexadecimal_digits_and_differ(store: Store) -> None:
     assert all(len(id_) == 24 and int(id_, 16) >= 0 for id_ in ids)
 
 
-async def test_what_was_committed_is_read_back_as_it_was(store: Store) -> None:
+async def test_committed_data_are_read_back_unchanged(store: Store) -> None:
     used, purchase = purchase_of(store, entry(store, key="k"))
     await write(store, changes([(0, account())], [used], [purchase], {1: 10}))
     found = await store.account(7)
@@ -130,7 +130,7 @@ async def test_what_was_committed_is_read_back_as_it_was(store: Store) -> None:
     assert await store.app_total(1) == 10
 
 
-async def test_the_greatest_values_are_kept(store: Store) -> None:
+async def test_the_greatest_values_are_stored(store: Store) -> None:
     greatest = replace(
         account(UINT32_MAX, balance=UINT32_MAX, revision=2**40),
         created_by=UINT32_MAX,
@@ -143,7 +143,7 @@ async def test_the_greatest_values_are_kept(store: Store) -> None:
     assert await store.app_total(UINT32_MAX) == 2**40
 
 
-async def test_who_never_had_credits_has_nothing(store: Store) -> None:
+async def test_a_user_without_credits_has_no_data(store: Store) -> None:
     assert await store.account(7) is None
     assert await store.app_total(1) == 0
     assert await transactions_of(store) == []
@@ -151,22 +151,22 @@ async def test_who_never_had_credits_has_nothing(store: Store) -> None:
 
 
 async def test_without_a_commit_nothing_is_written(store: Store) -> None:
-    async with store.writer().begin() as unit:
-        await unit.write(changes([(0, account())], [entry(store)], totals={1: 10}))
+    async with store.writer().begin() as transaction:
+        await transaction.write(changes([(0, account())], [entry(store)], totals={1: 10}))
     assert await store.account(7) is None
     assert await transactions_of(store) == []
     assert await store.app_total(1) == 0
 
 
-async def test_a_unit_reads_the_accounts_that_exist(store: Store) -> None:
+async def test_a_transaction_reads_the_accounts_that_exist(store: Store) -> None:
     await write(store, changes([(0, account(7)), (0, account(8, balance=5))]))
-    async with store.writer().begin() as unit:
-        found = await unit.accounts([7, 8, 9])
-        await unit.commit()
+    async with store.writer().begin() as transaction:
+        found = await transaction.accounts([7, 8, 9])
+        await transaction.commit()
     assert {user: value.balance(1) for user, value in found.items()} == {7: 10, 8: 5}
 
 
-async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
+async def test_a_transaction_finds_transactions_by_key_and_by_id(store: Store) -> None:
     with_key, without, other, elsewhere = (
         entry(store, key="k"),
         entry(store, sequence=2),
@@ -174,22 +174,22 @@ async def test_a_unit_finds_transactions_by_key_and_by_id(store: Store) -> None:
         replace(entry(store, sequence=3, key="k"), app_id=2),
     )
     await write(store, changes(transactions=[with_key, without, other, elsewhere]))
-    async with store.writer().begin() as unit:
+    async with store.writer().begin() as transaction:
         keys = [(7, 1, "k"), (7, 1, "absent"), (9, 1, "k"), (8, 2, "k")]
-        by_key = await unit.transactions(keys, [])
-        by_id = await unit.transactions([], [without.id, store.new_id()])
-        both = await unit.transactions([(7, 1, "k")], [with_key.id])
-        nothing = await unit.transactions([], [])
-        await unit.commit()
+        by_key = await transaction.transactions(keys, [])
+        by_id = await transaction.transactions([], [without.id, store.new_id()])
+        both = await transaction.transactions([(7, 1, "k")], [with_key.id])
+        nothing = await transaction.transactions([], [])
+        await transaction.commit()
     assert (by_key, by_id, both, nothing) == ([with_key], [without], [with_key], [])
 
 
-async def test_a_unit_reads_one_snapshot(store: Store) -> None:
+async def test_a_transaction_reads_one_snapshot(store: Store) -> None:
     await write(store, changes([(0, account())]))
-    async with store.writer().begin() as unit:
-        before = await unit.accounts([7])
+    async with store.writer().begin() as transaction:
+        before = await transaction.accounts([7])
         await write(store, changes([(1, account(balance=20, revision=2))]))
-        again = await unit.accounts([7])
+        again = await transaction.accounts([7])
     assert before == again
 
 
@@ -200,7 +200,7 @@ async def test_an_account_that_has_changed_is_a_conflict(store: Store) -> None:
     assert await store.app_total(1) == 0
 
 
-async def test_an_account_that_is_there_already_is_a_conflict(store: Store) -> None:
+async def test_an_account_that_exists_already_is_a_conflict(store: Store) -> None:
     await write(store, changes([(0, account())]))
     with pytest.raises(Conflict):
         await write(store, changes([(0, account(balance=99))]))
@@ -209,13 +209,13 @@ async def test_an_account_that_is_there_already_is_a_conflict(store: Store) -> N
     assert found.balance(1) == 10
 
 
-async def test_two_units_that_write_one_account_do_not_both_commit(store: Store) -> None:
+async def test_two_transactions_that_write_one_account_do_not_both_commit(store: Store) -> None:
     await write(store, changes([(0, account())]))
     async with store.writer().begin() as first, store.writer().begin() as second:
         await first.accounts([7])
         await second.accounts([7])
         await first.write(changes([(1, account(balance=11, revision=2))]))
-        # MongoDB refuses the second write, the twin its commit.
+        # MongoDB rejects the second write, the memory store its commit.
         second_written = await succeeds(
             second.write(changes([(1, account(balance=12, revision=2))]))
         )
@@ -260,10 +260,10 @@ async def test_a_key_may_be_used_once_in_each_app_of_a_user(store: Store) -> Non
     await write(store, changes(transactions=[second]))
     with pytest.raises(Conflict):
         await write(store, changes(transactions=[third]))
-    async with store.writer().begin() as unit:
-        assert await unit.transactions([(7, 1, "k")], []) == [first]
-        assert await unit.transactions([(7, 2, "k")], []) == [second]
-        assert await unit.transactions([(7, 3, "k")], []) == []
+    async with store.writer().begin() as transaction:
+        assert await transaction.transactions([(7, 1, "k")], []) == [first]
+        assert await transaction.transactions([(7, 2, "k")], []) == [second]
+        assert await transaction.transactions([(7, 3, "k")], []) == []
 
 
 async def test_any_number_of_transactions_have_no_key(store: Store) -> None:
@@ -271,7 +271,7 @@ async def test_any_number_of_transactions_have_no_key(store: Store) -> None:
     assert len(await transactions_of(store)) == 2
 
 
-async def test_lists_come_in_pages_by_sequence_and_only_of_their_user(store: Store) -> None:
+async def test_a_list_has_pages_in_order_of_the_sequence_for_one_user(store: Store) -> None:
     entries = [entry(store, sequence=number) for number in range(1, 8)]
     pairs = [purchase_of(store, paid) for paid in entries]
     await write(
@@ -293,7 +293,7 @@ async def test_a_history_of_whole_pages_ends(store: Store) -> None:
 
 
 async def history_of_apps(store: Store, apps: Sequence[int]) -> list[tuple[Transaction, Purchase]]:
-    """Writes a purchase in each of these apps, one after another."""
+    """Write a purchase in each of these apps, one after another."""
     pairs = [
         purchase_of(store, replace(entry(store, sequence=number), app_id=app))
         for number, app in enumerate(apps, 1)
@@ -304,10 +304,10 @@ async def history_of_apps(store: Store, apps: Sequence[int]) -> list[tuple[Trans
 
 
 @pytest.mark.parametrize("apps", [{1}, {2}, {3}, {1, 3}, {1, 2, 3}, {4}, {1, 4}, set()])
-async def test_a_list_of_some_apps_has_all_of_these_and_nothing_of_others(
+async def test_a_list_of_some_apps_has_all_their_entries_and_no_others(
     store: Store, apps: set[int]
 ) -> None:
-    # App 3 is on the first and the last place, and more than a page lies between.
+    # App 3 has the first and the last entry, more than a page apart.
     pairs = await history_of_apps(store, [3, 1, 2, 2, 2, 2, 2, 2, 2, 1, 1, 2, 3])
     expected = [pair for pair in pairs if pair[0].app_id in apps]
     shown = frozenset(apps)
@@ -331,7 +331,7 @@ async def test_a_list_of_some_apps_has_all_of_these_and_nothing_of_others(
 async def test_all_pages_of_a_list_of_some_apps_but_the_last_are_full(
     store: Store, apps: set[int], lengths: list[int]
 ) -> None:
-    """Where a page of others' entries is read as well, a tenant pays for what it cannot see."""
+    """A short page would mean that the store also reads entries of other apps."""
     await history_of_apps(store, [1, 1, 2, 1, 1, 1, 2, 2, 2, 2, 1, 3])
     shown = frozenset(apps)
     assert [len(page) async for page in store.list_transactions(7, shown)] == lengths
@@ -355,7 +355,7 @@ async def test_a_list_starts_after_a_sequence(
 
 
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
-async def test_a_list_goes_on_to_what_was_written_while_it_was_read(
+async def test_a_list_includes_entries_written_while_it_is_read(
     store: Store, apps: frozenset[int] | None
 ) -> None:
     await write(store, changes(transactions=[entry(store, sequence=n) for n in (1, 2, 3)]))
@@ -365,7 +365,7 @@ async def test_a_list_goes_on_to_what_was_written_while_it_was_read(
     assert [[found.sequence for found in page] async for page in pages] == [[4, 5]]
 
 
-async def test_totals_add_up_over_slots_and_may_be_negative_in_one(store: Store) -> None:
+async def test_totals_add_up_over_counter_shards_and_may_be_negative_in_one(store: Store) -> None:
     await write(store, changes(totals={1: 100, 2: 5}, counter_shard=1))
     await write(store, changes(totals={1: -30}, counter_shard=2))
     await write(store, changes(totals={1: 1}, counter_shard=1))
@@ -384,5 +384,5 @@ async def test_an_account_is_updated_in_place_and_keeps_its_id(store: Store) -> 
     assert (second.balance(1), second.revision) == (20, 2)
 
 
-async def test_a_store_that_is_there_answers_a_ping(store: Store) -> None:
+async def test_a_reachable_store_answers_a_ping(store: Store) -> None:
     await store.ping()

@@ -1,4 +1,4 @@
-"""A database of release 0.1.0 is brought up to date: nothing is lost, and no key counts twice."""
+"""Test the migration of a database of release 0.1.0: no data are lost, no key counts twice."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -20,12 +20,12 @@ from pymongo.errors import DuplicateKeyError
 from tests.server.store.schema_1 import DATA, Document, make_schema_1
 
 STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
-"""The commands of a migration that change something."""
+"""The commands of a migration that change the database."""
 
 
 @pytest.fixture
 async def old(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    """A store on a database that release 0.1.0 has made."""
+    """Provide a store on a database of release 0.1.0."""
     await make_schema_1(mongod_uri, database)
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
     yield store
@@ -40,7 +40,7 @@ def client(mongod_uri: str) -> Iterator[MongoClient[Document]]:
 
 @contextmanager
 def failpoint(client: MongoClient[Document], mode: object, **data: Any) -> Iterator[None]:
-    """Have mongod fail, or hold up, the commands of a migration."""
+    """Have mongod fail or delay the commands of a migration."""
     point = {"configureFailPoint": "failCommand"}
     client.admin.command(
         {**point, "mode": mode, "data": {"appName": "credit-server migrate", **data}}
@@ -118,7 +118,7 @@ async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_
         assert found(await committer.submit(use("use-1"))) == (True, 4)
         changed = await committer.submit(use("use-1", report="r-2"))
         assert changed == KeyReused(fields=("report_id",))
-    async with Committer(old) as fresh:  # what it knows is from the database alone
+    async with Committer(old) as fresh:  # its cache is empty
         assert found(await fresh.submit(add("order-4711", app=2))) == (True, 5)
         assert found(await fresh.submit(add("order-4711"))) == (True, 1)
     account = await old.account(7)
@@ -129,7 +129,7 @@ async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_
     assert [entry.sequence async for page in pages for entry in page] == [2, 5]
 
 
-async def test_a_migration_that_is_interrupted_at_any_step_goes_on_later(
+async def test_a_migration_that_is_interrupted_at_any_step_can_be_repeated(
     old: MongoStore, client: MongoClient[Document], database: str
 ) -> None:
     entries = client[database]["credit_transactions"]
@@ -145,7 +145,7 @@ async def test_a_migration_that_is_interrupted_at_any_step_goes_on_later(
                 break
         with pytest.raises(StoreMisconfigured, match="the schema has version 1"):
             await old.verify_schema()
-        # At no moment does a key count twice: one unique index or the other is there.
+        # A key never counts twice: one of the two unique indexes always exists.
         with pytest.raises(DuplicateKeyError, match="idempotency_key"):
             entries.insert_one({**again, "_id": ObjectId()})
     assert steps > 12, "a step for each collection, its indexes, the old index and the version"
@@ -176,7 +176,7 @@ async def test_an_obsolete_index_that_comes_back_is_drift_that_migrate_drops(
     await old.verify_schema()
 
 
-async def test_building_an_index_may_take_longer_than_an_answer_of_the_store(
+async def test_building_an_index_may_take_longer_than_the_stores_timeout(
     mongod_uri: str, database: str, client: MongoClient[Document]
 ) -> None:
     await make_schema_1(mongod_uri, database)

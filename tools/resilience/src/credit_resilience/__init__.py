@@ -1,1 +1,1 @@
-"""Attacks the credit service over raw sockets and tells how it and its callers fared."""
+"""Attack the credit service over raw sockets and report how the server and its callers behave."""

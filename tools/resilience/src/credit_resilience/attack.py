@@ -1,47 +1,48 @@
-"""An attack: what is done, and what the server has to do about it."""
+"""Define an attack: what it sends, and how the server must react."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from credit_resilience.server import Patience, Server
+from credit_resilience.server import Server, ServerLimits
 
 GROWTH_BYTES_MAX = 20 * 2**20
-"""How much memory an attack may take."""
+"""The default limit on how much the server's memory may grow during an attack."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What is attacked, and how hard.
+    """The server under attack, and the size of the attack.
 
     Attributes:
         server: The server.
-        patience: The limits that it was given.
+        limits: The limits that the server was started with.
         scale: The share of an attack's full size, above 0 and at most 1.
-        seconds: How long an attacker waits for what the server must do by itself.
+        seconds: How long an attacker waits for the server to act without a request, as for an
+            idle limit.
     """
 
     server: Server
-    patience: Patience
+    limits: ServerLimits
     scale: float
     seconds: float
 
     @property
     def port(self) -> int:
-        """The server's port."""
+        """Return the server's port."""
         return self.server.port
 
     def count(self, full: int) -> int:
-        """Scale a number."""
+        """Return a full count multiplied by the scale, and at least 1."""
         return max(1, round(full * self.scale))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What the attacker saw.
+    """The result that the attacker observed.
 
     Attributes:
-        seen: In words: how the connection ended, or the status.
-        held: Whether that is what is required.
+        seen: A description: how the connection ended, or the status.
+        held: Whether the result is as required.
     """
 
     seen: str
@@ -53,16 +54,17 @@ class Attack:
     """A row of the table.
 
     Attributes:
-        name: What it is called; before a colon stands what it is one of.
-        required: What the server has to do, in words.
-        run: Does it.
-        heavy: It uses the server up: the next row gets a fresh one, whose memory can be measured.
-        ends_server: The server is told to stop, so that the bystander cannot be served.
-        exhausts: It asks for more than can be served of what is allowed: the bystander is refused
-            too, and waits like everybody.
-        lists_history: It asks for the long history, which takes a while to write.
-        growth_bytes_max: By how much the server's memory may grow. More than usual where the
-            server is asked for what it allows: memory per connection is bounded by their number.
+        name: The name of the row; the part before a colon is the group of the attack.
+        required: A description of what the server must do.
+        run: The function that carries out the attack.
+        heavy: Whether the next row needs a new server, because this attack changes the memory
+            that the server holds.
+        ends_server: Whether the attack stops the server, so that the bystander's calls may fail.
+        exhausts: Whether the attack sends more valid requests than the server can serve, so that
+            the server also delays and rejects the bystander's calls.
+        lists_history: Whether the attack reads the long history, which takes a while to write.
+        growth_bytes_max: How much the server's memory may grow. The limit is higher for attacks
+            that stay within the server's limits: the number of connections bounds their memory.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The bystander: what a well-behaved caller sees while others attack."""
+"""Run the bystander: a well-behaved caller that measures its calls while others attack."""
 
 import asyncio
 import sys
@@ -13,12 +13,12 @@ from credit_resilience.caller import OK
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One call; moments are of `time.monotonic`.
+    """One call, with times of `time.monotonic`.
 
     Attributes:
-        due: When it was to begin.
-        ended: When its answer was there.
-        outcome: "OK", or the SDK's name for what went wrong.
+        due: When the call was scheduled to begin.
+        ended: When its answer arrived.
+        outcome: "OK", or the name of the SDK's error.
     """
 
     due: float
@@ -26,18 +26,18 @@ class Call:
     outcome: str
 
     def seconds_since(self, begin: float) -> float:
-        """Tell how long it waited from a moment on; before that, others were at fault."""
+        """Return how long the call waited after `begin`; an earlier wait has another cause."""
         return self.ended - max(self.due, begin)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experience:
-    """What the bystander saw in a stretch of time.
+    """The results of the bystander's calls in a period.
 
     Attributes:
-        calls: How many calls were under way in it.
-        failed: What the others were answered with.
-        worst_seconds: The longest wait in it, and after it for calls that began in it.
+        calls: How many calls were in progress during the period.
+        failed: The errors of the calls that failed.
+        worst_seconds: The longest wait of these calls, counted from the start of the period.
     """
 
     calls: int
@@ -46,27 +46,27 @@ class Experience:
 
 
 class Bystander:
-    """A caller at work. Its calls are numbered; they may end in another order."""
+    """A running caller. Its calls are numbered and may end in another order."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._calls: dict[int, Call] = {}
-        self._told = asyncio.Condition()
-        self._gone = False
+        self._changed = asyncio.Condition()
+        self._ended = False
         self._reader = asyncio.create_task(self._read())
 
     async def experience(self, begin: float, end: float) -> Experience:
-        """Tell what a stretch of time was like, once all its calls have ended.
+        """Return the results of a period, once all its calls have ended.
 
         Args:
-            begin: Its first moment, of `time.monotonic`.
-            end: Its last.
+            begin: The start of the period, of `time.monotonic`.
+            end: The end of the period.
 
         Raises:
-            RuntimeError: The caller is not there any more.
+            RuntimeError: The bystander's process has ended.
         """
-        async with self._told:
-            await self._told.wait_for(lambda: self._gone or self._known_until(end))
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended or self._known_until(end))
         if not self._known_until(end):
             raise RuntimeError("the bystander's process has ended")
         calls = [call for call in self._calls.values() if call.due <= end and call.ended >= begin]
@@ -77,18 +77,18 @@ class Bystander:
         )
 
     async def served(self) -> None:
-        """Wait until a call has been answered that began after this.
+        """Wait until a call that begins after now succeeds.
 
         Raises:
-            RuntimeError: The caller is not there any more.
+            RuntimeError: The bystander's process has ended.
         """
         now = time.monotonic()
-        async with self._told:
-            await self._told.wait_for(lambda: self._gone or self._served_since(now))
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended or self._served_since(now))
         if not self._served_since(now):
             raise RuntimeError("the bystander's process has ended")
 
-    async def leave(self) -> None:
+    async def stop(self) -> None:
         """End the process."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
         self._process.stdin.close()
@@ -99,7 +99,10 @@ class Bystander:
         return any(call.due > moment and call.outcome == OK for call in self._calls.values())
 
     def _known_until(self, moment: float) -> bool:
-        """Whether all calls up to a moment have ended: none is missing before a later one."""
+        """Return whether all calls due up to a moment have ended.
+
+        That is so when no number is missing before that of a later call.
+        """
         later = [number for number, call in self._calls.items() if call.due > moment]
         return bool(later) and all(number in self._calls for number in range(min(later)))
 
@@ -107,26 +110,26 @@ class Bystander:
         assert self._process.stdout is not None  # noqa: S101
         async for line in self._process.stdout:
             number, due, ended, outcome = line.decode().split()
-            async with self._told:
+            async with self._changed:
                 self._calls[int(number)] = Call(due=float(due), ended=float(ended), outcome=outcome)
-                self._told.notify_all()
-        async with self._told:
-            self._gone = True
-            self._told.notify_all()
+                self._changed.notify_all()
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
 
 @asynccontextmanager
 async def bystander(target: str) -> AsyncIterator[Bystander]:
-    """Let a bystander call for as long as the context lasts; it has been served when it begins."""
+    """Run a bystander until the context exits; one of its calls has succeeded on entry."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "credit_resilience.caller", target),
         stdin=PIPE,
         stdout=PIPE,
         start_new_session=True,
     )
-    made = Bystander(process)
+    caller = Bystander(process)
     try:
-        await made.served()
-        yield made
+        await caller.served()
+        yield caller
     finally:
-        await made.leave()
+        await caller.stop()

@@ -1,8 +1,8 @@
-"""A well-behaved caller in a process of its own: paced writes and reads, one line for each.
+"""Write and read at a fixed rate, in a process of its own, and print one line for each call.
 
-Run as `python -m credit_resilience.caller HOST:PORT`; it ends when its standard input does. A call
-begins when its time has come, whether or not those before it were answered: what waits for a
-stalled server is counted with its whole wait.
+Run it as `python -m credit_resilience.caller HOST:PORT`; it ends when its standard input ends. Each
+call begins on schedule, whether or not the calls before it were answered. The measurement therefore
+contains the whole wait for a stalled server.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _APP_ID = 2
 
 async def main(target: str) -> None:
     """Call until standard input ends."""
-    # Nothing is repeated: a failure is to be seen.
+    # Retries are off, so that each failure is visible.
     settings = ClientSettings(
         target=target, retry_attempts_max=1, timeout_seconds=TIMEOUT_SECONDS, channels=1
     )
@@ -42,7 +42,7 @@ async def _call(client: CreditClient, number: int, due: float) -> None:
         outcome = OK
     except CreditError as error:
         outcome = type(error).__name__
-    print(number, due, time.monotonic(), outcome, flush=True)  # noqa: T201 - it is read
+    print(number, due, time.monotonic(), outcome, flush=True)  # noqa: T201 - the bystander reads it
 
 
 if __name__ == "__main__":

@@ -19,19 +19,19 @@ from credit_resilience.server import ServerNotStarted
 
 _FAILED, _INTERRUPTED = 1, 130
 _WIDTH_MIN = 160
-"""Characters that the table takes where nothing tells how wide the reader's screen is."""
+"""The width of the table, in characters, where the terminal is narrower or its width unknown."""
 
 
 def main() -> None:
     """Run the attacks; the exit status is 0 only if every row passed.
 
-    It is 1 when a row failed or something could not be started, and 130 when it was interrupted.
+    The status is 1 if a row failed or a process did not start, and 130 after an interrupt.
     """
     sys.exit(_main(parse()))
 
 
 def _main(options: Options) -> int:
-    # It warns of each write to a server that has hung up, which is what some attacks wait for.
+    # asyncio warns of each write to a closed connection, and some attacks wait for that close.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     progress = Console(stderr=True, emoji=False)
     try:

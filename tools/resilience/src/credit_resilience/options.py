@@ -1,4 +1,4 @@
-"""The options of the command line."""
+"""Parse the command-line options."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ class Options:
     """The options of a run.
 
     Attributes:
-        attacks: Which attacks, in the table's order.
-        seconds: How long an attacker waits for what the server must do by itself, above 0.
+        attacks: The attacks to run, in the order of the table.
+        seconds: How long an attacker waits for the server to act without a request; above 0.
     """
 
     attacks: Sequence[Attack]
@@ -24,15 +24,15 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Read the options; ends the process when they are wrong, as argparse does.
+    """Parse the options; an invalid option ends the process, as argparse does.
 
     Args:
-        arguments: Without the program's name; None takes the process's own.
+        arguments: The arguments without the program's name; None means those of this process.
     """
     names = "\n".join(f"  {attack.name:32}{attack.required}" for attack in ATTACKS)
     parser = argparse.ArgumentParser(
         prog="credit-resilience",
-        description="Attack a credit-server of its own and print how it and its callers fared.",
+        description="Attack a credit-server that this command starts, and report the results.",
         epilog=f"rows:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,13 +40,13 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--rows",
         type=_attacks,
         default=ATTACKS,
-        help="names, or what stands before their colon, with commas between; default: all",
+        help="names or groups (the part before the colon), separated by commas; default: all",
     )
     parser.add_argument(
         "--seconds",
         type=_positive,
         default=SECONDS,
-        help=f"wait so long for what the server must do by itself; default: {SECONDS:g}",
+        help=f"how long to wait for the server to act without a request; default: {SECONDS:g}",
     )
     parsed = parser.parse_args(arguments)
     return Options(attacks=parsed.rows, seconds=parsed.seconds)
@@ -54,14 +54,14 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 def _attacks(text: str) -> Sequence[Attack]:
     wanted = {name.strip() for name in text.split(",")}
-    known = {attack.name for attack in ATTACKS} | {_family(attack) for attack in ATTACKS}
+    known = {attack.name for attack in ATTACKS} | {_group(attack) for attack in ATTACKS}
     if unknown := sorted(wanted - known):
         names = ", ".join(attack.name for attack in ATTACKS)
         raise argparse.ArgumentTypeError(f"there is no row {', '.join(unknown)}; there are {names}")
-    return [attack for attack in ATTACKS if {attack.name, _family(attack)} & wanted]
+    return [attack for attack in ATTACKS if {attack.name, _group(attack)} & wanted]
 
 
-def _family(attack: Attack) -> str:
+def _group(attack: Attack) -> str:
     return attack.name.partition(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""One connection of an attacker: bytes go out as they are, frames come in and are noted."""
+"""Run one connection of an attacker: send any bytes, and record the frames that arrive."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from credit_resilience.usage import established_ports
 
 HOST = "127.0.0.1"
 ATTACKER = "127.0.0.2"
-"""Where attackers connect from: loopback too, and another peer than the bystander is."""
+"""The source address of attackers: on loopback, but another peer than the bystander."""
 
 _HEAD = struct.Struct(">HBBBI")
 _READ_BYTES = 65_536
@@ -28,13 +28,13 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(kw_only=True, slots=True)
 class Answer:
-    """What has come back on one stream so far.
+    """The answer received on one stream so far.
 
     Attributes:
-        fields: Headers and trailers together.
-        data_bytes: How much came between them.
-        reset: The code of a RST_STREAM that ended it.
-        ended: Set at its end, or at that of the connection.
+        fields: The headers and trailers together.
+        data_bytes: The size of the DATA between them.
+        reset: The code of a RST_STREAM that ended the stream.
+        ended: Set when the stream or the connection ends.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Answer:
 
     @property
     def status(self) -> str | None:
-        """The name of the gRPC status, else the HTTP status, else the reset; None: no answer."""
+        """Return the name of the gRPC status, else the reset, else the HTTP status, else None."""
         number = self.fields.get("grpc-status")
         if number is not None:
             return Status(int(number)).name
@@ -55,10 +55,10 @@ class Answer:
 
 
 class Windows:
-    """How much the server lets us send: RFC 9113, section 6.9.
+    """The flow-control windows of the server: RFC 9113, section 6.9.
 
     Attributes:
-        grown: Set when there is more than when `take` last failed.
+        grown: Set when a window has grown since `take` last failed.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Windows:
         self._left: dict[int, int] = {0: 65_535}
 
     def take(self, stream: int, size: int) -> bool:
-        """Use up so much of a stream's and the connection's window, where both allow it."""
+        """Reduce the windows of a stream and of the connection, if both are large enough."""
         left = self._left.setdefault(stream, self._initial)
         if size > min(left, self._left[0]):
             self.grown.clear()
@@ -77,24 +77,24 @@ class Windows:
         return True
 
     def grow(self, stream: int, size: int) -> None:
-        """Note a WINDOW_UPDATE."""
+        """Record a WINDOW_UPDATE."""
         self._left[stream] = self._left.get(stream, self._initial) + size
         self.grown.set()
 
-    def begin_with(self, size: int) -> None:
-        """Note what the server's SETTINGS give to each new stream."""
+    def set_initial(self, size: int) -> None:
+        """Record the initial window of each new stream, from the server's SETTINGS."""
         self._initial = size
 
 
 class Peer:
-    """A connection that is spoken by hand.
+    """A connection whose frames the attack writes itself.
 
     Attributes:
-        address: Its own host:port, as the server's log names it.
-        goaway: The code of a GOAWAY that came.
-        closed: Set when the server has hung up.
-        resets: How many RST_STREAM came, by code.
-        windows: How much may be sent; only attacks that keep to it ask.
+        address: The attacker's host:port, as in the server's log.
+        goaway: The code of a GOAWAY that the server sent.
+        closed: Set when the server has closed the connection.
+        resets: The number of RST_STREAM frames received, by code.
+        windows: The flow-control windows; only attacks that respect them read them.
         streams_max: How many streams the server's SETTINGS allow at once.
     """
 
@@ -124,14 +124,14 @@ class Peer:
         source: str = ATTACKER,
         reads: bool = True,
     ) -> AsyncIterator["Peer"]:
-        """Connect for as long as the context lasts.
+        """Keep a connection open until the context exits.
 
         Args:
             port: The server's port on loopback.
-            values: What the SETTINGS of the greeting say.
-            greeting: What is sent first, instead of the preface and SETTINGS.
+            values: The settings in the SETTINGS frame of the greeting.
+            greeting: The first bytes, instead of the preface and SETTINGS.
             source: The loopback address to connect from.
-            reads: Whether anything is ever read. If not, the smallest buffer there is fills up.
+            reads: Whether the attacker reads. If not, its receive buffer is the smallest possible.
 
         Raises:
             OSError: The connection was refused.
@@ -157,33 +157,33 @@ class Peer:
 
     @property
     def over(self) -> bool:
-        """Whether the server has ended the connection, or has said that it will."""
+        """Return whether the server has closed the connection or sent GOAWAY."""
         return self.goaway is not None or self.closed.is_set()
 
     @property
     def ending(self) -> str:
-        """How the server has ended the connection, in words."""
+        """Return a description of how the server has ended the connection."""
         if self.goaway is None:
             return "closed" if self.closed.is_set() else "open"
-        said = f"GOAWAY {code_name(self.goaway)}"
-        return said if self.closed.is_set() else f"{said}, not closed"
+        goaway = f"GOAWAY {code_name(self.goaway)}"
+        return goaway if self.closed.is_set() else f"{goaway}, not closed"
 
     async def send(self, octets: bytes) -> None:
-        """Send bytes; nothing happens once the server has hung up."""
+        """Send bytes; do nothing once the server has closed the connection."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._socket, octets)
-        # What fits into the socket's buffer is sent without a turn of the loop for the reader.
+        # A send that fits into the socket's buffer does not yield to the event loop and the reader.
         await asyncio.sleep(0)
 
     async def flood(self, pieces: Iterable[bytes]) -> None:
-        """Send pieces one after the other until the server has had enough."""
+        """Send pieces one after the other until the server ends the connection."""
         for piece in pieces:
             if self.over:
                 return
             await self.send(piece)
 
-    async def pour(self, stream: int, payload: bytes, flags: int = Flag.NONE) -> None:
-        """Send DATA as a sound client does: each frame as soon as the windows allow it."""
+    async def send_data(self, stream: int, payload: bytes, flags: int = Flag.NONE) -> None:
+        """Send DATA as a correct client does: each frame as soon as the windows allow it."""
         starts = range(0, len(payload), frames.MAX_FRAME_SIZE)
         for at in starts:
             piece = payload[at : at + frames.MAX_FRAME_SIZE]
@@ -193,7 +193,7 @@ class Peer:
             await self.send(frames.data(stream, piece, flags if last else Flag.NONE))
 
     async def request(self, stream: int, block: bytes, body: bytes = b"") -> Answer:
-        """Send a whole request and return where its answer gathers."""
+        """Send a whole request and return its answer, which fills as frames arrive."""
         answer = self.answer(stream)
         flags = Flag.END_HEADERS if body else Flag.END_HEADERS | Flag.END_STREAM
         sent = frames.headers(stream, block, flags)
@@ -201,12 +201,12 @@ class Peer:
         return answer
 
     def answer(self, stream: int) -> Answer:
-        """Return where the answer on a stream gathers."""
+        """Return the answer on a stream, which fills as frames arrive."""
         return self._answers.setdefault(stream, Answer())
 
     @property
     def served(self) -> bool:
-        """Whether the server has greeted, and goes on with the connection."""
+        """Return whether the server has sent SETTINGS and has not ended the connection."""
         return self._greeted.is_set() and not self.over
 
     async def greeted(self) -> None:
@@ -214,9 +214,10 @@ class Peer:
         await self._greeted.wait()
 
     async def settled(self) -> None:
-        """Wait until the server has taken all that was sent, or has ended the connection.
+        """Wait until the server has processed all frames sent, or has ended the connection.
 
-        It answers PINGs in the order in which it reads, so that an answer shows the former.
+        The server answers PINGs in the order of the frames, so the answer to a PING shows that
+        it has processed the frames before.
         """
         self._ponged.clear()
         if not self.over:
@@ -225,10 +226,11 @@ class Peer:
         if self.goaway is not None:
             await self.closed.wait()
 
-    async def hung_up(self) -> None:
-        """Wait, without reading, until the server has hung up; it need not have said why.
+    async def disconnected(self) -> None:
+        """Wait, without reading, until the server has closed the connection; GOAWAY is optional.
 
-        Behind unread data its FIN does not reach us: the kernel tells what became of its socket.
+        Its FIN does not arrive behind unread data, so this reads the state of the server's socket
+        from the kernel.
         """
         while self._port in established_ports(self._server_port):  # noqa: ASYNC110 - no event
             await asyncio.sleep(_LOOK_SECONDS)
@@ -287,7 +289,7 @@ class Peer:
 
     def _take_settings(self, payload: bytes) -> None:
         values = dict(struct.iter_unpack(">HI", payload))
-        self.windows.begin_with(values.get(Setting.INITIAL_WINDOW_SIZE, 65_535))
+        self.windows.set_initial(values.get(Setting.INITIAL_WINDOW_SIZE, 65_535))
         self.streams_max = values.get(Setting.MAX_CONCURRENT_STREAMS)
         self._greeted.set()
 

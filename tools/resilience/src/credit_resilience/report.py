@@ -1,4 +1,4 @@
-"""The table for people."""
+"""Print the results as a table."""
 
 import os
 import resource
@@ -14,12 +14,12 @@ _ENDED = "-"
 
 
 def line(row: Row) -> str:
-    """Print one row as soon as its attack has ended."""
+    """Return the line to print when an attack has ended."""
     return f"{row.attack.name}: {row.outcome.seen} ({row.seconds:.1f} s) {_verdict(row)}"
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print the table of all rows, and how many failed."""
+    """Print the table of all rows and the number of failed rows."""
     console.print(table(rows))
     failed = [row.attack.name for row in rows if row.failures]
     console.print(
@@ -32,24 +32,24 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Make the table."""
+    """Return the table of all rows."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    made = Table(
+    result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=(
             f"A row fails when the bystander waits longer than {BYSTANDER_SECONDS_MAX:g} s or is"
             f" not served, memory grows by more than allowed, or the"
-            f" server does other than required. {os.cpu_count()} cores; {files} files at the most."
+            f" server does not react as required. {os.cpu_count()} cores; at most {files} files."
         ),
     )
     for name in ("attack", "required", "seen"):
-        made.add_column(name, overflow="fold")
+        result.add_column(name, overflow="fold")
     for name in ("bystander ms\nrest/attacked", "CPU s", "MiB\nmore/allowed", "s"):
-        made.add_column(name, justify="right", no_wrap=True)
-    made.add_column("verdict", overflow="fold")
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("verdict", overflow="fold")
     for row in rows:
-        made.add_row(
+        result.add_row(
             row.attack.name,
             row.attack.required,
             row.outcome.seen,
@@ -59,7 +59,7 @@ def table(rows: Sequence[Row]) -> Table:
             f"{row.seconds:.1f}",
             _verdict(row),
         )
-    return made
+    return result
 
 
 def _growth(row: Row, cost: Cost) -> str:

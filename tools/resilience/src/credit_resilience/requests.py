@@ -1,4 +1,4 @@
-"""The requests that attacks are made of: sound calls, to be broken in one place."""
+"""Build the requests that attacks send: valid calls, which an attack changes in one place."""
 
 from credit_models import AppId, CreditRequest, UserId
 from credit_models.codec import encode
@@ -12,31 +12,31 @@ TRANSACTIONS = SERVICE + "ListUserTransactions"
 
 APP_ID = 1
 HISTORY_USER_ID = 4_000_000_001
-"""Who has the long history that is listed."""
+"""The user whose long history attacks read."""
 
 
 def call_block(path: str, *more: Header) -> bytes:
-    """Write the headers of a sound call."""
+    """Return the header block of a valid call."""
     return frames.header_block(call_headers(path, *more))
 
 
 def balance_message() -> bytes:
-    """Ask for an app's balance: the cheapest call there is."""
+    """Return a request for an app's balance, the cheapest call."""
     return framed(encode(AppId(app_id=APP_ID)))
 
 
 def history_message() -> bytes:
-    """Ask for the long history."""
+    """Return a request for the long history."""
     return framed(encode(UserId(user_id=HISTORY_USER_ID)))
 
 
 def add_message(padding: bytes = b"") -> bytes:
-    """Grant a credit.
+    """Return a request that grants one credit.
 
     Args:
-        padding: Written behind the fields, as one that the contract does not know.
+        padding: The value of an unknown field that is appended to the request.
     """
-    # Field 15, of bytes: receivers skip what they do not know.
+    # Field 15, of type bytes: receivers skip unknown fields.
     unknown = b"" if not padding else b"\x7a" + _varint(len(padding)) + padding
     request = CreditRequest(user_id=1, app_id=APP_ID, credits=1, created_by=1)
     return framed(encode(request) + unknown)

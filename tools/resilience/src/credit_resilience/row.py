@@ -1,4 +1,4 @@
-"""A row of the table: what an attack did to the server and to its bystander, and the verdict."""
+"""Define a row of the table: the effect of an attack on server and bystander, and the verdict."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from credit_resilience.attack import Attack, Outcome
 from credit_resilience.bystander import Experience
 
 BYSTANDER_SECONDS_MAX = 0.5
-"""How long a well-behaved caller may have to wait while others attack."""
+"""The longest wait allowed for a well-behaved caller while others attack."""
 
 _REFUSED = "Overloaded"
-"""How the SDK names what the server refuses for the load."""
+"""The SDK's error for a request that the server rejects because of load."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What an attack cost the server.
+    """The resources that the server used during an attack.
 
     Attributes:
         cpu_seconds: Processor time, the bystander's calls included.
-        growth_bytes: By how much memory grew at the most.
+        growth_bytes: The largest growth of its memory.
     """
 
     cpu_seconds: float
@@ -29,15 +29,15 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What one attack came to.
+    """The result of one attack.
 
     Attributes:
-        attack: Which.
-        outcome: What the attacker saw.
-        seconds: How long it took.
-        at_rest: The bystander's experience before it.
-        attacked: That while it was under way.
-        cost: What the server spent; None when it has ended.
+        attack: The attack.
+        outcome: The result that the attacker observed.
+        seconds: The duration of the attack.
+        at_rest: The bystander's results before the attack.
+        attacked: The bystander's results during the attack.
+        cost: The resources that the server used; None if the server has ended.
     """
 
     attack: Attack
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def failures(self) -> Sequence[str]:
-        """What was not as required, in words; empty when all was."""
+        """Return descriptions of what was not as required; empty if the row passes."""
         found = [] if self.outcome.held else ["not what is required"]
         if not self.attack.ends_server:
             found += self._bystander_failures()

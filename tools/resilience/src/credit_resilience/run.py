@@ -1,4 +1,4 @@
-"""Run one attack after the other on servers with a bystander, and measure each."""
+"""Run attacks one after the other on servers with a bystander, and measure each."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.bystander import Bystander, bystander
 from credit_resilience.requests import APP_ID, HISTORY_USER_ID
 from credit_resilience.row import Cost, Row
-from credit_resilience.server import Patience, Server, migrate, serving
+from credit_resilience.server import Server, ServerLimits, migrate, serving
 
 DATABASE = "credit_resilience"
 HISTORY_ENTRIES = 2_000
@@ -23,24 +23,24 @@ _WRITERS = 256
 _REST_SECONDS = 1.0
 """How long the bystander is observed before an attack."""
 _ATTACK_SECONDS_FACTOR = 6
-"""An attack is cancelled after this many times the attacker's patience."""
+"""An attack is cancelled after this many times the seconds that an attacker waits."""
 
 Progress = Callable[[Row], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetServer:
-    """A server with its bystander.
+    """A server under attack and its bystander.
 
     Attributes:
         server: The server.
-        bystander: A well-behaved caller of it.
-        patience: The limits of the server.
+        bystander: A well-behaved caller of the server.
+        limits: The limits of the server.
     """
 
     server: Server
     bystander: Bystander
-    patience: Patience
+    limits: ServerLimits
 
 
 async def run_attacks(
@@ -49,10 +49,10 @@ async def run_attacks(
     """Run attacks at their full size on a mongod of their own.
 
     Args:
-        attacks: Which, in this order.
-        folder: For data and logs.
-        seconds: How long an attacker waits for what the server must do by itself.
-        progress: Called with each row.
+        attacks: The attacks, in the order to run them.
+        folder: The folder for data and logs.
+        seconds: How long an attacker waits for the server to act without a request.
+        progress: The function to call with each row.
 
     Raises:
         ServerNotStarted: The server does not start.
@@ -65,7 +65,9 @@ async def run_attacks(
         attacked: TargetServer | None = None
         for attack in attacks:
             if attacked is None:
-                attacked = await stack.enter_async_context(defended(mongod.uri, DATABASE, folder))
+                attacked = await stack.enter_async_context(
+                    target_server(mongod.uri, DATABASE, folder)
+                )
             if attack.lists_history and not written:
                 await write_history(attacked.server)
                 written = True
@@ -79,20 +81,20 @@ async def run_attacks(
 
 
 @asynccontextmanager
-async def defended(
-    uri: str, database: str, folder: Path, *, patience: Patience | None = None
+async def target_server(
+    uri: str, database: str, folder: Path, *, limits: ServerLimits | None = None
 ) -> AsyncIterator[TargetServer]:
-    """Run a server and a bystander for as long as the context lasts."""
-    limits = patience or Patience()
+    """Run a server and a bystander until the context exits."""
+    limits = limits or ServerLimits()
     async with (
-        serving(uri, database, folder, patience=limits) as server,
+        serving(uri, database, folder, limits=limits) as server,
         bystander(server.target) as caller,
     ):
-        yield TargetServer(server=server, bystander=caller, patience=limits)
+        yield TargetServer(server=server, bystander=caller, limits=limits)
 
 
 async def write_history(server: Server, entries: int = HISTORY_ENTRIES) -> None:
-    """Give one user a history that takes a while to list."""
+    """Write a long history for one user."""
     todo = iter(range(entries))
 
     async def write(client: CreditClient) -> None:
@@ -111,19 +113,19 @@ async def run_attack(
     scale: float = 1.0,
     rest_seconds: float = _REST_SECONDS,
 ) -> Row:
-    """Run one attack and measure what it does.
+    """Run one attack and measure its effect.
 
     Args:
-        attack: Which.
+        attack: The attack.
         attacked: The server and its bystander.
-        seconds: How long an attacker waits for what the server must do by itself.
-        scale: The share of the attack's full size.
-        rest_seconds: How long the bystander is watched before it.
+        seconds: How long an attacker waits for the server to act without a request.
+        scale: The size of the attack as a share of its full size.
+        rest_seconds: How long to observe the bystander before the attack.
     """
     server, caller = attacked.server, attacked.bystander
-    target = Target(server=server, patience=attacked.patience, scale=scale, seconds=seconds)
+    target = Target(server=server, limits=attacked.limits, scale=scale, seconds=seconds)
     await asyncio.sleep(rest_seconds)
-    usage.forget_peak(server.pid)
+    usage.reset_peak(server.pid)
     cpu, resident = usage.cpu_seconds(server.pid), usage.resident_bytes(server.pid)
     begin = time.monotonic()
     outcome = await _outcome(attack, target)

@@ -1,4 +1,4 @@
-"""Run the attacked server: a real `credit-server serve`."""
+"""Run the server under attack: a real `credit-server serve`."""
 
 import asyncio
 import json
@@ -21,21 +21,21 @@ LogLine = Mapping[str, Any]
 
 
 class ServerNotStarted(Exception):
-    """Raised when the server ends before it serves; the message is its output."""
+    """The server ended before it served; the message is its output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """The time limits of the attacked server, and its limits of connections.
+class ServerLimits:
+    """The time limits and connection limits of the server under attack.
 
-    Shorter and fewer than the defaults, so that the attacks take minutes on one machine.
+    They are lower than the defaults, so that the attacks take minutes on one machine.
 
     Attributes:
-        handshake_seconds: For the preface, and for TLS.
-        idle_seconds: For a connection without calls.
-        stall_seconds: For a reader that does not read.
-        connections_max: Connections at once.
-        connections_per_peer_max: Those of one address.
+        handshake_seconds: The limit for the preface and for the TLS handshake.
+        idle_seconds: The limit for a connection without calls.
+        stall_seconds: The limit for a client that does not read.
+        connections_max: The limit on open connections.
+        connections_per_peer_max: The limit on open connections from one address.
     """
 
     handshake_seconds: float = 2.0
@@ -45,7 +45,7 @@ class Patience:
     connections_per_peer_max: int = 500
 
     def environment(self) -> dict[str, str]:
-        """Return the server's variables for them."""
+        """Return these limits as the server's environment variables."""
         return {
             "CREDIT_CONNECTION_HANDSHAKE_SECONDS": str(self.handshake_seconds),
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
@@ -57,14 +57,14 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A server that serves.
+    """A running server.
 
     Attributes:
-        process: Its process.
-        port: Its port on loopback.
-        log: The file of its log, a JSON document per line.
-        uri: Its replica set.
-        database: The name of its database.
+        process: The process of the server.
+        port: The port on loopback.
+        log: The log file, with one JSON document per line.
+        uri: The URI of the replica set.
+        database: The name of the database.
     """
 
     process: Process
@@ -75,27 +75,27 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Return its process id."""
+        """Return the process ID."""
         return self.process.pid
 
     @property
     def target(self) -> str:
-        """Return its host:port."""
+        """Return the address as host:port."""
         return f"127.0.0.1:{self.port}"
 
     def log_bytes(self) -> int:
-        """Return the present length of the log."""
+        """Return the current length of the log."""
         return self.log.stat().st_size
 
     def log_lines(self, offset: int) -> list[LogLine]:
-        """Return the log's lines from an offset; one that is no JSON is `{"text": …}`."""
+        """Return the log's lines from an offset; a line that is not JSON becomes `{"text": …}`."""
         with self.log.open("rb") as file:
             file.seek(offset)
             whole = file.read().rpartition(b"\n")[0]
         return [_parsed(line) for line in whole.splitlines()]
 
     async def logged(self, offset: int, request_id: str) -> list[LogLine]:
-        """Return the log's lines from an offset, once a call with this request id is among them."""
+        """Wait for a line with this request ID and return the log's lines from an offset."""
         while True:
             lines = self.log_lines(offset)
             if any(line.get("request_id") == request_id for line in lines):
@@ -103,7 +103,7 @@ class Server:
             await asyncio.sleep(_LOG_PERIOD_SECONDS)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end and return the exit status."""
+        """Send a signal, wait for the process to end and return the exit status."""
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
@@ -112,19 +112,19 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    uri: str, database: str, folder: Path, *options: str, patience: Patience
+    uri: str, database: str, folder: Path, *options: str, limits: ServerLimits
 ) -> AsyncIterator[Server]:
-    """Run a server for as long as the context lasts; it serves when the context begins.
+    """Run a server until the context exits; it serves on entry.
 
     Args:
-        uri: The replica set.
-        database: A migrated database of it.
-        folder: Where its log goes.
-        options: More of its command line.
-        patience: Its limits.
+        uri: The URI of the replica set.
+        database: The name of a migrated database.
+        folder: The folder for the log.
+        options: More command-line options.
+        limits: The limits of the server.
 
     Raises:
-        ServerNotStarted: It has ended instead.
+        ServerNotStarted: The server ended before it served.
     """
     log = _log_file(folder)
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
@@ -134,17 +134,17 @@ async def serving(
             stdout=PIPE,
             stderr=stderr,
             folder=folder,
-            environment=_environment(patience),
+            environment=_environment(limits),
         ) as process:
             port = await _port(process, log)
             yield Server(process=process, port=port, log=log, uri=uri, database=database)
 
 
 async def migrate(uri: str, database: str) -> None:
-    """Make the collections that a server needs.
+    """Create the collections that a server needs.
 
     Raises:
-        ServerNotStarted: It did not work.
+        ServerNotStarted: The migration failed.
     """
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
     async with started(*_COMMAND, "migrate", *store, stdout=DEVNULL) as process:
@@ -154,11 +154,11 @@ async def migrate(uri: str, database: str) -> None:
 
 async def _port(process: Process, log: Path) -> int:
     assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
-    said = (await process.stdout.readline()).decode()
-    if " listens on " not in said:
+    line = (await process.stdout.readline()).decode()
+    if " listens on " not in line:
         await process.wait()
-        raise ServerNotStarted(f"{said}{_text(log)}".strip())
-    address = said.partition(" listens on ")[2].partition(" ")[0]
+        raise ServerNotStarted(f"{line}{_text(log)}".strip())
+    address = line.partition(" listens on ")[2].partition(" ")[0]
     return int(address.rpartition(":")[2])
 
 
@@ -170,12 +170,12 @@ def _text(log: Path) -> str:
     return log.read_text(errors="replace")
 
 
-def _environment(patience: Patience) -> dict[str, str]:
-    """This process's variables without those that would change the server's settings."""
+def _environment(limits: ServerLimits) -> dict[str, str]:
+    """Return the variables of this process, with `CREDIT_…` ones replaced by the limits."""
     own: Sequence[tuple[str, str]] = [
         (name, value) for name, value in os.environ.items() if not name.startswith("CREDIT_")
     ]
-    return dict(own) | patience.environment()
+    return dict(own) | limits.environment()
 
 
 def _parsed(line: bytes) -> LogLine:

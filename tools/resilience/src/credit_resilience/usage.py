@@ -1,4 +1,4 @@
-"""What a process uses, and its connections, as Linux tells it under /proc."""
+"""Read what a process uses, and its connections, from Linux's /proc."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ _ESTABLISHED = "01"  # proc(5): the state of a socket in /proc/net/tcp
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used, its own and the kernel's for it."""
-    # proc(5): after the name, which may hold anything, utime and stime are fields 14 and 15.
+    """Return the processor time that a process has used, in user and kernel mode."""
+    # proc(5): after the name, which may hold any character, utime and stime are fields 14 and 15.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
@@ -19,21 +19,21 @@ def resident_bytes(pid: int) -> int:
     return _status(pid, "VmRSS")
 
 
-def forget_peak(pid: int) -> None:
-    """Begin a new measurement of the most memory that a process has held."""
+def reset_peak(pid: int) -> None:
+    """Reset the peak memory of a process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has held since `forget_peak`."""
+    """Return the peak memory of a process since `reset_peak`."""
     return _status(pid, "VmHWM")
 
 
 def established_ports(port: int) -> set[int]:
-    """Return the ports that a server's established connections come from.
+    """Return the source ports of a server's established connections.
 
     Args:
-        port: The server's, on loopback.
+        port: The server's port on loopback.
     """
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

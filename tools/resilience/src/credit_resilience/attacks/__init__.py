@@ -1,4 +1,4 @@
-"""All attacks, in the order of the table: light ones first, the server's end last."""
+"""List all attacks in the order of the table: light ones first, the server's stop last."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Compressed requests: those of a real client, and those that inflate without end."""
+"""Send compressed requests: those of a real client, and decompression bombs."""
 
 import asyncio
 import zlib
@@ -16,15 +16,15 @@ from credit_resilience.requests import APP_ID, BALANCE, call_block
 _INFLATED_BYTES = 512 * 2**20
 _PIECE = bytes(2**20)
 _GZIP = 31
-"""zlib's number for the gzip format with the largest window."""
+"""zlib's value for the gzip format with the largest window."""
 _BOMBS = 4
 
 
 async def _grpcio(target: Target) -> Outcome:
-    """Call with grpcio, which compresses the request."""
+    """Make a call with grpcio, which compresses the request."""
     async with aio.insecure_channel(target.server.target) as channel:
         call = channel.unary_unary(BALANCE)
-        # grpcio compresses what becomes shorter by it: field 15 is skipped, and all zeros.
+        # grpcio compresses only what becomes shorter: field 15 is all zeros, and skipped.
         request = encode(AppId(app_id=APP_ID)) + b"\x7a\x7f" + bytes(127)
         try:
             await call(request, timeout=target.seconds, compression=grpc.Compression.Gzip)
@@ -35,7 +35,7 @@ async def _grpcio(target: Target) -> Outcome:
 
 
 async def _bomb(target: Target) -> Outcome:
-    """Send what inflates to a thousand times its size, in several calls at once."""
+    """Send messages that inflate to a thousand times their size, in several calls at once."""
     body = framed(await asyncio.to_thread(_zeros, target.count(_INFLATED_BYTES)), flag=1)
     block = call_block(BALANCE, ("grpc-encoding", "gzip"))
     statuses = await asyncio.gather(*(status_of(target, block, body) for _ in range(_BOMBS)))
@@ -54,7 +54,7 @@ def _zeros(size: int) -> bytes:
 ATTACKS = (
     Attack(
         name="gzip:grpcio",
-        required="OK, or UNIMPLEMENTED with what is accepted",
+        required="OK, or UNIMPLEMENTED with the accepted encodings",
         run=_grpcio,
         heavy=False,
     ),

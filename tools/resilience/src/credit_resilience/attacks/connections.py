@@ -1,4 +1,4 @@
-"""Connections that are opened and left: idle, silent, half begun."""
+"""Open connections that do nothing: idle, silent or with half a handshake."""
 
 import asyncio
 import resource
@@ -14,28 +14,28 @@ from credit_testing.certificates import Authority
 
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.peer import Peer
-from credit_resilience.server import Patience, ServerNotStarted, serving
+from credit_resilience.server import ServerLimits, ServerNotStarted, serving
 
 _CONNECTIONS = 10_000
 _SILENT = 200
 _ADDRESSES = 40
-"""So many addresses of loopback for those that come from many peers."""
+"""The number of loopback addresses that stand for many peers."""
 _FILES_KEPT = 200
-"""Of the files that a process may open, those that are not for attackers."""
+"""The open files of this process that are kept free for other uses than attackers."""
 _AT_A_TIME = 100
-_RESPITE_SECONDS = 2.0
-"""How much longer than its limit a server may take to end a connection: it looks now and then."""
+_MARGIN_SECONDS = 2.0
+"""How long after its limit a server may end a connection: it checks periodically."""
 _CONNECTION_BYTES_MAX = 32 * 1024
-"""What a connection may cost that does nothing."""
+"""The memory that an idle connection may cost."""
 
 
 @dataclass(kw_only=True, slots=True)
-class _Crowd:
+class _Connections:
     """Connections that were opened together.
 
     Attributes:
-        peers: Those that came to be.
-        served_max: How many of them the server served at once, at the most.
+        peers: The connections that the server accepted.
+        served_max: The largest number that the server served at once.
     """
 
     peers: list[Peer] = field(default_factory=list)
@@ -43,42 +43,42 @@ class _Crowd:
 
 
 async def _idle(addresses: int, target: Target) -> Outcome:
-    """Open connections, greet, and say no more."""
-    limits = target.patience
+    """Open connections, send the greeting, and then send nothing."""
+    limits = target.limits
     served_max = limits.connections_max if addresses > 1 else limits.connections_per_peer_max
     count = min(target.count(_CONNECTIONS), _files_max())
     sources = [f"127.0.0.{2 + number}" for number in range(addresses)]
-    async with _crowd(target, count, sources) as crowd:
-        await _quiet(crowd.peers, min(target.seconds, limits.idle_seconds + _RESPITE_SECONDS))
-        left = sum(not peer.over for peer in crowd.peers)
-    seen = f"{count} opened, {crowd.served_max} served at once, {left} left after the idle limit"
-    return Outcome(seen=seen, held=0 < crowd.served_max <= served_max and left == 0)
+    async with _connections(target, count, sources) as opened:
+        await _wait_closed(opened.peers, min(target.seconds, limits.idle_seconds + _MARGIN_SECONDS))
+        left = sum(not peer.over for peer in opened.peers)
+    seen = f"{count} opened, {opened.served_max} served at once, {left} left after the idle limit"
+    return Outcome(seen=seen, held=0 < opened.served_max <= served_max and left == 0)
 
 
 async def _silent(greeting: bytes, target: Target) -> Outcome:
-    """Open connections and begin no conversation, or half of one."""
-    limit = target.patience.handshake_seconds
-    async with _crowd(target, target.count(_SILENT), [], greeting) as crowd:
-        await _quiet(crowd.peers, min(target.seconds, limit + _RESPITE_SECONDS))
-        left = sum(not peer.over for peer in crowd.peers)
+    """Open connections and send no preface, or an incomplete greeting."""
+    limit = target.limits.handshake_seconds
+    async with _connections(target, target.count(_SILENT), [], greeting) as opened:
+        await _wait_closed(opened.peers, min(target.seconds, limit + _MARGIN_SECONDS))
+        left = sum(not peer.over for peer in opened.peers)
     return Outcome(
-        seen=f"{left} of {len(crowd.peers)} left after the limit",
-        held=bool(crowd.peers) and left == 0,
+        seen=f"{left} of {len(opened.peers)} left after the limit",
+        held=bool(opened.peers) and left == 0,
     )
 
 
 async def _silent_tls(target: Target) -> Outcome:
     """Open connections to a server with TLS and never begin the handshake."""
     with tempfile.TemporaryDirectory(prefix="credit-resilience-") as folder:
-        made = Authority(folder=Path(folder)).issue("127.0.0.1")
-        options = ("--tls-certificate", str(made.certificate), "--tls-key", str(made.key))
+        issued = Authority(folder=Path(folder)).issue("127.0.0.1")
+        options = ("--tls-certificate", str(issued.certificate), "--tls-key", str(issued.key))
         try:
             async with serving(
                 target.server.uri,
                 target.server.database,
                 Path(folder),
                 *options,
-                patience=target.patience,
+                limits=target.limits,
             ) as server:
                 return await _silent(b"", replace(target, server=server))
         except ServerNotStarted:
@@ -86,40 +86,40 @@ async def _silent_tls(target: Target) -> Outcome:
 
 
 @asynccontextmanager
-async def _crowd(
+async def _connections(
     target: Target, count: int, sources: Sequence[str], greeting: bytes | None = None
-) -> AsyncIterator[_Crowd]:
-    """Open many connections; those that are refused are not among them."""
+) -> AsyncIterator[_Connections]:
+    """Open many connections; leave out those that the server refuses."""
     sources = sources or ["127.0.0.2"]
     async with AsyncExitStack() as open_peers:
 
-        async def come(number: int) -> Peer:
+        async def connect(number: int) -> Peer:
             return await open_peers.enter_async_context(
                 Peer.connect(target.port, greeting=greeting, source=sources[number % len(sources)])
             )
 
-        crowd = _Crowd()
+        opened = _Connections()
         for at in range(0, count, _AT_A_TIME):
-            coming = (come(number) for number in range(at, min(at + _AT_A_TIME, count)))
-            arrived = await asyncio.gather(*coming, return_exceptions=True)
-            crowd.peers += [peer for peer in arrived if isinstance(peer, Peer)]
-            served = sum(peer.served for peer in crowd.peers)
-            crowd.served_max = max(crowd.served_max, served)
-        yield crowd
+            pending = (connect(number) for number in range(at, min(at + _AT_A_TIME, count)))
+            results = await asyncio.gather(*pending, return_exceptions=True)
+            opened.peers += [peer for peer in results if isinstance(peer, Peer)]
+            served = sum(peer.served for peer in opened.peers)
+            opened.served_max = max(opened.served_max, served)
+        yield opened
 
 
-async def _quiet(peers: Sequence[Peer], seconds: float) -> None:
-    """Wait until the server has ended all connections, or for so long."""
-    endings = [asyncio.ensure_future(peer.closed.wait()) for peer in peers]
+async def _wait_closed(peers: Sequence[Peer], seconds: float) -> None:
+    """Wait until the server has closed all connections, at most for `seconds`."""
+    closing = [asyncio.ensure_future(peer.closed.wait()) for peer in peers]
     try:
-        await asyncio.wait(endings, timeout=seconds)
+        await asyncio.wait(closing, timeout=seconds)
     finally:
-        for ending in endings:
-            ending.cancel()
+        for task in closing:
+            task.cancel()
 
 
 def _files_max() -> int:
-    """How many connections this process may have; the server's limit is inherited from it."""
+    """Return how many connections this process may open; the server inherits the limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, soft - _FILES_KEPT)
 
@@ -134,7 +134,7 @@ ATTACKS = (
         name="idle:many-peers",
         required="at most the server's share served, none after the idle limit",
         run=partial(_idle, _ADDRESSES),
-        growth_bytes_max=Patience().connections_max * _CONNECTION_BYTES_MAX,
+        growth_bytes_max=ServerLimits().connections_max * _CONNECTION_BYTES_MAX,
     ),
     Attack(name="silent:no-preface", required="closed in time", run=partial(_silent, b"")),
     Attack(

@@ -1,4 +1,4 @@
-"""Frames that cost little to send and something to take, without end."""
+"""Flood the server with frames that are cheaper to send than to process."""
 
 import asyncio
 import itertools
@@ -11,32 +11,32 @@ from credit_testing.http2_client import call_headers
 from h2.errors import ErrorCodes
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.attacks.resets import enough
+from credit_resilience.attacks.resets import send_until_ended
 from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, call_block
 
 _FRAMES = 100_000
 _CONTINUATIONS = 20_000
 _PER_PIECE = 500
-"""Frames that are sent at a time."""
+"""The number of frames in one send."""
 _STREAM = 1
 _OPENED = frames.headers(_STREAM, call_block(BALANCE))
 
-# Remembered once, 4,000 bytes long, and repeated by one byte each time: RFC 7541, section 6.1.
+# A header of 4,000 bytes is indexed once, and one byte repeats it: RFC 7541, section 6.1.
 _BOMB_VALUE_BYTES = 4000
-_BOMB_REPETITIONS = 12_000
+_BOMB_REPEATS = 12_000
 _NEWEST_ENTRY = b"\xbe"
 _BOMB_STREAMS = 8
 
 
 async def _flood(frame: bytes, opening: bytes, full: int, target: Target) -> Outcome:
-    """Send one frame over and over."""
+    """Send one frame many times."""
     pieces = itertools.repeat(frame * _PER_PIECE, max(1, target.count(full) // _PER_PIECE))
     return await _send(itertools.chain([opening], pieces), target, ErrorCodes.ENHANCE_YOUR_CALM)
 
 
 async def _endless_headers(target: Target) -> Outcome:
-    """Begin a header block and go on with it in CONTINUATION frames that never say it is whole."""
+    """Begin a header block and continue it without END_HEADERS."""
     begun = frames.headers(_STREAM, call_block(BALANCE), Flag.NONE)
     more = frames.frame(
         Kind.CONTINUATION, frames.header_block([("x-more", "and more")]), stream=_STREAM
@@ -49,7 +49,7 @@ async def _hpack_bomb(target: Target) -> Outcome:
     """Send small header blocks that decode to many megabytes."""
     bomb = frames.header_block(call_headers(BALANCE))
     bomb += frames.remembered("x-bomb", "b" * _BOMB_VALUE_BYTES)
-    bomb += _NEWEST_ENTRY * target.count(_BOMB_REPETITIONS)
+    bomb += _NEWEST_ENTRY * target.count(_BOMB_REPEATS)
     streams = range(_STREAM, 2 * _BOMB_STREAMS, 2)
     pieces = (
         frames.headers(stream, bomb, Flag.END_HEADERS | Flag.END_STREAM) for stream in streams
@@ -58,14 +58,14 @@ async def _hpack_bomb(target: Target) -> Outcome:
 
 
 async def _unread_pings(target: Target) -> Outcome:
-    """Send PINGs and read none of the answers, so that they pile up in the server."""
+    """Send PINGs without reading the answers, which accumulate in the server."""
     piece = frames.frame(Kind.PING, b"unread!!") * _PER_PIECE
     async with Peer.connect(target.port, reads=False) as peer:
         try:
             async with asyncio.timeout(target.seconds):
                 for _ in range(max(1, target.count(_FRAMES) // _PER_PIECE)):
                     await peer.send(piece)
-                await peer.hung_up()
+                await peer.disconnected()
                 ended = True
         except TimeoutError:
             ended = False
@@ -74,9 +74,9 @@ async def _unread_pings(target: Target) -> Outcome:
 
 async def _send(pieces: Iterator[bytes], target: Target, code: ErrorCodes | None = None) -> Outcome:
     async with Peer.connect(target.port) as peer:
-        seen = await enough(peer, pieces, target)
-    said = peer.goaway is not None if code is None else peer.goaway == code
-    return Outcome(seen=seen, held=said and peer.closed.is_set())
+        seen = await send_until_ended(peer, pieces, target)
+    refused = peer.goaway is not None if code is None else peer.goaway == code
+    return Outcome(seen=seen, held=refused and peer.closed.is_set())
 
 
 def _attack(name: str, frame: bytes, opening: bytes = b"", full: int = _FRAMES) -> Attack:

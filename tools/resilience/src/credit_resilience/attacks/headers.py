@@ -1,4 +1,4 @@
-"""Requests whose headers are broken: each gets a reply or GOAWAY, and one line of the log."""
+"""Send requests with broken headers: each gets a reply or GOAWAY, and one log line."""
 
 import asyncio
 import uuid
@@ -19,7 +19,7 @@ _STREAM, _NEXT_STREAM = 1, 3
 
 
 async def _broken(fields: Sequence[Header], accepted: Verdict, target: Target) -> Outcome:
-    """Send a request with these headers, and read what the server writes about it in its log."""
+    """Send a request with these headers, and read what the server logs about it."""
     offset = target.server.log_bytes()
     async with Peer.connect(target.port) as peer:
         answer = await peer.request(_STREAM, frames.header_block(fields), balance_message())
@@ -31,20 +31,20 @@ async def _broken(fields: Sequence[Header], accepted: Verdict, target: Target) -
             return unended(peer, target)
         lines, traceback = await _log_of(peer.address, offset, target)
     seen = answer.status or peer.ending
-    said = f"{seen}; {lines} log line{'' if lines == 1 else 's'}" + (
+    result = f"{seen}; {lines} log line{'' if lines == 1 else 's'}" + (
         ", a traceback" if traceback else ""
     )
-    return Outcome(seen=said, held=accepted(peer, answer) and lines == 1 and not traceback)
+    return Outcome(seen=result, held=accepted(peer, answer) and lines == 1 and not traceback)
 
 
 async def _log_of(address: str, offset: int, target: Target) -> tuple[int, bool]:
-    """Count the lines about a peer, and say whether anything was logged with a traceback.
+    """Return the number of lines about a peer, and whether the log contains a traceback.
 
     Raises:
-        TimeoutError: The server takes no further call, or does not log it.
+        TimeoutError: The server does not serve another call, or does not log it.
     """
     request_id = uuid.uuid4().hex
-    # What a later call logs comes after what was logged about the attack.
+    # The server logs a later call after the attack.
     async with asyncio.timeout(target.seconds), Peer.connect(target.port) as later:
         block = call_block(BALANCE, ("x-request-id", request_id))
         answer = await later.request(_STREAM, block, balance_message())
@@ -55,7 +55,7 @@ async def _log_of(address: str, offset: int, target: Target) -> tuple[int, bool]
 
 
 def unended(peer: Peer, target: Target) -> Outcome:
-    """Tell that what was waited for has not come."""
+    """Return the outcome of an attack whose answer did not arrive in time."""
     return Outcome(seen=f"no answer in {target.seconds:g} s: {peer.ending}", held=False)
 
 
@@ -76,7 +76,7 @@ def _without(name: str) -> list[Header]:
 
 
 async def _unknown_frames(target: Target) -> Outcome:
-    """Send frames of types that nobody knows, and calls before and after them."""
+    """Send frames of unknown types, and calls before and after them."""
     async with Peer.connect(target.port) as peer:
         before = await peer.request(_STREAM, call_block(BALANCE), balance_message())
         await peer.send(frames.frame(0xFA, b"?") + frames.frame(0xFA, b"?", stream=_NEXT_STREAM))
@@ -84,14 +84,14 @@ async def _unknown_frames(target: Target) -> Outcome:
 
 
 async def _alone(block: bytes, expected: str, target: Target) -> Outcome:
-    """Send a request that must be refused alone, and a sound call after it."""
+    """Send a request that the server must reject, and a valid call after it."""
     async with Peer.connect(target.port) as peer:
         refused = await peer.request(_STREAM, block, balance_message())
         return await _then_served(peer, refused, expected, target)
 
 
 async def _then_served(peer: Peer, before: Answer, expected: str, target: Target) -> Outcome:
-    """Make a call after another, which must end with what is expected."""
+    """Send a valid call and check that the call before it ends as expected."""
     after = await peer.request(_NEXT_STREAM, call_block(BALANCE), balance_message())
     try:
         async with asyncio.timeout(target.seconds):
@@ -122,7 +122,7 @@ def _refused_alone(name: str, block: bytes, expected: str) -> Attack:
 
 
 _CALL = call_headers(BALANCE)
-# One header of 4,000 bytes that is remembered, and four times more: RFC 7541, section 6.1.
+# A header of 4,000 bytes is indexed and repeated four times: RFC 7541, section 6.1.
 _LONG_BLOCK = call_block(BALANCE) + frames.remembered("x-long", "x" * 4000) + b"\xbe" * 4
 
 ATTACKS = (
@@ -152,7 +152,7 @@ ATTACKS = (
         run=_unknown_frames,
         heavy=False,
     ),
-    # PROTOCOL-HTTP2.md, ASCII-Value: HTTP allows other values than printable ASCII, gRPC does not.
+    # PROTOCOL-HTTP2.md, ASCII-Value: gRPC allows printable ASCII only, HTTP allows more.
     _refused_alone("not-ascii", call_block(BALANCE, ("x-odd", "é")), "INVALID_ARGUMENT"),
     _refused_alone("upper-case", call_block(BALANCE, ("X-Odd", "1")), "RST_STREAM PROTOCOL_ERROR"),
     _refused_alone("20-kilobytes", _LONG_BLOCK, "RESOURCE_EXHAUSTED"),

@@ -1,4 +1,4 @@
-"""Lengths that are declared and never kept, and bodies that are sent without end."""
+"""Declare message lengths that are never reached, and send very large bodies."""
 
 import asyncio
 from functools import partial
@@ -25,7 +25,7 @@ async def _declared(sent_bytes: int, target: Target) -> Outcome:
     async with Peer.connect(target.port) as peer:
         answer = peer.answer(_STREAM)
         await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
-        sender = asyncio.create_task(peer.pour(_STREAM, bytes(target.count(sent_bytes))))
+        sender = asyncio.create_task(peer.send_data(_STREAM, bytes(target.count(sent_bytes))))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -40,8 +40,8 @@ async def _declared(sent_bytes: int, target: Target) -> Outcome:
 async def _withheld(target: Target) -> Outcome:
     """Begin many messages just below the limit, on several connections, and finish none.
 
-    What flow control allows is sent, and no more. The server has to bound what it holds; when it
-    ends the calls is up to their deadline.
+    The attack sends only what flow control allows. The server must bound what it holds; the
+    deadline decides when the calls end.
     """
     connections = target.count(_WITHHELD_CONNECTIONS)
     sent = await asyncio.gather(*(_withhold(target) for _ in range(connections)))
@@ -49,7 +49,7 @@ async def _withheld(target: Target) -> Outcome:
 
 
 async def _withhold(target: Target) -> int:
-    """Send as much as one connection takes in, and return how many bytes that was."""
+    """Send as much as one connection accepts, and return the number of bytes."""
     body = add_message(bytes(_WITHHELD_BYTES))[:-1]
     sent = dict.fromkeys(range(1, 2 * target.count(_WITHHELD_STREAMS), 2), 0)
     async with asyncio.timeout(target.seconds), Peer.connect(target.port) as peer:

@@ -1,4 +1,4 @@
-"""Messages that are not what gRPC's framing or protobuf says they are."""
+"""Send messages that break gRPC's framing or protobuf's encoding."""
 
 import asyncio
 import gzip
@@ -16,14 +16,14 @@ _STREAM = 1
 
 
 async def status_of(target: Target, block: bytes, body: bytes) -> str:
-    """Make one call on a connection of its own and name the status that it is answered with."""
+    """Make one call on a new connection and return the status of its answer."""
     async with Peer.connect(target.port) as peer:
         answer = peer.answer(_STREAM)
         await peer.greeted()
         await peer.send(frames.headers(_STREAM, block))
-        if not body:  # clients end a request without a message by an empty frame
+        if not body:  # clients end a request without a message with an empty frame
             await peer.send(frames.data(_STREAM, b"", Flag.END_STREAM))
-        sender = asyncio.create_task(peer.pour(_STREAM, body, Flag.END_STREAM))
+        sender = asyncio.create_task(peer.send_data(_STREAM, body, Flag.END_STREAM))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -50,7 +50,7 @@ def _attack(name: str, required: str, body: bytes) -> Attack:
 
 # The statuses: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 ATTACKS = (
-    # Field 1 is a varint, and a varint that does not end is none.
+    # Field 1 is a varint, and this varint has no last byte.
     _attack("undecodable", "INTERNAL", framed(b"\x08\xff")),
     _attack("truncated", "INTERNAL", framed(b"\x08\x01", length=100)),
     _attack("half-a-prefix", "INTERNAL", b"\x00\x00"),

@@ -1,4 +1,4 @@
-"""Ten times the load that the server can serve, and what is left of its best."""
+"""Offer ten times the load that the server can serve, and measure its goodput."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _REFUSED, _KEPT_BACK = "UNAVAILABLE", "UNSENT"
 
 
 async def _ten_times(target: Target) -> Outcome:
-    """Find the server's best in closed loops, and then offer ten times as much in an open one."""
+    """Find the best goodput with closed loops, then offer ten times as much with an open loop."""
 
     async def generate(arguments: Sequence[str]) -> Sample:
         users = target.count(_USERS)
@@ -49,7 +49,7 @@ ATTACKS = (
         required=f"{GOAL:.0%} of its best goodput at {TIMES} times the load",
         run=_ten_times,
         exhausts=True,
-        # Five runs of hundreds of calls at once; accounts and keys are remembered up to a limit.
+        # Five runs of hundreds of concurrent calls; the server's caches have a limit.
         growth_bytes_max=64 * 2**20,
     ),
 )

@@ -1,4 +1,4 @@
-"""Readers that ask for much and take nothing, and callers that ask for more than is allowed."""
+"""Request lists without reading them, and begin more calls than the server allows."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ _LISTS = 100
 _WINDOW_MAX = 2**31 - 1
 _STREAMS = 2_000
 _UNACKNOWLEDGED = 4
-"""How many times the limit on streams may be served until the client acknowledges it."""
+"""The factor by which streams may exceed the limit until the client acknowledges SETTINGS."""
 _BEGUN = Flag.END_HEADERS
 
 
@@ -26,14 +26,14 @@ def _lists(count: int) -> bytes:
 
 
 async def _never_reads(target: Target) -> Outcome:
-    """Ask for long lists, allow any number of bytes, and never read the socket."""
+    """Request long lists with unlimited windows, and never read the socket."""
     allowed = frames.window_update(_WINDOW_MAX - 65_535)
     window = (Setting.INITIAL_WINDOW_SIZE, _WINDOW_MAX)
     async with Peer.connect(target.port, window, reads=False) as peer:
         await peer.send(allowed + _lists(target.count(_LISTS)))
         try:
             async with asyncio.timeout(target.seconds):
-                await peer.hung_up()
+                await peer.disconnected()
                 ended = True
         except TimeoutError:
             ended = False
@@ -41,7 +41,7 @@ async def _never_reads(target: Target) -> Outcome:
 
 
 async def _window_of_zero(target: Target) -> Outcome:
-    """Ask for long lists and allow no byte of them."""
+    """Request long lists with a window of 0 bytes."""
     count = target.count(_LISTS)
     async with Peer.connect(target.port, (Setting.INITIAL_WINDOW_SIZE, 0)) as peer:
         await peer.send(_lists(count))

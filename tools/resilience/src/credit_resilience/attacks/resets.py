@@ -1,4 +1,4 @@
-"""Streams that are opened and reset at once: by the attacker, or by the server for its sake."""
+"""Open streams that are reset at once: by the attacker, or by the server after a fault."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from credit_resilience.requests import BALANCE, balance_message, call_block
 _RAPID_RESETS = 20_000
 _MADE_RESETS = 5_000
 _PER_PIECE = 100
-"""Streams that are sent at a time."""
+"""The number of streams in one send."""
 _WINDOW_MAX = 2**31 - 1
 
 MakeStream = Callable[[int], bytes]
 
 
-async def enough(peer: Peer, pieces: Iterator[bytes], target: Target) -> str:
-    """Send pieces until the server has had enough, and say in words how it went."""
+async def send_until_ended(peer: Peer, pieces: Iterator[bytes], target: Target) -> str:
+    """Send pieces until the server ends the connection; return a description of the end."""
     try:
         async with asyncio.timeout(target.seconds):
             await peer.flood(pieces)
@@ -36,7 +36,7 @@ async def _streams(make: MakeStream, full: int, calm: bool, target: Target) -> O
     streams = [make(2 * number + 1) for number in range(target.count(full))]
     pieces = (b"".join(streams[at : at + _PER_PIECE]) for at in range(0, len(streams), _PER_PIECE))
     async with Peer.connect(target.port) as peer:
-        seen = await enough(peer, pieces, target)
+        seen = await send_until_ended(peer, pieces, target)
     held = peer.closed.is_set() and (
         peer.goaway == ErrorCodes.ENHANCE_YOUR_CALM if calm else peer.goaway is not None
     )
@@ -95,7 +95,7 @@ ATTACKS = (
     _made_you_reset("no-increment", _no_increment),
     _made_you_reset("window-overflow", _window_overflow),
     _made_you_reset("data-after-the-end", _data_after_the_end),
-    # STREAM_CLOSED where the answer was quicker: then the stream was closed, not half-closed.
+    # STREAM_CLOSED if the answer came first: then the stream was closed, not half-closed.
     _made_you_reset("headers-after-the-end", _headers_after_the_end, calm=False),
     _made_you_reset("depends-on-itself", _depends_on_itself),
     _made_you_reset("wrong-content-length", _wrong_content_length),

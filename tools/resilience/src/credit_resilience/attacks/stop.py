@@ -1,4 +1,4 @@
-"""SIGTERM under load: nothing acknowledged is lost, nobody hangs, and the server ends with 0."""
+"""Send SIGTERM under load: no acknowledged write is lost, no call hangs, the exit status is 0."""
 
 import asyncio
 import signal
@@ -14,14 +14,14 @@ _CALLERS = 64
 _FIRST_USER_ID = 3_000_000_001
 _APP_ID = 3
 _ACKNOWLEDGED = 1_000
-"""How many writes have succeeded when the signal comes."""
+"""How many writes succeed before the signal is sent."""
 _CHANNELS = 4
 _GRACE_SECONDS = 30.0
-"""Above the server's own: who waits longer has been left hanging."""
+"""Longer than the server's own grace period: a call that waits longer counts as hanging."""
 
 
 class _Load:
-    """Callers that write one after the other until the server is away, and note their receipts."""
+    """Callers that write until the server is unavailable, and record their receipts."""
 
     def __init__(self, enough: int) -> None:
         self._enough = enough
@@ -47,7 +47,7 @@ class _Load:
 
 
 async def _sigterm(target: Target) -> Outcome:
-    """Stop the server while many write, then read in another one what has become of it."""
+    """Stop the server during writes, then read the ledger through another server."""
     settings = ClientSettings(
         target=target.server.target,
         channels=_CHANNELS,
@@ -73,7 +73,7 @@ async def _sigterm(target: Target) -> Outcome:
 
 
 async def _lost(target: Target, acknowledged: dict[int, list[str]]) -> int:
-    """Count the acknowledged writes that a server started anew does not show."""
+    """Count the acknowledged writes that a new server does not return."""
     lost = 0
     with tempfile.TemporaryDirectory(prefix="credit-resilience-") as folder:
         async with (
@@ -81,7 +81,7 @@ async def _lost(target: Target, acknowledged: dict[int, list[str]]) -> int:
                 target.server.uri,
                 target.server.database,
                 Path(folder),
-                patience=target.patience,
+                limits=target.limits,
             ) as server,
             CreditClient(server.target) as client,
         ):

@@ -1,15 +1,15 @@
-"""An observer that keeps all that it is told."""
+"""Record what a committer reports to its observer."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 
-class Watching:
-    """Keeps what a committer tells."""
+class RecordingObserver:
+    """Record all reports of a committer."""
 
     def __init__(self) -> None:
         self.settled: list[tuple[int, int]] = []
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.sheds: list[str] = []
         self.contexts: list[Sequence[object]] = []
         self.open_batches = 0
@@ -19,13 +19,13 @@ class Watching:
         self.settled.append((size, attempts))
 
     def conflict(self) -> None:
-        self.told.append("conflict")
+        self.events.append("conflict")
 
     def retried(self) -> None:
-        self.told.append("retried")
+        self.events.append("retried")
 
     def commit_unknown(self) -> None:
-        self.told.append("commit_unknown")
+        self.events.append("commit_unknown")
 
     def shed(self, cause: str) -> None:
         self.sheds.append(cause)
