@@ -3,20 +3,46 @@
 from datetime import datetime
 from typing import assert_never
 
-from credit_server.ledger.account import APPS_MAX, UINT32_MAX, Account
-from credit_server.ledger.command import Add, Command, Use
-from credit_server.ledger.history import Kind, Purchase, Transaction
-from credit_server.ledger.invariant import invariant
-from credit_server.ledger.outcome import (
+from credit_server.ledger.model import (
+    APPS_MAX,
+    UINT32_MAX,
     Accepted,
+    Account,
+    Add,
     BalanceOverflow,
+    Command,
     CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
+    Kind,
     Outcome,
+    Purchase,
     Replayed,
     TooManyApps,
+    Transaction,
+    Use,
 )
+
+
+class InvariantViolated(Exception):
+    """The ledger is in a state that its rules exclude. This is a bug, never the caller's fault."""
+
+
+def invariant(condition: bool, sentence: str) -> None:
+    """Raise an error if a condition that must always hold is false.
+
+    Unlike `assert`, `python -O` does not remove it.
+
+    Args:
+        condition: The condition.
+        sentence: What it means, for the log.
+
+    Raises:
+        InvariantViolated: The condition is false. Nothing was written: the caller aborts its
+            transaction of the store.
+    """
+    if not condition:
+        raise InvariantViolated(sentence)
 
 
 def decide(
@@ -55,7 +81,7 @@ def decide(
         )
         fields = _differences(command, earlier)
         return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
-    balance = account.balance(command.app_id)
+    balance = account.balances.get(command.app_id, 0)
     match command:
         case Add():
             if command.credits > command.credits_max:
