@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from credit_server.commit import Clock
-from credit_server.store.clock import ClockReading
+from credit_server.store.port import ClockReading
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMIT_SECONDS = 2.0

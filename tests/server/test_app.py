@@ -21,9 +21,8 @@ from credit_server.embedded.restarting import RESTARTS_MAX
 from credit_server.errors import StartError
 from credit_server.http2.unix_socket import SocketFile
 from credit_server.settings import ServerSettings, StoreSettings
-from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import StoreUnavailable
+from credit_server.store.port import ClockReading, StoreUnavailable
 from credit_testing.http2_client import Wire
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse

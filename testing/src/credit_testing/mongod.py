@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from credit_server.embedded import find_mongod
-from credit_server.store.replica_set import REPLICA_SET, ensure_primary
+from credit_server.store.connection import REPLICA_SET, ensure_primary
 
 from credit_testing.child import gone
 from credit_testing.ports import HOST, lasting_port

@@ -12,8 +12,8 @@ from credit_server.doctor.ledger import account_fault, app_fault, check_dates, c
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import LedgerReading
 from credit_server.ledger import Account, Add, Kind, Purchase, Transaction
-from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
+from credit_server.store.report import connected
 from credit_server.store.sample import (
     AppSum,
     FutureEntries,

@@ -7,7 +7,7 @@ import pytest
 from credit_server.doctor import store
 from credit_server.doctor.examination import CHECKS
 from credit_server.doctor.report import Finding, Verdict
-from credit_server.store.clock import ClockOffset
+from credit_server.store.port import ClockOffset
 from credit_server.store.report import (
     MajorityWrite,
     Member,

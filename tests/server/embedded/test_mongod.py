@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from credit_server.embedded import DataDirectoryInUse, EmbeddedMongod, MongodFailed, mongod
-from credit_server.store.replica_set import ensure_primary
+from credit_server.store.connection import ensure_primary
 from pymongo import AsyncMongoClient
 
 # A start takes a second; a hang is detected long before the suite's own limit.

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from credit_server.commit import CommitLimits, Committer
 from credit_server.ledger import Add, Receipt, Transaction
-from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
@@ -21,6 +20,7 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
+    StoreMisconfigured,
     StoreUnavailable,
     Writer,
 )

@@ -7,8 +7,8 @@ import pytest
 from credit_server.commit import Committer
 from credit_server.ledger import Add
 from credit_server.store.connection import Client
-from credit_server.store.inspection import connected
 from credit_server.store.mongo import MongoStore
+from credit_server.store.report import connected
 from credit_server.store.sample import SampleLimits, sample_ledger
 from credit_testing.server import migrated
 

@@ -11,9 +11,8 @@ from bson.objectid import ObjectId
 from credit_server.commit import Committer
 from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.store import schema
-from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import StoreError
+from credit_server.store.port import StoreError, StoreMisconfigured
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from credit_server.commit import Clock
-from credit_server.store.clock import ClockReading
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import StoreUnavailable
+from credit_server.store.port import ClockReading, StoreUnavailable
 from credit_server.telemetry import HealthWatch, Telemetry
 from grpclib.health.check import ServiceStatus
 

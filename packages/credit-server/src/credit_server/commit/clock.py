@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from credit_server.commit.errors import ClockSkewed
-from credit_server.store.clock import ClockReading
+from credit_server.store.port import ClockReading
 
 SKEW_SECONDS_MAX = 2.0
 

@@ -27,9 +27,8 @@ from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, 
 from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, unknown_variables
-from credit_server.store.inspection import connected, inspect
 from credit_server.store.port import StoreError
-from credit_server.store.report import Privilege, StoreReport, Topology
+from credit_server.store.report import Privilege, StoreReport, Topology, connected, inspect
 from credit_server.store.sample import (
     AppSum,
     FutureEntries,

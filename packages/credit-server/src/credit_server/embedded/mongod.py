@@ -13,7 +13,7 @@ from credit_server.embedded.data_directory import DataDirectory, DirectoryLock
 from credit_server.embedded.errors import Cause, Diagnosis, MongodFailed
 from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess, find_mongod
 from credit_server.embedded.running import end_orphan
-from credit_server.store.replica_set import REPLICA_SET, ensure_primary
+from credit_server.store.connection import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
 

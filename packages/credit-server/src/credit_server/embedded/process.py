@@ -14,7 +14,7 @@ from typing import Self
 
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import Diagnosis, MongodFailed, MongodNotFound, diagnose
-from credit_server.store.replica_set import REPLICA_SET
+from credit_server.store.connection import REPLICA_SET
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import DataDirectoryInUse, MongodFailed
 from credit_server.embedded.process import HOST
-from credit_server.store.replica_set import REPLICA_SET
+from credit_server.store.connection import REPLICA_SET
 
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 10.0

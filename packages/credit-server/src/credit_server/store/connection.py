@@ -1,91 +1,26 @@
-"""The connection to MongoDB: open a client, translate its errors, explain unreachable hosts."""
+"""Connections to MongoDB: clients, the hosts of a connection string, a single node made primary."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import (
-    ConfigurationError,
-    ConnectionFailure,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-)
-from pymongo.server_description import ServerDescription
-from pymongo.server_type import SERVER_TYPE
-from pymongo.topology_description import TopologyDescription
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
-from credit_server.store.port import (
-    CommitUnknown,
-    Conflict,
-    Interrupted,
-    StoreError,
-    StoreUnavailable,
-)
+from credit_server.store.port import StoreMisconfigured
 
 # `Any`: what the driver decodes has no narrower type.
 Client = AsyncIOMotorClient[dict[str, Any]]
+_SetupClient = AsyncMongoClient[dict[str, Any]]
+
+# The name of the embedded mongod's replica set.
+REPLICA_SET = "credit"
 
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 
-# DuplicateKey, WriteConflict.
-_CONFLICTS = frozenset({11000, 112})
-
-# Unauthorized, AuthenticationFailed, SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: faults of
-# the store, after which the same request may succeed. Numbers: MongoDB's error_codes.yml.
-_STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
-
-# The driver's own text is a page about its view of the cluster, for debugging the driver.
-_UNREACHABLE = (
-    "MongoDB has no primary that can be reached: see whether it runs, whether its replica set was"
-    " initiated (rs.initiate(), once), whether CREDIT_MONGODB_URI names its hosts and the set's"
-    " name, and whether the network lets this machine through"
-)
-
-# The driver appends this to the operating system's text.
-_DRIVERS_SETTINGS = " (configured timeouts"
-
-_NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOther)
-
-
-class StoreMisconfigured(StoreError):
-    """The database is not what the server needs. The message describes what to do."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Translate the driver's errors into the port's; other errors are bugs and pass unchanged."""
-    try:
-        yield
-    except PyMongoError as error:
-        known = translate(error)
-        if known is None:
-            raise
-        raise known from error
-
-
-def translate(error: PyMongoError) -> StoreError | None:
-    """Return the error of the port that describes what is known of the effects.
-
-    The labels come from the server and the driver. A duplicate key has no label, although it aborts
-    the transaction. See
-    https://www.mongodb.com/docs/manual/core/transactions-in-applications/.
-    """
-    if error.has_error_label("UnknownTransactionCommitResult"):
-        return CommitUnknown(str(error))
-    if isinstance(error, ServerSelectionTimeoutError):  # labelled as transient, but it is not
-        return StoreUnavailable(_UNREACHABLE)
-    code = error.code if isinstance(error, OperationFailure) else None
-    if code in _CONFLICTS:
-        return Conflict(str(error))
-    if error.has_error_label("TransientTransactionError"):
-        return Interrupted(f"the transaction was aborted ({type(error).__name__})")
-    if isinstance(error, ConnectionFailure) or code in _STORE_FAULTS or error.timeout:
-        return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
-    if isinstance(error, ConfigurationError):
-        return StoreMisconfigured(f"CREDIT_MONGODB_URI cannot be used: {error}")
-    return None
+_POLL_SECONDS = 0.02
 
 
 def open_client(
@@ -128,26 +63,78 @@ def hosts_of(uri: str) -> str:
     return server.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
-def explain_unreachable(topology: TopologyDescription) -> str:
-    """Describe, for each host of a connection string, why it is unreachable or takes no writes."""
-    servers = topology.server_descriptions().values()
-    if not servers:  # the driver drops hosts that are not in the replica set
-        if topology.replica_set_name is None:
-            return "the hosts that CREDIT_MONGODB_URI names answer, and none is in a replica set"
-        return (
-            "the hosts that CREDIT_MONGODB_URI names answer, and none of them is in a replica set"
-            f" '{topology.replica_set_name}': see replicaSet= in it, and rs.status().set"
-        )
-    return "; ".join(_explain_host(server) for server in servers)
+async def ensure_primary(
+    host: str, port: int, *, timeout_seconds: float, database_path: Path
+) -> None:
+    """Wait until a `mongod` listens, configure it if necessary, and wait until it is primary.
+
+    Transactions need a replica set. The embedded `mongod` listens on another port at every start,
+    so its stored configuration is updated with the new address. That takes 20 ms, and no port has
+    to be stored or reserved.
+
+    Args:
+        host: A loopback address.
+        port: The port of the `mongod`.
+        timeout_seconds: How long all steps together may take.
+        database_path: Its `--dbpath`. Another `mongod` may have taken the port in the meantime, and
+            must not be reconfigured.
+
+    Raises:
+        TimeoutError: It was not primary in time; the message describes the last obstacle.
+    """
+    obstacle = "nothing listens on its port"
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await _until_listening(host, port)
+            obstacle = "it was not elected primary"
+            async with _connect(host, port, timeout_seconds) as client:
+                while True:
+                    try:
+                        if await _step(client, f"{host}:{port}", database_path):
+                            return
+                    except PyMongoError as error:
+                        obstacle = str(error)
+                    await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as error:
+        raise TimeoutError(obstacle) from error
 
 
-def _explain_host(server: ServerDescription) -> str:
-    where = f"{server.address[0]}:{server.address[1]}"
-    if server.server_type == SERVER_TYPE.RSGhost:
-        return f"the replica set of {where} was never initiated: run rs.initiate() once, in mongosh"
-    if server.server_type in _NOT_PRIMARY:
-        return f"{where} is up and not the primary: see rs.status()"
-    if server.error is None:
-        return f"{where} does not answer"
-    why = str(server.error).partition(_DRIVERS_SETTINGS)[0]
-    return why if where in why else f"{where}: {why}"
+def _connect(host: str, port: int, timeout_seconds: float) -> _SetupClient:
+    return AsyncMongoClient(
+        host,
+        port,
+        directConnection=True,
+        serverSelectionTimeoutMS=max(1, int(timeout_seconds * 1000)),
+    )
+
+
+async def _until_listening(host: str, port: int) -> None:
+    """Connect until the port accepts: the driver itself would retry only every 500 ms."""
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _step(client: _SetupClient, address: str, database_path: Path) -> bool:
+    """Advance the node by one step; return whether it is primary."""
+    options = await client.admin.command("getCmdLineOpts")
+    if options["parsed"].get("storage", {}).get("dbPath") != str(database_path):
+        return False
+    hello = await client.admin.command("hello")
+    if hello["isWritablePrimary"]:
+        return True
+    # Read the collection: `replSetGetConfig` cannot distinguish a new node from one that is
+    # loading.
+    stored = await client.local["system.replset"].find_one()
+    members = [{"_id": 0, "host": address}]
+    if stored is None:
+        await client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+    elif [member["host"] for member in stored["members"]] != [address]:
+        # A node that is not in its own configuration is not primary, so force the change.
+        changed = {**stored, "version": stored["version"] + 1, "members": members}
+        await client.admin.command("replSetReconfig", changed, force=True)
+    return False

@@ -9,8 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
-from credit_server.store.clock import ClockReading
-from credit_server.store.port import PAGE_SIZE, AppKey, Changes, Conflict, StoreTransaction, Writer
+from credit_server.store.port import (
+    PAGE_SIZE,
+    AppKey,
+    Changes,
+    ClockReading,
+    Conflict,
+    StoreTransaction,
+    Writer,
+)
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
 

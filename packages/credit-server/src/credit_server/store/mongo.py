@@ -6,8 +6,9 @@ migration should change these files only.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -23,20 +24,20 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
-from credit_server.store.clock import ClockReading, reading_of
-from credit_server.store.connection import (
-    Client,
-    StoreMisconfigured,
-    explain_unreachable,
-    open_client,
-    translated,
-)
+from credit_server.store.connection import Client, open_client
 from credit_server.store.documents import (
     AccountDocument,
     PurchaseDocument,
     TransactionDocument,
 )
-from credit_server.store.port import PAGE_SIZE, StoreUnavailable, Writer
+from credit_server.store.errors import explain_unreachable, translated
+from credit_server.store.port import (
+    PAGE_SIZE,
+    ClockReading,
+    StoreMisconfigured,
+    StoreUnavailable,
+    Writer,
+)
 from credit_server.store.transaction import MongoWriter
 
 _Document = dict[str, Any]  # Any: the values are checked by the documents' models
@@ -286,6 +287,22 @@ class MongoStore:
                     yield
         except TimeoutError:
             raise StoreUnavailable("MongoDB did not answer in time") from None
+
+
+# Any: what the driver decodes has no narrower type.
+def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float) -> ClockReading:
+    """Return the reading in MongoDB's answer to `hello`.
+
+    Args:
+        hello: The answer.
+        asked_at: The monotonic clock when the command was sent.
+        answered_at: The monotonic clock when the answer was received.
+    """
+    # BSON dates are UTC; the driver decodes a command's answer without a time zone.
+    local_time = hello["localTime"].replace(tzinfo=UTC)
+    return ClockReading(
+        store_seconds=local_time.timestamp(), asked_at=asked_at, answered_at=answered_at
+    )
 
 
 def _database(client: Client, name: str) -> schema.Database:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from credit_server.ledger import Account, Purchase, Transaction
-from credit_server.store.clock import ClockReading
 
 # How many entries of a list are read at a time, unless a store is created with another number.
 PAGE_SIZE = 100
 
+# The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
-"""The user id, the app id and the idempotency key: a key belongs to a user in an app."""
+
+# MongoDB truncates `localTime` to whole milliseconds.
+_CLOCK_PRECISION_SECONDS = 0.001
 
 
 class StoreError(Exception):
@@ -40,6 +42,66 @@ class Rejected(StoreError):
 
     The cause can be a bug, one document that cannot be written, or a fault of the store.
     """
+
+
+class StoreMisconfigured(StoreError):
+    """The database is not what the server needs. The message describes what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClockOffset:
+    """How far this machine's clock is ahead of the store's; negative: behind it.
+
+    Attributes:
+        least_seconds: The least possible offset.
+        most_seconds: The greatest possible offset. The two differ by the round trip.
+    """
+
+    least_seconds: float
+    most_seconds: float
+
+    @property
+    def certain_seconds(self) -> float:
+        """The part that the round trip cannot explain; 0 if the clocks may agree."""
+        if self.least_seconds > 0:
+            return self.least_seconds
+        return min(self.most_seconds, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClockReading:
+    """The store's time, and the time of the request on a monotonic clock.
+
+    Attributes:
+        store_seconds: The store's time, in seconds since 1970, truncated to milliseconds.
+        asked_at: The monotonic clock when the request was sent.
+        answered_at: The monotonic clock when the answer was received.
+    """
+
+    store_seconds: float
+    asked_at: float
+    answered_at: float
+
+    def store_latest(self, monotonic: float) -> float:
+        """Return the latest possible time of the store's clock.
+
+        Args:
+            monotonic: The monotonic clock at that moment.
+        """
+        return self.store_seconds + _CLOCK_PRECISION_SECONDS + (monotonic - self.asked_at)
+
+    def offset(self, wall: float, before: float, after: float) -> ClockOffset:
+        """Compare this machine's clock with the store's.
+
+        Args:
+            wall: This machine's clock, in seconds since 1970.
+            before: The monotonic clock before that was read.
+            after: The monotonic clock after it was read.
+        """
+        store_earliest = self.store_seconds + (before - self.answered_at)
+        return ClockOffset(
+            least_seconds=wall - self.store_latest(after), most_seconds=wall - store_earliest
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
 from credit_server.store.connection import Client
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
-from credit_server.store.inspection import errors_as_findings
+from credit_server.store.errors import all_translated
 
 # The accounts are those of the latest transactions: of this many times the number of accounts.
 _TRANSACTIONS_PER_ACCOUNT = 20
@@ -152,7 +152,7 @@ async def sample_ledger(
     Raises:
         StoreError: The store cannot be read.
     """
-    with errors_as_findings():
+    with all_translated():
         async with await client.start_session(snapshot=True) as session:
             sampler = _Sampler(client[database], session, limits)
             users, apps = await sampler.newest()
@@ -303,7 +303,7 @@ async def future_entries(
     Raises:
         StoreError: The store cannot be read.
     """
-    with errors_as_findings():
+    with all_translated():
         hello = await client.admin.command("hello")
         store_time = hello["localTime"].replace(tzinfo=UTC)
         after = store_time + timedelta(seconds=tolerance_seconds)

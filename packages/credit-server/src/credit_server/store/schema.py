@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
-from credit_server.store.connection import StoreMisconfigured
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
@@ -22,6 +21,7 @@ from credit_server.store.documents import (
     SchemaVersionDocument,
     TransactionDocument,
 )
+from credit_server.store.port import StoreMisconfigured
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2: it belongs to a user in an app, and lists of some apps have indexes.

@@ -25,13 +25,13 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Transaction
 from credit_server.store import schema
-from credit_server.store.connection import translate, translated
 from credit_server.store.documents import (
     AccountDocument,
     Document,
     PurchaseDocument,
     TransactionDocument,
 )
+from credit_server.store.errors import translate, translated
 from credit_server.store.port import (
     AppKey,
     Changes,

@@ -7,7 +7,8 @@ import pytest
 from credit_server import app
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
-from credit_server.store.connection import StoreMisconfigured, explain_unreachable
+from credit_server.store.errors import explain_unreachable
+from credit_server.store.port import StoreMisconfigured
 from credit_testing.mongod import MongodProcess
 from pydantic import SecretStr
 from pymongo.hello import Hello

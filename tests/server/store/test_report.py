@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from credit_server.store.connection import StoreMisconfigured
-from credit_server.store.inspection import connected, inspect
-from credit_server.store.report import StoreReport, Topology
+from credit_server.store.port import StoreMisconfigured
+from credit_server.store.report import StoreReport, Topology, connected, inspect
 from credit_testing.mongod import MongodProcess, running_mongod
 from motor.motor_asyncio import AsyncIOMotorClient
 
