@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
-from credit_server.commit.plan import DedupIndex
-from credit_server.commit.shard import Shard
+from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.token import AUDIENCE, ISSUER, make_keys
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings import AccessSettings
@@ -98,10 +97,10 @@ def _whole_transactions(
     return _LIST_TRANSACTIONS(store, user_id, apps)
 
 
-def _with_keys_of_all_apps(shard: Shard, commands: Sequence[Command]) -> DedupIndex:
+def _with_keys_of_all_apps(writer: BatchWriter, commands: Sequence[Command]) -> DedupIndex:
     known = DedupIndex()
     for command in commands:
-        for entry in shard._by_key.values():
+        for entry in writer._by_key.values():
             if (entry.user_id, entry.key) == (command.user_id, command.key):
                 known.by_key[command.user_id, command.app_id, command.key] = entry
     return known
@@ -118,7 +117,7 @@ HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
     "balances of all apps": (authorize, "visible_account", lambda account, identity: account),
     "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
-    "keys of all apps": (Shard, "_cached", _with_keys_of_all_apps),
+    "keys of all apps": (BatchWriter, "_cached", _with_keys_of_all_apps),
 }
 
 

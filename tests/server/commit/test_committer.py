@@ -770,4 +770,5 @@ async def test_a_committer_without_a_cache_reads_each_account_again(store: Scrip
         again = await committer.submit(add(store, key="one"))
         assert isinstance(again, Receipt)
         assert again.replayed
-        assert not any(shard._accounts or shard._by_key for shard in committer._shards)
+        writers = [shard._writer for shard in committer._shards]
+        assert not any(writer._accounts or writer._by_key for writer in writers)

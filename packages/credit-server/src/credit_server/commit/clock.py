@@ -14,6 +14,8 @@ from credit_server.store.port import ClockReading
 
 SKEW_SECONDS_MAX = 2.0
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
@@ -71,11 +73,8 @@ class Clock:
                 raise ClockSkewed(skew_seconds=abs(skew), limit_seconds=self._skew_seconds_max)
             store_latest = self._reading.store_latest(after)
         # A correct server may be ahead by this much, and writes entries of this time.
-        return Moment(now=_utc(wall), latest=_utc(store_latest + self._skew_seconds_max))
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _utc(seconds: float) -> datetime:
-    return _EPOCH + timedelta(milliseconds=int(seconds * 1000))
+        latest = store_latest + self._skew_seconds_max
+        return Moment(
+            now=_EPOCH + timedelta(milliseconds=int(wall * 1000)),
+            latest=_EPOCH + timedelta(milliseconds=int(latest * 1000)),
+        )

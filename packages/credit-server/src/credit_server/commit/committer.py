@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 
 from credit_server.admission.decision import Decision
 from credit_server.admission.shed_ratio import ShedRatio
+from credit_server.commit.batch import BatchWriter
 from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed, Overloaded, Stopping
 from credit_server.commit.observer import CommitObserver, NoObserver
@@ -90,33 +91,36 @@ class Committer:
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
-        shard_limits = ShardLimits(
-            batch_max=self._limits.batch_max,
-            waiting_max=max(1, self._limits.waiting_max // self._limits.shards),
-            wait_seconds_max=self._limits.wait_seconds_max,
-            cache_max=self._limits.cache_max // self._limits.shards,
-            retry=RetryLimits(
-                retry_seconds=self._limits.retry_seconds,
-                backoff_initial_seconds=self._limits.backoff_initial_seconds,
-                backoff_max_seconds=self._limits.backoff_max_seconds,
-            ),
-        )
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
-        self._shards = [
-            Shard(
-                store.writer(),
-                shard_limits,
-                clock=self._clock,
-                random=random,
-                observer=self._observer,
-            )
-            for _ in range(self._limits.shards)
-        ]
+        self._shards = [self._shard(store, random) for _ in range(self._limits.shards)]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start
         self._stopping = False
+
+    def _shard(self, store: Store, random: Random) -> Shard:
+        limits = self._limits
+        return Shard(
+            BatchWriter(
+                store.writer(),
+                clock=self._clock,
+                random=random,
+                cache_max=limits.cache_max // limits.shards,
+            ),
+            ShardLimits(
+                batch_max=limits.batch_max,
+                waiting_max=max(1, limits.waiting_max // limits.shards),
+                wait_seconds_max=limits.wait_seconds_max,
+                retry=RetryLimits(
+                    retry_seconds=limits.retry_seconds,
+                    backoff_initial_seconds=limits.backoff_initial_seconds,
+                    backoff_max_seconds=limits.backoff_max_seconds,
+                ),
+            ),
+            random=random,
+            observer=self._observer,
+        )
 
     @property
     def waiting(self) -> int:
@@ -186,22 +190,7 @@ class Committer:
         """
         # User ids are usually consecutive, so the remainder spreads them evenly.
         shard = self._shards[command.user_id % len(self._shards)]
-        if self._stopping or shard.ended:
-            self._observer.shed("stopping")
-            raise Stopping("the server is shutting down")
-        try:
-            self._clock.now()
-        except ClockSkewed:
-            self._observer.shed("clock_skewed")
-            raise
-        decision = shard.admission(seconds_left)
-        if decision is not Decision.ADMIT:
-            self._observer.shed(decision)
-            raise Overloaded(
-                "the write would wait too long",
-                retry_seconds=self._shed_ratio.shed(shard.expected_seconds()),
-            )
-        self._shed_ratio.admitted()
+        self._admit(shard, seconds_left)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt | Refusal] = loop.create_future()
         deadline = None if seconds_left is None else loop.time() + seconds_left
@@ -212,6 +201,25 @@ class Committer:
             if after is not None and not answer.cancelled():  # the answer came at the same time
                 after(answer.exception() or answer.result())
             raise
+
+    def _admit(self, shard: Shard, seconds_left: float | None) -> None:
+        """Raise, and report to the observer, why a write is rejected on arrival."""
+        if self._stopping or shard.ended:
+            self._observer.shed("stopping")
+            raise Stopping("the server is shutting down; no change was made")
+        try:
+            self._clock.now()
+        except ClockSkewed:
+            self._observer.shed("clock_skewed")
+            raise
+        decision = shard.admission(seconds_left)
+        if decision is not Decision.ADMIT:
+            self._observer.shed(decision)
+            raise Overloaded(
+                "the write would wait too long; no change was made",
+                retry_seconds=self._shed_ratio.shed(shard.expected_seconds()),
+            )
+        self._shed_ratio.admitted()
 
     async def __aenter__(self) -> "Committer":
         self._tasks = [

@@ -1,10 +1,15 @@
-"""A write that waits for its batch, and its result."""
+"""A write that waits for its batch, its result, and how its caller is answered."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from credit_server.ledger import Command, Receipt, Refusal
+import structlog
+
+from credit_server.commit.errors import ClockSkewed, NotCommitted, ResultUnknown
+from credit_server.ledger import Accepted, Command, Outcome, Receipt, Refusal, Replayed
+
+log = structlog.get_logger("credit_server.commit")
 
 # The result of a write. None: it was dropped and had no effect.
 WriteResult = Receipt | Refusal | BaseException | None
@@ -52,3 +57,47 @@ class PendingWrite:
         if self.after is not None:
             # Called later: an error in it, such as a full disk of a log, must not end the shard.
             self.answer.get_loop().call_soon(self.after, result)
+
+
+def answer(writes: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
+    """Answer the callers of writes whose outcomes are certain."""
+    for write, outcome in zip(writes, outcomes, strict=True):
+        match outcome:
+            case Accepted(transaction=transaction):
+                write.resolve(Receipt(transaction=transaction, replayed=False))
+            case Replayed(transaction=transaction):
+                # The transaction of an earlier attempt at this command is not a replay.
+                replayed = transaction.id != write.command.transaction_id
+                write.resolve(Receipt(transaction=transaction, replayed=replayed))
+            case refusal:
+                write.resolve(refusal)
+
+
+def fail(
+    writes: Sequence[PendingWrite], reason: Exception, *, uncertain: bool, at_fault: bool = False
+) -> None:
+    """Answer the callers of writes that failed.
+
+    Args:
+        writes: The writes; those that have an answer keep it.
+        reason: Why the latest attempt failed.
+        uncertain: Whether any attempt may have taken effect, or may still do so.
+        at_fault: Whether the commands, or their user's documents, are at fault. A retry would fail
+            again, so the caller gets the reason itself.
+    """
+    error: Exception
+    if uncertain:
+        error = ResultUnknown("the store did not report in time whether it has committed")
+    elif isinstance(reason, ClockSkewed) or at_fault:
+        error = reason
+    else:
+        error = NotCommitted(str(reason))
+    log.warning("a batch failed", reason=str(reason), **log_fields(writes))
+    for write in writes:
+        write.resolve(error)
+
+
+def log_fields(writes: Sequence[PendingWrite]) -> Mapping[str, int | Sequence[str]]:
+    """Return the fields of a log line that identify the requests of some writes."""
+    ids = [write.request_id for write in writes if write.request_id is not None]
+    return {"writes": len(writes), "request_ids": ids}

@@ -7,10 +7,10 @@ runs of 150 side by side; PyMongo's asyncio client: 0.96 and 0.93).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
@@ -43,8 +43,6 @@ from credit_server.store.port import (
     StoreUnavailable,
 )
 
-_T = TypeVar("_T")
-
 
 class MongoWriter:
     """Makes transactions one after another, on one session and one thread of its own.
@@ -73,7 +71,8 @@ class MongoWriter:
         try:
             yield transaction
         finally:
-            await transaction.end()
+            if self._session.in_transaction:
+                await transaction.abort()
 
     def close(self) -> None:
         """End the thread once it is idle, then the session."""
@@ -111,7 +110,7 @@ class MongoTransaction:
     async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
         """Return the accounts of those users that have one."""
         query = {"user_id": {"$in": list(user_ids)}}
-        found = await self._run(lambda: self._find(schema.USER_CREDITS, query))
+        found = await self._find(schema.USER_CREDITS, query)
         accounts = (AccountDocument.model_validate(document).to_account() for document in found)
         return {account.user_id: account for account in accounts}
 
@@ -127,8 +126,7 @@ class MongoTransaction:
             wanted.append({"_id": {"$in": [ObjectId(id_) for id_ in ids]}})
         if not wanted:
             return []
-        query = {"$or": wanted}
-        found = await self._run(lambda: self._find(schema.CREDIT_TRANSACTIONS, query))
+        found = await self._find(schema.CREDIT_TRANSACTIONS, {"$or": wanted})
         return [TransactionDocument.model_validate(document).to_transaction() for document in found]
 
     async def write(self, changes: Changes) -> None:
@@ -137,24 +135,24 @@ class MongoTransaction:
 
     async def commit(self) -> None:
         """Write and commit: see the port."""
-        await self._run(self._write_and_commit)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._write_and_commit)
 
-    async def end(self) -> None:
+    async def abort(self) -> None:
         """Abort what has not been committed."""
-        if self._session.in_transaction:
-            await self._run(self._abort)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._abort)
 
     def _abort(self) -> None:
         # Checked again: if the caller was cancelled, its commit ran before this on the thread.
         if self._session.in_transaction:
             self._session.abort_transaction()
 
-    async def _run(self, step: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+    async def _find(self, collection: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        def find() -> list[dict[str, Any]]:
+            with translated():
+                return list(self._database[collection].find(query, session=self._session))
 
-    def _find(self, collection: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        with translated():
-            return list(self._database[collection].find(query, session=self._session))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, find)
 
     def _write_and_commit(self) -> None:
         try:

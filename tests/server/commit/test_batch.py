@@ -1,9 +1,14 @@
 """Test that a batch is decided as if its commands had arrived one at a time."""
 
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 
-from credit_server.commit.plan import DedupIndex, plan
+import pytest
+from credit_server.commit import Clock
+from credit_server.commit.batch import BatchWriter, DedupIndex, plan
 from credit_server.ledger import (
     Accepted,
     Account,
@@ -15,6 +20,8 @@ from credit_server.ledger import (
     Transaction,
     Use,
 )
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import AppKey, Conflict, StoreTransaction
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -143,3 +150,90 @@ def test_only_a_refusal_because_of_the_balance_rests_on_balances() -> None:
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
     assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).rests_on_balances
     assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).rests_on_balances
+
+
+class CountingStore(MemoryStore):
+    """Records the users and keys that are read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users: list[int] = []
+        self.keys: list[str] = []
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        async with super().begin() as transaction:
+            yield CountingTransaction(transaction, self)
+
+
+class CountingTransaction:
+    def __init__(self, transaction: StoreTransaction, store: CountingStore) -> None:
+        self._transaction = transaction
+        self._store = store
+        self.write = transaction.write
+        self.commit = transaction.commit
+
+    async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
+        self._store.users.extend(sorted(user_ids))
+        return await self._transaction.accounts(user_ids)
+
+    async def transactions(
+        self, keys: Collection[AppKey], ids: Collection[str]
+    ) -> list[Transaction]:
+        self._store.keys.extend(sorted(key for _, _, key in keys))
+        return await self._transaction.transactions(keys, ids)
+
+
+def writer(store: MemoryStore, *, cache_max: int) -> BatchWriter:
+    return BatchWriter(store.writer(), clock=Clock(), random=Random(7), cache_max=cache_max)
+
+
+async def commit(writer: BatchWriter, *commands: Command, verify_first: bool = False) -> None:
+    for outcome in await writer.commit(commands, verify_first=verify_first):
+        assert isinstance(outcome, Accepted)
+
+
+async def test_the_least_recently_used_account_is_dropped() -> None:
+    store = CountingStore()
+    batches = writer(store, cache_max=2)
+    await commit(batches, add(1, user=1, id_="a"))
+    await commit(batches, add(1, user=2, id_="b"))
+    await commit(batches, add(1, user=1, id_="c"))
+    await commit(batches, add(1, user=3, id_="d"))  # drops user 2
+    assert store.users == [1, 2, 3]
+    await commit(batches, add(1, user=1, id_="e"), add(1, user=3, id_="f"))
+    assert store.users == [1, 2, 3]
+    await commit(batches, add(1, user=2, id_="g"))
+    assert store.users == [1, 2, 3, 2]
+
+
+async def test_the_least_recently_used_key_is_dropped() -> None:
+    store = CountingStore()
+    batches = writer(store, cache_max=2)
+    for number, key in enumerate(["k1", "k2", "k3"]):
+        await commit(batches, add(1, key=key, id_=str(number)))
+    again = [add(1, key=key, id_=f"again-{key}") for key in ("k1", "k2", "k3")]
+    outcomes = await batches.commit(again, verify_first=True)
+    assert [type(outcome) for outcome in outcomes] == [Replayed] * 3
+    assert store.keys == ["k1"]
+
+
+async def test_a_cache_of_size_0_remembers_nothing() -> None:
+    store = CountingStore()
+    batches = writer(store, cache_max=0)
+    await commit(batches, add(1, key="k", id_="a"))
+    await commit(batches, add(1, id_="b"))
+    assert store.users == [1, 1]
+    (outcome,) = await batches.commit([add(1, key="k", id_="c")], verify_first=True)
+    assert isinstance(outcome, Replayed)
+    assert store.keys == ["k"]
+
+
+async def test_a_failed_attempt_drops_the_accounts_of_its_users_remembered_or_not() -> None:
+    store = CountingStore()
+    batches = writer(store, cache_max=10)
+    await commit(batches, add(1, user=1, id_="a"))
+    with pytest.raises(Conflict):  # the id is taken
+        await batches.commit([add(1, user=1, id_="a"), add(1, user=2, id_="b")], verify_first=False)
+    await commit(batches, add(1, user=1, id_="c"), add(1, user=2, id_="d"))
+    assert store.users == [1, 2, 1, 2]

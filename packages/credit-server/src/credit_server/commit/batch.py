@@ -1,0 +1,258 @@
+"""Commit one batch: load, decide and write, in one transaction of the store.
+
+`plan` decides all commands in memory. `BatchWriter` reads what they need, and writes the changes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+
+from cachetools import LRUCache
+
+from credit_server.commit.clock import Clock
+from credit_server.ledger import (
+    Accepted,
+    Account,
+    BalanceOverflow,
+    Command,
+    InsufficientCredits,
+    Kind,
+    Outcome,
+    Purchase,
+    TooManyApps,
+    Transaction,
+    decide,
+)
+from credit_server.store.port import (
+    AppKey,
+    Changes,
+    CommitUnknown,
+    Conflict,
+    Interrupted,
+    Rejected,
+    StoreTransaction,
+    StoreUnavailable,
+    Writer,
+)
+
+# An app's total is split into this many counter shards, and each shard of a server picks one.
+# Shards of all servers that pick the same one conflict, so there are many more than shards are
+# usual. A read sums this many documents at most.
+_COUNTER_SHARDS = 256
+
+# A commit raises these if it certainly had no effect; see `StoreTransaction.commit`.
+_NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable)
+
+
+@dataclass(kw_only=True, slots=True)
+class DedupIndex:
+    """An index of committed transactions, by key and by id, to detect retries."""
+
+    by_key: dict[AppKey, Transaction] = field(default_factory=dict)
+    by_id: dict[str, Transaction] = field(default_factory=dict)
+
+    def add(self, entries: Iterable[Transaction]) -> None:
+        """Add transactions."""
+        for entry in entries:
+            self.by_id[entry.id] = entry
+            if entry.key:
+                self.by_key[entry.user_id, entry.app_id, entry.key] = entry
+
+    def find(self, command: Command) -> Transaction | None:
+        """Return the transaction of this command, or of an earlier one with its key."""
+        made = self.by_id.get(command.transaction_id)
+        if made is None and command.key:
+            return self.by_key.get((command.user_id, command.app_id, command.key))
+        return made
+
+
+@dataclass(kw_only=True, slots=True)
+class Plan:
+    """The result of a batch.
+
+    Attributes:
+        outcomes: One for each command, in their order.
+        accounts: The changed accounts.
+        transactions: New entries, in order.
+        purchases: New purchases, in order.
+        totals: The change of each app's total.
+        rests_on_balances: Whether a refusal rests on a balance. A cached balance must be read, and
+            the keys looked up, before the refusal is certain.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    accounts: dict[int, Account] = field(default_factory=dict)
+    transactions: list[Transaction] = field(default_factory=list)
+    purchases: list[Purchase] = field(default_factory=list)
+    totals: dict[int, int] = field(default_factory=dict)
+    rests_on_balances: bool = False
+
+
+def plan(
+    commands: Sequence[Command],
+    accounts: Mapping[int, Account],
+    known: DedupIndex,
+    now: datetime,
+    latest: datetime | None = None,
+) -> Plan:
+    """Decide a batch in memory.
+
+    A key that is in a batch twice needs no special case: the second command finds the transaction
+    of the first. If the first is rejected, the second is a new request, as the contract defines.
+
+    Args:
+        commands: The commands, in the order of arrival.
+        accounts: The account of each of their users.
+        known: Earlier transactions with their keys or ids.
+        now: The time, UTC, in whole milliseconds.
+        latest: The latest time that an entry may have; None: there is no limit.
+    """
+    result = Plan()
+    fresh = DedupIndex()
+    for command in commands:
+        account = result.accounts.get(command.user_id) or accounts[command.user_id]
+        earlier = known.find(command) or fresh.find(command)
+        outcome = decide(account, command, earlier, now, latest)
+        match outcome:
+            case Accepted(account=changed, transaction=entry, purchase=purchase):
+                result.accounts[entry.user_id] = changed
+                result.transactions.append(entry)
+                if purchase is not None:
+                    result.purchases.append(purchase)
+                delta = entry.credits if entry.kind is Kind.ADD else -entry.credits
+                result.totals[entry.app_id] = result.totals.get(entry.app_id, 0) + delta
+                fresh.add([entry])
+            case InsufficientCredits() | BalanceOverflow() | TooManyApps():
+                result.rests_on_balances = True
+            case _:  # decided by the key: transactions never change
+                pass
+        result.outcomes.append(outcome)
+    return result
+
+
+class BatchWriter:
+    """Commits the batches of one shard, one after another, and caches accounts and keys.
+
+    The caches hold what this writer has committed, so it is durable. Accounts may be stale where
+    another server writes too; each write compares their revision.
+    """
+
+    def __init__(self, writer: Writer, *, clock: Clock, random: Random, cache_max: int) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            writer: Begins the transactions of the store.
+            clock: The clock for new entries.
+            random: Picks the counter shard of the apps' totals.
+            cache_max: How many accounts, and how many keys, are cached; 0: none.
+        """
+        self._writer = writer
+        self._clock = clock
+        self._random = random
+        self._counter_shard = random.randrange(_COUNTER_SHARDS)
+        self._accounts: LRUCache[int, Account] = LRUCache(cache_max)
+        self._by_key: LRUCache[AppKey, Transaction] = LRUCache(cache_max)
+
+    async def commit(self, commands: Sequence[Command], *, verify_first: bool) -> list[Outcome]:
+        """Decide commands and commit them in one transaction; see `Attempt`.
+
+        The first attempt is optimistic: it uses cached accounts and does not look up keys, because
+        the store's unique indexes and the comparison of revisions reject a wrong guess. A refusal
+        writes nothing that could be rejected, so it is decided on what was read.
+        """
+        committing = False
+        try:
+            moment = self._clock.now()
+            known = self._cached(commands)
+            async with self._writer.begin() as transaction:
+                accounts = await self._load(transaction, commands, known, verify=verify_first)
+                batch = plan(commands, accounts, known, moment.now, moment.latest)
+                if batch.rests_on_balances and not verify_first:
+                    accounts = await self._load(transaction, commands, known, verify=True)
+                    batch = plan(commands, accounts, known, moment.now, moment.latest)
+                if batch.transactions:
+                    await transaction.write(self._changes(batch, accounts))
+                # An answer that rests on what was read needs the commit too: only the commit proves
+                # that a majority of the nodes has what was read.
+                if verify_first or batch.transactions or batch.rests_on_balances:
+                    committing = True
+                    await transaction.commit()
+            self._cache(batch)
+        except Exception as error:
+            self._forget(commands, error)
+            # Once the commit has begun it may take effect, whatever raised the error.
+            if committing and not isinstance(error, (*_NOTHING_WRITTEN, CommitUnknown)):
+                raise CommitUnknown(f"the commit failed ({type(error).__name__})") from error
+            raise
+        return batch.outcomes
+
+    async def _load(
+        self,
+        transaction: StoreTransaction,
+        commands: Sequence[Command],
+        known: DedupIndex,
+        *,
+        verify: bool,
+    ) -> dict[int, Account]:
+        """Return the accounts of all users, from the cache unless they must be verified.
+
+        To verify is to read all accounts from the store, and to look up the keys and ids there that
+        the index does not contain.
+        """
+        users = {command.user_id for command in commands}
+        accounts: dict[int, Account] = {}
+        if not verify:
+            for user_id in users:
+                cached = self._accounts.get(user_id)
+                if cached is not None:
+                    accounts[user_id] = cached
+        missing = users - accounts.keys()
+        if missing:
+            accounts.update(await transaction.accounts(missing))
+            for user_id in missing - accounts.keys():
+                accounts[user_id] = Account.empty(user_id)
+        if verify:
+            new = [command for command in commands if known.find(command) is None]
+            keys = {
+                (command.user_id, command.app_id, command.key) for command in new if command.key
+            }
+            # The ids show whether an earlier attempt with an unknown result took effect.
+            ids = {command.transaction_id for command in new}
+            known.add(await transaction.transactions(keys, ids))
+        return accounts
+
+    def _changes(self, batch: Plan, accounts: Mapping[int, Account]) -> Changes:
+        return Changes(
+            accounts=[
+                (accounts[user_id].revision, account) for user_id, account in batch.accounts.items()
+            ],
+            transactions=batch.transactions,
+            purchases=batch.purchases,
+            totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
+            counter_shard=self._counter_shard,
+        )
+
+    def _cached(self, commands: Sequence[Command]) -> DedupIndex:
+        known = DedupIndex()
+        for command in commands:
+            if command.key:
+                entry = self._by_key.get((command.user_id, command.app_id, command.key))
+                if entry is not None:
+                    known.add([entry])
+        return known
+
+    def _cache(self, batch: Plan) -> None:
+        if not self._accounts.maxsize:
+            return
+        self._accounts.update(batch.accounts)
+        for entry in batch.transactions:
+            if entry.key:
+                self._by_key[entry.user_id, entry.app_id, entry.key] = entry
+
+    def _forget(self, commands: Sequence[Command], error: Exception) -> None:
+        """Drop what a failed attempt may have made stale."""
+        for command in commands:
+            self._accounts.pop(command.user_id, None)
+        if isinstance(error, Conflict):
+            self._counter_shard = self._random.randrange(_COUNTER_SHARDS)
