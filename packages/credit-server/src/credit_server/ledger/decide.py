@@ -75,12 +75,7 @@ def decide(
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
     if earlier is not None:
-        invariant(
-            (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
-            "a key belongs to a user in an app",
-        )
-        fields = _differences(command, earlier)
-        return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
+        return _repeated(command, earlier)
     balance = account.balances.get(command.app_id, 0)
     match command:
         case Add():
@@ -165,6 +160,16 @@ def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
         transaction_id=command.transaction_id,
         sequence=sequence,
     )
+
+
+def _repeated(command: Command, earlier: Transaction) -> Replayed | KeyReused:
+    """Return the outcome of a command whose key or id an earlier transaction has."""
+    invariant(
+        (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
+        "a key belongs to a user in an app",
+    )
+    fields = _differences(command, earlier)
+    return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
 
 
 def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
