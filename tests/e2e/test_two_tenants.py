@@ -180,9 +180,11 @@ async def test_unauthenticated_calls_from_the_same_address_do_not_block_a_tenant
         for _ in range(8):
             with pytest.raises(Unauthenticated):
                 await stranger.balance(app_id=1)
-        for _ in range(20):
-            with pytest.raises(RateLimited):
+        limited = 0
+        while limited < 20:  # on a slow machine the budget refills in between
+            with pytest.raises((RateLimited, Unauthenticated)) as rejected:
                 await stranger.balance(app_id=1)
+            limited += rejected.type is RateLimited
         assert await one.balance(app_id=1) == 5
         assert await three.balance(app_id=3) == 0
     assert "forged" not in tenants.audit

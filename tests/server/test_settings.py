@@ -179,6 +179,10 @@ def with_companions(name: str) -> dict[str, str]:
     return {each: GIVEN[each][0] for each in (*COMPANIONS.get(name, ()), name)}
 
 
+def test_every_setting_is_described() -> None:
+    assert all(setting.description for setting in settings_of(ServerSettings))
+
+
 def test_this_module_tries_every_setting() -> None:
     assert sorted(GIVEN) == EVERY_SETTING
     assert all(GIVEN[name][1] != value(parse(), name) for name in EVERY_SETTING)

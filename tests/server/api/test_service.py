@@ -22,8 +22,9 @@ from credit_models.codec import decode, encode
 from credit_server.admission.list_slots import ListSlots
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Rejected
 from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
-from credit_testing.stores import EndlessStore, GatedStore
+from credit_testing.stores import EndlessStore, FailingStore, GatedStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
@@ -54,6 +55,15 @@ def _use(amount: int = 30, *, report: str = "r-1", key: str = "") -> PurchaseReq
 def _receipt(answer: Answer) -> Receipt:
     assert answer.message(Empty) == Empty()
     return decode(Receipt, answer.binary("credit-receipt-bin"))
+
+
+async def test_a_write_that_cannot_be_written_is_an_internal_error() -> None:
+    # Not STORE_UNAVAILABLE: a client would retry a write that fails every time.
+    failing = FailingStore(Rejected("no such document"))
+    async with serving(failing) as served, Wire.connect(served.port) as wire:
+        answer = await wire.call("AddCredits", _add())
+    assert answer.status is Status.INTERNAL
+    assert "document" not in answer.metadata["grpc-message"]
 
 
 async def test_added_credits_are_in_the_receipt(wire: Wire) -> None:

@@ -762,3 +762,12 @@ async def test_no_mixture_of_failures_loses_or_doubles_a_write(
     assert {receipt.transaction.id for receipt in receipts} == {
         entry.id for user in range(1, 6) for entry in await history(store, user)
     }
+
+
+async def test_a_committer_without_a_cache_reads_each_account_again(store: ScriptedStore) -> None:
+    async with Committer(store, replace(LIMITS, cache_max=0)) as committer:
+        await committer.submit(add(store, key="one"))
+        again = await committer.submit(add(store, key="one"))
+        assert isinstance(again, Receipt)
+        assert again.replayed
+        assert not any(shard._accounts or shard._by_key for shard in committer._shards)

@@ -247,6 +247,7 @@ def test_the_printed_variables_start_tls(tmp_path: Path, capsys: Captured) -> No
         ["issue"],
         ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:everything"],
         ["issue", "--key", "k", "--subject", "", "--scopes", "credits:read"],
+        ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--apps", ""],
         ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--apps", "0"],
         ["issue", "--key", "k", "--subject", "s", "--scopes", "credits:read", "--apps", "1,"],
         [

@@ -130,7 +130,7 @@ def test_a_good_pair_is_ok_and_its_expiry_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "verdict", "says"),
+    ("ends", "verdict", "text"),
     [
         (NOW + 15 * DAY, OK, "valid until"),
         (NOW + 13 * DAY, WARNING, "expires in 13 days"),
@@ -138,11 +138,11 @@ def test_a_good_pair_is_ok_and_its_expiry_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_a_certificate_that_expires_soon_is_a_warning(
-    ends: datetime, verdict: Verdict, says: str, tmp_path: Path
+    ends: datetime, verdict: Verdict, text: str, tmp_path: Path
 ) -> None:
     first = _check(tmp_path, certificate(KEY, begins=NOW - 9 * DAY, ends=ends))[0]
     assert first.verdict is verdict
-    assert says in first.found
+    assert text in first.found
 
 
 def test_a_certificate_that_is_not_valid_yet_fails(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_token_keys_that_the_server_accepts_are_ok(content: bytes, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "text"),
     [
         (b"", "neither PEM nor JSON"),
         (b"{", "neither PEM nor JSON"),
@@ -276,12 +276,12 @@ def test_token_keys_that_the_server_accepts_are_ok(content: bytes, tmp_path: Pat
         (public_pem(ec.generate_private_key(ec.SECP192R1())), "no key for ES256"),
     ],
 )
-def test_token_keys_that_the_server_rejects_fail(content: bytes, says: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_token_keys_that_the_server_rejects_fail(content: bytes, text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
         parse_keys(content, ALGORITHMS)
     finding = _check_keys(tmp_path, content)
     assert finding.verdict is Verdict.FAILS
-    assert says in finding.found
+    assert text in finding.found
 
 
 def test_keys_without_an_id_are_a_warning(tmp_path: Path) -> None:

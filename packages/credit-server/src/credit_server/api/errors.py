@@ -37,7 +37,7 @@ from credit_server.ledger import (
     Refusal,
     TooManyApps,
 )
-from credit_server.store.port import StoreError
+from credit_server.store.port import Rejected, StoreError
 
 # A replica set takes some seconds to elect a primary, and a server to be replaced.
 _RETRY_STORE_SECONDS = 1.0
@@ -60,6 +60,9 @@ def translate(error: BaseException) -> GRPCError | None:
             return _error(reason, sentence, {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
+        case Rejected():
+            # A bug, or a document that cannot be written: a retry would fail again.
+            return None
         case CommitError() | StoreError():
             return _unavailable(error)
         case CutOff():

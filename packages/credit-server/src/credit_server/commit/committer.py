@@ -94,7 +94,7 @@ class Committer:
             batch_max=self._limits.batch_max,
             waiting_max=max(1, self._limits.waiting_max // self._limits.shards),
             wait_seconds_max=self._limits.wait_seconds_max,
-            cache_max=max(1, self._limits.cache_max // self._limits.shards),
+            cache_max=self._limits.cache_max // self._limits.shards,
             retry=RetryLimits(
                 retry_seconds=self._limits.retry_seconds,
                 backoff_initial_seconds=self._limits.backoff_initial_seconds,

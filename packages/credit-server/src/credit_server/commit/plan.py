@@ -82,9 +82,8 @@ def plan(
 ) -> Plan:
     """Decide a batch in memory.
 
-    A key that is in a batch twice needs no special case: the second command finds the transaction
-        of
-    the first. If the first is rejected, the second is a new request, as the contract defines.
+    A key that is in a batch twice needs no special case: the second command finds the first one's
+    transaction. If the first is rejected, the second is a new request, as the contract defines.
 
     Args:
         commands: The commands, in the order of arrival.

@@ -54,7 +54,7 @@ class ShardLimits:
         batch_max: The most writes in one batch.
         waiting_max: The most writes without an answer.
         wait_seconds_max: The longest expected wait of a write that does not fit in the next batch.
-        cache_max: How many accounts, and how many keys, are cached; at least 1.
+        cache_max: How many accounts, and how many keys, are cached; 0: none.
         retry: The limits on attempts at a batch.
     """
 
@@ -103,8 +103,8 @@ class Shard:
         self.ended = False
         # Both hold what this shard has committed, so it is durable. Accounts may be stale where
         # another server writes too; each write compares their revision.
-        self._accounts: LRUCache[int, Account] = LRUCache(limits.cache_max)
-        self._by_key: LRUCache[AppKey, Transaction] = LRUCache(limits.cache_max)
+        self._accounts: LRUCache[int, Account] = LRUCache(max(1, limits.cache_max))
+        self._by_key: LRUCache[AppKey, Transaction] = LRUCache(max(1, limits.cache_max))
 
     @property
     def unanswered(self) -> int:
@@ -321,6 +321,8 @@ class Shard:
         return known
 
     def _cache(self, batch: Plan) -> None:
+        if not self._limits.cache_max:
+            return
         for user_id, account in batch.accounts.items():
             self._accounts[user_id] = account
         for entry in batch.transactions:

@@ -105,11 +105,11 @@ def issue(
         ),
     ],
     apps: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="LIST", help="Apps of the owner, separated by commas, or * for all apps."
         ),
-    ] = "",
+    ] = None,
     actor: Annotated[
         str | None, typer.Option(metavar="ID", help="The created_by that the owner gives.")
     ] = None,
@@ -148,7 +148,7 @@ def issue(
     grant = Grant(
         subject=_valid("--subject", _text, subject),
         scopes=_valid("--scopes", _scopes, scopes),
-        apps=_valid("--apps", _apps, apps) if apps else [],
+        apps=[] if apps is None else _valid("--apps", _apps, apps),
         actor=None if actor is None else _valid("--actor", _id, actor),
         impersonate=impersonate,
         credits_max=(
