@@ -191,7 +191,7 @@ async def test_a_cancelled_write_carries_its_key_in_a_note(scripted: Scripted) -
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), SystemExit(1)])
-async def test_whatever_else_ends_a_write_carries_its_key_in_a_note(
+async def test_any_other_exception_of_a_write_has_its_key_in_a_note(
     scripted: Scripted, error: BaseException
 ) -> None:
     transport = scripted()

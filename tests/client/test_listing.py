@@ -80,7 +80,7 @@ def _asked(transport: Any) -> list[int]:
     ],
     ids=lambda failure: failure.message,
 )
-async def test_a_list_that_breaks_off_goes_on_after_its_last_row(
+async def test_an_interrupted_list_continues_after_its_last_row(
     scripted: Scripted, failure: AttemptFailed
 ) -> None:
     transport = scripted([*_rows(1, 2), failure], [failure] if failure is not ENDED else [], [])
@@ -172,7 +172,7 @@ async def test_a_failure_that_no_retry_can_help_ends_the_list(scripted: Scripted
     assert len(transport.sent) == 1
 
 
-async def test_purchases_without_numbers_cannot_go_on(scripted: Scripted) -> None:
+async def test_purchases_without_numbers_cannot_continue(scripted: Scripted) -> None:
     transport = scripted([*_purchases(0, 0), LOST])
     async with _client(transport) as client:
         rows = client.purchases(user_id=7)
@@ -214,7 +214,7 @@ async def test_a_token_that_expires_while_a_list_is_read_is_replaced(scripted: S
     assert [sent.metadata["authorization"][-1] for sent in transport.sent] == list("abbccd")
 
 
-async def test_closing_the_client_ends_a_list_that_waits_to_go_on(scripted: Scripted) -> None:
+async def test_closing_the_client_ends_a_list_that_waits_to_continue(scripted: Scripted) -> None:
     transport = scripted([*_rows(1), LOST])
     async with _client(
         transport,
@@ -269,7 +269,7 @@ def _deadline_within_a_row(peer: Any, stream_id: int) -> None:
 @pytest.mark.parametrize(
     "fail", [_goaway, _reset, _hang_up, _rubbish, _deadline, _deadline_within_a_row]
 )
-async def test_a_list_goes_on_over_real_connections(
+async def test_a_list_continues_over_real_connections(
     raw_server: Raw, fail: Callable[[Any, int], None]
 ) -> None:
     def first(peer: Any, stream_id: int) -> None:

@@ -78,7 +78,7 @@ def test_a_release_with_a_reason_may_break_main(repository: Copy) -> None:
         '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 3;\n}',
     )
     assert "FIELD_NO_DELETE" in repository.check("check").rules
-    released = repository.check("release", "0.9.0", "--reason", "Nobody reads it.")
+    released = repository.check("release", "0.9.0", "--reason", "No client reads it.")
     assert released.status == 0, released.said
     outcome = repository.check("check")
     assert outcome.status == 0, outcome.said
@@ -88,5 +88,5 @@ def test_a_release_with_a_reason_may_break_main(repository: Copy) -> None:
 def test_a_release_with_a_reason_cannot_reuse_numbers_or_names_of_main(repository: Copy) -> None:
     repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n}')
     # No release has "words", so only main shows that 3 is used.
-    assert repository.check("release", "0.9.0", "--reason", "Nobody reads it.").status == 0
+    assert repository.check("release", "0.9.0", "--reason", "No client reads it.").status == 0
     assert repository.check("check").rules == {"FIELD_NOT_RESERVED"}

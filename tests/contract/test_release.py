@@ -55,9 +55,9 @@ def test_a_breaking_release_needs_a_reason_before_1(fresh: Copy) -> None:
     assert "REASON" in refused.said
     assert "FIELD_NO_DELETE" in refused.said
     assert _versions(fresh) == ["0.5.0"]
-    assert fresh.check("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "0.6.0", "--reason", "No client reads it.").status == 0
     assert (_versions(fresh), _retired(fresh)) == (["0.6.0"], ["0.5.0"])
-    assert "- Replaces 0.5.0: Nobody reads it.\n" in _changelog(fresh)
+    assert "- Replaces 0.5.0: No client reads it.\n" in _changelog(fresh)
     assert fresh.check("check").status == 0
 
 
@@ -68,7 +68,7 @@ def test_a_blank_reason_does_not_count(fresh: Copy) -> None:
 
 def test_a_patch_release_before_1_may_not_break(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    refused = fresh.check("release", "0.5.1", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.5.1", "--reason", "No client reads it.")
     assert refused.status != 0
     assert "new minor version" in refused.said
 
@@ -77,11 +77,11 @@ def test_a_reason_does_not_allow_a_break_within_a_major_version(fresh: Copy) -> 
     _add_field(fresh)
     assert fresh.check("release", "1.0.0").status == 0
     fresh.edit("  string words = 3;", '  reserved 3;\n  reserved "words";')
-    refused = fresh.check("release", "1.1.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "1.1.0", "--reason", "No client reads it.")
     assert refused.status != 0
     assert "new major version" in refused.said
     assert _versions(fresh) == ["0.5.0", "1.0.0"]
-    assert fresh.check("release", "2.0.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "2.0.0", "--reason", "No client reads it.").status == 0
     # 0.5.0 never had the field, so it is not broken.
     assert (_versions(fresh), _retired(fresh)) == (["0.5.0", "2.0.0"], ["1.0.0"])
 
@@ -101,7 +101,7 @@ def test_a_reason_does_not_allow_a_number_or_name_to_be_reused(
     fresh: Copy, edited: str, rule: str
 ) -> None:
     fresh.edit(FIELD, edited)
-    refused = fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.6.0", "--reason", "No client reads it.")
     assert refused.status != 0
     assert refused.rules == {rule}
 
@@ -121,7 +121,7 @@ def test_a_reason_does_not_allow_an_enum_value_to_be_reused(
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         edited,
     )
-    refused = fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
+    refused = fresh.check("release", "0.6.0", "--reason", "No client reads it.")
     assert refused.rules == {rule}
 
 
@@ -130,12 +130,12 @@ def test_an_enum_value_may_be_removed_if_it_is_reserved(fresh: Copy) -> None:
         "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
         '  reserved 2;\n  reserved "TRANSACTION_TYPE_USE";\n',
     )
-    assert fresh.check("release", "0.6.0", "--reason", "Nobody reads it.").status == 0
+    assert fresh.check("release", "0.6.0", "--reason", "No client reads it.").status == 0
 
 
 def test_numbers_and_names_of_a_retired_release_cannot_be_reused(fresh: Copy) -> None:
     fresh.edit(FIELD, RESERVED)
-    fresh.check("release", "0.6.0", "--reason", "Nobody reads it.")
+    fresh.check("release", "0.6.0", "--reason", "No client reads it.")
     # Releasing the number would also break 0.6.0, so the test removes 0.6.0.
     baselines(fresh.contracts)[0].path.unlink()
     fresh.edit(RESERVED, "  string currency = 2;\n}")

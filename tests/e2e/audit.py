@@ -1,4 +1,4 @@
-"""Audit what the service shows: it adds up, and it agrees with what callers were told."""
+"""Audit what the service returns: it adds up, and it agrees with the answers to the callers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +17,8 @@ from tests.e2e.workload import Journal, Operation, Sending
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Books:
-    """Hold everything that the service shows of some users and apps."""
+class LedgerView:
+    """Everything that the service returns for some users and apps."""
 
     held: dict[int, UserCredits]
     transactions: dict[int, list[CreditTransaction]]
@@ -26,9 +26,11 @@ class Books:
     totals: dict[int, int]
 
 
-async def read_books(client: CreditClient, users: Iterable[int], apps: Iterable[int]) -> Books:
-    """Read all that the service shows of some users and apps."""
-    return Books(
+async def read_ledger(
+    client: CreditClient, users: Iterable[int], apps: Iterable[int]
+) -> LedgerView:
+    """Read everything that the service returns for some users and apps."""
+    return LedgerView(
         held={user: await client.user_credits(user_id=user) for user in users},
         transactions={
             user: [entry async for entry in client.transactions(user_id=user)] for user in users
@@ -48,34 +50,34 @@ async def _total(client: CreditClient, app: int) -> int:
 
 
 def audit(
-    books: Books, operations: Sequence[Operation], journal: Journal, *, calm: bool
+    view: LedgerView, operations: Sequence[Operation], journal: Journal, *, calm: bool
 ) -> list[str]:
     """Find what must never be in a ledger.
 
     Args:
-        books: What the service shows in the end.
-        operations: Everything that was sent.
-        journal: What was answered.
-        calm: Nothing was killed, so that no answer got lost, save where a caller had cancelled.
+        view: The ledger at the end.
+        operations: All operations that were sent.
+        journal: The answers to them.
+        calm: Whether no process was killed, so that only cancelled callers lost answers.
 
     Returns:
-        One sentence for each finding; none when all is well.
+        One sentence for each finding; an empty list for a correct ledger.
     """
     return [
         *journal.complaints,
-        *(finding for user in books.held for finding in _history_findings(books, user)),
-        *(finding for user in books.held for finding in _purchase_findings(books, user)),
-        *_total_findings(books),
-        *_effect_findings(books, operations, journal),
-        *_receipt_findings(books, journal),
+        *(finding for user in view.held for finding in _history_findings(view, user)),
+        *(finding for user in view.held for finding in _purchase_findings(view, user)),
+        *_total_findings(view),
+        *_effect_findings(view, operations, journal),
+        *_receipt_findings(view, journal),
         *_replay_findings(operations, journal, calm=calm),
     ]
 
 
-def _history_findings(books: Books, user: int) -> Iterator[str]:
+def _history_findings(view: LedgerView, user: int) -> Iterator[str]:
     """Yield gaps, balances below 0, and sums that differ from what the user holds."""
     balances: dict[int, int] = {}
-    entries = books.transactions[user]
+    entries = view.transactions[user]
     for place, entry in enumerate(entries, start=1):
         if entry.sequence != place:
             yield f"user {user}: entry {place} has the sequence {entry.sequence}"
@@ -85,35 +87,35 @@ def _history_findings(books: Books, user: int) -> Iterator[str]:
         if not 0 <= balance < 2**32:
             yield f"user {user}: the balance was {balance} after entry {place}"
         if balance != entry.balance_after:
-            yield f"user {user}: entry {place} says {entry.balance_after} instead of {balance}"
-    held = books.held[user]
+            yield f"user {user}: entry {place} has the balance {entry.balance_after}, not {balance}"
+    held = view.held[user]
     if {entry.app_id: entry.balance for entry in held.balances} != balances:
         yield f"user {user}: holds {held.balances}, and the history adds up to {balances}"
     if held.revision != len(entries):
         yield f"user {user}: revision {held.revision} after {len(entries)} entries"
 
 
-def _purchase_findings(books: Books, user: int) -> Iterator[str]:
+def _purchase_findings(view: LedgerView, user: int) -> Iterator[str]:
     """Yield purchases and USE transactions that do not match one to one and in order."""
     paid = [
         (entry.purchase_id, entry.id, entry.app_id, entry.credits, entry.created_by)
-        for entry in books.transactions[user]
+        for entry in view.transactions[user]
         if entry.type is TransactionType.USE
     ]
     bought = [
         (entry.id, entry.transaction_id, entry.app_id, entry.credits, entry.created_by)
-        for entry in books.purchases[user]
+        for entry in view.purchases[user]
     ]
     if paid != bought:
         differing = Counter(paid) - Counter(bought), Counter(bought) - Counter(paid)
         yield f"user {user}: purchases and payments differ: {differing}"
 
 
-def _total_findings(books: Books) -> Iterator[str]:
-    for app, total in books.totals.items():
+def _total_findings(view: LedgerView) -> Iterator[str]:
+    for app, total in view.totals.items():
         balances = (
             entry.balance
-            for held in books.held.values()
+            for held in view.held.values()
             for entry in held.balances
             if entry.app_id == app
         )
@@ -122,17 +124,17 @@ def _total_findings(books: Books) -> Iterator[str]:
 
 
 def _effect_findings(
-    books: Books, operations: Sequence[Operation], journal: Journal
+    view: LedgerView, operations: Sequence[Operation], journal: Journal
 ) -> Iterator[str]:
     """Yield entries that no operation requested, and operations with two entries."""
     sent = {operation.key: operation for operation in operations}
     effects: Counter[str] = Counter()
-    for user, entries in books.transactions.items():
+    for user, entries in view.transactions.items():
         for entry in entries:
             effects[entry.idempotency_key] += 1
             operation = sent.get(entry.idempotency_key)
             if operation is None:
-                yield f"user {user}: nobody has asked for {entry}"
+                yield f"user {user}: no operation requested {entry}"
             elif _asked(operation) != _done(entry):
                 yield f"user {user}: {entry} is not what was asked for: {operation}"
     yield from (f"{key} has happened {count} times" for key, count in effects.items() if count > 1)
@@ -156,9 +158,9 @@ def _done(entry: CreditTransaction) -> tuple[object, ...]:
     return (entry.user_id, entry.app_id, entry.credits, entry.created_by, entry.type)
 
 
-def _receipt_findings(books: Books, journal: Journal) -> Iterator[str]:
+def _receipt_findings(view: LedgerView, journal: Journal) -> Iterator[str]:
     """Yield receipts that differ from their entry of the history, or have none."""
-    entries = {entry.id: entry for of_user in books.transactions.values() for entry in of_user}
+    entries = {entry.id: entry for of_user in view.transactions.values() for entry in of_user}
     for key, receipts in journal.receipts.items():
         for receipt in receipts:
             entry = entries.get(receipt.transaction_id)
@@ -176,11 +178,13 @@ def _receipt_findings(books: Books, journal: Journal) -> Iterator[str]:
 def _replay_findings(
     operations: Sequence[Operation], journal: Journal, *, calm: bool
 ) -> Iterator[str]:
-    """Yield operations that were not acknowledged as new exactly once, or at most once if answers
-    may be lost."""
+    """Yield operations that were not acknowledged as new exactly once.
+
+    If answers may be lost, yield only those that were acknowledged as new more than once.
+    """
     for operation in operations:
         receipts = journal.receipts.get(operation.key, [])
         first = sum(not receipt.replayed for receipt in receipts)
-        lossless = calm and operation.sending is not Sending.CANCELLED_AND_AGAIN
+        lossless = calm and operation.sending is not Sending.CANCELLED_AND_RESENT
         if first > 1 or (first == 0 and receipts and lossless):
             yield f"{operation} was acknowledged as new {first} times"

@@ -1,4 +1,4 @@
-"""The audit passes a sound ledger and names each kind of forgery."""
+"""Test that the audit passes a correct ledger and names each kind of fault."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from credit_client import (
     UserCredits,
 )
 
-from tests.e2e.audit import Books, audit
+from tests.e2e.audit import LedgerView, audit
 from tests.e2e.workload import Journal, Operation, Sending
 
 USER, APP = 1001, 1
@@ -43,7 +43,7 @@ def journal() -> Journal:
 
 
 @pytest.fixture
-def books() -> Books:
+def view() -> LedgerView:
     added = CreditTransaction(
         id="t1",
         user_id=USER,
@@ -81,7 +81,7 @@ def books() -> Books:
         transaction_id="t2",
     )
     held = UserCredits(user_id=USER, balances=[Balance(app_id=APP, balance=70)], revision=2)
-    return Books(
+    return LedgerView(
         held={USER: held},
         transactions={USER: [added, used]},
         purchases={USER: [purchase]},
@@ -89,70 +89,70 @@ def books() -> Books:
     )
 
 
-Forgery = Callable[[Books, Journal], None]
+Forgery = Callable[[LedgerView, Journal], None]
 
 
-def lose_the_last_entry(books: Books, _: Journal) -> None:
-    books.transactions[USER].pop()
+def lose_the_last_entry(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER].pop()
 
 
-def repeat_the_first_entry(books: Books, _: Journal) -> None:
-    books.transactions[USER].append(books.transactions[USER][0])
+def repeat_the_first_entry(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER].append(view.transactions[USER][0])
 
 
-def skip_a_sequence(books: Books, _: Journal) -> None:
-    books.transactions[USER][1].sequence = 3
+def skip_a_sequence(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER][1].sequence = 3
 
 
-def go_below_zero(books: Books, _: Journal) -> None:
-    books.transactions[USER][1].credits = 130
+def go_below_zero(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER][1].credits = 130
 
 
-def change_a_balance(books: Books, _: Journal) -> None:
-    books.held[USER].balances[0].balance = 71
+def change_a_balance(view: LedgerView, _: Journal) -> None:
+    view.held[USER].balances[0].balance = 71
 
 
-def change_the_revision(books: Books, _: Journal) -> None:
-    books.held[USER].revision = 3
+def change_the_revision(view: LedgerView, _: Journal) -> None:
+    view.held[USER].revision = 3
 
 
-def change_a_total(books: Books, _: Journal) -> None:
-    books.totals[APP] = 71
+def change_a_total(view: LedgerView, _: Journal) -> None:
+    view.totals[APP] = 71
 
 
-def lose_a_purchase(books: Books, _: Journal) -> None:
-    books.purchases[USER].pop()
+def lose_a_purchase(view: LedgerView, _: Journal) -> None:
+    view.purchases[USER].pop()
 
 
-def pay_twice(books: Books, _: Journal) -> None:
-    books.purchases[USER].append(books.purchases[USER][0])
+def pay_twice(view: LedgerView, _: Journal) -> None:
+    view.purchases[USER].append(view.purchases[USER][0])
 
 
-def do_what_nobody_asked_for(books: Books, _: Journal) -> None:
-    books.transactions[USER][0].idempotency_key = "nobody's"
+def add_an_unrequested_entry(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER][0].idempotency_key = "unrequested"
 
 
-def do_something_else(books: Books, _: Journal) -> None:
-    books.transactions[USER][0].created_by = 4
+def do_something_else(view: LedgerView, _: Journal) -> None:
+    view.transactions[USER][0].created_by = 4
 
 
-def do_what_was_refused(_: Books, journal: Journal) -> None:
+def do_what_was_refused(_: LedgerView, journal: Journal) -> None:
     journal.refused.add("a")
 
 
-def acknowledge_what_is_not_there(_: Books, journal: Journal) -> None:
+def acknowledge_what_is_not_there(_: LedgerView, journal: Journal) -> None:
     journal.receipts["a"][0].transaction_id = "t9"
 
 
-def acknowledge_another_balance(_: Books, journal: Journal) -> None:
+def acknowledge_another_balance(_: LedgerView, journal: Journal) -> None:
     journal.receipts["a"][0].balance = 101
 
 
-def acknowledge_as_new_twice(_: Books, journal: Journal) -> None:
+def acknowledge_as_new_twice(_: LedgerView, journal: Journal) -> None:
     journal.acknowledge("a", journal.receipts["a"][0])
 
 
-def acknowledge_as_new_never(_: Books, journal: Journal) -> None:
+def acknowledge_as_new_never(_: LedgerView, journal: Journal) -> None:
     journal.receipts["a"][0].replayed = True
 
 
@@ -168,7 +168,7 @@ def acknowledge_as_new_never(_: Books, journal: Journal) -> None:
         (change_a_total, "the total is 71, the users hold 70"),
         (lose_a_purchase, "purchases and payments differ"),
         (pay_twice, "purchases and payments differ"),
-        (do_what_nobody_asked_for, "nobody has asked for"),
+        (add_an_unrequested_entry, "no operation requested"),
         (do_something_else, "is not what was asked for"),
         (do_what_was_refused, "was refused and has happened"),
         (acknowledge_what_is_not_there, "a: acknowledged and lost"),
@@ -177,21 +177,23 @@ def acknowledge_as_new_never(_: Books, journal: Journal) -> None:
         (acknowledge_as_new_never, "was acknowledged as new 0 times"),
     ],
 )
-def test_a_forgery_is_named(books: Books, journal: Journal, forge: Forgery, named: str) -> None:
-    forge(books, journal)
-    assert named in "\n".join(audit(books, [ADD, USE, REFUSED], journal, calm=True))
+def test_each_fault_is_named(
+    view: LedgerView, journal: Journal, forge: Forgery, named: str
+) -> None:
+    forge(view, journal)
+    assert named in "\n".join(audit(view, [ADD, USE, REFUSED], journal, calm=True))
 
 
-def test_sound_books_pass(books: Books, journal: Journal) -> None:
-    assert audit(books, [ADD, USE, REFUSED], journal, calm=True) == []
+def test_a_correct_ledger_passes(view: LedgerView, journal: Journal) -> None:
+    assert audit(view, [ADD, USE, REFUSED], journal, calm=True) == []
 
 
-def test_a_caller_s_own_complaint_is_passed_on(books: Books, journal: Journal) -> None:
+def test_the_complaints_of_the_callers_are_findings(view: LedgerView, journal: Journal) -> None:
     journal.complaints.append("refused in spite of enough")
-    findings = audit(books, [ADD, USE, REFUSED], journal, calm=True)
+    findings = audit(view, [ADD, USE, REFUSED], journal, calm=True)
     assert findings == ["refused in spite of enough"]
 
 
-def test_an_answer_that_got_lost_may_leave_only_replays(books: Books, journal: Journal) -> None:
-    acknowledge_as_new_never(books, journal)
-    assert audit(books, [ADD, USE, REFUSED], journal, calm=False) == []
+def test_a_lost_answer_may_leave_only_replays(view: LedgerView, journal: Journal) -> None:
+    acknowledge_as_new_never(view, journal)
+    assert audit(view, [ADD, USE, REFUSED], journal, calm=False) == []

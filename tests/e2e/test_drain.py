@@ -1,4 +1,4 @@
-"""SIGTERM under load: health first, then the GOAWAYs, then the running calls, then the end."""
+"""Test SIGTERM under load: first health, then GOAWAY, then the running calls, then the end."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
 from tests.conftest import StartServer
-from tests.e2e.audit import audit, read_books
+from tests.e2e.audit import audit, read_ledger
 from tests.e2e.failpoint import blocked_commits
 from tests.e2e.workload import APPS, USERS, Journal, Workload, operations
 
@@ -21,7 +21,7 @@ OPERATIONS_OF_EACH = 300
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
 
 
-async def test_nothing_acknowledged_is_lost_and_nobody_is_left_hanging(
+async def test_no_acknowledged_write_is_lost_and_no_call_hangs(
     seed: int, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process("--log-level", "warning", *store_options)
@@ -35,7 +35,7 @@ async def test_nothing_acknowledged_is_lost_and_nobody_is_left_hanging(
             workload.journal, workload.serving = journal, serving
             workloads.append(workload)
 
-        # All callers end: none of them was left without an answer.
+        # All callers end, so every call has an answer.
         async with asyncio.TaskGroup() as callers:
             for workload in workloads:
                 callers.create_task(workload.run())
@@ -47,12 +47,12 @@ async def test_nothing_acknowledged_is_lost_and_nobody_is_left_hanging(
             )
             serving.set()
 
-        books = await read_books(client, USERS, APPS)
+        view = await read_ledger(client, USERS, APPS)
     sent = [operation for workload in workloads for operation in workload.operations]
-    assert audit(books, sent, journal, calm=False) == []
+    assert audit(view, sent, journal, calm=False) == []
 
 
-async def test_the_steps_of_the_end_come_in_their_order(
+async def test_the_steps_of_the_drain_happen_in_order(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -66,7 +66,7 @@ async def test_the_steps_of_the_end_come_in_their_order(
         while len(watch.messages(HealthCheckResponse)) < 2:
             watch.changed.clear()
             await watch.changed.wait()
-        assert [told.status for told in watch.messages(HealthCheckResponse)] == [
+        assert [answer.status for answer in watch.messages(HealthCheckResponse)] == [
             HealthCheckResponse.SERVING,
             HealthCheckResponse.NOT_SERVING,
         ]

@@ -1,4 +1,4 @@
-"""A server in which a part fails ends by itself, with an error that names the part."""
+"""Test that a server with a failed part ends, with an error that names the part."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 FAILED = "a part of the server has failed"
 
 
-async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an_answer(
+async def test_a_failed_shard_ends_the_server_and_every_call_is_answered(
     tmp_path: Path, store_options: list[str]
 ) -> None:
     environment = with_bug(
@@ -40,7 +40,7 @@ async def test_a_lane_that_fails_ends_the_server_and_leaves_no_caller_without_an
         )
 
 
-async def test_another_part_that_fails_ends_the_server_too(
+async def test_any_other_failed_part_ends_the_server_too(
     tmp_path: Path, store_options: list[str]
 ) -> None:
     environment = with_bug(

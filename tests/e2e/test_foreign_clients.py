@@ -1,4 +1,4 @@
-"""Clients that share no code with this project understand the server: buf curl and grpcio."""
+"""Test the server with clients that share no code with this project: buf curl and grpcio."""
 
 import base64
 import importlib
@@ -121,7 +121,7 @@ class TestBufCurl:
         done = _buf_curl(server, "GetAppBalance", {"app_id": 404})
         assert json.loads(done.stdout) == {"appId": 404}
 
-    def test_health_is_served_for_the_service_and_over_all(self, server: ServerProcess) -> None:
+    def test_health_is_served_for_service_and_server(self, server: ServerProcess) -> None:
         for service in ("", SERVICE):
             url = f"http://{server.address}/grpc.health.v1.Health/Check"
             done = _run_buf_curl(url, {"service": service})
@@ -148,7 +148,7 @@ class TestGrpcio:
         assert (purchase.transaction_id, purchase.id) == (used.id, used.purchase_id)
         assert added.created_at.ToMilliseconds() <= purchase.created_at.ToMilliseconds()
 
-    def test_a_list_that_broke_off_goes_on_after_the_last_sequence(self, stubs: Stubs) -> None:
+    def test_an_interrupted_list_continues_after_the_last_sequence(self, stubs: Stubs) -> None:
         messages, service = stubs.messages, stubs.service
         service.AddCredits(messages.CreditRequest(user_id=221, app_id=41, credits=9, created_by=1))
         for _ in range(3):
@@ -171,7 +171,7 @@ class TestGrpcio:
                 receipt = _receipt(stubs, *stubs.service.AddCredits.with_call(request))
                 assert (receipt.balance, receipt.replayed) == (5, replayed)
 
-    def test_a_write_brings_its_receipt_in_the_trailing_metadata(self, stubs: Stubs) -> None:
+    def test_a_write_returns_its_receipt_in_the_trailing_metadata(self, stubs: Stubs) -> None:
         request = stubs.messages.CreditRequest(
             user_id=202, app_id=22, credits=5, created_by=1, idempotency_key="k"
         )
@@ -181,7 +181,7 @@ class TestGrpcio:
         first.replayed = True
         assert again == first
 
-    def test_its_classes_and_ours_live_in_one_process_and_agree(self, stubs: Stubs) -> None:
+    def test_its_classes_and_ours_agree_in_one_process(self, stubs: Stubs) -> None:
         theirs = stubs.messages.Receipt(transaction_id="t", balance=7, sequence=2, replayed=True)
         assert theirs.DESCRIPTOR.file.pool is descriptor_pool.Default()
         ours = decode(credit_models.Receipt, theirs.SerializeToString())
@@ -267,7 +267,7 @@ class TestGrpcio:
             )
         ]
 
-    async def test_the_request_id_comes_back_with_answers_and_refusals(
+    async def test_answers_and_refusals_have_the_request_id(
         self, stubs: Stubs, server: ServerProcess
     ) -> None:
         sent = ("x-request-id", "order-4711")
@@ -311,18 +311,18 @@ class TestGrpcio:
         error = _refused(check, health_pb2.HealthCheckRequest(service="credit.v2.Unheard"))
         assert error.code() is grpc.StatusCode.NOT_FOUND
 
-    def test_a_deadline_that_has_passed_is_told(self, stubs: Stubs) -> None:
+    def test_a_deadline_that_has_passed_is_reported(self, stubs: Stubs) -> None:
         error = _refused(stubs.service.GetAppBalance, stubs.messages.AppId(app_id=1), timeout=1e-9)
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
-    def test_a_compressed_request_is_taken_in(self, stubs: Stubs) -> None:
+    def test_a_compressed_request_is_accepted(self, stubs: Stubs) -> None:
         request = stubs.messages.CreditRequest(
             user_id=207, app_id=28, credits=1, created_by=1, idempotency_key="k" * 128
         )
         stubs.service.AddCredits(request, compression=grpc.Compression.Gzip)
         assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=28)).balance == 1
 
-    def test_another_compression_is_refused(self, stubs: Stubs) -> None:
+    def test_an_unknown_compression_is_rejected(self, stubs: Stubs) -> None:
         request = stubs.messages.CreditRequest(
             user_id=208, app_id=29, credits=1, created_by=1, idempotency_key="k" * 128
         )
@@ -330,7 +330,7 @@ class TestGrpcio:
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=29)).balance == 0
 
-    def test_long_metadata_rejects_its_call_alone(self, stubs: Stubs, channel: Any) -> None:
+    def test_long_metadata_rejects_only_its_call(self, stubs: Stubs, channel: Any) -> None:
         """All calls of a channel share one connection, as those of many clients do on a proxy's."""
         watch = _health(channel, "Watch")(health_pb2.HealthCheckRequest())
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -360,7 +360,7 @@ class TestBareHttp2:
         async with Wire.connect(server.port) as wire:
             return await wire.request(call_headers(f"/{SERVICE}/GetAppBalance", *more), request)
 
-    async def test_the_refusal_of_a_compressed_message_says_what_to_use_instead(
+    async def test_the_rejection_of_a_compressed_message_lists_the_accepted_encodings(
         self, server: ServerProcess
     ) -> None:
         packed = framed(zlib.compress(encode(credit_models.AppId(app_id=1))), flag=1)

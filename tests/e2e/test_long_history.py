@@ -1,4 +1,4 @@
-"""A history of any length streams in constant memory, on both sides."""
+"""Test that a history of any length streams in constant memory, in server and client."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A real server's metrics, as Prometheus reads them at the address in the banner."""
+"""Test a real server's metrics, read at the address in the banner as Prometheus does."""
 
 import asyncio
 import re

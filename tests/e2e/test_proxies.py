@@ -1,4 +1,4 @@
-"""The configurations of `deploy/proxy` with the real proxies, and callers that never retry."""
+"""Test the configurations of `deploy/proxy` with real proxies and callers that never retry."""
 
 import asyncio
 import signal
@@ -229,7 +229,7 @@ async def test_many_calls_at_once_are_all_served(
         await _write_all_at_once(target)
 
 
-async def test_many_calls_that_come_before_envoy_has_read_the_settings_are_all_served(
+async def test_many_calls_before_envoy_has_read_the_settings_are_all_served(
     tmp_path: Path,
     unused_tcp_port: int,
     store_options: list[str],

@@ -1,4 +1,4 @@
-"""A list continues after its last row: past a server's deadline, and past its death."""
+"""Test that a list continues after its last row: after a server's deadline, and after its death."""
 
 import signal
 import uuid
@@ -51,7 +51,7 @@ async def test_a_list_survives_the_death_of_its_server(
     await server.logged(_is_list)
 
 
-async def test_a_list_takes_as_long_as_its_reader_whatever_time_the_server_gives_it(
+async def test_a_list_may_take_longer_than_the_servers_deadline(
     history_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*history_options, "--stream-deadline-seconds", "5")

@@ -1,4 +1,4 @@
-"""`credit-server serve`: how it starts, what it says, what stops it from starting, how it ends."""
+"""Test `credit-server serve`: its start, its output, its errors at the start, and its end."""
 
 import asyncio
 import contextlib
@@ -36,12 +36,12 @@ CALLERS = 16
 
 @pytest.fixture(scope="module")
 async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
-    """A server as `make serve` starts it, save for the port."""
+    """Run a server as `make serve` starts it, on another port."""
     async with running_server(tmp_path_factory.mktemp("embedded")) as server:
         yield server
 
 
-async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
+async def test_the_banner_names_the_address_the_data_and_how_to_stop(
     embedded: ServerProcess,
 ) -> None:
     first, store, scrape, stop, line_to_try = embedded.banner.splitlines()
@@ -55,7 +55,7 @@ async def test_it_says_where_it_listens_where_its_data_are_and_how_to_stop_it(
     assert embedded.address in line_to_try
 
 
-async def test_the_line_to_try_works_as_it_is_printed(embedded: ServerProcess) -> None:
+async def test_the_example_in_the_banner_works(embedded: ServerProcess) -> None:
     command, *arguments = shlex.split(embedded.banner.partition("  try    ")[2])
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name(command),
@@ -67,14 +67,14 @@ async def test_the_line_to_try_works_as_it_is_printed(embedded: ServerProcess) -
     assert process.returncode == 0, output.decode()
 
 
-async def test_a_second_server_on_the_same_data_is_refused(embedded: ServerProcess) -> None:
+async def test_a_second_server_on_the_same_data_does_not_start(embedded: ServerProcess) -> None:
     ended = await run_credit_server(embedded.folder, "serve", "--port", "0")
     directory = str(embedded.folder / ".credit-data")
     _assert_refused(ended, 1, directory, f"process {embedded.pid}", "CREDIT_DATA_DIR")
     assert (await _add(embedded.address)).balance >= CREDITS
 
 
-async def test_it_stops_with_its_mongod_and_the_data_are_there_after_a_restart(
+async def test_its_mongod_stops_too_and_the_data_survive_a_restart(
     tmp_path: Path, credit_server_process: StartServer
 ) -> None:
     data_dir = tmp_path / "ledger"
@@ -109,7 +109,7 @@ async def test_a_second_signal_ends_it_at_once_and_quietly(
 
 @contextlib.asynccontextmanager
 async def _unfinished_call(port: int) -> AsyncIterator[None]:
-    """Keep a server from stopping early: a call runs whose request never ends."""
+    """Delay the end of a server with a call whose request never ends."""
     async with Wire.connect(port) as wire:
         wire.begin(call_headers(f"{SERVICE}GetAppBalance"), end=False)
         await wire.pong()
@@ -192,14 +192,14 @@ async def test_a_killed_server_leaves_no_mongod_behind(
     await gone(mongod)
 
 
-async def test_a_port_in_use_is_named(tmp_path: Path, store_options: list[str]) -> None:
+async def test_a_port_in_use_is_reported(tmp_path: Path, store_options: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         ended = await run_credit_server(tmp_path, "serve", "--port", port, *store_options)
     _assert_refused(ended, 1, f"Cannot listen on 127.0.0.1 port {port}", "--port")
 
 
-async def test_a_standalone_mongod_is_refused_with_the_remedy(tmp_path: Path) -> None:
+async def test_a_standalone_mongod_is_rejected_with_the_remedy(tmp_path: Path) -> None:
     async with running_mongod(tmp_path, standalone=True) as mongod:
         ended = await run_credit_server(
             tmp_path, "serve", "--port", "0", "--mongodb-uri", mongod.uri
@@ -207,7 +207,7 @@ async def test_a_standalone_mongod_is_refused_with_the_remedy(tmp_path: Path) ->
     _assert_refused(ended, 1, "standalone", "--replSet")
 
 
-async def test_a_database_that_was_not_migrated_is_refused_until_it_is(
+async def test_a_database_is_rejected_until_it_is_migrated(
     tmp_path: Path, mongod_uri: str, database: str, credit_server_process: StartServer
 ) -> None:
     options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
@@ -241,7 +241,7 @@ async def test_embedded_data_of_release_0_1_0_are_migrated_at_the_start(
 
 
 async def _assert_upgraded(server: ServerProcess) -> None:
-    """Old entries and keys are there, and an old key is free in another app."""
+    """Check that old entries and keys exist, and that an old key is free in another app."""
     async with CreditClient(server.address) as client:
         old, new = [
             await client.add(
@@ -255,10 +255,10 @@ async def _assert_upgraded(server: ServerProcess) -> None:
     assert sequences == [1, 2, 3, 4, 5]
 
 
-async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+async def test_an_unreachable_mongodb_is_reported(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     uri = tmp_path / "uri"
-    uri.write_text(f"mongodb://somebody:secret@{address}/?replicaSet=nowhere\n")
+    uri.write_text(f"mongodb://user:secret@{address}/?replicaSet=nowhere\n")
     options = ["--mongodb-uri-file", str(uri), "--store-timeout-seconds", "0.5"]
     ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
     _assert_refused(ended, 1, "MongoDB", address)
@@ -266,12 +266,12 @@ async def test_a_mongodb_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     assert "<" not in ended.errors, "the driver's description of its state is no sentence"
 
 
-async def test_a_connection_string_that_is_none_is_told(tmp_path: Path) -> None:
+async def test_an_invalid_connection_string_is_reported(tmp_path: Path) -> None:
     ended = await run_credit_server(tmp_path, "serve", "--port", "0", "--mongodb-uri", "nonsense")
     _assert_refused(ended, 1, "CREDIT_MONGODB_URI")
 
 
-async def test_an_address_that_others_can_reach_needs_the_word_insecure(
+async def test_an_address_that_others_can_reach_requires_the_option_insecure(
     tmp_path: Path, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     ended = await run_credit_server(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0")
@@ -288,7 +288,7 @@ async def test_an_address_that_others_can_reach_needs_the_word_insecure(
         (["sevre"], "'sevre'"),
     ],
 )
-async def test_misuse_is_told_in_a_sentence(
+async def test_a_usage_error_is_one_sentence(
     tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     ended = await run_credit_server(tmp_path, *arguments)
@@ -329,7 +329,7 @@ async def test_every_call_is_one_line_of_json(
     assert all(line["milliseconds"] > 0 for line in calls)
 
 
-async def test_a_call_that_runs_at_the_end_is_answered_and_a_new_one_finds_no_server(
+async def test_a_running_call_is_answered_at_the_end_and_a_new_one_finds_no_server(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -354,7 +354,7 @@ async def _read_until_it_fails(client: CreditClient) -> None:
         await client.balance(app_id=APP)
 
 
-async def test_the_last_answer_is_not_lost_on_a_client_that_reads_it_with_the_goodbye(
+async def test_a_client_that_reads_the_last_answer_with_the_goaway_gets_it(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -367,7 +367,7 @@ async def test_the_last_answer_is_not_lost_on_a_client_that_reads_it_with_the_go
         assert (await running).balance == 5
 
 
-async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
+async def test_a_stop_under_load_loses_no_acknowledged_write(
     store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
@@ -406,7 +406,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 
 
 def _assert_refused(ended: Ended, status: int, *named: str) -> None:
-    """It ended with the status, and said in plain words why, and nothing else."""
+    """Check that the server ended with the status, and printed the reason and nothing else."""
     assert ended.status == status, ended
     assert ended.output == ""
     assert ended.errors.startswith("credit-server: ") or status == 2

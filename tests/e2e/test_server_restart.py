@@ -1,4 +1,4 @@
-"""The real server restarts under concurrent calls: none fails, and each counts once."""
+"""Test a restart of the real server during concurrent calls: none fails, and each counts once."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> Async
 
 
 @pytest.mark.parametrize("number", [SIGKILL, SIGTERM], ids=["killed", "stopped"])
-async def test_calls_wait_out_a_restart_and_each_counts_once(
+async def test_calls_retry_until_the_restart_ends_and_each_counts_once(
     credit_server_process: StartServer,
     mongod_that_forgets: str,
     monkeypatch: pytest.MonkeyPatch,

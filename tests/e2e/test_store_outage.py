@@ -1,4 +1,4 @@
-"""MongoDB fails and recovers: health changes, callers get an error, and the server continues."""
+"""Test that MongoDB fails and recovers: health changes, calls fail, and the server continues."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -72,9 +72,9 @@ async def _command(mongod: MongodProcess, command: dict[str, object]) -> None:
         await client.admin.command(command)
 
 
-@pytest.mark.parametrize(("fail", "mend"), [(kill, start), (freeze, thaw), (step_down, step_up)])
-async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
-    mongod: MongodProcess, server: ServerProcess, fail: Act, mend: Act
+@pytest.mark.parametrize(("fail", "recover"), [(kill, start), (freeze, thaw), (step_down, step_up)])
+async def test_calls_fail_with_a_retry_delay_and_the_server_recovers(
+    mongod: MongodProcess, server: ServerProcess, fail: Act, recover: Act
 ) -> None:
     key = fail.__name__
     once = ClientSettings(target=server.address, retry_attempts_max=1, timeout_seconds=60)
@@ -96,8 +96,8 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await call
-            assert _promised_seconds(caught.value) > 0
-        await mend(mongod)
+            assert _retry_seconds(caught.value) > 0
+        await recover(mongod)
         assert await _status(watch) == SERVING
         assert await _add(client, key) == before + 1
         assert await _add(client, key) == before + 1
@@ -107,7 +107,7 @@ async def test_calls_fail_with_the_promise_to_come_back_and_the_server_recovers(
 
 
 async def _status(watch: Watch) -> int:
-    """Wait for the next change of the health; the present state comes first."""
+    """Wait for the next health status; the first one is the current status."""
     message = await watch.recv_message()
     assert message is not None
     return message.status
@@ -120,7 +120,7 @@ async def _add(client: CreditClient, key: str) -> int:
     return receipt.balance
 
 
-def _promised_seconds(error: StoreUnavailable) -> float:
+def _retry_seconds(error: StoreUnavailable) -> float:
     """Return the delay before a retry that the server has sent."""
     failure = error.__cause__
     assert isinstance(failure, AttemptFailed)

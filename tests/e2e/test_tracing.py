@@ -1,4 +1,4 @@
-"""A real server whose process has an OpenTelemetry SDK uses it without configuration."""
+"""Test that a real server uses the OpenTelemetry SDK of its process without configuration."""
 
 import json
 from pathlib import Path

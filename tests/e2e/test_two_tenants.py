@@ -1,4 +1,4 @@
-"""Two tenants' SDKs on one real server with TLS and tokens: each tries everything on the other."""
+"""Test two tenants' SDKs on one real server with TLS and tokens: each tries to use the other's."""
 
 import json
 from collections.abc import AsyncIterator
@@ -92,7 +92,7 @@ async def tenants(tmp_path: Path, store_options: list[str]) -> AsyncIterator[Ten
         yield Tenants(server, made, private)
 
 
-async def test_neither_tenant_spends_or_sees_what_is_the_others(tenants: Tenants) -> None:
+async def test_neither_tenant_can_spend_or_read_the_others_credits(tenants: Tenants) -> None:
     async with AsyncExitStack() as stack:
         tokens = [tenants.token(f"tenant-{app}", app, 10 + app, EVERYTHING) for app in (1, 2)]
         one, two = [await stack.enter_async_context(tenants.client(token)) for token in tokens]
@@ -120,7 +120,7 @@ async def test_neither_tenant_spends_or_sees_what_is_the_others(tenants: Tenants
                     await client.balance(app_id=other, user_id=user)
             with pytest.raises(ActorNotAllowed):
                 await client.add(user_id=USER, app_id=own, credits=1, created_by=10 + other)
-            # A key that the other has used is as free as any.
+            # A key that the other tenant has used is free.
             receipt = await client.add(
                 user_id=USER, app_id=own, credits=9, created_by=me,
                 idempotency_key=f"grant-{other}",
@@ -135,7 +135,7 @@ async def test_neither_tenant_spends_or_sees_what_is_the_others(tenants: Tenants
             assert await client.balance(app_id=own) == 100 * own + 4
 
 
-async def test_a_tenant_makes_no_call_that_its_scopes_do_not_name(tenants: Tenants) -> None:
+async def test_a_tenant_can_make_only_the_calls_of_its_scopes(tenants: Tenants) -> None:
     async with tenants.client(tenants.token("reader", 1, 11, ["credits:read"])) as reader:
         assert await reader.balance(app_id=1, user_id=USER) == 0
         with pytest.raises(ScopeMissing) as refused:
@@ -144,17 +144,19 @@ async def test_a_tenant_makes_no_call_that_its_scopes_do_not_name(tenants: Tenan
 
 
 @pytest.mark.parametrize("token", [None, "forged.token.here"])
-async def test_who_is_nobody_is_told_nothing(tenants: Tenants, token: str | None) -> None:
-    async with tenants.client(token) as nobody:
+async def test_a_caller_without_an_identity_gets_no_data(
+    tenants: Tenants, token: str | None
+) -> None:
+    async with tenants.client(token) as stranger:
         with pytest.raises(Unauthenticated):
-            await nobody.balance(app_id=1)
+            await stranger.balance(app_id=1)
         with pytest.raises(AccessDenied):
-            await nobody.add(user_id=USER, app_id=1, credits=1, created_by=1)
+            await stranger.add(user_id=USER, app_id=1, credits=1, created_by=1)
     if token is not None:
         assert token not in tenants.server.stderr.read_text()
 
 
-async def test_who_has_a_certificate_is_a_tenant_like_others(tenants: Tenants) -> None:
+async def test_a_client_certificate_is_an_identity_like_a_token(tenants: Tenants) -> None:
     async with tenants.client_with_certificate() as three:
         receipt = await three.add(user_id=USER, app_id=3, credits=30, created_by=13)
         assert receipt.balance == 30
@@ -165,7 +167,9 @@ async def test_who_has_a_certificate_is_a_tenant_like_others(tenants: Tenants) -
     assert '"identity": "CN=tenant-3"' in tenants.audit
 
 
-async def test_strangers_at_the_same_address_shut_no_tenant_out(tenants: Tenants) -> None:
+async def test_unauthenticated_calls_from_the_same_address_do_not_block_a_tenant(
+    tenants: Tenants,
+) -> None:
     mine = tenants.token("tenant-1", 1, 11, EVERYTHING)
     async with (
         tenants.client(mine) as one,

@@ -1,4 +1,4 @@
-"""The real server on a Unix domain socket: our SDK and a foreign client."""
+"""Test the real server on a Unix domain socket with our SDK and a foreign client."""
 
 from pathlib import Path
 from signal import SIGKILL
@@ -48,7 +48,7 @@ async def test_the_sdk_and_grpcio_use_one_socket(
     assert not path.exists()  # noqa: ASYNC240 - a test may wait for a file
 
 
-async def test_with_tls_the_server_s_name_is_localhost(
+async def test_the_server_name_for_tls_is_localhost(
     credit_server_process: StartServer,
     store_options: list[str],
     path: Path,
@@ -65,14 +65,14 @@ async def test_with_tls_the_server_s_name_is_localhost(
         await client.add(user_id=7, app_id=1, credits=5, created_by=1)
         assert await client.balance(app_id=1, user_id=7) == 5
     credentials = grpc.ssl_channel_credentials(certificates.ca.read_bytes())
-    # gRPC's C core takes the path for the name.
+    # gRPC's C core uses the path as the name.
     options = [("grpc.ssl_target_name_override", "localhost")]
     with grpc.secure_channel(f"unix:{path}", credentials, options) as channel:
         assert _add(channel) == Empty()
     assert await server.stop() == 0
 
 
-async def test_a_server_that_was_killed_leaves_a_file_that_the_next_one_replaces(
+async def test_a_server_replaces_the_socket_of_a_killed_server(
     credit_server_process: StartServer, store_options: list[str], path: Path
 ) -> None:
     first = await credit_server_process("--host", f"unix:{path}", *store_options)

@@ -1,4 +1,4 @@
-"""A server whose clock is wrong writes nothing, says why, and recovers by itself."""
+"""Test that a server with a wrong clock writes nothing, reports why, and recovers by itself."""
 
 import json
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def _health(wire: Wire) -> int:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
-async def test_a_server_whose_clock_jumps_refuses_writes_until_it_is_right_again(
+async def test_a_server_whose_clock_jumps_rejects_writes_until_it_is_right_again(
     server: ServerProcess, clock: MovedClock, seconds: float
 ) -> None:
     async with Wire.connect(server.port) as wire:
@@ -78,7 +78,7 @@ async def test_a_server_whose_clock_jumps_refuses_writes_until_it_is_right_again
         assert 0 <= (second.created_at - first.created_at).total_seconds() < HOUR / 2
 
 
-async def test_a_server_that_starts_with_a_wrong_clock_serves_reads_alone(
+async def test_a_server_that_starts_with_a_wrong_clock_serves_only_reads(
     tmp_path: Path, clock: MovedClock, store_options: list[str]
 ) -> None:
     clock.move(HOUR)
@@ -95,7 +95,7 @@ async def test_a_server_that_starts_with_a_wrong_clock_serves_reads_alone(
         assert await server.stop() == 0
 
 
-async def test_doctor_says_that_the_clock_is_wrong_and_which_entries_it_has_dated(
+async def test_doctor_reports_the_wrong_clock_and_the_entries_it_has_dated(
     tmp_path: Path, clock: MovedClock, store_options: list[str]
 ) -> None:
     lenient = (*QUICK, "--clock-skew-seconds-max", "7200")

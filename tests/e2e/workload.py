@@ -35,7 +35,7 @@ class Sending(Enum):
     ONCE = auto()
     TWICE_AT_ONCE = auto()
     AND_AGAIN = auto()
-    CANCELLED_AND_AGAIN = auto()
+    CANCELLED_AND_RESENT = auto()
     KEY_REUSED = auto()
 
 
@@ -100,7 +100,7 @@ class Journal:
     _milestones: list[tuple[int, asyncio.Event]] = field(default_factory=list)
 
     def acknowledge(self, key: str, receipt: Receipt) -> None:
-        """Note a success."""
+        """Record a success."""
         self.receipts.setdefault(key, []).append(receipt)
         for count, event in self._milestones:
             if len(self.receipts) >= count:
@@ -143,7 +143,7 @@ class Workload:
             case Sending.AND_AGAIN:
                 await self._settle(operation)
                 await self._settle(operation)
-            case Sending.CANCELLED_AND_AGAIN:
+            case Sending.CANCELLED_AND_RESENT:
                 await self._give_up(operation)
                 await self._settle(operation)
             case Sending.KEY_REUSED:
@@ -152,7 +152,7 @@ class Workload:
                     await self._reuse_key(operation)
 
     async def _settle(self, operation: Operation) -> None:
-        """Send an operation, again and again with its key, until its outcome is certain."""
+        """Send an operation with its key until its outcome is certain."""
         while True:
             try:
                 receipt = await self._send(operation)
@@ -192,7 +192,7 @@ class Workload:
                 await self._send(other)
             except IdempotencyKeyReused as refusal:
                 if refusal.fields != ("created_by",):
-                    self.journal.complaints.append(f"{other}: {refusal.fields} are said to differ")
+                    self.journal.complaints.append(f"{other}: the refusal names {refusal.fields}")
                 return
             except (Unavailable, DeadlineExceeded):
                 if self.serving is None:

@@ -1,7 +1,7 @@
 """Check that a possible state of the ledger explains each answer.
 
 Calls overlap, so that no single answer can be predicted, but the set of the allowed ones can. In
-the end a user's history tells in which order the writes took effect, and every answer must be the
+the end a user's history shows in which order the writes took effect, and every answer must be the
 model's in one of the states that the call can have seen (`windows`): that is linearizability.
 """
 
@@ -25,7 +25,7 @@ def audit(journal: Journal, users: Sequence[int]) -> list[str]:
         users: All users.
 
     Returns:
-        One sentence for each finding; none when all is well.
+        One sentence for each finding; an empty list for a correct ledger.
     """
     histories: dict[int, History] = {}
     findings: list[str] = []

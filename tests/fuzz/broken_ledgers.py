@@ -1,4 +1,4 @@
-"""Ledgers with one bug each, which the machine and its auditor must find."""
+"""Provide ledgers with one bug each, which the machine and its auditor must find."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ class ForgetsKeys(FakeLedger):
 
 
 class TakesAnyRequestForAReplay(FakeLedger):
-    """A key that was used gets the first answer, whatever is asked."""
+    """A used key gets the first answer, even for another request."""
 
     def add(self, request: CreditRequest) -> Receipt:
         answers = self._accounts[request.user_id].answers

@@ -1,4 +1,4 @@
-"""A real server with a database of its own, for the tests of one module."""
+"""Provide a real server with its own database, for the tests of one module."""
 
 from collections.abc import AsyncIterator
 
@@ -15,7 +15,7 @@ async def server(
 ) -> AsyncIterator[ServerProcess]:
     """Run a server on an empty database, for the tests of one module."""
     options = await migrated(mongod_uri, DATABASE)
-    quiet = ("--log-level", "warning")  # one line a call would be megabytes
+    quiet = ("--log-level", "warning")  # one line per call would be megabytes
     folder = tmp_path_factory.mktemp("fuzz")
     async with running_server(folder, *quiet, *PATIENT, *options) as process:
         yield process

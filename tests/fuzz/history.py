@@ -1,4 +1,4 @@
-"""The history: in which order a user's writes took effect, with the model's state after each."""
+"""Read a history: the order in which a user's writes took effect, and the state after each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tests.fuzz.ledger_model import Done, State, Write, predict
 
 
 class Inexplicable(Exception):
-    """A history that the writes which were sent cannot have."""
+    """The writes that were sent cannot explain a history."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class History:
         entries: All transactions.
         purchases: All purchases.
         states: The model's state before the first entry, after it, after the second, and so on.
-        asked: When each entry was first asked for.
+        asked: When the write of each entry was first sent.
     """
 
     entries: Sequence[CreditTransaction]
@@ -32,10 +32,10 @@ class History:
 
 
 def read_history(journal: Journal, user: int) -> History:
-    """Lead the model through a user's last lists.
+    """Apply a user's last lists to the model.
 
     Raises:
-        Inexplicable: They are not what the writes that were sent can have led to.
+        Inexplicable: The writes that were sent cannot explain the lists.
     """
     entries, purchases = _last_lists(journal, user)
     sent = journal.writes_by_key(user)
@@ -47,12 +47,12 @@ def read_history(journal: Journal, user: int) -> History:
         done = Done(sequence=entry.sequence, balance=entry.balance_after, replayed=False)
         if (predicted := predict(states[-1], write)) != done:
             raise Inexplicable(
-                f"user {user}: entry {place} is {entry}, where the model says {predicted}"
+                f"user {user}: entry {place} is {entry}, where the model predicts {predicted}"
             )
         states.append(states[-1].after(write, done))
         asked.append(began)
     if (left := next(bought, None)) is not None:
-        raise Inexplicable(f"user {user}: nobody has paid for {left}")
+        raise Inexplicable(f"user {user}: no write paid for {left}")
     if not _is_in_order([entry.created_at for entry in entries]):
         raise Inexplicable(f"user {user}: an entry is older than the one before it: {entries}")
     return History(entries=entries, purchases=purchases, states=states, asked=asked)
@@ -61,10 +61,10 @@ def read_history(journal: Journal, user: int) -> History:
 def _origin(
     calls: Sequence[tuple[Call, Write]], entry: CreditTransaction, purchase: Purchase | None
 ) -> tuple[Write, int]:
-    """The write that led to an entry, and when it was first sent."""
+    """Return the write that led to an entry, and when it was first sent."""
     origins = [(write, call.began) for call, write in calls if _is_effect(write, entry, purchase)]
     if not origins:
-        raise Inexplicable(f"user {entry.user_id}: nobody has asked for {entry} with {purchase}")
+        raise Inexplicable(f"user {entry.user_id}: no write requested {entry} with {purchase}")
     return min(origins, key=lambda origin: origin[1])
 
 
@@ -88,7 +88,7 @@ def _last_lists(
 
 
 def _is_effect(write: Write, entry: CreditTransaction, purchase: Purchase | None) -> bool:
-    """Whether an entry, with its purchase, is in all fields what a write asks for."""
+    """Return whether an entry and its purchase agree with a write in all fields."""
     if (write.user_id, write.app_id, write.credits, write.created_by, write.key) != (
         entry.user_id,
         entry.app_id,

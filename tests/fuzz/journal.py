@@ -1,4 +1,4 @@
-"""The journal: who asked what, when each question began and ended, and what was answered."""
+"""Record calls: the client, the request, the begin and the end, and the answer."""
 
 import itertools
 from collections import defaultdict
@@ -63,7 +63,7 @@ class Call:
         client: Which client made it.
         began: The moment before anything was sent.
         ended: The moment after the answer had come; None while it runs.
-        answer: What came.
+        answer: The answer.
     """
 
     client: int

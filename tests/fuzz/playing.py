@@ -11,14 +11,14 @@ def play(
     """Run a number of examples, each of a limited number of steps.
 
     Args:
-        machine: What is played.
-        seed: Makes the same examples again: nothing is kept between runs.
-        examples: How many begin anew.
-        steps: How many rules of the machine an example takes at most.
+        machine: The machine to run.
+        seed: The same seed makes the same examples: nothing is kept between runs.
+        examples: The number of examples.
+        steps: The largest number of rules in an example.
         shrink: Whether to look for the shortest example that fails.
 
     Raises:
-        AssertionError: The machine has found something.
+        AssertionError: The machine has found a failure.
     """
     settings = hypothesis.settings(
         max_examples=examples,

@@ -26,7 +26,7 @@ class Tenant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A write that has happened, with what its receipt said."""
+    """A write that has happened, with the data of its receipt."""
 
     write: Write
     sequence: int

@@ -176,8 +176,8 @@ class TenantsMachine(RuleBasedStateMachine):
     def _take(self, write: Write, expected: Accepted, reply: Reply) -> None:
         assert reply.status == "OK", f"{expected}, and it was {reply}"
         receipt = self.calls.receipt(reply)
-        told = (receipt.sequence, receipt.balance)
-        _assert_shown("the receipt", told, (expected.sequence, expected.balance))
+        shown = (receipt.sequence, receipt.balance)
+        _assert_shown("the receipt", shown, (expected.sequence, expected.balance))
         earlier = expected.earlier
         if earlier is not None:
             ids = (earlier.transaction_id, earlier.purchase_id)
@@ -205,12 +205,12 @@ class TenantsMachine(RuleBasedStateMachine):
 
     def _look_for_what_is_hidden(self, tenant: Tenant, reply: Reply, sent: set[Any]) -> None:
         """Search all bytes of an answer, so that no field is missed."""
-        told: list[str | bytes] = [reply.message, *reply.responses]
+        shown: list[str | bytes] = [reply.message, *reply.responses]
         for key, value in (*reply.initial_metadata, *reply.trailers):
-            told += [key, value]
-        octets = b"\0".join(part.encode() if isinstance(part, str) else part for part in told)
+            shown += [key, value]
+        octets = b"\0".join(part.encode() if isinstance(part, str) else part for part in shown)
         for text in self._ledger.hidden(tenant) - sent:
-            assert text.encode() not in octets, f"{tenant.name} was told {text}: {reply}"
+            assert text.encode() not in octets, f"{tenant.name} was shown {text}: {reply}"
 
 
 def _assert_shown(what: str, shown: object, expected: object) -> None:
@@ -220,9 +220,9 @@ def _assert_shown(what: str, shown: object, expected: object) -> None:
 def _assert_refused(reply: Reply, expected: Refused) -> None:
     info = error_info(reply)
     assert isinstance(info, ErrorInfo), f"not refused as {expected}, but answered {reply}"
-    told = (reply.status, info.reason, dict(info.metadata))
+    shown = (reply.status, info.reason, dict(info.metadata))
     _assert_shown(
-        "the refusal", told, (_STATUSES[expected.reason], expected.reason, expected.metadata)
+        "the refusal", shown, (_STATUSES[expected.reason], expected.reason, expected.metadata)
     )
     assert not reply.responses, f"refused, and answered all the same: {reply}"
 

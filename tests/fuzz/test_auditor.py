@@ -1,4 +1,4 @@
-"""The auditor names each kind of forgery and passes a sound journal."""
+"""Test that the auditor names each kind of fault and passes a correct journal."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ _AnswerT = TypeVar("_AnswerT")
 
 @pytest.fixture
 async def journal() -> Journal:
-    """One caller that did one thing after the other."""
+    """Return the journal of one caller with sequential calls."""
     async with fake_credits() as client:
         callers = Callers([client])
         for question in (ADD, BALANCE, USE, USE, TOO_MUCH, CREDITS, OTHER_ADD, TOTAL):
@@ -61,19 +61,19 @@ def _redo(journal: Journal, question: Write, number: int = 0, **changes: object)
     """Change what a receipt reports."""
     call = _call(journal, question, number)
     receipt = _answer(Acknowledged, call)
-    # What changes is one of several fields, which `replace` cannot be told.
+    # The changed field varies, which the types of `replace` cannot express.
     call.answer = replace(receipt, done=replace(receipt.done, **changes))  # type: ignore[arg-type]
 
 
-def tell_another_balance(journal: Journal) -> None:
+def acknowledge_another_balance(journal: Journal) -> None:
     _redo(journal, ADD, balance=101)
 
 
-def tell_another_sequence(journal: Journal) -> None:
+def acknowledge_another_sequence(journal: Journal) -> None:
     _redo(journal, ADD, sequence=2)
 
 
-def tell_another_transaction(journal: Journal) -> None:
+def acknowledge_another_transaction(journal: Journal) -> None:
     call = _call(journal, ADD)
     call.answer = replace(_answer(Acknowledged, call), transaction_id="another")
 
@@ -160,7 +160,7 @@ def go_back_in_time(journal: Journal) -> None:
     entries[1].created_at = purchases[0].created_at = earlier
 
 
-def do_what_nobody_asked_for(journal: Journal) -> None:
+def add_an_unrequested_entry(journal: Journal) -> None:
     _entries(journal)[0].created_by = 2
 
 
@@ -171,9 +171,9 @@ def hide_the_list(journal: Journal) -> None:
 @pytest.mark.parametrize(
     ("forge", "named"),
     [
-        (tell_another_balance, "is none of the allowed Done(sequence=1, balance=100"),
-        (tell_another_sequence, "is none of the allowed Done(sequence=1, balance=100"),
-        (tell_another_transaction, "is not of"),
+        (acknowledge_another_balance, "is none of the allowed Done(sequence=1, balance=100"),
+        (acknowledge_another_sequence, "is none of the allowed Done(sequence=1, balance=100"),
+        (acknowledge_another_transaction, "is not of"),
         (acknowledge_a_replay_as_new, "acknowledged as new 2 times"),
         (acknowledge_as_new_never, "acknowledged as new 0 times"),
         (refuse_what_can_be_paid, "is none of the allowed Done(sequence=2, balance=70"),
@@ -185,24 +185,26 @@ def hide_the_list(journal: Journal) -> None:
         (show_credits_of_before, "is none of the allowed (1001, 2, [(5, 70)]"),
         (show_a_wrong_total, "is none of the allowed totals 77"),
         (lose_the_last_entry, "acknowledged and lost"),
-        (lose_a_purchase, "nobody has asked for"),
-        (sell_twice, "nobody has paid for"),
-        (sell_another_report, "nobody has asked for"),
+        (lose_a_purchase, "no write requested"),
+        (sell_twice, "no write paid for"),
+        (sell_another_report, "no write requested"),
         (list_backwards, "entry 1 is"),
-        (apply_twice, "where the model says Done(sequence=1, balance=100, replayed=True)"),
-        (skip_a_sequence, "where the model says Done(sequence=2, balance=70"),
-        (number_the_purchase_otherwise, "nobody has asked for"),
+        (apply_twice, "where the model predicts Done(sequence=1, balance=100, replayed=True)"),
+        (skip_a_sequence, "where the model predicts Done(sequence=2, balance=70"),
+        (number_the_purchase_otherwise, "no write requested"),
         (go_back_in_time, "is older than the one before it"),
-        (do_what_nobody_asked_for, "nobody has asked for"),
+        (add_an_unrequested_entry, "no write requested"),
         (hide_the_list, "the lists cannot be read"),
     ],
 )
-def test_a_forgery_is_named(journal: Journal, forge: Callable[[Journal], None], named: str) -> None:
+def test_each_fault_is_named(
+    journal: Journal, forge: Callable[[Journal], None], named: str
+) -> None:
     forge(journal)
     assert named in "\n".join(audit(journal, [USER, OTHER]))
 
 
-def test_a_sound_journal_passes(journal: Journal) -> None:
+def test_a_correct_journal_passes(journal: Journal) -> None:
     assert audit(journal, [USER, OTHER]) == []
 
 
@@ -227,6 +229,6 @@ def test_a_read_that_overlaps_a_write_may_see_it_or_not(journal: Journal, balanc
     assert len(audit(overlapping, [USER, OTHER])) == 1
 
 
-def test_a_write_that_was_given_up_may_have_happened(journal: Journal) -> None:
+def test_a_cancelled_write_may_have_happened(journal: Journal) -> None:
     _call(journal, ADD).answer = Unknown()
     assert audit(journal, [USER, OTHER]) == []

@@ -1,4 +1,4 @@
-"""The machine and its auditor find a bug in each broken ledger, and none in a sound one."""
+"""Test that the machine and its auditor find the bug of each broken ledger, and no other."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -32,13 +32,13 @@ def _loop(ledger: FakeLedger) -> Iterator[Loop]:
             runner.run(stack.aclose())
 
 
-def test_a_sound_ledger_passes(seed: int) -> None:
+def test_a_correct_ledger_passes(seed: int) -> None:
     with _loop(FakeLedger()) as loop:
         explore(loop, seed=seed, examples=EXAMPLES)
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_ledger_is_found_out(broken: Callable[[], FakeLedger], seed: int) -> None:
+def test_the_bug_of_a_broken_ledger_is_found(broken: Callable[[], FakeLedger], seed: int) -> None:
     # Flaky: found once, and not found when hypothesis repeated the same calls.
     with _loop(broken()) as loop, pytest.raises((AssertionError, Flaky)):
         explore(loop, seed=seed, examples=EXAMPLES_MAX, shrink=False)

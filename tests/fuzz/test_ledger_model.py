@@ -1,4 +1,4 @@
-"""An allowed order of events explains every answer to concurrent callers."""
+"""Test that an allowed order of events explains every answer to concurrent callers."""
 
 import asyncio
 from collections import Counter
@@ -111,7 +111,7 @@ async def _assert_sound(callers: Callers, users: list[int], apps: list[int]) -> 
     ("balance", "price"),
     [(1, 1), (100, 7), (47, 1), (UINT32_MAX, 2**31), (UINT32_MAX, UINT32_MAX), (6, 7)],
 )
-async def test_of_callers_that_spend_the_same_credits_as_many_succeed_as_can_pay(
+async def test_callers_that_spend_the_same_credits_succeed_until_the_credits_are_spent(
     callers: Callers, user: int, app: int, balance: int, price: int
 ) -> None:
     await callers.ask(0, _add(user, app, balance, "grant"))
@@ -123,7 +123,7 @@ async def test_of_callers_that_spend_the_same_credits_as_many_succeed_as_can_pay
 
 
 @pytest.mark.parametrize(("balance", "credits"), [(UINT32_MAX, 1), (1, 2**31), (1, 2**28)])
-async def test_of_callers_that_fill_the_same_balance_as_many_succeed_as_there_is_room_for(
+async def test_callers_that_fill_the_same_balance_succeed_until_the_balance_is_full(
     callers: Callers,
     user: int,
     app: int,
@@ -138,7 +138,7 @@ async def test_of_callers_that_fill_the_same_balance_as_many_succeed_as_there_is
     await _assert_sound(callers, [user], [app])
 
 
-async def test_of_callers_that_claim_the_last_app_of_a_user_one_succeeds(
+async def test_one_of_the_callers_that_claim_the_last_app_of_a_user_succeeds(
     callers: Callers, user: int
 ) -> None:
     apps = [next(FRESH_NUMBERS) for _ in range(APPS_MAX - 1 + CALLERS)]
@@ -153,7 +153,7 @@ async def test_of_callers_that_claim_the_last_app_of_a_user_one_succeeds(
     await _assert_sound(callers, [user], new)
 
 
-async def test_of_callers_with_one_key_and_one_request_one_is_first_and_all_are_told_the_same(
+async def test_callers_with_one_key_and_one_request_get_the_same_answer_and_one_is_first(
     callers: Callers, user: int, app: int
 ) -> None:
     answers = await _all_at_once(callers, [_add(user, app, UINT32_MAX, "key")] * CALLERS)
@@ -162,7 +162,7 @@ async def test_of_callers_with_one_key_and_one_request_one_is_first_and_all_are_
     await _assert_sound(callers, [user], [app])
 
 
-async def test_of_callers_with_one_key_and_different_requests_one_succeeds(
+async def test_one_of_the_callers_with_one_key_and_different_requests_succeeds(
     callers: Callers, user: int, app: int
 ) -> None:
     writes = [_add(user, app, number, "key") for number in range(1, CALLERS + 1)]
@@ -171,7 +171,7 @@ async def test_of_callers_with_one_key_and_different_requests_one_succeeds(
     await _assert_sound(callers, [user], [app])
 
 
-async def test_a_cancelled_write_is_wholly_there_or_not_and_its_key_settles_it(
+async def test_a_cancelled_write_has_its_whole_effect_or_none_and_its_key_settles_it(
     callers: Callers, user: int, app: int
 ) -> None:
     await callers.ask(0, _add(user, app, 1000, "grant"))
@@ -185,7 +185,7 @@ async def test_a_cancelled_write_is_wholly_there_or_not_and_its_key_settles_it(
     )
 
 
-async def test_a_write_that_ran_out_of_time_is_wholly_there_or_not_and_its_key_settles_it(
+async def test_a_write_past_its_deadline_has_its_whole_effect_or_none_and_its_key_settles_it(
     callers: Callers, user: int, app: int
 ) -> None:
     await callers.ask(0, _add(user, app, 1000, "grant"))

@@ -1,4 +1,4 @@
-"""`make fuzz` leaves no process behind, and names a variable that is wrong."""
+"""Test that `make fuzz` leaves no process behind, and names an invalid variable."""
 
 import asyncio
 import os
@@ -18,27 +18,27 @@ async def _start(**variables: str) -> Process:
     )
 
 
-async def test_a_signal_ends_everything_it_has_started(tmp_path: Path) -> None:
+async def test_a_signal_stops_every_process_that_it_started(tmp_path: Path) -> None:
     process = await _start(SEED="7", STATE=str(tmp_path))
     assert process.stdout is not None
-    said = b""
-    while b"target: " not in said:
+    output = b""
+    while b"target: " not in output:
         line = await process.stdout.readline()
-        assert line, said.decode()
-        said += line
+        assert line, output.decode()
+        output += line
     children = [os.pidfd_open(pid) for pid in descendants(process.pid)]
     assert len(children) >= 3, "the server, its mongod and the fuzzer"
     process.terminate()
     assert await process.wait() == 130
     for child in children:
         await gone(child)
-    assert b"SEED=7" in said
+    assert b"SEED=7" in output
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("MINUTES", "0"), ("MINUTES", "nan"), ("MINUTES", "many"), ("SEED", "x")]
 )
-async def test_a_variable_of_no_use_is_named(name: str, value: str) -> None:
+async def test_an_invalid_variable_is_named(name: str, value: str) -> None:
     process = await _start(**{name: value})
     output, _ = await process.communicate()
     assert process.returncode == 2

@@ -1,4 +1,4 @@
-"""The server passes a short run of all phases of grpc-fuzz."""
+"""Test that the server passes a short run of all phases of grpc-fuzz."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def _fuzz(server: ServerProcess, seed: int, state: Path, *options: str | P
     return output
 
 
-async def test_the_service_keeps_its_contract_whatever_is_sent(
+async def test_the_service_keeps_its_contract_for_any_request(
     server: ServerProcess, mongod_uri: str, seed: int, tmp_path: Path
 ) -> None:
     output = await _fuzz(server, seed, tmp_path)
@@ -49,7 +49,7 @@ async def test_the_service_keeps_its_contract_whatever_is_sent(
         assert findings(client[DATABASE]) == []
 
 
-async def test_the_service_serves_nobody_without_a_token_whatever_is_sent(
+async def test_the_service_serves_no_request_without_a_token(
     mongod_uri: str, database: str, seed: int, tmp_path: Path
 ) -> None:
     tokens = load_script(RUN).make_tokens(tmp_path / "keys", minutes=5)

@@ -1,4 +1,4 @@
-"""Two tenants on one server cannot use or see the other's data, and a hole is found."""
+"""Test that two tenants on one server cannot use or read each other's data, and find holes."""
 
 import asyncio
 from collections import Counter
@@ -64,7 +64,7 @@ async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
             yield Guarded(address=f"127.0.0.1:{served.port}", key_file=private)
 
 
-async def test_the_real_server_keeps_its_tenants_apart(
+async def test_the_real_server_isolates_its_tenants(
     mongod_uri: str, database: str, seed: int, tmp_path: Path
 ) -> None:
     private, public = make_keys(tmp_path)
@@ -122,7 +122,7 @@ HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
 
 
 @pytest.mark.parametrize("hole", HOLES)
-async def test_a_hole_in_the_wall_is_found_out(
+async def test_each_hole_in_the_isolation_is_found(
     hole: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*HOLES[hole])
@@ -132,7 +132,7 @@ async def test_a_hole_in_the_wall_is_found_out(
             await guarded.explore(seed, EXAMPLES_MAX, shrink=False)
 
 
-async def test_what_make_fuzz_plays_says_how_it_went(
+async def test_the_program_of_make_fuzz_reports_its_result(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Shrinking the calls takes too long for a test.
@@ -144,6 +144,6 @@ async def test_what_make_fuzz_plays_says_how_it_went(
         assert "APP_NOT_ALLOWED" in capsys.readouterr().out
         monkeypatch.setattr(authorize, "check_app", lambda identity, request: None)
         assert await asyncio.to_thread(play_tenants.main, *arguments) == 1
-    said = capsys.readouterr().err
-    assert "has a hole: " in said
-    assert "state.teardown()" in said, "the calls that show it"
+    errors = capsys.readouterr().err
+    assert "has a hole: " in errors
+    assert "state.teardown()" in errors, "the calls that show it"

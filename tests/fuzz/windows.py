@@ -1,10 +1,10 @@
 """Compute the states of a user that a call can have seen.
 
-Calls overlap, so that a call cannot be told exactly which writes came before it. But it saw a state
+Calls overlap, so it is not certain which writes came before a call. But the call saw a state
 between two bounds:
 
-* the least: the latest entry that anybody had been told of before the call began;
-* the greatest: the entry before the first one that nobody had asked for when the call had ended.
+* the least: the latest entry that any answer had shown before the call began;
+* the greatest: the entry before the first one that was requested after the call had ended.
 """
 
 from collections import defaultdict
@@ -22,17 +22,17 @@ class Windows:
 
     def __init__(self, journal: Journal, histories: Mapping[int, History]) -> None:
         self._histories = histories
-        self._told: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._shown: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for call in journal.calls:
             if call.ended is not None:
-                user, sequence = call.question.user_id, _told(call, histories)
-                self._told[user].append((call.ended, sequence))
+                user, sequence = call.question.user_id, _shown(call, histories)
+                self._shown[user].append((call.ended, sequence))
 
     def states(self, call: Call, user: int) -> Sequence[State]:
         """Return the states of a user that a call can have seen; none if no state fits."""
         history = self._histories[user]
-        told = (sequence for moment, sequence in self._told[user] if moment < call.began)
-        least = max(told, default=0)
+        shown = (sequence for moment, sequence in self._shown[user] if moment < call.began)
+        least = max(shown, default=0)
         greatest = len(history.entries)
         if call.ended is not None:
             later = (place for place, asked in enumerate(history.asked) if asked > call.ended)
@@ -40,7 +40,7 @@ class Windows:
         return history.states[least : greatest + 1]
 
 
-def _told(call: Call, histories: Mapping[int, History]) -> int:
+def _shown(call: Call, histories: Mapping[int, History]) -> int:
     """Return the latest entry of the user that an answer certainly shows; 0 for none."""
     match call.answer:
         case Acknowledged(done=done):

@@ -50,7 +50,7 @@ def test_an_image_is_compared_by_its_bytes(generate: ModuleType) -> None:
     assert lines == ["image.binpb: differs (1 bytes, should be 2)"]
 
 
-def test_a_stale_tree_fails_and_says_what_to_run(
+def test_a_stale_tree_fails_and_names_the_command_to_run(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh, root = tmp_path / "fresh", tmp_path / "root"

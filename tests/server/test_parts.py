@@ -186,7 +186,7 @@ async def test_a_bug_in_a_part_ends_the_server_and_answers_the_callers_that_wait
     assert certain <= written <= certain + open_
 
 
-async def test_a_write_for_a_lane_that_has_ended_is_refused_until_the_server_has_stopped(
+async def test_a_write_for_an_ended_shard_is_rejected_until_the_server_has_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with capture_logs():

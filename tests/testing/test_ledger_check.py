@@ -1,4 +1,4 @@
-"""The check of a ledger names each kind of forgery and passes a sound ledger."""
+"""Test that the ledger check names each kind of fault and passes a correct ledger."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ def _delete(collection: str) -> Callable[[Documents], None]:
 @pytest.mark.parametrize(
     ("forge", "named"),
     [
-        (_set("credit_transactions", 1, balance_after=71), "an entry tells another"),
+        (_set("credit_transactions", 1, balance_after=71), "an entry has another"),
         (_set("credit_transactions", 1, credits=130), "a balance leaves 0"),
         (_set("credit_transactions", 0, credits=2**32), "a balance leaves 0"),
         (_set("credit_transactions", 1, sequence=3), "a history has a gap"),

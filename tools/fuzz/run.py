@@ -58,7 +58,7 @@ class Tokens:
     Attributes:
         key: Signs tokens.
         public_keys: Verify them.
-        token: Holds a token with all scopes, for all apps and in anybody's name.
+        token: Holds a token with all scopes, for all apps and in the name of any actor.
         expired: Holds one that would be the same, had it not expired.
     """
 

@@ -36,7 +36,7 @@ def findings(database: Database[dict[str, Any]], *, totals: bool = True) -> list
     transactions = database["credit_transactions"]
     looked_for: list[tuple[str, str, Sequence[Stage]]] = [
         (
-            "a balance leaves 0 to 4294967295, or an entry tells another",
+            "a balance leaves 0 to 4294967295, or an entry has another",
             transactions.name,
             _running(),
         ),

@@ -30,7 +30,7 @@ USE = PurchaseRequest(
     user_id=7, app_id=1, report_id="r", report_name="Report", credits=60, created_by=9
 )
 SHOP = replace(EVERYTHING, name="shop", apps=frozenset({1}), actor=9, may_impersonate=False)
-TOKENS = {"shop": SHOP, "nobody": replace(SHOP, name="nobody", scopes=frozenset())}
+TOKENS = {"shop": SHOP, "unscoped": replace(SHOP, name="unscoped", scopes=frozenset())}
 AS_SHOP = (("authorization", "Bearer shop"), ("x-request-id", "mine"))
 ASKED = {"user_id": 7, "app_id": 1, "credits": 50, "created_by": 9, "key": "order-1"}
 WHO = {"identity": "shop", "request_id": "mine"}
@@ -133,10 +133,10 @@ async def test_a_denied_call_is_recorded_without_what_it_sent() -> None:
 async def test_a_missing_scope_and_a_rate_limit_are_recorded_with_the_identity() -> None:
     async with auditing(limits=AccessLimits(calls_per_second=0.01, calls_burst=1)) as audited:
         for _ in range(2):
-            await audited.wire.call("AddCredits", ADD, ("authorization", "Bearer nobody"))
+            await audited.wire.call("AddCredits", ADD, ("authorization", "Bearer unscoped"))
         assert [(line["identity"], line["reason"]) for line in audited.lines] == [
-            ("nobody", "SCOPE_MISSING"),
-            ("nobody", "RATE_LIMITED"),
+            ("unscoped", "SCOPE_MISSING"),
+            ("unscoped", "RATE_LIMITED"),
         ]
 
 
@@ -184,7 +184,7 @@ async def test_a_write_whose_caller_leaves_is_recorded_with_its_result() -> None
         stream_id = begin_add(audited.wire)
         await store.entered.wait()
         await give_up(audited, stream_id)
-        assert audited.lines == [], "nobody knows yet"
+        assert audited.lines == [], "the result is not known yet"
         store.released.set()
         await until(lambda: bool(audited.lines))
         ((transaction,),) = [page async for page in store.list_transactions(7)]
@@ -299,9 +299,9 @@ async def test_a_stop_records_all_writes_that_it_has_cut_off() -> None:
         await audited.served.server.stop(grace_seconds=0)
         store.released.set()
     written = {entry.key async for page in store.list_transactions(7) for entry in page}
-    told = {line["key"]: line["status"] for line in audited.lines}
-    assert len(audited.lines) == len(told) == 3
-    assert {key for key, status in told.items() if status == "OK"} == written
+    statuses = {line["key"]: line["status"] for line in audited.lines}
+    assert len(audited.lines) == len(statuses) == 3
+    assert {key for key, status in statuses.items() if status == "OK"} == written
     assert not any(line["answered"] for line in audited.lines)
 
 
@@ -344,7 +344,7 @@ async def test_no_log_has_a_secret(
     tmp_path: Path, logged: list[MutableMapping[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    # hpack tells every header at debug; `log.configure` silences it, whatever the level is.
+    # hpack logs every header at debug; `log.configure` silences it at any level.
     caplog.set_level(logging.WARNING, logger="hpack")
     file = AuditFile(tmp_path / "audit.json")
     good, bad, password = "good-secret-1", "bad-secret-2", "password-secret-3"

@@ -85,7 +85,7 @@ def test_it_is_opened_again_after_it_was_rotated_away(file: AuditFile, path: Pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_it_goes_on_in_a_file_that_rotation_has_made(file: AuditFile, path: Path) -> None:
+def test_it_continues_in_the_file_that_rotation_created(file: AuditFile, path: Path) -> None:
     file({"n": 1})
     path.rename(path.with_suffix(".1"))
     path.touch()

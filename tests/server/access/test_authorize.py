@@ -116,7 +116,7 @@ async def guarded(limits: AccessLimits | None = None) -> AsyncIterator[Wire]:
 
 @pytest.mark.parametrize("method", REQUESTS)
 @pytest.mark.parametrize("caller", CALLERS)
-async def test_each_call_is_denied_to_each_caller_as_the_table_says(
+async def test_the_table_decides_which_caller_may_make_which_call(
     caller: str | None, method: str
 ) -> None:
     refused, status, why = CALLERS[caller]
@@ -369,7 +369,7 @@ def test_an_address_that_fails_too_often_is_rejected_unexamined_until_the_time_i
     assert admitted(access, FakeCall(), "Bearer tenant") == ""
 
 
-def test_a_known_caller_is_admitted_whatever_others_at_the_same_address_do() -> None:
+def test_a_known_caller_is_admitted_despite_failures_from_its_address() -> None:
     tokens = FakeAuthenticator(TOKENS)
     limits = AccessLimits(failures_per_second=0.001, failures_burst=1)
     access = Access(tokens, audit=NO_AUDIT, limits=limits, clock=Clock())
@@ -403,8 +403,8 @@ def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
         admitted(access, FakeCall("192.0.2.1"), "Bearer guess")
         admitted(access, FakeCall("192.0.2.2"), "Bearer guess")
         admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
-    told = Counter((line["peer"], line["reason"]) for line in lines)
-    assert told == {
+    counts = Counter((line["peer"], line["reason"]) for line in lines)
+    assert counts == {
         ("192.0.2.1:50000", "UNAUTHENTICATED"): 2,
         ("192.0.2.1:50000", "RATE_LIMITED"): 1,
         ("192.0.2.2:50000", "UNAUTHENTICATED"): 2,
@@ -414,7 +414,7 @@ def test_a_flood_of_calls_is_no_flood_of_audit_lines() -> None:
     clock.now += 1
     admitted(access, FakeCall("192.0.2.9"), "Bearer tenant")
     assert lines[-1]["identity"] == "tenant"
-    assert len(lines) == sum(told.values()) + 1
+    assert len(lines) == sum(counts.values()) + 1
 
 
 def test_a_success_uses_up_no_failures() -> None:

@@ -46,7 +46,7 @@ def identities(tmp_path: Path, clock: Clock) -> CertificateIdentities:
     return CertificateIdentities(WatchedFile(path, identity_parser(path), clock=clock), clock=clock)
 
 
-def test_a_listed_owner_may_do_what_the_file_says(tmp_path: Path) -> None:
+def test_a_listed_owner_has_the_permissions_in_the_file(tmp_path: Path) -> None:
     file = identities(tmp_path, Clock())
     assert file.identify(certificate(SHOP)) == Identity(
         name=SHOP,

@@ -187,7 +187,7 @@ def install(new: CertificateFiles, old: CertificateFiles) -> None:
 
 
 @on_both_loops
-async def test_a_new_certificate_is_for_new_connections_and_the_open_one_goes_on(
+async def test_a_new_certificate_applies_to_new_connections_and_the_open_one_continues(
     made: CertificateFiles, others: CertificateFiles, on_loop: OnLoop
 ) -> None:
     clock = Clock()

@@ -92,9 +92,9 @@ def test_a_broken_file_keeps_the_earlier_content_and_is_logged_once(
         assert file.current() == "first"
     assert [line["log_level"] for line in logged] == ["error"]
     assert str(path) in logged[0]["error"]
-    replace(path, b"mended")
+    replace(path, b"fixed")
     clock.now += LOOK_SECONDS
-    assert file.current() == "mended"
+    assert file.current() == "fixed"
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(path: Path) -> None:

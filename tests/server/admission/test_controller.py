@@ -86,7 +86,7 @@ async def test_a_shed_call_echoes_its_request_id() -> None:
         store.released.set()
 
 
-async def test_health_is_answered_whatever_the_load() -> None:
+async def test_health_is_answered_at_any_load() -> None:
     store = HeldStore()
     async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
         wire.begin(call_headers(PATH), ADD)

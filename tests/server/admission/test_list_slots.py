@@ -103,7 +103,7 @@ async def test_cancelled_lists_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_no_slot_is_lost_whatever_is_cancelled(seed: int) -> None:
+async def test_no_slot_is_lost_by_any_cancellation(seed: int) -> None:
     random, running, most = Random(seed), 0, 0
     slots = ListSlots(at_once=3, wait_seconds_max=PATIENT)
 

@@ -10,11 +10,11 @@ def delays(ratio: ShedRatio, count: int, base_seconds: float = 1.0) -> list[floa
 
 
 def test_the_wait_is_spread_around_the_time_when_there_is_room() -> None:
-    told = []
+    seconds = []
     for seed in range(200):
-        told += delays(ShedRatio(Random(seed)), 1)
-    assert 0.5 <= min(told) < 0.6
-    assert 1.4 < max(told) <= 1.6
+        seconds += delays(ShedRatio(Random(seed)), 1)
+    assert 0.5 <= min(seconds) < 0.6
+    assert 1.4 < max(seconds) <= 1.6
 
 
 def test_the_wait_grows_with_the_share_that_is_shed_and_is_bounded() -> None:

@@ -47,13 +47,13 @@ EVERY_CASE = [
     pytest.param(path.rpartition("/")[2], reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
     for path, reasons in method_reasons().items()
     for reason in (*ACCESS_REASONS, *reasons)
-    # What is told of apps and actors takes a request that names them.
+    # Errors about apps and actors require a request that names them.
     if reason not in UNNAMED.get(path.rpartition("/")[2], ())
 ]
 
 
 def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Message:
-    """Make a sound request of user 7 in app 1."""
+    """Return a valid request of user 7 in app 1."""
     match method:
         case "AddCredits":
             return CreditRequest(

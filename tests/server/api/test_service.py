@@ -336,7 +336,7 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
         {name: replace(EVERYTHING, name=name) for name in ("greedy", "modest")}
     )
     greedy, modest = [("authorization", f"Bearer {name}") for name in ("greedy", "modest")]
-    # Identities share an address, as behind a proxy; without identities the address tells.
+    # Identities share an address, as behind a proxy; without identities the address counts.
     address = "127.0.0.1" if identified else "127.0.0.2"
     async with (
         serving(store, authenticator=tokens if identified else None, list_slots=slots) as served,

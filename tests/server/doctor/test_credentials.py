@@ -84,7 +84,7 @@ def test_files_that_a_server_can_read_are_ok(tmp_path: Path) -> None:
 
 def test_identities_that_no_server_starts_with_fail(tmp_path: Path) -> None:
     ca = written(tmp_path / "ca.pem", certificate(private_key(), authority=True))
-    identities = written(tmp_path / "identities.json", b'{"nobody": {"scope": "all"}}')
+    identities = written(tmp_path / "identities.json", b'{"caller": {"scope": "all"}}')
     found = _examined(**_tls(tmp_path), tls_client_ca=ca, identities_file=identities)
     assert found["identities"] is FAILS
 

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from tests.conftest import StartServer
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
-BOOKS = "books (spot check)"
+LEDGER = "books (spot check)"
 
 
 def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> ServerSettings:
@@ -84,10 +84,10 @@ async def test_a_healthy_store_has_no_finding_that_fails(
     await _add(mongod_uri, database)
     found = await _examine(settings)
     assert not [finding for finding in found.values() if finding.verdict is FAILS]
-    for check in ("store", "topology", "majority write", "durability", "clock", "schema", BOOKS):
+    for check in ("store", "topology", "majority write", "durability", "clock", "schema", LEDGER):
         assert found[check].verdict is OK, check
-    assert "latest accounts: 2, their latest transactions: 3" in found[BOOKS].found
-    assert "apps' totals: 1;" in found[BOOKS].found
+    assert "latest accounts: 2, their latest transactions: 3" in found[LEDGER].found
+    assert "apps' totals: 1;" in found[LEDGER].found
 
 
 async def test_the_database_is_not_changed(
@@ -104,8 +104,8 @@ async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, databas
     found = await _examine(_settings(mongod_uri, database))
     assert found["schema"].verdict is FAILS
     assert found["schema"].remedy == "run: credit-server migrate"
-    assert found[BOOKS].verdict is WARNING
-    assert "the ledger was not checked: the schema has drifted" in found[BOOKS].found
+    assert found[LEDGER].verdict is WARNING
+    assert "the ledger was not checked: the schema has drifted" in found[LEDGER].found
 
 
 async def test_drift_is_reported_with_its_remedy(
@@ -153,7 +153,7 @@ async def test_a_ledger_that_cannot_be_read_leaves_the_other_findings(
     finally:
         await client.admin.command({**failpoint, "mode": "off"})
         client.close()
-    assert found[BOOKS].verdict is FAILS
+    assert found[LEDGER].verdict is FAILS
     assert found["schema"].verdict is OK
 
 
@@ -166,7 +166,7 @@ async def test_a_balance_that_another_program_changed_fails(
         {"user_id": 7}, {"$set": {"balances.0.balance": Int64(999)}}
     )
     client.close()
-    finding = (await _examine(settings))[BOOKS]
+    finding = (await _examine(settings))[LEDGER]
     assert finding.verdict is FAILS
     assert "user 7: sequence 2 left 10 in app 1, not 999" in finding.found
 
@@ -193,7 +193,7 @@ async def test_documents_that_another_program_removed_are_found(
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
     assert (await client[database][collection].delete_many({"user_id": 7, **query})).deleted_count
     client.close()
-    finding = (await _examine(settings))[BOOKS]
+    finding = (await _examine(settings))[LEDGER]
     assert finding.verdict is FAILS
     assert fault in finding.found
 
@@ -207,7 +207,7 @@ async def test_a_total_that_another_program_changed_is_found(
         {"app_id": 1}, {"$inc": {"total": Int64(7)}}
     )
     client.close()
-    finding = (await _examine(settings))[BOOKS]
+    finding = (await _examine(settings))[LEDGER]
     assert finding.verdict is FAILS
     assert finding.found == "app 1: its total is 9, but its users hold 2"
 
@@ -226,7 +226,7 @@ async def test_a_malformed_document_is_reported_without_a_traceback(
         }
     )
     client.close()
-    finding = (await _examine(settings))[BOOKS]
+    finding = (await _examine(settings))[LEDGER]
     assert finding.verdict is FAILS
     assert "user 7: a document cannot be read (AccountDocument: revision)" in finding.found
 
@@ -271,7 +271,7 @@ async def test_a_set_that_has_lost_its_majority_is_checked(tmp_path: Path) -> No
     assert found["members"].verdict is FAILS
     assert "1 of 3 voting members with data are up" in found["members"].found
     assert "schema" not in found
-    assert "the ledger was not checked: the store has no schema" in found[BOOKS].found
+    assert "the ledger was not checked: the store has no schema" in found[LEDGER].found
 
 
 async def _lose_majority(mongod: MongodProcess) -> None:

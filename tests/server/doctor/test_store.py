@@ -104,19 +104,19 @@ def test_every_finding_that_is_not_ok_has_a_remedy() -> None:
 def test_a_store_without_transactions_fails_and_its_schema_is_not_checked(
     topology: Topology,
 ) -> None:
-    facts = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
-    assert _found(facts, "topology").verdict is FAILS
-    assert not {"schema", "members"} & _checks(facts)
+    report = replace(WELL, topology=topology, members=None, schema=None, majority_write=None)
+    assert _found(report, "topology").verdict is FAILS
+    assert not {"schema", "members"} & _checks(report)
 
 
 def test_a_set_without_a_primary_fails_and_no_check_that_needs_one_is_run() -> None:
-    facts = replace(WELL, has_primary=False, majority_write=None, schema=None)
-    assert _found(facts, "topology").verdict is FAILS
-    assert not {"schema", "majority write"} & _checks(facts)
+    report = replace(WELL, has_primary=False, majority_write=None, schema=None)
+    assert _found(report, "topology").verdict is FAILS
+    assert not {"schema", "majority write"} & _checks(report)
 
 
 def test_a_sharded_cluster_is_checked_without_the_members_of_its_shards() -> None:
-    facts = replace(
+    report = replace(
         WELL,
         topology=Topology.SHARDED,
         members=None,
@@ -124,7 +124,7 @@ def test_a_sharded_cluster_is_checked_without_the_members_of_its_shards() -> Non
         storage_engine=None,
         transaction_lifetime_seconds=None,
     )
-    findings = _check(facts)
+    findings = _check(report)
     assert {finding.verdict for finding in findings} == {OK}
 
 
@@ -157,20 +157,20 @@ def test_one_node_is_what_an_embedded_store_is_meant_to_be() -> None:
 
 
 def test_a_majority_write_that_is_not_acknowledged_fails() -> None:
-    facts = replace(WELL, majority_write=MajorityWrite(seconds=5, error="timed out"))
-    assert _found(facts, "majority write").verdict is FAILS
+    report = replace(WELL, majority_write=MajorityWrite(seconds=5, error="timed out"))
+    assert _found(report, "majority write").verdict is FAILS
 
 
 @pytest.mark.parametrize(
-    ("facts", "says"),
+    ("report", "says"),
     [
         (replace(WELL, majority_journaled=False), "writeConcernMajorityJournalDefault"),
         (replace(WELL, journal=False), "journal is off"),
         (replace(WELL, storage_engine="inMemory"), "inMemory"),
     ],
 )
-def test_a_store_that_loses_writes_in_a_power_failure_fails(facts: StoreReport, says: str) -> None:
-    finding = _found(facts, "durability")
+def test_a_store_that_loses_writes_in_a_power_failure_fails(report: StoreReport, says: str) -> None:
+    finding = _found(report, "durability")
     assert finding.verdict is FAILS
     assert says in finding.found
 
@@ -191,14 +191,14 @@ def test_a_store_that_loses_writes_in_a_power_failure_fails(facts: StoreReport, 
 def test_a_version_is_new_enough_and_patched(
     version: str, compatible: str | None, verdict: Verdict
 ) -> None:
-    facts = replace(WELL, version=version, compatibility_version=compatible)
-    assert _found(facts, "version").verdict is verdict
+    report = replace(WELL, version=version, compatibility_version=compatible)
+    assert _found(report, "version").verdict is verdict
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(10, OK), (15, OK), (16, WARNING), (60, WARNING)])
 def test_an_abandoned_transaction_does_not_block_for_long(seconds: int, verdict: Verdict) -> None:
-    facts = replace(WELL, transaction_lifetime_seconds=seconds)
-    assert _found(facts, "transaction lifetime").verdict is verdict
+    report = replace(WELL, transaction_lifetime_seconds=seconds)
+    assert _found(report, "transaction lifetime").verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_an_abandoned_transaction_does_not_block_for_long(seconds: int, verdict:
         (0.9, 0.0, OK),
         (1.1, 0.0, WARNING),
         (-1.1, 0.0, WARNING),
-        (1.4, 0.5, OK),  # as far as can be told
+        (1.4, 0.5, OK),  # within the uncertainty of the comparison
         (2.1, 0.0, FAILS),
         (-2.1, 0.0, FAILS),
         (-31.0, 0.5, FAILS),
@@ -219,11 +219,11 @@ def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> Non
 
 
 def test_the_clocks_are_compared_with_the_limit_of_the_settings() -> None:
-    facts = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
+    report = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
     verdicts = [
         next(
             finding.verdict
-            for finding in _check(facts, skew_seconds_max=limit)
+            for finding in _check(report, skew_seconds_max=limit)
             if finding.check == "clock"
         )
         for limit in (2.0, 4.0, 10.0)
@@ -246,7 +246,7 @@ def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "check", "verdict"),
+    ("report", "check", "verdict"),
     [
         (replace(WELL, members=None), "members", WARNING),
         (replace(WELL, majority_journaled=None), "durability", WARNING),
@@ -254,9 +254,9 @@ def test_a_schema_that_differs_fails(state: SchemaState, remedy: str) -> None:
     ],
 )
 def test_a_report_that_the_user_may_not_read_is_not_ok(
-    facts: StoreReport, check: str, verdict: Verdict
+    report: StoreReport, check: str, verdict: Verdict
 ) -> None:
-    finding = _found(facts, check)
+    finding = _found(report, check)
     assert finding.verdict is verdict
     assert "may not read" in finding.found
 
@@ -284,8 +284,8 @@ def test_the_user_may_read_and_write_the_collections(
 
 
 def test_a_missing_privilege_is_reported() -> None:
-    facts = replace(WELL, privileges=(_may("find", "insert"),))
-    assert "update on purchases" in _found(facts, "privileges").found
+    report = replace(WELL, privileges=(_may("find", "insert"),))
+    assert "update on purchases" in _found(report, "privileges").found
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_what_was_compressed_comes_back(data: bytes, level: int) -> None:
 
 
 @given(st.binary(max_size=64), st.data())
-def test_whatever_is_cut_off_is_an_internal_error(data: bytes, cut: st.DataObject) -> None:
+def test_any_truncated_data_are_an_internal_error(data: bytes, cut: st.DataObject) -> None:
     packed = gzip.compress(data)
     size = cut.draw(st.integers(min_value=0, max_value=len(packed) - 1))
     assert refused(packed[:size]) is Status.INTERNAL

@@ -269,7 +269,7 @@ async def test_what_is_not_grpc_is_answered_in_http_with_the_reason(
     assert ("allow" in answer.headers) is (http_status == "405")
     assert answer.headers["x-request-id"]
     await wire.pong()
-    assert (answer.reset is None) is end  # who is still sending is told to stop
+    assert (answer.reset is None) is end  # the server asks a client that is still sending to stop
     await is_served(wire)
 
 

@@ -40,7 +40,7 @@ async def _closes(wire: Wire) -> None:
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", id="a preface that is almost right"),
     ],
 )
-async def test_what_is_not_http2_is_hung_up_on(
+async def test_a_connection_that_is_not_http2_is_closed(
     served: Serving, bystander: Wire, garbage: bytes
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
@@ -188,7 +188,7 @@ async def test_a_reset_while_the_request_is_read_cancels_the_call(
 
 async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, bystander: Wire) -> None:
     stream_id, answer = wire.begin(call_headers("/unknown"), end=False)
-    # More than a connection's window, so that it would run dry if nobody gave it back.
+    # More than a connection's window, which would be used up without WINDOW_UPDATE.
     for _ in range(8):
         if answer.ended.is_set():
             break

@@ -156,7 +156,7 @@ async def narrow() -> AsyncIterator[tuple[Serving, HeldStore]]:
         yield running, store
 
 
-async def test_a_call_too_many_is_refused_and_the_others_go_on(
+async def test_a_call_over_the_limit_is_refused_and_the_others_continue(
     narrow: tuple[Serving, HeldStore],
 ) -> None:
     served, _ = narrow

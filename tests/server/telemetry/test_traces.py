@@ -170,9 +170,9 @@ async def test_a_call_is_linked_to_the_batch_that_committed_it_and_the_batch_to_
     sdk: Sdk,
 ) -> None:
     store = HeldStore()
-    one_lane = CommitLimits(shards=1)
+    one_shard = CommitLimits(shards=1)
     async with (
-        observed(sdk.telemetry(), store, limits=one_lane) as server,
+        observed(sdk.telemetry(), store, limits=one_shard) as server,
         Wire.connect(server.port) as wire,
     ):
         first = asyncio.create_task(wire.call("AddCredits", _add(1)))

@@ -1,4 +1,4 @@
-"""Check after the load that a database adds up and that it holds what clients were told."""
+"""Check after the load that a database adds up and agrees with the answers to the clients."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Audit:
 
 
 async def audit(uri: str, database: str, *, totals: bool, acknowledged: int, failed: int) -> Audit:
-    """Check the ledger in a database, and compare it with what the clients were told.
+    """Check the ledger in a database, and compare it with the answers to the clients.
 
     Args:
         uri: The replica set.
