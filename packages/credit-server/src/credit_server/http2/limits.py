@@ -44,9 +44,9 @@ class ConnectionLimits:
     """Time that a client may leave the PING unanswered."""
 
     stalled_seconds: Seconds = 30.0
-    """Time that a client may read nothing of what the server sends: its call ends then, or its
-    connection where the socket takes no more either. A list reads nothing while it waits
-    for its turn (5 s at most) and for the store: it must be more than both together."""
+    """Time that a client may read nothing of what the server sends. Then its call is ended, or the
+    connection if the socket accepts no more data. Set it above the time that a list may wait for
+    its turn (5 s) and for the store together."""
 
     closing_seconds: float = 1.0
     """Time that a client has to read why its connection is closed."""

@@ -49,6 +49,10 @@ async def _idle(addresses: int, target: Target) -> Outcome:
     count = min(target.count(_CONNECTIONS), _files_max())
     sources = [f"127.0.0.{2 + number}" for number in range(addresses)]
     async with _connections(target, count, sources) as opened:
+        # On a slow machine the greetings arrive after the last connection was opened.
+        await asyncio.gather(*(peer.greeted() for peer in opened.peers))
+        served = sum(peer.served for peer in opened.peers)
+        opened.served_max = max(opened.served_max, served)
         await _wait_closed(opened.peers, min(target.seconds, limits.idle_seconds + _MARGIN_SECONDS))
         left = sum(not peer.over for peer in opened.peers)
     seen = f"{count} opened, {opened.served_max} served at once, {left} left after the idle limit"
