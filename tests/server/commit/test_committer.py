@@ -747,7 +747,9 @@ async def test_no_mixture_of_failures_loses_or_doubles_a_write(
             assert isinstance(result, Receipt)
             return result
 
-    async with Committer(store, replace(LIMITS, batch_max=7, wait_seconds_max=60), random=random) as committer:
+    async with Committer(
+        store, replace(LIMITS, batch_max=7, wait_seconds_max=60), random=random
+    ) as committer:
         receipts = await asyncio.gather(*map(caller, range(50)))
     first = [receipt.transaction.id for receipt in receipts if not receipt.replayed]
     assert len(first) == len(set(first))  # at most one of the two callers of a key got a new entry
