@@ -20,7 +20,6 @@ from contract_check.errors import CheckError
 from contract_check.image import Image
 from contract_check.reference import render
 from credit_server.settings import ServerSettings, settings_of
-from credit_server.settings.fields import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = Path("packages/credit-models/src/credit_models/_generated")
@@ -110,7 +109,7 @@ def settings_page() -> str:
     """Return the page of the server's settings, made from their definitions."""
     groups: dict[str, list[str]] = {}
     for setting in settings_of(ServerSettings):
-        default = "" if setting.default is None else f"`{default_text(setting)}`"
+        default = "" if setting.default_text is None else f"`{setting.default_text}`"
         meaning = setting.description.replace("|", r"\|")
         row = f"| `{setting.variable}` | {default} | {meaning} |"
         groups.setdefault(setting.title, []).append(row)
@@ -119,19 +118,6 @@ def settings_page() -> str:
         table = "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
         blocks.append(f"## {title}\n\n{table}\n")
     return "\n".join(blocks)
-
-
-def default_text(setting: Setting) -> str:
-    """Return a setting's default as one writes it in the environment."""
-    match setting.default:
-        case bool():
-            return str(setting.default).lower()
-        case tuple():
-            return ",".join(setting.default)
-        case float():
-            return f"{setting.default:g}"
-        case other:
-            return str(other)
 
 
 PAGES = {REFERENCE: reference, SETTINGS: settings_page}

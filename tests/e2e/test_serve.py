@@ -18,11 +18,11 @@ import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
 from credit_server.app import SECOND_SIGNAL_SECONDS
 from credit_server.embedded import EmbeddedMongod
-from credit_server.embedded.mongod import free_port
 from credit_testing.certificates import private_key, private_pem
 from credit_testing.child import gone, is_alive
 from credit_testing.http2_client import SERVICE, Wire, call_headers
 from credit_testing.mongod import embedded_mongod_pid, running_mongod
+from credit_testing.ports import lasting_port
 from credit_testing.server import Ended, ServerProcess, run_credit_server, running_server
 
 from tests.conftest import StartServer
@@ -256,7 +256,7 @@ async def _assert_upgraded(server: ServerProcess) -> None:
 
 
 async def test_an_unreachable_mongodb_is_reported(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{lasting_port()}"
     uri = tmp_path / "uri"
     uri.write_text(f"mongodb://user:secret@{address}/?replicaSet=nowhere\n")
     options = ["--mongodb-uri-file", str(uri), "--store-timeout-seconds", "0.5"]

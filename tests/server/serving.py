@@ -1,11 +1,10 @@
-"""The whole server in this process on a free port, and stores that misbehave in one way each."""
+"""The whole server in this process, on a free port."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from credit_models import UserCredits, UserId
 from credit_server.access import Authenticator
@@ -20,9 +19,9 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.ledger import APPS_MAX, UINT32_MAX, Account, Purchase, Transaction
+from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Changes, Store, StoreTransaction
+from credit_server.store.port import Store
 from credit_testing.http2_client import Wire
 from grpclib.health.check import ServiceStatus
 
@@ -115,103 +114,3 @@ async def is_served(wire: Wire) -> None:
     """Check that a call of this connection succeeds."""
     answer = await wire.call("GetUserCredits", UserId(user_id=4_000_000_000))
     assert answer.message(UserCredits).user_id == 4_000_000_000
-
-
-class HeldStore(MemoryStore):
-    """Hold every transaction until it is released, and signal the first one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = asyncio.Event()
-        self.released = asyncio.Event()
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[StoreTransaction]:
-        self.entered.set()
-        await self.released.wait()
-        async with super().begin() as transaction:
-            yield transaction
-
-
-class GatedStore(MemoryStore):
-    """Return a page of transactions for each permit, and record the users whose pages are read."""
-
-    def __init__(self) -> None:
-        super().__init__(page_size=1)
-        self.asked: list[int] = []
-        self.allowed = asyncio.Semaphore(0)
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
-        while True:
-            self.asked.append(user_id)
-            await self.allowed.acquire()
-            page = await anext(pages, None)
-            if page is None:
-                return
-            yield page
-
-
-class EndlessStore(MemoryStore):
-    """Return the same history repeatedly, without an end."""
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        while True:
-            async for page in super().list_transactions(user_id, apps):
-                yield page
-            await asyncio.sleep(0)
-
-
-class FailingStore(MemoryStore):
-    """Raise one exception from every operation."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[StoreTransaction]:
-        raise self._error
-        yield  # makes it a generator
-
-    async def account(self, user_id: int) -> Account | None:
-        raise self._error
-
-    async def app_total(self, app_id: int) -> int:
-        raise self._error
-
-    async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
-        raise self._error
-        yield []
-
-    async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
-        raise self._error
-        yield []
-
-
-async def full_store() -> MemoryStore:
-    """Return a store in which user 7 has credits in `APPS_MAX` apps, and none in app 1."""
-    store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
-    full = Account(
-        user_id=7,
-        balances=dict.fromkeys(range(2, APPS_MAX + 2), 1),
-        revision=APPS_MAX,
-        created_at=now,
-        updated_at=now,
-        created_by=1,
-        updated_by=1,
-    )
-    async with store.writer().begin() as transaction:
-        await transaction.write(
-            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, counter_shard=0)
-        )
-        await transaction.commit()
-    return store

@@ -19,11 +19,11 @@ from credit_server.errors import PartFailed
 from credit_server.grpc.server import GrpcServer
 from credit_server.http2.connections import Connections
 from credit_server.ledger import Add
-from credit_server.store.port import StoreTransaction
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.metrics import ProcessMetrics
 from credit_testing.http2_client import Wire
+from credit_testing.stores import HeldStore
 from grpclib.const import Status
 from grpclib.health.check import ServiceStatus
 from structlog.testing import capture_logs
@@ -34,20 +34,8 @@ from tests.server.test_app import Mongod, SchemaStore, _serving, _settings
 REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 
 
-class HeldStore(SchemaStore):
-    """Holds the first transaction until it is released."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = asyncio.Event()
-        self.released = asyncio.Event()
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[StoreTransaction]:
-        self.entered.set()
-        await self.released.wait()
-        async with super().begin() as transaction:
-            yield transaction
+class HeldSchemaStore(HeldStore, SchemaStore):
+    """Hold the first transaction until it is released."""
 
 
 @dataclass
@@ -63,7 +51,7 @@ class Running:
     """
 
     patch: pytest.MonkeyPatch
-    store: HeldStore
+    store: HeldSchemaStore
     mongod: Mongod
     broken: asyncio.Event
     made: dict[type, Any]  # Any: each is of its own class
@@ -147,7 +135,7 @@ async def _running(
 
     monkeypatch.setattr(ProcessMetrics, "watch_loop", watch_loop)
     monkeypatch.setattr("credit_server.grpc.server._SWEEP_SECONDS", 0.01)
-    running = Running(monkeypatch, HeldStore(), Mongod(), broken, made)
+    running = Running(monkeypatch, HeldSchemaStore(), Mongod(), broken, made)
     settings = _settings(grace_seconds=0.05)
     async with _serving(monkeypatch, running.store, running.mongod, settings) as (port, task):
         yield running, port, task

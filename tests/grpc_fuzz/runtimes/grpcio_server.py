@@ -12,7 +12,7 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 
 sys.path.insert(0, sys.argv[1])
 import notes_pb2  # type: ignore[import-not-found]  # generated when the tests run
-import notes_pb2_grpc  # type: ignore[import-not-found]
+import notes_pb2_grpc  # type: ignore[import-not-found]  # generated when the tests run
 
 
 # Any: the modules are generated when the tests run.
@@ -28,7 +28,7 @@ def _check(note: Any, context: Any) -> None:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
-class Notes(notes_pb2_grpc.NotesServicer):  # type: ignore[misc]  # generated
+class Notes(notes_pb2_grpc.NotesServicer):  # type: ignore[misc]  # mypy cannot see the generated base
     def Echo(self, request: Any, context: Any) -> Any:  # noqa: N802
         _check(request, context)
         return request

@@ -12,7 +12,7 @@ from grpclib.server import Server
 
 sys.path.insert(0, sys.argv[1])
 import notes_grpc  # type: ignore[import-not-found]  # generated when the tests run
-import notes_pb2  # type: ignore[import-not-found]
+import notes_pb2  # type: ignore[import-not-found]  # generated when the tests run
 
 
 # Any: the modules are generated when the tests run.
@@ -29,7 +29,7 @@ def _check(note: Any) -> Any:
     return note
 
 
-class Notes(notes_grpc.NotesBase):  # type: ignore[misc]  # generated
+class Notes(notes_grpc.NotesBase):  # type: ignore[misc]  # mypy cannot see the generated base
     async def Echo(self, stream: Any) -> None:  # noqa: N802 - the contract's name
         await stream.send_message(_check(await stream.recv_message()))
 

@@ -19,11 +19,12 @@ from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
 from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
 from h2.exceptions import StreamClosedError
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import FailingStore, HeldStore, Serving, serving, until
+from tests.server.serving import Serving, serving, until
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="order-1")
 USE = PurchaseRequest(

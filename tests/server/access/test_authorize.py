@@ -22,6 +22,7 @@ from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.request import RequestHead
 from credit_server.grpc.server import GrpcServer
 from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.stores import HeldStore
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib import const
 from grpclib.const import Status
@@ -30,7 +31,7 @@ from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 from h2.errors import ErrorCodes
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import HeldStore, Serving, serving, until
+from tests.server.serving import Serving, serving, until
 
 TENANT = Identity(
     name="tenant",

@@ -14,12 +14,13 @@ from credit_server.grpc.handler import CallLimits
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.stores import HeldStore
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
-from tests.server.serving import HeldStore, handler_of, serving
+from tests.server.serving import handler_of, serving
 
 ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
 PATH = SERVICE + "AddCredits"

@@ -124,21 +124,24 @@ async def _too_many_apps(method: str) -> Answer:
 
 
 async def _overloaded(method: str) -> Answer:
-    store = HeldStore()
-    limits = CallLimits(message_bytes_max=4096, calls_max=1)
-    async with serving(store, call_limits=limits) as served, Wire.connect(served.port) as wire:
-        running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
-        await store.entered.wait()
-        answer = await wire.call(method, _request(method))
-        store.released.set()
-        assert (await running).message(Empty) == Empty()
-        return answer
+    return await _beside_a_held_write(
+        method, call_limits=CallLimits(message_bytes_max=4096, calls_max=1)
+    )
 
 
 async def _queue_full(method: str) -> Answer:
+    return await _beside_a_held_write(method, limits=CommitLimits(shards=1, waiting_max=1))
+
+
+async def _beside_a_held_write(
+    method: str, *, call_limits: CallLimits | None = None, limits: CommitLimits | None = None
+) -> Answer:
+    """Make a call while a write takes up all that the limits admit."""
     store = HeldStore()
-    limits = CommitLimits(shards=1, waiting_max=1)
-    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, limits=limits, call_limits=call_limits) as served,
+        Wire.connect(served.port) as wire,
+    ):
         running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
         answer = await wire.call(method, _request(method))

@@ -33,12 +33,13 @@ from credit_testing.frames import (
 )
 from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
 from credit_testing.raw_connection import Raw, last_stream_id
+from credit_testing.stores import HeldStore
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
 
-from tests.server.serving import HeldStore, Serving, is_served, serving
+from tests.server.serving import Serving, is_served, serving
 
 PATH = SERVICE + "GetUserCredits"
 CALL = header_block(call_headers(PATH))

@@ -15,6 +15,7 @@ from credit_server.http2.header_block import (
     without_bytes,
 )
 from credit_testing.http2_client import SERVICE, Wire, call_headers
+from credit_testing.stores import FailingStore
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.serving import FailingStore, serving
+from tests.server.serving import serving
 
 NAMES = st.sampled_from([":status", "grpc-status", "x-request-id", "credit-receipt-bin"])
 VALUES = st.one_of(

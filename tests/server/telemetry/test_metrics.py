@@ -13,11 +13,12 @@ from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.metrics import ProcessMetrics
 from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.stores import HeldStore
 from grpclib.const import Status
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.serving import HeldStore, until
+from tests.server.serving import until
 from tests.server.telemetry.driven_loop import DrivenLoop, drive
 from tests.server.telemetry.observed import Observed, observed
 

@@ -10,12 +10,13 @@ from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.traces import BatchSpans
 from credit_testing.http2_client import Wire, call_headers
+from credit_testing.stores import FailingStore, HeldStore
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.server.serving import FailingStore, HeldStore, until
+from tests.server.serving import until
 from tests.server.telemetry.observed import Observed, Sdk, observed
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -11,7 +11,7 @@ from credit_server.settings import ServerSettings
 
 
 async def check_address(settings: ServerSettings) -> None:
-    """Check that the server can listen, before a store is started in vain.
+    """Check that the server can listen, so that no store is started for a server that cannot.
 
     Raises:
         StartError: It cannot.

@@ -138,7 +138,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     return inspect.Parameter(
         setting.name,
         _KEYWORD,
-        default=setting.default if is_flag else _as_text(setting.default),
+        default=setting.default if is_flag else setting.default_text,
         annotation=Annotated[bool if is_flag else str | None, option],
     )
 
@@ -165,12 +165,3 @@ def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         (kind,) = [each for each in get_args(kind) if each is not NoneType]
     return kind
-
-
-def _as_text(default: object) -> str | None:
-    """Write a default as it would be written on the command line."""
-    if default is None:
-        return None
-    if isinstance(default, float):
-        return f"{default:g}"
-    return ",".join(default) if isinstance(default, tuple) else str(default)

@@ -62,6 +62,21 @@ class Setting:
         """The option that sets it."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def default_text(self) -> str | None:
+        """The default as one writes it in the environment; None if there is none."""
+        match self.default:
+            case None:
+                return None
+            case bool():
+                return str(self.default).lower()
+            case float():
+                return f"{self.default:g}"
+            case tuple():
+                return ",".join(self.default)
+            case _:
+                return str(self.default)
+
 
 class Settings(BaseModel):
     """A set of settings, made from values by the settings' names."""
