@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from credit_testing.child import module, output
+from credit_testing.child import ChildFailed, module, output
 from pymongo import AsyncMongoClient
 
 from credit_bench.audit import Audit, audit
@@ -65,9 +65,7 @@ async def run(options: Options, progress: Progress) -> Result:
         opened = {}
         for server in servers:
             progress(f"{server.system}: open {options.users} accounts")
-            opened[server.system] = await _generate(
-                server, options, "--open-accounts", "--seed", "0"
-            )
+            opened[server.system] = await _open_accounts(server, options)
         measurements = [entry async for entry in _measure(servers, options, progress)]
         overloads = [entry async for entry in _overload(servers, options, progress)]
         audits = {}
@@ -152,6 +150,18 @@ async def _generate(server: Server, options: Options, *arguments: str) -> Sample
             )
         )
     )
+
+
+async def _open_accounts(server: Server, options: Options) -> Sample:
+    """Give every account its opening credits.
+
+    Raises:
+        ChildFailed: An account was not opened. Its calls would be rejected, which is fast.
+    """
+    opened = await _generate(server, options, "--open-accounts", "--seed", "0")
+    if opened.failed:
+        raise ChildFailed(f"{server.system}: not every account was opened: {opened.errors}")
+    return opened
 
 
 @asynccontextmanager

@@ -11,9 +11,10 @@ from credit_bench.contract import Contract
 
 APP_ID = 1
 HOT_USER_ID = 1
-# Every user starts with this balance. It would take half a billion calls for one user to reach a
-# bound by chance. So no call is rejected, and both servers do the same work.
-OPENING_CREDITS = 2**31
+# Every user starts with this balance, which the default of `credits_max` allows. It would take a
+# hundred million calls for one user to reach a bound by chance. So no call is rejected, and both
+# servers do the same work.
+OPENING_CREDITS = 1_000_000_000
 _CREDITS_MAX = 10
 
 
