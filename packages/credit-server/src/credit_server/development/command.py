@@ -1,6 +1,6 @@
 """The command `credit-server token`: keys, certificates and tokens for development.
 
-Each command imports what it runs: jwt and cryptography are an eighth of the time of a start, and
+Each command imports what it runs: jwt and cryptography are a tenth of the time of a start, and
 `credit-server serve` imports this file for its help.
 """
 
