@@ -18,6 +18,7 @@ from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.connection import ServerProtocol
+from credit_server.http2.engine import Engine
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore
@@ -28,6 +29,10 @@ from grpclib.health.check import ServiceStatus
 MESSAGE_BYTES_MAX = 4096
 # On a busy machine, the event loop may pause for seconds between two steps of a test.
 LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
+
+
+# The library for HTTP/2 of the servers that a test starts: see the fixture `engine`.
+ENGINE = Engine.AUTO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +100,7 @@ async def serving(
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
             contract=CONTRACT,
+            engine=ENGINE,
         )
         await server.start("127.0.0.1", 0, ssl=tls)
         try:
