@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from credit_models import UserCredits, UserId
+from credit_models.http2_engine import Engine
 from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
@@ -18,7 +19,6 @@ from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.connection import ServerProtocol
-from credit_server.http2.engine import Engine
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore

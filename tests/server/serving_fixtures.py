@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
-from credit_server.http2.engine import Engine
+from credit_models.http2_engine import Engine
 from credit_testing.http2_client import Wire
 from structlog.testing import capture_logs
 

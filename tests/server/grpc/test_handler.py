@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
+from credit_models.http2_engine import Engine
 from credit_models.reasons import method_reasons
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
-from credit_server.http2.engine import Engine
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
 from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from credit_models import UserId
 from credit_models.codec import encode
+from credit_models.http2_engine import Engine
 from credit_server.http2.connections import Closing
-from credit_server.http2.engine import Engine
 from credit_server.http2.limits import ConnectionLimits
 from credit_testing.frames import (
     CONTINUATION,

@@ -134,6 +134,10 @@ class EngineConnection:
         before = len(self._out)
         self._out += self._engine.data_to_send()
         for event in self._engine.events():
+            if type(event) is ngh2.ConnectionClosed and not event.error_code:
+                # The other side's graceful GOAWAY, after the last stream: nothing can follow.
+                self._failed = True
+                continue
             if type(event) is ngh2.ConnectionClosed:
                 # Its GOAWAY may have a higher stream id than an earlier one, which RFC 9113,
                 # section 6.8, forbids. So this side writes its own.
@@ -367,5 +371,5 @@ def _end_of_others(frames: bytearray, at: int) -> int:
 def _settings_changed(settings: Mapping[int, int]) -> RemoteSettingsChanged:
     event = RemoteSettingsChanged()
     for code, value in settings.items():
-        event.changed_settings[code] = ChangedSetting(code, None, value)  # type: ignore[arg-type] # h2 passes None too
+        event.changed_settings[code] = ChangedSetting(code, None, value)
     return event

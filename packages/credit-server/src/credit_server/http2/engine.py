@@ -1,43 +1,16 @@
-"""Choose the library that reads and writes HTTP/2 frames: nghttp2, in C, or h2, in Python."""
+"""Open the frames of a connection with the chosen library for HTTP/2."""
 
-import importlib.util
 from collections.abc import Callable
-from enum import StrEnum
 from typing import cast
+
+from credit_models.http2_engine import Engine, chosen
 
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.limits import ConnectionLimits
 
+__all__ = ["Engine", "OpenFrames", "chosen", "open_frames"]
+
 OpenFrames = Callable[[ConnectionLimits, float], ServerFrames]
-
-
-class Engine(StrEnum):
-    """The library for HTTP/2."""
-
-    AUTO = "auto"
-    NGHTTP2 = "nghttp2"
-    H2 = "h2"
-
-
-class EngineMissing(Exception):
-    """The chosen library is not installed."""
-
-
-def chosen(engine: Engine) -> Engine:
-    """Return the library that is used: with `AUTO`, nghttp2 where it is installed.
-
-    Raises:
-        EngineMissing: nghttp2 is chosen, and not installed.
-    """
-    installed = importlib.util.find_spec("ngh2") is not None
-    if engine is Engine.AUTO:
-        return Engine.NGHTTP2 if installed else Engine.H2
-    if engine is Engine.NGHTTP2 and not installed:
-        raise EngineMissing(
-            "CREDIT_HTTP2 is nghttp2, and the package ngh2 is not installed: install"
-            " credit-server[fast], or set CREDIT_HTTP2 to auto or h2"
-        )
-    return engine
 
 
 def open_frames(engine: Engine) -> OpenFrames:

@@ -134,9 +134,9 @@ class Nghttp2Frames(EngineConnection):
         limits = self._limits
         self._engine.initiate_connection(
             {
-                SettingCodes.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX,
-                SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes_max,
-                SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+                ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX,
+                ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.header_bytes_max,
+                ngh2.Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
             }
         )
         self._write_limit(limits.streams_max)
@@ -150,7 +150,7 @@ class Nghttp2Frames(EngineConnection):
             self._streams_sent = count
             self.settings_acknowledged = False
             self._pump([])
-            self._engine.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX})
+            self._engine.update_settings({ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX})
             self._write_limit(count)
 
     def _write_limit(self, count: int) -> None:
@@ -379,8 +379,6 @@ class Nghttp2Frames(EngineConnection):
     def _take(self, event: ngh2.Event, events: list[Event]) -> None:
         if type(event) is ngh2.RequestReceived:
             self._take_request(event, events)
-        elif type(event) is ngh2.SettingsAcknowledged:
-            self._acknowledged()
         elif type(event) is ngh2.StreamReset:  # `_is_for_nghttp2` has forgotten the stream
             code = error_code(event.error_code)
             events.append(StreamReset(stream_id=event.stream_id, error_code=code))
@@ -489,6 +487,7 @@ class Nghttp2Frames(EngineConnection):
                 self.preface_received = self.preface_received or not stream_id
             elif self._acknowledgements_due:
                 self._acknowledgements_due -= 1
+                self._acknowledged()
                 return True  # the client pays nothing for what it must send
             elif not stream_id and not payload:
                 # nghttp2 would end the connection.
