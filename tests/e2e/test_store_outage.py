@@ -16,11 +16,8 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pymongo import AsyncMongoClient
 
 USER, APP = 7, 1
-QUICK = (
-    *("--store-timeout-seconds", "0.3"),
-    *("--commit-retry-seconds", "0.5"),
-    *("--health-interval-seconds", "0.1"),
-)
+STORE_TIMEOUT = ("--store-timeout-seconds", "0.3")
+QUICK = {"commit": {"retry_seconds": 0.5}, "health": {"interval_seconds": 0.1}}
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 Act = Callable[[MongodProcess], Awaitable[None]]
@@ -38,7 +35,8 @@ async def server(
     mongod: MongodProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
     options = await migrated(mongod.uri, "credit")
-    async with running_server(tmp_path_factory.mktemp("server"), *options, *QUICK) as server:
+    folder = tmp_path_factory.mktemp("server")
+    async with running_server(folder, *options, *STORE_TIMEOUT, constants=QUICK) as server:
         yield server
 
 

@@ -17,7 +17,8 @@ from tests.e2e.injected import MovedClock
 HOUR = 3600.0
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 HEALTH = "/grpc.health.v1.Health/Check"
-QUICK = ("--health-interval-seconds", "0.05", "--log-format", "json")
+JSON = ("--log-format", "json")
+QUICK = {"health": {"interval_seconds": 0.05}}
 DIFFER = "the clocks of this machine and the store differ"
 AGREE = "the clocks of this machine and the store agree again"
 
@@ -34,7 +35,7 @@ async def server(
     tmp_path: Path, clock: MovedClock, store_options: list[str]
 ) -> AsyncIterator[ServerProcess]:
     async with running_server(
-        tmp_path, *store_options, *QUICK, environment=clock.environment
+        tmp_path, *store_options, *JSON, environment=clock.environment, constants=QUICK
     ) as server:
         yield server
 
@@ -83,7 +84,9 @@ async def test_a_server_that_starts_with_a_wrong_clock_serves_only_reads(
 ) -> None:
     clock.move(HOUR)
     async with (
-        running_server(tmp_path, *store_options, *QUICK, environment=clock.environment) as server,
+        running_server(
+            tmp_path, *store_options, *JSON, environment=clock.environment, constants=QUICK
+        ) as server,
         Wire.connect(server.port) as wire,
     ):
         assert await _health(wire) == HealthCheckResponse.NOT_SERVING
@@ -98,10 +101,12 @@ async def test_a_server_that_starts_with_a_wrong_clock_serves_only_reads(
 async def test_doctor_reports_the_wrong_clock_and_the_entries_it_has_dated(
     tmp_path: Path, clock: MovedClock, store_options: list[str]
 ) -> None:
-    lenient = (*QUICK, "--clock-skew-seconds-max", "7200")
+    lenient = (*JSON, "--clock-skew-seconds-max", "7200")
     clock.move(HOUR)
     async with (
-        running_server(tmp_path, *store_options, *lenient, environment=clock.environment) as server,
+        running_server(
+            tmp_path, *store_options, *lenient, environment=clock.environment, constants=QUICK
+        ) as server,
         Wire.connect(server.port) as wire,
     ):
         assert (await wire.call("AddCredits", ADD)).status is Status.OK

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from credit_server.http2.unix_socket import SocketFile
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import ClockReading, StoreUnavailable
+from credit_server.telemetry import HealthWatch
 from credit_testing.http2_client import Wire
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -77,7 +79,6 @@ def _settings(**changes: object) -> ServerSettings:
         {
             "port": 0,
             "metrics_port": 0,
-            "health_interval_seconds": 0.01,
             "drain_seconds": 0,
             "grace_seconds": 5,
             **changes,
@@ -91,6 +92,7 @@ async def _serving(
     store: SchemaStore,
     mongod: Mongod | None = None,
     settings: ServerSettings | None = None,
+    health_interval_seconds: float = 0.01,
 ) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """Runs `app.serve` on a store; yields the port, and the task that ends with the server."""
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -105,6 +107,8 @@ async def _serving(
 
     monkeypatch.setattr(app, "open_store", open_store)
     monkeypatch.setattr(app, "banner", found_port)
+    watch = partial(HealthWatch, interval_seconds=health_interval_seconds)
+    monkeypatch.setattr(app, "HealthWatch", watch)
     async with AsyncExitStack() as stack:
         task = asyncio.create_task(app.serve(settings or _settings()))
         stack.callback(task.cancel)
@@ -147,8 +151,8 @@ async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_the_start_asks_the_store_once_and_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, settings = SchemaStore(), _settings(health_interval_seconds=3600)
-    serving = _serving(monkeypatch, store, settings=settings)
+    store = SchemaStore()
+    serving = _serving(monkeypatch, store, health_interval_seconds=3600)
     async with serving as (port, _), Wire.connect(port) as wire:
         answer = await wire.call(HEALTH, HealthCheckRequest())
         assert answer.message(HealthCheckResponse).status == HealthCheckResponse.SERVING

@@ -131,7 +131,10 @@ def test_an_option_that_was_removed_is_named_as_such(
     arguments: list[str], capsys: Captured
 ) -> None:
     assert main.run(["serve", "--port", "0", *arguments]) == 2
-    assert "--rate-burst was removed after 0.2.0." in capsys.readouterr().err
+    assert (
+        "--rate-burst was removed after 0.2.0: it follows CREDIT_RATE_PER_SECOND.\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_every_bad_value_is_named_by_option_and_variable(
@@ -170,7 +173,7 @@ def test_a_server_warns_of_variables_that_set_nothing_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["names"] == [
         "CREDIT_PROT (CREDIT_PORT?)",
-        "CREDIT_RATE_BURST (removed after 0.2.0)",
+        "CREDIT_RATE_BURST (removed after 0.2.0: it follows CREDIT_RATE_PER_SECOND)",
     ]
 
 

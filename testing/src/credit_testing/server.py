@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,8 @@ from credit_server.app import migrate
 from credit_server.settings import StoreSettings
 from pydantic import SecretStr
 
-COMMAND = [sys.executable, "-m", "credit_server.main"]
+from credit_testing.constants import Constants, command
+
 # Options of a server that answers late, on a busy machine, rather than rejects a call as overload.
 PATIENT = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
 
@@ -155,7 +155,10 @@ class ServerProcess:
 
 @asynccontextmanager
 async def running_server(
-    folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    constants: Constants | None = None,
 ) -> AsyncIterator[ServerProcess]:
     """Run `credit-server serve` for as long as the context lasts; it serves when that begins.
 
@@ -163,11 +166,12 @@ async def running_server(
         folder: Its working directory, which gets its standard error too.
         options: Its command line; without `--port` it takes a free port.
         environment: Variables besides those of this process.
+        constants: Constants that are not its own; see `credit_testing.constants`.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
     """
-    server = _launch(folder, options, environment)
+    server = _launch(folder, options, environment, constants or {})
     try:
         await server.read_banner()
         yield server
@@ -196,7 +200,7 @@ async def run_credit_server(
     """Run a `credit-server` command that ends by itself."""
     done = await asyncio.to_thread(
         subprocess.run,
-        [*COMMAND, *arguments],
+        [*command({}), *arguments],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -215,12 +219,15 @@ async def migrated(uri: str, database: str) -> list[str]:
 
 
 def _launch(
-    folder: Path, options: Sequence[str], environment: Mapping[str, str] | None
+    folder: Path,
+    options: Sequence[str],
+    environment: Mapping[str, str] | None,
+    constants: Constants,
 ) -> ServerProcess:
     number = len(list(folder.glob("credit-server-*.log")))
     port = () if "--port" in options else ("--port", "0")
     process = subprocess.Popen(
-        [*COMMAND, "serve", *port, *options],
+        [*command(constants), "serve", *port, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

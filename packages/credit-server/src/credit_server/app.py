@@ -124,13 +124,7 @@ async def serve(settings: ServerSettings) -> None:
     ):
         await opened.store.verify_schema()
         clock = Clock(skew_seconds_max=settings.clock_skew_seconds_max)
-        watch = HealthWatch(
-            opened.store,
-            status,
-            observed.telemetry.store,
-            clock,
-            interval_seconds=settings.health_interval_seconds,
-        )
+        watch = HealthWatch(opened.store, status, observed.telemetry.store, clock)
         await watch.begin()  # the clocks are compared before the first write
         async with (
             Committer(

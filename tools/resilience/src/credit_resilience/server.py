@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from credit_testing.child import module, started
+from credit_testing.child import started
+from credit_testing.constants import Constants, command
 
-_COMMAND = module("credit_server.main")
 _LOG_PERIOD_SECONDS = 0.02
 
 # Any: a line of the log holds values of many types.
@@ -45,14 +45,17 @@ class ServerLimits:
     connections_per_peer_max: int = 500
 
     def environment(self) -> dict[str, str]:
-        """Return these limits as the server's environment variables."""
+        """Return the limits that are settings, as the server's environment variables."""
         return {
-            "CREDIT_CONNECTION_HANDSHAKE_SECONDS": str(self.handshake_seconds),
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
             "CREDIT_CONNECTION_STALLED_SECONDS": str(self.stall_seconds),
             "CREDIT_CONNECTIONS_MAX": str(self.connections_max),
             "CREDIT_CONNECTIONS_PER_PEER_MAX": str(self.connections_per_peer_max),
         }
+
+    def constants(self) -> Constants:
+        """Return the limits that no setting changes."""
+        return {"connection": {"handshake_seconds": self.handshake_seconds}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +133,8 @@ async def serving(
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
     with log.open("wb") as stderr:
         async with started(
-            *(*_COMMAND, "serve", "--port", "0", "--log-format", "json", *store, *options),
+            *(*command(limits.constants()), "serve", "--port", "0", "--log-format", "json"),
+            *(*store, *options),
             stdout=PIPE,
             stderr=stderr,
             folder=folder,
@@ -147,7 +151,7 @@ async def migrate(uri: str, database: str) -> None:
         ServerNotStarted: The migration failed.
     """
     store = ("--mongodb-uri", uri, "--mongodb-database", database)
-    async with started(*_COMMAND, "migrate", *store, stdout=DEVNULL) as process:
+    async with started(*command({}), "migrate", *store, stdout=DEVNULL) as process:
         if status := await process.wait():
             raise ServerNotStarted(f"credit-server migrate ended with status {status}")
 

@@ -80,7 +80,8 @@ class AccessLimits:
     seconds."""
 
     names_max: int = 10_000
-    """Identities, and addresses, whose rates are counted; at least 1."""
+    """Identities, and addresses, whose rates are counted; at least 1. It bounds the memory that
+    strangers can make the server use."""
 
     @property
     def calls_at_once(self) -> int:

@@ -102,9 +102,12 @@ class TokenRules:
     Attributes:
         issuer: Its `iss`.
         audience: Its `aud`, or one of them.
-        leeway_seconds: How far the issuer's clock may be off.
-        length_max: The most characters that it may have.
-        cache_max: The number of verified tokens that are remembered; 0: none.
+        leeway_seconds: How far the issuer's clock may be off, at least 0: RFC 7519, section 4.1.4,
+            permits a small leeway for clocks that differ.
+        length_max: The most characters that it may have, at least 1. A longer one is rejected
+            before it is decoded.
+        cache_max: The number of verified tokens that are remembered; 0: none. A remembered token
+            saves the check of its signature.
     """
 
     issuer: str

@@ -5,9 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
-from typing import Annotated, Any
-
-from annotated_types import Ge, Le
+from typing import Any
 
 from credit_server.admission.decision import Decision
 from credit_server.admission.shed_ratio import ShedRatio
@@ -30,8 +28,8 @@ class CommitLimits:
     # With 16 callers on random users 1, 2, 4 and 8 shards gave 1.6, 1.3, 1 and 0.85 of the
     # throughput, with 128 callers 1.2, 1.2, 1 and 0.95 (2-core machine, medians of 4 runs in turn).
     shards: int = 2
-    """Batches that may be in flight at once. Fewer shards make larger batches; with more, a
-    slow batch delays fewer users."""
+    """Batches that may be in flight at once, at least 1. Fewer shards make larger batches;
+    with more, a slow batch delays fewer users."""
 
     waiting_max: Count = 4096
     """Writes that may be without an answer. The shards have equal parts of it, so that a slow shard
@@ -42,20 +40,23 @@ class CommitLimits:
     that would wait longer is rejected as OVERLOADED."""
 
     batch_max: int = 256
-    """The most writes in one batch."""
+    """The most writes in one batch, at least 1. A batch is one transaction of the store, whose
+    lifetime and memory are limited."""
 
-    retry_seconds: Seconds = 10.0
-    """Time for which a batch, with all its parts, is retried while the store has conflicts or does
-    not answer. An attempt that is under way then is completed."""
+    retry_seconds: float = 10.0
+    """Time, above 0, for which a batch, with all its parts, is retried while the store has
+    conflicts or does not answer. An attempt that is under way then is completed. It bounds how long
+    one batch delays the later writes of its shard."""
 
     backoff_initial_seconds: float = 0.005
-    """The longest pause before the first retry of a batch."""
+    """The longest pause, above 0, before the first retry of a batch. It doubles with each retry."""
 
     backoff_max_seconds: float = 0.5
-    """The longest pause before any retry."""
+    """The longest pause before any retry, at least the initial one."""
 
-    cache_max: Annotated[int, Ge(0), Le(100_000_000)] = 100_000
-    """Accounts, and idempotency keys, that are kept in memory, over all shards."""
+    cache_max: int = 100_000
+    """Accounts, and idempotency keys, that are kept in memory, over all shards; 0: none. It bounds
+    the memory; an account that is kept need not be read from the store."""
 
 
 StartPart = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]

@@ -54,21 +54,24 @@ class CallLimits:
     calls_max: Count = 2048
     """Calls that may run at once, over all connections. More are rejected as OVERLOADED."""
 
-    call_deadline_seconds: Seconds = 30.0
-    """Deadline of a call with one answer, if its client sets none."""
+    call_deadline_seconds: float = 30.0
+    """Deadline of a call with one answer, if its client sets none; above 0. Without one, a call
+    that waits for the store would occupy one of `calls_max` for as long as it waits."""
 
     stream_deadline_seconds: Seconds = 600.0
     """Deadline of a list, if its client sets none. The list then ends with DEADLINE_EXCEEDED, and
     a client continues it with after_sequence, as the SDK does."""
 
-    deadline_seconds_max: Seconds = 3600.0
-    """Longest deadline. A client's longer deadline is shortened to it."""
+    deadline_seconds_max: float = 3600.0
+    """Longest deadline, above 0. A client's longer deadline is shortened to it, so that every call
+    ends. It is also the longest `stream_deadline_seconds` that can be set."""
 
     loop_lag_seconds_max: Seconds = 1.0
     """Delay of the server's event loop beyond which new calls are rejected as OVERLOADED."""
 
     overload_streams_max: int = 768
-    """Calls that all clients together may have open while calls are rejected."""
+    """Calls that all clients together may have open while calls are rejected, at least 1. Clients
+    then wait themselves, which costs the server less than to reject their calls."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

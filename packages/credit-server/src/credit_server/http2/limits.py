@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from credit_server.units import Bytes, Count, Seconds
+from credit_server.units import Count, Seconds
 
 # Connections that were opened together do not all end together.
 _AGE_JITTER = 0.1
@@ -23,9 +23,10 @@ class ConnectionLimits:
     """Connections that one address (in IPv6: one /64 network) may have open. Raise it behind a
     proxy, which is one address for all clients."""
 
-    handshake_seconds: Seconds = 10.0
-    """Time that a client has for its TLS handshake, for its HTTP/2 preface with SETTINGS, and for
-    each block of headers."""
+    handshake_seconds: float = 10.0
+    """Time, above 0, that a client has for its TLS handshake, for its HTTP/2 preface with SETTINGS,
+    and for each block of headers. Without a limit, a client that sends half of one holds its
+    connection forever."""
 
     idle_seconds: Seconds = 300.0
     """Time that a connection stays open without a call."""
@@ -35,13 +36,16 @@ class ConnectionLimits:
     spread over the servers again. 0: no limit."""
 
     age_grace_seconds: float = 60.0
-    """Time that running calls may still hold a connection that is too old."""
+    """Time, at least 0, that running calls may still hold a connection that is too old. It lets
+    most calls end by themselves."""
 
-    keepalive_seconds: Seconds = 60.0
-    """Time that a client with open calls may be silent before the server sends it a PING."""
+    keepalive_seconds: float = 60.0
+    """Time, above 0, that a client with open calls may be silent before the server sends it a PING.
+    The PING finds a client that has vanished without closing its connection."""
 
     keepalive_timeout_seconds: float = 20.0
-    """Time that a client may leave the PING unanswered."""
+    """Time, above 0, that a client may leave the PING unanswered. Then the connection is closed,
+    and its calls no longer occupy the server."""
 
     stalled_seconds: Seconds = 30.0
     """Time that a client may read nothing of what the server sends. Then its call is ended, or the
@@ -49,42 +53,52 @@ class ConnectionLimits:
     its turn (5 s) and for the store together."""
 
     closing_seconds: float = 1.0
-    """Time that a client has to read why its connection is closed."""
+    """Time, at least 0, that a client has to read why its connection is closed: a socket that is
+    closed with unread data may discard the final GOAWAY."""
 
     streams_max: Count = 256
     """Calls that may be open at once on a connection."""
 
-    lists_max: Count = 16
-    """Lists of one caller that run at once on a connection. Its other lists wait until one ends."""
+    lists_max: int = 16
+    """Lists of one caller that run at once on a connection, at least 1. Its other lists wait until
+    one ends. A list that its caller reads slowly holds a page in memory."""
 
-    header_bytes_max: Bytes = 16_384
-    """Longest headers of a call, as decoded (RFC 9113, section 6.5.2). Longer headers reject the
-    call. Four times as much, encoded or decoded, ends the connection."""
+    header_bytes_max: int = 16_384
+    """Bytes of the longest headers of a call, as decoded (RFC 9113, section 6.5.2); at least 1,024.
+    Longer headers reject the call. Four times as much, encoded or decoded, ends the connection:
+    up to there the headers are decoded all the same, because HPACK's state must be kept."""
 
     stream_window_bytes: int = 65_535
     """Bytes of one request that may be unread. At least 65,535, which a client may send before it
     has seen another figure (RFC 9113, section 6.9.2)."""
 
     connection_window_bytes: int = 1_048_576
-    """Bytes of all requests of a connection that may be unread, at least 65,535."""
+    """Bytes of all requests of a connection that may be unread, at least 65,535 (RFC 9113, section
+    6.9.2). It bounds the memory of a connection whatever the number of its calls."""
 
     request_bytes_max: int = 2_097_152
-    """Bytes of requests that a connection's open calls may hold."""
+    """Bytes of requests that a connection's open calls may hold, at least twice the longest
+    message: one arrives while another is read."""
 
     write_buffer_bytes: int = 65_536
-    """Bytes that may wait for a client before its calls have to wait."""
+    """Bytes, above 0, that may wait for a client before its calls have to wait. It bounds the
+    memory for a client that reads slowly."""
 
     resets_per_second: int = 200
-    """Calls that a client may reset, or be reset for, in the long run."""
+    """Calls per second, above 0, that a client may reset, or be reset for, in the long run. More is
+    a rapid reset: calls cost the server much and the client little."""
 
     resets_burst: int = 1_000
-    """Resets that a client may cause at once."""
+    """Resets that a client may cause at once, at least 1: a client that is cancelled resets all its
+    calls."""
 
     control_frames_per_second: int = 500
-    """Frames other than calls and their data that a client may send in the long run."""
+    """Frames per second, above 0, other than calls and their data, that a client may send in the
+    long run. More is a flood, which would take the server's time from other connections."""
 
     control_frames_burst: int = 2_000
-    """Frames other than calls and their data that a client may send at once."""
+    """Frames other than calls and their data that a client may send at once, at least 1: an honest
+    client sends many WINDOW_UPDATE frames when it reads a list."""
 
 
 class TimeLimits:

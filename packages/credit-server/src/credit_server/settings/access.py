@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import MinLen
 from pydantic import BeforeValidator, model_validator
 
 from credit_server.access import IdentityFiles, TlsFiles
@@ -65,9 +65,6 @@ class AccessSettings(Settings):
     )
     """Algorithms that may sign a token, separated by commas. A key signs with one of them only."""
 
-    token_leeway_seconds: Annotated[float, Ge(0), Le(300)] = 30.0
-    """Difference that is allowed between an issuer's clock and this machine's."""
-
     identities_file: Path | None = None
     """JSON or TOML file of what the owner of a client certificate may do. Without one,
     certificates prove no identity."""
@@ -95,11 +92,7 @@ class AccessSettings(Settings):
         """The files that identities are proved with."""
         rules = None
         if self.token_issuer is not None and self.token_audience is not None:
-            rules = TokenRules(
-                issuer=self.token_issuer,
-                audience=self.token_audience,
-                leeway_seconds=self.token_leeway_seconds,
-            )
+            rules = TokenRules(issuer=self.token_issuer, audience=self.token_audience)
         return IdentityFiles(
             token_keys=self.token_keys,
             token_algorithms=self.token_algorithms,

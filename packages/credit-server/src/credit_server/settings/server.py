@@ -25,9 +25,7 @@ _CALLS = Group(
     names={
         "message_bytes_max": "message_bytes_max",
         "calls_max": "calls_max",
-        "call_deadline_seconds": "call_deadline_seconds",
         "stream_deadline_seconds": "stream_deadline_seconds",
-        "deadline_seconds_max": "deadline_seconds_max",
         "loop_lag_seconds_max": "loop_lag_seconds_max",
     },
 )
@@ -44,8 +42,6 @@ _COMMIT = Group(
     names={
         "commit_waiting_max": "waiting_max",
         "commit_wait_seconds_max": "wait_seconds_max",
-        "commit_retry_seconds": "retry_seconds",
-        "commit_cache_max": "cache_max",
     },
 )
 _CONNECTION = Group(
@@ -53,14 +49,10 @@ _CONNECTION = Group(
     names={
         "connections_max": "connections_max",
         "connections_per_peer_max": "connections_per_peer_max",
-        "connection_handshake_seconds": "handshake_seconds",
         "connection_idle_seconds": "idle_seconds",
         "connection_age_seconds": "age_seconds",
-        "connection_keepalive_seconds": "keepalive_seconds",
         "connection_stalled_seconds": "stalled_seconds",
         "connection_streams_max": "streams_max",
-        "connection_lists_max": "lists_max",
-        "connection_header_bytes_max": "header_bytes_max",
     },
 )
 

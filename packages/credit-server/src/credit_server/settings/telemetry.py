@@ -6,17 +6,12 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from credit_server.settings.fields import Settings
-from credit_server.units import Seconds
 
 
 class TelemetrySettings(Settings):
     """Health, metrics and logs."""
 
     title: ClassVar[str] = "Health, metrics and logs"
-
-    health_interval_seconds: Seconds = 2.0
-    """Pause before the server asks the store again whether it accepts writes. The store has 3 s
-    to answer: the reported health is wrong for no longer than both together."""
 
     metrics: bool = True
     """Show metrics to Prometheus over HTTP."""

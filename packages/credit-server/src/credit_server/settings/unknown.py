@@ -33,33 +33,42 @@ _OF_THE_SDK = frozenset(
     }
 )
 
-_REMOVED = frozenset(
-    {
-        "CREDIT_COMMIT_BATCH_MAX",
-        "CREDIT_COMMIT_LANES",
-        "CREDIT_CONNECTION_AGE_GRACE_SECONDS",
-        "CREDIT_CONNECTION_CLOSING_SECONDS",
-        "CREDIT_CONNECTION_CONTROL_FRAMES_BURST",
-        "CREDIT_CONNECTION_CONTROL_FRAMES_PER_SECOND",
-        "CREDIT_CONNECTION_KEEPALIVE_TIMEOUT_SECONDS",
-        "CREDIT_CONNECTION_REQUEST_BYTES_MAX",
-        "CREDIT_CONNECTION_RESETS_BURST",
-        "CREDIT_CONNECTION_RESETS_PER_SECOND",
-        "CREDIT_CONNECTION_STREAM_WINDOW_BYTES",
-        "CREDIT_CONNECTION_WINDOW_BYTES",
-        "CREDIT_CONNECTION_WRITE_BUFFER_BYTES",
-        "CREDIT_FAILURES_BURST",
-        "CREDIT_HEALTH_TIMEOUT_SECONDS",
-        "CREDIT_LIST_PAGES_AT_ONCE",
-        "CREDIT_LIST_PAGE_SIZE",
-        "CREDIT_LIST_WAIT_SECONDS_MAX",
-        "CREDIT_OVERLOAD_STREAMS_MAX",
-        "CREDIT_RATE_BURST",
-        "CREDIT_RATE_NAMES_MAX",
-        "CREDIT_TOKEN_CACHE_MAX",
-        "CREDIT_TOKEN_LENGTH_MAX",
-    }
-)
+# Each setting that was removed, and what applies instead.
+_REMOVED = {
+    "CREDIT_CALL_DEADLINE_SECONDS": "the deadline is 30 s if the client sets none",
+    "CREDIT_COMMIT_BATCH_MAX": "the value is always 256",
+    "CREDIT_COMMIT_CACHE_MAX": "the value is always 100000",
+    "CREDIT_COMMIT_LANES": "the value is always 2",
+    "CREDIT_COMMIT_RETRY_SECONDS": "the value is always 10",
+    "CREDIT_CONNECTION_AGE_GRACE_SECONDS": "the value is always 60",
+    "CREDIT_CONNECTION_CLOSING_SECONDS": "the value is always 1",
+    "CREDIT_CONNECTION_CONTROL_FRAMES_BURST": "the value is always 2000",
+    "CREDIT_CONNECTION_CONTROL_FRAMES_PER_SECOND": "the value is always 500",
+    "CREDIT_CONNECTION_HANDSHAKE_SECONDS": "the value is always 10",
+    "CREDIT_CONNECTION_HEADER_BYTES_MAX": "the value is always 16384",
+    "CREDIT_CONNECTION_KEEPALIVE_SECONDS": "the value is always 60",
+    "CREDIT_CONNECTION_KEEPALIVE_TIMEOUT_SECONDS": "the value is always 20",
+    "CREDIT_CONNECTION_LISTS_MAX": "the value is always 16",
+    "CREDIT_CONNECTION_REQUEST_BYTES_MAX": "it follows CREDIT_MESSAGE_BYTES_MAX",
+    "CREDIT_CONNECTION_RESETS_BURST": "the value is always 1000",
+    "CREDIT_CONNECTION_RESETS_PER_SECOND": "the value is always 200",
+    "CREDIT_CONNECTION_STREAM_WINDOW_BYTES": "the value is always 65535",
+    "CREDIT_CONNECTION_WINDOW_BYTES": "the value is always 1048576",
+    "CREDIT_CONNECTION_WRITE_BUFFER_BYTES": "the value is always 65536",
+    "CREDIT_DEADLINE_SECONDS_MAX": "the value is always 3600",
+    "CREDIT_FAILURES_BURST": "it follows CREDIT_FAILURES_PER_SECOND",
+    "CREDIT_HEALTH_INTERVAL_SECONDS": "the value is always 2",
+    "CREDIT_HEALTH_TIMEOUT_SECONDS": "the value is always 3",
+    "CREDIT_LIST_PAGES_AT_ONCE": "the value is always 4",
+    "CREDIT_LIST_PAGE_SIZE": "the value is always 100",
+    "CREDIT_LIST_WAIT_SECONDS_MAX": "the value is always 5",
+    "CREDIT_OVERLOAD_STREAMS_MAX": "the value is always 768",
+    "CREDIT_RATE_BURST": "it follows CREDIT_RATE_PER_SECOND",
+    "CREDIT_RATE_NAMES_MAX": "the value is always 10000",
+    "CREDIT_TOKEN_CACHE_MAX": "the value is always 10000",
+    "CREDIT_TOKEN_LEEWAY_SECONDS": "the value is always 30",
+    "CREDIT_TOKEN_LENGTH_MAX": "the value is always 8192",
+}
 _REMOVED_AFTER = "0.2.0"
 
 # What Kubernetes sets in every container for a Service whose name begins with "credit":
@@ -94,15 +103,16 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 def removed_options(arguments: Sequence[str]) -> list[str]:
     """Return a sentence for each option of a command line that was a setting once."""
     names = [argument.partition("=")[0] for argument in arguments]
+    variables = {name: PREFIX + name[2:].upper().replace("-", "_") for name in names}
     return [
-        f"{name} was removed after {_REMOVED_AFTER}."
+        f"{name} was removed after {_REMOVED_AFTER}: {_REMOVED[variables[name]]}."
         for name in names
-        if name.startswith("--") and PREFIX + name[2:].upper().replace("-", "_") in _REMOVED
+        if name.startswith("--") and variables[name] in _REMOVED
     ]
 
 
 def _phrase(name: str, known: Collection[str]) -> str:
-    if name.upper() in _REMOVED:
-        return f"{name} (removed after {_REMOVED_AFTER})"
+    if instead := _REMOVED.get(name.upper()):
+        return f"{name} (removed after {_REMOVED_AFTER}: {instead})"
     close = get_close_matches(name.upper(), sorted(known), n=1)
     return f"{name} ({close[0]}?)" if close else name

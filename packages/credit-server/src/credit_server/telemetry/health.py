@@ -30,7 +30,7 @@ class HealthWatch:
         metrics: StoreMetrics,
         clock: Clock,
         *,
-        interval_seconds: float,
+        interval_seconds: float = 2.0,
         timeout_seconds: float = 3.0,
     ) -> None:
         """Prepare to watch.
@@ -40,8 +40,8 @@ class HealthWatch:
             status: The status of the health service.
             metrics: Records every check.
             clock: Receives the store's time. Writes take their time from it.
-            interval_seconds: The pause after a check.
-            timeout_seconds: The time limit of a check.
+            interval_seconds: The pause after a check, above 0.
+            timeout_seconds: The time limit of a check, above 0.
         """
         self._store = store
         self._status = status
