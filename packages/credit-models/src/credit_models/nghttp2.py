@@ -133,18 +133,29 @@ class EngineConnection:
             return
         before = len(self._out)
         self._out += self._engine.data_to_send()
-        for event in self._engine.events():
-            if type(event) is ngh2.ConnectionClosed and not event.error_code:
-                # The other side's graceful GOAWAY, after the last stream: nothing can follow.
-                self._failed = True
-                continue
-            if type(event) is ngh2.ConnectionClosed:
-                # Its GOAWAY may have a higher stream id than an earlier one, which RFC 9113,
-                # section 6.8, forbids. So this side writes its own.
-                del self._out[_end_of_others(self._out, before) :]
-                reason = bytes(event.debug_data).decode("ascii", "replace")
-                self._fail(event.error_code, reason or "a fault of HTTP/2")
+        happened = self._engine.events()
+        if happened and type(happened[-1]) is ngh2.ConnectionClosed:
+            self._take_end(happened.pop(), before)
+        for event in happened:
             self._take(event, events)
+
+    def _take_end(self, end: ngh2.ConnectionClosed, before: int) -> None:
+        """Handle the end of the connection: nothing can be sent any more.
+
+        Args:
+            end: Why it ends.
+            before: Where the output begins that nghttp2 has just written.
+
+        Raises:
+            ConnectionFault: The other side's fault ended it.
+        """
+        self._failed = True
+        if end.error_code:
+            # nghttp2's GOAWAY may have a higher stream id than an earlier one, which RFC 9113,
+            # section 6.8, forbids. So this side writes its own.
+            del self._out[_end_of_others(self._out, before) :]
+            reason = bytes(end.debug_data).decode("ascii", "replace")
+            self._fail(end.error_code, reason or "a fault of HTTP/2")
 
     def _fail(self, code: int, reason: str) -> None:
         self._failed = True

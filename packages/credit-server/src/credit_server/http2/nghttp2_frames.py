@@ -29,13 +29,12 @@ from credit_models.nghttp2 import (
     EngineStream,
     Headers,
     RawHeaders,
-    error_code,
     texts,
     with_setting,
 )
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded, StreamReset
+from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
 
@@ -72,6 +71,8 @@ _WINDOW_UPDATE, _CONTINUATION = 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 1, 1, 4, 8, 0x20
 
 _WINDOW_UPDATE_BYTES: Final = 4
+_RESET_BYTES: Final = 4
+_RESET_HEAD: Final = bytes((0, 0, _RESET_BYTES, _RST_STREAM, 0))
 _WINDOW_UPDATE_HEAD: Final = bytes((0, 0, _WINDOW_UPDATE_BYTES, _WINDOW_UPDATE, 0))
 
 # How a stream was closed.
@@ -277,7 +278,7 @@ class Nghttp2Frames(EngineConnection):
                     self._feed(view[fed:at], events)
                     fed = at
                     self._take_late_headers(stream_id, flags, events)
-                if flags & _HAS_PRIORITY and length > PRIORITY_BYTES:
+                if flags & _HAS_PRIORITY and length >= PRIORITY_BYTES:
                     patched = self._without_itself(view[at:end], stream_id)
                     if patched is not None:
                         self._feed(view[fed:at], events)
@@ -379,9 +380,6 @@ class Nghttp2Frames(EngineConnection):
     def _take(self, event: ngh2.Event, events: list[Event]) -> None:
         if type(event) is ngh2.RequestReceived:
             self._take_request(event, events)
-        elif type(event) is ngh2.StreamReset:  # `_is_for_nghttp2` has forgotten the stream
-            code = error_code(event.error_code)
-            events.append(StreamReset(stream_id=event.stream_id, error_code=code))
         else:
             super()._take(event, events)
 
@@ -479,9 +477,7 @@ class Nghttp2Frames(EngineConnection):
         """
         if kind == _RST_STREAM:
             self._budgets.charge_resets("resets")
-            if self.streams.pop(stream_id, None) is not None:
-                self._note_closed(stream_id, _BY_CLIENT)
-            return True
+            return len(payload) != _RESET_BYTES or not self._was_begun(stream_id)
         if kind == _SETTINGS:
             if not flags & _ACK:
                 self.preface_received = self.preface_received or not stream_id
@@ -496,11 +492,7 @@ class Nghttp2Frames(EngineConnection):
         self._budgets.charge_control("control frames")
         if kind == _WINDOW_UPDATE:
             # One of a stream is looked at: it may add nothing, or too much.
-            return (
-                len(payload) != _WINDOW_UPDATE_BYTES
-                or not stream_id & 1
-                or stream_id > self._highest
-            )
+            return len(payload) != _WINDOW_UPDATE_BYTES or not self._was_begun(stream_id)
         if kind == _PRIORITY:
             if not stream_id:  # nghttp2 ignores it
                 self._fail(ErrorCodes.PROTOCOL_ERROR, "a PRIORITY on stream 0")
@@ -509,12 +501,19 @@ class Nghttp2Frames(EngineConnection):
             return bool(stream_id) or len(payload) < 8
         return kind in (_SETTINGS, _PING, _PUSH_PROMISE)
 
+    def _was_begun(self, stream_id: int) -> bool:
+        return bool(stream_id & 1) and stream_id <= self._highest
+
     def _take_frame(
         self, kind: int, stream_id: int, payload: memoryview, events: list[Event]
     ) -> None:
         """Handle a frame instead of nghttp2; unknown ones are ignored (section 5.5)."""
         if kind == _WINDOW_UPDATE:
             self._take_window_update(stream_id, payload, events)
+        elif kind == _RST_STREAM:
+            if stream_id in self.streams:
+                self._note_closed(stream_id, _BY_CLIENT)
+                self._feed(_RESET_HEAD + stream_id.to_bytes(4) + payload, events)
         elif kind == _PRIORITY:
             if len(payload) != PRIORITY_BYTES:
                 reason = f"a PRIORITY of {len(payload)} bytes"
