@@ -17,6 +17,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-package credit-resilience --no-emit-package credit-testing --no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
+# Many images of Python set this variable, and then each start compiles all imports again: 2.3 s of
+# CPU for a server instead of 1.0 s. The tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## List the targets.

@@ -17,7 +17,8 @@ from credit_client import (
     Unauthenticated,
 )
 from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
-from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
+from credit_server.development.command import AUDIENCE, ISSUER
+from credit_server.development.token import Grant, issue_token, make_keys
 from credit_testing.server import ServerProcess, running_server
 
 USER = 7

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token
+from credit_server.development.command import AUDIENCE, ISSUER
+from credit_server.development.token import Grant, issue_token
 from grpc_fuzz.client import Client
 from grpc_fuzz.model import Case, Limits, Reply
 from grpc_fuzz.replies import reason_of

@@ -12,7 +12,8 @@ import pytest
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit.batch import BatchWriter, DedupIndex
-from credit_server.development.token import AUDIENCE, ISSUER, make_keys
+from credit_server.development.command import AUDIENCE, ISSUER
+from credit_server.development.token import make_keys
 from credit_server.ledger import Command, Purchase, Transaction
 from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore

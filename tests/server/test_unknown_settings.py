@@ -7,7 +7,7 @@ from inspect import signature
 import pytest
 from credit_client.settings import ClientSettings
 from credit_server.access.authorize import AccessLimits
-from credit_server.access.tokens import TokenRules
+from credit_server.access.identity import TokenRules
 from credit_server.admission.list_slots import ListSlots
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit_models.scopes import SCOPES
+from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.files import SECRET, write_new_file
-from credit_server.development.token import AUDIENCE, ISSUER, Grant, issue_token, make_keys
+from credit_server.development.token import Grant, issue_token, make_keys
 from credit_server.embedded import EmbeddedMongod
 from credit_testing.child import started
 

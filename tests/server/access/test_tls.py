@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.server.access.signing import Clock, replace
-from tests.server.loops import OnLoop, on_both_loops
+from tests.server.loops import on_both_loops
 from tests.server.serving import is_served
 from tests.server.serving import serving as served
 
@@ -104,34 +104,28 @@ async def is_closed(port: int, context: ssl.SSLContext) -> None:
 
 
 @on_both_loops
-async def test_calls_are_served_over_tls_1_3(made: CertificateFiles, on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving(server_files(made)) as port:
-            for host in ("localhost", "127.0.0.1"):  # an address comes without a server name
-                async with connected(port, client_context(made), host) as (wire, tls):
-                    await is_served(wire)
-                    assert tls.version() == "TLSv1.3"
-                    assert tls.selected_alpn_protocol() == "h2"
-                    assert tls.compression() is None
-                    assert tls.session is None or not tls.session.has_ticket
-
-    await on_loop(scenario)
+async def test_calls_are_served_over_tls_1_3(made: CertificateFiles) -> None:
+    async with serving(server_files(made)) as port:
+        for host in ("localhost", "127.0.0.1"):  # an address comes without a server name
+            async with connected(port, client_context(made), host) as (wire, tls):
+                await is_served(wire)
+                assert tls.version() == "TLSv1.3"
+                assert tls.selected_alpn_protocol() == "h2"
+                assert tls.compression() is None
+                assert tls.session is None or not tls.session.has_ticket
 
 
 @on_both_loops
 @pytest.mark.parametrize("alpn", [None, "http/1.1"])
 async def test_a_client_that_does_not_ask_for_h2_is_closed(
-    alpn: str | None, made: CertificateFiles, on_loop: OnLoop
+    alpn: str | None, made: CertificateFiles
 ) -> None:
-    async def scenario() -> None:
-        async with (
-            serving(server_files(made)) as port,
-            connected(port, client_context(made)) as (bystander, _),
-        ):
-            await is_closed(port, client_context(made, alpn=alpn))
-            await is_served(bystander)
-
-    await on_loop(scenario)
+    async with (
+        serving(server_files(made)) as port,
+        connected(port, client_context(made)) as (bystander, _),
+    ):
+        await is_closed(port, client_context(made, alpn=alpn))
+        await is_served(bystander)
 
 
 async def test_tls_1_2_is_rejected(made: CertificateFiles) -> None:
@@ -144,19 +138,16 @@ async def test_tls_1_2_is_rejected(made: CertificateFiles) -> None:
 
 @on_both_loops
 async def test_a_client_needs_a_certificate_of_the_right_ca(
-    made: CertificateFiles, others: CertificateFiles, on_loop: OnLoop
+    made: CertificateFiles, others: CertificateFiles
 ) -> None:
-    async def scenario() -> None:
-        async with (
-            serving(server_files(made, client_ca=True)) as port,
-            connected(port, client_context(made, owner=made)) as (wire, _),
-        ):
-            await is_served(wire)
-            await is_closed(port, client_context(made))
-            await is_closed(port, client_context(made, owner=others))
-            await is_served(wire)
-
-    await on_loop(scenario)
+    async with (
+        serving(server_files(made, client_ca=True)) as port,
+        connected(port, client_context(made, owner=made)) as (wire, _),
+    ):
+        await is_served(wire)
+        await is_closed(port, client_context(made))
+        await is_closed(port, client_context(made, owner=others))
+        await is_served(wire)
 
 
 async def test_a_servers_certificate_is_not_good_for_a_client(made: CertificateFiles) -> None:
@@ -188,46 +179,36 @@ def install(new: CertificateFiles, old: CertificateFiles) -> None:
 
 @on_both_loops
 async def test_a_new_certificate_applies_to_new_connections_and_the_open_one_continues(
-    made: CertificateFiles, others: CertificateFiles, on_loop: OnLoop
+    made: CertificateFiles, others: CertificateFiles
 ) -> None:
     clock = Clock()
     first, second = client_context(made), client_context(others)
-
-    async def scenario() -> None:
-        async with serving(server_files(made), clock) as port, connected(port, first) as (wire, _):
-            install(others, made)
-            clock.now += LOOK_SECONDS
-            async with connected(port, second) as (renewed, _):
-                await is_served(renewed)
-            await is_served(wire)
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await asyncio.open_connection(
-                    "127.0.0.1", port, ssl=first, server_hostname="localhost"
-                )
-
-    await on_loop(scenario)
+    async with serving(server_files(made), clock) as port, connected(port, first) as (wire, _):
+        install(others, made)
+        clock.now += LOOK_SECONDS
+        async with connected(port, second) as (renewed, _):
+            await is_served(renewed)
+        await is_served(wire)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", port, ssl=first, server_hostname="localhost")
 
 
 @on_both_loops
 async def test_a_replaced_ca_is_no_longer_accepted(
-    made: CertificateFiles, others: CertificateFiles, on_loop: OnLoop
+    made: CertificateFiles, others: CertificateFiles
 ) -> None:
     clock = Clock()
     former, latter = (client_context(made, owner=owner) for owner in (made, others))
-
-    async def scenario() -> None:
-        async with (
-            serving(server_files(made, client_ca=True), clock) as port,
-            connected(port, former) as (wire, _),
-        ):
-            replace(made.ca, others.ca.read_bytes())
-            clock.now += LOOK_SECONDS
-            async with connected(port, latter) as (renewed, _):
-                await is_served(renewed)
-            await is_closed(port, former)
-            await is_served(wire)
-
-    await on_loop(scenario)
+    async with (
+        serving(server_files(made, client_ca=True), clock) as port,
+        connected(port, former) as (wire, _),
+    ):
+        replace(made.ca, others.ca.read_bytes())
+        clock.now += LOOK_SECONDS
+        async with connected(port, latter) as (renewed, _):
+            await is_served(renewed)
+        await is_closed(port, former)
+        await is_served(wire)
 
 
 async def test_half_a_pair_leaves_the_earlier_one_and_is_complained_of_once(

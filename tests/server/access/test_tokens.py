@@ -9,8 +9,9 @@ from typing import Any
 import jwt
 import pytest
 from credit_server.access import Identity, Unauthenticated
+from credit_server.access.identity import TokenRules
 from credit_server.access.keys import KeySet, parse_keys
-from credit_server.access.tokens import TokenRules, TokenVerifier
+from credit_server.access.tokens import TokenVerifier
 from credit_server.access.watched_file import LOOK_SECONDS, WatchedFile
 from hypothesis import given
 from hypothesis import strategies as st

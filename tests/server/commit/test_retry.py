@@ -21,7 +21,7 @@ from credit_server.store.port import (
 from structlog.testing import capture_logs
 
 from tests.server.clocks import NOON
-from tests.server.telemetry.driven_loop import DrivenLoop, drive
+from tests.server.telemetry.driven_loop import drive
 
 BATCH = 256
 ATTEMPT_SECONDS = 0.05
@@ -93,12 +93,8 @@ def settled(
     fault: Fault, users: Sequence[int] = range(BATCH), limits: RetryLimits = LIMITS
 ) -> Settled:
     batch = Settled(fault)
-
-    async def scenario(_: DrivenLoop) -> None:
-        await batch.settle(users, limits)
-
     with capture_logs():  # instead of rendering the variables of each traceback
-        drive(scenario)
+        drive(batch.settle(users, limits))
     return batch
 
 

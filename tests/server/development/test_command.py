@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from credit_server.access import Credentials, FileUnusable, Identity, open_authenticator, open_tls
 from credit_server.development.certificate import find_certificates, make_certificates
-from credit_server.development.token import AUDIENCE, ISSUER
+from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.main import run as run_command
 from credit_server.settings import ServerSettings, settings_of
 

@@ -13,7 +13,7 @@ from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, fr
 from credit_testing.stores import HeldStore
 from h2.errors import ErrorCodes
 
-from tests.server.loops import OnLoop, on_both_loops
+from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
 
 PATH = SERVICE + "GetUserCredits"
@@ -199,20 +199,17 @@ async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, bystander: Wi
 
 @on_both_loops
 async def test_a_disconnected_client_leaves_nothing_behind(
-    on_loop: OnLoop, logged: list[MutableMapping[str, Any]]
+    logged: list[MutableMapping[str, Any]],
 ) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as bystander:
-            async with Wire.connect(served.port) as wire:
-                for path in (PATH, "/grpc.health.v1.Health/Watch"):
-                    wire.begin(call_headers(path), SOUND[:3], end=False)
-                await wire.pong()
-            await until(lambda: len(served.server._protocols) == 1)
-            await served.wait_quiet()
-            await is_served(bystander)
-            assert served.running_calls() == 0
-
-    await on_loop(scenario)
+    async with serving() as served, Wire.connect(served.port) as bystander:
+        async with Wire.connect(served.port) as wire:
+            for path in (PATH, "/grpc.health.v1.Health/Watch"):
+                wire.begin(call_headers(path), SOUND[:3], end=False)
+            await wire.pong()
+        await until(lambda: len(served.server._protocols) == 1)
+        await served.wait_quiet()
+        await is_served(bystander)
+        assert served.running_calls() == 0
     calls = [line["status"] for line in logged if line["event"] == "call"]
     assert calls == ["CANCELLED", "CANCELLED", "OK"]
 

@@ -25,7 +25,7 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from h2.errors import ErrorCodes
 
-from tests.server.loops import OnLoop, on_both_loops
+from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
@@ -47,214 +47,172 @@ async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None
 
 
 @on_both_loops
-async def test_a_running_call_finishes_and_is_answered(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        store = HeldStore()
-        async with serving(store) as served, Wire.connect(served.port) as wire:
-            running = _begin_add(wire)
-            await store.entered.wait()
-            stopping = await _stopping(served, LONG_SECONDS)
-            await wire.pong()
-            assert not running.ended.is_set()
+async def test_a_running_call_finishes_and_is_answered() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        running = _begin_add(wire)
+        await store.entered.wait()
+        stopping = await _stopping(served, LONG_SECONDS)
+        await wire.pong()
+        assert not running.ended.is_set()
 
-            store.released.set()
-            assert (await wire.ended(running)).message(Empty) == Empty()
-            await stopping
-            await wire.closed.wait()
-            assert wire.goaway is ErrorCodes.NO_ERROR
-
-    await on_loop(scenario)
+        store.released.set()
+        assert (await wire.ended(running)).message(Empty) == Empty()
+        await stopping
+        await wire.closed.wait()
+        assert wire.goaway is ErrorCodes.NO_ERROR
 
 
 @on_both_loops
-async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_rejected(
-    on_loop: OnLoop,
-) -> None:
-    async def scenario() -> None:
-        store = HeldStore()
-        async with serving(store) as served, Raw.connect(served.port) as raw:
-            await raw.in_order()
-            stopping = await _stopping(served, LONG_SECONDS)
+async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_rejected() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Raw.connect(served.port) as raw:
+        await raw.in_order()
+        stopping = await _stopping(served, LONG_SECONDS)
+        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        ping = await raw.next(PING)
+        raw.write(add(1))  # as of a client that has not read the GOAWAY
+        await store.entered.wait()
+        raw.write(frame(PING, ping, flags=ACK))
+        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        raw.write(add(3))
+        assert await raw.next(RST_STREAM) == REFUSED
+        assert not stopping.done()
+
+        store.released.set()
+        await raw.next(HEADERS, flags=END_STREAM)
+        assert raw.received[-1][2] == 1
+        assert raw.resets() == {3: ErrorCodes.REFUSED_STREAM}
+        assert not await raw.reader.read()
+        raw.writer.close()
+        await stopping
+        assert not served.server.shed_total
+
+
+@on_both_loops
+async def test_during_the_pause_new_connections_and_calls_are_served() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        await is_served(wire)
+        server = served.server
+        stopping = asyncio.create_task(
+            server.stop(grace_seconds=LONG_SECONDS, drain_seconds=LONG_SECONDS)
+        )
+        await asyncio.sleep(0)
+        await is_served(wire)
+        async with Wire.connect(served.port) as fresh:
+            await is_served(fresh)
+            assert not fresh.goaways
+        assert not wire.goaways
+        stopping.cancel()
+        await asyncio.wait([stopping])
+
+
+@on_both_loops
+async def test_a_connection_that_is_accepted_last_has_its_first_call_served() -> None:
+    async with serving() as served:
+        # As one that was in the kernel's queue when the server stopped to listen.
+        served.server.connections.draining = True
+        async with Raw.connect(served.port, PREFACE + SETTINGS_FRAME + add(1)) as raw:
             assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
             ping = await raw.next(PING)
-            raw.write(add(1))  # as of a client that has not read the GOAWAY
-            await store.entered.wait()
             raw.write(frame(PING, ping, flags=ACK))
-            assert last_stream_id(await raw.next(GOAWAY)) == 1
-            raw.write(add(3))
-            assert await raw.next(RST_STREAM) == REFUSED
-            assert not stopping.done()
-
-            store.released.set()
             await raw.next(HEADERS, flags=END_STREAM)
-            assert raw.received[-1][2] == 1
-            assert raw.resets() == {3: ErrorCodes.REFUSED_STREAM}
-            assert not await raw.reader.read()
             raw.writer.close()
-            await stopping
-            assert not served.server.shed_total
-
-    await on_loop(scenario)
+        served.server.connections.draining = False
 
 
 @on_both_loops
-async def test_during_the_pause_new_connections_and_calls_are_served(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as wire:
-            await is_served(wire)
-            server = served.server
-            stopping = asyncio.create_task(
-                server.stop(grace_seconds=LONG_SECONDS, drain_seconds=LONG_SECONDS)
-            )
-            await asyncio.sleep(0)
-            await is_served(wire)
-            async with Wire.connect(served.port) as fresh:
-                await is_served(fresh)
-                assert not fresh.goaways
-            assert not wire.goaways
-            stopping.cancel()
-            await asyncio.wait([stopping])
-
-    await on_loop(scenario)
+async def test_a_client_that_does_not_acknowledge_the_ping_does_not_hold_it_up() -> None:
+    async with serving() as served, Raw.connect(served.port) as raw:
+        await raw.in_order()
+        stopping = await _stopping(served, LONG_SECONDS)
+        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        served.later(5)
+        assert last_stream_id(await raw.next(GOAWAY)) == 0
+        raw.writer.close()
+        await stopping
 
 
 @on_both_loops
-async def test_a_connection_that_is_accepted_last_has_its_first_call_served(
-    on_loop: OnLoop,
-) -> None:
-    async def scenario() -> None:
-        async with serving() as served:
-            # As one that was in the kernel's queue when the server stopped to listen.
-            served.server.connections.draining = True
-            async with Raw.connect(served.port, PREFACE + SETTINGS_FRAME + add(1)) as raw:
-                assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
-                ping = await raw.next(PING)
-                raw.write(frame(PING, ping, flags=ACK))
-                await raw.next(HEADERS, flags=END_STREAM)
-                raw.writer.close()
-            served.server.connections.draining = False
-
-    await on_loop(scenario)
+async def test_a_call_that_outlives_the_grace_is_unavailable() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        running = _begin_add(wire)
+        await store.entered.wait()
+        await served.server.stop(grace_seconds=0.01)
+        answer = await wire.ended(running)
+        assert answer.status is Status.UNAVAILABLE
+        info = answer.details[0]
+        assert isinstance(info, ErrorInfo)
+        assert info.reason == "STORE_UNAVAILABLE"  # it may have happened
+        await wire.closed.wait()
+        assert wire.goaway is ErrorCodes.NO_ERROR
+        store.released.set()
 
 
 @on_both_loops
-async def test_a_client_that_does_not_acknowledge_the_ping_does_not_hold_it_up(
-    on_loop: OnLoop,
-) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Raw.connect(served.port) as raw:
-            await raw.in_order()
-            stopping = await _stopping(served, LONG_SECONDS)
-            assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
-            served.later(5)
-            assert last_stream_id(await raw.next(GOAWAY)) == 0
-            raw.writer.close()
-            await stopping
-
-    await on_loop(scenario)
+async def test_a_health_watch_does_not_delay_the_stop_and_gets_the_status() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
+        await watch.begun()
+        await served.server.stop(grace_seconds=LONG_SECONDS)
+        assert (await wire.ended(watch)).status is Status.UNAVAILABLE
 
 
 @on_both_loops
-async def test_a_call_that_outlives_the_grace_is_unavailable(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        store = HeldStore()
-        async with serving(store) as served, Wire.connect(served.port) as wire:
-            running = _begin_add(wire)
-            await store.entered.wait()
-            await served.server.stop(grace_seconds=0.01)
-            answer = await wire.ended(running)
-            assert answer.status is Status.UNAVAILABLE
-            info = answer.details[0]
-            assert isinstance(info, ErrorInfo)
-            assert info.reason == "STORE_UNAVAILABLE"  # it may have happened
-            await wire.closed.wait()
-            assert wire.goaway is ErrorCodes.NO_ERROR
-            store.released.set()
-
-    await on_loop(scenario)
+async def test_health_is_answered_during_the_stop() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        running = _begin_add(wire)
+        await store.entered.wait()
+        served.status.set(False)
+        stopping = await _stopping(served, LONG_SECONDS)
+        health = await wire.call("/grpc.health.v1.Health/Check", HealthCheckRequest())
+        assert health.message(HealthCheckResponse).status == HealthCheckResponse.NOT_SERVING
+        store.released.set()
+        assert (await wire.ended(running)).message(Empty) == Empty()
+        await stopping
 
 
 @on_both_loops
-async def test_a_health_watch_does_not_delay_the_stop_and_gets_the_status(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as wire:
-            _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
-            await watch.begun()
-            await served.server.stop(grace_seconds=LONG_SECONDS)
-            assert (await wire.ended(watch)).status is Status.UNAVAILABLE
-
-    await on_loop(scenario)
+async def test_an_idle_connection_gets_a_goaway_and_is_closed() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        await is_served(wire)
+        await served.server.stop(grace_seconds=LONG_SECONDS)
+        await wire.closed.wait()
+        assert wire.goaway is ErrorCodes.NO_ERROR
 
 
 @on_both_loops
-async def test_health_is_answered_during_the_stop(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        store = HeldStore()
-        async with serving(store) as served, Wire.connect(served.port) as wire:
-            running = _begin_add(wire)
-            await store.entered.wait()
-            served.status.set(False)
-            stopping = await _stopping(served, LONG_SECONDS)
-            health = await wire.call("/grpc.health.v1.Health/Check", HealthCheckRequest())
-            assert health.message(HealthCheckResponse).status == HealthCheckResponse.NOT_SERVING
-            store.released.set()
-            assert (await wire.ended(running)).message(Empty) == Empty()
-            await stopping
-
-    await on_loop(scenario)
+async def test_a_stopped_server_listens_no_more() -> None:
+    async with serving() as served:
+        port = served.port
+        await served.server.stop(grace_seconds=0)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
 
 
 @on_both_loops
-async def test_an_idle_connection_gets_a_goaway_and_is_closed(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as wire:
-            await is_served(wire)
-            await served.server.stop(grace_seconds=LONG_SECONDS)
-            await wire.closed.wait()
-            assert wire.goaway is ErrorCodes.NO_ERROR
-
-    await on_loop(scenario)
+async def test_a_closed_window_does_not_hold_it_up() -> None:
+    async with serving() as served, Wire.connect(served.port, window=0) as wire:
+        _, stalled = wire.begin(call_headers(SERVICE + "GetUserCredits"), USER)
+        await wire.pong()
+        await served.server.stop(grace_seconds=0.01)
+        assert (await wire.ended(stalled)).status is Status.UNAVAILABLE
 
 
 @on_both_loops
-async def test_a_stopped_server_listens_no_more(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served:
-            port = served.port
-            await served.server.stop(grace_seconds=0)
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", port)
-
-    await on_loop(scenario)
-
-
-@on_both_loops
-async def test_a_closed_window_does_not_hold_it_up(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port, window=0) as wire:
-            _, stalled = wire.begin(call_headers(SERVICE + "GetUserCredits"), USER)
-            await wire.pong()
-            await served.server.stop(grace_seconds=0.01)
-            assert (await wire.ended(stalled)).status is Status.UNAVAILABLE
-
-    await on_loop(scenario)
-
-
-@on_both_loops
-async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving(EndlessStore()) as served, Wire.connect(served.port) as writer:
-            for _ in range(50):
-                await writer.call("AddCredits", ADD)
-            # With a limit of one byte, the stream stops reading from its socket.
-            _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-            deaf.write(request_for_everything())
-            await until(lambda: not all(map(_takes_bytes, _protocols(served))))
-            await served.server.stop(grace_seconds=0.01)
-            await until(lambda: not _protocols(served))
-            deaf.transport.abort()
-
-    await on_loop(scenario)
+async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up() -> None:
+    async with serving(EndlessStore()) as served, Wire.connect(served.port) as writer:
+        for _ in range(50):
+            await writer.call("AddCredits", ADD)
+        # With a limit of one byte, the stream stops reading from its socket.
+        _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+        deaf.write(request_for_everything())
+        await until(lambda: not all(map(_takes_bytes, _protocols(served))))
+        await served.server.stop(grace_seconds=0.01)
+        await until(lambda: not _protocols(served))
+        deaf.transport.abort()
 
 
 def _protocols(served: Serving) -> list[ServerProtocol]:
@@ -266,30 +224,24 @@ def _takes_bytes(protocol: ServerProtocol) -> bool:
 
 
 @on_both_loops
-async def test_a_call_reset_during_the_grace_does_not_break_it(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        store = HeldStore()
-        async with serving(store) as served, Wire.connect(served.port) as wire:
-            stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
-            await store.entered.wait()
-            stopping = await _stopping(served, LONG_SECONDS)
-            wire.h2.reset_stream(stream_id)
-            wire.flush()
-            await stopping
-            store.released.set()
-
-    await on_loop(scenario)
+async def test_a_call_reset_during_the_grace_does_not_break_it() -> None:
+    store = HeldStore()
+    async with serving(store) as served, Wire.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        stopping = await _stopping(served, LONG_SECONDS)
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await stopping
+        store.released.set()
 
 
 @on_both_loops
-async def test_a_call_that_was_reset_before_it_began_does_not_break_it(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as wire:
-            stream_id = wire.h2.get_next_available_stream_id()
-            wire.h2.send_headers(stream_id, call_headers(SERVICE + "GetUserCredits"))
-            wire.h2.reset_stream(stream_id)
-            wire.flush()
-            await is_served(wire)
-            await served.server.stop(grace_seconds=LONG_SECONDS)
-
-    await on_loop(scenario)
+async def test_a_call_that_was_reset_before_it_began_does_not_break_it() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        stream_id = wire.h2.get_next_available_stream_id()
+        wire.h2.send_headers(stream_id, call_headers(SERVICE + "GetUserCredits"))
+        wire.h2.reset_stream(stream_id)
+        wire.flush()
+        await is_served(wire)
+        await served.server.stop(grace_seconds=LONG_SECONDS)

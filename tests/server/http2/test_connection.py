@@ -36,7 +36,7 @@ from credit_testing.stores import EndlessStore, HeldStore
 from grpclib.const import Status
 from h2.errors import ErrorCodes
 
-from tests.server.loops import OnLoop, on_both_loops
+from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
 
 ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
@@ -74,17 +74,14 @@ def closed(served: Serving) -> dict[Closing, int]:
 
 @pytest.mark.parametrize("data", [b"", PREFACE[:-1], PREFACE], ids=["none", "most", "no SETTINGS"])
 @on_both_loops
-async def test_a_client_without_a_preface_is_closed_in_time(on_loop: OnLoop, data: bytes) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Raw.connect(served.port, data) as raw:
-            await until(lambda: open_connections(served) == 1)
-            served.later(LIMITS.handshake_seconds - 1)
-            assert not closed(served)
-            served.later(LIMITS.handshake_seconds)
-            assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
-            assert closed(served) == {Closing.HANDSHAKE: 1}
-
-    await on_loop(scenario)
+async def test_a_client_without_a_preface_is_closed_in_time(data: bytes) -> None:
+    async with serving() as served, Raw.connect(served.port, data) as raw:
+        await until(lambda: open_connections(served) == 1)
+        served.later(LIMITS.handshake_seconds - 1)
+        assert not closed(served)
+        served.later(LIMITS.handshake_seconds)
+        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+        assert closed(served) == {Closing.HANDSHAKE: 1}
 
 
 async def test_a_header_block_without_an_end_is_closed_in_time(
@@ -299,16 +296,13 @@ async def test_a_list_waits_as_long_as_its_client_takes_another() -> None:
 
 
 @on_both_loops
-async def test_the_kernel_buffers_no_more_for_a_client_than_the_limit(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Wire.connect(served.port) as wire:
-            await is_served(wire)
-            (member,) = members(served)
-            opened = member._transport.get_extra_info("socket")
-            held = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-            assert held == LIMITS.write_buffer_bytes
-
-    await on_loop(scenario)
+async def test_the_kernel_buffers_no_more_for_a_client_than_the_limit() -> None:
+    async with serving() as served, Wire.connect(served.port) as wire:
+        await is_served(wire)
+        (member,) = members(served)
+        opened = member._transport.get_extra_info("socket")
+        held = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert held == LIMITS.write_buffer_bytes
 
 
 def test_a_closed_socket_takes_no_limit_and_raises_nothing() -> None:
@@ -327,65 +321,52 @@ def test_a_closed_socket_takes_no_limit_and_raises_nothing() -> None:
 )
 @on_both_loops
 async def test_a_reader_that_never_reads_is_closed_in_time(
-    on_loop: OnLoop, last_bytes: bytes | None, reason: Closing
+    last_bytes: bytes | None, reason: Closing
 ) -> None:
-    async def scenario() -> None:
-        async with serving(EndlessStore()) as served, Wire.connect(served.port) as bystander:
-            for _ in range(50):
-                await bystander.call("AddCredits", ADD_REQUEST)
-            # With a limit of one byte, the stream stops reading from its socket.
-            _, stuck = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-            stuck.write(request_for_everything())
-            await until(lambda: any(each._times.write_blocked_since for each in members(served)))
-            if last_bytes is None:
-                stuck.write_eof()
-                await until(lambda: any(each._transport.is_closing() for each in members(served)))
-            else:
-                stuck.write(last_bytes)
-            await is_served(bystander)
-            if last_bytes:
-                await until(lambda: any(each._drain for each in members(served)))
-            served.later(LIMITS.stalled_seconds)
-            await until(lambda: open_connections(served) == 1)
-            assert closed(served) == {reason: 1}
-            await is_served(bystander)
-            stuck.transport.abort()
-
-    await on_loop(scenario)
+    async with serving(EndlessStore()) as served, Wire.connect(served.port) as bystander:
+        for _ in range(50):
+            await bystander.call("AddCredits", ADD_REQUEST)
+        # With a limit of one byte, the stream stops reading from its socket.
+        _, stuck = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
+        stuck.write(request_for_everything())
+        await until(lambda: any(each._times.write_blocked_since for each in members(served)))
+        if last_bytes is None:
+            stuck.write_eof()
+            await until(lambda: any(each._transport.is_closing() for each in members(served)))
+        else:
+            stuck.write(last_bytes)
+        await is_served(bystander)
+        if last_bytes:
+            await until(lambda: any(each._drain for each in members(served)))
+        served.later(LIMITS.stalled_seconds)
+        await until(lambda: open_connections(served) == 1)
+        assert closed(served) == {reason: 1}
+        await is_served(bystander)
+        stuck.transport.abort()
 
 
 @on_both_loops
-async def test_a_tls_handshake_that_takes_too_long_is_ended(
-    on_loop: OnLoop, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        limits = ConnectionLimits(handshake_seconds=0.05)
-        async with serving(connections=limits, tls=certified(tmp_path)) as served:
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            with contextlib.suppress(ConnectionError):
-                assert not await reader.read()
-            writer.close()
-
-    await on_loop(scenario)
+async def test_a_tls_handshake_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    limits = ConnectionLimits(handshake_seconds=0.05)
+    async with serving(connections=limits, tls=certified(tmp_path)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        with contextlib.suppress(ConnectionError):
+            assert not await reader.read()
+        writer.close()
 
 
 @on_both_loops
-async def test_a_flood_over_tls_is_answered_with_enhance_your_calm(
-    on_loop: OnLoop, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with serving(tls=certified(tmp_path)) as served:
-            client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
-            client.set_alpn_protocols(["h2"])
-            async with Raw.connect(served.port, tls=client) as raw:
-                await raw.in_order()
-                raw.write(frame(PING, bytes(8)) * 20_000)
-                payload = await raw.next(GOAWAY)
-                assert ErrorCodes(int.from_bytes(payload[4:8])) is ErrorCodes.ENHANCE_YOUR_CALM
-                served.later(LIMITS.closing_seconds)
-                await until(lambda: open_connections(served) == 0)
-
-    await on_loop(scenario)
+async def test_a_flood_over_tls_is_answered_with_enhance_your_calm(tmp_path: Path) -> None:
+    async with serving(tls=certified(tmp_path)) as served:
+        client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+        client.set_alpn_protocols(["h2"])
+        async with Raw.connect(served.port, tls=client) as raw:
+            await raw.in_order()
+            raw.write(frame(PING, bytes(8)) * 20_000)
+            payload = await raw.next(GOAWAY)
+            assert ErrorCodes(int.from_bytes(payload[4:8])) is ErrorCodes.ENHANCE_YOUR_CALM
+            served.later(LIMITS.closing_seconds)
+            await until(lambda: open_connections(served) == 0)
 
 
 async def test_connections_over_the_cap_are_closed_at_once() -> None:
@@ -445,18 +426,15 @@ async def test_the_server_checks_the_time_limits_by_itself(monkeypatch: pytest.M
 
 
 @on_both_loops
-async def test_a_client_that_does_not_close_its_side_is_closed_in_time(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        async with serving() as served, Raw.connect(served.port) as raw:
-            raw.write(frame(PING, b"short"))
-            await raw.goaway()
-            raw.write(bytes(100_000))
-            assert open_connections(served) == 1
-            served.later(LIMITS.closing_seconds)
-            await until(lambda: open_connections(served) == 0)
-            assert closed(served) == {Closing.PROTOCOL: 1}
-
-    await on_loop(scenario)
+async def test_a_client_that_does_not_close_its_side_is_closed_in_time() -> None:
+    async with serving() as served, Raw.connect(served.port) as raw:
+        raw.write(frame(PING, b"short"))
+        await raw.goaway()
+        raw.write(bytes(100_000))
+        assert open_connections(served) == 1
+        served.later(LIMITS.closing_seconds)
+        await until(lambda: open_connections(served) == 0)
+        assert closed(served) == {Closing.PROTOCOL: 1}
 
 
 async def test_a_stop_does_not_wait_for_a_client_that_was_sent_goaway(served: Serving) -> None:

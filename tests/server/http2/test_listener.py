@@ -14,7 +14,7 @@ from credit_server.http2.connections import Closing
 from credit_server.http2.listener import _drop_new_handshakes, stop_listening, try_address
 
 from tests.server.http2.test_connection import certified, closed
-from tests.server.loops import OnLoop, on_both_loops
+from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, serving, until
 
 Logged = list[MutableMapping[str, Any]]  # Any: structlog's own type
@@ -63,14 +63,11 @@ async def _connect(served: Serving, context: ssl.SSLContext | None, sent: bytes 
     ids=["HTTP/2", "HTTP/1.1", "zeros"],
 )
 async def test_a_client_without_tls_is_counted_and_logged(
-    on_loop: OnLoop, tmp_path: Path, logged: Logged, sent: bytes
+    tmp_path: Path, logged: Logged, sent: bytes
 ) -> None:
-    async def scenario() -> None:
-        async with serving(tls=certified(tmp_path)) as served:
-            await _connect(served, None, sent)
-            assert closed(served) == {Closing.TLS: 1}
-
-    await on_loop(scenario)
+    async with serving(tls=certified(tmp_path)) as served:
+        await _connect(served, None, sent)
+        assert closed(served) == {Closing.TLS: 1}
     (line,) = (line for line in logged if line["event"] == "connection closed")
     assert line["reason"] == "TLS handshake"
     assert line["detail"]
@@ -79,47 +76,38 @@ async def test_a_client_without_tls_is_counted_and_logged(
 
 @on_both_loops
 async def test_a_client_with_an_older_tls_is_logged_with_the_reason(
-    on_loop: OnLoop, tmp_path: Path, logged: Logged
+    tmp_path: Path, logged: Logged
 ) -> None:
-    async def scenario() -> None:
-        tls = certified(tmp_path)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_3
-        client = _context(tmp_path)
-        client.maximum_version = ssl.TLSVersion.TLSv1_2
-        async with serving(tls=tls) as served:
-            await _connect(served, client)
-            await until(lambda: closed(served) == {Closing.TLS: 1})
-
-    await on_loop(scenario)
+    tls = certified(tmp_path)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    client = _context(tmp_path)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with serving(tls=tls) as served:
+        await _connect(served, client)
+        await until(lambda: closed(served) == {Closing.TLS: 1})
     assert logged[0]["detail"] == "unsupported protocol"
 
 
 @on_both_loops
 async def test_a_client_without_a_common_protocol_is_counted_and_logged(
-    on_loop: OnLoop, tmp_path: Path, logged: Logged
+    tmp_path: Path, logged: Logged
 ) -> None:
-    async def scenario() -> None:
-        async with serving(tls=certified(tmp_path)) as served:
-            client = _context(tmp_path)
-            client.set_alpn_protocols(["http/1.1"])
-            await _connect(served, client)
-            await until(lambda: closed(served) == {Closing.PROTOCOL: 1})
-
-    await on_loop(scenario)
+    async with serving(tls=certified(tmp_path)) as served:
+        client = _context(tmp_path)
+        client.set_alpn_protocols(["http/1.1"])
+        await _connect(served, client)
+        await until(lambda: closed(served) == {Closing.PROTOCOL: 1})
     assert logged[0]["peer"].startswith("127.0.0.1:")
 
 
 @on_both_loops
-async def test_a_handshake_that_succeeds_is_not_counted(on_loop: OnLoop, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with serving(tls=certified(tmp_path)) as served:
-            client = _context(tmp_path)
-            _, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client)
-            await until(lambda: len(served.server.connections.members) == 1)
-            writer.close()
-            await until(lambda: closed(served) == {Closing.CLIENT: 1})
-
-    await on_loop(scenario)
+async def test_a_handshake_that_succeeds_is_not_counted(tmp_path: Path) -> None:
+    async with serving(tls=certified(tmp_path)) as served:
+        client = _context(tmp_path)
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client)
+        await until(lambda: len(served.server.connections.members) == 1)
+        writer.close()
+        await until(lambda: closed(served) == {Closing.CLIENT: 1})
 
 
 class Greeting(asyncio.Protocol):
@@ -139,31 +127,25 @@ async def _listen(host: str = "127.0.0.1") -> tuple[asyncio.Server, tuple[str, i
 @needs_linux
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @on_both_loops
-async def test_a_connection_that_is_not_accepted_yet_is_served(on_loop: OnLoop, host: str) -> None:
-    async def scenario() -> None:
-        server, address = await _listen(host)
-        # The kernel completes the handshake; the event loop has had no turn to accept it.
-        with socket.create_connection(address) as client:
-            await stop_listening(server, settle_seconds_max=0.05)
-            client.setblocking(False)
-            assert await asyncio.get_running_loop().sock_recv(client, 7) == b"welcome"
-
-    await on_loop(scenario)
+async def test_a_connection_that_is_not_accepted_yet_is_served(host: str) -> None:
+    server, address = await _listen(host)
+    # The kernel completes the handshake; the event loop has had no turn to accept it.
+    with socket.create_connection(address) as client:
+        await stop_listening(server, settle_seconds_max=0.05)
+        client.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(client, 7) == b"welcome"
 
 
 @needs_linux
 @on_both_loops
-async def test_a_connection_that_comes_meanwhile_is_refused_and_not_reset(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        server, address = await _listen()
-        assert _drop_new_handshakes(server.sockets)
-        late = asyncio.create_task(asyncio.to_thread(socket.create_connection, address))
-        await asyncio.sleep(0.05)
-        await stop_listening(server, settle_seconds_max=0)
-        with pytest.raises(ConnectionRefusedError):
-            await late
-
-    await on_loop(scenario)
+async def test_a_connection_that_comes_meanwhile_is_refused_and_not_reset() -> None:
+    server, address = await _listen()
+    assert _drop_new_handshakes(server.sockets)
+    late = asyncio.create_task(asyncio.to_thread(socket.create_connection, address))
+    await asyncio.sleep(0.05)
+    await stop_listening(server, settle_seconds_max=0)
+    with pytest.raises(ConnectionRefusedError):
+        await late
 
 
 async def test_a_socket_that_is_not_tcp_takes_no_filter() -> None:
@@ -173,11 +155,8 @@ async def test_a_socket_that_is_not_tcp_takes_no_filter() -> None:
 
 
 @on_both_loops
-async def test_without_time_to_settle_it_is_closed_at_once(on_loop: OnLoop) -> None:
-    async def scenario() -> None:
-        server, address = await _listen()
-        await stop_listening(server, settle_seconds_max=0)
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection(*address)
-
-    await on_loop(scenario)
+async def test_without_time_to_settle_it_is_closed_at_once() -> None:
+    server, address = await _listen()
+    await stop_listening(server, settle_seconds_max=0)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)

@@ -1,8 +1,11 @@
 """An event loop whose clock jumps to the next timer: hours pass at once, and in order."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
 
 
 class DrivenLoop(asyncio.SelectorEventLoop):
@@ -25,10 +28,17 @@ class DrivenLoop(asyncio.SelectorEventLoop):
     _scheduled: Any
 
 
-def drive(scenario: Callable[[DrivenLoop], Coroutine[None, None, None]]) -> None:
-    """Run a scenario to its end on its own loop, for tests that are not coroutines."""
-    loop = DrivenLoop()
-    try:
-        loop.run_until_complete(scenario(loop))
-    finally:
-        loop.close()
+def drive(main: Coroutine[None, None, None]) -> None:
+    """Run a coroutine to its end on a new driven loop."""
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(main)
+
+
+def on_driven_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """Run an async test on a new driven loop."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        drive(test(*args, **kwargs))
+
+    return run

@@ -11,7 +11,7 @@ from credit_server.store.port import ClockReading, StoreUnavailable
 from credit_server.telemetry import HealthWatch, Telemetry
 from grpclib.health.check import ServiceStatus
 
-from tests.server.telemetry.driven_loop import DrivenLoop, drive
+from tests.server.telemetry.driven_loop import on_driven_loop
 
 INTERVAL, TIMEOUT = 2.0, 3.0
 
@@ -35,8 +35,8 @@ class FaultyStore(MemoryStore):
 class Watched:
     """A watch that runs on a driven loop, and the times at which the status changes."""
 
-    def __init__(self, loop: DrivenLoop) -> None:
-        self.loop = loop
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.store = FaultyStore()
         self.telemetry = Telemetry()
         self.clock = Clock()
@@ -50,17 +50,17 @@ class Watched:
             interval_seconds=INTERVAL,
             timeout_seconds=TIMEOUT,
         )
-        self.task = loop.create_task(watch.run())
+        self.task = self.loop.create_task(watch.run())
 
     async def becomes(self, *, healthy: bool) -> float:
         """Wait for a status and return the seconds until it came."""
-        began = self.loop.now
+        began = self.loop.time()
         changed = await self.status.__subscribe__()
         while self.status.__status__() is not healthy:
             changed.clear()
             await changed.wait()
         await self.status.__unsubscribe__(changed)
-        return self.loop.now - began
+        return self.loop.time() - began
 
     def healthy(self) -> float | None:
         return self.telemetry.registry.get_sample_value("credit_store_healthy")
@@ -68,50 +68,46 @@ class Watched:
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 1.999])
 @pytest.mark.parametrize("silent", [False, True])
-def test_an_outage_and_its_end_are_reported_within_interval_and_timeout(
+@on_driven_loop
+async def test_an_outage_and_its_end_are_reported_within_interval_and_timeout(
     moment: float, *, silent: bool
 ) -> None:
-    async def scenario(loop: DrivenLoop) -> None:
-        watched = Watched(loop)
-        await asyncio.sleep(10 * INTERVAL + moment)
-        assert watched.status.__status__()
-        watched.store.silent = silent
-        watched.store.refuses = StoreUnavailable("there is no primary")
-        assert await watched.becomes(healthy=False) <= INTERVAL + TIMEOUT
-        assert watched.healthy() == 0
-        watched.store.silent, watched.store.refuses = False, None
-        # A check that started during the outage gets no answer.
-        assert await watched.becomes(healthy=True) <= INTERVAL + TIMEOUT
-        assert watched.healthy() == 1
-        watched.task.cancel()
-
-    drive(scenario)
+    watched = Watched()
+    await asyncio.sleep(10 * INTERVAL + moment)
+    assert watched.status.__status__()
+    watched.store.silent = silent
+    watched.store.refuses = StoreUnavailable("there is no primary")
+    assert await watched.becomes(healthy=False) <= INTERVAL + TIMEOUT
+    assert watched.healthy() == 0
+    watched.store.silent, watched.store.refuses = False, None
+    # A check that started during the outage gets no answer.
+    assert await watched.becomes(healthy=True) <= INTERVAL + TIMEOUT
+    assert watched.healthy() == 1
+    watched.task.cancel()
 
 
-def test_any_error_of_the_check_counts_as_an_outage_and_does_not_end_the_watch() -> None:
-    async def scenario(loop: DrivenLoop) -> None:
-        watched = Watched(loop)
-        watched.store.refuses = RuntimeError("a bug")
-        await watched.becomes(healthy=False)
-        watched.store.refuses = None
-        await watched.becomes(healthy=True)
-        watched.task.cancel()
-
-    drive(scenario)
+@on_driven_loop
+async def test_any_error_of_the_check_counts_as_an_outage_and_does_not_end_the_watch() -> None:
+    watched = Watched()
+    watched.store.refuses = RuntimeError("a bug")
+    await watched.becomes(healthy=False)
+    watched.store.refuses = None
+    await watched.becomes(healthy=True)
+    watched.task.cancel()
 
 
-def test_an_outage_and_its_end_are_logged_once(logged: list[MutableMapping[str, Any]]) -> None:
-    async def scenario(loop: DrivenLoop) -> None:
-        watched = Watched(loop)
-        watched.store.silent = True
-        await watched.becomes(healthy=False)
-        await asyncio.sleep(10 * (INTERVAL + TIMEOUT))
-        watched.store.silent = False
-        await watched.becomes(healthy=True)
-        await asyncio.sleep(10 * INTERVAL)
-        watched.task.cancel()
-
-    drive(scenario)
+@on_driven_loop
+async def test_an_outage_and_its_end_are_logged_once(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    watched = Watched()
+    watched.store.silent = True
+    await watched.becomes(healthy=False)
+    await asyncio.sleep(10 * (INTERVAL + TIMEOUT))
+    watched.store.silent = False
+    await watched.becomes(healthy=True)
+    await asyncio.sleep(10 * INTERVAL)
+    watched.task.cancel()
     assert [line["event"] for line in logged] == [
         "the store is unavailable",
         "the store is available again",

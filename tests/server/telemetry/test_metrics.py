@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.serving import until
-from tests.server.telemetry.driven_loop import DrivenLoop, drive
+from tests.server.telemetry.driven_loop import DrivenLoop, on_driven_loop
 from tests.server.telemetry.observed import Observed, observed
 
 CREDIT = {"grpc_type": "unary", "grpc_service": "credit.v1.CreditService"}
@@ -214,17 +214,16 @@ async def test_closed_connections_are_counted_by_reason(server: Observed) -> Non
     assert server.value("credit_connections_closed_total", reason="idle") == 2
 
 
-def test_the_lag_of_a_blocked_event_loop_is_recorded() -> None:
+@on_driven_loop
+async def test_the_lag_of_a_blocked_event_loop_is_recorded() -> None:
     registry = CollectorRegistry()
-
-    async def scenario(loop: DrivenLoop) -> None:
-        task = loop.create_task(ProcessMetrics(registry).watch_loop())
-        await asyncio.sleep(5.25)
-        assert registry.get_sample_value(f"{LAG}_count") == 10
-        assert registry.get_sample_value(f"{LAG}_bucket", {"le": "0.001"}) == 10
-        loop.now += 3.25  # nothing ran for so long; the next look was due after 0.25 s
-        await until(lambda: registry.get_sample_value(f"{LAG}_count") == 11)
-        assert registry.get_sample_value(f"{LAG}_sum") == 3.0
-        task.cancel()
-
-    drive(scenario)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, DrivenLoop)
+    task = loop.create_task(ProcessMetrics(registry).watch_loop())
+    await asyncio.sleep(5.25)
+    assert registry.get_sample_value(f"{LAG}_count") == 10
+    assert registry.get_sample_value(f"{LAG}_bucket", {"le": "0.001"}) == 10
+    loop.now += 3.25  # nothing ran for so long; the next look was due after 0.25 s
+    await until(lambda: registry.get_sample_value(f"{LAG}_count") == 11)
+    assert registry.get_sample_value(f"{LAG}_sum") == 3.0
+    task.cancel()

@@ -4,7 +4,7 @@
     ├── StartError              the port is taken, or something else on the machine prevents a start
     ├── PartFailed              a part of the running server ended by a bug
     ├── StoreError              (store.port) StoreMisconfigured, SchemaTooNew, StoreUnavailable
-    └── EmbeddedError           (embedded) the embedded mongod: none found, directory in use, failed
+    └── EmbeddedError           the embedded mongod: none found, directory in use, failed
 
 The errors of a single call are in `commit.errors`, `access.identity` and `api.errors`.
 """
@@ -12,6 +12,10 @@ The errors of a single call are in `commit.errors`, `access.identity` and `api.e
 
 class StartError(Exception):
     """The server cannot start. The message states what to do."""
+
+
+class EmbeddedError(Exception):
+    """The embedded `mongod` cannot serve. Its kinds are in `embedded.errors`."""
 
 
 class PartFailed(Exception):

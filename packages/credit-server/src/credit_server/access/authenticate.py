@@ -4,12 +4,20 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from credit_server.access.certificates import CertificateIdentities, identity_parser
-from credit_server.access.identity import Authenticator, Credentials, Identity, Unauthenticated
-from credit_server.access.keys import parse_keys
-from credit_server.access.tokens import TokenRules, TokenVerifier
+from credit_server.access.identity import (
+    Authenticator,
+    Credentials,
+    Identity,
+    TokenRules,
+    Unauthenticated,
+)
 from credit_server.access.watched_file import WatchedFile
+
+if TYPE_CHECKING:
+    from credit_server.access.tokens import TokenVerifier
 
 # RFC 6750, section 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -36,7 +44,7 @@ class CallAuthenticator:
     """Authenticates calls by what is configured. If a call has a token, the token decides."""
 
     def __init__(
-        self, *, tokens: TokenVerifier | None, certificates: CertificateIdentities | None
+        self, *, tokens: "TokenVerifier | None", certificates: CertificateIdentities | None
     ) -> None:
         """Prepare to authenticate.
 
@@ -100,6 +108,10 @@ def open_authenticator(files: IdentityFiles) -> Authenticator | None:
     """
     tokens = certificates = None
     if files.token_keys is not None and files.token_rules is not None:
+        # jwt and cryptography are an eighth of the time of a start.
+        from credit_server.access.keys import parse_keys  # noqa: PLC0415
+        from credit_server.access.tokens import TokenVerifier  # noqa: PLC0415
+
         parse = partial(parse_keys, algorithms=files.token_algorithms)
         tokens = TokenVerifier(WatchedFile(files.token_keys, parse), files.token_rules)
     if files.identities is not None:

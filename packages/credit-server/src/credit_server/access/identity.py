@@ -75,6 +75,28 @@ class FileUnusable(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenRules:
+    """What the server demands of a token.
+
+    Attributes:
+        issuer: Its `iss`.
+        audience: Its `aud`, or one of them.
+        leeway_seconds: How far the issuer's clock may be off, at least 0: RFC 7519, section 4.1.4,
+            permits a small leeway for clocks that differ.
+        length_max: The most characters that it may have, at least 1. A longer one is rejected
+            before it is decoded.
+        cache_max: The number of verified tokens that are remembered; 0: none. A remembered token
+            saves the check of its signature.
+    """
+
+    issuer: str
+    audience: str
+    leeway_seconds: float = 30.0
+    length_max: int = 8192
+    cache_max: int = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AddLimits:
     """The most credits that an identity may add in one call.
 

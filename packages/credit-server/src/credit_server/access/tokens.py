@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +15,7 @@ from credit_server.access.identity import (
     CreditsMax,
     Identity,
     Name,
+    TokenRules,
     Uint32,
     Unauthenticated,
     add_limits_of,
@@ -24,7 +24,7 @@ from credit_server.access.identity import (
 from credit_server.access.keys import KeySet, VerifyingKey
 from credit_server.access.watched_file import WatchedFile
 
-__all__ = ["Claims", "TokenRules", "TokenVerifier"]
+__all__ = ["Claims", "TokenVerifier"]
 
 # RFC 7519, section 2, NumericDate; up to the year 9999.
 _Date = Annotated[int | float, Field(ge=0, le=253_402_300_799, allow_inf_nan=False)]
@@ -93,28 +93,6 @@ class Claims(BaseModel):
             may_impersonate=self.impersonate,
             add_limits=add_limits_of(self.credits_max),
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenRules:
-    """What the server demands of a token.
-
-    Attributes:
-        issuer: Its `iss`.
-        audience: Its `aud`, or one of them.
-        leeway_seconds: How far the issuer's clock may be off, at least 0: RFC 7519, section 4.1.4,
-            permits a small leeway for clocks that differ.
-        length_max: The most characters that it may have, at least 1. A longer one is rejected
-            before it is decoded.
-        cache_max: The number of verified tokens that are remembered; 0: none. A remembered token
-            saves the check of its signature.
-    """
-
-    issuer: str
-    audience: str
-    leeway_seconds: float = 30.0
-    length_max: int = 8192
-    cache_max: int = 10_000
 
 
 # What a token has proved. Its time is checked at each use.

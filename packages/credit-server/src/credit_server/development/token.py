@@ -36,8 +36,6 @@ from credit_server.development.files import (
     write_new_file,
 )
 
-ISSUER = "credit-development"
-AUDIENCE = "credit"
 PRIVATE_KEY = "token-key.pem"
 PUBLIC_KEYS = "token-keys.json"
 

@@ -6,13 +6,13 @@ files, `running` finds a `mongod` that runs already, and `errors` explains why o
 
 from credit_server.embedded.errors import (
     DataDirectoryInUse,
-    EmbeddedError,
     MongodFailed,
     MongodNotFound,
 )
 from credit_server.embedded.mongod import EmbeddedMongod
 from credit_server.embedded.process import find_mongod
 from credit_server.embedded.running import has_database, running_uri
+from credit_server.errors import EmbeddedError
 
 __all__ = [
     "DataDirectoryInUse",

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from credit_server.errors import EmbeddedError
+
 _QUOTED_LINES = 3
 _QUOTED_CHARACTERS = 300
 
@@ -36,10 +38,6 @@ _UNLOGGED_ENDINGS: dict[int | None, str] = {
         "It was killed (SIGKILL): if no operator did that, the machine ran out of memory."
     ),
 }
-
-
-class EmbeddedError(Exception):
-    """The embedded `mongod` cannot serve."""
 
 
 class MongodNotFound(EmbeddedError):

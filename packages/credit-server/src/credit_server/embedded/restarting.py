@@ -5,8 +5,8 @@ from collections import deque
 
 import structlog
 
-from credit_server.embedded.errors import EmbeddedError
 from credit_server.embedded.mongod import EmbeddedMongod
+from credit_server.errors import EmbeddedError
 
 log = structlog.get_logger("credit_server")
 

@@ -7,7 +7,7 @@ from annotated_types import MinLen
 from pydantic import BeforeValidator, model_validator
 
 from credit_server.access import IdentityFiles, TlsFiles
-from credit_server.access.tokens import TokenRules
+from credit_server.access.identity import TokenRules
 from credit_server.settings.fields import Settings
 
 

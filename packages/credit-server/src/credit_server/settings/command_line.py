@@ -59,7 +59,10 @@ class GroupedCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, group by group."""
         groups: dict[str, list[tuple[str, str]]] = {}
+        settings: Mapping[str, Setting] = getattr(self.callback, "settings", {})
         for parameter in self.get_params(ctx):
+            if setting := settings.get(parameter.name or ""):
+                parameter.help = f"{setting.description} [{setting.variable}]"  # type: ignore[attr-defined] # it is an option
             row = parameter.get_help_record(ctx)
             if row is not None:
                 title = getattr(parameter, "rich_help_panel", None) or "Options"
@@ -94,6 +97,8 @@ def with_settings(
             *(_parameter(setting) for setting in settings),
         ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
+        # Only the help needs the descriptions of the settings: see `GroupedCommand`.
+        command.settings = {setting.name: setting for setting in settings}  # type: ignore[attr-defined]
         command.__name__, command.__doc__ = body.__name__, body.__doc__
         return command
 
@@ -131,7 +136,6 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     option = typer.Option(
         f"--{name}/--no-{name}" if is_flag else f"--{name}",
         metavar="" if is_flag else _metavar(setting),
-        help=f"{setting.description} [{setting.variable}]",
         rich_help_panel=_COMMON_TITLE if setting.name in _COMMON else setting.title,
         show_default=setting.default is not None,
     )

@@ -39,18 +39,23 @@ class Setting:
     Attributes:
         name: Its name, such as `connection_idle_seconds`.
         path: Where its value is: the model's field, and then perhaps the value object's.
+        owner: The class that has the field.
         type: The type of its values. Any: whatever an annotation can be.
         default: Its value if it is not set.
-        description: What it does, in a sentence or two.
         title: The title of its group in the help.
     """
 
     name: str
     path: tuple[str, ...]
+    owner: type
     type: Any
     default: object
-    description: str
     title: str
+
+    @property
+    def description(self) -> str:
+        """What it does, in a sentence or two. It is read from the source at the first use."""
+        return " ".join(_descriptions(self.owner).get(self.path[-1], "").split())
 
     @property
     def variable(self) -> str:
@@ -81,7 +86,7 @@ class Setting:
 class Settings(BaseModel):
     """A set of settings, made from values by the settings' names."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     title: ClassVar[str] = ""
     """The title, in the help, of the settings that a class declares itself."""
@@ -159,7 +164,7 @@ def _settings_of_field(model: type[Settings], name: str) -> list[Setting]:
             path=(name,),
             type=field.annotation,
             default=field.default,
-            description=_one_line(field.description or ""),
+            owner=owner,
             title=owner.title if issubclass(owner, Settings) else "",
         )
     ]
@@ -167,7 +172,7 @@ def _settings_of_field(model: type[Settings], name: str) -> list[Setting]:
 
 # Any: a dataclass, whichever it is.
 def _settings_of_object(place: str, owner: Any, group: Group) -> list[Setting]:
-    types, descriptions = get_type_hints(owner), _descriptions(owner)
+    types = get_type_hints(owner)
     defaults = {field.name: field.default for field in fields(owner)}
     return [
         Setting(
@@ -175,15 +180,19 @@ def _settings_of_object(place: str, owner: Any, group: Group) -> list[Setting]:
             path=(place, field),
             type=types[field],
             default=defaults[field],
-            description=_one_line(descriptions.get(field, "")),
+            owner=owner,
             title=group.title,
         )
         for name, field in group.names.items()
     ]
 
 
+@cache
 def _descriptions(owner: type) -> dict[str, str]:
-    """Read the docstrings below a class's fields; Python keeps them in the source alone."""
+    """Read the docstrings below a class's fields; Python keeps them in the source alone.
+
+    All of them take 40 ms of CPU, so a start without `--help` does not read them.
+    """
     (definition,) = ast.parse(dedent(inspect.getsource(owner))).body
     assert isinstance(definition, ast.ClassDef)  # noqa: S101 - for the type checker
     found = {}
@@ -191,7 +200,3 @@ def _descriptions(owner: type) -> dict[str, str]:
         if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr):
             found[ast.unparse(above.target)] = str(ast.literal_eval(below.value))
     return found
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
