@@ -1,4 +1,4 @@
-"""The two libraries for HTTP/2 agree on any frames: on what a client sees, and on what is served."""
+"""The two libraries for HTTP/2 agree on any frames: on what is answered and what is served."""
 
 import struct
 from collections.abc import Sequence
@@ -230,7 +230,7 @@ def test_both_see_and_answer_the_same(sent: list[list[Request | bytes]], size: i
     by_h2 = play(ServerFrames(LIMITS, 0.0), [PREFACE, SETTINGS_FRAME, *octets], size)
     by_nghttp2 = play(Nghttp2Frames(LIMITS, 0.0), [PREFACE, SETTINGS_FRAME, *octets], size)
     event(f"the connection ends: {by_h2.goaway is not None}")
-    # A frame may have two faults, of which either gives the code; `test_frame_faults` has the codes.
+    # A frame may have two faults, of which either gives the code: see `test_frame_faults`.
     assert (by_nghttp2.goaway is None) == (by_h2.goaway is None)
     if by_h2.goaway is None:
         assert by_nghttp2 == by_h2

@@ -134,8 +134,9 @@ class EngineConnection:
         before = len(self._out)
         self._out += self._engine.data_to_send()
         happened = self._engine.events()
-        if happened and type(happened[-1]) is ngh2.ConnectionClosed:
-            self._take_end(happened.pop(), before)
+        if happened and isinstance(end := happened[-1], ngh2.ConnectionClosed):
+            del happened[-1]
+            self._take_end(end, before)
         for event in happened:
             self._take(event, events)
 
