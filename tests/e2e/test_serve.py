@@ -44,12 +44,13 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 async def test_the_banner_names_the_address_the_data_and_how_to_stop(
     embedded: ServerProcess,
 ) -> None:
-    first, store, scrape, stop, line_to_try = embedded.banner.splitlines()
+    first, store, http2, scrape, stop, line_to_try = embedded.banner.splitlines()
     assert first == (
         f"credit-server listens on 127.0.0.1:{embedded.port}"
         " (no TLS, no identities, open to all of this machine)"
     )
     assert store == f"  store  embedded mongod, data in {embedded.folder / '.credit-data'}"
+    assert http2 == "  http2  nghttp2"
     assert re.fullmatch(r"  scrape http://127\.0\.0\.1:\d+/metrics", scrape)
     assert stop == "  stop   Ctrl-C or SIGTERM"
     assert embedded.address in line_to_try

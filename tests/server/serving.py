@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from credit_models import UserCredits, UserId
+from credit_models.http2_engine import Engine
 from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
@@ -28,6 +29,10 @@ from grpclib.health.check import ServiceStatus
 MESSAGE_BYTES_MAX = 4096
 # On a busy machine, the event loop may pause for seconds between two steps of a test.
 LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
+
+
+# The library for HTTP/2 of the servers that a test starts: see the fixture `engine`.
+ENGINE = Engine.AUTO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +100,7 @@ async def serving(
             connections=connections or ConnectionLimits(),
             access=Access(authenticator, audit=audit, limits=access_limits),
             contract=CONTRACT,
+            engine=ENGINE,
         )
         await server.start("127.0.0.1", 0, ssl=tls)
         try:

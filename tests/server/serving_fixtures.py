@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from credit_models.http2_engine import Engine
 from credit_testing.http2_client import Wire
 from structlog.testing import capture_logs
 
+from tests.server import serving as serving_module
 from tests.server.serving import Serving, is_served, serving
 
 
@@ -15,6 +17,14 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:  # Any: structlog's ow
     """Capture log lines instead of rendering them."""
     with capture_logs() as entries:
         yield entries
+
+
+@pytest.fixture(autouse=True, params=[Engine.NGHTTP2, Engine.H2])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Run a test with each library for HTTP/2."""
+    found = Engine(request.param)
+    monkeypatch.setattr(serving_module, "ENGINE", found)
+    return found
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer
+from credit_models.http2_engine import Engine
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
@@ -37,6 +38,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "store_timeout_seconds": ("2.5", 2.5),
     "host": ("127.0.0.9", "127.0.0.9"),
     "port": ("0", 0),
+    "http2": ("h2", Engine.H2),
     "insecure": ("true", True),
     "tls_certificate": ("/tls/server.pem", Path("/tls/server.pem")),
     "tls_key": ("/tls/key.pem", Path("/tls/key.pem")),

@@ -1,5 +1,5 @@
-"""A fresh server for each test."""
+"""A fresh server for each test, with each library for HTTP/2."""
 
-from tests.server.serving_fixtures import bystander, logged, served, wire
+from tests.server.serving_fixtures import bystander, engine, logged, served, wire
 
-__all__ = ["bystander", "logged", "served", "wire"]
+__all__ = ["bystander", "engine", "logged", "served", "wire"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from credit_models import UserId
 from credit_models.codec import encode
+from credit_models.http2_engine import Engine
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_testing.frames import (
@@ -99,6 +100,10 @@ MALFORMED: dict[str, Headers] = {
     "8.2.1 LF in a value": [*CALL, ("x-odd", b"a\nb")],
     "8.2.1 CR in a value": [*CALL, ("x-odd", b"a\rb")],
     "8.2.1 a line end around a value": [*CALL, ("x-odd", b"a\r\n")],
+    **{
+        f"8.2.1 white space around a value: {value!r}": [*CALL, ("x-odd", value)]
+        for value in (b" v", b"v ", b"\tv", b"v\t", b" \t v \t ")
+    },
     # 8.2.2: connection-specific fields
     **{
         f"8.2.2 {name}": [*CALL, (name, "1")]
@@ -430,26 +435,6 @@ async def test_late_headers_of_a_reset_stream_are_charged(served: Serving) -> No
         assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-# White space around values: PROTOCOL-HTTP2.md, ASCII-Value.
-
-
-@pytest.mark.parametrize("value", [b" %s", b"%s ", b"\t%s", b"%s\t", b" \t %s \t "], ids=repr)
-async def test_white_space_around_a_value_is_not_part_of_it(
-    served: Serving, wire: Wire, bystander: Wire, value: bytes
-) -> None:
-    padded: Headers = [
-        *((name, text) for name, text in CALL[:4]),
-        *((name, value % str(text).encode()) for name, text in CALL[4:]),
-        ("x-request-id", value % b"order-7"),
-        ("grpc-timeout", value % b"9S"),
-        ("content-length", value % str(len(SOUND)).encode()),
-        ("x-blank", value % b""),
-    ]
-    found = await wire.request(padded, SOUND)
-    assert found.status is Status.OK
-    assert found.headers["x-request-id"] == "order-7"
-
-
 # Header lists that are too long.
 
 
@@ -530,6 +515,14 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
         assert (found[b"grpc-status"], found[b"x-request-id"]) == (b"0", b"known")
 
 
+IN_A_RESET_CALL = begin([*CALL, ("X-Upper", "1")]) + frame(
+    HEADERS,
+    b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
+    flags=END_HEADERS,
+    stream=FAULTY,
+)
+
+
 @pytest.mark.parametrize(
     "octets",
     [
@@ -544,24 +537,20 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
             ),
             id="an HPACK bomb",
         ),
-        pytest.param(
-            begin([*CALL, ("X-Upper", "1")])
-            + frame(
-                HEADERS,
-                b"\x40\x01x\x7f" + b"\xa1\x1e" + b"y" * 4000 + b"\xbe" * 100,
-                flags=END_HEADERS,
-                stream=FAULTY,
-            ),
-            id="a bomb in a call that was reset",
-        ),
+        pytest.param(IN_A_RESET_CALL, id="a bomb in a call that was reset"),
     ],
 )
 async def test_headers_that_cost_too_much_to_decode_end_the_connection(
-    served: Serving, bystander: Wire, octets: bytes
+    served: Serving, bystander: Wire, engine: Engine, octets: bytes
 ) -> None:
     async with Raw.connect(served.port) as raw:
         raw.write(octets)
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        if engine is Engine.NGHTTP2 and octets == IN_A_RESET_CALL:
+            # nghttp2 makes no strings of headers that it ignores: they cost it nothing.
+            await raw.in_order()
+            assert raw.resets() == {FAULTY: PROTOCOL}
+        else:
+            assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
 
 
 async def test_the_rejection_of_long_headers_waits_for_no_window(served: Serving) -> None:

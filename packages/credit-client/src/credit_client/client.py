@@ -377,6 +377,7 @@ def _connect(config: Config) -> Transport:
             max_seconds=settings.retry_backoff_max_seconds,
         ),
         tls=config.tls,
+        engine=settings.http2,
         keepalive=KeepaliveTimes(
             period_seconds=settings.keepalive_seconds,
             timeout_seconds=settings.keepalive_timeout_seconds,

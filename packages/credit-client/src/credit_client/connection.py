@@ -7,27 +7,34 @@ server allows more streams; an error of the parser that is not h2's own reaches 
 writes go on after the socket has failed, and asyncio logs a line for each.
 
 An answer that is complete when the connection ends is kept. After a graceful GOAWAY (RFC 9113
-section 6.8) the calls that the server has accepted go on, and new calls open another connection. h2
-accepts no frame after a GOAWAY, and grpclib then ends every call on the connection; but a server
-that stops sends GOAWAY while calls run, and answers them.
+section 6.8) the calls that the server has accepted go on, and new calls open another connection:
+see `frames`.
 """
 
 import asyncio
 import errno
 import logging
+import socket
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+from credit_models.http2_engine import Engine
 from grpclib.client import Handler
 from grpclib.config import Configuration
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RemoteSettingsChanged, ResponseReceived
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    ResponseReceived,
+)
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame, GoAwayFrame
 
+from credit_client.frames import NOT_ACCEPTED, ClientFrames, open_frames
 from credit_client.keepalive import Keepalive, KeepaliveTimes
 
 _log = logging.getLogger(__name__)
@@ -41,8 +48,6 @@ _SETTINGS = b"\x04"
 _TLS_ALERT = b"\x15\x03"
 
 _PING_DATA = bytes(8)
-
-_NOT_ACCEPTED = "the server closes this connection and has not accepted the call"
 
 
 class Watcher(Protocol):
@@ -122,9 +127,7 @@ class _Processor(EventsProcessor):
         self.answered = False
         self.goaway_received = False
         self.greeted: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._frames = connection._connection  # noqa: SLF001 - grpclib has no other way
-        self._end_at_goaway = self._frames._receive_goaway_frame  # noqa: SLF001
-        self._frames._frame_dispatch_table[GoAwayFrame] = self._receive_goaway  # noqa: SLF001
+        self._frames = cast(ClientFrames, connection._connection)  # noqa: SLF001 - grpclib has no other way
 
     def process(self, event: Event) -> None:
         # RFC 9113 section 5.5: what is unknown is ignored. grpclib deletes `processors` on closing.
@@ -174,21 +177,20 @@ class _Processor(EventsProcessor):
         for event in waited_for:
             event.set()
 
-    def _receive_goaway(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        if frame.error_code != ErrorCodes.NO_ERROR:
-            return self._end_at_goaway(frame)
+    def process_connection_terminated(self, event: ConnectionTerminated) -> None:
+        if event.error_code != ErrorCodes.NO_ERROR:
+            super().process_connection_terminated(event)
+            return
         if not self.goaway_received:
             self.goaway_received = True
-            # h2 offers no other way to fail a call that waits for a free stream: it asks for a
-            # stream id when it is woken. Calls that have a stream do not ask again.
-            self._frames.get_next_available_stream_id = _refuse_stream  # type: ignore[method-assign]
+            self._frames.refuse_streams()
             self.connection.stream_close_waiter.set()
+        last_stream_id = event.last_stream_id or 0
         for stream_id, stream in list(self.streams.items()):
-            if stream_id > frame.last_stream_id:
-                stream.__terminated__(_NOT_ACCEPTED)
-        # Later: h2 still reads what has come, and the server waits for the answer to its PING.
+            if stream_id > last_stream_id:
+                stream.__terminated__(NOT_ACCEPTED)
+        # Later: what has come is still read, and the server waits for the answer to its PING.
         asyncio.get_running_loop().call_soon(self._close_if_done)
-        return [], []
 
     def _close_if_done(self) -> None:
         """Close a connection that the server wants to close, once no call is open on it."""
@@ -196,8 +198,11 @@ class _Processor(EventsProcessor):
             self.close("the server has closed the connection")
 
 
-def _refuse_stream() -> NoReturn:
-    raise StreamTerminatedError(_NOT_ACCEPTED)
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Switch off Nagle's algorithm, as grpclib does: a call is small and waits for its answer."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _ignore(_: int) -> None:
@@ -225,15 +230,22 @@ class ClientProtocol(H2Protocol):
         h2_config: H2Configuration,
         keepalive: KeepaliveTimes,
         watcher: Watcher | None = None,
+        engine: Engine = Engine.AUTO,
     ) -> None:
         super().__init__(Handler(), config, h2_config)
+        self._engine = engine
         self._keepalive_times = keepalive
         self._watcher = watcher or _Unwatched()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: the socket is open."""
         self.transport = cast(asyncio.Transport, transport)
-        super().connection_made(_Wire(self.transport))
+        _send_at_once(self.transport)
+        self.connection = Connection(
+            open_frames(self._engine, self.config), _Wire(self.transport), config=self.config
+        )
+        self.connection.flush()
+        self.connection.initialize()
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
         self._keepalive = Keepalive(self._keepalive_times, self, call_later=loop.call_later)

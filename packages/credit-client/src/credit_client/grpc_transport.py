@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from credit_models.codec import WireCodec, WireError
+from credit_models.http2_engine import Engine
 from credit_models.status import StatusDetailsCodec
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
@@ -59,6 +60,7 @@ def connect(
     keepalive: KeepaliveTimes = KEEPALIVE_TIMES,
     tls: Tls | None = None,
     resolver: Resolve = resolve,
+    engine: Engine = Engine.AUTO,
 ) -> "GrpcTransport":
     """Return a transport over so many connections, each opened by the first call that needs it."""
     return GrpcTransport(
@@ -70,6 +72,7 @@ def connect(
                 keepalive=keepalive,
                 tls=tls,
                 resolver=resolver,
+                engine=engine,
                 codec=CODEC,
                 status_details_codec=STATUS_DETAILS_CODEC,
             )

@@ -9,6 +9,7 @@ from functools import partial
 from typing import cast
 from weakref import WeakSet
 
+from credit_models.http2_engine import Engine
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
@@ -229,6 +230,7 @@ class ClientChannel(Channel):
         status_details_codec: StatusDetailsCodecBase,
         tls: Tls | None = None,
         resolver: Resolve = resolve,
+        engine: Engine = Engine.AUTO,
     ) -> None:
         """Open nothing yet.
 
@@ -242,6 +244,7 @@ class ClientChannel(Channel):
             status_details_codec: Reads the details of a status.
             tls: Encrypts the connections; None: they are not encrypted.
             resolver: Finds the addresses of the target's host.
+            engine: The library for HTTP/2.
         """
         super().__init__(
             target.host,
@@ -258,6 +261,7 @@ class ClientChannel(Channel):
         self._keepalive_times = keepalive
         self._tls = tls
         self._resolver = resolver
+        self._engine = engine
         self._failures = 0
         self._connect_error: BaseException | None = None
         self._leaving: set[ClientProtocol] = set()
@@ -368,7 +372,9 @@ class ClientChannel(Channel):
         return protocol
 
     def _protocol_factory(self) -> ClientProtocol:
-        return ClientProtocol(self._config, self._h2_config, self._keepalive_times, self)
+        return ClientProtocol(
+            self._config, self._h2_config, self._keepalive_times, self, self._engine
+        )
 
     def _check(self, protocol: ClientProtocol) -> None:
         if self._tls is not None:

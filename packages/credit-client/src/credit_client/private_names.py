@@ -7,7 +7,7 @@ or to give a call another deadline than grpclib's.
 from credit_models.private_names import PrivateNames, check_private_names
 
 PRIVATE_NAMES: PrivateNames = {
-    "h2.connection:H2Connection": ("_frame_dispatch_table", "_receive_goaway_frame(frame)"),
+    "h2.connection:H2Connection": ("_receive_goaway_frame(frame)",),
     "grpclib.client:Channel": (
         "__connect__()",
         "__dispatch__",

@@ -182,6 +182,7 @@ def _server(
         ),
         write_queue=committer,
         timers=Timers(supervisor.failed),
+        engine=settings.http2,
     )
     telemetry.commits.watch_queue(lambda: committer.waiting)
     telemetry.connections.watch_open(lambda: len(server.connections.members))

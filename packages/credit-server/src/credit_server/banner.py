@@ -1,5 +1,7 @@
 """What `credit-server serve` prints once it serves: addresses, store, protection, a line to try."""
 
+from credit_models.http2_engine import chosen
+
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, is_loopback
 from credit_server.store.connection import hosts_of
@@ -18,6 +20,7 @@ def banner(settings: ServerSettings, port: int, metrics_address: str | None = No
     lines = [
         f"credit-server listens on {address} ({_protection(settings)})",
         f"  store  {_store(settings)}",
+        f"  http2  {chosen(settings.http2)}",
         f"  scrape {metrics}",
         "  stop   Ctrl-C or SIGTERM",
     ]

@@ -11,6 +11,7 @@ from credit_server.settings import ServerSettings
 CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     machine.check_settings,
     machine.check_variables,
+    machine.check_http2,
     machine.check_address,
     machine.check_metrics,
     machine.check_open_files,

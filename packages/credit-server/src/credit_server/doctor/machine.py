@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from credit_models.http2_engine import Engine, chosen
+
 from credit_server.doctor.credentials import readable_by_others
 from credit_server.doctor.report import Finding, fails, ok, warning
 from credit_server.doctor.subject import Subject
@@ -42,6 +44,20 @@ def check_variables(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield ok(check, "every variable that begins with CREDIT_ is a setting")
+
+
+def check_http2(subject: Subject) -> Iterator[Finding]:
+    """Check which library reads and writes HTTP/2."""
+    check, engine = "HTTP/2", subject.settings.http2
+    used = chosen(engine)
+    if engine is Engine.AUTO and used is Engine.H2:
+        yield warning(
+            check,
+            "the server uses h2, which is written in Python",
+            "install credit-server[fast]: a call then takes about half the CPU",
+        )
+    else:
+        yield ok(check, f"the server uses {used}")
 
 
 def check_address(subject: Subject) -> Iterator[Finding]:

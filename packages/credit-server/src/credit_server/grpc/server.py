@@ -20,6 +20,7 @@ from credit_server.grpc.handler import CallHandler, CallLimits, CallServing
 from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.connections import Closing, Connections
+from credit_server.http2.engine import Engine, open_frames
 from credit_server.http2.header_block import keep_tokens_out
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.listener import on_failed_handshake, stop_listening
@@ -53,6 +54,7 @@ class GrpcServer(Server):
         observer: CallObserver = UNOBSERVED,
         write_queue: WriteQueue | None = None,
         timers: Timers | None = None,
+        engine: Engine = Engine.AUTO,
     ) -> None:
         """Prepare to serve.
 
@@ -65,8 +67,10 @@ class GrpcServer(Server):
             observer: Observes every call.
             write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
             timers: Starts the server's timers; None: their bugs are only logged.
+            engine: The library for HTTP/2.
 
         Raises:
+            EngineMissing: The library is not installed.
             LookupError: `access` has no rule for a path that is served.
         """
         # grpclib's own keepalive runs every two hours; ServerProtocol has one of its own.
@@ -75,6 +79,7 @@ class GrpcServer(Server):
         keep_tokens_out()
         self._timers = timers or Timers()
         self._connection_limits = connections
+        self._open_frames = open_frames(engine)
         self.connections: Connections[ServerProtocol] = Connections(connections)
         self._protocols = self.connections.members
         self._admission = AdmissionController(
@@ -218,4 +223,10 @@ class GrpcServer(Server):
         self.__gc_step__()
         handler = CallHandler(self._serving, self.__dispatch__)
         self._handlers.add(handler)
-        return ServerProtocol(handler, self._config, self._connection_limits, self.connections)
+        return ServerProtocol(
+            handler,
+            self._config,
+            self._connection_limits,
+            self.connections,
+            self._open_frames,
+        )

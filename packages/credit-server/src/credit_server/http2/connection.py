@@ -16,6 +16,7 @@ from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.drain import DrainableProtocol
+from credit_server.http2.engine import OpenFrames
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.header_block import without_bytes
 from credit_server.http2.incoming import FloodError
@@ -38,8 +39,10 @@ class ServerProtocol(DrainableProtocol):
         config: Configuration,
         limits: ConnectionLimits,
         connections: "Connections[ServerProtocol]",
+        open_frames: OpenFrames = ServerFrames,
     ) -> None:
         super().__init__(handler, config, limits, connections)
+        self._open_frames = open_frames
         self._connections = connections
         self._address = ""
         self._reads_on = False
@@ -69,7 +72,7 @@ class ServerProtocol(DrainableProtocol):
         self._times = TimeLimits(limits, now)
         self._transport.set_write_buffer_limits(high=limits.write_buffer_bytes)
         _limit_unsent(self._transport, limits.write_buffer_bytes)
-        self._frames = ServerFrames(limits, now)
+        self._frames = self._open_frames(limits, now)
         self._frames.initiate_connection()
         more = limits.connection_window_bytes - self._frames.inbound_flow_control_window
         if more > 0:

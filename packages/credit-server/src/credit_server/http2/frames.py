@@ -75,7 +75,7 @@ _KNOWN_SETTINGS = frozenset(SettingCodes)
 _STREAM_ID_MAX = 2**31 - 1
 # How many times the limit on streams a client may open before it has acknowledged the limit. A
 # proxy sends all that has queued up on a new connection at once: Envoy up to 1,024 requests.
-_EARLY_STREAMS = 4
+EARLY_STREAMS = 4
 
 
 class RequestReset(StreamReset):
@@ -137,7 +137,7 @@ class ServerFrames(H2Connection):
         self.streams_wanted = self._streams_sent = limits.streams_max
         # Whether the first limit on streams is in force.
         self._limit_in_force = False
-        self._early_stream_id_max = 2 * _EARLY_STREAMS * limits.streams_max
+        self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
         # The last stream that is served, as in the latest GOAWAY.
         self._last_stream_id = _STREAM_ID_MAX
         self._uncharged_resets = 0
@@ -155,7 +155,7 @@ class ServerFrames(H2Connection):
         super().initiate_connection()
         limit = self.local_settings.max_concurrent_streams
         values = {SettingCodes(code): value for code, value in self.local_settings.items()}
-        values[SettingCodes.MAX_CONCURRENT_STREAMS] = _EARLY_STREAMS * limit
+        values[SettingCodes.MAX_CONCURRENT_STREAMS] = EARLY_STREAMS * limit
         self.local_settings = Settings(client=False, initial_values=values)
         self.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = limit
 

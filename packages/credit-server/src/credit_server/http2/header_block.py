@@ -21,8 +21,7 @@ Header = tuple[bytes, ...]
 # A header list is decoded up to this many times its limit, so that its call alone is rejected.
 DECODED_FACTOR = 4
 # The size of each header beyond its name and value: RFC 9113, section 6.5.2.
-_ENTRY_BYTES = 32
-_BLANKS = b" \t"
+ENTRY_BYTES = 32
 _KEPT_NAMES = (
     *(b":method", b":scheme", b":path", b":authority"),
     *(b"te", b"content-type", b"user-agent", b"x-request-id"),
@@ -65,9 +64,6 @@ class HeaderDecoder(Decoder):
     def decode(self, data: bytes, raw: bool = False) -> Sequence[HeaderTuple]:
         """Decode a header block.
 
-        White space around values is removed, as gRPC allows (PROTOCOL-HTTP2.md, ASCII-Value); h2
-        treats a request with it as malformed. Pseudo-headers keep theirs, and stay malformed.
-
         Args:
             data: The block.
             raw: Ignored: names and values are bytes, as h2 expects them.
@@ -82,27 +78,22 @@ class HeaderDecoder(Decoder):
             raise
         except (HPACKError, IndexError, TypeError, ValueError) as error:
             raise CompressionError("a header block is not HPACK") from error
-        size, blank = len(headers) * _ENTRY_BYTES, False
-        for name, value in headers:
-            size += len(name) + len(value)
-            if value and (value[0] in _BLANKS or value[-1] in _BLANKS):
-                blank = True
-        self.list_bytes = size
-        if size > self.list_bytes_max:
-            headers = _kept(headers)
-        return [_stripped(header) for header in headers] if blank else headers
+        self.list_bytes = list_bytes(headers)
+        return kept(headers) if self.list_bytes > self.list_bytes_max else headers
 
 
-def _kept(headers: Iterable[HeaderTuple]) -> list[HeaderTuple]:
+def list_bytes(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return the size of a header list: RFC 9113, section 6.5.2."""
+    size = len(headers) * ENTRY_BYTES
+    for name, value in headers:
+        size += len(name) + len(value)
+    return size
+
+
+def kept(headers: Iterable[tuple[bytes, bytes]]) -> list[HeaderTuple]:
+    """Return the headers that the answer to a request with too many of them needs."""
     found = dict(headers)
     return [HeaderTuple(name, found[name][:_KEPT_BYTES]) for name in _KEPT_NAMES if name in found]
-
-
-def _stripped(header: HeaderTuple) -> HeaderTuple:
-    name, value = header
-    if name.startswith(b":"):
-        return header
-    return header.__class__(name, value.strip(_BLANKS))
 
 
 class LiteralEncoder(Encoder):

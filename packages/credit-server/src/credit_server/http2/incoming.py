@@ -22,10 +22,10 @@ from credit_server.http2.limits import ConnectionLimits
 PRIORITY_BYTES = 5
 
 # Frames that are read before other connections have their turn: some 5 ms of them.
-_SLICE_FRAMES = 128
+SLICE_FRAMES = 128
 # DATA frames below this size, except a request's last, cost more than they carry: they count as
 # control frames.
-_SMALL_BYTES = 1024
+SMALL_BYTES = 1024
 # Control frames that each sent DATA frame allows for: two WINDOW_UPDATEs, a PING, one more.
 _EARNED_BY_DATA = 4
 _FRAME_HEAD_BYTES = 9
@@ -73,7 +73,7 @@ class FloodBudgets:
             FloodError: The budget is spent.
         """
         if isinstance(frame, DataFrame):
-            if len(frame.data) < _SMALL_BYTES and "END_STREAM" not in frame.flags:
+            if len(frame.data) < SMALL_BYTES and "END_STREAM" not in frame.flags:
                 self.charge_control("small DATA frames")
         elif isinstance(frame, RstStreamFrame):
             self.charge_resets("resets")
@@ -130,7 +130,7 @@ class SlicedBuffer(FrameBuffer):
         self._left = 0
 
     def __iter__(self) -> "SlicedBuffer":
-        self._left = _SLICE_FRAMES
+        self._left = SLICE_FRAMES
         return self
 
     def __next__(self) -> Frame:

@@ -17,6 +17,10 @@ _STREAM = 1
 _WITHHELD_STREAMS = 100
 _WITHHELD_BYTES = 2**20 - 1024
 _WITHHELD_CONNECTIONS = 4
+# Each connection may hold 2 MiB of requests, and 1 MiB in its window: 12 MiB. What was held of
+# calls that were reset is free and not yet returned to the system: it may be as much again, and
+# the allocator adds half.
+_WITHHELD_GROWTH_BYTES_MAX = 36 * 2**20
 
 
 async def _declared(sent_bytes: int, target: Target) -> Outcome:
@@ -83,5 +87,6 @@ ATTACKS = (
         name="declared:never-finished",
         required="memory flat: bounded by flow control",
         run=_withheld,
+        growth_bytes_max=_WITHHELD_GROWTH_BYTES_MAX,
     ),
 )

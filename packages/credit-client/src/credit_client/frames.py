@@ -1,0 +1,82 @@
+"""HTTP/2 frames of a client: by nghttp2 where it is installed, else by h2.
+
+Both report a GOAWAY and go on: after a graceful one (RFC 9113, section 6.8) the calls that the
+server has accepted continue. h2 itself would accept no frame after it, and grpclib would end every
+call on the connection; but a server that stops sends GOAWAY while calls run, and answers them.
+"""
+
+from typing import NoReturn, cast
+
+from credit_models.http2_engine import Engine, chosen
+from grpclib.config import Configuration
+from grpclib.exceptions import StreamTerminatedError
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, Event
+from h2.settings import SettingCodes
+from hyperframe.frame import Frame, GoAwayFrame
+
+NOT_ACCEPTED = "the server closes this connection and has not accepted the call"
+# As grpclib's own.
+_H2_CONFIG = H2Configuration(
+    client_side=True,
+    header_encoding="ascii",
+    validate_inbound_headers=False,
+    validate_outbound_headers=False,
+    normalize_inbound_headers=False,
+    normalize_outbound_headers=False,
+)
+
+
+class ClientFrames(H2Connection):
+    """One connection's frames by h2."""
+
+    def __init__(self) -> None:
+        super().__init__(_H2_CONFIG)
+
+    def open(self, config: Configuration) -> None:
+        """Write the preface, and the windows that grpclib's configuration names."""
+        self.initiate_connection()
+        initial = self.local_settings.initial_window_size
+        self.increment_flow_control_window(config.http2_connection_window_size - initial)
+        self.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: config.http2_stream_window_size})
+
+    def refuse_streams(self) -> None:
+        """Fail whatever asks for a new stream from now on. Open streams continue."""
+        # h2 offers no other way to fail a call that waits for a free stream: it asks for a stream
+        # id when it is woken. Calls that have a stream do not ask again.
+        self.get_next_available_stream_id = refuse_stream  # type: ignore[method-assign]
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        if frame.error_code != ErrorCodes.NO_ERROR:
+            return super()._receive_goaway_frame(frame)
+        event = ConnectionTerminated()
+        event.error_code, event.last_stream_id = ErrorCodes.NO_ERROR, frame.last_stream_id
+        return [], [event]
+
+
+def refuse_stream() -> NoReturn:
+    """Fail a call that asks for a stream of a connection that accepts no more.
+
+    Raises:
+        StreamTerminatedError: Always.
+    """
+    raise StreamTerminatedError(NOT_ACCEPTED)
+
+
+def open_frames(engine: Engine, config: Configuration) -> ClientFrames:
+    """Return the frames of a new connection, with its preface written.
+
+    Raises:
+        EngineMissing: nghttp2 is chosen, and not installed.
+    """
+    if chosen(engine) is Engine.H2:
+        frames = ClientFrames()
+    else:
+        from credit_client.nghttp2_frames import Nghttp2Frames  # noqa: PLC0415 - an extra
+
+        # It is no subclass: it has the same methods, and none of h2's state.
+        frames = cast(ClientFrames, Nghttp2Frames())
+    frames.open(config)
+    return frames

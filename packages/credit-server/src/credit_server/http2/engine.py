@@ -1,0 +1,27 @@
+"""Open the frames of a connection with the chosen library for HTTP/2."""
+
+from collections.abc import Callable
+from typing import cast
+
+from credit_models.http2_engine import Engine, chosen
+
+from credit_server.http2.frames import ServerFrames
+from credit_server.http2.limits import ConnectionLimits
+
+__all__ = ["Engine", "OpenFrames", "chosen", "open_frames"]
+
+OpenFrames = Callable[[ConnectionLimits, float], ServerFrames]
+
+
+def open_frames(engine: Engine) -> OpenFrames:
+    """Return what opens the frames of a connection.
+
+    Raises:
+        EngineMissing: nghttp2 is chosen, and not installed.
+    """
+    if chosen(engine) is Engine.H2:
+        return ServerFrames
+    from credit_server.http2.nghttp2_frames import Nghttp2Frames  # noqa: PLC0415 - an extra
+
+    # It is no subclass: it has the same methods, and none of h2's state.
+    return cast(OpenFrames, Nghttp2Frames)

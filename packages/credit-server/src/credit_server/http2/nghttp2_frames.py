@@ -1,0 +1,634 @@
+"""HTTP/2 frames by nghttp2, with the same limits as `frames`, which uses h2.
+
+nghttp2 ends a connection, with all its streams, for many a fault of one stream, and does not count
+what a client sends. So each frame is looked at before nghttp2 gets it: nine bytes of its head, and
+which streams are open. That takes about a microsecond a frame. What is done here:
+
+- A buffer is read in slices, and a frame that is too long is rejected by its head.
+- Frames that cost the server more than the client are spent from budgets (CVE-2023-44487,
+  CVE-2025-8671). nghttp2's own limits are set to twice as much: they end a connection with
+  INTERNAL_ERROR.
+- A fault of one stream resets it alone (RFC 9113, section 5.4.2). nghttp2 makes these an error of
+  the connection: DATA or HEADERS after the end, DATA beyond the stream's window, a WINDOW_UPDATE of
+  0, a PRIORITY of a wrong length, HEADERS that depend on themselves, one stream too many.
+  `tests/server/http2/test_frame_faults.py` lists all faults, for both engines.
+- nghttp2 never learns the limit on streams, nor of a GOAWAY: it would end the connection for a
+  stream beyond the limit, and ignore streams after a GOAWAY. Both are decided here.
+
+What nghttp2 does itself: HPACK, the validation of headers, flow control, and the states of streams.
+"""
+
+import struct
+from typing import Final
+
+import ngh2
+from credit_models.nghttp2 import (
+    STREAM_ID_MAX,
+    ConnectionFault,
+    EngineConnection,
+    EngineStream,
+    Headers,
+    RawHeaders,
+    texts,
+    with_setting,
+)
+from h2.connection import ConnectionState
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.settings import SettingCodes
+
+from credit_server.http2.frames import EARLY_STREAMS, OversizedRequest, RequestReset
+from credit_server.http2.header_block import (
+    DECODED_FACTOR,
+    ENTRY_BYTES,
+    LiteralEncoder,
+    kept,
+    list_bytes,
+)
+from credit_server.http2.incoming import (
+    PRIORITY_BYTES,
+    SLICE_FRAMES,
+    SMALL_BYTES,
+    FloodBudgets,
+    FloodError,
+)
+from credit_server.http2.limits import ConnectionLimits
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEAD_BYTES: Final = 9
+_FRAME_BYTES_MAX: Final = 16_384
+_RESERVED_BIT: Final = 1 << 31
+_WINDOW_MAX: Final = 2**31 - 1
+_DATA_BYTES_OF_FRAME: Final = 16_384
+# The closed streams that are remembered; a frame on an older one counts as one on an unknown one.
+_CLOSED_MAX: Final = 1024
+# CONTINUATION frames of a header block, of which h2 allows as many.
+_CONTINUATIONS_MAX: Final = 64
+
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY = range(8)
+_WINDOW_UPDATE, _CONTINUATION = 8, 9
+_END_STREAM, _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 1, 1, 4, 8, 0x20
+
+_WINDOW_UPDATE_BYTES: Final = 4
+_RESET_BYTES: Final = 4
+_RESET_HEAD: Final = bytes((0, 0, _RESET_BYTES, _RST_STREAM, 0))
+_WINDOW_UPDATE_HEAD: Final = bytes((0, 0, _WINDOW_UPDATE_BYTES, _WINDOW_UPDATE, 0))
+
+# How a stream was closed.
+_COMPLETED, _BY_CLIENT, _BY_SERVER = range(3)
+
+
+class Nghttp2Frames(EngineConnection):
+    """One connection's frames, on the server's side.
+
+    Attributes:
+        preface_received: See `ServerFrames`, for this and the other attributes.
+    """
+
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
+        """Prepare to write the server's SETTINGS.
+
+        Args:
+            limits: What the client may do.
+            now: The time of a clock in seconds; `refill` takes the same clock's.
+        """
+        super().__init__(
+            ngh2.Role.SERVER,
+            ngh2.Configuration(
+                auto_window_update=False,
+                # Most of an answer's headers are new each time: a request id, a receipt.
+                max_deflate_dynamic_table_size=0,
+                max_continuations=_CONTINUATIONS_MAX,
+                max_inbound_header_list_size=DECODED_FACTOR * limits.header_bytes_max,
+                max_inbound_header_count=DECODED_FACTOR * limits.header_bytes_max // ENTRY_BYTES,
+                stream_reset_rate_limit=(2 * limits.resets_burst, 2 * limits.resets_per_second),
+                glitch_rate_limit=(
+                    2 * limits.control_frames_burst,
+                    2 * limits.control_frames_per_second,
+                ),
+            ),
+        )
+        self._limits = limits
+        self._budgets = FloodBudgets(limits, now)
+        self.preface_received = False
+        self.settings_acknowledged = False
+        self.streams_wanted = self._streams_sent = self._streams_max = limits.streams_max
+        self._limit_in_force = False
+        self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
+        self._uncharged_resets = 0
+        self._acknowledgements_due = 0
+        self._unread = b""
+        self._preface_left = _PREFACE
+        # The stream whose header block is incomplete, and the block's bytes until now.
+        self._block_stream = self._block_bytes = 0
+        self._highest = 0
+        self._served_max = STREAM_ID_MAX
+        self._closed: dict[int, int] = {}
+        # Streams that are reset once their headers are decoded, which HPACK's state needs.
+        self._doomed: dict[int, tuple[ErrorCodes, str]] = {}
+
+    # ---- the limit on streams
+
+    def initiate_connection(self) -> None:
+        """Write the server's SETTINGS; see `ServerFrames.initiate_connection` for the limit."""
+        limits = self._limits
+        self._engine.initiate_connection(
+            {
+                ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX,
+                ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.header_bytes_max,
+                ngh2.Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            }
+        )
+        self._write_limit(limits.streams_max)
+
+    def limit_streams(self, count: int) -> None:
+        """Limit how many streams the client may have open; see `ServerFrames.limit_streams`."""
+        if self.state_machine.state is ConnectionState.CLOSED:
+            return
+        self.streams_wanted = count
+        if count != self._streams_sent and self.settings_acknowledged:
+            self._streams_sent = count
+            self.settings_acknowledged = False
+            self._pump([])
+            self._engine.update_settings({ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX})
+            self._write_limit(count)
+
+    def _write_limit(self, count: int) -> None:
+        """Write nghttp2's SETTINGS frame with the limit that the client is to see."""
+        self._acknowledgements_due += 1
+        frame = self._engine.data_to_send()
+        self._out += with_setting(frame, SettingCodes.MAX_CONCURRENT_STREAMS, count)
+
+    def _acknowledged(self) -> None:
+        self._limit_in_force = True
+        self._streams_max = self._streams_sent
+        self.settings_acknowledged = True
+        self.limit_streams(self.streams_wanted)
+
+    def _may_open(self, stream_id: int) -> bool:
+        if stream_id > self._early_stream_id_max:
+            self._limit_in_force = True
+        factor = 1 if self._limit_in_force else EARLY_STREAMS
+        return len(self.streams) < factor * self._streams_max
+
+    # ---- GOAWAY
+
+    def send_shutdown_notice(self) -> None:
+        """Send GOAWAY with the highest stream id; see `ServerFrames.send_shutdown_notice`."""
+        if self.state_machine.state is not ConnectionState.CLOSED:
+            self._goaway(0, self._served_max)
+
+    def send_final_goaway(self) -> None:
+        """Send GOAWAY with the id of the latest stream; streams that come later are refused."""
+        self._served_max = min(self._served_max, self._highest)
+        self.send_shutdown_notice()
+
+    def _last_stream_id(self) -> int:
+        return min(self._served_max, self._highest)
+
+    # ---- slices and budgets
+
+    @property
+    def inbound_flow_control_window(self) -> int:
+        """How many bytes the client may send on the connection."""
+        return self._engine.local_window_size
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive_data` has stopped after a slice, with frames unread."""
+        return self._sliced and len(self._unread) >= _HEAD_BYTES
+
+    _sliced = False
+
+    @property
+    def in_header_block(self) -> bool:
+        """Whether a header block has begun and not ended."""
+        return self._block_stream != 0
+
+    def refill(self, now: float) -> None:
+        """Add to the budgets what has come back with time."""
+        self._budgets.refill(now)
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Handle a slice of what the client has sent.
+
+        Args:
+            data: More bytes; none reads on after a slice.
+
+        Raises:
+            ProtocolError: The connection ends; a GOAWAY is written.
+        """
+        if self._failed:
+            return []
+        events: list[Event] = []
+        if self._unread:
+            data = self._unread + data
+        if self._preface_left:
+            data = self._take_preface(data)
+            if self._preface_left:
+                return events
+        try:
+            if self._uncharged_resets:
+                count, self._uncharged_resets = self._uncharged_resets, 0
+                self._budgets.charge_resets("faults", count)
+            self._unread = data[self._walk(data, events) :]
+        except ConnectionFault:
+            raise
+        except ProtocolError as error:
+            if not self._failed:
+                self._failed = True
+                self.close_connection(error.error_code)
+            raise
+        return events
+
+    def _take_preface(self, data: bytes) -> bytes:
+        """Take the client's preface (RFC 9113, section 3.4), or the beginning of it."""
+        count = min(len(data), len(self._preface_left))
+        if data[:count] != self._preface_left[:count]:
+            self._fail(ErrorCodes.PROTOCOL_ERROR, "the preface is not that of HTTP/2")
+        self._preface_left = self._preface_left[count:]
+        self._unread = b""
+        if not self._preface_left:
+            self._engine.receive_data(_PREFACE)
+        return data[count:]
+
+    def _walk(self, buffer: bytes, events: list[Event]) -> int:
+        """Handle the whole frames of a buffer, up to a slice; return where the rest begins."""
+        self._pump(events)
+        view, size = memoryview(buffer), len(buffer)
+        at = fed = 0
+        left = SLICE_FRAMES
+        while left and size - at >= _HEAD_BYTES:
+            length = buffer[at] << 16 | buffer[at + 1] << 8 | buffer[at + 2]
+            if length > _FRAME_BYTES_MAX:
+                self._feed(view[fed:at], events)
+                raise FrameTooLargeError(f"a frame of {length} bytes")
+            end = at + _HEAD_BYTES + length
+            if end > size:
+                break
+            left -= 1
+            kind, flags = buffer[at + 3], buffer[at + 4]
+            stream_id = int.from_bytes(buffer[at + 5 : at + 9]) & ~_RESERVED_BIT
+            # The two frames of nearly every request first.
+            if self._block_stream or kind == _CONTINUATION:
+                self._check_block(kind, flags, stream_id, length)
+            elif kind == _HEADERS:
+                if not self._begins(stream_id, flags):
+                    self._feed(view[fed:at], events)
+                    fed = at
+                    self._take_late_headers(stream_id, flags, events)
+                if flags & _HAS_PRIORITY and length >= PRIORITY_BYTES:
+                    patched = self._without_itself(view[at:end], stream_id)
+                    if patched is not None:
+                        self._feed(view[fed:at], events)
+                        self._feed(patched, events)
+                        fed = end
+                if not flags & _END_HEADERS:
+                    self._block_stream, self._block_bytes = stream_id, length
+            elif kind == _DATA:
+                if not self._is_expected(stream_id, flags, length):
+                    self._feed(view[fed:at], events)
+                    fed = at
+                    self._take_late_data(stream_id, flags, length, events)
+            elif self._is_for_nghttp2(kind, flags, stream_id, view[at + _HEAD_BYTES : end]):
+                if kind == _PING:
+                    # nghttp2 writes its acknowledgement before all else that it has to send; a
+                    # client may take it as a sign that the frames before it were handled.
+                    self._feed(view[fed:at], events)
+                    fed = at
+            else:
+                self._feed(view[fed:at], events)
+                fed = end
+                self._take_frame(kind, stream_id, view[at + _HEAD_BYTES : end], events)
+            at = end
+        self._feed(view[fed:at], events)
+        self._sliced = not left
+        return at
+
+    def _check_block(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        """Bound a header block; nghttp2 rejects whatever else comes within one."""
+        if kind != _CONTINUATION or stream_id != self._block_stream:
+            return
+        self._budgets.charge_control("control frames")
+        self._block_bytes += length
+        if self._block_bytes > DECODED_FACTOR * self._limits.header_bytes_max:
+            raise FloodError("a header block is too long")
+        if flags & _END_HEADERS:
+            self._block_stream = 0
+
+    # ---- requests
+
+    def _begins(self, stream_id: int, flags: int) -> bool:
+        """Note a request or its trailers; return False if they need a closer look."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            if stream.remote_ended:
+                return False
+            stream.remote_ended = bool(flags & _END_STREAM)
+            return True
+        if stream_id <= self._highest or not stream_id & 1:
+            return False
+        self._highest = stream_id
+        if stream_id > self._served_max or not self._may_open(stream_id):
+            self._doomed[stream_id] = (ErrorCodes.REFUSED_STREAM, "")
+            return True
+        stream = self.streams[stream_id] = EngineStream(self._limits.stream_window_bytes)
+        stream.remote_ended = bool(flags & _END_STREAM)
+        return True
+
+    def _take_late_headers(self, stream_id: int, flags: int, events: list[Event]) -> None:
+        """Handle HEADERS on a stream whose client had ended it, or that is closed.
+
+        nghttp2 decodes and ignores them, once the stream is reset.
+
+        Raises:
+            ProtocolError: The connection ends.
+        """
+        if not stream_id & 1:
+            return  # nghttp2 rejects it
+        if stream_id in self.streams:
+            self._fault(stream_id, ErrorCodes.STREAM_CLOSED, "HEADERS after the end", events)
+            return
+        how = self._closed.get(stream_id)
+        if how == _BY_SERVER:
+            # Section 5.1: the client sent it before it knew of the reset.
+            self._budgets.charge_control("HEADERS of closed calls")
+        elif how == _BY_CLIENT:
+            self._budgets.charge_resets("faults")
+            self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
+        else:
+            code = ErrorCodes.PROTOCOL_ERROR if how is None else ErrorCodes.STREAM_CLOSED
+            self._fail(code, "HEADERS reuse the number of a stream")
+
+    def _without_itself(self, frame: memoryview, stream_id: int) -> bytes | None:
+        """Return HEADERS that depend on themselves without that; None if they do not.
+
+        RFC 9113 has no priorities any more; in RFC 7540, section 5.3.1, it is the stream's fault.
+        """
+        at = _HEAD_BYTES + (1 if frame[4] & _PADDED else 0)
+        if int.from_bytes(frame[at : at + 4]) & ~_RESERVED_BIT != stream_id:
+            return None
+        self.streams.pop(stream_id, None)
+        self._doomed.setdefault(
+            stream_id, (ErrorCodes.PROTOCOL_ERROR, "a stream depends on itself")
+        )
+        data = bytearray(frame)
+        data[at : at + 4] = bytes(4)
+        return bytes(data)
+
+    def _take(self, event: ngh2.Event, events: list[Event]) -> None:
+        if type(event) is ngh2.RequestReceived:
+            self._take_request(event, events)
+        else:
+            super()._take(event, events)
+
+    def _take_request(self, event: ngh2.RequestReceived, events: list[Event]) -> None:
+        stream_id, headers = event.stream_id, event.headers
+        doomed = self._doomed.get(stream_id)
+        if doomed is not None:
+            code, reason = doomed
+            self._engine.reset_stream(stream_id, int(code))
+            self._reset_by_server(stream_id, code, reason, events)
+            self._pump(events)
+            return
+        if _has_other_host(headers):
+            reason = "host and :authority differ"
+            self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, reason, events)
+            return
+        size = list_bytes(headers)
+        limit = self._limits.header_bytes_max
+        request: RequestReceived
+        if size > limit:
+            request = OversizedRequest(stream_id=stream_id, headers=texts(kept(headers)))  # type: ignore[arg-type] # grpclib wants text
+            request.reason = f"the request has {size} bytes of headers, and {limit} are allowed"
+        else:
+            request = RequestReceived(stream_id=stream_id, headers=texts(headers))  # type: ignore[arg-type] # grpclib wants text
+        events.append(request)
+        if event.end_stream:
+            events.append(StreamEnded(stream_id=stream_id))
+
+    def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
+        size, limit = list_bytes(headers), self._limits.header_bytes_max
+        if size > limit:
+            reason = f"the request has {size} bytes of headers, and {limit} are allowed"
+            self._fault(stream_id, ErrorCodes.ENHANCE_YOUR_CALM, reason, events)
+        else:
+            super()._take_trailers(stream_id, headers, events)
+
+    def _take_closed(self, event: ngh2.StreamClosed, events: list[Event]) -> None:
+        stream_id = event.stream_id
+        self._doomed.pop(stream_id, None)
+        stream = self.streams.pop(stream_id, None)
+        if stream is None:
+            # It was reset by its client, or by this side, which has noted it already.
+            if stream_id not in self._closed:
+                self._note_closed(stream_id, _BY_CLIENT)
+        elif stream.closed and not event.error_code:
+            self._note_closed(stream_id, _COMPLETED)
+        else:  # nghttp2 has found a fault
+            code = ErrorCodes(event.error_code)
+            self._reset_by_server(
+                stream_id, code, "its headers, or its length, are malformed", events
+            )
+
+    # ---- other frames
+
+    def _is_expected(self, stream_id: int, flags: int, length: int) -> bool:
+        """Note a DATA frame; return False if it needs a closer look."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.remote_ended:
+            return False
+        if length < SMALL_BYTES and not flags & _END_STREAM:
+            self._budgets.charge_control("small DATA frames")
+        stream.window_left -= length
+        if stream.window_left < 0:
+            return False
+        if flags & _END_STREAM:
+            stream.remote_ended = True
+        return True
+
+    def _take_late_data(self, stream_id: int, flags: int, length: int, events: list[Event]) -> None:
+        """Handle DATA after the end, beyond the window as far as it is known, or on no stream.
+
+        nghttp2 ignores DATA of a stream that is reset, and returns its part of the window.
+        """
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.remote_ended:
+            # nghttp2 may have enlarged the window meanwhile.
+            stream.window_left = self._engine.stream_local_window_size(stream_id) - length
+            if stream.window_left >= 0:
+                stream.remote_ended = bool(flags & _END_STREAM)
+            elif length <= self._engine.local_window_size:  # else nghttp2 ends the connection
+                code, reason = ErrorCodes.FLOW_CONTROL_ERROR, "DATA beyond the stream's window"
+                self._fault(stream_id, code, reason, events)
+        elif stream is not None:
+            self._fault(stream_id, ErrorCodes.STREAM_CLOSED, "DATA after the end", events)
+        elif stream_id & 1 and stream_id <= self._highest:
+            self._budgets.charge_control("DATA frames of closed calls")
+            if self._closed.get(stream_id) != _BY_SERVER and stream_id not in self._doomed:
+                self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
+
+    def _is_for_nghttp2(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> bool:
+        """Charge a frame that is neither HEADERS nor DATA, and return whether nghttp2 handles it.
+
+        Raises:
+            FloodError: The budget is spent.
+        """
+        if kind == _RST_STREAM:
+            self._budgets.charge_resets("resets")
+            return len(payload) != _RESET_BYTES or not self._was_begun(stream_id)
+        if kind == _SETTINGS:
+            if not flags & _ACK:
+                self.preface_received = self.preface_received or not stream_id
+            elif self._acknowledgements_due:
+                self._acknowledgements_due -= 1
+                self._acknowledged()
+                return True  # the client pays nothing for what it must send
+            elif not stream_id and not payload:
+                # nghttp2 would end the connection.
+                self._budgets.charge_control("control frames")
+                return False
+        self._budgets.charge_control("control frames")
+        if kind == _WINDOW_UPDATE:
+            # One of a stream is looked at: it may add nothing, or too much.
+            return len(payload) != _WINDOW_UPDATE_BYTES or not self._was_begun(stream_id)
+        if kind == _PRIORITY:
+            if not stream_id:  # nghttp2 ignores it
+                self._fail(ErrorCodes.PROTOCOL_ERROR, "a PRIORITY on stream 0")
+            return False
+        if kind == _GOAWAY:
+            return bool(stream_id) or len(payload) < 8
+        return kind in (_SETTINGS, _PING, _PUSH_PROMISE)
+
+    def _was_begun(self, stream_id: int) -> bool:
+        return bool(stream_id & 1) and stream_id <= self._highest
+
+    def _take_frame(
+        self, kind: int, stream_id: int, payload: memoryview, events: list[Event]
+    ) -> None:
+        """Handle a frame instead of nghttp2; unknown ones are ignored (section 5.5)."""
+        if kind == _WINDOW_UPDATE:
+            self._take_window_update(stream_id, payload, events)
+        elif kind == _RST_STREAM:
+            if stream_id in self.streams:
+                self._note_closed(stream_id, _BY_CLIENT)
+                self._feed(_RESET_HEAD + stream_id.to_bytes(4) + payload, events)
+        elif kind == _PRIORITY:
+            if len(payload) != PRIORITY_BYTES:
+                reason = f"a PRIORITY of {len(payload)} bytes"
+                self._fault(stream_id, ErrorCodes.FRAME_SIZE_ERROR, reason, events)
+            elif int.from_bytes(payload[:4]) & ~_RESERVED_BIT == stream_id:
+                reason = "a stream depends on itself"
+                self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, reason, events)
+        elif kind == _GOAWAY:
+            # The client accepts no streams of the server, which opens none.
+            event = ConnectionTerminated()
+            event.last_stream_id, code = struct.unpack_from(">II", payload)
+            event.error_code = code
+            events.append(event)
+
+    def _take_window_update(self, stream_id: int, payload: memoryview, events: list[Event]) -> None:
+        if stream_id not in self.streams:
+            return
+        increment = int.from_bytes(payload) & ~_RESERVED_BIT
+        window = self._engine.stream_remote_window_size(stream_id)
+        if not increment:
+            reason = "a WINDOW_UPDATE adds nothing"
+            self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, reason, events)
+        elif window + increment > _WINDOW_MAX:
+            reason = "a WINDOW_UPDATE adds too much"
+            self._fault(stream_id, ErrorCodes.FLOW_CONTROL_ERROR, reason, events)
+        else:
+            head = _WINDOW_UPDATE_HEAD + stream_id.to_bytes(4)
+            self._feed(head + increment.to_bytes(4), events)
+
+    # ---- faults and resets
+
+    def _fault(self, stream_id: int, code: ErrorCodes, reason: str, events: list[Event]) -> None:
+        """Reset a stream for its client's fault, unless it is closed already."""
+        if stream_id in self.streams:
+            self._engine.reset_stream(stream_id, int(code))
+            self._reset_by_server(stream_id, code, reason, events)
+            self._pump(events)
+
+    def _reset_by_server(
+        self, stream_id: int, code: ErrorCodes, reason: str, events: list[Event]
+    ) -> None:
+        self.streams.pop(stream_id, None)
+        self._note_closed(stream_id, _BY_SERVER)
+        if code is not ErrorCodes.REFUSED_STREAM or reason:
+            event = RequestReset(stream_id=stream_id, error_code=code, remote_reset=False)
+            event.reason = reason
+            events.append(event)
+        self._budgets.charge_resets("faults")
+
+    def _note_closed(self, stream_id: int, how: int) -> None:
+        closed = self._closed
+        closed[stream_id] = how
+        if len(closed) > _CLOSED_MAX:
+            del closed[next(iter(closed))]
+
+    # ---- answers
+
+    def send_headers(self, stream_id: int, headers: Headers, end_stream: bool = False) -> None:
+        """Send the headers of an answer, or its trailers, which end it.
+
+        Raises:
+            StreamClosedError: The stream is not open.
+        """
+        stream = self._sendable(stream_id)
+        encoded = self._encode(headers)
+        if stream.headers_sent:
+            if self.local_flow_control_window(stream_id) > 0:
+                self._engine.send_trailers(stream_id, encoded)
+            else:
+                self._send_past_window(stream_id, encoded)
+        else:
+            stream.headers_sent = True
+            self._engine.send_response(stream_id, encoded, end_stream=end_stream)
+        if end_stream:
+            stream.local_ended = True
+
+    def _send_past_window(self, stream_id: int, trailers: RawHeaders) -> None:
+        """Send trailers to a client that has closed its window; nghttp2 would wait for the window.
+
+        They are literals, and nghttp2 has no table for what is sent: its state needs no change. The
+        reset that follows makes it forget the stream; the client has the whole answer by then (RFC
+        9113, section 8.1).
+        """
+        block = LiteralEncoder().encode(trailers)
+        flags = _END_STREAM | _END_HEADERS
+        self._write_frame(_HEADERS, stream_id, block, flags=flags)
+        self._engine.reset_stream(stream_id, int(ErrorCodes.NO_ERROR))
+        self.streams.pop(stream_id, None)
+        self._note_closed(stream_id, _BY_SERVER)
+
+    def send_data(
+        self,
+        stream_id: int,
+        data: bytes | memoryview,
+        end_stream: bool = False,
+        pad_length: int | None = None,
+    ) -> None:
+        """Send a part of an answer. The client will answer it with control frames."""
+        super().send_data(stream_id, data, end_stream, pad_length)
+        for _ in range(0, len(data), _DATA_BYTES_OF_FRAME):
+            self._budgets.data_sent()
+
+    def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
+        """End a stream at once.
+
+        Raises:
+            StreamClosedError: The stream is not open.
+        """
+        super().reset_stream(stream_id, error_code)
+        self._note_closed(stream_id, _BY_SERVER)
+        if error_code:  # NO_ERROR: the stream has its answer, and its client is to stop sending
+            self._uncharged_resets += 1
+
+
+def _has_other_host(headers: RawHeaders) -> bool:
+    """Return whether a host differs from :authority (RFC 9113, section 8.3.1)."""
+    found = dict(headers)
+    return b"host" in found and found.get(b":authority", found[b"host"]) != found[b"host"]
