@@ -17,7 +17,8 @@ UV = Path(sys.executable).with_name("uv")
 PACKAGES = ("credit-models", "credit-server", "credit-client")
 PROBES = {
     "credit-models": ["-c", "from credit_models.codec import encode; import credit_models"],
-    "credit-server": ["-m", "credit_server.main", "--version"],
+    # Without the extra `fast`: all of the server is imported.
+    "credit-server": ["-c", "import credit_server.app, credit_server.doctor"],
     "credit-client": ["-c", "from credit_client import CreditClient; import credit_client.testing"],
 }
 
@@ -89,6 +90,8 @@ def _install(package: str, environment: Path, *requirements: str | Path) -> None
     _run(
         UV,
         *("pip", "install", "--quiet", "--python", python),
+        # The version stays the same between releases: uv's cache may hold an older build.
+        *("--refresh-package", "credit-models"),
         *("--constraint", constraints, *requirements),
     )
     _run(python, *PROBES[package], cwd=environment)
