@@ -5,7 +5,7 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
@@ -21,7 +21,6 @@ from grpclib.metadata import (
     encode_grpc_message,
     encode_metadata,
 )
-from grpclib.protocol import Connection
 from grpclib.server import Stream
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -64,7 +63,6 @@ class Call(Stream[Received, Sent]):
         codec: CodecBase,
         dispatch: _DispatchServerEvents,
         message_bytes_max: int,
-        flush_soon: Callable[[Connection], None],
     ) -> None:
         """Prepare to serve a call.
 
@@ -75,7 +73,6 @@ class Call(Stream[Received, Sent]):
             codec: Decodes requests and encodes answers; it raises GRPCError for a bad request.
             dispatch: grpclib's listeners.
             message_bytes_max: The longest message that is read, as it comes and inflated.
-            flush_soon: Sends what was written to a connection, a moment later.
         """
         super().__init__(
             stream,
@@ -94,7 +91,6 @@ class Call(Stream[Received, Sent]):
         self.caller: Caller | None = None
         self.observation: CallObservation = UNOBSERVED
         self._message_bytes_max = message_bytes_max
-        self._flush_soon = flush_soon
 
     # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
     @property
@@ -202,7 +198,7 @@ class Call(Stream[Received, Sent]):
         http.send_headers(
             stream_id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
         )
-        self._flush_soon(stream.connection)
+        stream.connection.flush_soon()
         stream.connection.headers_send_process()
         self._send_initial_metadata_done = self._send_message_done = True
         self._send_trailing_metadata_done = True

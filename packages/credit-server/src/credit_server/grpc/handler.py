@@ -14,7 +14,6 @@ from grpclib.const import Cardinality, Status
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import Deadline
-from grpclib.protocol import Connection
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Handler
 from h2.errors import ErrorCodes
@@ -27,7 +26,7 @@ from credit_server.grpc.compression import ACCEPTED
 from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract, CutOff
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
-from credit_server.http2.stream import ServerStream, StreamHandler
+from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
 from credit_server.units import Bytes, Count, Seconds
 
 log = structlog.get_logger("credit_server.calls")
@@ -210,23 +209,8 @@ class CallHandler(Handler, StreamHandler):
     ) -> None:
         super().__init__(serving.mapping, serving.contract.codec, None, dispatch)
         self._serving = serving
-        self._flushing = False
         self.lasting = self.awaited = 0
         self._cutting_off = False
-
-    def flush_soon(self, connection: Connection) -> None:
-        """Send what was written once all that is ready now has been written.
-
-        A batch answers many calls at once: they leave in one packet, and wake the client once.
-        """
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush, connection)
-
-    def _flush(self, connection: Connection) -> None:
-        self._flushing = False
-        if not connection.is_closing():
-            connection.flush()
 
     def accept(
         self, stream: H2Stream, headers: Headers, release_stream: Callable[[], None]
@@ -275,7 +259,7 @@ class CallHandler(Handler, StreamHandler):
         )
         if stream.closable:  # its client is still sending
             http.reset_stream(stream.id, ErrorCodes.NO_ERROR)
-        self.flush_soon(stream.connection)
+        cast(ServerConnection, stream.connection).flush_soon()
 
     def cancel(self, stream: H2Stream) -> None:
         """End a call that its client has reset, or that outlives its connection.
@@ -303,7 +287,6 @@ class CallHandler(Handler, StreamHandler):
             codec=self.codec,
             dispatch=self.dispatch,
             message_bytes_max=serving.limits.message_bytes_max,
-            flush_soon=self.flush_soon,
         )
         failure: BaseException | None = None
         try:

@@ -87,15 +87,16 @@ class ServerProcessor(EventsProcessor):
         self._protocol.goaway_received()
 
     def process_window_updated(self, event: WindowUpdated) -> None:
-        """Let streams continue to send."""
-        super().process_window_updated(event)
-        streams = self.streams
-        for stream in (
-            streams.values()
-            if event.stream_id == 0
-            else filter(None, [streams.get(event.stream_id)])
-        ):
-            server_stream(stream).note_progress()
+        """Let streams continue to send.
+
+        A client sends one for nearly every call, and may have hundreds open: only those that send
+        are looked at, not all of them as in grpclib.
+        """
+        connection = self._protocol.connection
+        connection.progressed_at = now = connection.clock()
+        for stream in list(connection.sending):
+            if event.stream_id in (0, stream.id):
+                stream.note_progress(now)
 
 
 def without_reset_in_batch(events: list[H2Event]) -> list[H2Event]:

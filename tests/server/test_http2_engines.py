@@ -40,17 +40,17 @@ CALL = [
     ("te", "trailers"),
     ("content-type", "application/grpc"),
 ]
-HEADER_LISTS: Sequence[Sequence[tuple[str, str]]] = [
-    *[CALL] * 4,
-    [*CALL, ("x-a", "b")],
-    [*CALL, ("X-Upper", "1")],
-    [*CALL, ("content-length", "100")],
-    [*CALL, ("connection", "close")],
-    [*CALL, ("x-long", "y" * 17_000)],
-    CALL[1:],
-    [("x-trailer", "1")],
-    [],
-]
+HEADER_LISTS: dict[str, Sequence[tuple[str, str]]] = {
+    "sound": CALL,
+    "one more": [*CALL, ("x-a", "b")],
+    "upper case": [*CALL, ("X-Upper", "1")],
+    "a length of 100": [*CALL, ("content-length", "100")],
+    "of HTTP/1": [*CALL, ("connection", "close")],
+    "too long": [*CALL, ("x-long", "y" * 17_000)],
+    "no method": CALL[1:],
+    "trailers": [("x-trailer", "1")],
+    "none": [],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,14 @@ class Request:
     """HEADERS and their CONTINUATIONs."""
 
     stream: int
-    headers: Sequence[tuple[str, str]]
+    headers: str
     end: int
     parts: int
     depends_on: int | None
     padding: int | None
 
     def build(self, encoder: Encoder) -> bytes:
-        block = encoder.encode(self.headers)
+        block = encoder.encode(HEADER_LISTS[self.headers])
         flags, before, after = self.end, b"", b""
         if self.padding is not None and block:  # hyperframe rejects padding around nothing
             flags, before, after = flags | PADDED, bytes([self.padding]), bytes(self.padding)
@@ -87,7 +87,7 @@ increments = st.sampled_from([0, 1, 100, 1 << 30, 2**31 - 1, 1 << 31, 1 << 31 | 
 requests = st.builds(
     Request,
     stream=streams,
-    headers=st.sampled_from(HEADER_LISTS),
+    headers=st.sampled_from(["sound", "sound", "sound", *HEADER_LISTS]),
     end=st.sampled_from([0, END_STREAM]),
     parts=st.integers(1, 3),
     depends_on=st.sampled_from([None, None, None, 0, 1, 3]),
@@ -219,7 +219,7 @@ def read(octets: bytes, seen: Seen) -> None:
 turns = st.lists(st.lists(st.one_of(requests, requests, others(), others(), others())), max_size=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(turns, st.sampled_from([1, 9, 100, 5000, 1 << 20]))
 def test_both_see_and_answer_the_same(sent: list[list[Request | bytes]], size: int) -> None:
     encoder = Encoder()
