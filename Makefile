@@ -31,13 +31,15 @@ help: ## List the targets.
 $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 700 MB the first time." >&2; $(PYTHON) -m venv $(VENV); }
-	@echo "[1/3] installing uv, the installer" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@echo "[2/3] installing the packages that requirements.lock names" >&2
+	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 700 MB the first time." >&2; \
+		echo "[1/4] making $(VENV)" >&2; $(PYTHON) -m venv --without-pip $(VENV); }
+	@echo "[2/4] installing pip and uv, the installers" >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --default-pip >&2
+	@$(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION) >&2
+	@echo "[3/4] installing the packages that requirements.lock names" >&2
 	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
-	@echo "[3/3] installing the workspace's own packages" >&2
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
+	@echo "[4/4] installing the workspace's own packages" >&2
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
 .PHONY: install
@@ -59,6 +61,7 @@ check-lock: install ## Fail when requirements.lock does not satisfy the pyprojec
 
 .PHONY: serve
 serve: install ## Start the server with its embedded mongod; data in .credit-data. Ctrl-C stops it.
+	@echo "Starting the server and its MongoDB" >&2
 	@exec $(BIN)/credit-server serve
 
 # ---- contract

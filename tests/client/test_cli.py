@@ -183,7 +183,11 @@ def test_a_refused_connection_has_its_exit_code(
 ) -> None:
     target = f"{host}:{unused_tcp_port}"
     result = credit("balance", "--app", "1", "--target", target)
-    _refused(result, 6, f"cannot connect to {target}: the connection was refused; is it running?")
+    _refused(
+        result,
+        6,
+        f"cannot connect to {target}: the connection was refused (is the server running?)",
+    )
     assert re.search(r"\(request [0-9a-f]{32}\)", result.stderr)
 
 
@@ -407,7 +411,7 @@ def test_the_installed_command_prints_a_table_at_a_terminal(served: Served) -> N
     screen = os.read(ours, 10_000).decode()
     os.close(ours)
     assert process.returncode == 0
-    assert "SEQUENCE" in screen
+    assert "SEQ " in screen
     assert len(screen.splitlines()) == 3
 
 

@@ -122,6 +122,54 @@ def test_a_table_fits_a_terminal_of_60_columns_and_cuts_nothing(
     assert not BOXES.search(screen)
 
 
+@pytest.mark.parametrize("columns", [80, 90])
+def test_a_row_of_usual_numbers_is_one_line_at_a_terminal_of_80_columns(
+    served: Served, columns: int
+) -> None:
+    ledger = served.service.ledger
+    ledger.add(CreditRequest(user_id=8, app_id=12, credits=1234567, created_by=1))
+    ledger.use(
+        PurchaseRequest(
+            user_id=8, app_id=12, report_id="r-81", report_name=NAME[:20], credits=5, created_by=1
+        )
+    )
+    head, *rows = _on_a_terminal(columns, "transactions", "--user", "8").splitlines()
+    assert head.split()[:3] == ["SEQ", "CREATED", "AT"]
+    assert [row.split()[-3:-1] for row in rows] == [["ADD", "1,234,567"], ["USE", "1,234,562"]]
+    _, *rows = _on_a_terminal(columns, "purchases", "--user", "8").splitlines()
+    assert [row.split(maxsplit=5)[-1].rstrip() for row in rows] == [f"r-81       {NAME[:20]}"]
+    _, _, latest = _on_a_terminal(columns, "user", "8").split("\n\n")
+    assert len(latest.splitlines()) == 3
+
+
+def test_a_wide_terminal_shows_all_columns(served: Served) -> None:
+    screen = _on_a_terminal(120, "transactions", "--user", "7")
+    assert screen.splitlines()[0].split()[-3:] == ["CREATED", "BY", "ID"]
+    assert IDS[0] in screen
+
+
+def test_columns_that_are_left_out_stay_out_when_a_later_value_is_longer(
+    terminal: Callable[[int], Terminal],
+) -> None:
+    screen = terminal(20)
+    rows = [{"app_id": 1, "id": "a" * 10, "balance": each} for each in [*[1] * 30, LARGEST]]
+    show_rows(rows, ("app_id", "balance", "id"), "rows", optional=("id",))
+    lines = STYLE.sub("", screen.getvalue()).splitlines()
+    assert lines[0].split() == ["APP", "ID", "BALANCE"]
+    assert "a" not in "".join(lines)
+    assert lines[-2:] == ["     1", "  4,294,967,295"]
+
+
+def test_fields_without_a_value_have_no_line(served: Served) -> None:
+    added = credit("add", "--user", "8", "--app", "1", "--credits", "120", "-o", "table").stdout
+    assert [line.split()[0] for line in added.splitlines()] == [
+        "transaction_id",
+        "balance",
+        "sequence",
+        "replayed",
+    ]
+
+
 def test_only_what_is_wider_than_the_terminal_is_wrapped(served: Served) -> None:
     screen = _on_a_terminal(60, "purchases", "--user", "7")
     assert max(map(len, screen.splitlines())) <= 60
@@ -187,7 +235,7 @@ def test_rows_are_written_as_they_come(terminal: Callable[[int], Terminal]) -> N
 def test_elsewhere_a_row_is_one_line_however_long(served: Served) -> None:
     shown = credit("purchases", "--user", "7", "-o", "table").stdout
     head, row = shown.splitlines()
-    assert head.split()[0] == "SEQUENCE"
+    assert head.split()[0] == "SEQ"
     assert row.endswith(f"report-{'r' * 100}  {NAME}")
     assert not BOXES.search(shown)
 
@@ -244,6 +292,15 @@ def test_a_user_s_summary_is_one_json_document(served: Served) -> None:
     held = json.loads(credit("balance", "--user", "7").stdout)
     _, last = credit("transactions", "--user", "7").stdout.splitlines()
     assert summary == held | {"transactions": [json.loads(last)]}
+
+
+def test_the_user_of_a_summary_is_an_argument_or_an_option(served: Served) -> None:
+    assert credit("user", "--user", "7").stdout == credit("user", "7").stdout
+    assert credit("user", "7", "--user", "7").stdout == credit("user", "7").stdout
+    for arguments in ([], ["7", "--user", "8"]):
+        wrong = credit("user", *arguments)
+        assert wrong.exit_code == 2
+        assert "name one user: credit user 7, or credit user --user 7" in wrong.stderr
 
 
 def test_a_user_without_credits_has_an_empty_summary(served: Served) -> None:

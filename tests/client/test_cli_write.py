@@ -336,7 +336,7 @@ def test_a_server_that_was_never_reached_made_no_change_and_the_key_is_named_all
 ) -> None:
     code, complaint = _in_process(*ADD, "--target", f"127.0.0.1:{unused_tcp_port}")
     assert code == 6
-    assert "is it running?; no change was made (request " in complaint
+    assert "is the server running?); no change was made (request " in complaint
     assert "--key" in _retry_of(complaint)
 
 

@@ -210,7 +210,7 @@ class Pool:
 def _why(error: OSError) -> str:
     # asyncio joins the errors of several addresses in one text, mostly without an `errno`.
     if f"[Errno {errno.ECONNREFUSED}]" in str(error):
-        return "the connection was refused; is it running?"
+        return "the connection was refused (is the server running?)"
     return error.strerror or str(error) or "the server closed it during the TLS handshake"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from typing import Annotated, NoReturn, TypeAlias
@@ -18,6 +18,7 @@ from credit_client.cli.exits import Exit, complain, discard, exit_of
 from credit_client.cli.flags import sentence_of, settings_sentence
 from credit_client.cli.help import Command, application, help_width
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows, show_stream
+from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
@@ -83,6 +84,8 @@ _PURCHASES = (
     "report_id",
     "report_name",
 )
+# What a narrow terminal does not show; JSON always has it.
+_OPTIONAL = ("id", "created_by")
 _SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
@@ -195,9 +198,9 @@ def balance(
             show_rows(map(record_of, held.balances), _BALANCES, "balances")
 
     if app_id is not None:
-        _read(lambda client: of_app(client, app_id), connection)
+        _read(lambda client, _: of_app(client, app_id), connection)
     elif user is not None:
-        _read(lambda client: of_user(client, user), connection)
+        _read(lambda client, _: of_user(client, user), connection)
     else:
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
@@ -208,15 +211,13 @@ def purchases(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
     """List all purchases of a user, oldest first."""
-    _read(
-        lambda client: show_stream(
-            client.purchases(user_id=user, after_sequence=after),
-            _PURCHASES,
-            _format(output),
-            "purchases",
-            utc=utc,
-        ),
+    _list(
+        lambda client: client.purchases(user_id=user, after_sequence=after),
+        _PURCHASES,
+        "purchases",
         connection,
+        utc=utc,
+        output=output,
     )
 
 
@@ -226,46 +227,60 @@ def transactions(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
     """List all transactions of a user, oldest first."""
-    _read(
-        lambda client: show_stream(
-            client.transactions(user_id=user, after_sequence=after),
-            _TRANSACTIONS,
-            _format(output),
-            "transactions",
-            utc=utc,
-        ),
+    _list(
+        lambda client: client.transactions(user_id=user, after_sequence=after),
+        _TRANSACTIONS,
+        "transactions",
         connection,
+        utc=utc,
+        output=output,
     )
 
 
 @app.command("user", cls=Command)
 @with_connection
 def user_summary(
-    user: Annotated[int, _USER],
     connection: Connection,
+    given: Annotated[int | None, _USER] = None,
+    user: Annotated[int | None, _number("--user", "The same as USER.")] = None,
     last: Annotated[int, _number("--last", "The number of last transactions to show.")] = 5,
     utc: Utc = False,
     output: Output = None,
 ) -> None:
     """Show a user's balances in all apps and last transactions."""
+    user_id = _one_user(given, user)
 
     async def summary(client: CreditClient) -> None:
-        held = await client.user_credits(user_id=user)
+        held = await client.user_credits(user_id=user_id)
         latest = await _latest(client, held, last)
         if _format(output) is Format.JSON:
             show_json({**record_of(held), "transactions": [record_of(one) for one in latest]})
             return
-        about = {**record_of(held), "user_id": user, "last_sequence": held.revision}
+        about = {**record_of(held), "user_id": user_id, "last_sequence": held.revision}
         show({field: about[field] for field in _SUMMARY}, Format.TABLE, utc=utc)
         sys.stdout.write("\n")
         show_rows(map(record_of, held.balances), _BALANCES, "balances")
         if latest:
             sys.stdout.write("\n")
-            show_rows(map(record_of, latest), _TRANSACTIONS, "transactions", utc=utc)
+            show_rows(
+                map(record_of, latest), _TRANSACTIONS, "transactions", optional=_OPTIONAL, utc=utc
+            )
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
-    _read(summary, connection)
+    _read(lambda client, _: summary(client), connection)
+
+
+def _one_user(argument: int | None, option: int | None) -> int:
+    """Return the user that the argument or the option names.
+
+    Raises:
+        typer.BadParameter: Neither names one, or they name two.
+    """
+    named = {user for user in (argument, option) if user is not None}
+    if len(named) != 1:
+        raise typer.BadParameter("name one user: credit user 7, or credit user --user 7")
+    return named.pop()
 
 
 async def _latest(
@@ -306,16 +321,40 @@ def _format(given: Format | None) -> Format:
     return given or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
 
 
+def _list(
+    rows: Callable[[CreditClient], AsyncGenerator[object, None]],
+    fields: Sequence[str],
+    noun: str,
+    connection: Connection,
+    *,
+    utc: bool,
+    output: Format | None,
+) -> None:
+    """Show a list as its rows come."""
+    _read(
+        lambda client, notice: show_stream(
+            notice.until_first(rows(client)),
+            fields,
+            _format(output),
+            noun,
+            optional=_OPTIONAL,
+            utc=utc,
+        ),
+        connection,
+    )
+
+
 def _read(
-    call: Callable[[CreditClient], Coroutine[None, None, None]],
+    call: Callable[[CreditClient, WaitingNotice], Coroutine[None, None, None]],
     connection: Connection,
 ) -> None:
     """Make calls that change nothing with a new client, and turn an error into an exit code."""
     client = _client(connection)
 
     async def made() -> None:
-        async with client:
-            await call(client)
+        with WaitingNotice(client.settings.target) as notice:
+            async with client:
+                await call(client, notice)
 
     try:
         asyncio.run(made())
@@ -351,7 +390,8 @@ def _write(
 
     async def made() -> None:
         async with client:
-            receipt = await call(client, key)
+            with WaitingNotice(client.settings.target):
+                receipt = await call(client, key)
             write.outcome = Outcome.APPLIED
             show(record_of(receipt), _format(output))
             sys.stdout.flush()

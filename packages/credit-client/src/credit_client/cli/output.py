@@ -39,20 +39,26 @@ def show_json(record: Record) -> None:
 
 
 def show(record: Record, output: Format, *, utc: bool = False) -> None:
-    """Write one answer: a JSON document, or a line for each field."""
+    """Write one answer: a JSON document, or a line for each field that has a value."""
     if output is Format.JSON:
         show_json(record)
         return
-    width = max(map(len, record))
-    for name, value in record.items():
+    given = {name: value for name, value in record.items() if value not in (None, "")}
+    width = max(map(len, given))
+    for name, value in given.items():
         sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")
 
 
 def show_rows(
-    records: Iterable[Record], fields: Sequence[str], noun: str, *, utc: bool = False
+    records: Iterable[Record],
+    fields: Sequence[str],
+    noun: str,
+    *,
+    optional: Sequence[str] = (),
+    utc: bool = False,
 ) -> None:
     """Write a table that is complete already; report on stderr if it is empty."""
-    table, count = Table(fields, utc=utc), 0
+    table, count = Table(fields, optional=optional, utc=utc), 0
     for count, record in enumerate(records, 1):  # noqa: B007 - the last one is the count
         table.add(record)
     table.end()
@@ -66,6 +72,7 @@ async def show_stream(
     output: Format,
     noun: str,
     *,
+    optional: Sequence[str] = (),
     utc: bool = False,
 ) -> None:
     """Write messages as they come, in constant memory: JSON lines, or rows of a table.
@@ -84,7 +91,7 @@ async def show_stream(
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    table = Table(fields, utc=utc) if output is Format.TABLE else None
+    table = Table(fields, optional=optional, utc=utc) if output is Format.TABLE else None
     count = 0
     async with aclosing(messages):
         with progress:

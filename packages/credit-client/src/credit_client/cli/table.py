@@ -19,6 +19,7 @@ _NUMBERS = {"app_id", "created_by", "sequence", "user_id"}
 # one piece, unless one alone is wider than the terminal.
 _TEXTS = {"report_name"}
 _TEXT_WIDTH_MIN = 20
+_SHORT_HEADS = {"sequence": "SEQ", "balance_after": "BALANCE"}
 
 _GAP = "  "
 _INDENT = "  "
@@ -61,38 +62,43 @@ class _Column:
 class Table:
     """Writes a table to standard output, a row at a time, in constant memory.
 
-    A terminal that is too narrow for all columns gets several lines for each row: each line has as
-    many columns as fit, and the lines after the first are indented. Elsewhere a row is one line.
+    A terminal that is too narrow for all columns gets a table without the optional ones, if a row
+    fits in one line then. If it does not, each row has all columns on several lines: each line has
+    as many columns as fit, and the lines after the first are indented. Elsewhere a row is one line.
     """
 
-    def __init__(self, fields: Sequence[str], *, utc: bool = False) -> None:
+    def __init__(
+        self, fields: Sequence[str], *, optional: Sequence[str] = (), utc: bool = False
+    ) -> None:
         """Write nothing yet.
 
         Args:
             fields: The fields of the records, which are the columns.
+            optional: Those that a narrow terminal may lack; the first one is left out first.
             utc: Whether times are in UTC and not in local time.
         """
+        self._optional = optional
         self._utc = utc
         self._terminal_width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        heads = {field: field.replace("_", " ").upper() for field in fields}
+        self._heads = {field: _head(field) for field in fields}
         self._columns = [
             _Column(field=field, width=len(head), right=field in _AMOUNTS | _NUMBERS)
-            for field, head in heads.items()
+            for field, head in self._heads.items()
         ]
-        self._heads = list(heads.values())
-        self._waiting: list[list[str]] | None = []
+        self._waiting: list[Mapping[str, str]] | None = []
 
     def add(self, record: Record) -> None:
         """Write a row, or keep it until the widths of the columns are known."""
-        cells = [
-            shown(column.field, record[column.field], utc=self._utc) for column in self._columns
-        ]
-        for column, cell in zip(self._columns, cells, strict=True):
-            column.width = max(column.width, cell_len(cell))
+        cell_of = {
+            column.field: shown(column.field, record[column.field], utc=self._utc)
+            for column in self._columns
+        }
+        for column in self._columns:
+            column.width = max(column.width, cell_len(cell_of[column.field]))
         if self._waiting is None:
-            self._write_row(cells)
+            self._write_row(cell_of)
             return
-        self._waiting.append(cells)
+        self._waiting.append(cell_of)
         if len(self._waiting) >= _MEASURED_ROWS:
             self._write_waiting()
 
@@ -103,12 +109,21 @@ class Table:
 
     def _write_waiting(self) -> None:
         waiting, self._waiting = self._waiting or [], None
+        self._leave_out()
         self._write_row(self._heads, bold=True)
-        for cells in waiting:
-            self._write_row(cells)
+        for cell_of in waiting:
+            self._write_row(cell_of)
 
-    def _write_row(self, cells: Sequence[str], *, bold: bool = False) -> None:
-        cell_of = {column.field: cell for column, cell in zip(self._columns, cells, strict=True)}
+    def _leave_out(self) -> None:
+        """Remove as few optional columns as make a row fit in one line; if none do, remove none."""
+        everything = self._columns
+        for field in (None, *self._optional):
+            self._columns = [column for column in self._columns if column.field != field]
+            if len(self._lines()) == 1:
+                return
+        self._columns = everything
+
+    def _write_row(self, cell_of: Mapping[str, str], *, bold: bool = False) -> None:
         for number, columns in enumerate(self._lines()):
             indent = _INDENT if number else ""
             for line in _line(columns, cell_of, self._room(indent)):
@@ -127,6 +142,10 @@ class Table:
 
     def _room(self, indent: str) -> int | None:
         return None if self._terminal_width is None else self._terminal_width - len(indent)
+
+
+def _head(field: str) -> str:
+    return _SHORT_HEADS.get(field, field.replace("_", " ").upper())
 
 
 def _line(columns: Sequence[_Column], cell_of: Mapping[str, str], room: int | None) -> list[str]:
