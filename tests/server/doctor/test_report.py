@@ -14,7 +14,7 @@ from credit_server.doctor import (
     store,
 )
 from credit_server.doctor.examination import CHECKS
-from credit_server.doctor.report import fails, ok, warning
+from credit_server.doctor.report import counted, fails, ok, warning
 
 WELL = ok("clock", "agrees")
 RISKY = warning("members", "one of three is away", "bring it back")
@@ -26,8 +26,29 @@ def test_each_finding_is_a_line_and_the_last_line_counts_them() -> None:
         "ok       clock    agrees",
         "warning  members  one of three is away -> bring it back",
         "fails    schema   two differences -> run: credit-server migrate",
-        "1 ok, 1 warning, 1 fails",
+        "1 ok, 1 warning, 1 failure",
     ]
+    assert as_text([WELL, WELL]).endswith("\n2 ok, 0 warnings, 0 failures")
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+def test_an_entry_is_wrapped_at_the_width_with_an_indent(width: int) -> None:
+    found = "the audit log /var/log/credit-server/audit.log cannot be opened"
+    finding = fails("audit log", found, "create the folder, or choose another file")
+    first, *rest, count = as_text([WELL, finding], width=width).splitlines()[1:]
+    assert first.startswith("fails    audit log  " if width > 50 else "fails    audit log")
+    assert all(len(line) <= width or len(line.split()) == 1 for line in (first, *rest))
+    assert rest
+    indent = " " * (20 if width > 50 else 4)
+    assert all(line.startswith(indent) and line[len(indent)] != " " for line in rest)
+    words = " ".join([first, *rest]).split()
+    assert " ".join(words) == f"fails audit log {found} -> {finding.remedy}"
+    assert count == "1 ok, 0 warnings, 1 failure"
+
+
+def test_a_number_has_its_noun_in_the_right_form() -> None:
+    numbers = [counted(number, "certificate") for number in range(3)]
+    assert numbers == ["0 certificates", "1 certificate", "2 certificates"]
 
 
 def test_json_has_the_same_findings() -> None:

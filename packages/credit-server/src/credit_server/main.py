@@ -6,6 +6,7 @@ take a third of the time of a start, and `--help`, `--version` and `token` use n
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
@@ -143,7 +144,8 @@ def examine(
     else:
         log.configure(settings.log_format, "error")  # a warning is among the findings
         findings = _run(doctor.examine(settings))
-    typer.echo(doctor.as_json(findings) if as_json else doctor.as_text(findings))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(doctor.as_json(findings) if as_json else doctor.as_text(findings, width=width))
     raise typer.Exit(doctor.exit_code(findings))
 
 

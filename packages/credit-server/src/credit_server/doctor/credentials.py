@@ -16,7 +16,7 @@ from credit_server.access.certificates import identity_parser
 from credit_server.access.keys import VerifyingKey, is_pem, parse_keys
 from credit_server.access.tls import ENDS_SOON
 from credit_server.access.watched_file import WatchedFile
-from credit_server.doctor.report import Finding, Verdict, fails, ok, warning
+from credit_server.doctor.report import Finding, Verdict, counted, fails, ok, warning
 from credit_server.doctor.subject import Subject
 
 _CERTIFICATE = "TLS certificate"
@@ -95,7 +95,8 @@ def check_client_ca(subject: Subject) -> Iterator[Finding]:
             *_strength(_CLIENT_CA, path, authority),
         )
     ]
-    yield from faults or [ok(_CLIENT_CA, f"{path} has {len(chain)} certificates; all are valid")]
+    certificates = counted(len(chain), "valid certificate")
+    yield from faults or [ok(_CLIENT_CA, f"{path} has {certificates}")]
 
 
 def check_token_keys(subject: Subject) -> Iterator[Finding]:
@@ -128,7 +129,8 @@ def check_token_keys(subject: Subject) -> Iterator[Finding]:
     if changeable is not None:
         faults.append(changeable)
     algorithms = ", ".join(sorted({key.algorithm for key in keys}))
-    yield from faults or [ok(check, f"{path} has {len(keys)} public keys for {algorithms}")]
+    public_keys = counted(len(keys), "public key")
+    yield from faults or [ok(check, f"{path} has {public_keys} for {algorithms}")]
 
 
 def check_identities(subject: Subject) -> Iterator[Finding]:
@@ -142,7 +144,7 @@ def check_identities(subject: Subject) -> Iterator[Finding]:
     except FileUnusable as error:
         yield fails(check, str(error), "correct the file; no server starts with it")
         return
-    listed = ok(check, f"{path} lists {len(owners)} owners of certificates")
+    listed = ok(check, f"{path} lists {counted(len(owners), 'owner')} of certificates")
     yield changeable_by_others(path, check) or listed
 
 
@@ -216,7 +218,8 @@ def _lifetime(check: str, path: Path, one: x509.Certificate, now: datetime) -> I
     elif now >= ends:
         yield fails(check, f"{path}: {subject} expired on {ends:%Y-%m-%d}", renew)
     elif ends - now < ENDS_SOON:
-        yield warning(check, f"{path}: {subject} expires in {(ends - now).days} days", renew)
+        days = counted((ends - now).days, "day")
+        yield warning(check, f"{path}: {subject} expires in {days}", renew)
 
 
 def _names(path: Path, leaf: x509.Certificate) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from credit_server.doctor.report import Finding, fails, ok, warning
+from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import AppSum, FutureEntry, LedgerSample, SampledAccount, Subject
 from credit_server.ledger import Account, Kind, Purchase, Transaction
 
@@ -106,7 +106,7 @@ def _history(entry: SampledAccount, account: Account) -> Iterator[str]:
         balances[app_id] = balance - sign * transaction.credits
         expected -= 1
     if expected and not entry.latest:
-        yield f"there is no history, but {expected} transactions are expected"
+        yield f"there is no history, but {counted(expected, 'transaction')} should exist"
     if not expected and any(balances.values()):
         yield "the history does not add up to the balances"
 
@@ -116,7 +116,9 @@ def _extent(entry: SampledAccount, account: Account) -> Iterator[str]:
     if entry.first_sequence > 1:
         yield f"the history begins with sequence {entry.first_sequence}, not 1"
     if entry.transactions not in (None, account.revision):
-        yield f"there are {entry.transactions} transactions instead of {account.revision}"
+        found = counted(entry.transactions or 0, "transaction")
+        verb = "is" if entry.transactions == 1 else "are"
+        yield f"there {verb} {found} instead of {account.revision}"
 
 
 def _bought(entry: SampledAccount) -> Iterator[str]:

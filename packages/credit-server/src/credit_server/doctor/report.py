@@ -1,6 +1,7 @@
 """Report findings: as lines for people, as JSON for programs, and as an exit code."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,16 @@ class Finding:
     remedy: str = ""
 
 
+# With less room beside them, texts are wrapped below the name of the check.
+_ROOM_MIN = 30
+_INDENT_BELOW = 4
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with a noun, whose plural ends in s: `1 certificate`, `2 certificates`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def ok(check: str, found: str) -> Finding:
     """Return a finding that needs no action."""
     return Finding(check=check, verdict=Verdict.OK, found=found)
@@ -50,19 +61,24 @@ def fails(check: str, found: str, remedy: str) -> Finding:
     return Finding(check=check, verdict=Verdict.FAILS, found=found, remedy=remedy)
 
 
-def as_text(findings: Sequence[Finding]) -> str:
-    """Return one line for each finding, and a last line that counts them."""
+def as_text(findings: Sequence[Finding], *, width: int | None = None) -> str:
+    """Return an entry for each finding, and a last line that counts them.
+
+    Args:
+        findings: The findings.
+        width: Where entries are wrapped, with an indent; None: an entry is one line.
+    """
     verdict_width = max(len(verdict.value) for verdict in Verdict)
     check_width = max((len(finding.check) for finding in findings), default=0)
     lines = []
     for finding in findings:
+        head = f"{finding.verdict.value:<{verdict_width}}  {finding.check:<{check_width}}  "
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
-        lines.append(
-            f"{finding.verdict.value:<{verdict_width}}  {finding.check:<{check_width}}"
-            f"  {_one_line(finding.found)}{_one_line(remedy)}"
-        )
+        lines += _wrapped(head, _one_line(finding.found) + _one_line(remedy), width)
     counts = Counter(finding.verdict for finding in findings)
-    lines.append(", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict))
+    warnings = counted(counts[Verdict.WARNING], "warning")
+    failures = counted(counts[Verdict.FAILS], "failure")
+    lines.append(f"{counts[Verdict.OK]} ok, {warnings}, {failures}")
     return "\n".join(lines)
 
 
@@ -98,3 +114,18 @@ def _worst(findings: Sequence[Finding]) -> Verdict:
 def _one_line(text: str) -> str:
     # Errors of the driver and of files can contain line breaks.
     return " ".join(text.split()) if "\n" in text else text
+
+
+def _wrapped(head: str, text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [head + text]
+    indent = len(head) if width - len(head) >= _ROOM_MIN else _INDENT_BELOW
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=head,
+        subsequent_indent=" " * indent,
+        # Paths, addresses and commands stay in one piece, so that they can be copied.
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

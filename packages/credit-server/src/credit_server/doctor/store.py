@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from credit_server.doctor.credentials import readable_by_others
-from credit_server.doctor.report import Finding, fails, ok, warning
+from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import Privilege, Subject, Topology
 from credit_server.settings import is_loopback
 from credit_server.store.connection import hosts_of
@@ -121,6 +121,8 @@ def check_members(subject: Subject) -> Iterator[Finding]:
     up = sum(member.up for member in data)
     down = ", ".join(member.host for member in report.members if not member.up)
     arbiters = len(voting) - len(data)
+    keeping = counted(len(data), "voting member")
+    voters = f"{keeping} with data and {counted(arbiters, 'arbiter')}"
     if up < needed:
         yield fails(
             check,
@@ -131,16 +133,16 @@ def check_members(subject: Subject) -> Iterator[Finding]:
     elif arbiters >= len(data):
         yield fails(
             check,
-            f"{len(data)} voting members keep data and {arbiters} are arbiters, so a majority of"
-            " the votes does not mean a majority of the copies",
+            f"the set has {voters}, so a majority of the votes does not mean a majority of the"
+            " copies",
             "replace the arbiters by members that keep data",
         )
     elif arbiters and len(data) - 1 < needed:
         # https://www.mongodb.com/docs/manual/core/replica-set-arbiter/
         yield warning(
             check,
-            f"there are {len(data)} members with data and {arbiters} arbiter: when one member with"
-            " data is lost, no write is acknowledged, although there is a primary",
+            f"the set has {voters}: when one member with data is lost, no write is acknowledged,"
+            " although there is a primary",
             "replace the arbiter by a member that keeps data",
         )
     elif down:
@@ -155,8 +157,10 @@ def check_members(subject: Subject) -> Iterator[Finding]:
             "one node keeps the data: if it is lost, the ledger is lost",
             "add two members that keep data",
         )
+    elif len(data) == 1:
+        yield ok(check, "the one voting member with data is up")
     else:
-        yield ok(check, f"all {len(data)} voting members with data are up; {needed} are needed")
+        yield ok(check, f"all {len(data)} voting members with data are up; a write needs {needed}")
 
 
 def check_majority_write(subject: Subject) -> Iterator[Finding]:
