@@ -11,7 +11,7 @@ from credit_server.settings import ServerSettings
 
 
 def test_the_server_accepts_the_opening_credits() -> None:
-    assert workload.OPENING_CREDITS <= ServerSettings().credits_max
+    assert ServerSettings().credits_max >= workload.OPENING_CREDITS
 
 
 @pytest.mark.parametrize("system", System)

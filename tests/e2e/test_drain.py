@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 from credit_client import CreditClient
 from credit_models import CreditRequest, Empty
 from credit_models.codec import encode
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, call_headers, framed
+from credit_testing.http2_client import Connection
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
@@ -56,7 +57,7 @@ async def test_the_steps_of_the_drain_happen_in_order(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
-    async with Wire.connect(server.port) as wire, blocked_commits(mongod_uri) as blocked:
+    async with Connection.connect(server.port) as wire, blocked_commits(mongod_uri) as blocked:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
         running_id, running = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
@@ -70,7 +71,7 @@ async def test_the_steps_of_the_drain_happen_in_order(
             HealthCheckResponse.SERVING,
             HealthCheckResponse.NOT_SERVING,
         ]
-        await wire.said_goodbye(times=2)
+        await wire.received_goaways(2)
         assert wire.goaways == [2**31 - 1, running_id]
         assert not running.ended.is_set()
 
