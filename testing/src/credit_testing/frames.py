@@ -100,9 +100,15 @@ class Frame(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """Return the payload of DATA or HEADERS without padding and priority."""
+        """Return the payload of DATA or HEADERS without padding and priority.
+
+        Raises:
+            ValueError: The padding is longer than the payload.
+        """
         payload = self.payload
         if self.flags & Flag.PADDED:
+            if len(payload) <= payload[0]:
+                raise ValueError("more padding than payload")
             payload = payload[1 : len(payload) - payload[0]]
         if self.kind == Kind.HEADERS and self.flags & Flag.PRIORITY:
             payload = payload[5:]

@@ -105,7 +105,7 @@ class Receiver:
             self.received.append(frame)
             try:
                 self._take(frame)
-            except (struct.error, HPACKError, UnicodeDecodeError, IndexError) as error:
+            except (struct.error, HPACKError, ValueError, IndexError) as error:
                 self._fault(f"a malformed frame of type {frame.kind}: {error!r}")
 
     def end(self) -> None:
