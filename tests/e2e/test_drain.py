@@ -23,7 +23,7 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 
 
 async def test_no_acknowledged_write_is_lost_and_no_call_hangs(
-    seed: int, store_options: list[str], credit_server_process: StartServer
+    seed: int, mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process("--log-level", "warning", *store_options)
     journal, serving = Journal(), asyncio.Event()
@@ -50,7 +50,7 @@ async def test_no_acknowledged_write_is_lost_and_no_call_hangs(
 
         view = await read_ledger(client, USERS, APPS)
     sent = [operation for workload in workloads for operation in workload.operations]
-    assert audit(view, sent, journal, calm=False) == []
+    assert audit(view, sent, journal, uri=mongod_uri, calm=False) == []
 
 
 async def test_the_steps_of_the_drain_happen_in_order(
