@@ -1,8 +1,14 @@
-"""Audit what the service returns: it adds up, and it agrees with the answers to the callers."""
+"""Audit what the service returns: it agrees with the answers to the callers, and it adds up.
+
+`ledger_check` finds what does not add up. This module adds the callers' journal, and the order of
+the lists.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
 
 from credit_client import (
     AppTotalOverflow,
@@ -12,6 +18,9 @@ from credit_client import (
     TransactionType,
     UserCredits,
 )
+from credit_testing.ledger_check import findings
+from pymongo import MongoClient
+from pymongo.database import Database
 
 from tests.e2e.workload import Journal, Operation, Sending
 
@@ -50,7 +59,7 @@ async def _total(client: CreditClient, app: int) -> int:
 
 
 def audit(
-    view: LedgerView, operations: Sequence[Operation], journal: Journal, *, calm: bool
+    view: LedgerView, operations: Sequence[Operation], journal: Journal, *, uri: str, calm: bool
 ) -> list[str]:
     """Find what must never be in a ledger.
 
@@ -58,6 +67,7 @@ def audit(
         view: The ledger at the end.
         operations: All operations that were sent.
         journal: The answers to them.
+        uri: A MongoDB for `ledger_check`, in which a database of its own is created and dropped.
         calm: Whether no process was killed, so that only cancelled callers lost answers.
 
     Returns:
@@ -65,62 +75,75 @@ def audit(
     """
     return [
         *journal.complaints,
-        *(finding for user in view.held for finding in _history_findings(view, user)),
-        *(finding for user in view.held for finding in _purchase_findings(view, user)),
-        *_total_findings(view),
+        *_order_findings(view),
+        *_sum_findings(view, uri),
         *_effect_findings(view, operations, journal),
         *_receipt_findings(view, journal),
         *_replay_findings(operations, journal, calm=calm),
     ]
 
 
-def _history_findings(view: LedgerView, user: int) -> Iterator[str]:
-    """Yield gaps, balances below 0, and sums that differ from what the user holds."""
-    balances: dict[int, int] = {}
-    entries = view.transactions[user]
-    for place, entry in enumerate(entries, start=1):
-        if entry.sequence != place:
-            yield f"user {user}: entry {place} has the sequence {entry.sequence}"
-        sign = 1 if entry.type is TransactionType.ADD else -1
-        balance = balances.get(entry.app_id, 0) + sign * entry.credits
-        balances[entry.app_id] = balance
-        if not 0 <= balance < 2**32:
-            yield f"user {user}: the balance was {balance} after entry {place}"
-        if balance != entry.balance_after:
-            yield f"user {user}: entry {place} has the balance {entry.balance_after}, not {balance}"
-    held = view.held[user]
-    if {entry.app_id: entry.balance for entry in held.balances} != balances:
-        yield f"user {user}: holds {held.balances}, and the history adds up to {balances}"
-    if held.revision != len(entries):
-        yield f"user {user}: revision {held.revision} after {len(entries)} entries"
+def _order_findings(view: LedgerView) -> Iterator[str]:
+    """Yield lists that are not in the order of their sequences, or repeat an entry."""
+    for name, lists in (("transactions", view.transactions), ("purchases", view.purchases)):
+        for user, entries in lists.items():
+            sequences = [entry.sequence for entry in entries]
+            if sequences != sorted(set(sequences)):
+                yield f"user {user}: the {name} are listed as {sequences}"
 
 
-def _purchase_findings(view: LedgerView, user: int) -> Iterator[str]:
-    """Yield purchases and USE transactions that do not match one to one and in order."""
-    paid = [
-        (entry.purchase_id, entry.id, entry.app_id, entry.credits, entry.created_by)
-        for entry in view.transactions[user]
-        if entry.type is TransactionType.USE
-    ]
-    bought = [
-        (entry.id, entry.transaction_id, entry.app_id, entry.credits, entry.created_by)
-        for entry in view.purchases[user]
-    ]
-    if paid != bought:
-        differing = Counter(paid) - Counter(bought), Counter(bought) - Counter(paid)
-        yield f"user {user}: purchases and payments differ: {differing}"
+def _sum_findings(view: LedgerView, uri: str) -> list[str]:
+    """Store what the service returned as a ledger of its own, and check that it adds up."""
+    client: MongoClient[dict[str, Any]]  # documents hold values of many types
+    with MongoClient(uri) as client:
+        database: Database[dict[str, Any]] = client[f"audit_{uuid4().hex}"]
+        try:
+            for name, documents in _documents(view).items():
+                if documents:
+                    database[name].insert_many(documents)
+            return findings(database)
+        finally:
+            client.drop_database(database.name)
 
 
-def _total_findings(view: LedgerView) -> Iterator[str]:
-    for app, total in view.totals.items():
-        balances = (
-            entry.balance
-            for held in view.held.values()
-            for entry in held.balances
-            if entry.app_id == app
+def _documents(view: LedgerView) -> dict[str, list[dict[str, Any]]]:
+    """Return the documents of each collection; an entry that is listed twice is one document."""
+    transactions = {
+        entry.id: _document(
+            entry,
+            type=entry.type.name.lower(),
+            balance_after=entry.balance_after,
+            idempotency_key=entry.idempotency_key,
+            **({"purchase_id": entry.purchase_id} if entry.purchase_id else {}),
         )
-        if total != (expected := sum(balances)):
-            yield f"app {app}: the total is {total}, the users hold {expected}"
+        for entries in view.transactions.values()
+        for entry in entries
+    }
+    purchases = {
+        entry.id: _document(entry, transaction_id=entry.transaction_id)
+        for entries in view.purchases.values()
+        for entry in entries
+    }
+    accounts = [
+        {
+            "user_id": user,
+            "balances": [{"app_id": one.app_id, "balance": one.balance} for one in held.balances],
+            "revision": held.revision,
+        }
+        for user, held in view.held.items()
+        if held != UserCredits(user_id=user)  # what is returned for a user without an account
+    ]
+    return {
+        "credit_transactions": list(transactions.values()),
+        "purchases": list(purchases.values()),
+        "user_credits": accounts,
+        "app_totals": [{"app_id": app, "total": total} for app, total in view.totals.items()],
+    }
+
+
+def _document(entry: CreditTransaction | Purchase, **more: object) -> dict[str, Any]:
+    names = ("user_id", "app_id", "credits", "created_by", "created_at", "sequence")
+    return {"_id": entry.id, **{name: getattr(entry, name) for name in names}, **more}
 
 
 def _effect_findings(

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 from credit_client import CreditClient
 from credit_models import CreditRequest, Empty
 from credit_models.codec import encode
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, call_headers, framed
+from credit_testing.http2_client import Connection
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckResponse
 
@@ -22,7 +23,7 @@ ADD = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9))
 
 
 async def test_no_acknowledged_write_is_lost_and_no_call_hangs(
-    seed: int, store_options: list[str], credit_server_process: StartServer
+    seed: int, mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process("--log-level", "warning", *store_options)
     journal, serving = Journal(), asyncio.Event()
@@ -49,14 +50,14 @@ async def test_no_acknowledged_write_is_lost_and_no_call_hangs(
 
         view = await read_ledger(client, USERS, APPS)
     sent = [operation for workload in workloads for operation in workload.operations]
-    assert audit(view, sent, journal, calm=False) == []
+    assert audit(view, sent, journal, uri=mongod_uri, calm=False) == []
 
 
 async def test_the_steps_of_the_drain_happen_in_order(
     mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*store_options)
-    async with Wire.connect(server.port) as wire, blocked_commits(mongod_uri) as blocked:
+    async with Connection.connect(server.port) as wire, blocked_commits(mongod_uri) as blocked:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
         running_id, running = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
@@ -70,7 +71,7 @@ async def test_the_steps_of_the_drain_happen_in_order(
             HealthCheckResponse.SERVING,
             HealthCheckResponse.NOT_SERVING,
         ]
-        await wire.said_goodbye(times=2)
+        await wire.received_goaways(2)
         assert wire.goaways == [2**31 - 1, running_id]
         assert not running.ended.is_set()
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from credit_models import CreditRequest
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from credit_testing.server import running_server
 from grpclib.const import Status
 
@@ -25,7 +25,7 @@ async def test_a_failed_shard_ends_the_server_and_every_call_is_answered(
         running_server(
             tmp_path, *store_options, "--log-format", "json", environment=environment
         ) as server,
-        Wire.connect(server.port) as wire,
+        Connection.connect(server.port) as wire,
     ):
         calls = [asyncio.create_task(wire.call("AddCredits", ADD)) for _ in range(20)]
         answers = [await call for call in calls]

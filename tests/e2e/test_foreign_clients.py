@@ -17,7 +17,8 @@ import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_models.codec import decode, encode
 from credit_server.settings import ServerSettings
-from credit_testing.http2_client import Answer, Wire, call_headers, framed
+from credit_testing.calls import Answer, call_headers, framed
+from credit_testing.http2_client import Connection
 from credit_testing.server import ServerProcess, migrated, running_server
 from google.protobuf import descriptor_pool
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
@@ -357,7 +358,7 @@ class TestGrpcio:
 
 class TestBareHttp2:
     async def _call(self, server: ServerProcess, request: bytes, *more: tuple[str, str]) -> Answer:
-        async with Wire.connect(server.port) as wire:
+        async with Connection.connect(server.port) as wire:
             return await wire.request(call_headers(f"/{SERVICE}/GetAppBalance", *more), request)
 
     async def test_the_rejection_of_a_compressed_message_lists_the_accepted_encodings(

@@ -19,22 +19,22 @@ QUIET = ("--log-level", "warning")  # one line per call would be megabytes
 
 
 async def test_operations_with_duplicates_and_resends_add_up(
-    seed: int, store_options: list[str], credit_server_process: StartServer
+    seed: int, mongod_uri: str, store_options: list[str], credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*QUIET, *store_options)
     async with CreditClient(server.address) as client:
         workload = Workload(client, operations(seed, OPERATIONS))
         await workload.run()
-        assert await _findings(client, workload, calm=True) == []
+        assert await _findings(client, workload, mongod_uri, calm=True) == []
     _assert_every_kind_was_met(workload)
 
 
 async def test_the_server_is_killed_under_load(
-    seed: int, tmp_path: Path, credit_server_process: StartServer
+    seed: int, mongod_uri: str, tmp_path: Path, credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process(*QUIET)
     address = server.address
-    async with CreditClient(address) as client, _working(client, seed) as workload:
+    async with CreditClient(address) as client, _working(client, seed, mongod_uri) as workload:
         assert workload.serving is not None
         for milestone in (300, 700):
             await workload.journal.acknowledged(milestone)
@@ -46,10 +46,13 @@ async def test_the_server_is_killed_under_load(
 
 
 async def test_the_embedded_mongod_is_killed_under_load(
-    seed: int, tmp_path: Path, credit_server_process: StartServer
+    seed: int, mongod_uri: str, tmp_path: Path, credit_server_process: StartServer
 ) -> None:
     server = await credit_server_process()
-    async with CreditClient(server.address) as client, _working(client, seed) as workload:
+    async with (
+        CreditClient(server.address) as client,
+        _working(client, seed, mongod_uri) as workload,
+    ):
         assert workload.serving is not None
         for kills, milestone in enumerate((300, 700), start=1):
             await workload.journal.acknowledged(milestone)
@@ -62,7 +65,7 @@ async def test_the_embedded_mongod_is_killed_under_load(
 
 
 @asynccontextmanager
-async def _working(client: CreditClient, seed: int) -> AsyncIterator[Workload]:
+async def _working(client: CreditClient, seed: int, uri: str) -> AsyncIterator[Workload]:
     """Run operations during the context; afterwards, finish them and audit."""
     workload = Workload(client, operations(seed, OPERATIONS_WITH_KILLS))
     workload.serving = asyncio.Event()
@@ -70,12 +73,12 @@ async def _working(client: CreditClient, seed: int) -> AsyncIterator[Workload]:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(workload.run())
         yield workload
-    assert await _findings(client, workload, calm=False) == []
+    assert await _findings(client, workload, uri, calm=False) == []
 
 
-async def _findings(client: CreditClient, workload: Workload, *, calm: bool) -> list[str]:
+async def _findings(client: CreditClient, workload: Workload, uri: str, *, calm: bool) -> list[str]:
     view = await read_ledger(client, USERS, APPS)
-    return audit(view, workload.operations, workload.journal, calm=calm)
+    return audit(view, workload.operations, workload.journal, uri=uri, calm=calm)
 
 
 def _assert_every_kind_was_met(workload: Workload) -> None:

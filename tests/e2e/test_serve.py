@@ -18,9 +18,10 @@ import pytest
 from credit_client import ClientSettings, CreditClient, Receipt, Unavailable
 from credit_server.app import SECOND_SIGNAL_SECONDS
 from credit_server.embedded import EmbeddedMongod
+from credit_testing.calls import SERVICE, call_headers
 from credit_testing.certificates import private_key, private_pem
 from credit_testing.child import gone, is_alive
-from credit_testing.http2_client import SERVICE, Wire, call_headers
+from credit_testing.http2_client import Connection
 from credit_testing.mongod import embedded_mongod_pid, running_mongod
 from credit_testing.ports import lasting_port
 from credit_testing.server import Ended, ServerProcess, run_credit_server, running_server
@@ -111,9 +112,9 @@ async def test_a_second_signal_ends_it_at_once_and_quietly(
 @contextlib.asynccontextmanager
 async def _unfinished_call(port: int) -> AsyncIterator[None]:
     """Delay the end of a server with a call whose request never ends."""
-    async with Wire.connect(port) as wire:
+    async with Connection.connect(port) as wire:
         wire.begin(call_headers(f"{SERVICE}GetAppBalance"), end=False)
-        await wire.pong()
+        await wire.in_order()
         yield
 
 

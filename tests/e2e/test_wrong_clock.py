@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from credit_models import CreditRequest, CreditTransaction, UserCredits, UserId
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from credit_testing.server import ServerProcess, run_credit_server, running_server
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
@@ -44,7 +44,7 @@ async def _logged(server: ServerProcess, words: str) -> None:
     await server.logged(lambda line: str(line["event"]).startswith(words))
 
 
-async def _health(wire: Wire) -> int:
+async def _health(wire: Connection) -> int:
     answer = await wire.call(HEALTH, HealthCheckRequest())
     return answer.message(HealthCheckResponse).status
 
@@ -53,7 +53,7 @@ async def _health(wire: Wire) -> int:
 async def test_a_server_whose_clock_jumps_rejects_writes_until_it_is_right_again(
     server: ServerProcess, clock: MovedClock, seconds: float
 ) -> None:
-    async with Wire.connect(server.port) as wire:
+    async with Connection.connect(server.port) as wire:
         assert (await wire.call("AddCredits", ADD)).status is Status.OK
         clock.move(seconds)
         # At once: the check needs no earlier comparison.
@@ -87,7 +87,7 @@ async def test_a_server_that_starts_with_a_wrong_clock_serves_only_reads(
         running_server(
             tmp_path, *store_options, *JSON, environment=clock.environment, constants=QUICK
         ) as server,
-        Wire.connect(server.port) as wire,
+        Connection.connect(server.port) as wire,
     ):
         assert await _health(wire) == HealthCheckResponse.NOT_SERVING
         assert (await wire.call("AddCredits", ADD)).status is Status.UNAVAILABLE
@@ -107,7 +107,7 @@ async def test_doctor_reports_the_wrong_clock_and_the_entries_it_has_dated(
         running_server(
             tmp_path, *store_options, *lenient, environment=clock.environment, constants=QUICK
         ) as server,
-        Wire.connect(server.port) as wire,
+        Connection.connect(server.port) as wire,
     ):
         assert (await wire.call("AddCredits", ADD)).status is Status.OK
     ended = await run_credit_server(

@@ -23,7 +23,7 @@ from credit_server.http2.limits import ConnectionLimits
 from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from grpclib.health.check import ServiceStatus
 
 MESSAGE_BYTES_MAX = 4096
@@ -116,7 +116,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def is_served(wire: Wire) -> None:
+async def is_served(wire: Connection) -> None:
     """Check that a call of this connection succeeds."""
     answer = await wire.call("GetUserCredits", UserId(user_id=4_000_000_000))
     assert answer.message(UserCredits).user_id == 4_000_000_000

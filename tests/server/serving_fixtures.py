@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from credit_models.http2_engine import Engine
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from structlog.testing import capture_logs
 
 from tests.server import serving as serving_module
@@ -34,15 +34,15 @@ async def served() -> AsyncIterator[Serving]:
 
 
 @pytest.fixture
-async def wire(served: Serving) -> AsyncIterator[Wire]:
-    async with Wire.connect(served.port) as connection:
+async def wire(served: Serving) -> AsyncIterator[Connection]:
+    async with Connection.connect(served.port) as connection:
         yield connection
 
 
 @pytest.fixture
-async def bystander(served: Serving) -> AsyncIterator[Wire]:
+async def bystander(served: Serving) -> AsyncIterator[Connection]:
     """Open another client's connection before the test, and check it after the test."""
-    async with Wire.connect(served.port) as connection:
+    async with Connection.connect(served.port) as connection:
         await is_served(connection)
         yield connection
         await is_served(connection)

@@ -25,7 +25,7 @@ from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import ClockReading, StoreUnavailable
 from credit_server.telemetry import HealthWatch
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pydantic import SecretStr
@@ -122,7 +122,10 @@ async def _serving(
 async def test_a_signal_ends_it_in_order(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with _serving(monkeypatch, SchemaStore()) as (port, task), Wire.connect(port) as wire:
+    async with (
+        _serving(monkeypatch, SchemaStore()) as (port, task),
+        Connection.connect(port) as wire,
+    ):
         await is_served(wire)
         assert "it listens" in capsys.readouterr().out
         os.kill(os.getpid(), number)
@@ -134,7 +137,7 @@ async def test_a_signal_ends_it_in_order(
 async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     store = SchemaStore()
     with capture_logs() as logged:
-        async with _serving(monkeypatch, store) as (port, _), Wire.connect(port) as wire:
+        async with _serving(monkeypatch, store) as (port, _), Connection.connect(port) as wire:
             for away, expected in (
                 (False, HealthCheckResponse.SERVING),
                 (True, HealthCheckResponse.NOT_SERVING),
@@ -153,7 +156,7 @@ async def test_health_follows_the_store(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_the_start_asks_the_store_once_and_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     store = SchemaStore()
     serving = _serving(monkeypatch, store, health_interval_seconds=3600)
-    async with serving as (port, _), Wire.connect(port) as wire:
+    async with serving as (port, _), Connection.connect(port) as wire:
         answer = await wire.call(HEALTH, HealthCheckRequest())
         assert answer.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
         assert store.pings == 1
@@ -175,7 +178,7 @@ async def test_an_embedded_mongod_that_dies_is_started_again(
     async with _serving(monkeypatch, SchemaStore(), mongod) as (port, task):
         for _ in range(RESTARTS_MAX):
             mongod.deaths.put_nowait("killed")
-        async with Wire.connect(port) as wire:
+        async with Connection.connect(port) as wire:
             await is_served(wire)
         mongod.deaths.put_nowait("killed once more")
         with pytest.raises(EmbeddedError, match="killed once more"):
@@ -246,7 +249,7 @@ async def test_the_limit_on_messages_is_that_of_the_settings(
     settings = _settings(message_bytes_max=1024)
     request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
     serving = _serving(monkeypatch, SchemaStore(), settings=settings)
-    async with serving as (port, _), Wire.connect(port) as wire:
+    async with serving as (port, _), Connection.connect(port) as wire:
         request.idempotency_key = "k" * 1000
         assert (await wire.call("AddCredits", request)).status is Status.INVALID_ARGUMENT
         request.idempotency_key += "k" * 24
@@ -259,7 +262,7 @@ async def test_writes_are_in_the_audit_log_that_is_named(
     settings = _settings(audit_log=tmp_path / "audit.json")
     request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
     serving = _serving(monkeypatch, SchemaStore(), settings=settings)
-    async with serving as (port, _), Wire.connect(port) as wire:
+    async with serving as (port, _), Connection.connect(port) as wire:
         assert (await wire.call("AddCredits", request)).status is Status.OK
     assert '"credits": 5' in (tmp_path / "audit.json").read_text()
 
@@ -320,13 +323,8 @@ async def test_it_serves_with_the_tls_of_its_settings(
     async with _serving(monkeypatch, SchemaStore(), settings=settings) as (port, _):
         trusting = ssl.create_default_context(cafile=made.ca)
         trusting.set_alpn_protocols(["h2"])
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
-        )
-        wire = Wire(reader, writer)
-        wire.h2.initiate_connection()
-        await is_served(wire)
-        await wire.disconnect()
+        async with Connection.connect(port, tls=trusting, host="localhost") as wire:
+            await is_served(wire)
 
 
 def test_the_banner_names_a_unix_domain_socket_without_a_port() -> None:

@@ -22,7 +22,7 @@ from credit_server.ledger import Add
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.metrics import ProcessMetrics
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
 from grpclib.const import Status
 from grpclib.health.check import ServiceStatus
@@ -146,7 +146,7 @@ async def test_a_bug_in_a_part_ends_the_server_and_answers_the_callers_that_wait
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with capture_logs() as logged:
-        async with _running(monkeypatch) as (running, port, task), Wire.connect(port) as wire:
+        async with _running(monkeypatch) as (running, port, task), Connection.connect(port) as wire:
             status, committer = running.made[ServiceStatus], running.made[Committer]
             assert status.__status__() is True
             under_way = asyncio.create_task(wire.call("AddCredits", REQUEST))

@@ -5,8 +5,8 @@ from credit_models import CreditRequest
 from credit_models.codec import decode
 from credit_resilience.requests import add_message, call_block
 from credit_testing import frames
+from credit_testing.calls import call_headers, framed
 from credit_testing.frames import Flag, Kind
-from credit_testing.http2_client import call_headers, framed
 from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 

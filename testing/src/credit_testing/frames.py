@@ -1,8 +1,9 @@
-"""Make HTTP/2 frames by hand, also those that no library sends."""
+"""Make HTTP/2 frames by hand, also those that no library sends, and read any frame."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from hpack.hpack import encode_integer
 
@@ -10,7 +11,13 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # What every server accepts by default: RFC 9113, section 6.5.2.
 MAX_FRAME_SIZE = 16_384
 
+# The window of a connection, and the default one of a stream: RFC 9113, section 6.9.2.
+WINDOW_BYTES = 65_535
+WINDOW_BYTES_MAX = 2**31 - 1
+
 Header = tuple[str | bytes, str | bytes]
+
+_HEAD = struct.Struct(">HBBBI")
 
 
 class Kind(IntEnum):
@@ -21,6 +28,7 @@ class Kind(IntEnum):
     PRIORITY = 2
     RST_STREAM = 3
     SETTINGS = 4
+    PUSH_PROMISE = 5
     PING = 6
     GOAWAY = 7
     WINDOW_UPDATE = 8
@@ -28,24 +36,105 @@ class Kind(IntEnum):
 
 
 class Flag(IntFlag):
-    """The flags that are used here."""
+    """The flags of frames: RFC 9113, section 6."""
 
     NONE = 0
     ACK = 1
     END_STREAM = 1
     END_HEADERS = 4
+    PADDED = 8
+    PRIORITY = 0x20
 
 
 # For tables of frames, which would not fit their lines otherwise.
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = Kind
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = tuple(Kind)[:6]
+PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = tuple(Kind)[6:]
 ACK, END_STREAM, END_HEADERS = Flag.ACK, Flag.END_STREAM, Flag.END_HEADERS
 
 
 class Setting(IntEnum):
     """The settings that are used here: RFC 9113, section 6.5.2."""
 
+    HEADER_TABLE_SIZE = 1
     MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
+
+
+class ErrorCode(IntEnum):
+    """The codes of RST_STREAM and GOAWAY: RFC 9113, section 7."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    CONNECT_ERROR = 10
+    ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
+    HTTP_1_1_REQUIRED = 13
+
+
+def error_code(number: int) -> ErrorCode | int:
+    """Return an error code, or the number if RFC 9113 does not define it."""
+    return ErrorCode(number) if number in set(ErrorCode) else number
+
+
+def code_name(number: int) -> str:
+    """Return the name of an error code."""
+    code = error_code(number)
+    return code.name if isinstance(code, ErrorCode) else f"code {code}"
+
+
+class Frame(NamedTuple):
+    """A received frame. Its type and flags are numbers, because a frame may have any."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def content(self) -> bytes:
+        """Return the payload of DATA or HEADERS without padding and priority.
+
+        Raises:
+            ValueError: The padding is longer than the payload.
+        """
+        payload = self.payload
+        if self.flags & Flag.PADDED:
+            if len(payload) <= payload[0]:
+                raise ValueError("more padding than payload")
+            payload = payload[1 : len(payload) - payload[0]]
+        if self.kind == Kind.HEADERS and self.flags & Flag.PRIORITY:
+            payload = payload[5:]
+        return payload
+
+    @property
+    def last_stream_id(self) -> int:
+        """Return the last stream id of a GOAWAY."""
+        return int.from_bytes(self.payload[:4])
+
+
+def take_frames(buffer: bytearray) -> Iterator[Frame]:
+    """Remove the complete frames from the start of a buffer, and yield them."""
+    at = 0
+    try:
+        while len(buffer) - at >= _HEAD.size:
+            high, low, kind, flags, stream = _HEAD.unpack_from(buffer, at)
+            begin = at + _HEAD.size
+            end = begin + (high << 8 | low)
+            if end > len(buffer):
+                break
+            at = end
+            # The highest bit of the stream id is reserved: RFC 9113, section 4.1.
+            yield Frame(kind, flags, stream & 0x7FFF_FFFF, bytes(buffer[begin:end]))
+    finally:
+        del buffer[:at]
 
 
 def frame(
@@ -74,14 +163,23 @@ SETTINGS_FRAME = settings()
 
 
 def headers(stream: int, block: bytes, flags: int = Flag.END_HEADERS) -> bytes:
-    """Make a HEADERS frame."""
-    return frame(Kind.HEADERS, block, stream=stream, flags=flags)
+    """Make a HEADERS frame, and as many CONTINUATION frames as the block needs."""
+    first, *more = _pieces(block)
+    if not more:
+        return frame(Kind.HEADERS, first, stream=stream, flags=flags)
+    *between, last = more
+    return b"".join(
+        [
+            frame(Kind.HEADERS, first, stream=stream, flags=flags & ~Flag.END_HEADERS),
+            *(frame(Kind.CONTINUATION, piece, stream=stream) for piece in between),
+            frame(Kind.CONTINUATION, last, stream=stream, flags=flags & Flag.END_HEADERS),
+        ]
+    )
 
 
 def data(stream: int, payload: bytes, flags: int = Flag.NONE) -> bytes:
     """Make DATA frames, as many as the payload needs."""
-    pieces = [payload[at : at + MAX_FRAME_SIZE] for at in range(0, len(payload), MAX_FRAME_SIZE)]
-    *first, last = pieces or [b""]
+    *first, last = _pieces(payload)
     return b"".join(frame(Kind.DATA, piece, stream=stream) for piece in first) + frame(
         Kind.DATA, last, stream=stream, flags=flags
     )
@@ -115,6 +213,16 @@ def remembered(name: str, value: str) -> bytes:
     return b"\x40" + _string(name) + _string(value)
 
 
+def octets(text: str | bytes) -> bytes:
+    """Encode text; return bytes unchanged."""
+    return text.encode() if isinstance(text, str) else text
+
+
+def _pieces(payload: bytes) -> list[bytes]:
+    starts = range(0, max(1, len(payload)), MAX_FRAME_SIZE)
+    return [payload[at : at + MAX_FRAME_SIZE] for at in starts]
+
+
 def _string(text: str | bytes) -> bytes:
-    raw = text.encode() if isinstance(text, str) else text
+    raw = octets(text)
     return bytes(encode_integer(len(raw), 7)) + raw

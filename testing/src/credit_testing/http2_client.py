@@ -1,301 +1,368 @@
-"""Make gRPC calls over a raw HTTP/2 connection, also calls that no gRPC client sends."""
+"""Run one HTTP/2 connection: send any bytes, and record and check each frame that arrives.
+
+This client is the referee between HTTP/2 engines, so it uses none: an engine would reject or hide
+frames, and the server under test may run on the same engine.
+"""
 
 import asyncio
-import base64
 import contextlib
-import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, cast
 
 import betterproto2
-from credit_models.codec import WireCodec, encode
-from credit_models.status import StatusDetailsCodec
 from google.protobuf.message import Message
-from grpclib.const import Status
-from grpclib.metadata import decode_grpc_message
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import (
-    DataReceived,
-    Event,
-    PingAckReceived,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
-from h2.settings import SettingCodes
-from hyperframe.frame import Frame, GoAwayFrame
 
-SERVICE = "/credit.v1.CreditService/"
-Headers = Sequence[tuple[str | bytes, str | bytes]]
+from credit_testing import frames
+from credit_testing.calls import Answer, Headers, call_headers, framed, full_path, message_bytes
+from credit_testing.frames import ErrorCode, Flag, Frame, Header, Kind, Setting
+from credit_testing.http2_receiver import Receiver
 
-_FRAME = struct.Struct(">BI")
-_ReplyT = TypeVar("_ReplyT", bound=betterproto2.Message | Message)
+HOST = "127.0.0.1"
+
+_SMALL_BUFFER_BYTES = 4096
 
 
-def framed(data: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Return a message behind gRPC's prefix; a flag or a length may be wrong on purpose."""
-    return _FRAME.pack(flag, len(data) if length is None else length) + data
+class ServerFault(Exception):
+    """The server has sent frames that RFC 9113 forbids."""
 
 
-def message_bytes(message: betterproto2.Message | Message) -> bytes:
-    """Encode a message of the contract, or one of Google's."""
-    return message.SerializeToString() if isinstance(message, Message) else encode(message)
-
-
-def call_headers(path: str, *more: tuple[str | bytes, str | bytes]) -> Headers:
-    """Return the headers of a valid call, and more after them."""
-    return [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "127.0.0.1"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        *more,
-    ]
-
-
-@dataclass(kw_only=True, slots=True)
-class Answer:
-    """What has come back for one call so far.
-
-    Attributes:
-        changed: Set whenever something arrives.
-        ended: Set at the end of the answer, or of the connection.
-    """
-
-    headers: dict[str, str] = field(default_factory=dict)
-    data: bytearray = field(default_factory=bytearray)
-    trailers: dict[str, str] = field(default_factory=dict)
-    reset: ErrorCodes | int | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def begun(self) -> None:
-        """Wait for the first bytes of a message."""
-        while not (self.data or self.ended.is_set()):
-            self.changed.clear()
-            await self.changed.wait()
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Return headers and trailers together."""
-        return {**self.headers, **self.trailers}
-
-    @property
-    def status(self) -> Status | None:
-        """Return the gRPC status, or None."""
-        number = self.metadata.get("grpc-status")
-        return None if number is None else Status(int(number))
-
-    @property
-    def sentence(self) -> str:
-        """Return the message of the status."""
-        return decode_grpc_message(self.metadata.get("grpc-message", ""))
-
-    @property
-    def details(self) -> list[Message]:
-        """Return the messages of `google.rpc` that accompany the status."""
-        data = self.binary("grpc-status-details-bin")
-        return StatusDetailsCodec().decode(self.status or Status.OK, None, data)
-
-    def binary(self, key: str) -> bytes:
-        """Decode a `-bin` trailer; a missing one is empty."""
-        value = self.metadata.get(key, "")
-        return base64.b64decode(value + "=" * (-len(value) % 4))
-
-    def messages(self, reply_type: type[_ReplyT]) -> list[_ReplyT]:
-        """Decode all messages."""
-        found, data = [], bytes(self.data)
-        while data:
-            flag, length = _FRAME.unpack(data[: _FRAME.size])
-            assert not flag
-            found.append(WireCodec().decode(data[_FRAME.size : _FRAME.size + length], reply_type))
-            data = data[_FRAME.size + length :]
-        return found
-
-    def message(self, reply_type: type[_ReplyT]) -> _ReplyT:
-        """Decode the only message of a call that succeeded."""
-        assert self.status is Status.OK, f"{self.status}: {self.sentence}"
-        (message,) = self.messages(reply_type)
-        return message
-
-
-class Wire:
+class Connection(Receiver, asyncio.Protocol):
     """One connection.
 
+    An automatic connection behaves like a correct client: it acknowledges SETTINGS and PING, opens
+    the windows again for what it has received, and closes when the server closes. A manual one
+    sends only what its methods are called for.
+
     Attributes:
-        h2: May be used to send frames as well; `flush` writes them.
-        goaways: The last stream ids of all GOAWAY frames received.
-        goaway: The code of the last of them.
-        closed: Set when the connection has ended.
+        closed: Set when the server has closed its side, or the connection is lost.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.h2 = H2Connection(
-            H2Configuration(
-                client_side=True,
-                header_encoding="utf-8",
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        # h2 would send and receive nothing after a GOAWAY; the calls that have begun go on.
-        self.h2._frame_dispatch_table[GoAwayFrame] = self._take_goaway
-        self.goaways: list[int] = []
-        self._goaway_came = asyncio.Event()
+    def __init__(self, greeting: bytes, window: int | None, *, automatic: bool) -> None:
+        super().__init__(window, automatic=automatic)
         self.closed = asyncio.Event()
-        self._ponged = asyncio.Event()
-        self.goaway: ErrorCodes | int | None = None
-        self._reader = reader
-        self._writer = writer
-        self._answers: dict[int, Answer] = {}
-        self._task = asyncio.create_task(self._read())
+        self._greeting = greeting
+        self._next_stream, self._pings, self._read_count = 1, 0, 0
+        self._arrived, self._lost, self._writable = (
+            asyncio.Event(),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
+        self._writable.set()
+        self._error: Exception | None = None
 
     @classmethod
     @asynccontextmanager
     async def connect(
         cls,
         port: int = 0,
-        *,
-        window: int = 65535,
-        address: str = "127.0.0.1",
+        *values: tuple[int, int],
         path: Path | None = None,
-    ) -> AsyncIterator["Wire"]:
-        """Connect to a loopback port, or to a Unix domain socket.
+        source: str = HOST,
+        tls: ssl.SSLContext | None = None,
+        host: str = HOST,
+        greeting: bytes | None = None,
+        window: int | None = None,
+        reads: bool = True,
+        automatic: bool = True,
+    ) -> AsyncIterator[Self]:
+        """Keep a connection to a loopback port or a Unix domain socket open during the context.
 
         Args:
             port: The port.
-            window: How many bytes of an answer the server may send ahead.
-            address: The loopback address to connect from.
-            path: The socket, instead of a port.
+            values: The settings in the SETTINGS frame of the greeting.
+            path: The Unix domain socket, instead of a port.
+            source: The loopback address to connect from.
+            tls: The context for TLS; None for a connection without it.
+            host: The name that the server's certificate must have.
+            greeting: The first bytes, instead of the preface and SETTINGS.
+            window: How many bytes of each answer the server may send; None for any number.
+            reads: Whether to read. If not, the receive buffer is the smallest possible.
+            automatic: Whether to send what a correct client sends by itself.
+
+        Raises:
+            OSError: The connection was refused, or TLS failed.
+            ServerFault: After the context, if the server has broken a rule of HTTP/2.
         """
-        if path is None:
-            opened = asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
-        else:
-            opened = asyncio.open_unix_connection(path)
-        reader, writer = await opened
-        wire = cls(reader, writer)
-        wire.h2.initiate_connection()
-        wire.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
-        wire.flush()
+        loop = asyncio.get_running_loop()
+        if greeting is None:
+            window_setting = [] if window is None else [(Setting.INITIAL_WINDOW_SIZE, window)]
+            greeting = frames.PREFACE + frames.settings(*values, *window_setting)
+        connection = cls(greeting, window, automatic=automatic)
+        opened = await _connected(port, path, source, small=not reads)
         try:
-            yield wire
+            if path is None:
+                name = host if tls else None
+                await loop.create_connection(
+                    lambda: connection, sock=opened, ssl=tls, server_hostname=name
+                )
+            else:
+                await loop.create_unix_connection(lambda: connection, sock=opened)
+        except BaseException:
+            opened.close()
+            raise
+        if not reads:
+            connection._transport.pause_reading()
+        try:
+            yield connection
         finally:
-            await wire.disconnect()
+            connection.disconnect()
+            await connection._lost.wait()
+        if connection.faults:
+            raise ServerFault("; ".join(connection.faults))
 
-    def flush(self) -> None:
-        """Write the frames that `h2` has ready."""
-        self._writer.write(self.h2.data_to_send())
+    def disconnect(self) -> None:
+        """Close the connection without a GOAWAY; a manual one at once, with what is unsent."""
+        if self._automatic:
+            self._transport.close()
+        else:
+            self._transport.abort()
 
-    def write(self, data: bytes) -> None:
-        """Write bytes as they are."""
-        self._writer.write(data)
+    # What the event loop calls.
 
-    def begin(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> tuple[int, Answer]:
-        """Begin a call; return the id of its stream and the answer, which fills up."""
-        stream_id = self.h2.get_next_available_stream_id()
-        answer = self._answers[stream_id] = Answer()
-        self.h2.send_headers(stream_id, headers, end_stream=end and not data)
-        if data:
-            self.send(stream_id, data, end=end)
-        self.flush()
-        return stream_id, answer
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(0)
+        # Before anything that is a reply to the server's SETTINGS, which may have arrived.
+        self.write(self._greeting)
 
-    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
-        """Send more of a request, in one DATA frame."""
-        self.h2.send_data(stream_id, data, end_stream=end)
-        self.flush()
+    def data_received(self, data: bytes) -> None:
+        self.receive(data)
+        self._reply()
+        self._arrived.set()
 
-    async def ended(self, answer: Answer) -> Answer:
-        """Wait for the end of an answer."""
-        await answer.ended.wait()
-        return answer
+    def eof_received(self) -> bool:
+        self._end()
+        # TLS has no half-closed connections.
+        return not self._automatic and self.tls is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._error = exc
+        self._end()
+        self._writable.set()
+        self._lost.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # The state of the connection.
+
+    @property
+    def address(self) -> str:
+        """Return the host:port of this side, as in the server's log."""
+        host, port = self._transport.get_extra_info("sockname")
+        return f"{host}:{port}"
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """Return the TLS of the connection, or None."""
+        found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return found
+
+    @property
+    def over(self) -> bool:
+        """Return whether the server has closed the connection or sent GOAWAY."""
+        return self.goaway is not None or self.closed.is_set()
+
+    @property
+    def served(self) -> bool:
+        """Return whether the server has sent SETTINGS and has not ended the connection."""
+        return self.has_settings and not self.over
+
+    @property
+    def ending(self) -> str:
+        """Return a description of how the server has ended the connection."""
+        if self.goaway is None:
+            return "closed" if self.closed.is_set() else "open"
+        goaway = f"GOAWAY {frames.code_name(self.goaway)}"
+        return goaway if self.closed.is_set() else f"{goaway}, not closed"
+
+    # What to send.
+
+    def write(self, octets: bytes) -> None:
+        """Write bytes as they are; do nothing once the connection is lost."""
+        if not self._transport.is_closing():
+            self._transport.write(octets)
+
+    async def write_all(self, octets: bytes) -> None:
+        """Write bytes, and wait until the kernel has taken them or the connection is lost."""
+        self.write(octets)
+        await self._writable.wait()
+        # A write that the kernel takes at once does not yield to the event loop.
+        await asyncio.sleep(0)
+
+    def write_eof(self) -> None:
+        """Close this side of the connection."""
+        self._transport.write_eof()
+
+    def begin(
+        self, headers: Headers | bytes, data: bytes = b"", *, end: bool = True
+    ) -> tuple[int, Answer]:
+        """Begin a call; return the id of its stream and the answer, which fills up.
+
+        Args:
+            headers: The headers, or a header block.
+            data: The first bytes of the body.
+            end: Whether to end the request.
+        """
+        stream = self._next_stream
+        self._next_stream += 2
+        answer = self.answer(stream)
+        block = self._headers(stream, headers, end=end and not data)
+        # In one write: the server then knows of the end of the request before it answers.
+        self.write(block + (self._data(stream, data, end=end) if data else b""))
+        return stream, answer
+
+    def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        """Send more of a request, which the windows must allow."""
+        self.write(self._data(stream, data, end=end))
+
+    async def send_all(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        """Send more of a request, each frame as soon as the windows allow it."""
+        starts = range(0, len(data), frames.MAX_FRAME_SIZE)
+        for at in starts:
+            piece = data[at : at + frames.MAX_FRAME_SIZE]
+            while not self.windows.take(stream, len(piece)):
+                await self.windows.grown.wait()
+            flags = Flag.END_STREAM if end and at == starts[-1] else Flag.NONE
+            await self.write_all(frames.data(stream, piece, flags))
+
+    def send_trailers(self, stream: int, headers: Headers) -> None:
+        """End a request with trailers."""
+        self.write(self._headers(stream, headers, end=True))
+
+    def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        self.write(frames.reset(stream, ErrorCode.CANCEL))
+
+    def grow(self, stream: int, size: int) -> None:
+        """Let the server send so many more bytes of an answer."""
+        self.grant(stream, size)
+        self._reply()
 
     async def request(self, headers: Headers, data: bytes = b"", *, end: bool = True) -> Answer:
         """Make a call of any headers and bytes, and wait for its end."""
         return await self.ended(self.begin(headers, data, end=end)[1])
 
     async def call(
-        self,
-        path: str,
-        message: betterproto2.Message | Message,
-        *more: tuple[str | bytes, str | bytes],
+        self, path: str, message: betterproto2.Message | Message, *more: Header
     ) -> Answer:
         """Make a valid call and wait for its end; a method alone is one of the contract."""
-        full_path = path if path.startswith("/") else SERVICE + path
-        return await self.request(call_headers(full_path, *more), framed(message_bytes(message)))
+        headers = call_headers(full_path(path), *more)
+        return await self.request(headers, framed(message_bytes(message)))
 
-    async def pong(self) -> None:
-        """Wait until the server has read everything sent before; it answers PINGs in order."""
-        self._ponged.clear()
-        self.h2.ping(b"in order")
-        self.flush()
-        await self._ponged.wait()
+    # What to wait for.
 
-    async def said_goodbye(self, *, times: int = 1) -> None:
-        """Wait for a number of GOAWAY frames."""
-        while len(self.goaways) < times:
-            self._goaway_came.clear()
-            await self._goaway_came.wait()
+    async def ended(self, answer: Answer) -> Answer:
+        """Wait for the end of an answer."""
+        await answer.ended.wait()
+        return answer
 
-    async def disconnect(self) -> None:
-        """Close the connection without a GOAWAY."""
-        self._writer.close()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    async def next(self, kind: int, *, flags: int = 0) -> Frame:
+        """Return the next frame of a type with flags, after the frame that was returned last.
 
-    async def _read(self) -> None:
-        try:
-            while data := await self._reader.read(65536):
-                for event in self.h2.receive_data(data):
-                    self._take(event)
-                self.flush()
-        except ConnectionError:
+        Raises:
+            ConnectionError: The connection has ended before such a frame.
+        """
+        while True:
+            await self._until(lambda: len(self.received) > self._read_count)
+            if len(self.received) == self._read_count:
+                raise self._error or ConnectionError("the server has closed the connection")
+            frame = self.received[self._read_count]
+            self._read_count += 1
+            if frame.kind == kind and frame.flags & flags == flags:
+                return frame
+
+    async def rest(self) -> Sequence[Frame]:
+        """Wait until the server has closed the connection; return the frames after `next`'s last.
+
+        Raises:
+            ConnectionError: The connection was lost.
+        """
+        await self.closed.wait()
+        if self._error is not None:
+            raise self._error
+        assert not self._buffer, "the last frame is not complete"
+        return self.received[self._read_count :]
+
+    async def last_goaway(self) -> ErrorCode:
+        """Wait until the server has closed the connection; return the code of its one GOAWAY."""
+        code = ErrorCode(int.from_bytes((await self.next(Kind.GOAWAY)).payload[4:8]))
+        assert not await self.rest(), "something came after the GOAWAY"
+        return code
+
+    async def received_goaways(self, count: int) -> None:
+        """Wait for a number of GOAWAY frames, or the end of the connection."""
+        await self._until(lambda: len(self.goaways) >= count)
+
+    async def greeted(self) -> None:
+        """Wait for the server's SETTINGS, or the end of the connection."""
+        await self._until(lambda: self.has_settings)
+
+    async def in_order(self) -> None:
+        """Wait until the server has processed all frames sent before; it answers PINGs in order.
+
+        Raises:
+            ConnectionError: The server has ended the connection.
+        """
+        self._pings += 1
+        payload = b"order%03d" % (self._pings % 1000)
+        self.write(frames.frame(Kind.PING, payload))
+        while (await self.next(Kind.PING, flags=Flag.ACK)).payload != payload:
             pass
-        finally:
-            self._writer.close()
-            self.closed.set()
-            self._ponged.set()
-            for answer in self._answers.values():
-                answer.changed.set()
-                answer.ended.set()
 
-    def _take_goaway(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        self.goaway = ErrorCodes(frame.error_code)
-        self.goaways.append(frame.last_stream_id)
-        self._goaway_came.set()
-        return [], []
+    async def settled(self) -> None:
+        """Wait until the server has processed all frames sent, or has ended the connection."""
+        with contextlib.suppress(ConnectionError):
+            await self.in_order()
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, PingAckReceived):
-            self._ponged.set()
-        answer = self._answers.get(getattr(event, "stream_id", None) or 0)
-        if answer is None:
-            return
-        match event:
-            case ResponseReceived():
-                answer.headers.update(_text(event.headers))
-            case TrailersReceived():
-                answer.trailers.update(_text(event.headers))
-            case DataReceived():
-                answer.data += event.data
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case StreamEnded():
-                answer.ended.set()
-            case StreamReset():
-                answer.reset = event.error_code
-                answer.ended.set()
-        answer.changed.set()
+    def _headers(self, stream: int, headers: Headers | bytes, *, end: bool) -> bytes:
+        if not isinstance(headers, bytes):
+            pairs = [(frames.octets(name), frames.octets(value)) for name, value in headers]
+            headers = self.encoder.encode(pairs)
+        flags = Flag.END_HEADERS | (Flag.END_STREAM if end else Flag.NONE)
+        return frames.headers(stream, headers, flags)
+
+    def _data(self, stream: int, data: bytes, *, end: bool) -> bytes:
+        assert self.windows.take(stream, len(data)), f"the window of stream {stream} is too small"
+        return frames.data(stream, data, Flag.END_STREAM if end else Flag.NONE)
+
+    def _reply(self) -> None:
+        if self.replies:
+            self.write(bytes(self.replies))
+            self.replies.clear()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not (condition() or self.closed.is_set()):
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _end(self) -> None:
+        self.closed.set()
+        self._arrived.set()
+        self.end()
 
 
-# h2 gives text, as the connection's header encoding asks; its types allow for bytes.
-def _text(headers: Sequence[tuple[str | bytes, str | bytes]]) -> dict[str, str]:
-    return {str(name): str(value) for name, value in headers}
+async def _connected(port: int, path: Path | None, source: str, *, small: bool) -> socket.socket:
+    opened = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX)
+    try:
+        opened.setblocking(False)
+        if small:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
+        if path is None:
+            # As event loops do: without it, the kernel holds small frames back.
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.bind((source, 0))
+        address = (HOST, port) if path is None else str(path)
+        await asyncio.get_running_loop().sock_connect(opened, address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened

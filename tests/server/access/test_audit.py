@@ -18,7 +18,8 @@ from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, call_headers, framed
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
 from h2.exceptions import StreamClosedError
@@ -42,7 +43,7 @@ class Audited:
     """A server with identities, a connection to it, and what its audit log holds."""
 
     served: Serving
-    wire: Wire
+    wire: Connection
     lines: list[Line]
 
     @property
@@ -64,7 +65,7 @@ async def auditing(
             access_limits=limits,
             audit_sink=lines.append,
         ) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         yield Audited(served=served, wire=wire, lines=lines)
 
@@ -166,7 +167,7 @@ async def test_a_peer_is_recorded_by_address_and_port() -> None:
         assert (host, port.isdigit()) == ("127.0.0.1", True)
 
 
-def begin_add(wire: Wire, *, key: str = "order-1") -> int:
+def begin_add(wire: Connection, *, key: str = "order-1") -> int:
     """Begin to add, and return the stream's number."""
     headers = call_headers(SERVICE + "AddCredits", *AS_SHOP)
     return wire.begin(headers, framed(encode(replace(ADD, idempotency_key=key))))[0]
@@ -174,8 +175,7 @@ def begin_add(wire: Wire, *, key: str = "order-1") -> int:
 
 async def give_up(audited: Audited, stream_id: int) -> None:
     """Reset a running call, and wait until the server runs none."""
-    audited.wire.h2.reset_stream(stream_id)
-    audited.wire.flush()
+    audited.wire.reset(stream_id)
     await audited.served.wait_quiet()
 
 
@@ -203,7 +203,7 @@ async def test_a_write_whose_caller_leaves_is_recorded_with_its_result() -> None
 async def test_a_write_whose_client_disconnects_is_recorded_with_its_peer() -> None:
     store = HeldStore()
     async with auditing(store) as audited:
-        async with Wire.connect(audited.served.port) as wire:
+        async with Connection.connect(audited.served.port) as wire:
             begin_add(wire)
             await store.entered.wait()
         await audited.served.wait_quiet()
@@ -245,8 +245,7 @@ async def test_a_write_that_is_cancelled_before_its_batch_is_recorded_as_cancell
         await store.entered.wait()
         waiting = begin_add(audited.wire, key="order-2")
         await until(lambda: audited.served.server._admission._running == 2)
-        audited.wire.h2.reset_stream(waiting)
-        audited.wire.flush()
+        audited.wire.reset(waiting)
         await until(lambda: audited.served.server._admission._running == 1)
         store.released.set()
         await until(lambda: len(audited.lines) == 2)
@@ -278,8 +277,7 @@ async def test_the_log_and_the_history_agree_whenever_callers_leave() -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
             with contextlib.suppress(StreamClosedError):  # it has its answer
-                audited.wire.h2.reset_stream(stream_id)
-            audited.wire.flush()
+                audited.wire.reset(stream_id)
         await audited.wire.call("AddCredits", replace(ADD, idempotency_key="last"), *AS_SHOP)
     written = {entry.key: entry.id async for page in store.list_transactions(7) for entry in page}
     assert written == {
@@ -328,7 +326,7 @@ async def test_what_clients_without_an_identity_send_makes_no_long_lines() -> No
 
 
 async def test_without_a_sink_nothing_is_kept(logged: list[MutableMapping[str, Any]]) -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         assert (await wire.call("AddCredits", ADD)).status is Status.OK
         await served.wait_quiet()
     assert [line["event"] for line in logged] == ["call"]
@@ -354,7 +352,7 @@ async def test_no_log_has_a_secret(
     tokens = FakeAuthenticator({good: SHOP})
     async with (
         serving(authenticator=tokens, audit_sink=file) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         await asyncio.gather(
             *(

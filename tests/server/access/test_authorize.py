@@ -21,14 +21,15 @@ from credit_server.api.contract import CONTRACT
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.request import RequestHead
 from credit_server.grpc.server import GrpcServer
-from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, Answer, call_headers, framed
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib import const
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
-from h2.errors import ErrorCodes
 
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.serving import Serving, serving, until
@@ -106,11 +107,11 @@ class Clock:
 
 
 @asynccontextmanager
-async def guarded(limits: AccessLimits | None = None) -> AsyncIterator[Wire]:
+async def guarded(limits: AccessLimits | None = None) -> AsyncIterator[Connection]:
     """A connection to a server that knows the tokens."""
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS), access_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         yield wire
 
@@ -179,7 +180,7 @@ async def test_reflection_is_for_operators(version: str) -> None:
 
 
 async def test_without_identities_every_call_is_allowed() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         for more in ((), (token("forged"),)):
             assert (
                 await wire.call("AddCredits", REQUESTS["AddCredits"], *more)
@@ -235,8 +236,8 @@ async def test_slow_calls_of_one_identity_leave_room_for_the_others() -> None:
             authenticator=FakeAuthenticator(TOKENS),
             access_limits=AccessLimits(calls_running_max=2),
         ) as served,
-        Wire.connect(served.port) as wire,
-        Wire.connect(served.port) as another,
+        Connection.connect(served.port) as wire,
+        Connection.connect(served.port) as another,
     ):
         slow = [
             asyncio.create_task(wire.call("AddCredits", write, token("tenant"))) for _ in range(2)
@@ -262,7 +263,7 @@ async def test_health_watches_of_one_address_are_limited(
         serving(
             authenticator=authenticator, access_limits=AccessLimits(calls_running_max=2)
         ) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         watch = call_headers("/grpc.health.v1.Health/Watch")
         watches = [wire.begin(watch, framed(b"")) for _ in range(2)]
@@ -271,8 +272,7 @@ async def test_health_watches_of_one_address_are_limited(
         assert reason(await wire.call(HEALTH, HealthCheckRequest())) == "RATE_LIMITED"
         assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.RESOURCE_EXHAUSTED
         stream_id, _ = watches[0]
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await until(lambda: sum(running(served).values()) == 1)
         assert (await wire.call(HEALTH, HealthCheckRequest())).status is Status.OK
 
@@ -281,7 +281,7 @@ async def test_health_watches_of_one_address_are_limited(
 async def test_every_admitted_call_is_counted_out(caller: str | None) -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         headers = [] if caller is None else [token(caller)]
         for method in (*REQUESTS, "Nonsense"):
@@ -293,9 +293,9 @@ async def test_every_admitted_call_is_counted_out(caller: str | None) -> None:
 async def test_clients_without_an_identity_that_do_not_read_occupy_nothing() -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
-        await wire.pong()
+        await wire.in_order()
         (member,) = served.server._protocols
         member.connection.pause_writing()
         user = framed(encode(UserId(user_id=7)))
@@ -306,23 +306,23 @@ async def test_clients_without_an_identity_that_do_not_read_occupy_nothing() -> 
             wire.begin([*headers, ("grpc-timeout", "x")], user)[1],
             wire.begin([(":method", "GET"), *headers[1:]], user)[1],
         ]
-        await wire.pong()
+        await wire.in_order()
         await served.wait_quiet()
-        await wire.pong()
-        assert [answer.reset for answer in strange] == [ErrorCodes.ENHANCE_YOUR_CALM] * 4
+        await wire.in_order()
+        assert [answer.reset for answer in strange] == [ErrorCode.ENHANCE_YOUR_CALM] * 4
 
 
 async def test_calls_whose_answers_wait_for_their_client_still_count_as_the_identitys() -> None:
     async with (
         serving(authenticator=FakeAuthenticator(TOKENS)) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
-        await wire.pong()
+        await wire.in_order()
         (member,) = served.server._protocols
         member.connection.pause_writing()
         headers = call_headers(SERVICE + "GetUserCredits", token("tenant"))
         _, answer = wire.begin(headers, framed(b""))  # invalid
-        await wire.pong()
+        await wire.in_order()
         assert running(served) == {"identity tenant": 1}
         member.connection.resume_writing()
         assert (await wire.ended(answer)).status is Status.INVALID_ARGUMENT

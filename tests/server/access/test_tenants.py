@@ -18,7 +18,8 @@ from credit_models import (
 )
 from credit_models.codec import decode
 from credit_server.access.identity import AddLimits
-from credit_testing.http2_client import Answer, Wire
+from credit_testing.calls import Answer
+from credit_testing.http2_client import Connection
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -31,7 +32,7 @@ USER = UserId(user_id=7)
 class Tenant:
     """Make calls as one tenant."""
 
-    def __init__(self, wire: Wire, name: str, app: int) -> None:
+    def __init__(self, wire: Connection, name: str, app: int) -> None:
         self._wire = wire
         self._token = ("authorization", f"Bearer {name}")
         self._app = app
@@ -94,7 +95,7 @@ async def tenants() -> AsyncIterator[tuple[Tenant, Tenant, Tenant]]:
     )
     async with (
         serving(authenticator=tokens) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         yield Tenant(wire, "one", 1), Tenant(wire, "two", 2), Tenant(wire, "all", 9)
 
@@ -237,7 +238,7 @@ async def test_the_least_of_the_servers_and_the_identitys_limit_bounds_what_one_
     limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=limits)})
     async with (
         serving(authenticator=limited, credits_max=100) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         shop = Tenant(wire, "shop", 1)
         refused = await shop.add(limit + 1)
@@ -252,7 +253,7 @@ async def test_a_retry_succeeds_although_the_limit_was_lowered_meanwhile() -> No
     identities = {"shop": EVERYTHING}
     async with (
         serving(authenticator=FakeAuthenticator(identities)) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         shop = Tenant(wire, "shop", 1)
         first = receipt(await shop.add(50, key="k"))
@@ -264,7 +265,7 @@ async def test_a_retry_succeeds_although_the_limit_was_lowered_meanwhile() -> No
 
 async def test_what_a_purchase_costs_is_not_bounded_by_the_limit() -> None:
     limited = FakeAuthenticator({"shop": replace(EVERYTHING, add_limits=AddLimits(default=5))})
-    async with serving(authenticator=limited) as served, Wire.connect(served.port) as wire:
+    async with serving(authenticator=limited) as served, Connection.connect(served.port) as wire:
         shop = Tenant(wire, "shop", 1)
         for _ in range(2):
             await shop.add(5)

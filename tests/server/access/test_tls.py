@@ -19,7 +19,7 @@ from credit_server.development.certificate import (
     make_certificates,
 )
 from credit_server.settings import AccessSettings
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -73,18 +73,11 @@ def client_context(
 @asynccontextmanager
 async def connected(
     port: int, context: ssl.SSLContext, host: str = "localhost"
-) -> AsyncIterator[tuple[Wire, ssl.SSLObject]]:
+) -> AsyncIterator[tuple[Connection, ssl.SSLObject]]:
     """Connect, and yield the connection and its TLS."""
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", port, ssl=context, server_hostname=host
-    )
-    wire = Wire(reader, writer)
-    wire.h2.initiate_connection()
-    wire.flush()
-    try:
-        yield wire, writer.get_extra_info("ssl_object")
-    finally:
-        await wire.disconnect()
+    async with Connection.connect(port, tls=context, host=host) as wire:
+        assert wire.tls is not None
+        yield wire, wire.tls
 
 
 async def is_closed(port: int, context: ssl.SSLContext) -> None:

@@ -13,12 +13,13 @@ from credit_server.admission.decision import Decision
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
-from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, Answer, call_headers, framed
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from h2.errors import ErrorCodes
 
 from tests.server.serving import handler_of, serving
 
@@ -40,7 +41,10 @@ def assert_shed(answer: Answer) -> None:
 
 async def test_a_call_beyond_the_limit_is_shed_and_has_no_effect() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         _, running = wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         assert_shed(await wire.request(call_headers(PATH), ADD))
@@ -54,13 +58,16 @@ async def test_a_call_beyond_the_limit_is_shed_and_has_no_effect() -> None:
 
 async def test_it_is_shed_before_any_of_its_message_has_come() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         answer = await wire.request(call_headers(PATH), end=False)
         assert_shed(answer)
-        await wire.pong()
-        assert answer.reset is ErrorCodes.NO_ERROR  # it may stop sending
+        await wire.in_order()
+        assert answer.reset is ErrorCode.NO_ERROR  # it may stop sending
         store.released.set()
 
 
@@ -68,8 +75,8 @@ async def test_the_limit_is_for_all_connections_together() -> None:
     store = HeldStore()
     async with (
         serving(store, call_limits=ONE_CALL) as served,
-        Wire.connect(served.port) as one,
-        Wire.connect(served.port) as other,
+        Connection.connect(served.port) as one,
+        Connection.connect(served.port) as other,
     ):
         one.begin(call_headers(PATH), ADD)
         await store.entered.wait()
@@ -79,7 +86,10 @@ async def test_the_limit_is_for_all_connections_together() -> None:
 
 async def test_a_shed_call_echoes_its_request_id() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         answer = await wire.request(call_headers(PATH, ("x-request-id", "mine")), ADD)
@@ -89,7 +99,10 @@ async def test_a_shed_call_echoes_its_request_id() -> None:
 
 async def test_health_is_answered_at_any_load() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         health = await wire.call("/grpc.health.v1.Health/Check", HealthCheckRequest())
@@ -99,7 +112,10 @@ async def test_health_is_answered_at_any_load() -> None:
 
 async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         assert_shed(await wire.request(call_headers("/grpc.nonsense.v1.Nothing/Do"), ADD))
@@ -108,11 +124,13 @@ async def test_a_path_that_is_none_of_grpcs_services_is_counted_like_any_other()
 
 async def test_a_call_that_is_reset_makes_room_for_another() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         stream_id, _ = wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await served.wait_quiet()
         read = await wire.call("GetUserCredits", UserId(user_id=7))
         assert read.message(UserCredits) == UserCredits(user_id=7)
@@ -121,14 +139,15 @@ async def test_a_call_that_is_reset_makes_room_for_another() -> None:
 
 async def test_a_shed_call_that_was_already_reset_does_no_harm() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         _, running = wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
-        stream_id = wire.h2.get_next_available_stream_id()
-        wire.h2.send_headers(stream_id, call_headers(PATH))
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
-        await wire.pong()
+        stream_id, _ = wire.begin(call_headers(PATH), end=False)
+        wire.reset(stream_id)
+        await wire.in_order()
         store.released.set()
         assert (await wire.ended(running)).message(Empty) == Empty()
 
@@ -138,19 +157,19 @@ async def test_answers_to_shed_calls_do_not_pile_up_for_a_client_that_does_not_r
     connections = ConnectionLimits(resets_burst=20, resets_per_second=1)
     async with (
         serving(store, call_limits=ONE_CALL, connections=connections) as served,
-        Wire.connect(served.port) as deaf,
+        Connection.connect(served.port) as deaf,
     ):
         deaf.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         (member,) = served.server._protocols
         member.connection.pause_writing()
         refused = await deaf.request(call_headers(PATH), ADD)
-        assert refused.reset is ErrorCodes.REFUSED_STREAM
+        assert refused.reset is ErrorCode.REFUSED_STREAM
         assert not refused.headers
         for _ in range(30):
             deaf.begin(call_headers(PATH), ADD)
-        await deaf.pong()
-        await deaf.pong()  # what the slice before has cost is asked for with the next frame
+        await deaf.settled()
+        await deaf.settled()  # what the slice before has cost is asked for with the next frame
         await deaf.closed.wait()
         store.released.set()
         assert served.server.connections.closed == {Closing.FLOOD: 1}
@@ -158,7 +177,10 @@ async def test_answers_to_shed_calls_do_not_pile_up_for_a_client_that_does_not_r
 
 async def test_shed_calls_leave_nothing_behind_in_the_connection() -> None:
     store = HeldStore()
-    async with serving(store, call_limits=ONE_CALL) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, call_limits=ONE_CALL) as served,
+        Connection.connect(served.port) as wire,
+    ):
         wire.begin(call_headers(PATH), ADD)
         await store.entered.wait()
         for _ in range(50):

@@ -11,12 +11,12 @@ from credit_models.codec import encode
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed, message_bytes
+from credit_testing.calls import SERVICE, call_headers, framed, message_bytes
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import EndlessStore, HeldStore
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
 
 from tests.server.serving import Serving, is_served, serving, until
 
@@ -139,26 +139,27 @@ LIMITS = CallLimits(message_bytes_max=4096, calls_max=1, overload_streams_max=1)
 @asynccontextmanager
 async def overloaded(
     limits: CallLimits = LIMITS, connections: ConnectionLimits | None = None
-) -> AsyncIterator[tuple[Serving, HeldStore, Wire]]:
+) -> AsyncIterator[tuple[Serving, HeldStore, Connection]]:
     """A server that has shed a call of this client, and holds another one."""
     store = HeldStore()
     async with (
         serving(store, call_limits=limits, connections=connections) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
-        await wire.pong()
+        await wire.in_order()
         wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
         refused = await wire.request(call_headers(SERVICE + "AddCredits"), ADD)
         assert refused.status is Status.UNAVAILABLE
-        await wire.pong()
+        await wire.in_order()
         yield served, store, wire
         store.released.set()
         await served.wait_quiet()
 
 
-def allowed(wire: Wire) -> int:
-    return wire.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS]
+def allowed(wire: Connection) -> int:
+    assert wire.streams_max is not None
+    return wire.streams_max
 
 
 def end_rounds(served: Serving, count: int) -> None:
@@ -173,7 +174,7 @@ async def test_a_client_gets_its_quota_by_the_setting_of_http2_and_is_served_all
         assert allowed(wire) == 3
         store.released.set()
         await served.wait_quiet()
-        await wire.pong()
+        await wire.in_order()
         await is_served(wire)
 
 
@@ -183,23 +184,23 @@ async def test_the_quota_of_a_client_ends() -> None:
         store.released.set()
         await served.wait_quiet()
         end_rounds(served, 11)
-        await wire.pong()
+        await wire.in_order()
         assert allowed(wire) == ConnectionLimits().streams_max
 
 
 async def test_a_client_without_an_open_call_gets_smaller_quotas_but_no_larger_ones() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
-        await wire.pong()
+    async with serving() as served, Connection.connect(served.port) as wire:
+        await wire.in_order()
         (member,) = served.server._protocols
         for ration in (5, 9, 3, 9):
             member.limit_streams(ration)
-            await wire.pong()
+            await wire.in_order()
             assert allowed(wire) <= min(ration, 5)
         assert allowed(wire) == 3
         _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
-        await wire.pong()
+        await wire.in_order()
         member.limit_streams(9)
-        await wire.pong()
+        await wire.in_order()
         assert allowed(wire) == 9
         assert not unfinished.ended.is_set()
 
@@ -211,12 +212,12 @@ async def test_a_quota_is_never_above_the_usual_limit_of_a_connection() -> None:
 
 
 async def test_health_is_answered_to_a_client_with_a_quota_of_one_and_to_a_new_one() -> None:
-    async with overloaded() as (served, store, wire), Wire.connect(served.port) as prober:
+    async with overloaded() as (served, store, wire), Connection.connect(served.port) as prober:
         health = await prober.call(HEALTH + "Check", HealthCheckRequest())
         assert health.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
         store.released.set()
         await served.wait_quiet()
-        await wire.pong()
+        await wire.in_order()
         health = await wire.call(HEALTH + "Check", HealthCheckRequest())
         assert health.message(HealthCheckResponse).status == HealthCheckResponse.SERVING
 
@@ -233,13 +234,13 @@ async def test_calls_that_last_do_not_use_up_a_quota(
 ) -> None:
     async with (
         serving(EndlessStore(), call_limits=replace(LIMITS, calls_max=2)) as served,
-        Wire.connect(served.port, window=10) as wire,
+        Connection.connect(served.port, window=20) as wire,
     ):
         await wire.request(call_headers(SERVICE + "AddCredits"), ADD)
         _, lasting = wire.begin(call_headers(path), framed(message_bytes(message)))
         await lasting.begun()
         served.server._stream_quota.note_shed(informed=True)
-        await wire.pong()
+        await wire.in_order()
         assert allowed(wire) == 2
         await is_served(wire)
 
@@ -252,4 +253,4 @@ async def test_a_stop_ends_the_quota_with_the_calls() -> None:
         await stopping
         assert not served.server._stream_quota.active
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert wire.goaway is ErrorCode.NO_ERROR

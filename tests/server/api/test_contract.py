@@ -3,7 +3,7 @@
 import pytest
 from credit_models import CreditRequest, UserId
 from credit_server.api.contract import CONTRACT, WRITES
-from credit_testing.http2_client import SERVICE
+from credit_testing.calls import SERVICE
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError

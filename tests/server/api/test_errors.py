@@ -25,7 +25,8 @@ from credit_server.commit import (
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import CutOff
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
-from credit_testing.http2_client import Answer, Wire, call_headers, framed
+from credit_testing.calls import Answer, call_headers, framed
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore, full_store
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
@@ -76,9 +77,9 @@ def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Me
 
 
 @asynccontextmanager
-async def _wire(error: Exception | None = None) -> AsyncIterator[Wire]:
+async def _wire(error: Exception | None = None) -> AsyncIterator[Connection]:
     store = None if error is None else FailingStore(error)
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         yield wire
 
 
@@ -94,7 +95,7 @@ async def _key_reused(method: str) -> Answer:
 
 
 async def _credits_limit_exceeded(method: str) -> Answer:
-    async with serving(credits_max=49) as served, Wire.connect(served.port) as wire:
+    async with serving(credits_max=49) as served, Connection.connect(served.port) as wire:
         return await wire.call(method, _request(method))
 
 
@@ -119,7 +120,7 @@ async def _total_overflow(method: str) -> Answer:
 
 
 async def _too_many_apps(method: str) -> Answer:
-    async with serving(await full_store()) as served, Wire.connect(served.port) as wire:
+    async with serving(await full_store()) as served, Connection.connect(served.port) as wire:
         return await wire.call(method, _request(method))
 
 
@@ -140,7 +141,7 @@ async def _beside_a_held_write(
     store = HeldStore()
     async with (
         serving(store, limits=limits, call_limits=call_limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
@@ -151,7 +152,7 @@ async def _beside_a_held_write(
 
 
 async def _clock_skewed(method: str) -> Answer:
-    async with serving(clock=skewed_clock()) as served, Wire.connect(served.port) as wire:
+    async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
         return await wire.call(method, _request(method))
 
 
@@ -170,7 +171,7 @@ def _provoked_by(
         limits = AccessLimits(calls_per_second=0.001, calls_burst=1)
         async with (
             serving(authenticator=tokens, access_limits=limits) as served,
-            Wire.connect(served.port) as wire,
+            Connection.connect(served.port) as wire,
         ):
             return await wire.call(method, _request(method), ("authorization", authorization))
 
@@ -183,7 +184,7 @@ async def _rate_limited(method: str) -> Answer:
     token = ("authorization", "Bearer caller")
     async with (
         serving(authenticator=tokens, access_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         await wire.call(method, _request(method), token)
         return await wire.call(method, _request(method), token)
@@ -359,7 +360,7 @@ async def test_reasons_come_in_their_order_of_precedence() -> None:
     limits = AccessLimits(calls_per_second=0.001, calls_burst=6)
     async with (
         serving(authenticator=tokens, access_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         bearer = "boss"
 
@@ -408,14 +409,14 @@ async def test_a_key_of_a_rejected_request_may_succeed_later() -> None:
 
 
 async def test_reads_are_served_while_the_clocks_differ() -> None:
-    async with serving(clock=skewed_clock()) as served, Wire.connect(served.port) as wire:
+    async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
         assert (await wire.call("AddCredits", _request("AddCredits"))).status is Status.UNAVAILABLE
         for method in ("GetUserCredits", "GetAppBalance", "ListUserTransactions"):
             assert (await wire.call(method, _request(method))).status is Status.OK
 
 
 async def test_an_unavailable_store_does_not_end_the_connection() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         await _store_unavailable("AddCredits")
         await is_served(wire)
 

@@ -23,7 +23,8 @@ from credit_server.admission.list_slots import ListSlots
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Rejected
-from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, Answer, call_headers, framed
+from credit_testing.http2_client import Connection
 from credit_testing.stores import EndlessStore, FailingStore, GatedStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
@@ -60,27 +61,27 @@ def _receipt(answer: Answer) -> Receipt:
 async def test_a_write_that_cannot_be_written_is_an_internal_error() -> None:
     # Not STORE_UNAVAILABLE: a client would retry a write that fails every time.
     failing = FailingStore(Rejected("no such document"))
-    async with serving(failing) as served, Wire.connect(served.port) as wire:
+    async with serving(failing) as served, Connection.connect(served.port) as wire:
         answer = await wire.call("AddCredits", _add())
     assert answer.status is Status.INTERNAL
     assert "document" not in answer.metadata["grpc-message"]
 
 
-async def test_added_credits_are_in_the_receipt(wire: Wire) -> None:
+async def test_added_credits_are_in_the_receipt(wire: Connection) -> None:
     receipt = _receipt(await wire.call("AddCredits", _add()))
     assert receipt.transaction_id
     assert (receipt.purchase_id, receipt.balance) == ("", 120)
     assert (receipt.sequence, receipt.replayed) == (1, False)
 
 
-async def test_the_receipt_travels_in_the_trailers(wire: Wire) -> None:
+async def test_the_receipt_travels_in_the_trailers(wire: Connection) -> None:
     answer = await wire.call("AddCredits", _add())
     assert "credit-receipt-bin" in answer.trailers
     assert "credit-receipt-bin" not in answer.headers
     assert answer.headers["content-type"] == "application/grpc+proto"
 
 
-async def test_a_purchase_is_in_the_receipt(wire: Wire) -> None:
+async def test_a_purchase_is_in_the_receipt(wire: Connection) -> None:
     await wire.call("AddCredits", _add())
     receipt = _receipt(await wire.call("UseCredits", _use()))
     assert receipt.purchase_id
@@ -88,7 +89,7 @@ async def test_a_purchase_is_in_the_receipt(wire: Wire) -> None:
     assert (receipt.balance, receipt.sequence, receipt.replayed) == (90, 2, False)
 
 
-async def test_the_same_key_gets_the_first_answer_again(wire: Wire) -> None:
+async def test_the_same_key_gets_the_first_answer_again(wire: Connection) -> None:
     first = _receipt(await wire.call("AddCredits", _add(key="k")))
     await wire.call("AddCredits", _add(5))
     again = _receipt(await wire.call("AddCredits", _add(key="k")))
@@ -99,7 +100,7 @@ async def test_the_same_key_gets_the_first_answer_again(wire: Wire) -> None:
     assert total.balance == 125
 
 
-async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
+async def test_a_purchase_with_the_same_key_is_made_once(wire: Connection) -> None:
     await wire.call("AddCredits", _add())
     first = _receipt(await wire.call("UseCredits", _use(key="k")))
     again = _receipt(await wire.call("UseCredits", _use(key="k")))
@@ -114,7 +115,7 @@ async def test_a_purchase_with_the_same_key_is_made_once(wire: Wire) -> None:
     ids=ascii,
 )
 async def test_a_key_that_looks_like_another_one_is_rejected_and_adds_nothing(
-    wire: Wire, key: str
+    wire: Connection, key: str
 ) -> None:
     answer = await wire.call("AddCredits", _add(key=key))
     assert answer.status is Status.INVALID_ARGUMENT
@@ -127,7 +128,7 @@ async def test_a_key_that_looks_like_another_one_is_rejected_and_adds_nothing(
     assert total.balance == 0
 
 
-async def test_a_report_needs_an_id_and_a_name_that_can_be_seen(wire: Wire) -> None:
+async def test_a_report_needs_an_id_and_a_name_that_can_be_seen(wire: Connection) -> None:
     await wire.call("AddCredits", _add())
     for report, name in (("   ", "Report"), ("r-1", "   "), ("r-1", "\u200b"), ("r\u200b1", "R")):
         request = replace(_use(report=report), report_name=name)
@@ -136,13 +137,13 @@ async def test_a_report_needs_an_id_and_a_name_that_can_be_seen(wire: Wire) -> N
     assert (await wire.call("ListUserPurchases", UserId(user_id=7))).messages(Purchase) == []
 
 
-async def test_calls_without_a_key_are_all_new(wire: Wire) -> None:
+async def test_calls_without_a_key_are_all_new(wire: Connection) -> None:
     receipts = [_receipt(await wire.call("AddCredits", _add())) for _ in range(3)]
     assert [receipt.balance for receipt in receipts] == [120, 240, 360]
     assert len({receipt.transaction_id for receipt in receipts}) == 3
 
 
-async def test_a_users_balances_come_by_ascending_app(wire: Wire) -> None:
+async def test_a_users_balances_come_by_ascending_app(wire: Connection) -> None:
     for app in (3, 1, 2):
         await wire.call("AddCredits", _add(10 * app, app=app))
     holdings = (await wire.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
@@ -155,36 +156,36 @@ async def test_a_users_balances_come_by_ascending_app(wire: Wire) -> None:
     assert holdings.created_at <= holdings.updated_at
 
 
-async def test_an_unknown_user_holds_nothing(wire: Wire) -> None:
+async def test_an_unknown_user_holds_nothing(wire: Connection) -> None:
     holdings = (await wire.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
     assert holdings == UserCredits(user_id=7)
 
 
-async def test_an_unknown_app_holds_nothing(wire: Wire) -> None:
+async def test_an_unknown_app_holds_nothing(wire: Connection) -> None:
     balance = (await wire.call("GetAppBalance", AppId(app_id=5))).message(Balance)
     assert balance == Balance(app_id=5, balance=0)
 
 
-async def test_an_unknown_user_has_a_balance_of_nothing(wire: Wire) -> None:
+async def test_an_unknown_user_has_a_balance_of_nothing(wire: Connection) -> None:
     balance = (await wire.call("GetAppBalance", AppId(app_id=5, user_id=8))).message(Balance)
     assert balance == Balance(app_id=5, balance=0)
 
 
-async def test_an_apps_balance_is_the_sum_over_its_users(wire: Wire) -> None:
+async def test_an_apps_balance_is_the_sum_over_its_users(wire: Connection) -> None:
     await wire.call("AddCredits", _add(100, user=7))
     await wire.call("AddCredits", _add(20, user=8))
     await wire.call("AddCredits", _add(3, user=8, app=2))
     assert (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance).balance == 120
 
 
-async def test_an_apps_balance_of_one_user_is_that_users_own(wire: Wire) -> None:
+async def test_an_apps_balance_of_one_user_is_that_users_own(wire: Connection) -> None:
     await wire.call("AddCredits", _add(100, user=7))
     await wire.call("AddCredits", _add(20, user=8))
     answer = await wire.call("GetAppBalance", AppId(app_id=1, user_id=8))
     assert answer.message(Balance) == Balance(app_id=1, balance=20)
 
 
-async def test_the_greatest_sum_is_shown_and_one_more_is_not(wire: Wire) -> None:
+async def test_the_greatest_sum_is_shown_and_one_more_is_not(wire: Connection) -> None:
     await wire.call("AddCredits", _add(UINT32_MAX - 1, user=7))
     await wire.call("AddCredits", _add(1, user=8))
     assert (await wire.call("GetAppBalance", AppId(app_id=1))).message(Balance) == Balance(
@@ -198,7 +199,7 @@ async def test_the_greatest_sum_is_shown_and_one_more_is_not(wire: Wire) -> None
 
 
 async def test_transactions_come_oldest_first_over_all_pages() -> None:
-    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+    async with serving(MemoryStore(page_size=2)) as served, Connection.connect(served.port) as wire:
         await wire.call("AddCredits", _add(100, key="k"))
         for _ in range(4):
             await wire.call("UseCredits", _use(10))
@@ -213,7 +214,7 @@ async def test_transactions_come_oldest_first_over_all_pages() -> None:
 
 
 async def test_purchases_come_oldest_first_over_all_pages() -> None:
-    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+    async with serving(MemoryStore(page_size=2)) as served, Connection.connect(served.port) as wire:
         await wire.call("AddCredits", _add(100))
         reports = [f"r-{number}" for number in (3, 1, 2)]
         receipts = [
@@ -233,7 +234,10 @@ async def test_purchases_come_oldest_first_over_all_pages() -> None:
 async def test_more_lists_than_run_at_once_are_all_answered() -> None:
     limits = ConnectionLimits(lists_max=2)
     store = MemoryStore(page_size=1)
-    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, connections=limits) as served,
+        Connection.connect(served.port) as wire,
+    ):
         for _ in range(3):
             await wire.call("AddCredits", _add())
         answers = await asyncio.gather(
@@ -247,7 +251,7 @@ async def test_a_cancelled_list_leaves_its_slot_to_the_next() -> None:
     limits = ConnectionLimits(lists_max=1)
     async with (
         serving(EndlessStore(), connections=limits) as served,
-        Wire.connect(served.port, window=200) as wire,
+        Connection.connect(served.port, window=200) as wire,
     ):
         await wire.call("AddCredits", _add())
         path, question = SERVICE + "ListUserTransactions", framed(encode(UserId(user_id=7)))
@@ -255,8 +259,7 @@ async def test_a_cancelled_list_leaves_its_slot_to_the_next() -> None:
         (first, running), (second, waiting), (_, last) = streams
         await running.begun()
         for given_up in (second, first):
-            wire.h2.reset_stream(given_up)
-        wire.flush()
+            wire.reset(given_up)
         await last.begun()
         assert last.data
         assert not waiting.data
@@ -265,7 +268,7 @@ async def test_a_cancelled_list_leaves_its_slot_to_the_next() -> None:
 @pytest.mark.parametrize("method", ["ListUserTransactions", "ListUserPurchases"])
 @pytest.mark.parametrize("after", [0, 1, 3, 4, 5, 6, 2**63 - 1])
 async def test_a_list_starts_after_the_sequence_that_is_asked_for(method: str, after: int) -> None:
-    async with serving(MemoryStore(page_size=2)) as served, Wire.connect(served.port) as wire:
+    async with serving(MemoryStore(page_size=2)) as served, Connection.connect(served.port) as wire:
         await wire.call("AddCredits", _add(100))
         for _ in range(4):
             await wire.call("UseCredits", _use(10))
@@ -279,13 +282,13 @@ async def test_a_list_starts_after_the_sequence_that_is_asked_for(method: str, a
 
 
 @pytest.mark.parametrize("method", ["ListUserTransactions", "ListUserPurchases", "GetUserCredits"])
-async def test_a_sequence_beyond_the_range_is_rejected(wire: Wire, method: str) -> None:
+async def test_a_sequence_beyond_the_range_is_rejected(wire: Connection, method: str) -> None:
     answer = await wire.call(method, UserId(user_id=7, after_sequence=2**63))
     assert answer.status is Status.INVALID_ARGUMENT
     assert "after_sequence" in answer.sentence
 
 
-async def test_a_users_credits_are_the_same_after_any_sequence(wire: Wire) -> None:
+async def test_a_users_credits_are_the_same_after_any_sequence(wire: Connection) -> None:
     await wire.call("AddCredits", _add())
     answers = [
         await wire.call("GetUserCredits", UserId(user_id=7, after_sequence=after))
@@ -307,7 +310,7 @@ async def test_a_caller_that_reads_nothing_does_not_hold_up_others_on_its_connec
         serving(
             EndlessStore(), connections=ConnectionLimits(lists_max=2), authenticator=tokens
         ) as served,
-        Wire.connect(served.port, window=200) as wire,
+        Connection.connect(served.port, window=200) as wire,
     ):
         await wire.call("AddCredits", _add(), greedy)
         lists = [wire.begin(call_headers(path, greedy), question)[1] for _ in range(3)]
@@ -340,8 +343,8 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
     address = "127.0.0.1" if identified else "127.0.0.2"
     async with (
         serving(store, authenticator=tokens if identified else None, list_slots=slots) as served,
-        Wire.connect(served.port) as many,
-        Wire.connect(served.port, address=address) as one,
+        Connection.connect(served.port) as many,
+        Connection.connect(served.port, source=address) as one,
     ):
         await many.call("AddCredits", _add(user=8), greedy)
         lists = [
@@ -363,7 +366,7 @@ async def test_a_caller_with_many_lists_does_not_keep_another_callers_list_waiti
         assert {answer.status for answer in await asyncio.gather(*lists)} == {Status.OK}
 
 
-async def test_an_empty_list_has_headers_and_ends_well(wire: Wire) -> None:
+async def test_an_empty_list_has_headers_and_ends_well(wire: Connection) -> None:
     for method in ("ListUserPurchases", "ListUserTransactions"):
         answer = await wire.call(method, UserId(user_id=7))
         assert answer.headers[":status"] == "200"
@@ -371,7 +374,7 @@ async def test_an_empty_list_has_headers_and_ends_well(wire: Wire) -> None:
         assert (answer.trailers["grpc-status"], bytes(answer.data)) == ("0", b"")
 
 
-async def test_other_users_entries_are_not_listed(wire: Wire) -> None:
+async def test_other_users_entries_are_not_listed(wire: Connection) -> None:
     await wire.call("AddCredits", _add(user=8))
     answer = await wire.call("ListUserTransactions", UserId(user_id=7))
     assert answer.messages(CreditTransaction) == []

@@ -6,7 +6,9 @@ import struct
 import pytest
 from credit_models import CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import encode
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, call_headers, framed
+from credit_testing.frames import DATA, Flag, frame
+from credit_testing.http2_client import Connection
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
@@ -29,14 +31,16 @@ pytestmark = pytest.mark.usefixtures("bystander")
         pytest.param(b"\x08" + b"\xff" * 11, id="a varint of more than ten bytes"),
     ],
 )
-async def test_bytes_that_are_no_message_are_an_internal_error(wire: Wire, data: bytes) -> None:
+async def test_bytes_that_are_no_message_are_an_internal_error(
+    wire: Connection, data: bytes
+) -> None:
     answer = await wire.request(call_headers(PATH), framed(data))
     assert answer.status is Status.INTERNAL
     assert "cannot be decoded" in answer.sentence
     await is_served(wire)
 
 
-async def test_text_that_is_not_utf8_is_an_internal_error(wire: Wire) -> None:
+async def test_text_that_is_not_utf8_is_an_internal_error(wire: Connection) -> None:
     answer = await wire.request(call_headers(SERVICE + "UseCredits"), framed(b"\x1a\x02\xc3\x28"))
     assert answer.status is Status.INTERNAL
     await is_served(wire)
@@ -60,7 +64,7 @@ async def test_text_that_is_not_utf8_is_an_internal_error(wire: Wire) -> None:
     ],
 )
 async def test_a_number_that_does_not_fit_its_field_is_invalid_and_has_no_effect(
-    wire: Wire, call: str, data: str, fields: list[str]
+    wire: Connection, call: str, data: str, fields: list[str]
 ) -> None:
     answer = await wire.request(call_headers(SERVICE + call), framed(bytes.fromhex(data)))
     assert answer.status is Status.INVALID_ARGUMENT
@@ -78,20 +82,20 @@ async def test_a_number_that_does_not_fit_its_field_is_invalid_and_has_no_effect
 
 @pytest.mark.parametrize("size", range(1, len(SOUND)))
 async def test_a_request_that_ends_in_mid_message_is_an_internal_error(
-    wire: Wire, size: int
+    wire: Connection, size: int
 ) -> None:
     answer = await wire.request(call_headers(PATH), SOUND[:size])
     assert answer.status is Status.INTERNAL
     await is_served(wire)
 
 
-async def test_a_missing_message_is_unimplemented(wire: Wire) -> None:
+async def test_a_missing_message_is_unimplemented(wire: Connection) -> None:
     answer = await wire.request(call_headers(PATH))
     assert answer.status is Status.UNIMPLEMENTED
     await is_served(wire)
 
 
-async def test_a_second_message_is_unimplemented_and_has_no_effect(wire: Wire) -> None:
+async def test_a_second_message_is_unimplemented_and_has_no_effect(wire: Connection) -> None:
     request = framed(encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)))
     answer = await wire.request(call_headers(SERVICE + "AddCredits"), request * 2)
     assert answer.status is Status.UNIMPLEMENTED
@@ -99,7 +103,7 @@ async def test_a_second_message_is_unimplemented_and_has_no_effect(wire: Wire) -
     assert holdings.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_compressed_flag_without_an_encoding_is_an_internal_error(wire: Wire) -> None:
+async def test_a_compressed_flag_without_an_encoding_is_an_internal_error(wire: Connection) -> None:
     for more in ([], [("grpc-encoding", "identity")]):
         answer = await wire.request(call_headers(PATH, *more), framed(SOUND, flag=1))
         assert answer.status is Status.INTERNAL
@@ -108,7 +112,7 @@ async def test_a_compressed_flag_without_an_encoding_is_an_internal_error(wire: 
 
 @pytest.mark.parametrize("encoding", ["deflate", "snappy", "GZIP", "gzip,identity", "x" * 200])
 async def test_an_unknown_encoding_is_rejected_with_the_accepted_ones(
-    wire: Wire, encoding: str
+    wire: Connection, encoding: str
 ) -> None:
     headers = call_headers(PATH, ("grpc-encoding", encoding))
     answer = await wire.request(headers, framed(b"\x1f\x8b", flag=1))
@@ -117,7 +121,7 @@ async def test_an_unknown_encoding_is_rejected_with_the_accepted_ones(
     await is_served(wire)
 
 
-async def test_a_gzip_message_is_read_and_the_answer_is_not_compressed(wire: Wire) -> None:
+async def test_a_gzip_message_is_read_and_the_answer_is_not_compressed(wire: Connection) -> None:
     packed = gzip.compress(encode(UserId(user_id=7)))
     answer = await wire.request(call_headers(PATH, GZIP), framed(packed, flag=1))
     assert answer.message(UserCredits) == UserCredits(user_id=7)
@@ -137,20 +141,20 @@ async def test_a_gzip_message_is_read_and_the_answer_is_not_compressed(wire: Wir
     ],
 )
 async def test_unsound_gzip_has_the_status_that_the_documents_give(
-    wire: Wire, packed: bytes, status: Status
+    wire: Connection, packed: bytes, status: Status
 ) -> None:
     answer = await wire.request(call_headers(PATH, GZIP), framed(packed, flag=1))
     assert answer.status is status
     await is_served(wire)
 
 
-async def test_an_encoding_is_no_harm_where_no_message_is_compressed(wire: Wire) -> None:
+async def test_an_encoding_is_no_harm_where_no_message_is_compressed(wire: Connection) -> None:
     answer = await wire.request(call_headers(PATH, ("grpc-encoding", "gzip")), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
 @pytest.mark.parametrize("flag", [2, 128, 255])
-async def test_any_other_flag_is_an_internal_error(wire: Wire, flag: int) -> None:
+async def test_any_other_flag_is_an_internal_error(wire: Connection, flag: int) -> None:
     headers = call_headers(PATH, ("grpc-encoding", "gzip"))
     answer = await wire.request(headers, framed(b"", flag=flag))
     assert answer.status is Status.INTERNAL
@@ -159,7 +163,7 @@ async def test_any_other_flag_is_an_internal_error(wire: Wire, flag: int) -> Non
 
 @pytest.mark.parametrize("length", [MESSAGE_BYTES_MAX + 1, 2**30, 2**32 - 1])
 async def test_a_message_over_the_limit_is_rejected_before_it_is_sent(
-    wire: Wire, length: int
+    wire: Connection, length: int
 ) -> None:
     answer = await wire.request(call_headers(PATH), framed(b"", length=length), end=False)
     assert answer.status is Status.RESOURCE_EXHAUSTED
@@ -170,7 +174,7 @@ async def test_a_message_over_the_limit_is_rejected_before_it_is_sent(
     await is_served(wire)
 
 
-async def test_a_message_of_exactly_the_limit_is_read(wire: Wire) -> None:
+async def test_a_message_of_exactly_the_limit_is_read(wire: Connection) -> None:
     # An unknown field fills it up: its tag and its length take four bytes.
     known = encode(UserId(user_id=7))
     padding = MESSAGE_BYTES_MAX - len(known) - 4
@@ -181,42 +185,42 @@ async def test_a_message_of_exactly_the_limit_is_read(wire: Wire) -> None:
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_message_may_come_byte_by_byte_with_empty_frames_between(wire: Wire) -> None:
+async def test_a_message_may_come_byte_by_byte_with_empty_frames_between(wire: Connection) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     for byte in SOUND:
         wire.send(stream_id, bytes([byte]))
         wire.send(stream_id, b"")
-        await wire.pong()
+        await wire.in_order()
     wire.send(stream_id, b"", end=True)
     await wire.ended(answer)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_padded_frames_are_read(wire: Wire) -> None:
+async def test_padded_frames_are_read(wire: Connection) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
-    wire.h2.send_data(stream_id, b"", pad_length=20)
-    wire.h2.send_data(stream_id, SOUND, pad_length=20, end_stream=True)
-    wire.flush()
+    padded, padding = Flag.PADDED, bytes(20)
+    wire.write(frame(DATA, b"\x14" + padding, flags=padded, stream=stream_id))
+    end = padded | Flag.END_STREAM
+    wire.write(frame(DATA, b"\x14" + SOUND + padding, flags=end, stream=stream_id))
     await wire.ended(answer)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_request_may_end_with_trailers(wire: Wire) -> None:
+async def test_a_request_may_end_with_trailers(wire: Connection) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), SOUND, end=False)
-    wire.h2.send_headers(stream_id, [("x-checksum", "1")], end_stream=True)
-    wire.flush()
+    wire.send_trailers(stream_id, [("x-checksum", "1")])
     await wire.ended(answer)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_an_unknown_field_is_dropped(wire: Wire) -> None:
+async def test_an_unknown_field_is_dropped(wire: Connection) -> None:
     data = encode(CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)) + b"\xa0\x06\x01"
     answer = await wire.request(call_headers(SERVICE + "AddCredits"), framed(data))
     assert answer.message(Empty) == Empty()
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch"])
-async def test_the_standard_services_take_one_message_too(wire: Wire, method: str) -> None:
+async def test_the_standard_services_take_one_message_too(wire: Connection, method: str) -> None:
     headers = call_headers(f"/grpc.health.v1.Health/{method}")
     for data in (b"", framed(b"") * 2):
         assert (await wire.request(headers, data)).status is Status.UNIMPLEMENTED

@@ -15,10 +15,11 @@ from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
 from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
-from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, Headers, call_headers, framed
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
-from h2.errors import ErrorCodes
 
 from tests.server.serving import Serving, is_served, serving
 
@@ -43,7 +44,7 @@ def _with(name: str, value: str | bytes) -> Headers:
     ids=lambda value: value[:12] or "empty",
 )
 async def test_a_malformed_timeout_is_an_invalid_argument(
-    wire: Wire, bystander: Wire, value: str
+    wire: Connection, bystander: Connection, value: str
 ) -> None:
     answer = await wire.request(call_headers(PATH, ("grpc-timeout", value)), SOUND)
     assert answer.status is Status.INVALID_ARGUMENT
@@ -52,14 +53,14 @@ async def test_a_malformed_timeout_is_an_invalid_argument(
 
 
 @pytest.mark.parametrize("value", ["99999999H", "1H", "59M", "60S", "99999m", "99999999u"])
-async def test_a_sound_timeout_leaves_a_quick_call_alone(wire: Wire, value: str) -> None:
+async def test_a_sound_timeout_leaves_a_quick_call_alone(wire: Connection, value: str) -> None:
     answer = await wire.request(call_headers(PATH, ("grpc-timeout", value)), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
 @pytest.mark.parametrize("value", ["0S", "0n", "00000000H"])
 async def test_a_call_without_any_time_left_is_not_begun(
-    wire: Wire, bystander: Wire, value: str
+    wire: Connection, bystander: Connection, value: str
 ) -> None:
     answer = await wire.call("AddCredits", ADD, ("grpc-timeout", value))
     assert answer.status is Status.DEADLINE_EXCEEDED
@@ -69,7 +70,7 @@ async def test_a_call_without_any_time_left_is_not_begun(
 
 async def test_a_deadline_that_passes_in_the_store_does_not_disturb_the_batch() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         patient_add = CreditRequest(user_id=7, app_id=1, credits=100, created_by=9)
         _, hasty = wire.begin(
             call_headers(SERVICE + "AddCredits", ("grpc-timeout", "20m")), framed(encode(ADD))
@@ -86,7 +87,7 @@ async def test_a_deadline_that_passes_in_the_store_does_not_disturb_the_batch() 
 
 async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         _, running = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()
         queued = await wire.call("AddCredits", ADD, ("grpc-timeout", "20m"))
@@ -101,17 +102,16 @@ async def test_a_deadline_that_passes_in_the_queue_drops_the_call() -> None:
 async def test_a_call_that_is_cancelled_in_the_queue_is_dropped() -> None:
     store = HeldStore()
     limits = CommitLimits(shards=1, waiting_max=2)
-    async with serving(store, limits=limits) as served, Wire.connect(served.port) as wire:
+    async with serving(store, limits=limits) as served, Connection.connect(served.port) as wire:
         _, running = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
-        await wire.pong()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
-        await wire.pong()
+        await wire.in_order()
+        wire.reset(stream_id)
+        await wire.in_order()
         # Its place in the queue is free again.
         _, another = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
-        await wire.pong()
+        await wire.in_order()
         store.released.set()
         for answer in (running, another):
             assert (await wire.ended(answer)).message(Empty) == Empty()
@@ -121,12 +121,11 @@ async def test_a_call_that_is_cancelled_in_the_queue_is_dropped() -> None:
 
 async def test_a_call_that_is_cancelled_in_the_store_does_not_disturb_the_batch() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
-        await wire.pong()
+        wire.reset(stream_id)
+        await wire.in_order()
         store.released.set()
         await wire.call("AddCredits", ADD)
         listed = await wire.call("ListUserTransactions", UserId(user_id=7))
@@ -142,7 +141,7 @@ async def test_a_call_without_a_deadline_gets_one() -> None:
     store = HeldStore()
     async with (
         serving(store, call_limits=SHORT) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         answer = await wire.call("AddCredits", ADD)
         assert answer.status is Status.DEADLINE_EXCEEDED
@@ -153,7 +152,7 @@ async def test_a_deadline_of_the_clients_own_may_be_longer_than_the_one_it_would
     store = HeldStore()
     async with (
         serving(store, call_limits=SHORT) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         headers = call_headers(SERVICE + "AddCredits", ("grpc-timeout", "1H"))
         _, patient = wire.begin(headers, framed(encode(ADD)))
@@ -168,7 +167,7 @@ async def test_no_deadline_is_longer_than_the_longest(more: list[tuple[str, str]
     limits = CallLimits(message_bytes_max=4096, deadline_seconds_max=0.02)
     async with (
         serving(store, call_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         answer = await wire.call("AddCredits", ADD, *more)
         assert answer.status is Status.DEADLINE_EXCEEDED
@@ -190,7 +189,7 @@ async def test_a_stream_has_a_deadline_of_its_own(seconds: float, status: Status
     )
     async with (
         serving(SlowStore(), call_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         answer = await wire.call("ListUserTransactions", UserId(user_id=7))
         assert answer.status is status
@@ -206,7 +205,7 @@ async def test_a_health_watch_has_no_deadline() -> None:
     store = HeldStore()
     async with (
         serving(store, call_limits=limits) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
@@ -216,7 +215,9 @@ async def test_a_health_watch_has_no_deadline() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/x", SERVICE, SERVICE + "addCredits", PATH + "/"])
-async def test_an_unknown_path_is_unimplemented(wire: Wire, bystander: Wire, path: str) -> None:
+async def test_an_unknown_path_is_unimplemented(
+    wire: Connection, bystander: Connection, path: str
+) -> None:
     answer = await wire.request(call_headers(path), SOUND)
     assert answer.status is Status.UNIMPLEMENTED
     await is_served(wire)
@@ -224,11 +225,11 @@ async def test_an_unknown_path_is_unimplemented(wire: Wire, bystander: Wire, pat
 
 @pytest.mark.parametrize("path", ["/", "x", "credit.v1.CreditService/AddCredits", "//", "/a/b/c"])
 async def test_a_path_of_another_shape_is_answered_with_the_right_shape(
-    wire: Wire, engine: Engine, path: str
+    wire: Connection, engine: Engine, path: str
 ) -> None:
     answer = await wire.request(call_headers(path), SOUND)
     if engine is Engine.NGHTTP2 and not path.startswith("/"):
-        assert answer.reset is ErrorCodes.PROTOCOL_ERROR  # malformed: RFC 9113, section 8.3.1
+        assert answer.reset is ErrorCode.PROTOCOL_ERROR  # malformed: RFC 9113, section 8.3.1
         return
     assert answer.status is Status.UNIMPLEMENTED
     assert "/package.Service/Method" in answer.sentence
@@ -263,7 +264,12 @@ NOT_GRPC = [
 @pytest.mark.parametrize(("headers", "http_status", "reason"), NOT_GRPC)
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
 async def test_what_is_not_grpc_is_answered_in_http_with_the_reason(
-    wire: Wire, bystander: Wire, headers: Headers, http_status: str, reason: str, end: bool
+    wire: Connection,
+    bystander: Connection,
+    headers: Headers,
+    http_status: str,
+    reason: str,
+    end: bool,
 ) -> None:
     answer = await wire.request(headers, SOUND, end=end)
     assert (answer.headers[":status"], answer.status) == (http_status, Status.INTERNAL)
@@ -273,25 +279,27 @@ async def test_what_is_not_grpc_is_answered_in_http_with_the_reason(
     assert int(answer.headers["content-length"]) == len(answer.data)
     assert ("allow" in answer.headers) is (http_status == "405")
     assert answer.headers["x-request-id"]
-    await wire.pong()
+    await wire.in_order()
     assert (answer.reset is None) is end  # the server asks a client that is still sending to stop
     await is_served(wire)
 
 
-async def test_the_answer_to_head_has_no_body(wire: Wire) -> None:
+async def test_the_answer_to_head_has_no_body(wire: Connection) -> None:
     answer = await wire.request(_with(":method", "HEAD"))
     assert (answer.headers[":status"], bytes(answer.data)) == ("405", b"")
     assert "POST" in answer.sentence
 
 
 async def test_a_client_that_takes_no_body_gets_the_reason_in_the_headers(served: Serving) -> None:
-    async with Wire.connect(served.port, window=0) as wire:
+    async with Connection.connect(served.port, window=0) as wire:
         answer = await wire.request(_with("content-type", "text/html"))
         assert (answer.headers[":status"], bytes(answer.data)) == ("415", b"")
         assert "content-type" in answer.sentence
 
 
-async def test_a_call_without_te_is_rejected_with_the_reason(wire: Wire, bystander: Wire) -> None:
+async def test_a_call_without_te_is_rejected_with_the_reason(
+    wire: Connection, bystander: Connection
+) -> None:
     answer = await wire.request(_without("te"), SOUND)
     assert (answer.headers[":status"], answer.status) == ("200", Status.INTERNAL)
     assert "te: trailers" in answer.sentence
@@ -299,7 +307,7 @@ async def test_a_call_without_te_is_rejected_with_the_reason(wire: Wire, bystand
     await is_served(wire)
 
 
-async def test_the_case_of_te_does_not_matter(wire: Wire) -> None:
+async def test_the_case_of_te_does_not_matter(wire: Connection) -> None:
     answer = await wire.request(_with("te", "Trailers"), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
 
@@ -320,7 +328,7 @@ async def test_the_case_of_te_does_not_matter(wire: Wire) -> None:
     ],
 )
 async def test_any_spelling_of_both_content_types_of_protobuf_is_taken(
-    wire: Wire, content_type: str
+    wire: Connection, content_type: str
 ) -> None:
     answer = await wire.request(_with("content-type", content_type), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
@@ -328,7 +336,7 @@ async def test_any_spelling_of_both_content_types_of_protobuf_is_taken(
 
 @pytest.mark.parametrize("value", ["!", "A", "====", "", "AAA,AA"])
 async def test_bad_binary_metadata_is_no_harm(
-    wire: Wire, bystander: Wire, value: str | bytes
+    wire: Connection, bystander: Connection, value: str | bytes
 ) -> None:
     answer = await wire.request(call_headers(PATH, ("trace-bin", value)), SOUND)
     assert answer.message(UserCredits) == UserCredits(user_id=7)
@@ -339,13 +347,18 @@ async def test_bad_binary_metadata_is_no_harm(
     "value", [b"\xff\xfe", b"caf\xe9 \xc3\x28", "é", "a\tb", b"\x7f", b"\x01"], ids=ascii
 )
 async def test_a_value_that_is_not_printable_ascii_rejects_only_its_own_call(
-    wire: Wire, bystander: Wire, logged: Logged, engine: Engine, name: str, value: str | bytes
+    wire: Connection,
+    bystander: Connection,
+    logged: Logged,
+    engine: Engine,
+    name: str,
+    value: str | bytes,
 ) -> None:
     stream_id, other = wire.begin(call_headers(PATH), end=False)
     answer = await wire.request(call_headers(PATH, (name, value), (name, "a")), SOUND)
     if engine is Engine.NGHTTP2 and value in (b"\x7f", b"\x01"):
         # No field value has them (RFC 9110, section 5.5); h2 lets them pass.
-        assert answer.reset is ErrorCodes.PROTOCOL_ERROR
+        assert answer.reset is ErrorCode.PROTOCOL_ERROR
     else:
         assert answer.status is Status.INVALID_ARGUMENT
         assert f"header '{name}' is not printable ASCII" in answer.sentence
@@ -358,12 +371,12 @@ async def test_a_value_that_is_not_printable_ascii_rejects_only_its_own_call(
     await is_served(wire)
 
 
-async def test_the_bounds_of_ascii_are_in_it(wire: Wire) -> None:
+async def test_the_bounds_of_ascii_are_in_it(wire: Connection) -> None:
     answer = await wire.request(call_headers(PATH, ("x-name", "a ~")), SOUND)
     assert answer.status is Status.OK
 
 
-async def test_no_message_is_long_for_a_headers_name(wire: Wire) -> None:
+async def test_no_message_is_long_for_a_headers_name(wire: Connection) -> None:
     answer = await wire.request(call_headers(PATH, ("x" * 3000, "é")), SOUND)
     assert answer.status is Status.INVALID_ARGUMENT
     assert len(answer.sentence) < 300
@@ -371,7 +384,7 @@ async def test_no_message_is_long_for_a_headers_name(wire: Wire) -> None:
 
 @pytest.mark.parametrize("request_id", ["a", "A-b_c.9", "x" * 128])
 async def test_a_wellformed_request_id_is_echoed(
-    wire: Wire, request_id: str, logged: Logged
+    wire: Connection, request_id: str, logged: Logged
 ) -> None:
     answer = await wire.call("GetUserCredits", UserId(user_id=7), ("x-request-id", request_id))
     assert answer.headers["x-request-id"] == request_id
@@ -379,23 +392,25 @@ async def test_a_wellformed_request_id_is_echoed(
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "a/b"])
-async def test_any_other_request_id_is_replaced(wire: Wire, request_id: str) -> None:
+async def test_any_other_request_id_is_replaced(wire: Connection, request_id: str) -> None:
     answer = await wire.call("GetUserCredits", UserId(user_id=7), ("x-request-id", request_id))
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-async def test_a_call_without_a_request_id_gets_one_of_its_own(wire: Wire) -> None:
+async def test_a_call_without_a_request_id_gets_one_of_its_own(wire: Connection) -> None:
     answers = [await wire.call("GetUserCredits", UserId(user_id=7)) for _ in range(2)]
     assert len({answer.headers["x-request-id"] for answer in answers}) == 2
 
 
-async def test_a_rejected_call_has_the_request_id_too(wire: Wire) -> None:
+async def test_a_rejected_call_has_the_request_id_too(wire: Connection) -> None:
     answer = await wire.call("GetUserCredits", UserId(), ("x-request-id", "mine"))
     assert answer.status is Status.INVALID_ARGUMENT
     assert answer.headers["x-request-id"] == "mine"
 
 
-async def test_each_call_is_logged_in_one_line(wire: Wire, served: Serving, logged: Logged) -> None:
+async def test_each_call_is_logged_in_one_line(
+    wire: Connection, served: Serving, logged: Logged
+) -> None:
     await wire.call("AddCredits", ADD, ("x-request-id", "one"))
     await wire.call("GetUserCredits", UserId(), ("x-request-id", "two"))
     await wire.request(_with("content-type", "text/html"))
@@ -420,7 +435,9 @@ async def test_each_call_is_logged_in_one_line(wire: Wire, served: Serving, logg
         assert re.fullmatch(r"127\.0\.0\.1:\d+", line["peer"])
 
 
-async def test_nothing_of_a_request_is_logged_but_its_headers(wire: Wire, logged: Logged) -> None:
+async def test_nothing_of_a_request_is_logged_but_its_headers(
+    wire: Connection, logged: Logged
+) -> None:
     request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9, idempotency_key="my-key")
     await wire.call("AddCredits", request)
     assert "my-key" not in str(logged)
@@ -431,7 +448,7 @@ async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
     path: str, logged: Logged
 ) -> None:
     async with serving(FailingStore(ZeroDivisionError("why"))) as served:
-        async with Wire.connect(served.port) as wire:
+        async with Connection.connect(served.port) as wire:
             sound = {
                 "AddCredits": framed(encode(ADD)),
                 "UseCredits": framed(
@@ -458,18 +475,17 @@ async def test_a_call_is_answered_even_if_its_observer_fails(
             raise ZeroDivisionError
 
     monkeypatch.setattr(served.server._serving, "observer", Blind())
-    async with Wire.connect(served.port) as wire:
+    async with Connection.connect(served.port) as wire:
         answer = await wire.request(call_headers(PATH), SOUND)
         assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
 
 
 async def test_a_call_that_its_client_cancels_is_logged_as_cancelled(logged: Logged) -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await served.wait_quiet()
         store.released.set()
     assert [(line["status"], line["log_level"]) for line in logged] == [("CANCELLED", "info")]
@@ -486,8 +502,8 @@ async def test_a_fault_of_a_call_whose_client_has_gone_is_logged_all_the_same(
                 raise ZeroDivisionError
 
     async with serving(LateFailure(ZeroDivisionError())) as served:
-        async with Wire.connect(served.port) as wire:
+        async with Connection.connect(served.port) as wire:
             wire.begin(call_headers(PATH), SOUND)
-            await wire.pong()
+            await wire.in_order()
         await served.wait_quiet()
     assert isinstance(logged[0]["exc_info"], ZeroDivisionError)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
-from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, Headers, call_headers, framed
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
-from h2.errors import ErrorCodes
 
 from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
@@ -26,7 +27,7 @@ def frame(type_: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> byt
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", type_, flags, stream) + payload
 
 
-async def _closes(wire: Wire) -> None:
+async def _closes(wire: Connection) -> None:
     """Wait until the server has closed the connection."""
     await wire.closed.wait()
 
@@ -41,7 +42,7 @@ async def _closes(wire: Wire) -> None:
     ],
 )
 async def test_a_connection_that_is_not_http2_is_closed(
-    served: Serving, bystander: Wire, garbage: bytes
+    served: Serving, bystander: Connection, garbage: bytes
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(garbage)
@@ -50,7 +51,7 @@ async def test_a_connection_that_is_not_http2_is_closed(
 
 
 async def test_a_client_that_connects_and_sends_nothing_does_no_harm(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
     await is_served(bystander)
@@ -72,14 +73,14 @@ async def test_a_client_that_connects_and_sends_nothing_does_no_harm(
     ],
 )
 async def test_malformed_headers_reset_their_call_alone(
-    wire: Wire,
-    bystander: Wire,
+    wire: Connection,
+    bystander: Connection,
     logged: list[MutableMapping[str, Any]],
     headers: Headers,
 ) -> None:
     stream_id, other = wire.begin(call_headers(PATH), end=False)
     malformed = await wire.request(headers, SOUND)
-    assert malformed.reset is ErrorCodes.PROTOCOL_ERROR
+    assert malformed.reset is ErrorCode.PROTOCOL_ERROR
     assert not malformed.headers
     wire.send(stream_id, SOUND, end=True)
     assert (await wire.ended(other)).message(UserCredits) == UserCredits(user_id=7)
@@ -91,25 +92,27 @@ async def test_malformed_headers_reset_their_call_alone(
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        pytest.param(frame(0, b"x", stream=0), ErrorCodes.PROTOCOL_ERROR, id="DATA on stream 0"),
+        pytest.param(frame(0, b"x", stream=0), ErrorCode.PROTOCOL_ERROR, id="DATA on stream 0"),
         pytest.param(frame(1, b"\xff" * 9, flags=4, stream=1), None, id="no HPACK"),
         pytest.param(frame(6, b"short"), None, id="a PING of five bytes"),
         pytest.param(frame(8, bytes(4)), None, id="a WINDOW_UPDATE of nothing"),
         pytest.param(frame(0, bytes(2**20)), None, id="a frame over the limit"),
-        pytest.param(frame(9, b"", stream=1), ErrorCodes.PROTOCOL_ERROR, id="a lone CONTINUATION"),
+        pytest.param(frame(9, b"", stream=1), ErrorCode.PROTOCOL_ERROR, id="a lone CONTINUATION"),
     ],
 )
 async def test_a_broken_frame_ends_the_connection_with_a_goaway(
-    wire: Wire, bystander: Wire, data: bytes, code: ErrorCodes | None
+    wire: Connection, bystander: Connection, data: bytes, code: ErrorCode | None
 ) -> None:
     await is_served(wire)
     wire.write(data)
     await _closes(wire)
-    assert wire.goaway not in (None, ErrorCodes.NO_ERROR)
+    assert wire.goaway not in (None, ErrorCode.NO_ERROR)
     assert code in (None, wire.goaway)
 
 
-async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, bystander: Wire) -> None:
+async def test_a_frame_of_an_unknown_type_is_ignored(
+    wire: Connection, bystander: Connection
+) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     wire.write(frame(0xFA, b"whatever"))
     wire.write(frame(0xFA, b"whatever", flags=0xFF, stream=stream_id))
@@ -118,13 +121,13 @@ async def test_a_frame_of_an_unknown_type_is_ignored(wire: Wire, bystander: Wire
     assert (await wire.ended(answer)).message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_an_unknown_setting_is_ignored(wire: Wire, bystander: Wire) -> None:
+async def test_an_unknown_setting_is_ignored(wire: Connection, bystander: Connection) -> None:
     wire.write(frame(4, struct.pack(">HI", 0xFABC, 1)))
     await is_served(wire)
 
 
 async def test_one_call_in_error_leaves_the_connections_other_calls_alone(
-    wire: Wire, bystander: Wire
+    wire: Connection, bystander: Connection
 ) -> None:
     stream_id, answer = wire.begin(call_headers(PATH), end=False)
     await wire.request(call_headers(PATH), framed(b"\xff"))
@@ -134,11 +137,10 @@ async def test_one_call_in_error_leaves_the_connections_other_calls_alone(
 
 async def test_a_reset_cancels_the_call_and_nothing_of_it_stays() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await served.wait_quiet()
         assert served.running_calls() == 0
         store.released.set()
@@ -147,11 +149,10 @@ async def test_a_reset_cancels_the_call_and_nothing_of_it_stays() -> None:
 
 async def test_a_reset_does_not_undo_a_write_that_is_under_way() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await served.wait_quiet()
         _, next_add = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         store.released.set()
@@ -161,39 +162,38 @@ async def test_a_reset_does_not_undo_a_write_that_is_under_way() -> None:
 
 
 async def test_a_call_that_is_reset_before_it_begins_leaves_nothing_behind(
-    wire: Wire, served: Serving, bystander: Wire
+    wire: Connection, served: Serving, bystander: Connection
 ) -> None:
     for _ in range(50):
         # One write: the server reads both frames before it runs anything of the call.
-        stream_id = wire.h2.get_next_available_stream_id()
-        wire.h2.send_headers(stream_id, call_headers(PATH))
-        wire.h2.reset_stream(stream_id)
-    wire.flush()
+        stream_id, _ = wire.begin(call_headers(PATH), end=False)
+        wire.reset(stream_id)
     await is_served(wire)
     await served.wait_quiet()
     assert served.running_calls() == 0
 
 
 async def test_a_reset_while_the_request_is_read_cancels_the_call(
-    wire: Wire, served: Serving, bystander: Wire
+    wire: Connection, served: Serving, bystander: Connection
 ) -> None:
     stream_id, _ = wire.begin(call_headers(PATH), SOUND[:3], end=False)
-    await wire.pong()
-    wire.h2.reset_stream(stream_id)
-    wire.flush()
+    await wire.in_order()
+    wire.reset(stream_id)
     await is_served(wire)
     await served.wait_quiet()
     assert served.running_calls() == 0
 
 
-async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, bystander: Wire) -> None:
+async def test_data_for_a_call_that_is_over_is_no_harm(
+    wire: Connection, bystander: Connection
+) -> None:
     stream_id, answer = wire.begin(call_headers("/unknown"), end=False)
     # More than a connection's window, which would be used up without WINDOW_UPDATE.
     for _ in range(8):
         if answer.ended.is_set():
             break
         wire.send(stream_id, bytes(8000))
-        await wire.pong()
+        await wire.in_order()
     await is_served(wire)
 
 
@@ -201,11 +201,11 @@ async def test_data_for_a_call_that_is_over_is_no_harm(wire: Wire, bystander: Wi
 async def test_a_disconnected_client_leaves_nothing_behind(
     logged: list[MutableMapping[str, Any]],
 ) -> None:
-    async with serving() as served, Wire.connect(served.port) as bystander:
-        async with Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as bystander:
+        async with Connection.connect(served.port) as wire:
             for path in (PATH, "/grpc.health.v1.Health/Watch"):
                 wire.begin(call_headers(path), SOUND[:3], end=False)
-            await wire.pong()
+            await wire.in_order()
         await until(lambda: len(served.server._protocols) == 1)
         await served.wait_quiet()
         await is_served(bystander)
@@ -216,7 +216,7 @@ async def test_a_disconnected_client_leaves_nothing_behind(
 
 async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> None:
     for _ in range(25):
-        async with Wire.connect(served.port) as wire:
+        async with Connection.connect(served.port) as wire:
             await is_served(wire)
     await until(lambda: not served.server._protocols)
     served.server.__gc_collect__()
@@ -224,7 +224,7 @@ async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> N
     assert not served.server._handlers
 
 
-async def _history(wire: Wire, entries: int) -> None:
+async def _history(wire: Connection, entries: int) -> None:
     """Give user 7 a history of that many transactions, about 60 bytes each."""
     begun = [wire.begin(call_headers(SERVICE + "AddCredits"), ADD)[1] for _ in range(entries)]
     for answer in begun:
@@ -232,11 +232,11 @@ async def _history(wire: Wire, entries: int) -> None:
 
 
 async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
-    async with Wire.connect(served.port) as writer:
+    async with Connection.connect(served.port) as writer:
         await _history(writer, 60)
-    async with Wire.connect(served.port, window=1000) as reader:
+    async with Connection.connect(served.port, window=1000) as reader:
         _, answer = reader.begin(call_headers(SERVICE + "ListUserTransactions"), SOUND)
         await answer.begun()
     await served.wait_quiet()
@@ -244,36 +244,36 @@ async def test_a_client_that_leaves_in_mid_stream_ends_its_call(
 
 
 async def test_a_reader_with_a_closed_window_holds_up_no_other_client(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
-    async with Wire.connect(served.port) as writer:
+    async with Connection.connect(served.port) as writer:
         await _history(writer, 60)
-    async with Wire.connect(served.port, window=0) as reader:
+    async with Connection.connect(served.port, window=0) as reader:
         stream_id, answer = reader.begin(call_headers(SERVICE + "ListUserTransactions"), SOUND)
-        await reader.pong()
+        await reader.in_order()
         await is_served(bystander)
         assert answer.headers[":status"] == "200"
         assert not answer.data
 
-        reader.h2.increment_flow_control_window(2**20, stream_id)
-        reader.flush()
+        reader.grow(stream_id, 2**20)
         await reader.ended(answer)
         assert len(answer.messages(CreditTransaction)) == 60
 
 
-async def test_a_single_answer_waits_for_its_window(served: Serving, bystander: Wire) -> None:
-    async with Wire.connect(served.port, window=3) as reader:
+async def test_a_single_answer_waits_for_its_window(served: Serving, bystander: Connection) -> None:
+    async with Connection.connect(served.port, window=3) as reader:
         stream_id, answer = reader.begin(call_headers(PATH), SOUND)
         await answer.begun()
         assert len(answer.data) == 3
-        reader.h2.increment_flow_control_window(2**20, stream_id)
-        reader.flush()
+        reader.grow(stream_id, 2**20)
         await reader.ended(answer)
         assert answer.message(UserCredits) == UserCredits(user_id=7)
 
 
-async def test_a_stalled_answer_ends_with_its_deadline(served: Serving, bystander: Wire) -> None:
-    async with Wire.connect(served.port, window=0) as reader:
+async def test_a_stalled_answer_ends_with_its_deadline(
+    served: Serving, bystander: Connection
+) -> None:
+    async with Connection.connect(served.port, window=0) as reader:
         headers = call_headers(PATH, ("grpc-timeout", "20m"))
         answer = await reader.request(headers, SOUND)
         assert answer.status is not None

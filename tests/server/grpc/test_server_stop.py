@@ -6,6 +6,7 @@ import pytest
 from credit_models import CreditRequest, Empty, UserId
 from credit_models.codec import encode
 from credit_server.http2.connection import ServerProtocol
+from credit_testing.calls import SERVICE, Answer, call_frames, call_headers, framed
 from credit_testing.frames import (
     ACK,
     END_STREAM,
@@ -15,15 +16,18 @@ from credit_testing.frames import (
     PREFACE,
     RST_STREAM,
     SETTINGS_FRAME,
+    WINDOW_BYTES,
+    WINDOW_BYTES_MAX,
+    ErrorCode,
+    Setting,
     frame,
+    window_update,
 )
-from credit_testing.http2_client import SERVICE, Answer, Wire, call_headers, framed
-from credit_testing.raw_connection import Raw, add, last_stream_id, request_for_everything
+from credit_testing.http2_client import Connection
 from credit_testing.stores import EndlessStore, HeldStore
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from h2.errors import ErrorCodes
 
 from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
@@ -31,11 +35,12 @@ from tests.server.serving import Serving, is_served, serving, until
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 USER = framed(encode(UserId(user_id=7)))
 LONG_SECONDS = 3600.0
+LARGEST_WINDOW = (Setting.INITIAL_WINDOW_SIZE, WINDOW_BYTES_MAX)
 STREAM_ID_MAX = 2**31 - 1
-REFUSED = ErrorCodes.REFUSED_STREAM.to_bytes(4)
+REFUSED = ErrorCode.REFUSED_STREAM.to_bytes(4)
 
 
-def _begin_add(wire: Wire) -> Answer:
+def _begin_add(wire: Connection) -> Answer:
     return wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))[1]
 
 
@@ -49,49 +54,51 @@ async def _stopping(served: Serving, grace_seconds: float) -> "asyncio.Task[None
 @on_both_loops
 async def test_a_running_call_finishes_and_is_answered() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         running = _begin_add(wire)
         await store.entered.wait()
         stopping = await _stopping(served, LONG_SECONDS)
-        await wire.pong()
+        await wire.in_order()
         assert not running.ended.is_set()
 
         store.released.set()
         assert (await wire.ended(running)).message(Empty) == Empty()
         await stopping
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert wire.goaway is ErrorCode.NO_ERROR
 
 
 @on_both_loops
 async def test_calls_that_cross_the_first_goaway_are_served_and_later_ones_are_rejected() -> None:
     store = HeldStore()
-    async with serving(store) as served, Raw.connect(served.port) as raw:
+    async with (
+        serving(store) as served,
+        Connection.connect(served.port, automatic=False) as raw,
+    ):
         await raw.in_order()
         stopping = await _stopping(served, LONG_SECONDS)
-        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        assert (await raw.next(GOAWAY)).last_stream_id == STREAM_ID_MAX
         ping = await raw.next(PING)
-        raw.write(add(1))  # as of a client that has not read the GOAWAY
+        raw.write(call_frames(1, "AddCredits", ADD))  # as of a client that has not read the GOAWAY
         await store.entered.wait()
-        raw.write(frame(PING, ping, flags=ACK))
-        assert last_stream_id(await raw.next(GOAWAY)) == 1
-        raw.write(add(3))
-        assert await raw.next(RST_STREAM) == REFUSED
+        raw.write(frame(PING, ping.payload, flags=ACK))
+        assert (await raw.next(GOAWAY)).last_stream_id == 1
+        raw.write(call_frames(3, "AddCredits", ADD))
+        assert (await raw.next(RST_STREAM)).payload == REFUSED
         assert not stopping.done()
 
         store.released.set()
-        await raw.next(HEADERS, flags=END_STREAM)
-        assert raw.received[-1][2] == 1
-        assert raw.resets() == {3: ErrorCodes.REFUSED_STREAM}
-        assert not await raw.reader.read()
-        raw.writer.close()
+        assert (await raw.next(HEADERS, flags=END_STREAM)).stream == 1
+        assert raw.resets == {3: ErrorCode.REFUSED_STREAM}
+        assert not await raw.rest()
+        raw.disconnect()
         await stopping
         assert not served.server.shed_total
 
 
 @on_both_loops
 async def test_during_the_pause_new_connections_and_calls_are_served() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         await is_served(wire)
         server = served.server
         stopping = asyncio.create_task(
@@ -99,7 +106,7 @@ async def test_during_the_pause_new_connections_and_calls_are_served() -> None:
         )
         await asyncio.sleep(0)
         await is_served(wire)
-        async with Wire.connect(served.port) as fresh:
+        async with Connection.connect(served.port) as fresh:
             await is_served(fresh)
             assert not fresh.goaways
         assert not wire.goaways
@@ -112,31 +119,35 @@ async def test_a_connection_that_is_accepted_last_has_its_first_call_served() ->
     async with serving() as served:
         # As one that was in the kernel's queue when the server stopped to listen.
         served.server.connections.draining = True
-        async with Raw.connect(served.port, PREFACE + SETTINGS_FRAME + add(1)) as raw:
-            assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        async with Connection.connect(
+            served.port,
+            automatic=False,
+            greeting=PREFACE + SETTINGS_FRAME + call_frames(1, "AddCredits", ADD),
+        ) as raw:
+            assert (await raw.next(GOAWAY)).last_stream_id == STREAM_ID_MAX
             ping = await raw.next(PING)
-            raw.write(frame(PING, ping, flags=ACK))
+            raw.write(frame(PING, ping.payload, flags=ACK))
             await raw.next(HEADERS, flags=END_STREAM)
-            raw.writer.close()
+            raw.disconnect()
         served.server.connections.draining = False
 
 
 @on_both_loops
 async def test_a_client_that_does_not_acknowledge_the_ping_does_not_hold_it_up() -> None:
-    async with serving() as served, Raw.connect(served.port) as raw:
+    async with serving() as served, Connection.connect(served.port, automatic=False) as raw:
         await raw.in_order()
         stopping = await _stopping(served, LONG_SECONDS)
-        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        assert (await raw.next(GOAWAY)).last_stream_id == STREAM_ID_MAX
         served.later(5)
-        assert last_stream_id(await raw.next(GOAWAY)) == 0
-        raw.writer.close()
+        assert (await raw.next(GOAWAY)).last_stream_id == 0
+        raw.disconnect()
         await stopping
 
 
 @on_both_loops
 async def test_a_call_that_outlives_the_grace_is_unavailable() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         running = _begin_add(wire)
         await store.entered.wait()
         await served.server.stop(grace_seconds=0.01)
@@ -146,13 +157,13 @@ async def test_a_call_that_outlives_the_grace_is_unavailable() -> None:
         assert isinstance(info, ErrorInfo)
         assert info.reason == "STORE_UNAVAILABLE"  # it may have happened
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert wire.goaway is ErrorCode.NO_ERROR
         store.released.set()
 
 
 @on_both_loops
 async def test_a_health_watch_does_not_delay_the_stop_and_gets_the_status() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
         await served.server.stop(grace_seconds=LONG_SECONDS)
@@ -162,7 +173,7 @@ async def test_a_health_watch_does_not_delay_the_stop_and_gets_the_status() -> N
 @on_both_loops
 async def test_health_is_answered_during_the_stop() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         running = _begin_add(wire)
         await store.entered.wait()
         served.status.set(False)
@@ -176,11 +187,11 @@ async def test_health_is_answered_during_the_stop() -> None:
 
 @on_both_loops
 async def test_an_idle_connection_gets_a_goaway_and_is_closed() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         await is_served(wire)
         await served.server.stop(grace_seconds=LONG_SECONDS)
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert wire.goaway is ErrorCode.NO_ERROR
 
 
 @on_both_loops
@@ -194,25 +205,26 @@ async def test_a_stopped_server_listens_no_more() -> None:
 
 @on_both_loops
 async def test_a_closed_window_does_not_hold_it_up() -> None:
-    async with serving() as served, Wire.connect(served.port, window=0) as wire:
+    async with serving() as served, Connection.connect(served.port, window=0) as wire:
         _, stalled = wire.begin(call_headers(SERVICE + "GetUserCredits"), USER)
-        await wire.pong()
+        await wire.in_order()
         await served.server.stop(grace_seconds=0.01)
         assert (await wire.ended(stalled)).status is Status.UNAVAILABLE
 
 
 @on_both_loops
 async def test_a_client_that_reads_nothing_at_all_does_not_hold_it_up() -> None:
-    async with serving(EndlessStore()) as served, Wire.connect(served.port) as writer:
+    async with serving(EndlessStore()) as served, Connection.connect(served.port) as writer:
         for _ in range(50):
             await writer.call("AddCredits", ADD)
-        # With a limit of one byte, the stream stops reading from its socket.
-        _, deaf = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-        deaf.write(request_for_everything())
-        await until(lambda: not all(map(_takes_bytes, _protocols(served))))
-        await served.server.stop(grace_seconds=0.01)
-        await until(lambda: not _protocols(served))
-        deaf.transport.abort()
+        async with Connection.connect(
+            served.port, LARGEST_WINDOW, reads=False, automatic=False
+        ) as deaf:
+            deaf.write(window_update(WINDOW_BYTES_MAX - WINDOW_BYTES))
+            deaf.write(call_frames(1, "ListUserTransactions", UserId(user_id=7)))
+            await until(lambda: not all(map(_takes_bytes, _protocols(served))))
+            await served.server.stop(grace_seconds=0.01)
+            await until(lambda: not _protocols(served))
 
 
 def _protocols(served: Serving) -> list[ServerProtocol]:
@@ -226,22 +238,19 @@ def _takes_bytes(protocol: ServerProtocol) -> bool:
 @on_both_loops
 async def test_a_call_reset_during_the_grace_does_not_break_it() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
         await store.entered.wait()
         stopping = await _stopping(served, LONG_SECONDS)
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        wire.reset(stream_id)
         await stopping
         store.released.set()
 
 
 @on_both_loops
 async def test_a_call_that_was_reset_before_it_began_does_not_break_it() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
-        stream_id = wire.h2.get_next_available_stream_id()
-        wire.h2.send_headers(stream_id, call_headers(SERVICE + "GetUserCredits"))
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+    async with serving() as served, Connection.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "GetUserCredits"), end=False)
+        wire.reset(stream_id)
         await is_served(wire)
         await served.server.stop(grace_seconds=LONG_SECONDS)

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from credit_testing.http2_client import Answer, Wire, call_headers, framed
+from credit_testing.calls import Answer, call_headers, framed
+from credit_testing.http2_client import Connection
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -25,7 +26,7 @@ VERSIONS = pytest.mark.parametrize(
 )
 
 
-async def _check(wire: Wire, service: str) -> int:
+async def _check(wire: Connection, service: str) -> int:
     answer = await wire.call(CHECK, HealthCheckRequest(service=service))
     return answer.message(HealthCheckResponse).status
 
@@ -43,7 +44,7 @@ async def _watched(answer: Answer) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
-async def test_health_follows_the_server(wire: Wire, served: Serving, service: str) -> None:
+async def test_health_follows_the_server(wire: Connection, served: Serving, service: str) -> None:
     assert await _check(wire, service) == SERVING
     served.status.set(False)
     assert await _check(wire, service) == NOT_SERVING
@@ -51,14 +52,14 @@ async def test_health_follows_the_server(wire: Wire, served: Serving, service: s
     assert await _check(wire, service) == SERVING
 
 
-async def test_the_health_of_an_unknown_service_is_not_found(wire: Wire) -> None:
+async def test_the_health_of_an_unknown_service_is_not_found(wire: Connection) -> None:
     answer = await wire.call(CHECK, HealthCheckRequest(service="credit.v2.CreditService"))
     assert answer.status is Status.NOT_FOUND
 
 
 @pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
 async def test_a_watch_sends_each_change(
-    wire: Wire, bystander: Wire, served: Serving, service: str
+    wire: Connection, bystander: Connection, served: Serving, service: str
 ) -> None:
     _, answer = wire.begin(
         call_headers(WATCH), framed(HealthCheckRequest(service=service).SerializeToString())
@@ -71,7 +72,7 @@ async def test_a_watch_sends_each_change(
 
 
 async def test_a_watch_of_an_unknown_service_sends_that_and_stays_open(
-    wire: Wire, bystander: Wire
+    wire: Connection, bystander: Connection
 ) -> None:
     _, answer = wire.begin(
         call_headers(WATCH), framed(HealthCheckRequest(service="x").SerializeToString())
@@ -83,7 +84,7 @@ async def test_a_watch_of_an_unknown_service_sends_that_and_stays_open(
 
 async def test_a_watch_ends_with_its_client(served: Serving) -> None:
     tasks = asyncio.all_tasks()
-    async with Wire.connect(served.port) as wire:
+    async with Connection.connect(served.port) as wire:
         _, answer = wire.begin(call_headers(WATCH), framed(b""))
         await anext(_watched(answer))
         begun = asyncio.all_tasks() - tasks
@@ -92,7 +93,9 @@ async def test_a_watch_ends_with_its_client(served: Serving) -> None:
 
 
 @VERSIONS
-async def test_reflection_lists_the_services(wire: Wire, version: str, module: object) -> None:
+async def test_reflection_lists_the_services(
+    wire: Connection, version: str, module: object
+) -> None:
     messages = reflection_pb2 if module is reflection_pb2 else reflection_alpha_pb2
     answer = await wire.call(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -119,7 +122,7 @@ async def test_reflection_lists_the_services(wire: Wire, version: str, module: o
     ],
 )
 async def test_reflection_finds_files_by_symbol(
-    wire: Wire, version: str, module: object, symbol: str, file: str
+    wire: Connection, version: str, module: object, symbol: str, file: str
 ) -> None:
     messages = reflection_pb2 if module is reflection_pb2 else reflection_alpha_pb2
     answer = await wire.call(
@@ -132,7 +135,9 @@ async def test_reflection_finds_files_by_symbol(
 
 
 @VERSIONS
-async def test_reflection_reports_unknown_symbols(wire: Wire, version: str, module: object) -> None:
+async def test_reflection_reports_unknown_symbols(
+    wire: Connection, version: str, module: object
+) -> None:
     messages = reflection_pb2 if module is reflection_pb2 else reflection_alpha_pb2
     answer = await wire.call(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -142,7 +147,7 @@ async def test_reflection_reports_unknown_symbols(wire: Wire, version: str, modu
     assert reply.error_response.error_code == Status.NOT_FOUND.value
 
 
-async def test_every_import_of_a_reflected_file_can_be_reflected(wire: Wire) -> None:
+async def test_every_import_of_a_reflected_file_can_be_reflected(wire: Connection) -> None:
     """A reflecting client follows the imports: all the way down, none may be missing."""
     waiting, seen = ["credit/v1/credit.proto", "google/rpc/error_details.proto"], set[str]()
     while waiting:
@@ -158,7 +163,7 @@ async def test_every_import_of_a_reflected_file_can_be_reflected(wire: Wire) -> 
     assert "google/protobuf/descriptor.proto" in seen
 
 
-async def test_several_questions_may_be_asked_in_one_call(wire: Wire) -> None:
+async def test_several_questions_may_be_asked_in_one_call(wire: Connection) -> None:
     question = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     answer = await wire.request(
         call_headers("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),

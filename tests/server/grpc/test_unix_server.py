@@ -21,7 +21,8 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.store.memory import MemoryStore
-from credit_testing.http2_client import Wire, call_headers, framed, message_bytes
+from credit_testing.calls import call_headers, framed, message_bytes
+from credit_testing.http2_client import Connection
 from grpclib.const import Status
 
 from tests.server.serving import until
@@ -90,9 +91,9 @@ async def test_stopping_removes_the_file_before_running_calls_have_ended(
     server: GrpcServer, path: Path
 ) -> None:
     assert await asyncio.to_thread(path.is_socket)
-    async with Wire.connect(path=path) as wire:
+    async with Connection.connect(path=path) as wire:
         stream_id, answer = wire.begin(call_headers(RUNNING), end=False)
-        await wire.pong()
+        await wire.in_order()
         stopping = asyncio.create_task(server.stop(grace_seconds=3600))
         await until(lambda: not path.exists())
         assert not stopping.done()

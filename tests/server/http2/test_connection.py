@@ -16,6 +16,7 @@ from credit_server.http2.connection import ServerProtocol, _limit_unsent
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.stream import server_stream
+from credit_testing.calls import SERVICE, call_frames, call_headers, framed
 from credit_testing.certificates import private_key, private_pem, self_signed
 from credit_testing.frames import (
     ACK,
@@ -27,14 +28,17 @@ from credit_testing.frames import (
     HEADERS,
     PING,
     PREFACE,
+    WINDOW_BYTES,
+    WINDOW_BYTES_MAX,
+    ErrorCode,
+    Setting,
     frame,
     header_block,
+    window_update,
 )
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
-from credit_testing.raw_connection import Raw, add, last_stream_id, request_for_everything
+from credit_testing.http2_client import Connection
 from credit_testing.stores import EndlessStore, HeldStore
 from grpclib.const import Status
-from h2.errors import ErrorCodes
 
 from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, is_served, serving, until
@@ -45,7 +49,10 @@ USER = framed(encode(UserId(user_id=7)))
 PATH = SERVICE + "GetUserCredits"
 LIST = SERVICE + "ListUserTransactions"
 LIMITS = ConnectionLimits()
+# The size of the answer to AddCredits; a list needs more.
+EMPTY_BYTES = len(framed(b""))
 STREAM_ID_MAX = 2**31 - 1
+LARGEST_WINDOW = (Setting.INITIAL_WINDOW_SIZE, WINDOW_BYTES_MAX)
 
 
 def open_connections(served: Serving) -> int:
@@ -75,37 +82,40 @@ def closed(served: Serving) -> dict[Closing, int]:
 @pytest.mark.parametrize("data", [b"", PREFACE[:-1], PREFACE], ids=["none", "most", "no SETTINGS"])
 @on_both_loops
 async def test_a_client_without_a_preface_is_closed_in_time(data: bytes) -> None:
-    async with serving() as served, Raw.connect(served.port, data) as raw:
+    async with (
+        serving() as served,
+        Connection.connect(served.port, automatic=False, greeting=data) as raw,
+    ):
         await until(lambda: open_connections(served) == 1)
         served.later(LIMITS.handshake_seconds - 1)
         assert not closed(served)
         served.later(LIMITS.handshake_seconds)
-        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+        assert await raw.last_goaway() is ErrorCode.PROTOCOL_ERROR
         assert closed(served) == {Closing.HANDSHAKE: 1}
 
 
 async def test_a_header_block_without_an_end_is_closed_in_time(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         await raw.in_order()
         raw.write(frame(HEADERS, header_block(call_headers(PATH)), stream=1))
         raw.write(frame(CONTINUATION, stream=1))
         await until(lambda: any(each._times.header_block_since for each in members(served)))
         served.later(LIMITS.handshake_seconds)
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
         assert closed(served) == {Closing.HEADERS: 1}
 
 
 async def test_an_idle_connection_is_closed_in_time(
-    served: Serving, wire: Wire, logged: list[MutableMapping[str, Any]]
+    served: Serving, wire: Connection, logged: list[MutableMapping[str, Any]]
 ) -> None:
     await is_served(wire)
     served.later(LIMITS.idle_seconds - 1)
     await is_served(wire)
     served.later(LIMITS.idle_seconds)
     await wire.closed.wait()
-    assert wire.goaway is ErrorCodes.NO_ERROR
+    assert wire.goaway is ErrorCode.NO_ERROR
     assert closed(served) == {Closing.IDLE: 1}
     (line,) = (line for line in logged if line["event"] == "connection closed")
     assert line["reason"] == Closing.IDLE
@@ -114,11 +124,11 @@ async def test_an_idle_connection_is_closed_in_time(
 
 async def test_a_call_keeps_its_connection_from_being_idle() -> None:
     store = HeldStore()
-    async with serving(store) as served, Wire.connect(served.port) as wire:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
         _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
         served.later(LIMITS.idle_seconds)  # it gets a PING and acknowledges it
-        await wire.pong()
+        await wire.in_order()
         served.later(LIMITS.idle_seconds)
         store.released.set()
         assert (await wire.ended(adding)).message(Empty) == Empty()
@@ -126,14 +136,14 @@ async def test_a_call_keeps_its_connection_from_being_idle() -> None:
 
 async def test_a_silent_client_with_a_call_gets_a_ping_and_is_closed() -> None:
     store = HeldStore()
-    async with serving(store) as served, Raw.connect(served.port) as raw:
+    async with serving(store) as served, Connection.connect(served.port, automatic=False) as raw:
         raw.write(
             frame(HEADERS, header_block(call_headers(SERVICE + "AddCredits")), flags=4, stream=1)
         )
         raw.write(frame(DATA, ADD, flags=1, stream=1))
         await store.entered.wait()
         served.later(LIMITS.keepalive_seconds)
-        assert await raw.next(PING) == bytes(8)
+        assert (await raw.next(PING)).payload == bytes(8)
         served.later(LIMITS.keepalive_seconds + LIMITS.keepalive_timeout_seconds - 1)
         assert not closed(served)
         served.later(LIMITS.keepalive_seconds + LIMITS.keepalive_timeout_seconds)
@@ -143,41 +153,43 @@ async def test_a_silent_client_with_a_call_gets_a_ping_and_is_closed() -> None:
 
 
 async def test_a_call_that_crosses_the_idle_close_is_served(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         await raw.in_order()
         served.later(LIMITS.idle_seconds)
-        assert last_stream_id(await raw.next(GOAWAY)) == STREAM_ID_MAX
+        assert (await raw.next(GOAWAY)).last_stream_id == STREAM_ID_MAX
         ping = await raw.next(PING)
-        raw.write(add(1))
+        raw.write(call_frames(1, "AddCredits", ADD_REQUEST))
         await raw.next(HEADERS, flags=END_STREAM)
-        raw.write(frame(PING, ping, flags=ACK))
-        assert last_stream_id(await raw.next(GOAWAY)) == 1
-        assert not await raw.reader.read()
+        raw.write(frame(PING, ping.payload, flags=ACK))
+        assert (await raw.next(GOAWAY)).last_stream_id == 1
+        assert not await raw.rest()
         assert closed(served) == {Closing.IDLE: 1}
 
 
 async def test_a_health_check_that_crosses_the_idle_close_is_answered(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         await raw.in_order()
         served.later(LIMITS.idle_seconds)
         ping = await raw.next(PING)
         headers = header_block(call_headers("/grpc.health.v1.Health/Check"))
-        raw.write(frame(PING, ping, flags=ACK))  # all in one slice
+        raw.write(frame(PING, ping.payload, flags=ACK))  # all in one slice
         raw.write(frame(HEADERS, headers, flags=END_HEADERS, stream=1))
         raw.write(frame(DATA, framed(b""), flags=END_STREAM, stream=1))
-        assert framed(b"\x08\x01") == await raw.next(DATA)  # SERVING
-        assert not raw.resets()
+        assert (await raw.next(DATA)).payload == framed(b"\x08\x01")  # SERVING
+        assert not raw.resets
 
 
 async def test_a_call_that_comes_with_the_acknowledgement_is_served(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         await raw.in_order()
         served.later(LIMITS.idle_seconds)
         ping = await raw.next(PING)
-        raw.write(frame(PING, ping, flags=ACK) + add(1))  # read in one slice
-        assert last_stream_id(await raw.next(GOAWAY)) == 1
+        raw.write(
+            frame(PING, ping.payload, flags=ACK) + call_frames(1, "AddCredits", ADD_REQUEST)
+        )  # read in one slice
+        assert (await raw.next(GOAWAY)).last_stream_id == 1
         await raw.next(HEADERS, flags=END_STREAM)
-        assert not await raw.reader.read()
+        assert not await raw.rest()
 
 
 @pytest.mark.parametrize(
@@ -191,31 +203,37 @@ async def test_a_call_that_runs_at_the_end_is_answered(
     limits: ConnectionLimits, seconds: float
 ) -> None:
     store = HeldStore()
-    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, connections=limits) as served,
+        Connection.connect(served.port) as wire,
+    ):
         _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
         if seconds:
             served.later(seconds)
         else:
             wire.write(frame(GOAWAY, bytes(8)))
-        await wire.said_goodbye(times=2)
+        await wire.received_goaways(2)
         assert wire.goaways == [STREAM_ID_MAX, 1]
         assert not closed(served)
         store.released.set()
         assert (await wire.ended(adding)).message(Empty) == Empty()
         await wire.closed.wait()
-        assert wire.goaway is ErrorCodes.NO_ERROR
+        assert wire.goaway is ErrorCode.NO_ERROR
         assert closed(served) == {Closing.AGE if seconds else Closing.CLIENT: 1}
 
 
 async def test_a_call_that_outlives_the_grace_of_an_old_connection_is_unavailable() -> None:
     store = HeldStore()
     limits = ConnectionLimits(age_seconds=10, age_grace_seconds=5, keepalive_seconds=1000)
-    async with serving(store, connections=limits) as served, Wire.connect(served.port) as wire:
+    async with (
+        serving(store, connections=limits) as served,
+        Connection.connect(served.port) as wire,
+    ):
         _, adding = wire.begin(call_headers(SERVICE + "AddCredits"), ADD)
         await store.entered.wait()
         served.later(12)
-        await wire.pong()
+        await wire.in_order()
         assert not adding.ended.is_set()
         served.later(17)
         answer = await wire.ended(adding)
@@ -228,7 +246,7 @@ async def test_a_call_that_outlives_the_grace_of_an_old_connection_is_unavailabl
 
 async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_reconnects() -> None:
     limits = ConnectionLimits(age_seconds=10)
-    async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
+    async with serving(connections=limits) as served, Connection.connect(served.port) as wire:
         _, watch = wire.begin(call_headers("/grpc.health.v1.Health/Watch"), framed(b""))
         await watch.begun()
         served.later(12)
@@ -238,27 +256,30 @@ async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_r
 
 
 async def test_an_answer_that_its_client_does_not_take_is_dropped(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
-    async with Wire.connect(served.port, window=3) as reader:
+    async with Connection.connect(served.port, window=3) as reader:
         stream_id, answer = reader.begin(call_headers(PATH), USER)
         await answer.begun()
         served.later(LIMITS.stalled_seconds - 1)
-        await reader.pong()
+        await reader.in_order()
         assert not answer.ended.is_set()
         served.later(LIMITS.stalled_seconds)
         await reader.ended(answer)
-        assert answer.reset is ErrorCodes.ENHANCE_YOUR_CALM
+        assert answer.reset is ErrorCode.ENHANCE_YOUR_CALM
         await served.wait_quiet()
         assert stream_id == 1
         assert not closed(served)
 
 
 async def test_lists_that_wait_for_lists_that_their_client_does_not_take_are_dropped_with_them(
-    bystander: Wire,
+    bystander: Connection,
 ) -> None:
     limits = ConnectionLimits(lists_max=2)
-    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+    async with (
+        serving(connections=limits) as served,
+        Connection.connect(served.port, window=EMPTY_BYTES) as reader,
+    ):
         await reader.call("AddCredits", ADD_REQUEST)
         lists = [reader.begin(call_headers(LIST), USER)[1] for _ in range(5)]
         for begun in lists[:2]:
@@ -266,30 +287,31 @@ async def test_lists_that_wait_for_lists_that_their_client_does_not_take_are_dro
         served.later(LIMITS.stalled_seconds)
         for each in lists:
             await reader.ended(each)
-        assert {each.reset for each in lists} == {ErrorCodes.ENHANCE_YOUR_CALM}
+        assert {each.reset for each in lists} == {ErrorCode.ENHANCE_YOUR_CALM}
         assert [bool(each.data) for each in lists] == [True, True, False, False, False]
         await served.wait_quiet()
 
 
 async def test_a_list_waits_as_long_as_its_client_takes_another() -> None:
     limits = ConnectionLimits(lists_max=1)
-    async with serving(connections=limits) as served, Wire.connect(served.port, window=3) as reader:
+    async with (
+        serving(connections=limits) as served,
+        Connection.connect(served.port, window=EMPTY_BYTES) as reader,
+    ):
         await reader.call("AddCredits", ADD_REQUEST)
         stream_id, first = reader.begin(call_headers(LIST), USER)
         await first.begun()
         second = reader.begin(call_headers(LIST), USER)[1]
-        await reader.pong()
+        await reader.in_order()
         (member,) = members(served)
         waiting = server_stream(member.processor.streams[stream_id + 2])
         waiting.waiting_since = member.connection.progressed_at = -limits.stalled_seconds
-        reader.h2.increment_flow_control_window(1, stream_id)
-        reader.flush()
-        await reader.pong()
+        reader.grow(stream_id, 1)
+        await reader.in_order()
         member.check(0.0)
         assert not second.ended.is_set()
-        reader.h2.increment_flow_control_window(65_535, stream_id)
-        reader.h2.increment_flow_control_window(65_535, stream_id + 2)
-        reader.flush()
+        reader.grow(stream_id, 65_535)
+        reader.grow(stream_id + 2, 65_535)
         for each in (first, second):
             await reader.ended(each)
             assert each.trailers["grpc-status"] == "0"
@@ -297,7 +319,7 @@ async def test_a_list_waits_as_long_as_its_client_takes_another() -> None:
 
 @on_both_loops
 async def test_the_kernel_buffers_no_more_for_a_client_than_the_limit() -> None:
-    async with serving() as served, Wire.connect(served.port) as wire:
+    async with serving() as served, Connection.connect(served.port) as wire:
         await is_served(wire)
         (member,) = members(served)
         opened = member._transport.get_extra_info("socket")
@@ -323,26 +345,27 @@ def test_a_closed_socket_takes_no_limit_and_raises_nothing() -> None:
 async def test_a_reader_that_never_reads_is_closed_in_time(
     last_bytes: bytes | None, reason: Closing
 ) -> None:
-    async with serving(EndlessStore()) as served, Wire.connect(served.port) as bystander:
+    async with serving(EndlessStore()) as served, Connection.connect(served.port) as bystander:
         for _ in range(50):
             await bystander.call("AddCredits", ADD_REQUEST)
-        # With a limit of one byte, the stream stops reading from its socket.
-        _, stuck = await asyncio.open_connection("127.0.0.1", served.port, limit=1)
-        stuck.write(request_for_everything())
-        await until(lambda: any(each._times.write_blocked_since for each in members(served)))
-        if last_bytes is None:
-            stuck.write_eof()
-            await until(lambda: any(each._transport.is_closing() for each in members(served)))
-        else:
-            stuck.write(last_bytes)
-        await is_served(bystander)
-        if last_bytes:
-            await until(lambda: any(each._drain for each in members(served)))
-        served.later(LIMITS.stalled_seconds)
-        await until(lambda: open_connections(served) == 1)
-        assert closed(served) == {reason: 1}
-        await is_served(bystander)
-        stuck.transport.abort()
+        async with Connection.connect(
+            served.port, LARGEST_WINDOW, reads=False, automatic=False
+        ) as stuck:
+            stuck.write(window_update(WINDOW_BYTES_MAX - WINDOW_BYTES))
+            stuck.write(call_frames(1, "ListUserTransactions", UserId(user_id=7)))
+            await until(lambda: any(each._times.write_blocked_since for each in members(served)))
+            if last_bytes is None:
+                stuck.write_eof()
+                await until(lambda: any(each._transport.is_closing() for each in members(served)))
+            else:
+                stuck.write(last_bytes)
+            await is_served(bystander)
+            if last_bytes:
+                await until(lambda: any(each._drain for each in members(served)))
+            served.later(LIMITS.stalled_seconds)
+            await until(lambda: open_connections(served) == 1)
+            assert closed(served) == {reason: 1}
+            await is_served(bystander)
 
 
 @on_both_loops
@@ -360,11 +383,11 @@ async def test_a_flood_over_tls_is_answered_with_enhance_your_calm(tmp_path: Pat
     async with serving(tls=certified(tmp_path)) as served:
         client = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
         client.set_alpn_protocols(["h2"])
-        async with Raw.connect(served.port, tls=client) as raw:
+        async with Connection.connect(served.port, automatic=False, tls=client) as raw:
             await raw.in_order()
             raw.write(frame(PING, bytes(8)) * 20_000)
-            payload = await raw.next(GOAWAY)
-            assert ErrorCodes(int.from_bytes(payload[4:8])) is ErrorCodes.ENHANCE_YOUR_CALM
+            payload = (await raw.next(GOAWAY)).payload
+            assert ErrorCode(int.from_bytes(payload[4:8])) is ErrorCode.ENHANCE_YOUR_CALM
             served.later(LIMITS.closing_seconds)
             await until(lambda: open_connections(served) == 0)
 
@@ -374,23 +397,23 @@ async def test_connections_over_the_cap_are_closed_at_once() -> None:
         (ConnectionLimits(connections_max=2), Closing.TOO_MANY),
         (ConnectionLimits(connections_per_peer_max=2), Closing.TOO_MANY_OF_PEER),
     ):
-        async with serving(connections=limits) as served, Wire.connect(served.port) as first:
-            async with Wire.connect(served.port) as second:
+        async with serving(connections=limits) as served, Connection.connect(served.port) as first:
+            async with Connection.connect(served.port) as second:
                 await is_served(first)
                 await is_served(second)
-                async with Raw.connect(served.port) as third:
+                async with Connection.connect(served.port, automatic=False) as third:
                     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                         await third.next(PING)
                 assert closed(served) == {reason: 1}
                 assert open_connections(served) == 2
                 await is_served(second)
             await until(lambda: open_connections(served) == 1)
-            async with Wire.connect(served.port) as fourth:
+            async with Connection.connect(served.port) as fourth:
                 await is_served(fourth)
 
 
 async def test_many_connections_that_send_nothing_hold_up_no_other() -> None:
-    async with serving() as served, Wire.connect(served.port) as bystander:
+    async with serving() as served, Connection.connect(served.port) as bystander:
         opened = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(300)]
         await until(lambda: open_connections(served) == 301)
         await is_served(bystander)
@@ -403,15 +426,17 @@ async def test_many_connections_that_send_nothing_hold_up_no_other() -> None:
 
 
 async def test_requests_that_are_never_finished_hold_few_bytes(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
     limits = ConnectionLimits(request_bytes_max=5000)
-    async with serving(connections=limits) as served, Wire.connect(served.port) as wire:
+    async with serving(connections=limits) as served, Connection.connect(served.port) as wire:
         # Both messages are as long as they may be, and miss their last byte.
         part = framed(bytes(4095), length=4096)
         kept_id, kept = wire.begin(call_headers(PATH), part, end=False)
         ended = await wire.request(call_headers(PATH), part, end=False)
-        assert ended.reset is ErrorCodes.ENHANCE_YOUR_CALM
+        assert ended.reset is ErrorCode.ENHANCE_YOUR_CALM
+        # The server counts the bytes of a call until its task has ended.
+        await until(lambda: served.running_calls() == 1)
         wire.send(kept_id, b"\xff", end=True)
         await wire.ended(kept)
         assert kept.status is not None
@@ -421,15 +446,18 @@ async def test_requests_that_are_never_finished_hold_few_bytes(
 async def test_the_server_checks_the_time_limits_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_SWEEP_SECONDS", 0.01)
     limits = ConnectionLimits(handshake_seconds=0.01)
-    async with serving(connections=limits) as served, Raw.connect(served.port, b"") as raw:
-        assert await raw.goaway() is ErrorCodes.PROTOCOL_ERROR
+    async with (
+        serving(connections=limits) as served,
+        Connection.connect(served.port, automatic=False, greeting=b"") as raw,
+    ):
+        assert await raw.last_goaway() is ErrorCode.PROTOCOL_ERROR
 
 
 @on_both_loops
 async def test_a_client_that_does_not_close_its_side_is_closed_in_time() -> None:
-    async with serving() as served, Raw.connect(served.port) as raw:
+    async with serving() as served, Connection.connect(served.port, automatic=False) as raw:
         raw.write(frame(PING, b"short"))
-        await raw.goaway()
+        await raw.last_goaway()
         raw.write(bytes(100_000))
         assert open_connections(served) == 1
         served.later(LIMITS.closing_seconds)
@@ -438,8 +466,8 @@ async def test_a_client_that_does_not_close_its_side_is_closed_in_time() -> None
 
 
 async def test_a_stop_does_not_wait_for_a_client_that_was_sent_goaway(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(frame(HEADERS, b"", flags=END_HEADERS, stream=2))
-        await raw.goaway()
+        await raw.last_goaway()
         await served.server.stop(grace_seconds=0)
         await until(lambda: open_connections(served) == 0)

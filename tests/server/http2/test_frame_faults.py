@@ -14,6 +14,7 @@ from credit_models.codec import encode
 from credit_models.http2_engine import Engine
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
+from credit_testing.calls import SERVICE, Headers, call_headers, framed
 from credit_testing.frames import (
     CONTINUATION,
     DATA,
@@ -27,13 +28,13 @@ from credit_testing.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    ErrorCode,
+    Frame,
     frame,
     header_block,
 )
-from credit_testing.http2_client import SERVICE, Headers, Wire, call_headers, framed
-from credit_testing.raw_connection import Raw
+from credit_testing.http2_client import Connection
 from grpclib.const import Status
-from h2.errors import ErrorCodes
 from hpack import Decoder
 
 from tests.server.serving import Serving, serving
@@ -43,7 +44,7 @@ CALL = call_headers(PATH)
 SOUND = framed(encode(UserId(user_id=7)))
 BYSTANDER, FAULTY = 1, 3
 PUSH_PROMISE, PADDED, PRIORITY_FLAG = 5, 8, 0x20
-CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+CANCEL = struct.pack(">I", ErrorCode.CANCEL)
 HEADER_BYTES_MAX = 16_384
 
 Lines = list[MutableMapping[str, Any]]  # Any: structlog's own type
@@ -136,10 +137,10 @@ MALFORMED: dict[str, Headers] = {
     "8.1.1 two lengths": [*CALL, ("content-length", "1"), ("content-length", "2")],
 }
 
-PROTOCOL, CLOSED = ErrorCodes.PROTOCOL_ERROR, ErrorCodes.STREAM_CLOSED
-FRAME_SIZE, FLOW = ErrorCodes.FRAME_SIZE_ERROR, ErrorCodes.FLOW_CONTROL_ERROR
+PROTOCOL, CLOSED = ErrorCode.PROTOCOL_ERROR, ErrorCode.STREAM_CLOSED
+FRAME_SIZE, FLOW = ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR
 
-OF_STREAM: dict[str, tuple[bytes, ErrorCodes]] = {
+OF_STREAM: dict[str, tuple[bytes, ErrorCode]] = {
     **{name: (begin(headers), PROTOCOL) for name, headers in MALFORMED.items()},
     **{
         f"{name}, at its end": (begin(headers, end=True), PROTOCOL)
@@ -187,7 +188,7 @@ OF_STREAM: dict[str, tuple[bytes, ErrorCodes]] = {
     "8.2.2 trailers with connection": (begin() + trailers(("connection", "close")), PROTOCOL),
     "trailers of many kilobytes": (
         begin() + trailers(("x-long", "x" * 16_300), ("x-more", "x" * 60)),
-        ErrorCodes.ENHANCE_YOUR_CALM,
+        ErrorCode.ENHANCE_YOUR_CALM,
     ),
     # 8.1.1: content-length
     "8.1.1 more than the length": (begin([*CALL, ("content-length", "3")]) + data(), PROTOCOL),
@@ -227,21 +228,21 @@ HARMLESS: dict[str, bytes] = {
     ),
 }
 
-OF_CONNECTION: dict[str, tuple[bytes, ErrorCodes]] = {
+OF_CONNECTION: dict[str, tuple[bytes, ErrorCode]] = {
     # 4: frames and header blocks
     "4.2 a frame that is too long": (data(bytes(16_385)), FRAME_SIZE),
     "4.3 a block that is not HPACK": (
         frame(HEADERS, b"\xff" * 9, flags=END_HEADERS, stream=FAULTY),
-        ErrorCodes.COMPRESSION_ERROR,
+        ErrorCode.COMPRESSION_ERROR,
     ),
     "4.3 trailers that are not HPACK": (
         begin() + frame(HEADERS, b"\x40\x7f", flags=END_HEADERS | END_STREAM, stream=FAULTY),
-        ErrorCodes.COMPRESSION_ERROR,
+        ErrorCode.COMPRESSION_ERROR,
     ),
     "4.3 a block of no HPACK for a call that was reset": (
         begin([*CALL, ("X-Upper", "1")])
         + frame(HEADERS, b"\xff" * 9, flags=END_HEADERS | END_STREAM, stream=FAULTY),
-        ErrorCodes.COMPRESSION_ERROR,
+        ErrorCode.COMPRESSION_ERROR,
     ),
     # 5.1: states
     "5.1 DATA on an idle stream": (data(stream=99), PROTOCOL),
@@ -322,60 +323,58 @@ def cases(table: dict[str, Any]) -> Sequence[Any]:
     ]
 
 
-async def bystanders_answer(raw: Raw) -> dict[bytes, bytes]:
+async def bystanders_answer(raw: Connection) -> dict[bytes, bytes]:
     """End the bystander's request; return the trailers of its answer."""
     raw.write(data(flags=END_STREAM, stream=BYSTANDER))
-    while True:
-        payload = await raw.next(HEADERS, flags=END_STREAM)
-        if raw.received[-1][2] == BYSTANDER:
-            return {
-                bytes(name): bytes(value) for name, value in Decoder().decode(payload, raw=True)
-            }
+    return await answer(raw, BYSTANDER)
 
 
-async def answer(raw: Raw, stream: int = FAULTY) -> dict[bytes, bytes]:
+async def answer(raw: Connection, stream: int = FAULTY) -> dict[bytes, bytes]:
     """Return the headers, or the trailers, that end an answer."""
     while True:
-        payload = await raw.next(HEADERS)
-        if raw.received[-1][2] == stream and raw.received[-1][1] & END_STREAM:
-            return {
-                bytes(name): bytes(value) for name, value in Decoder().decode(payload, raw=True)
-            }
+        ended = await raw.next(HEADERS, flags=END_STREAM)
+        if ended.stream == stream:
+            return fields_of(ended)
+
+
+def fields_of(headers: Frame) -> dict[bytes, bytes]:
+    fields = Decoder().decode(headers.payload, raw=True)
+    return {bytes(name): bytes(value) for name, value in fields}
 
 
 @pytest.mark.parametrize(("octets", "code"), cases(OF_STREAM))
 async def test_a_fault_of_one_stream_resets_it_alone(
-    served: Serving, bystander: Wire, logged: Lines, octets: bytes, code: ErrorCodes
+    served: Serving, bystander: Connection, logged: Lines, octets: bytes, code: ErrorCode
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(stream=BYSTANDER) + octets)
         await raw.in_order()
-        assert raw.resets() == {FAULTY: code}
+        assert raw.resets == {FAULTY: code}
         assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
-        assert GOAWAY not in [received[0] for received in raw.received]
+        assert GOAWAY not in [received.kind for received in raw.received]
     assert not served.server.connections.closed[Closing.PROTOCOL]
     assert not [line for line in logged if "exc_info" in line]
 
 
 @pytest.mark.parametrize("octets", cases(HARMLESS))
 async def test_frames_that_may_come_late_or_are_reserved_are_ignored(
-    served: Serving, bystander: Wire, octets: bytes
+    served: Serving, bystander: Connection, octets: bytes
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(stream=BYSTANDER) + octets)
         await raw.in_order()
-        assert list(raw.resets().values()) in ([], [PROTOCOL])  # never a second one
-        assert len([received for received in raw.received if received[0] == RST_STREAM]) <= 1
+        assert list(raw.resets.values()) in ([], [PROTOCOL])  # never a second one
+        assert len([received for received in raw.received if received.kind == RST_STREAM]) <= 1
         assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
 
 
 @pytest.mark.parametrize(("octets", "code"), cases(OF_CONNECTION))
 async def test_a_fault_of_the_connection_ends_it_with_its_code(
-    served: Serving, bystander: Wire, octets: bytes, code: ErrorCodes
+    served: Serving, bystander: Connection, octets: bytes, code: ErrorCode
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(stream=BYSTANDER) + octets)
-        assert await raw.goaway() is code
+        assert await raw.last_goaway() is code
     assert served.server.connections.closed[Closing.PROTOCOL] == 1
     await served.wait_quiet()
     assert served.running_calls() == 0
@@ -384,24 +383,24 @@ async def test_a_fault_of_the_connection_ends_it_with_its_code(
 async def test_headers_that_reuse_the_number_of_a_stream_end_the_connection(
     served: Serving,
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(end=False) + data(flags=END_STREAM))
         await answer(raw)
         raw.write(begin())
-        assert await raw.goaway() is CLOSED
+        assert await raw.last_goaway() is CLOSED
 
 
 async def test_trailers_that_cross_the_reset_of_their_stream_do_not_count_as_a_stream() -> None:
     """The stream is closed, and others use up the limit: it must not count as a new one."""
     async with (
         serving(connections=ConnectionLimits(streams_max=1)) as served,
-        Raw.connect(served.port) as raw,
+        Connection.connect(served.port, automatic=False) as raw,
     ):
         raw.write(begin([*CALL, ("X-Upper", "1")], stream=1) + begin(stream=3))
         raw.write(begin([("x-a", "b")], end=True, stream=1))
         raw.write(data(flags=END_STREAM, stream=3))
         assert (await answer(raw))[b"grpc-status"] == b"0"
-        assert raw.resets() == {1: PROTOCOL}
+        assert raw.resets == {1: PROTOCOL}
 
 
 @pytest.mark.parametrize(
@@ -411,11 +410,14 @@ async def test_trailers_that_cross_the_reset_of_their_stream_do_not_count_as_a_s
 async def test_faults_of_streams_are_charged_like_resets(fault: str) -> None:
     limits = ConnectionLimits(resets_burst=9, resets_per_second=1)
     octets, code = OF_STREAM[fault]
-    async with serving(connections=limits) as served, Raw.connect(served.port) as raw:
+    async with (
+        serving(connections=limits) as served,
+        Connection.connect(served.port, automatic=False) as raw,
+    ):
         for stream in range(3, 3 + 2 * 30, 2):
             raw.write(_on_stream(octets, stream))
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
-        assert set(raw.resets().values()) == {code}
+        assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
+        assert set(raw.resets.values()) == {code}
     assert served.server.connections.closed[Closing.FLOOD] == 1
 
 
@@ -430,9 +432,9 @@ def _on_stream(octets: bytes, stream: int) -> bytes:
 
 
 async def test_late_headers_of_a_reset_stream_are_charged(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin([*CALL, ("X-Upper", "1")]) + trailers(("x-a", "b")) * 20_000)
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
 # Header lists that are too long.
@@ -465,9 +467,9 @@ def split(headers: Headers, *, stream: int = FAULTY, end: bool = False) -> bytes
 @pytest.mark.parametrize("kilobytes", [17, 20, 40, 63])
 @pytest.mark.parametrize("end", [True, False], ids=["complete", "still sending"])
 async def test_long_headers_reject_only_their_call(
-    served: Serving, bystander: Wire, logged: Lines, kilobytes: int, end: bool
+    served: Serving, bystander: Connection, logged: Lines, kilobytes: int, end: bool
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(stream=BYSTANDER) + split(long_list(kilobytes * 1024)))
         raw.write(data(flags=END_STREAM) if end else b"")
         headers = await answer(raw)
@@ -478,13 +480,13 @@ async def test_long_headers_reject_only_their_call(
             in (headers[b"grpc-message"])
         )
         await raw.in_order()
-        assert raw.resets() in ({}, {FAULTY: ErrorCodes.NO_ERROR})
+        assert raw.resets in ({}, {FAULTY: ErrorCode.NO_ERROR})
         assert (await bystanders_answer(raw))[b"grpc-status"] == b"0"
     lines = [line for line in logged if line["event"] == "call" and line["method"] == PATH]
     assert Status.RESOURCE_EXHAUSTED.name in [line["status"] for line in lines]
 
 
-async def test_the_limit_on_headers_is_exact(served: Serving, wire: Wire) -> None:
+async def test_the_limit_on_headers_is_exact(served: Serving, wire: Connection) -> None:
     base = sum(len(str(name)) + len(str(value)) + 32 for name, value in CALL)
     for more, status in ((0, Status.OK), (1, Status.RESOURCE_EXHAUSTED)):
         length = HEADER_BYTES_MAX - base - 32 - len("x-long") + more
@@ -497,7 +499,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
     remembered = b"\x40\x07x-odd-1\x05first"
     tail = b"\x40\x0cx-request-id\x05known"
     long = header_block(CALL) + remembered + (b"\x00\x01y\x7f\x81\x7c" + b"z" * 16_000) + tail
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(
             frame(HEADERS, long[:16_000], stream=1)
             + frame(CONTINUATION, long[16_000:], flags=END_HEADERS, stream=1)
@@ -510,8 +512,7 @@ async def test_entries_that_a_long_block_has_added_to_the_table_stay_in_it(serve
         raw.write(data(flags=END_STREAM))
         found: dict[bytes, bytes] = {}
         while b"grpc-status" not in found:
-            payload = await raw.next(HEADERS)
-            found |= {bytes(n): bytes(v) for n, v in Decoder().decode(payload, raw=True)}
+            found |= fields_of(await raw.next(HEADERS))
         assert (found[b"grpc-status"], found[b"x-request-id"]) == (b"0", b"known")
 
 
@@ -541,20 +542,22 @@ IN_A_RESET_CALL = begin([*CALL, ("X-Upper", "1")]) + frame(
     ],
 )
 async def test_headers_that_cost_too_much_to_decode_end_the_connection(
-    served: Serving, bystander: Wire, engine: Engine, octets: bytes
+    served: Serving, bystander: Connection, engine: Engine, octets: bytes
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(octets)
         if engine is Engine.NGHTTP2 and octets == IN_A_RESET_CALL:
             # nghttp2 makes no strings of headers that it ignores: they cost it nothing.
             await raw.in_order()
-            assert raw.resets() == {FAULTY: PROTOCOL}
+            assert raw.resets == {FAULTY: PROTOCOL}
         else:
-            assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+            assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
 async def test_the_rejection_of_long_headers_waits_for_no_window(served: Serving) -> None:
     """The rejection has no body."""
-    async with Raw.connect(served.port, PREFACE + frame(SETTINGS, struct.pack(">HI", 4, 0))) as raw:
+    async with Connection.connect(
+        served.port, automatic=False, greeting=PREFACE + frame(SETTINGS, struct.pack(">HI", 4, 0))
+    ) as raw:
         raw.write(split(long_list(20 * 1024), end=True))
         assert (await answer(raw))[b"grpc-status"] == b"8"

@@ -3,7 +3,7 @@
 import re
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from credit_server.http2.connections import Closing
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.incoming import SLICE_FRAMES, FloodError
 from credit_server.http2.limits import ConnectionLimits
+from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.frames import (
     ACK,
     CONTINUATION,
@@ -29,16 +30,17 @@ from credit_testing.frames import (
     SETTINGS,
     SETTINGS_FRAME,
     WINDOW_UPDATE,
+    ErrorCode,
+    Frame,
+    Setting,
     frame,
     header_block,
+    take_frames,
 )
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
-from credit_testing.raw_connection import Raw, last_stream_id
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
-from h2.errors import ErrorCodes
 from h2.events import DataReceived, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
-from h2.settings import SettingCodes
 from hpack import Decoder
 
 from tests.server.serving import Serving, is_served, serving
@@ -46,7 +48,7 @@ from tests.server.serving import Serving, is_served, serving
 PATH = SERVICE + "GetUserCredits"
 CALL = header_block(call_headers(PATH))
 SOUND = framed(encode(UserId(user_id=7)))
-CANCEL = struct.pack(">I", ErrorCodes.CANCEL)
+CANCEL = struct.pack(">I", ErrorCode.CANCEL)
 ACKNOWLEDGED = frame(SETTINGS, flags=ACK)
 GROWTH_BYTES_MAX = 20 * 2**20
 
@@ -127,31 +129,31 @@ FLOODS = [
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_a_flood_is_answered_with_enhance_your_calm_and_closed(
-    served: Serving, bystander: Wire, flood: bytes
+    served: Serving, bystander: Connection, flood: bytes
 ) -> None:
     before, now = memory_bytes(), time.monotonic()
     # The budgets must not refill while a slow machine reads the flood.
     served.server.connections.clock = lambda: now
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(1) + frame(RST_STREAM, CANCEL, stream=1) if flood[3] == RST_STREAM else b"")
         raw.write(flood)
         await is_served(bystander)
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
     assert served.server.connections.closed[Closing.FLOOD] == 1
     await served.wait_quiet()
     assert served.running_calls() <= 1
     assert memory_bytes() - before < GROWTH_BYTES_MAX
 
 
-async def test_the_frames_of_a_usual_client_are_not_a_flood(served: Serving, wire: Wire) -> None:
+async def test_the_frames_of_a_usual_client_are_not_a_flood(
+    served: Serving, wire: Connection
+) -> None:
     for _ in range(300):  # twice the burst, if answers did not pay for the frames that they cause
         wire.write(frame(WINDOW_UPDATE, b"\x00\x00\x00\x01") * 4 + frame(PING, b"measures"))
         await is_served(wire)
     for _ in range(900):
-        stream_id = wire.h2.get_next_available_stream_id()
-        wire.h2.send_headers(stream_id, call_headers(PATH))
-        wire.h2.reset_stream(stream_id)
-        wire.flush()
+        stream_id, _ = wire.begin(call_headers(PATH), end=False)
+        wire.reset(stream_id)
     await is_served(wire)
 
 
@@ -167,51 +169,52 @@ async def test_a_call_over_the_limit_is_refused_and_the_others_continue(
     narrow: tuple[Serving, HeldStore],
 ) -> None:
     served, _ = narrow
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(ACKNOWLEDGED)
         raw.write(b"".join(map(begin, (1, 3, 5))) + frame(DATA, SOUND, stream=5, flags=END_STREAM))
         await raw.in_order()
-        assert raw.resets() == {5: ErrorCodes.REFUSED_STREAM}
+        assert raw.resets == {5: ErrorCode.REFUSED_STREAM}
         raw.write(frame(DATA, SOUND, stream=1, flags=END_STREAM))
-        assert is_answer(await raw.next(HEADERS, flags=END_STREAM))
+        assert is_answer((await raw.next(HEADERS, flags=END_STREAM)).payload)
         # The stream that has ended makes room for another.
         raw.write(begin(7) + frame(DATA, SOUND, stream=7, flags=END_STREAM))
-        assert is_answer(await raw.next(HEADERS, flags=END_STREAM))
-        assert raw.received[-1][2] == 7
+        ended = await raw.next(HEADERS, flags=END_STREAM)
+        assert is_answer(ended.payload)
+        assert ended.stream == 7
 
 
 async def test_calls_that_come_before_the_limit_is_known_are_served(
     narrow: tuple[Serving, HeldStore],
 ) -> None:
     served, _ = narrow
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         calls = odd(8)
         raw.write(b"".join(map(begin, calls)))  # as a proxy does on a new connection
         for stream in calls:
             raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
             await raw.next(HEADERS, flags=END_STREAM)
-        assert not raw.resets()
+        assert not raw.resets
 
 
 async def test_the_limit_is_enforced_on_a_client_that_never_acknowledges_it(
     narrow: tuple[Serving, HeldStore],
 ) -> None:
     served, _ = narrow
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(b"".join(map(begin, odd(10))))
         await raw.in_order()
-        assert raw.resets() == dict.fromkeys((17, 19), ErrorCodes.REFUSED_STREAM)
+        assert raw.resets == dict.fromkeys((17, 19), ErrorCode.REFUSED_STREAM)
         for stream in odd(8):
             raw.write(frame(DATA, SOUND, stream=stream, flags=END_STREAM))
             await raw.next(HEADERS, flags=END_STREAM)
         raw.write(b"".join(map(begin, (21, 23, 25))))
         await raw.in_order()
-        assert raw.resets().keys() == {17, 19, 25}
+        assert raw.resets.keys() == {17, 19, 25}
 
 
 async def test_the_limits_are_sent_in_settings(served: Serving) -> None:
-    async with Raw.connect(served.port) as raw:
-        payload = await raw.next(SETTINGS)
+    async with Connection.connect(served.port, automatic=False) as raw:
+        payload = (await raw.next(SETTINGS)).payload
     announced = dict(struct.iter_unpack(">HI", payload))
     assert announced[3] == 256  # MAX_CONCURRENT_STREAMS
     assert announced[4] == 65_535  # INITIAL_WINDOW_SIZE
@@ -219,21 +222,21 @@ async def test_the_limits_are_sent_in_settings(served: Serving) -> None:
 
 
 async def test_a_header_block_that_is_too_long_ends_the_connection(
-    served: Serving, bystander: Wire
+    served: Serving, bystander: Connection
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(1, flags=0) + frame(CONTINUATION, bytes(8000), stream=1) * 10)
-        assert await raw.goaway() is ErrorCodes.ENHANCE_YOUR_CALM
+        assert await raw.last_goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
 async def test_empty_continuations_end_the_connection(
-    served: Serving, bystander: Wire, engine: Engine
+    served: Serving, bystander: Connection, engine: Engine
 ) -> None:
-    async with Raw.connect(served.port) as raw:
+    async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(begin(1, flags=0) + frame(CONTINUATION, stream=1) * 1000)
         h2 = engine is Engine.H2
-        expected = ErrorCodes.PROTOCOL_ERROR if h2 else ErrorCodes.ENHANCE_YOUR_CALM
-        assert await raw.goaway() is expected
+        expected = ErrorCode.PROTOCOL_ERROR if h2 else ErrorCode.ENHANCE_YOUR_CALM
+        assert await raw.last_goaway() is expected
 
 
 def frames(limits: ConnectionLimits | None = None) -> ServerFrames:
@@ -261,32 +264,28 @@ def test_a_header_list_that_is_too_long_is_the_last_of_its_slice() -> None:
     assert len(server.receive_data(b"")) == 2
 
 
-def sent(server: ServerFrames) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield the frames that are to be sent: type, flags, stream, payload."""
-    data = server.data_to_send()
-    while data:
-        length, type_, flags = int.from_bytes(data[:3]), data[3], data[4]
-        yield type_, flags, int.from_bytes(data[5:9]), data[9 : 9 + length]
-        data = data[9 + length :]
+def sent(server: ServerFrames) -> list[Frame]:
+    """Return the frames that are to be sent."""
+    return list(take_frames(bytearray(server.data_to_send())))
 
 
 def stream_limits(server: ServerFrames) -> list[int]:
     """Return the limits on streams in the SETTINGS that are to be sent."""
     return [
-        dict(struct.iter_unpack(">HI", payload))[SettingCodes.MAX_CONCURRENT_STREAMS]
-        for type_, flags, _, payload in sent(server)
-        if type_ == SETTINGS and not flags & ACK
+        dict(struct.iter_unpack(">HI", each.payload))[Setting.MAX_CONCURRENT_STREAMS]
+        for each in sent(server)
+        if each.kind == SETTINGS and not each.flags & ACK
     ]
 
 
 def goaways(server: ServerFrames) -> list[int]:
     """Return the last stream ids of the GOAWAY frames that are to be sent."""
-    return [last_stream_id(payload) for type_, _, _, payload in sent(server) if type_ == GOAWAY]
+    return [each.last_stream_id for each in sent(server) if each.kind == GOAWAY]
 
 
 def reset_streams(server: ServerFrames) -> set[int]:
     """Return the streams that are to be reset."""
-    return {stream for type_, _, stream, _ in sent(server) if type_ == RST_STREAM}
+    return {each.stream for each in sent(server) if each.kind == RST_STREAM}
 
 
 def test_a_client_is_sent_a_limit_on_streams_once_it_has_acknowledged_the_one_before() -> None:
@@ -410,9 +409,9 @@ def test_few_of_the_closed_streams_are_remembered() -> None:
 
 
 async def test_a_request_with_a_wrong_content_length_is_reset_alone(
-    served: Serving, bystander: Wire, wire: Wire
+    served: Serving, bystander: Connection, wire: Connection
 ) -> None:
     wrong = await wire.request(call_headers(PATH, ("content-length", "3")), SOUND)
-    assert wrong.reset is ErrorCodes.PROTOCOL_ERROR
+    assert wrong.reset is ErrorCode.PROTOCOL_ERROR
     answer = await wire.call("GetUserCredits", UserId(user_id=7))
     assert answer.message(UserCredits) == UserCredits(user_id=7)

@@ -14,11 +14,12 @@ from credit_server.http2.header_block import (
     LiteralEncoder,
     without_bytes,
 )
-from credit_testing.http2_client import SERVICE, Wire, call_headers
+from credit_testing.calls import SERVICE, call_headers
+from credit_testing.frames import ErrorCode
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hpack import Decoder, Encoder, OversizedHeaderListError
 from hypothesis import given
@@ -142,9 +143,9 @@ async def test_no_logger_shows_a_token_at_debug(
     bug = FailingStore(ZeroDivisionError("a bug"))
     async with (
         serving(bug, authenticator=AUTHENTICATOR) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
-        wire.h2.encoder = QuietEncoder()
+        wire.encoder = QuietEncoder()
         await wire.call("GetUserCredits", UserId(user_id=7), BEARER)
         await wire.call("UseCredits", UserId(user_id=7), BEARER)
         await wire.call("AddCredits", CreditRequest(user_id=7, app_id=1), BEARER)
@@ -173,11 +174,11 @@ async def test_a_malformed_header_is_not_shown(
 ) -> None:
     async with (
         serving(authenticator=AUTHENTICATOR) as served,
-        Wire.connect(served.port) as wire,
+        Connection.connect(served.port) as wire,
     ):
-        wire.h2.encoder = QuietEncoder()
+        wire.encoder = QuietEncoder()
         answer = await wire.request(call_headers(SERVICE + "GetUserCredits", header))
-        assert answer.reset is ErrorCodes.PROTOCOL_ERROR
+        assert answer.reset is ErrorCode.PROTOCOL_ERROR
     (line,) = (line for line in logged if line["event"] == "request reset")
     assert "header" in line["reason"]
     assert TOKEN not in repr(logged) + everything.text

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import pytest
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from structlog.testing import capture_logs
 
 from tests.server.telemetry.observed import Observed, Sdk, observed
@@ -29,6 +29,6 @@ async def server(sdk: Sdk) -> AsyncIterator[Observed]:
 
 
 @pytest.fixture
-async def wire(server: Observed) -> AsyncIterator[Wire]:
-    async with Wire.connect(server.port) as connection:
+async def wire(server: Observed) -> AsyncIterator[Connection]:
+    async with Connection.connect(server.port) as connection:
         yield connection

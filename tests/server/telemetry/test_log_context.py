@@ -8,7 +8,7 @@ from credit_models import AppId, CreditRequest
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
-from credit_testing.http2_client import Wire
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore
 from opentelemetry import trace
 
@@ -29,7 +29,7 @@ class ContextStore(MemoryStore):
 
 async def test_a_log_line_of_a_call_has_its_request_id_and_trace(sdk: Sdk) -> None:
     store = ContextStore()
-    async with observed(sdk.telemetry(), store) as server, Wire.connect(server.port) as wire:
+    async with observed(sdk.telemetry(), store) as server, Connection.connect(server.port) as wire:
         for request_id in ("first", "second"):
             await wire.call("GetAppBalance", AppId(app_id=1), ("x-request-id", request_id))
         await server.quiet()
@@ -44,7 +44,7 @@ async def test_a_log_line_of_a_call_has_its_request_id_and_trace(sdk: Sdk) -> No
 
 async def test_a_log_line_of_a_call_that_is_not_traced_has_its_request_id() -> None:
     store = ContextStore()
-    async with observed(Telemetry(), store) as server, Wire.connect(server.port) as wire:
+    async with observed(Telemetry(), store) as server, Connection.connect(server.port) as wire:
         await wire.call("GetAppBalance", AppId(app_id=1), ("x-request-id", "mine"))
         await server.quiet()
     assert store.bound == [{"request_id": "mine"}]
@@ -54,7 +54,7 @@ async def test_a_log_line_of_a_batch_has_the_ids_of_its_requests(
     logged: list[MutableMapping[str, Any]],  # Any: structlog's own type
 ) -> None:
     store = FailingStore(StoreUnavailable("away"))
-    async with observed(Telemetry(), store) as server, Wire.connect(server.port) as wire:
+    async with observed(Telemetry(), store) as server, Connection.connect(server.port) as wire:
         request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=1)
         answer = await wire.call("AddCredits", request, ("x-request-id", "mine"))
         await server.quiet()

@@ -12,7 +12,8 @@ from credit_server.ledger import Account
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.metrics import ProcessMetrics
-from credit_testing.http2_client import SERVICE, Wire, call_headers, framed
+from credit_testing.calls import SERVICE, call_headers, framed
+from credit_testing.http2_client import Connection
 from credit_testing.stores import HeldStore
 from grpclib.const import Status
 from prometheus_client import CollectorRegistry, generate_latest
@@ -34,7 +35,9 @@ def _add(key: str = "") -> CreditRequest:
     return CreditRequest(user_id=7, app_id=1, credits=5, created_by=9, idempotency_key=key)
 
 
-async def test_a_call_is_counted_from_its_start_to_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_call_is_counted_from_its_start_to_its_status(
+    server: Observed, wire: Connection
+) -> None:
     await wire.call("AddCredits", _add())
     await server.quiet()
     for name in ("started", "msg_received", "msg_sent"):
@@ -44,7 +47,7 @@ async def test_a_call_is_counted_from_its_start_to_its_status(server: Observed, 
     assert server.value("grpc_server_started_total", **GET) == 0
 
 
-async def test_each_message_of_a_stream_is_counted(server: Observed, wire: Wire) -> None:
+async def test_each_message_of_a_stream_is_counted(server: Observed, wire: Connection) -> None:
     for key in ("a", "b", "c"):
         await wire.call("AddCredits", _add(key))
     await wire.call("ListUserTransactions", UserId(user_id=7))
@@ -53,20 +56,22 @@ async def test_each_message_of_a_stream_is_counted(server: Observed, wire: Wire)
     assert server.value("grpc_server_msg_sent_total", **LIST) == 3
 
 
-async def test_messages_that_grpclib_sends_are_counted(server: Observed, wire: Wire) -> None:
+async def test_messages_that_grpclib_sends_are_counted(server: Observed, wire: Connection) -> None:
     health = {"grpc_type": "unary", "grpc_service": "grpc.health.v1.Health", "grpc_method": "Check"}
     await wire.request(call_headers("/grpc.health.v1.Health/Check"), framed(b""))
     assert server.value("grpc_server_msg_sent_total", **health) == 1
 
 
-async def test_an_invalid_message_is_not_counted(server: Observed, wire: Wire) -> None:
+async def test_an_invalid_message_is_not_counted(server: Observed, wire: Connection) -> None:
     await wire.request(call_headers(SERVICE + "GetUserCredits"), framed(b"\xff"))
     await server.quiet()
     assert server.value("grpc_server_msg_received_total", **GET) == 0
     assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
-async def test_a_rejected_request_is_counted_under_its_status(server: Observed, wire: Wire) -> None:
+async def test_a_rejected_request_is_counted_under_its_status(
+    server: Observed, wire: Connection
+) -> None:
     await wire.call("GetUserCredits", UserId())
     await server.quiet()
     assert server.value("grpc_server_handled_total", **GET, grpc_code="InvalidArgument") == 1
@@ -76,7 +81,7 @@ async def test_a_rejected_request_is_counted_under_its_status(server: Observed, 
     ("name", "value"), [(":method", "GET"), ("content-type", "text/html"), ("te", None)]
 )
 async def test_a_request_that_is_not_grpc_counts_as_internal(
-    name: str, value: str | None, server: Observed, wire: Wire
+    name: str, value: str | None, server: Observed, wire: Connection
 ) -> None:
     sound = dict(call_headers(SERVICE + "AddCredits"))
     headers = {**sound, name: value} if value else {k: v for k, v in sound.items() if k != name}
@@ -85,11 +90,12 @@ async def test_a_request_that_is_not_grpc_counts_as_internal(
     assert server.value("grpc_server_handled_total", **ADD, grpc_code="Internal") == 1
 
 
-async def test_a_call_that_its_client_resets_is_canceled(wire: Wire, server: Observed) -> None:
+async def test_a_call_that_its_client_resets_is_canceled(
+    wire: Connection, server: Observed
+) -> None:
     stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
     await until(lambda: server.value("grpc_server_started_total", **ADD) == 1)
-    wire.h2.reset_stream(stream_id)
-    wire.flush()
+    wire.reset(stream_id)
     await server.quiet()
     assert server.value("grpc_server_handled_total", **ADD, grpc_code="Canceled") == 1
 
@@ -99,14 +105,14 @@ async def test_a_bug_counts_as_internal() -> None:
         async def account(self, user_id: int) -> Account | None:
             raise RuntimeError("a bug")
 
-    async with observed(Telemetry(), Broken()) as server, Wire.connect(server.port) as wire:
+    async with observed(Telemetry(), Broken()) as server, Connection.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         await server.quiet()
         assert server.value("grpc_server_handled_total", **GET, grpc_code="Internal") == 1
 
 
 async def test_a_path_that_is_not_served_does_not_become_a_label(
-    server: Observed, wire: Wire
+    server: Observed, wire: Connection
 ) -> None:
     before = _series(server)
     for number in range(20):
@@ -151,7 +157,7 @@ async def test_the_queue_and_the_writes_that_it_rejects_are_counted() -> None:
     limits = CommitLimits(shards=1, waiting_max=2)
     async with (
         observed(Telemetry(), store, limits=limits) as server,
-        Wire.connect(server.port) as wire,
+        Connection.connect(server.port) as wire,
     ):
         assert server.value("credit_shed_total", cause="queue_full") == 0
         calls = [asyncio.create_task(wire.call("AddCredits", _add())) for _ in range(3)]
@@ -165,7 +171,7 @@ async def test_the_queue_and_the_writes_that_it_rejects_are_counted() -> None:
 
 
 async def test_the_size_and_the_duration_of_a_batch_are_recorded(
-    server: Observed, wire: Wire
+    server: Observed, wire: Connection
 ) -> None:
     await wire.call("AddCredits", _add())
     await server.quiet()
@@ -196,7 +202,7 @@ async def test_calls_rejected_before_the_queue_are_added_to_those_that_it_reject
 
 async def test_open_connections_are_counted(server: Observed) -> None:
     assert server.value("credit_connections") == 0
-    async with Wire.connect(server.port) as wire:
+    async with Connection.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         assert server.value("credit_connections") == 1
     await until(lambda: server.value("credit_connections") == 0)

@@ -9,7 +9,8 @@ from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.traces import BatchSpans
-from credit_testing.http2_client import Wire, call_headers
+from credit_testing.calls import call_headers
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -25,7 +26,7 @@ ADD = NAME + "AddCredits"
 
 
 async def test_a_span_is_named_and_described_by_the_conventions(
-    sdk: Sdk, server: Observed, wire: Wire
+    sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     await wire.call("GetUserCredits", UserId(user_id=7))
     await server.quiet()
@@ -45,7 +46,7 @@ async def test_a_span_is_named_and_described_by_the_conventions(
 
 
 async def test_a_span_continues_the_trace_of_the_client(
-    sdk: Sdk, server: Observed, wire: Wire
+    sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     traceparent = f"00-{TRACE_ID}-{PARENT_ID}-01"
     await wire.call("GetUserCredits", UserId(user_id=7), ("traceparent", traceparent))
@@ -59,7 +60,7 @@ async def test_a_span_continues_the_trace_of_the_client(
 
 @pytest.mark.parametrize("value", ["", "00-0-0-00", "~" * 500, "00-" + "0" * 32 + "-1-01"])
 async def test_a_malformed_trace_starts_a_new_one(
-    value: str, sdk: Sdk, server: Observed, wire: Wire
+    value: str, sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     await wire.call("GetUserCredits", UserId(user_id=7), ("traceparent", value))
     await server.quiet()
@@ -67,7 +68,7 @@ async def test_a_malformed_trace_starts_a_new_one(
 
 
 async def test_calls_of_one_connection_are_not_each_others_parents(
-    sdk: Sdk, server: Observed, wire: Wire
+    sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     for _ in range(2):
         await wire.call("GetUserCredits", UserId(user_id=7))
@@ -78,7 +79,7 @@ async def test_calls_of_one_connection_are_not_each_others_parents(
 
 
 async def test_a_status_that_the_client_causes_is_not_an_error(
-    sdk: Sdk, server: Observed, wire: Wire
+    sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     await wire.call("GetUserCredits", UserId())
     await server.quiet()
@@ -91,7 +92,7 @@ async def test_a_status_that_the_client_causes_is_not_an_error(
 
 async def test_a_status_that_the_server_causes_is_an_error(sdk: Sdk) -> None:
     away = FailingStore(StoreUnavailable("away"))
-    async with observed(sdk.telemetry(), away) as server, Wire.connect(server.port) as wire:
+    async with observed(sdk.telemetry(), away) as server, Connection.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         await server.quiet()
     span = sdk.span(NAME + "GetUserCredits")
@@ -101,7 +102,7 @@ async def test_a_status_that_the_server_causes_is_an_error(sdk: Sdk) -> None:
 
 
 async def test_a_method_that_is_not_served_is_not_named(
-    sdk: Sdk, server: Observed, wire: Wire
+    sdk: Sdk, server: Observed, wire: Connection
 ) -> None:
     await wire.request(call_headers("/made.up.Service/Call"))
     await server.quiet()
@@ -111,7 +112,9 @@ async def test_a_method_that_is_not_served_is_not_named(
     assert "made.up" not in span.to_json()
 
 
-async def test_a_span_contains_no_data_of_the_user(sdk: Sdk, server: Observed, wire: Wire) -> None:
+async def test_a_span_contains_no_data_of_the_user(
+    sdk: Sdk, server: Observed, wire: Connection
+) -> None:
     request = CreditRequest(
         user_id=987654321, app_id=1, credits=5, created_by=876543219, idempotency_key="my-own-key"
     )
@@ -132,7 +135,7 @@ async def test_the_span_is_current_while_the_method_runs(sdk: Sdk) -> None:
             return 0
 
     store = Curious()
-    async with observed(sdk.telemetry(), store) as server, Wire.connect(server.port) as wire:
+    async with observed(sdk.telemetry(), store) as server, Connection.connect(server.port) as wire:
         await wire.call("GetAppBalance", AppId(app_id=1))
         await server.quiet()
     assert store.current == sdk.span(NAME + "GetAppBalance").context
@@ -142,7 +145,7 @@ async def test_the_provider_of_the_process_is_used(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: sdk.tracers)
-    async with observed(Telemetry()) as server, Wire.connect(server.port) as wire:
+    async with observed(Telemetry()) as server, Connection.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         await server.quiet()
     assert sdk.span(NAME + "GetUserCredits")
@@ -154,7 +157,7 @@ async def test_without_an_sdk_no_span_is_made(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(trace.ProxyTracer, "start_span", refuse)
     monkeypatch.setattr(trace.NoOpTracer, "start_span", refuse)
-    async with observed(Telemetry()) as server, Wire.connect(server.port) as wire:
+    async with observed(Telemetry()) as server, Connection.connect(server.port) as wire:
         await wire.call("GetUserCredits", UserId(user_id=7))
         await server.quiet()
 
@@ -174,7 +177,7 @@ async def test_a_call_is_linked_to_the_batch_that_committed_it_and_the_batch_to_
     one_shard = CommitLimits(shards=1)
     async with (
         observed(sdk.telemetry(), store, limits=one_shard) as server,
-        Wire.connect(server.port) as wire,
+        Connection.connect(server.port) as wire,
     ):
         first = asyncio.create_task(wire.call("AddCredits", _add(1)))
         await store.entered.wait()
@@ -201,7 +204,10 @@ async def test_a_batch_without_a_recorded_call_is_not_recorded() -> None:
     for processor in sdk.tracers._active_span_processor._span_processors:
         sampled_by_client.add_span_processor(processor)
     telemetry = Telemetry(tracer_provider=sampled_by_client)
-    async with observed(telemetry, MemoryStore()) as server, Wire.connect(server.port) as wire:
+    async with (
+        observed(telemetry, MemoryStore()) as server,
+        Connection.connect(server.port) as wire,
+    ):
         await wire.call("AddCredits", _add(7))
         assert not sdk.exporter.get_finished_spans()
         traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

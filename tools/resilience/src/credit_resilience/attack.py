@@ -1,12 +1,22 @@
 """Define an attack: what it sends, and how the server must react."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from credit_testing.http2_client import Connection
+
 from credit_resilience.server import Server, ServerLimits
+from credit_resilience.usage import established_ports
+
+ATTACKER = "127.0.0.2"
+"""The source address of attackers: on loopback, but another peer than the bystander."""
 
 GROWTH_BYTES_MAX = 20 * 2**20
 """The default limit on how much the server's memory may grow during an attack."""
+
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +40,35 @@ class Target:
     def port(self) -> int:
         """Return the server's port."""
         return self.server.port
+
+    def connect(
+        self,
+        *settings: tuple[int, int],
+        greeting: bytes | None = None,
+        source: str = ATTACKER,
+        reads: bool = True,
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Connect an attacker, which sends only what the attack writes.
+
+        Args:
+            settings: The settings in the SETTINGS frame of the greeting.
+            greeting: The first bytes, instead of the preface and SETTINGS.
+            source: The loopback address to connect from.
+            reads: Whether the attacker reads.
+        """
+        return Connection.connect(
+            self.port, *settings, greeting=greeting, source=source, reads=reads, automatic=False
+        )
+
+    async def disconnected(self, attacker: Connection) -> None:
+        """Wait until the server has closed a connection that does not read; GOAWAY is optional.
+
+        The server's FIN does not arrive behind unread data, so this reads the state of the
+        server's socket from the kernel.
+        """
+        port = int(attacker.address.rpartition(":")[2])
+        while port in established_ports(self.port):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def count(self, full: int) -> int:
         """Return a full count multiplied by the scale, and at least 1."""

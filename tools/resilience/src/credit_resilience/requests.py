@@ -3,8 +3,8 @@
 from credit_models import AppId, CreditRequest, UserId
 from credit_models.codec import encode
 from credit_testing import frames
+from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.frames import Header
-from credit_testing.http2_client import SERVICE, call_headers, framed
 
 BALANCE = SERVICE + "GetAppBalance"
 ADD = SERVICE + "AddCredits"

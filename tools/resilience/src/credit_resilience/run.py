@@ -9,6 +9,7 @@ from pathlib import Path
 
 from credit_client import ClientSettings, CreditClient
 from credit_server.embedded import EmbeddedMongod
+from credit_testing.http2_client import ServerFault
 
 from credit_resilience import usage
 from credit_resilience.attack import Attack, Outcome, Target
@@ -153,5 +154,7 @@ async def _outcome(attack: Attack, target: Target) -> Outcome:
             return await attack.run(target)
     except TimeoutError:
         return Outcome(seen=f"not over after {limit:g} s", held=False)
+    except ServerFault as fault:
+        return Outcome(seen=f"the server broke HTTP/2: {fault}", held=False)
     except OSError as error:
         return Outcome(seen=f"{type(error).__name__}: {error}", held=False)

@@ -6,7 +6,7 @@ import zlib
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 from credit_models import AppId
 from credit_models.codec import encode
-from credit_testing.http2_client import framed
+from credit_testing.calls import framed
 from grpc import aio
 
 from credit_resilience.attack import Attack, Outcome, Target

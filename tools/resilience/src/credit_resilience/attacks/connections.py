@@ -11,9 +11,9 @@ from pathlib import Path
 
 from credit_testing import frames
 from credit_testing.certificates import Authority
+from credit_testing.http2_client import Connection
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.peer import Peer
 from credit_resilience.server import ServerLimits, ServerNotStarted, serving
 
 _CONNECTIONS = 10_000
@@ -38,7 +38,7 @@ class _Connections:
         served_max: The largest number that the server served at once.
     """
 
-    peers: list[Peer] = field(default_factory=list)
+    peers: list[Connection] = field(default_factory=list)
     served_max: int = 0
 
 
@@ -97,22 +97,22 @@ async def _connections(
     sources = sources or ["127.0.0.2"]
     async with AsyncExitStack() as open_peers:
 
-        async def connect(number: int) -> Peer:
+        async def connect(number: int) -> Connection:
             return await open_peers.enter_async_context(
-                Peer.connect(target.port, greeting=greeting, source=sources[number % len(sources)])
+                target.connect(greeting=greeting, source=sources[number % len(sources)])
             )
 
         opened = _Connections()
         for at in range(0, count, _AT_A_TIME):
             pending = (connect(number) for number in range(at, min(at + _AT_A_TIME, count)))
             results = await asyncio.gather(*pending, return_exceptions=True)
-            opened.peers += [peer for peer in results if isinstance(peer, Peer)]
+            opened.peers += [peer for peer in results if isinstance(peer, Connection)]
             served = sum(peer.served for peer in opened.peers)
             opened.served_max = max(opened.served_max, served)
         yield opened
 
 
-async def _wait_closed(peers: Sequence[Peer], seconds: float) -> None:
+async def _wait_closed(peers: Sequence[Connection], seconds: float) -> None:
     """Wait until the server has closed all connections, at most for `seconds`."""
     closing = [asyncio.ensure_future(peer.closed.wait()) for peer in peers]
     try:

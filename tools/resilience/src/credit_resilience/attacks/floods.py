@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from credit_testing import frames
-from credit_testing.frames import Flag, Kind
-from credit_testing.http2_client import call_headers
-from h2.errors import ErrorCodes
+from credit_testing.calls import call_headers
+from credit_testing.frames import ErrorCode, Flag, Kind
 
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.attacks.resets import send_until_ended
-from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, call_block
 
 _FRAMES = 100_000
@@ -32,7 +30,7 @@ _BOMB_STREAMS = 8
 async def _flood(frame: bytes, opening: bytes, full: int, target: Target) -> Outcome:
     """Send one frame many times."""
     pieces = itertools.repeat(frame * _PER_PIECE, max(1, target.count(full) // _PER_PIECE))
-    return await _send(itertools.chain([opening], pieces), target, ErrorCodes.ENHANCE_YOUR_CALM)
+    return await _send(itertools.chain([opening], pieces), target, ErrorCode.ENHANCE_YOUR_CALM)
 
 
 async def _endless_headers(target: Target) -> Outcome:
@@ -60,20 +58,20 @@ async def _hpack_bomb(target: Target) -> Outcome:
 async def _unread_pings(target: Target) -> Outcome:
     """Send PINGs without reading the answers, which accumulate in the server."""
     piece = frames.frame(Kind.PING, b"unread!!") * _PER_PIECE
-    async with Peer.connect(target.port, reads=False) as peer:
+    async with target.connect(reads=False) as peer:
         try:
             async with asyncio.timeout(target.seconds):
                 for _ in range(max(1, target.count(_FRAMES) // _PER_PIECE)):
-                    await peer.send(piece)
-                await peer.disconnected()
+                    await peer.write_all(piece)
+                await target.disconnected(peer)
                 ended = True
         except TimeoutError:
             ended = False
     return Outcome(seen="closed" if ended else f"open after {target.seconds:g} s", held=ended)
 
 
-async def _send(pieces: Iterator[bytes], target: Target, code: ErrorCodes | None = None) -> Outcome:
-    async with Peer.connect(target.port) as peer:
+async def _send(pieces: Iterator[bytes], target: Target, code: ErrorCode | None = None) -> Outcome:
+    async with target.connect() as peer:
         seen = await send_until_ended(peer, pieces, target)
     refused = peer.goaway is not None if code is None else peer.goaway == code
     return Outcome(seen=seen, held=refused and peer.closed.is_set())

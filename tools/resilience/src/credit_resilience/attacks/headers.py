@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from credit_testing import frames
+from credit_testing.calls import Answer, call_headers
 from credit_testing.frames import Header
-from credit_testing.http2_client import call_headers
+from credit_testing.http2_client import Connection
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.peer import Answer, Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
 
-Verdict = Callable[[Peer, Answer], bool]
+Verdict = Callable[[Connection, Answer], bool]
 
-_STREAM, _NEXT_STREAM = 1, 3
+_NEXT_STREAM = 3
 
 
 async def _broken(fields: Sequence[Header], accepted: Verdict, target: Target) -> Outcome:
     """Send a request with these headers, and read what the server logs about it."""
     offset = target.server.log_bytes()
-    async with Peer.connect(target.port) as peer:
-        answer = await peer.request(_STREAM, frames.header_block(fields), balance_message())
+    async with target.connect() as peer:
+        _, answer = peer.begin(frames.header_block(fields), balance_message())
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -30,7 +30,7 @@ async def _broken(fields: Sequence[Header], accepted: Verdict, target: Target) -
         except TimeoutError:
             return unended(peer, target)
         lines, traceback = await _log_of(peer.address, offset, target)
-    seen = answer.status or peer.ending
+    seen = answer.outcome or peer.ending
     result = f"{seen}; {lines} log line{'' if lines == 1 else 's'}" + (
         ", a traceback" if traceback else ""
     )
@@ -45,30 +45,30 @@ async def _log_of(address: str, offset: int, target: Target) -> tuple[int, bool]
     """
     request_id = uuid.uuid4().hex
     # The server logs a later call after the attack.
-    async with asyncio.timeout(target.seconds), Peer.connect(target.port) as later:
+    async with asyncio.timeout(target.seconds), target.connect() as later:
         block = call_block(BALANCE, ("x-request-id", request_id))
-        answer = await later.request(_STREAM, block, balance_message())
+        _, answer = later.begin(block, balance_message())
         await answer.ended.wait()
         lines = await target.server.logged(offset, request_id)
     about = sum(line.get("peer") == address for line in lines)
     return about, any("exception" in line or "text" in line for line in lines)
 
 
-def unended(peer: Peer, target: Target) -> Outcome:
+def unended(peer: Connection, target: Target) -> Outcome:
     """Return the outcome of an attack whose answer did not arrive in time."""
     return Outcome(seen=f"no answer in {target.seconds:g} s: {peer.ending}", held=False)
 
 
-def _answered(peer: Peer, answer: Answer) -> bool:
-    return answer.status is not None or peer.goaway is not None
+def _answered(peer: Connection, answer: Answer) -> bool:
+    return answer.outcome is not None or peer.goaway is not None
 
 
-def _refused(peer: Peer, answer: Answer) -> bool:
-    return _answered(peer, answer) and answer.status != "OK"
+def _refused(peer: Connection, answer: Answer) -> bool:
+    return _answered(peer, answer) and answer.outcome != "OK"
 
 
 def _status(*names: str) -> Verdict:
-    return lambda _, answer: answer.status in names
+    return lambda _, answer: answer.outcome in names
 
 
 def _without(name: str) -> list[Header]:
@@ -77,29 +77,31 @@ def _without(name: str) -> list[Header]:
 
 async def _unknown_frames(target: Target) -> Outcome:
     """Send frames of unknown types, and calls before and after them."""
-    async with Peer.connect(target.port) as peer:
-        before = await peer.request(_STREAM, call_block(BALANCE), balance_message())
-        await peer.send(frames.frame(0xFA, b"?") + frames.frame(0xFA, b"?", stream=_NEXT_STREAM))
+    async with target.connect() as peer:
+        _, before = peer.begin(call_block(BALANCE), balance_message())
+        await peer.write_all(
+            frames.frame(0xFA, b"?") + frames.frame(0xFA, b"?", stream=_NEXT_STREAM)
+        )
         return await _then_served(peer, before, "OK", target)
 
 
 async def _alone(block: bytes, expected: str, target: Target) -> Outcome:
     """Send a request that the server must reject, and a valid call after it."""
-    async with Peer.connect(target.port) as peer:
-        refused = await peer.request(_STREAM, block, balance_message())
+    async with target.connect() as peer:
+        _, refused = peer.begin(block, balance_message())
         return await _then_served(peer, refused, expected, target)
 
 
-async def _then_served(peer: Peer, before: Answer, expected: str, target: Target) -> Outcome:
+async def _then_served(peer: Connection, before: Answer, expected: str, target: Target) -> Outcome:
     """Send a valid call and check that the call before it ends as expected."""
-    after = await peer.request(_NEXT_STREAM, call_block(BALANCE), balance_message())
+    _, after = peer.begin(call_block(BALANCE), balance_message())
     try:
         async with asyncio.timeout(target.seconds):
             await before.ended.wait()
             await after.ended.wait()
     except TimeoutError:
         return unended(peer, target)
-    statuses = [answer.status or peer.ending for answer in (before, after)]
+    statuses = [answer.outcome or peer.ending for answer in (before, after)]
     return Outcome(seen=", ".join(statuses), held=statuses == [expected, "OK"])
 
 

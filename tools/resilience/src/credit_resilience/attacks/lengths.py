@@ -4,12 +4,11 @@ import asyncio
 from functools import partial
 
 from credit_testing import frames
+from credit_testing.calls import framed
 from credit_testing.frames import MAX_FRAME_SIZE
-from credit_testing.http2_client import framed
 
 from credit_resilience.attack import Attack, Outcome, Target
 from credit_resilience.attacks.headers import unended
-from credit_resilience.peer import Peer
 from credit_resilience.requests import ADD, add_message, call_block
 
 _DECLARED_BYTES = 10**9
@@ -26,10 +25,10 @@ _WITHHELD_GROWTH_BYTES_MAX = 36 * 2**20
 async def _declared(sent_bytes: int, target: Target) -> Outcome:
     """Declare a message of 1 GB and send some of it, as fast as flow control allows."""
     start = framed(bytes(1024), length=_DECLARED_BYTES)
-    async with Peer.connect(target.port) as peer:
+    async with target.connect() as peer:
         answer = peer.answer(_STREAM)
-        await peer.send(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
-        sender = asyncio.create_task(peer.send_data(_STREAM, bytes(target.count(sent_bytes))))
+        await peer.write_all(frames.headers(_STREAM, call_block(ADD)) + frames.data(_STREAM, start))
+        sender = asyncio.create_task(peer.send_all(_STREAM, bytes(target.count(sent_bytes))))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -37,7 +36,7 @@ async def _declared(sent_bytes: int, target: Target) -> Outcome:
             return unended(peer, target)
         finally:
             sender.cancel()
-        seen = answer.status or peer.ending
+        seen = answer.outcome or peer.ending
         return Outcome(seen=seen, held=seen == "RESOURCE_EXHAUSTED")
 
 
@@ -56,9 +55,9 @@ async def _withhold(target: Target) -> int:
     """Send as much as one connection accepts, and return the number of bytes."""
     body = add_message(bytes(_WITHHELD_BYTES))[:-1]
     sent = dict.fromkeys(range(1, 2 * target.count(_WITHHELD_STREAMS), 2), 0)
-    async with asyncio.timeout(target.seconds), Peer.connect(target.port) as peer:
+    async with asyncio.timeout(target.seconds), target.connect() as peer:
         await peer.greeted()
-        await peer.send(b"".join(frames.headers(stream, call_block(ADD)) for stream in sent))
+        await peer.write_all(b"".join(frames.headers(stream, call_block(ADD)) for stream in sent))
         before = -1
         while not peer.over and sum(sent.values()) > before:
             before = sum(sent.values())
@@ -66,7 +65,7 @@ async def _withhold(target: Target) -> int:
                 while piece := body[sent[stream] : sent[stream] + MAX_FRAME_SIZE]:
                     if not peer.windows.take(stream, len(piece)):
                         break
-                    await peer.send(frames.data(stream, piece))
+                    await peer.write_all(frames.data(stream, piece))
                     sent[stream] += len(piece)
             await peer.settled()
     return sum(sent.values())

@@ -5,11 +5,10 @@ import gzip
 from functools import partial
 
 from credit_testing import frames
+from credit_testing.calls import framed
 from credit_testing.frames import Flag
-from credit_testing.http2_client import framed
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
 
 _STREAM = 1
@@ -17,13 +16,13 @@ _STREAM = 1
 
 async def status_of(target: Target, block: bytes, body: bytes) -> str:
     """Make one call on a new connection and return the status of its answer."""
-    async with Peer.connect(target.port) as peer:
+    async with target.connect() as peer:
         answer = peer.answer(_STREAM)
         await peer.greeted()
-        await peer.send(frames.headers(_STREAM, block))
+        await peer.write_all(frames.headers(_STREAM, block))
         if not body:  # clients end a request without a message with an empty frame
-            await peer.send(frames.data(_STREAM, b"", Flag.END_STREAM))
-        sender = asyncio.create_task(peer.send_data(_STREAM, body, Flag.END_STREAM))
+            await peer.write_all(frames.data(_STREAM, b"", Flag.END_STREAM))
+        sender = asyncio.create_task(peer.send_all(_STREAM, body, end=True))
         try:
             async with asyncio.timeout(target.seconds):
                 await answer.ended.wait()
@@ -31,7 +30,7 @@ async def status_of(target: Target, block: bytes, body: bytes) -> str:
             return f"no answer in {target.seconds:g} s: {peer.ending}"
         finally:
             sender.cancel()
-        return answer.status or peer.ending
+        return answer.outcome or peer.ending
 
 
 async def _broken(body: bytes, required: str, target: Target) -> Outcome:

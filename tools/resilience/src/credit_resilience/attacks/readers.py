@@ -1,12 +1,13 @@
 """Request lists without reading them, and begin more calls than the server allows."""
 
 import asyncio
+from collections import Counter
 
 from credit_testing import frames
-from credit_testing.frames import Flag, Setting
+from credit_testing.frames import ErrorCode, Flag, Setting
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.peer import Peer
+from credit_resilience.attacks.resets import flood
 from credit_resilience.requests import BALANCE, TRANSACTIONS, call_block, history_message
 
 _LISTS = 100
@@ -14,7 +15,6 @@ _WINDOW_MAX = 2**31 - 1
 _STREAMS = 2_000
 _UNACKNOWLEDGED = 4
 """The factor by which streams may exceed the limit until the client acknowledges SETTINGS."""
-_BEGUN = Flag.END_HEADERS
 
 
 def _lists(count: int) -> bytes:
@@ -29,11 +29,11 @@ async def _never_reads(target: Target) -> Outcome:
     """Request long lists with unlimited windows, and never read the socket."""
     allowed = frames.window_update(_WINDOW_MAX - 65_535)
     window = (Setting.INITIAL_WINDOW_SIZE, _WINDOW_MAX)
-    async with Peer.connect(target.port, window, reads=False) as peer:
-        await peer.send(allowed + _lists(target.count(_LISTS)))
+    async with target.connect(window, reads=False) as peer:
+        await peer.write_all(allowed + _lists(target.count(_LISTS)))
         try:
             async with asyncio.timeout(target.seconds):
-                await peer.disconnected()
+                await target.disconnected(peer)
                 ended = True
         except TimeoutError:
             ended = False
@@ -43,8 +43,8 @@ async def _never_reads(target: Target) -> Outcome:
 async def _window_of_zero(target: Target) -> Outcome:
     """Request long lists with a window of 0 bytes."""
     count = target.count(_LISTS)
-    async with Peer.connect(target.port, (Setting.INITIAL_WINDOW_SIZE, 0)) as peer:
-        await peer.send(_lists(count))
+    async with target.connect((Setting.INITIAL_WINDOW_SIZE, 0)) as peer:
+        await peer.write_all(_lists(count))
         answers = [peer.answer(stream) for stream in range(1, 2 * count, 2)]
         try:
             async with asyncio.timeout(target.seconds):
@@ -53,7 +53,7 @@ async def _window_of_zero(target: Target) -> Outcome:
         except TimeoutError:
             waiting = sum(not answer.ended.is_set() for answer in answers)
             return Outcome(seen=f"{waiting} lists wait after {target.seconds:g} s", held=False)
-        statuses = sorted({answer.status or peer.ending for answer in answers})
+        statuses = sorted({answer.outcome or peer.ending for answer in answers})
         return Outcome(seen=", ".join(statuses), held=True)
 
 
@@ -61,17 +61,17 @@ async def _too_many_streams(target: Target) -> Outcome:
     """Begin many more calls than the server allows at once, and finish none."""
     count = target.count(_STREAMS)
     block = call_block(BALANCE)
-    async with Peer.connect(target.port) as peer:
+    async with target.connect() as peer:
         try:
             async with asyncio.timeout(target.seconds):
                 await peer.greeted()
-                await peer.flood(
-                    frames.headers(stream, block, _BEGUN) for stream in range(1, 2 * count, 2)
-                )
+                calls = (frames.headers(stream, block) for stream in range(1, 2 * count, 2))
+                await flood(peer, calls)
                 await peer.settled()
         except TimeoutError:
             return Outcome(seen=f"{peer.ending} after {target.seconds:g} s", held=False)
-        refused, allowed = peer.resets["REFUSED_STREAM"], peer.streams_max
+        refused = Counter(peer.resets.values())[ErrorCode.REFUSED_STREAM]
+        allowed = peer.streams_max
         seen = f"{allowed} allowed, {refused} of {count} refused, {peer.ending}"
         kept = allowed is not None and (peer.over or count - refused <= _UNACKNOWLEDGED * allowed)
     return Outcome(seen=seen, held=kept)

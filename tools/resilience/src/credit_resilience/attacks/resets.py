@@ -1,15 +1,14 @@
 """Open streams that are reset at once: by the attacker, or by the server after a fault."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from credit_testing import frames
-from credit_testing.frames import Flag
-from h2.errors import ErrorCodes
+from credit_testing.frames import ErrorCode, Flag
+from credit_testing.http2_client import Connection
 
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.peer import Peer
 from credit_resilience.requests import BALANCE, balance_message, call_block
 
 _RAPID_RESETS = 20_000
@@ -21,11 +20,19 @@ _WINDOW_MAX = 2**31 - 1
 MakeStream = Callable[[int], bytes]
 
 
-async def send_until_ended(peer: Peer, pieces: Iterator[bytes], target: Target) -> str:
+async def flood(peer: Connection, pieces: Iterable[bytes]) -> None:
+    """Send pieces one after the other until the server ends the connection."""
+    for piece in pieces:
+        if peer.over:
+            return
+        await peer.write_all(piece)
+
+
+async def send_until_ended(peer: Connection, pieces: Iterable[bytes], target: Target) -> str:
     """Send pieces until the server ends the connection; return a description of the end."""
     try:
         async with asyncio.timeout(target.seconds):
-            await peer.flood(pieces)
+            await flood(peer, pieces)
             await peer.settled()
     except TimeoutError:
         return f"{peer.ending} after {target.seconds:g} s"
@@ -35,10 +42,10 @@ async def send_until_ended(peer: Peer, pieces: Iterator[bytes], target: Target) 
 async def _streams(make: MakeStream, full: int, calm: bool, target: Target) -> Outcome:
     streams = [make(2 * number + 1) for number in range(target.count(full))]
     pieces = (b"".join(streams[at : at + _PER_PIECE]) for at in range(0, len(streams), _PER_PIECE))
-    async with Peer.connect(target.port) as peer:
+    async with target.connect() as peer:
         seen = await send_until_ended(peer, pieces, target)
     held = peer.closed.is_set() and (
-        peer.goaway == ErrorCodes.ENHANCE_YOUR_CALM if calm else peer.goaway is not None
+        peer.goaway == ErrorCode.ENHANCE_YOUR_CALM if calm else peer.goaway is not None
     )
     return Outcome(seen=seen, held=held)
 
@@ -48,7 +55,7 @@ _BODY = balance_message()
 
 
 def _reset_by_us(stream: int) -> bytes:
-    return frames.headers(stream, _BLOCK) + frames.reset(stream, ErrorCodes.CANCEL)
+    return frames.headers(stream, _BLOCK) + frames.reset(stream, ErrorCode.CANCEL)
 
 
 def _no_increment(stream: int) -> bytes:
