@@ -14,7 +14,6 @@ see `frames`.
 import asyncio
 import errno
 import logging
-import socket
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, cast
 
@@ -198,13 +197,6 @@ class _Processor(EventsProcessor):
             self.close("the server has closed the connection")
 
 
-def _send_at_once(transport: asyncio.Transport) -> None:
-    """Switch off Nagle's algorithm, as grpclib does: a call is small and waits for its answer."""
-    connection = transport.get_extra_info("socket")
-    if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def _ignore(_: int) -> None:
     """Acknowledge nothing."""
 
@@ -240,9 +232,10 @@ class ClientProtocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop: the socket is open."""
         self.transport = cast(asyncio.Transport, transport)
-        _send_at_once(self.transport)
         self.connection = Connection(
-            open_frames(self._engine, self.config), _Wire(self.transport), config=self.config
+            open_frames(self._engine, self.config, self.h2_config),
+            _Wire(self.transport),
+            config=self.config,
         )
         self.connection.flush()
         self.connection.initialize()

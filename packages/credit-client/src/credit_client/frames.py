@@ -18,22 +18,14 @@ from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame
 
 NOT_ACCEPTED = "the server closes this connection and has not accepted the call"
-# As grpclib's own.
-_H2_CONFIG = H2Configuration(
-    client_side=True,
-    header_encoding="ascii",
-    validate_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_inbound_headers=False,
-    normalize_outbound_headers=False,
-)
 
 
 class ClientFrames(H2Connection):
     """One connection's frames by h2."""
 
-    def __init__(self) -> None:
-        super().__init__(_H2_CONFIG)
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self._refuses = False
 
     def open(self, config: Configuration) -> None:
         """Write the preface, and the windows that grpclib's configuration names."""
@@ -44,9 +36,20 @@ class ClientFrames(H2Connection):
 
     def refuse_streams(self) -> None:
         """Fail whatever asks for a new stream from now on. Open streams continue."""
-        # h2 offers no other way to fail a call that waits for a free stream: it asks for a stream
-        # id when it is woken. Calls that have a stream do not ask again.
-        self.get_next_available_stream_id = refuse_stream  # type: ignore[method-assign]
+        self._refuses = True
+
+    def get_next_available_stream_id(self) -> int:
+        """Return the id of the stream that is opened next.
+
+        A call that waits for a free stream asks for it when it is woken. Calls that have a stream
+        do not ask again.
+
+        Raises:
+            StreamTerminatedError: The connection opens no more streams.
+        """
+        if self._refuses:
+            refuse_stream()
+        return super().get_next_available_stream_id()
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         if frame.error_code != ErrorCodes.NO_ERROR:
@@ -65,14 +68,14 @@ def refuse_stream() -> NoReturn:
     raise StreamTerminatedError(NOT_ACCEPTED)
 
 
-def open_frames(engine: Engine, config: Configuration) -> ClientFrames:
+def open_frames(engine: Engine, config: Configuration, h2_config: H2Configuration) -> ClientFrames:
     """Return the frames of a new connection, with its preface written.
 
     Raises:
         EngineMissing: nghttp2 is chosen, and not installed.
     """
     if chosen(engine) is Engine.H2:
-        frames = ClientFrames()
+        frames = ClientFrames(h2_config)
     else:
         from credit_client.nghttp2_frames import Nghttp2Frames  # noqa: PLC0415 - an extra
 

@@ -17,7 +17,6 @@ class Nghttp2Frames(EngineConnection):
         super().__init__(ngh2.Role.CLIENT, ngh2.Configuration(auto_window_update=False))
         # RFC 9113, section 6.5.2: there is no limit until the server has sent one.
         self._streams_max = 2**31 - 1
-        self._goaway_received = False
         self._refuses = False
 
     def open(self, config: Configuration) -> None:
@@ -69,7 +68,7 @@ class Nghttp2Frames(EngineConnection):
     def _take(self, event: ngh2.Event, events: list[Event]) -> None:
         match event:
             case ngh2.ResponseReceived(stream_id=stream_id, headers=headers, end_stream=ended):
-                events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))  # type: ignore[arg-type] # grpclib wants text
+                events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))
                 if ended:
                     self._end(stream_id, events)
             case ngh2.SettingsReceived(settings=settings):

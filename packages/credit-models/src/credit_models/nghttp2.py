@@ -12,7 +12,7 @@ The server's and the SDK's connections are subclasses. What differs from h2:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import ngh2
 from h2.connection import ConnectionState
@@ -31,6 +31,9 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import ChangedSetting, SettingCodes
+
+if TYPE_CHECKING:
+    from hpack.struct import Header
 
 Headers = Iterable[tuple[str, str]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -87,7 +90,7 @@ class EngineStream:
     @property
     def open(self) -> bool:
         """Whether a side has not ended."""
-        return not (self.local_ended and self.remote_ended)
+        return not self.closed
 
 
 class EngineConnection:
@@ -103,7 +106,6 @@ class EngineConnection:
 
     def __init__(self, role: ngh2.Role, configuration: ngh2.Configuration) -> None:
         self._engine = ngh2.Connection(role, configuration)
-        self._client = role is ngh2.Role.CLIENT
         self._out = bytearray()
         self._names: dict[str, bytes] = {}
         self._failed = False
@@ -204,7 +206,7 @@ class EngineConnection:
             self._end(stream_id, events)
 
     def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
-        events.append(TrailersReceived(stream_id=stream_id, headers=texts(headers)))  # type: ignore[arg-type] # grpclib wants text
+        events.append(TrailersReceived(stream_id=stream_id, headers=texts(headers)))
         self._end(stream_id, events)
 
     def _end(self, stream_id: int, events: list[Event]) -> None:
@@ -351,9 +353,12 @@ class EngineConnection:
         return encoded
 
 
-def texts(headers: RawHeaders) -> list[tuple[str, str]]:
-    """Return headers as text: every byte is a letter in it."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+def texts(headers: RawHeaders) -> "list[Header]":
+    """Return headers as text: every byte is a letter in it.
+
+    h2's types name bytes; grpclib makes h2 decode them, and wants text.
+    """
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]  # type: ignore[misc] # see above
 
 
 def error_code(code: int) -> ErrorCodes:

@@ -24,7 +24,6 @@ from typing import Final
 import ngh2
 from credit_models.nghttp2 import (
     STREAM_ID_MAX,
-    ConnectionFault,
     EngineConnection,
     EngineStream,
     Headers,
@@ -60,7 +59,6 @@ _HEAD_BYTES: Final = 9
 _FRAME_BYTES_MAX: Final = 16_384
 _RESERVED_BIT: Final = 1 << 31
 _WINDOW_MAX: Final = 2**31 - 1
-_DATA_BYTES_OF_FRAME: Final = 16_384
 # The closed streams that are remembered; a frame on an older one counts as one on an unknown one.
 _CLOSED_MAX: Final = 1024
 # CONTINUATION frames of a header block, of which h2 allows as many.
@@ -233,8 +231,6 @@ class Nghttp2Frames(EngineConnection):
                 count, self._uncharged_resets = self._uncharged_resets, 0
                 self._budgets.charge_resets("faults", count)
             self._unread = data[self._walk(data, events) :]
-        except ConnectionFault:
-            raise
         except ProtocolError as error:
             if not self._failed:
                 self._failed = True
@@ -400,10 +396,10 @@ class Nghttp2Frames(EngineConnection):
         limit = self._limits.header_bytes_max
         request: RequestReceived
         if size > limit:
-            request = OversizedRequest(stream_id=stream_id, headers=texts(kept(headers)))  # type: ignore[arg-type] # grpclib wants text
+            request = OversizedRequest(stream_id=stream_id, headers=texts(kept(headers)))
             request.reason = f"the request has {size} bytes of headers, and {limit} are allowed"
         else:
-            request = RequestReceived(stream_id=stream_id, headers=texts(headers))  # type: ignore[arg-type] # grpclib wants text
+            request = RequestReceived(stream_id=stream_id, headers=texts(headers))
         events.append(request)
         if event.end_stream:
             events.append(StreamEnded(stream_id=stream_id))
@@ -613,7 +609,7 @@ class Nghttp2Frames(EngineConnection):
     ) -> None:
         """Send a part of an answer. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        for _ in range(0, len(data), _DATA_BYTES_OF_FRAME):
+        for _ in range(0, len(data), _FRAME_BYTES_MAX):
             self._budgets.data_sent()
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
