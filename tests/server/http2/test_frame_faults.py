@@ -162,6 +162,19 @@ OF_STREAM: dict[str, tuple[bytes, ErrorCode]] = {
         ),
         PROTOCOL,
     ),
+    **{
+        f"5.3 trailers that depend on themselves, {name}": (
+            begin()
+            + frame(
+                HEADERS,
+                struct.pack(">IB", FAULTY, 15) + header_block([("x-a", "b")]),
+                flags=END_HEADERS | PRIORITY_FLAG | flags,
+                stream=FAULTY,
+            ),
+            PROTOCOL,
+        )
+        for name, flags in (("at the end", END_STREAM), ("before the end", 0))
+    },
     "5.3 a PRIORITY that depends on itself": (begin() + priority(FAULTY), PROTOCOL),
     "6.3 a PRIORITY of four bytes": (
         begin() + frame(PRIORITY, bytes(4), stream=FAULTY),

@@ -73,6 +73,8 @@ _RESET_BYTES: Final = 4
 _RESET_HEAD: Final = bytes((0, 0, _RESET_BYTES, _RST_STREAM, 0))
 _WINDOW_UPDATE_HEAD: Final = bytes((0, 0, _WINDOW_UPDATE_BYTES, _WINDOW_UPDATE, 0))
 
+_ON_ITSELF: Final = "a stream depends on itself"
+
 # How a stream was closed.
 _COMPLETED, _BY_CLIENT, _BY_SERVER = range(3)
 
@@ -270,16 +272,21 @@ class Nghttp2Frames(EngineConnection):
             if self._block_stream or kind == _CONTINUATION:
                 self._check_block(kind, flags, stream_id, length)
             elif kind == _HEADERS:
+                itself = flags & _HAS_PRIORITY and _depends_on_itself(view[at:end], stream_id)
+                if itself and stream_id in self.streams:  # trailers: nothing more is to come
+                    self._feed(view[fed:at], events)
+                    fed = at
+                    self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, _ON_ITSELF, events)
                 if not self._begins(stream_id, flags):
                     self._feed(view[fed:at], events)
                     fed = at
                     self._take_late_headers(stream_id, flags, events)
-                if flags & _HAS_PRIORITY and length >= PRIORITY_BYTES:
-                    patched = self._without_itself(view[at:end], stream_id)
-                    if patched is not None:
-                        self._feed(view[fed:at], events)
-                        self._feed(patched, events)
-                        fed = end
+                if itself:
+                    self._feed(view[fed:at], events)
+                    fed = end
+                    if self.streams.pop(stream_id, None) is not None:
+                        self._doomed[stream_id] = (ErrorCodes.PROTOCOL_ERROR, _ON_ITSELF)
+                    self._feed(_without_dependency(view[at:end]), events)
                 if not flags & _END_HEADERS:
                     self._block_stream, self._block_bytes = stream_id, length
             elif kind == _DATA:
@@ -356,22 +363,6 @@ class Nghttp2Frames(EngineConnection):
         else:
             code = ErrorCodes.PROTOCOL_ERROR if how is None else ErrorCodes.STREAM_CLOSED
             self._fail(code, "HEADERS reuse the number of a stream")
-
-    def _without_itself(self, frame: memoryview, stream_id: int) -> bytes | None:
-        """Return HEADERS that depend on themselves without that; None if they do not.
-
-        RFC 9113 has no priorities any more; in RFC 7540, section 5.3.1, it is the stream's fault.
-        """
-        at = _HEAD_BYTES + (1 if frame[4] & _PADDED else 0)
-        if int.from_bytes(frame[at : at + 4]) & ~_RESERVED_BIT != stream_id:
-            return None
-        self.streams.pop(stream_id, None)
-        self._doomed.setdefault(
-            stream_id, (ErrorCodes.PROTOCOL_ERROR, "a stream depends on itself")
-        )
-        data = bytearray(frame)
-        data[at : at + 4] = bytes(4)
-        return bytes(data)
 
     def _take(self, event: ngh2.Event, events: list[Event]) -> None:
         if type(event) is ngh2.RequestReceived:
@@ -515,8 +506,7 @@ class Nghttp2Frames(EngineConnection):
                 reason = f"a PRIORITY of {len(payload)} bytes"
                 self._fault(stream_id, ErrorCodes.FRAME_SIZE_ERROR, reason, events)
             elif int.from_bytes(payload[:4]) & ~_RESERVED_BIT == stream_id:
-                reason = "a stream depends on itself"
-                self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, reason, events)
+                self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, _ON_ITSELF, events)
         elif kind == _GOAWAY:
             # The client accepts no streams of the server, which opens none.
             event = ConnectionTerminated()
@@ -628,3 +618,24 @@ def _has_other_host(headers: RawHeaders) -> bool:
     """Return whether a host differs from :authority (RFC 9113, section 8.3.1)."""
     found = dict(headers)
     return b"host" in found and found.get(b":authority", found[b"host"]) != found[b"host"]
+
+
+def _depends_on_itself(frame: memoryview, stream_id: int) -> bool:
+    """Return whether HEADERS name their own stream as the one that they depend on.
+
+    RFC 9113 has no priorities any more; in RFC 7540, section 5.3.1, it is the stream's fault.
+    """
+    at = _dependency_at(frame)
+    return len(frame) >= at + PRIORITY_BYTES and (
+        int.from_bytes(frame[at : at + 4]) & ~_RESERVED_BIT == stream_id
+    )
+
+
+def _without_dependency(frame: memoryview) -> bytes:
+    """Return HEADERS that depend on no stream."""
+    at = _dependency_at(frame)
+    return b"".join((frame[:at], bytes(4), frame[at + 4 :]))
+
+
+def _dependency_at(frame: memoryview) -> int:
+    return _HEAD_BYTES + (1 if frame[4] & _PADDED else 0)
