@@ -10,6 +10,7 @@ import socket
 from typing import cast
 
 from grpclib.config import Configuration
+from grpclib.protocol import Stream
 from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
@@ -84,6 +85,7 @@ class ServerProtocol(DrainableProtocol):
         )
         self.connection.flush()
         self.processor = ServerProcessor(self, request_bytes_max=limits.request_bytes_max)
+        self.connection.note_read = self._note_read
         if self._connections.draining:
             self.drain(Closing.SHUTDOWN)
 
@@ -140,6 +142,17 @@ class ServerProtocol(DrainableProtocol):
         self._reads_on = False
         if self._closing is None and not self._transport.is_closing():
             self._read(b"")
+
+    def _note_read(self, stream: Stream, size: int) -> None:
+        """Release the bytes of a message that a call has read of a stream of messages.
+
+        The message also pays for its frames: a client that streams small messages sends many small
+        DATA frames, which would be a flood otherwise.
+        """
+        stream.data_received -= size
+        # The two belong to the connection, which nothing else may change.
+        self.processor._request_bytes -= size  # noqa: SLF001
+        self._frames._budgets.data_sent()  # noqa: SLF001
 
     # ---- writing
 

@@ -5,8 +5,8 @@ They record how the client makes progress with what it is sent.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 from grpclib.config import Configuration
@@ -44,6 +44,9 @@ class ServerConnection(Connection):
         progressed_at: When the client last took a part of an answer, or a list ended by itself.
         clock: Returns the time in seconds.
         list_slots: Bounds how many lists of each caller run at once.
+        draining: Whether the connection ends: calls that last end soon.
+        note_read: Is called with a stream and the number of bytes of a message that its call has
+            read, and that the connection no longer holds.
     """
 
     def __init__(
@@ -62,6 +65,30 @@ class ServerConnection(Connection):
         self.list_slots = CallerSlots(lists_max)
         self.progressed_at = clock()
         self.clock = clock
+        self.draining = False
+        self._on_drain: set[Callable[[], None]] = set()
+        self.note_read: Callable[[Stream, int], None] = lambda _stream, _size: None
+
+    def drain(self) -> None:
+        """Note that the connection ends, and notify the calls that last."""
+        self.draining = True
+        for callback in list(self._on_drain):
+            callback()
+
+    @contextmanager
+    def on_drain(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call a function when the connection is drained while the context lasts.
+
+        Args:
+            callback: The function. It is called at once if the connection is draining already.
+        """
+        self._on_drain.add(callback)
+        try:
+            if self.draining:
+                callback()
+            yield
+        finally:
+            self._on_drain.discard(callback)
 
     def get_peer(self) -> ServerPeer:
         """Return the client at the other end."""
@@ -131,6 +158,10 @@ class ServerStream(Stream):
             connection.progressed_at = connection.clock()
         finally:
             slots.release()
+
+    def message_read(self, size: int) -> None:
+        """Note that the call has read a message, of this size, of a stream of messages."""
+        self.connection.note_read(self, size)
 
     def stalled_since(self) -> float | None:
         """Return since when the client keeps the stream from making progress; None: it does not.
