@@ -100,6 +100,8 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     begin = text.index("\n  // Which characters a string may hold. An empty")
     end = text.index("// How the server sends one reason for an error.")
     path.write_text(text[:begin] + "}\n\n" + text[end:])
+    # Without rules on items either, and so without the file that has some.
+    (copy.contracts / "credit/v1/ledger.proto").rename(tmp_path / "ledger.proto")
     credit = copy.contracts / CREDIT
     ruled = credit.read_text()
     credit.write_text(re.sub(r" *text: TEXT_[A-Z]+\n", "", ruled))
@@ -107,6 +109,7 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     image.write_bytes(build_image(copy.contracts, source_info=False))
     path.write_text(text)
     credit.write_text(ruled)
+    (tmp_path / "ledger.proto").rename(copy.contracts / "credit/v1/ledger.proto")
     outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
     assert (
