@@ -13,7 +13,7 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
-from credit_testing.http2_client import Answer, Wire
+from credit_testing.http2_client import Answer, Wire, call_headers, framed, message_bytes
 from grpclib.const import Status
 from grpclib.metadata import encode_grpc_message
 
@@ -80,3 +80,25 @@ def as_answer(outcome: OperationOutcome) -> Answer:
     info = [detail.reason for detail in answer.details if hasattr(detail, "reason")]
     assert info == ([failure.reason.name] if failure.reason else [])
     return answer
+
+
+async def send_all(wire: Wire, stream_id: int, data: bytes, *, end: bool = True) -> None:
+    """Send a long request as fast as the server takes it."""
+    sent = 0
+    while sent < len(data):
+        window = wire.h2.local_flow_control_window(stream_id)
+        chunk = data[sent : sent + min(window, wire.h2.max_outbound_frame_size)]
+        if chunk:
+            sent += len(chunk)
+            wire.send(stream_id, chunk, end=end and sent == len(data))
+        else:
+            await wire.pong()  # the server has read what was sent, and enlarges the window
+
+
+async def batch_write(
+    wire: Wire, batch: BatchWriteRequest, *more: tuple[str | bytes, str | bytes]
+) -> Answer:
+    """Make a call of BatchWrite of any size, and wait for its end."""
+    stream_id, answer = wire.begin(call_headers(BATCH_WRITE, *more), end=False)
+    await send_all(wire, stream_id, framed(message_bytes(batch)))
+    return await wire.ended(answer)
