@@ -83,9 +83,15 @@ def as_answer(outcome: OperationOutcome) -> Answer:
 
 
 async def send_all(wire: Wire, stream_id: int, data: bytes, *, end: bool = True) -> None:
-    """Send a long request as fast as the server takes it."""
+    """Send a long request as fast as the server takes it.
+
+    Raises:
+        ConnectionResetError: The connection has ended.
+    """
     sent = 0
     while sent < len(data):
+        if wire.closed.is_set():
+            raise ConnectionResetError
         window = wire.h2.local_flow_control_window(stream_id)
         chunk = data[sent : sent + min(window, wire.h2.max_outbound_frame_size)]
         if chunk:
