@@ -244,8 +244,10 @@ class CallHandler(Handler, StreamHandler):
         """Start to serve a call, or shed it."""
         self.__gc_step__()
         serving = self._serving
-        request = RequestHead.of(headers, cast(ServerStream, stream).too_long)
+        opened = cast(ServerStream, stream)
+        request = RequestHead.of(headers, opened.too_long)
         method = serving.methods.get(request.path, serving.unknown)
+        opened.takes_messages = method.served.cardinality.client_streaming
         if not method.standard:
             decision = serving.admission.admit(write=method.queued)
             if decision is not Decision.ADMIT:

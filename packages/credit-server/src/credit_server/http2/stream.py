@@ -16,6 +16,9 @@ from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
 
+# What precedes each message of a stream: in gRPC a flag and a length.
+MESSAGE_PREFIX_BYTES = 5
+
 
 class StreamHandler(AbstractHandler):
     """Serves the streams of one connection: all that a connection needs of the layer above.
@@ -113,10 +116,12 @@ class ServerStream(Stream):
             is being sent.
         waiting_since: Since when it waits for a list slot; None: it has one or needs none.
         too_long: Why the headers of its request are too long; empty: they are not.
+        takes_messages: Whether its call takes a stream of messages.
     """
 
     connection: ServerConnection
     too_long = ""
+    takes_messages = False
     sending_since: float | None = None
     waiting_since: float | None = None
 
