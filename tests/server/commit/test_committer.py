@@ -19,6 +19,7 @@ from credit_server.commit import (
 )
 from credit_server.ledger import (
     Command,
+    CreditsLimitExceeded,
     InsufficientCredits,
     InvariantViolated,
     KeyReused,
@@ -85,6 +86,17 @@ async def test_a_key_from_another_process_is_found_in_the_store(store: ScriptedS
     assert again == Receipt(transaction=first.transaction, replayed=True)
     assert len(await history(store)) == 1
     assert store.script.commits == 2  # a replayed OK is certain only when a majority has it
+
+
+async def test_a_replay_is_found_even_if_the_limit_is_now_lower(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        first = await committer.submit(add(store, 5, key="k"))
+    async with Committer(store, LIMITS) as another:
+        again = await another.submit(replace(add(store, 5, key="k"), credits_max=4))
+        new = await another.submit(replace(add(store, 5, key="l"), credits_max=4))
+    assert isinstance(first, Receipt)
+    assert again == Receipt(transaction=first.transaction, replayed=True)
+    assert new == CreditsLimitExceeded(credits=5, limit=4)
 
 
 async def test_a_replay_is_found_even_if_the_balance_is_now_too_low(store: ScriptedStore) -> None:
