@@ -1,4 +1,4 @@
-"""The six calls of the contract: validate, submit to the ledger, translate the answer."""
+"""The calls of `CreditService`: validate, submit to the ledger, translate the answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence

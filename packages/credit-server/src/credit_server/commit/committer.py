@@ -42,6 +42,8 @@ class CommitLimits:
     """Longest wait that may be expected of a write that does not fit in the next batch. A write
     that would wait longer is rejected as OVERLOADED."""
 
+    # Larger batches do not pay: with BatchWrite of 1,000 operations an operation took 194 to 201 µs
+    # of the server's CPU with 256, and 207 to 238 with 1,000 (busy 2-core machine, 2 runs in turn).
     batch_max: int = 256
     """The most writes in one batch, at least 1. A batch is one transaction of the store, whose
     lifetime and memory are limited. An atomic batch is one transaction whatever its size."""
