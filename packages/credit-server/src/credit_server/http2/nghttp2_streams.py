@@ -167,6 +167,10 @@ class Nghttp2Streams(EngineConnection):
             events.append(event)
         self._budgets.charge_resets("faults")
 
+    def refund_frame(self) -> None:
+        """Give the client back what a small DATA frame has cost it."""
+        self._budgets.data_sent()
+
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
         closed = self._closed
         closed[stream_id] = how
