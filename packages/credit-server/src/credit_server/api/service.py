@@ -32,6 +32,9 @@ from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
+# Made once: pydantic checks a message when it is made.
+_EMPTY = Empty()
+
 _Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
 _Entry = TypeVar("_Entry")
 _Entry_co = TypeVar("_Entry_co", covariant=True)
@@ -107,7 +110,7 @@ class CreditService(CreditServiceBase):
             audited.receipt = result
         # Whether the caller gets the answer or not, the write has happened.
         call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
-        await call.send_answer(Empty())
+        await call.send_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()

@@ -30,6 +30,7 @@ from credit_server.grpc.compression import ACCEPTED, inflate
 from credit_server.grpc.ports import UNOBSERVED, Caller, CallObservation
 from credit_server.grpc.request import NotGrpc, RequestHead
 from credit_server.http2.peer import ServerPeer
+from credit_server.http2.request_buffer import RequestEndedError
 from credit_server.http2.stream import ServerStream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
@@ -176,7 +177,7 @@ class Call(Stream[Received, Sent]):
     async def _recv(self, size: int) -> bytes:
         try:
             return await self._stream.recv_data(size)
-        except AssertionError:  # grpclib's buffer raises it where the stream ended before
+        except RequestEndedError:
             raise GRPCError(
                 Status.INTERNAL, "the request ended in the middle of a message"
             ) from None
