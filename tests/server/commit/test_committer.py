@@ -139,7 +139,10 @@ def use(store: MemoryStore, credits_: int, *, user: int = 1, key: str = "") -> U
 
 
 async def history(store: MemoryStore, user: int = 1) -> list[Transaction]:
-    return [entry async for page in store.list_transactions(user) for entry in page]
+    ids = [row.id async for page in store.list_transactions(user) for row in page]
+    async with MemoryStore.begin(store) as transaction:  # without the faults of a subclass
+        found = await transaction.transactions([], ids)
+    return sorted(found, key=lambda entry: entry.sequence)
 
 
 @pytest.fixture
