@@ -14,6 +14,7 @@ from unittest.mock import patch
 from credit_server import app, main
 from credit_server.settings import ServerSettings
 from credit_server.telemetry import HealthWatch
+from credit_server.workers.worker import Assignment
 
 from credit_testing.child import module
 
@@ -34,9 +35,11 @@ def _run() -> None:
     changes = dict(json.loads(sys.argv.pop(1)))
     serve, watch = app.serve, partial(HealthWatch, **changes.pop("health", {}))
 
-    async def serve_with_constants(settings: ServerSettings) -> None:
+    async def serve_with_constants(
+        settings: ServerSettings, assignment: Assignment | None = None
+    ) -> None:
         limits = {name: replace(getattr(settings, name), **changes[name]) for name in changes}
-        await serve(settings.model_copy(update=limits))
+        await serve(settings.model_copy(update=limits), assignment)
 
     with patch.multiple(app, serve=serve_with_constants, HealthWatch=watch):
         main.main()

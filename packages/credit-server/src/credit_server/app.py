@@ -5,7 +5,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from credit_server.api.contract import CONTRACT
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
-from credit_server.banner import address_of, banner
+from credit_server.banner import banner
 from credit_server.commit import Clock, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
@@ -39,6 +39,8 @@ from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, Timers, supervised
 from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
+from credit_server.telemetry.workers import exported
+from credit_server.workers.worker import Assignment, Worker
 
 log = structlog.get_logger("credit_server")
 
@@ -100,8 +102,12 @@ async def migrate(settings: StoreSettings) -> int:
         return await opened.store.migrate()
 
 
-async def serve(settings: ServerSettings) -> None:
+async def serve(settings: ServerSettings, assignment: Assignment | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop without losing anything.
+
+    Args:
+        settings: The settings; of a worker, its own.
+        assignment: What a supervisor has given to this process; None: it serves alone.
 
     Raises:
         StartError: The server cannot listen on its address or open its audit log.
@@ -112,18 +118,21 @@ async def serve(settings: ServerSettings) -> None:
     """
     tls = open_tls(settings.tls_files)
     authenticator = open_authenticator(settings.identity_files)
-    signalled = _on_signals()
-    await check_address(settings)
-    status = ServiceStatus()
+    worker = None if assignment is None else Worker(assignment)
+    if worker is None:
+        signalled, status = stop_signals(), ServiceStatus()
+        await check_address(settings)
+    else:
+        signalled, status = worker.stopped, worker.status
     async with (
-        _observed(settings, status) as observed,
+        _observed(settings, status, worker) as observed,
         open_audit(
             settings.audit_log,
             identities=authenticator is not None,
             translate=CONTRACT.translate,
         ) as audit,
         open_store(settings) as opened,
-        _failures_unwrapped(),
+        failures_unwrapped(),
         supervised() as supervisor,
     ):
         await opened.store.verify_schema()
@@ -153,18 +162,28 @@ async def serve(settings: ServerSettings) -> None:
                 ),
             )
             server = _server(settings, contract, status, access, committer, observed, supervisor)
-            await listen(server, settings, tls)
+            if worker is None:
+                await listen(server, settings, tls)
+            else:
+                server.start_without_listening(ssl=None if tls is None else tls.context)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
             watch.announce()  # before anyone reads the banner and probes
-            print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
+            if worker is None:
+                print(banner(settings, server.port, observed.address), flush=True)  # noqa: T201 - it is for people
+            else:
+                worker.serve(server.accept)
+                supervisor.start(
+                    "the report of connections", worker.report(lambda: server.open_connections)
+                )
             watching = supervisor.start("the health watch", watch.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:
-                await _first_of(signalled, supervisor)
+                await first_of(signalled, supervisor)
             finally:
                 watching.cancel()
-                status.set(False)  # before anything else, so that probes see it first
-                await _stop(server, settings)
+                if worker is None or not worker.takes_leave:
+                    status.set(False)  # before anything else, so that probes see it first
+                await _stop(server, settings, worker)
     log.info("stopped")
 
 
@@ -204,9 +223,13 @@ def _server(
     return server
 
 
-async def _stop(server: GrpcServer, settings: ServerSettings) -> None:
+async def _stop(server: GrpcServer, settings: ServerSettings, worker: Worker | None) -> None:
     log.info("stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds)
-    await server.stop(grace_seconds=settings.grace_seconds, drain_seconds=settings.drain_seconds)
+    drain_seconds = settings.drain_seconds
+    if worker is not None:  # the supervisor waits for that time, if the others stop too
+        await worker.leave()
+        drain_seconds = 0
+    await server.stop(grace_seconds=settings.grace_seconds, drain_seconds=drain_seconds)
 
 
 def _start_parts(
@@ -226,7 +249,7 @@ def _start_parts(
         supervisor.start("the embedded mongod", keep_running(mongod))
 
 
-async def _first_of(signalled: asyncio.Event, supervisor: Supervisor) -> None:
+async def first_of(signalled: asyncio.Event, supervisor: Supervisor) -> None:
     """Return when a signal has come or a part has failed."""
     signal_comes = asyncio.create_task(signalled.wait())
     ends: list[asyncio.Future[Any]] = [signal_comes, supervisor.failure]
@@ -237,7 +260,7 @@ async def _first_of(signalled: asyncio.Event, supervisor: Supervisor) -> None:
 
 
 @asynccontextmanager
-async def _failures_unwrapped() -> AsyncIterator[None]:
+async def failures_unwrapped() -> AsyncIterator[None]:
     """Raise the error of an embedded mongod that stays down itself: it names the remedy."""
     try:
         yield
@@ -262,15 +285,18 @@ class _Observed:
     @property
     def address(self) -> str | None:
         """Where Prometheus can read the metrics; None: nowhere."""
-        shown = self.exposition
-        return None if shown is None else address_of(shown.host, shown.port)
+        return None if self.exposition is None else self.exposition.address
 
 
 @asynccontextmanager
-async def _observed(settings: ServerSettings, status: ServiceStatus) -> AsyncIterator[_Observed]:
+async def _observed(
+    settings: ServerSettings, status: ServiceStatus, worker: Worker | None
+) -> AsyncIterator[_Observed]:
     telemetry = Telemetry()
     with contextlib.ExitStack() as stack:
         exposition = None
+        if worker is not None:
+            stack.enter_context(exported(telemetry.registry, worker.metrics))
         if settings.metrics:
             exposition = stack.enter_context(
                 exposed(
@@ -284,11 +310,14 @@ async def _observed(settings: ServerSettings, status: ServiceStatus) -> AsyncIte
         yield _Observed(telemetry=telemetry, exposition=exposition)
 
 
-def _on_signals() -> asyncio.Event:
+def stop_signals(at_once: Callable[[], None] = lambda: None) -> asyncio.Event:
     """Return an event that SIGINT or SIGTERM sets. A later second signal ends the process at once.
 
     Supervisors and shells send one signal twice, within milliseconds: to the process and to its
     group. A second one counts from `SECOND_SIGNAL_SECONDS` after the first.
+
+    Args:
+        at_once: Called before the process ends at once.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -301,6 +330,7 @@ def _on_signals() -> asyncio.Event:
         elif loop.time() >= counts_from:
             # What was acknowledged is stored. An embedded mongod ends with this process.
             log.warning("stopped at once, by a second signal")
+            at_once()
             os._exit(130)
         stopped.set()
 

@@ -21,6 +21,7 @@ def banner(settings: ServerSettings, port: int, metrics_address: str | None = No
         f"credit-server listens on {address} ({_protection(settings)})",
         f"  store  {_store(settings)}",
         f"  http2  {chosen(settings.http2)}",
+        *([f"  work   {settings.workers} workers"] if settings.workers > 1 else []),
         f"  scrape {metrics}",
         "  stop   Ctrl-C or SIGTERM",
     ]

@@ -8,6 +8,7 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings
+from credit_server.workers.listener import Listener
 
 
 async def check_address(settings: ServerSettings) -> None:
@@ -31,6 +32,18 @@ async def listen(server: GrpcServer, settings: ServerSettings, tls: ServerTls | 
     try:
         context = None if tls is None else tls.context
         await server.start(settings.host, settings.port, ssl=context)
+    except OSError as error:
+        raise _not_listening(settings, error) from error
+
+
+async def listen_for_workers(settings: ServerSettings) -> Listener:
+    """Listen on the address of the settings, for workers that are passed the connections.
+
+    Raises:
+        StartError: It cannot be listened on.
+    """
+    try:
+        return await Listener.bind(settings.host, settings.port)
     except OSError as error:
         raise _not_listening(settings, error) from error
 

@@ -8,12 +8,15 @@ from typing import Literal
 import structlog
 
 
-def configure(log_format: Literal["auto", "console", "json"], level: str) -> None:
+def configure(
+    log_format: Literal["auto", "console", "json"], level: str, *, worker: int | None = None
+) -> None:
     """Set up all logging of the process.
 
     Args:
         log_format: auto is console at a terminal and JSON otherwise.
         level: The lowest level that is logged.
+        worker: The number of this worker, for each line; None: this process is not one of several.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -23,6 +26,8 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if worker is not None:
+        shared.append(_numbered(worker))
     if console:
         shared.append(_escape_values)
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
@@ -52,14 +57,28 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-class _Lines(structlog.PrintLogger):
-    """Writes lines, and drops those that cannot be written: a full disk must not end the caller."""
+class _Lines(structlog.WriteLogger):
+    """Writes lines, and drops those that cannot be written: a full disk must not end the caller.
+
+    A line and its end are one write, so that the lines of several processes do not mix.
+    """
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError):
             super().msg(message)
 
     log = debug = info = warn = warning = error = exception = critical = fatal = msg
+
+
+def _numbered(worker: int) -> structlog.typing.Processor:
+    """Return a processor that writes the number of the worker into each line."""
+
+    def add(
+        _logger: object, _method: str, line: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**line, "worker": worker}
+
+    return add
 
 
 def _escape_values(

@@ -101,15 +101,20 @@ def serve(given: Given) -> None:
 
     Each option is also an environment variable, named in brackets. An option outranks its variable.
     """
-    from credit_server import app  # noqa: PLC0415 - see the top of the file
+    from credit_server import app, multiprocess  # noqa: PLC0415 - see the top of the file
+    from credit_server.workers.worker import take_assignment  # noqa: PLC0415
 
     settings = _load(ServerSettings, given)
+    if assignment := take_assignment(os.environ):  # a supervisor has started this process
+        log.configure(settings.log_format, settings.log_level, worker=assignment.number)
+        _run(app.serve(assignment.settings(settings), assignment))
+        return
     log.configure(settings.log_format, settings.log_level)
     if unknown := unknown_variables(os.environ):
         structlog.get_logger("credit_server").warning(
             "variables that are no settings have no effect", names=unknown
         )
-    _run(app.serve(settings))
+    _run(app.serve(settings) if settings.workers == 1 else multiprocess.serve(settings))
 
 
 @cli.command(cls=GroupedCommand, short_help="Make or update the database's schema.")

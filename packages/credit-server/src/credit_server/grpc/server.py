@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl as tls
 from collections import Counter
 from collections.abc import Collection
-from typing import cast
+from typing import Any, cast
 
 from grpclib._typing import IServable
 from grpclib.config import Configuration
@@ -23,7 +24,13 @@ from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.engine import Engine, open_frames
 from credit_server.http2.header_block import keep_tokens_out
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.listener import on_failed_handshake, stop_listening
+from credit_server.http2.listener import (
+    BACKLOG,
+    SETTLE_SECONDS_MAX,
+    NotListening,
+    on_failed_handshake,
+    stop_listening,
+)
 from credit_server.http2.unix_socket import SocketFile, socket_path
 from credit_server.supervision import Timers
 
@@ -31,8 +38,6 @@ log = logging.getLogger(__name__)
 
 # How often connections are checked for time limits that have passed.
 _SWEEP_SECONDS = 1.0
-# The connections that the kernel holds until they are accepted; at most its own limit.
-_BACKLOG = 1024
 _DEFAULTS = ConnectionLimits()
 
 
@@ -105,6 +110,9 @@ class GrpcServer(Server):
         )
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._socket_file: SocketFile | None = None
+        # Any: the loop's arguments for TLS.
+        self._passed_tls: dict[str, Any] = {}
+        self._accepting: set[asyncio.Task[None]] = set()
 
     @property
     def shed_total(self) -> Counter[Decision]:
@@ -131,30 +139,67 @@ class GrpcServer(Server):
         Raises:
             OSError: The server cannot listen on the address.
         """
-        # grpclib's own start cannot limit the TLS handshake.
-        handshake_seconds = self._connection_limits.handshake_seconds if ssl else None
-        if ssl is not None:
-            on_failed_handshake(ssl, self.connections.failed_handshake)
+        handshake_seconds = self._prepare_tls(ssl)
         path = socket_path(host)
         if path is None:
             self._server = await self._loop.create_server(
                 self._protocol_factory,
                 host,
                 port,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 ssl=ssl,
                 ssl_handshake_timeout=handshake_seconds,
             )
         else:
             # The loops themselves remove any socket at the path, even one that is in use.
-            self._socket_file = SocketFile(path, backlog=_BACKLOG)
+            self._socket_file = SocketFile(path, backlog=BACKLOG)
             self._server = await self._loop.create_unix_server(
                 self._protocol_factory,
                 sock=self._socket_file.socket,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 ssl=ssl,
                 ssl_handshake_timeout=handshake_seconds,
             )
+        self._begin()
+
+    def start_without_listening(self, *, ssl: tls.SSLContext | None = None) -> None:
+        """Serve the connections that are passed to `accept`; it replaces `start`.
+
+        Args:
+            ssl: The context for TLS; None: no TLS.
+        """
+        self._server = cast(asyncio.AbstractServer, NotListening())
+        self._passed_tls = {"ssl": ssl, "ssl_handshake_timeout": self._prepare_tls(ssl)}
+        self._begin()
+
+    def accept(self, connection: socket.socket) -> None:
+        """Serve a connection that another process has accepted."""
+        connection.setblocking(False)
+        accepting = self._loop.create_task(self._serve_passed(connection))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+
+    @property
+    def open_connections(self) -> int:
+        """The number of open connections, with those whose TLS handshake is under way."""
+        return len(self.connections.members) + len(self._accepting)
+
+    async def _serve_passed(self, connection: socket.socket) -> None:
+        # A failed handshake is reported by `on_failed_handshake`, and the loop closes the socket.
+        with contextlib.suppress(OSError):
+            await self._loop.connect_accepted_socket(
+                self._protocol_factory, connection, **self._passed_tls
+            )
+
+    def _prepare_tls(self, ssl: tls.SSLContext | None) -> float | None:
+        """Report failed TLS handshakes, and return how long one may take; None without TLS."""
+        if ssl is None:
+            return None
+        on_failed_handshake(ssl, self.connections.failed_handshake)
+        # grpclib's own start cannot limit the TLS handshake.
+        return self._connection_limits.handshake_seconds
+
+    def _begin(self) -> None:
         self._server_closed_fut = self._loop.create_future()
         self._sweep()
 
@@ -205,6 +250,8 @@ class GrpcServer(Server):
         # grpclib's type is narrower; uvloop's server is not asyncio's, and has the same attributes.
         listening = cast(asyncio.Server, self._server)
         await stop_listening(listening, settle_seconds_max=settle_seconds_max)
+        if self._accepting:  # passed just now; with TLS, the handshake is under way
+            await asyncio.wait(self._accepting, timeout=SETTLE_SECONDS_MAX)
         self._remove_socket_file()
 
     async def _cut_off(self, grace_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The listening socket: test its address, report failed TLS handshakes, close it gracefully.
+"""The listening socket: bind its address, report failed TLS handshakes, close it gracefully.
 
 The kernel completes TCP handshakes by itself. A connection that it has completed and the server has
 not accepted is reset when the listening socket closes, and its client may have sent a call already.
@@ -15,12 +15,16 @@ import ssl
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from credit_server.http2.unix_socket import socket_path, try_socket
 
+# The connections that the kernel holds until they are accepted; at most its own limit.
+BACKLOG = 1024
+
 # How long handshakes under way have to complete: a round trip, even between continents.
-_SETTLE_SECONDS_MAX = 0.2
+SETTLE_SECONDS_MAX = 0.2
 
 # Linux's number (asm-generic/socket.h); Python's socket module does not have it.
 _SO_ATTACH_FILTER = 26
@@ -41,6 +45,29 @@ _DROP_SYNS = b"".join(
 )
 
 
+class Listening(Protocol):
+    """What `stop_listening` needs of a server."""
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The listening sockets."""
+
+    def close(self) -> None:
+        """Close them."""
+
+
+class NotListening:
+    """Stands in for a listening server where another process accepts the connections."""
+
+    sockets: Sequence[socket.socket] = ()
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    async def wait_closed(self) -> None:
+        """Wait for nothing."""
+
+
 async def try_address(host: str, port: int) -> None:
     """Bind to an address as the server will, and release it without listening.
 
@@ -55,6 +82,20 @@ async def try_address(host: str, port: int) -> None:
     if path is not None:
         try_socket(path)
         return
+    for each in await bind(host, port):
+        each.close()
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Return a bound socket, which does not listen yet, for each address of a host.
+
+    Args:
+        host: An address or a host name.
+        port: The port; 0 for one that is free.
+
+    Raises:
+        OSError: An address cannot be bound.
+    """
     try:
         server = await asyncio.get_running_loop().create_server(
             asyncio.Protocol, host, port, start_serving=False
@@ -64,8 +105,11 @@ async def try_address(host: str, port: int) -> None:
             # How asyncio reports EADDRNOTAVAIL from Python 3.13 on.
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
         raise
+    # Second descriptors for the same sockets: those of uvloop can neither listen nor be passed on.
+    sockets = [socket.socket(fileno=os.dup(each.fileno())) for each in server.sockets]
     server.close()
     await server.wait_closed()
+    return sockets
 
 
 def on_failed_handshake(context: ssl.SSLContext, report: Callable[[str], None]) -> None:
@@ -93,14 +137,14 @@ def on_failed_handshake(context: ssl.SSLContext, report: Callable[[str], None]) 
     context.sslobject_class = Handshake
 
 
-async def stop_listening(server: asyncio.Server, *, settle_seconds_max: float) -> None:
+async def stop_listening(server: Listening, *, settle_seconds_max: float) -> None:
     """Close the listening sockets of a server; its connections stay open.
 
     Args:
         server: The server that listens.
         settle_seconds_max: The longest time that handshakes under way have to complete; 0: none.
     """
-    seconds = min(settle_seconds_max, _SETTLE_SECONDS_MAX)
+    seconds = min(settle_seconds_max, SETTLE_SECONDS_MAX)
     # Where the kernel cannot drop SYNs, waiting would only add connections.
     if seconds and _drop_new_handshakes(server.sockets):
         await asyncio.sleep(seconds)

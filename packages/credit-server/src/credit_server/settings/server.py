@@ -1,15 +1,17 @@
 """All settings of `credit-server serve`."""
 
 import ipaddress
+import sys
 from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Le
 from credit_models.http2_engine import Engine, chosen
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit import CommitLimits
+from credit_server.cpus import usable_cpus
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.unix_socket import socket_path
@@ -57,6 +59,10 @@ _CONNECTION = Group(
 )
 
 
+def _cpus_if_auto(value: object) -> object:
+    return usable_cpus() if value == "auto" else value
+
+
 class WriteSettings(Settings):
     """What a write must be like; the committer's own limits are in `CommitLimits`."""
 
@@ -83,6 +89,12 @@ class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSett
     port: Annotated[int, Ge(0), Le(65535)] = 50051
     """Port to listen on; 0: any free port."""
 
+    workers: Annotated[int, Ge(1), Le(256), BeforeValidator(_cpus_if_auto)] = 1
+    """Processes that serve calls (Linux). auto: one for each CPU that the server may use. A
+    supervisor process starts them, spreads connections over them and replaces those that die.
+    Limits on rates, calls, writes and connections are for the server: each worker gets an equal
+    part."""
+
     drain_seconds: Annotated[float, Ge(0), Le(3600)] = 2.0
     """Time that a server that stops still accepts connections and calls, while its health reports
     NOT_SERVING. Set more than the interval of the load balancer's health checks."""
@@ -105,11 +117,46 @@ class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSett
         socket_path(host)
         return host
 
+    @field_validator("workers")
+    @classmethod
+    def _system_can_pass_connections(cls, workers: int) -> int:
+        if workers > 1 and sys.platform != "linux":
+            raise ValueError("several workers need Linux: set 1")
+        return workers
+
     @field_validator("http2")
     @classmethod
     def _engine_is_installed(cls, engine: Engine) -> Engine:
         chosen(engine)
         return engine
+
+    def of_one_worker(self) -> Self:
+        """Return the settings of one of the workers: its part of what is a limit of the server.
+
+        Parts are rounded up, so that each worker may do something.
+        """
+
+        def part(whole: int) -> int:
+            return -(-whole // self.workers)
+
+        access, connection = self.access, self.connection
+        return self.model_copy(
+            update={
+                "access": replace(
+                    access,
+                    calls_per_second=access.calls_per_second / self.workers,
+                    calls_running_max=part(access.calls_running_max),
+                    failures_per_second=access.failures_per_second / self.workers,
+                ),
+                "call": replace(self.call, calls_max=part(self.call.calls_max)),
+                "commit": replace(self.commit, waiting_max=part(self.commit.waiting_max)),
+                "connection": replace(
+                    connection,
+                    connections_max=part(connection.connections_max),
+                    connections_per_peer_max=part(connection.connections_per_peer_max),
+                ),
+            }
+        )
 
     @model_validator(mode="after")
     def _connection_holds_two_messages(self) -> Self:

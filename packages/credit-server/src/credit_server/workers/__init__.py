@@ -1,0 +1,20 @@
+"""Several processes that serve on one address: what passes between a supervisor and its workers.
+
+A worker is a whole server without a listening socket: it has its own event loop, committer and
+client of the store. The supervisor accepts connections and passes each to the worker with the
+fewest.
+
+Alternatives for the sockets, and why they are not used:
+
+- One listening socket that all workers accept from. Whichever wakes first accepts all that is
+  there: of 128 connections that came at once, two workers got 25 and 103.
+- A listening socket for each worker (SO_REUSEPORT). The kernel spreads connections by a hash, so
+  of 8 connections 2 and 6 are likely, and connections wait in the queue of a worker that is dead or
+  stalled. Unix domain sockets cannot share a path.
+
+Clients of gRPC open few connections and keep them, so an uneven spread would last. A connection
+that the supervisor passes costs about 0.1 ms of CPU more than one that a worker accepts itself.
+
+The supervisor's side is in `process`, `group` and `listener`, the worker's in `worker`; `channel`
+connects them. `telemetry.workers` adds up what the workers count.
+"""

@@ -1,0 +1,186 @@
+"""The workers of a server: start them, spread connections, replace the dead, restart, stop."""
+
+import asyncio
+import signal
+import socket
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from credit_server.errors import StartError
+from credit_server.telemetry.workers import SummedMetrics
+from credit_server.workers.process import WorkerProcess
+
+log = structlog.get_logger("credit_server")
+
+# A worker that served for less than this has died early. Its successor then waits.
+_EARLY_SECONDS = 60.0
+_PAUSE_INITIAL_SECONDS = 0.5
+_PAUSE_SECONDS_MAX = 30.0
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class WorkerFailed(StartError):
+    """A worker ended before it served. It has logged or printed why.
+
+    Attributes:
+        status: Its exit status, or minus the number of the signal that ended it.
+    """
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.status = worker.exit_status or 0
+        super().__init__(f"Worker {worker.number} ended before it served: {ending(worker)}.")
+
+
+class WorkerGroup:
+    """Keeps a number of workers running, and passes connections to them."""
+
+    def __init__(self, metrics: SummedMetrics, *, mongodb_uri: str | None) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            metrics: Adds up what the workers count.
+            mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
+        """
+        self._metrics = metrics
+        self._mongodb_uri = mongodb_uri
+        # The worker of each number, and all whose process runs: also those that are replaced.
+        self._current: dict[int, WorkerProcess] = {}
+        self._running: dict[WorkerProcess, asyncio.Task[None]] = {}
+        self._changing: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stopping = False
+
+    @property
+    def serving(self) -> int:
+        """The number of workers that take connections. Any thread may read it."""
+        return len(self._taking())
+
+    def is_healthy(self) -> bool:
+        """Return whether there are workers that take connections, and all of them take writes.
+
+        Any thread may call it.
+        """
+        taking = self._taking()
+        return bool(taking) and not self._stopping and all(worker.serving for worker in taking)
+
+    async def start(self, count: int) -> None:
+        """Start the workers. The first starts alone, so that a wrong setting is reported once.
+
+        Raises:
+            WorkerFailed: One ended before it served.
+        """
+        self._current[1] = await self._begin(1)
+        numbers = range(2, count + 1)
+        begun = await asyncio.gather(*(self._begin(number) for number in numbers))
+        self._current.update(zip(numbers, begun, strict=True))
+
+    def pass_on(self, connection: socket.socket) -> bool:
+        """Pass a connection to the worker with the fewest; return whether one has taken it."""
+        by_load = sorted(self._taking(), key=lambda worker: (worker.connections, worker.passed))
+        return any(worker.pass_on(connection) for worker in by_load)
+
+    async def keep(self, number: int, *, sleep: Sleep = asyncio.sleep) -> None:
+        """Replace the worker of a number whenever it leaves without having been asked to."""
+        early = 0
+        while not self._stopping:
+            worker = self._current[number]
+            await worker.leaving.wait()
+            async with self._changing[number]:
+                if self._stopping or self._current[number] is not worker:
+                    continue  # `stop` or `restart` has made it leave
+                early = early + 1 if worker.seconds() < _EARLY_SECONDS else 0
+                log.error(
+                    "a worker is replaced", worker=number, pid=worker.pid, reason=ending(worker)
+                )
+                self._metrics.replaced.inc()
+                self._current[number] = await self._replacement(number, early, sleep)
+
+    async def restart(self) -> None:
+        """Replace the workers one by one. Each finishes its calls when its successor serves."""
+        for number in list(self._current):
+            async with self._changing[number]:
+                try:
+                    successor = await self._begin(number)
+                except WorkerFailed as failure:
+                    log.error(
+                        "the restart is given up: the workers that serve are kept",
+                        reason=str(failure),
+                    )
+                    return
+                predecessor = self._current[number]
+                self._current[number] = successor
+            predecessor.drain()
+            await predecessor.ended.wait()
+        log.info("all workers were restarted")
+
+    def announce_stop(self) -> None:
+        """Make all workers report NOT_SERVING. They serve until `stop`."""
+        self._stopping = True
+        for worker in list(self._running):
+            worker.stop() if worker.ready else worker.kill()
+
+    async def stop(self, *, seconds_max: float) -> None:
+        """Make all workers finish their calls and end; kill those that take longer.
+
+        Args:
+            seconds_max: How long they may take.
+        """
+        self._stopping = True
+        for worker in list(self._running):
+            worker.drain() if worker.ready else worker.kill()
+        if self._running:
+            _, late = await asyncio.wait(self._running.values(), timeout=seconds_max)
+            if late:
+                log.error("workers did not stop in time and are killed", workers=len(late))
+        self.kill()
+        if self._running:
+            await asyncio.wait(self._running.values())
+
+    def kill(self) -> None:
+        """Kill all workers at once."""
+        for worker in list(self._running):
+            worker.kill()
+
+    def _taking(self) -> list[WorkerProcess]:
+        workers = list(self._current.values())
+        return [worker for worker in workers if worker.ready and not worker.leaving.is_set()]
+
+    async def _begin(self, number: int) -> WorkerProcess:
+        """Start a worker, and return it when it serves.
+
+        Raises:
+            WorkerFailed: It ended before.
+        """
+        worker = await WorkerProcess.launch(number, mongodb_uri=self._mongodb_uri)
+        self._running[worker] = asyncio.create_task(self._follow(worker))
+        await worker.settled.wait()
+        if not worker.ready:
+            raise WorkerFailed(worker)
+        self._metrics.add(worker.metrics)
+        return worker
+
+    async def _follow(self, worker: WorkerProcess) -> None:
+        await worker.ended.wait()
+        await asyncio.to_thread(self._metrics.end, worker.metrics)
+        del self._running[worker]
+
+    async def _replacement(self, number: int, early: int, sleep: Sleep) -> WorkerProcess:
+        """Start a worker until one serves, with a growing pause if several have died early."""
+        while True:
+            if early > 1:
+                await sleep(min(_PAUSE_INITIAL_SECONDS * 2.0 ** (early - 2), _PAUSE_SECONDS_MAX))
+            try:
+                return await self._begin(number)
+            except WorkerFailed as failure:
+                log.error("a worker did not start", worker=number, reason=str(failure))
+                early = min(early + 1, 30)
+
+
+def ending(worker: WorkerProcess) -> str:
+    """Describe how a worker has ended."""
+    status = worker.exit_status
+    if status is None:
+        return "it stops, by a signal to it alone"
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name

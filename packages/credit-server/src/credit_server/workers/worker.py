@@ -1,0 +1,148 @@
+"""The worker's side: its assignment, the connections that it is passed, and when it stops."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import asdict, dataclass
+
+import structlog
+from grpclib.health.check import ServiceStatus
+from pydantic import SecretStr
+
+from credit_server.settings import ServerSettings
+from credit_server.workers.channel import Channel
+
+log = structlog.get_logger("credit_server")
+
+# Not CREDIT_…: it is no setting.
+_VARIABLE = "_CREDIT_SERVER_WORKER"
+
+# How often the number of open connections is reported, if it has changed. The supervisor counts
+# those that it has passed since.
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """What a supervisor gives to a worker, in a variable of its environment.
+
+    Attributes:
+        number: The worker's number, from 1.
+        channel: The descriptor of its end of the channel.
+        metrics: The descriptor of its end of the socket for metrics.
+        mongodb_uri: The connection string of an embedded mongod; None: the settings name one.
+    """
+
+    number: int
+    channel: int
+    metrics: int
+    mongodb_uri: str | None
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variable with the assignment."""
+        return {_VARIABLE: json.dumps(asdict(self))}
+
+    def settings(self, whole: ServerSettings) -> ServerSettings:
+        """Return the settings of this worker."""
+        changes: dict[str, object] = {"metrics": False}  # the supervisor serves them
+        if self.mongodb_uri is not None:
+            changes["mongodb_uri"] = SecretStr(self.mongodb_uri)
+        return whole.of_one_worker().model_copy(update=changes)
+
+
+def take_assignment(environment: MutableMapping[str, str] = os.environ) -> Assignment | None:
+    """Take the assignment of this process out of the environment; None: it has none."""
+    text = environment.pop(_VARIABLE, None)
+    return None if text is None else Assignment(**json.loads(text))
+
+
+class _ReportedStatus(ServiceStatus):
+    """The status of the health service, which is also reported to the supervisor."""
+
+    def __init__(self, report: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._report = report
+
+    def set(self, value: bool | None) -> None:
+        """Set the status, and report it."""
+        super().set(value)
+        self._report(f"health {int(bool(value))}")
+
+
+class Worker:
+    """This process as a worker. Create it on the event loop that serves.
+
+    Attributes:
+        stopped: Is set when this worker must stop: the server stops, is restarted or was killed, or
+            this process was sent SIGTERM.
+        drained: Is set when no more connections come, so that those there are can be drained.
+        status: The status of the health service.
+        metrics: The socket on which the supervisor requests metrics.
+        takes_leave: Whether other workers go on serving: health stays SERVING while it drains.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.stopped = asyncio.Event()
+        self.drained = asyncio.Event()
+        self.takes_leave = True
+        self.metrics = socket.socket(fileno=assignment.metrics)
+        self._accept: Callable[[socket.socket], None] = socket.socket.close
+        self._received = 0
+        self._channel = Channel(socket.socket(fileno=assignment.channel), self._on_message)
+        self.status: ServiceStatus = _ReportedStatus(self._channel.send)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        loop.add_signal_handler(signal.SIGINT, self._leave)
+        self._ending = asyncio.create_task(self._end_with_supervisor())
+
+    def serve(self, accept: Callable[[socket.socket], None]) -> None:
+        """Take connections from now on, with a function that serves one."""
+        self._accept = accept
+        self._channel.send("ready")
+
+    async def report(self, connections: Callable[[], int]) -> None:
+        """Report the number of open connections whenever it has changed, until cancelled."""
+        reported = (0, 0)
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            current = (connections(), self._received)
+            if current != reported:
+                self._channel.send("connections {} {}".format(*current))
+                reported = current
+
+    async def leave(self) -> None:
+        """Wait until no more connections come, which the supervisor decides."""
+        if not self.stopped.is_set():  # a part of this worker has failed
+            self._channel.send("leaving")
+        await self.drained.wait()
+
+    def _leave(self) -> None:
+        """Stop by a signal to this process alone; a second one does not wait for the supervisor."""
+        if self.stopped.is_set():
+            self.drained.set()
+        # The supervisor answers with "drain", after the connections that it has sent already.
+        self._channel.send("leaving")
+        self.stopped.set()
+
+    async def _end_with_supervisor(self) -> None:
+        await self._channel.closed.wait()
+        if not self.drained.is_set():
+            log.warning("the supervisor has ended: the worker finishes its calls and stops")
+        self.takes_leave = False
+        self.stopped.set()
+        self.drained.set()
+
+    def _on_message(self, message: str, passed: socket.socket | None) -> None:
+        match message:
+            case "connection" if passed is not None:
+                self._received += 1
+                self._accept(passed)
+            case "stop":
+                self.takes_leave = False
+                self.stopped.set()
+            case "drain":
+                self.stopped.set()
+                self.drained.set()
