@@ -146,6 +146,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 clock=clock,
                 observer=observed.telemetry.commits,
                 start=supervisor.start,
+                turns=() if worker is None else worker.turns,
             ) as committer,
             supervisor.parts_needed(),
         ):

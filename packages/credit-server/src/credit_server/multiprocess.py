@@ -44,7 +44,11 @@ async def serve(settings: ServerSettings) -> None:
         supervised() as supervisor,
     ):
         metrics = SummedMetrics()
-        group = WorkerGroup(metrics, mongodb_uri=None if mongod is None else mongod.uri)
+        group = WorkerGroup(
+            metrics,
+            shards=settings.commit.shards,
+            mongodb_uri=None if mongod is None else mongod.uri,
+        )
         metrics.watch_serving(lambda: group.serving)
         signalled = stop_signals(at_once=group.kill)
         if mongod is not None:

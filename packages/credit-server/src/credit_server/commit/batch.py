@@ -44,6 +44,10 @@ from credit_server.store.port import (
 # usual. A read sums this many documents at most.
 _COUNTER_SHARDS = 256
 
+# How many batches read all accounts after a cached one was stale. Users of several servers are
+# stale in most batches; without another server the cache is used again after a second or so.
+_READS_AFTER_STALE = 64
+
 # A commit raises these if it certainly had no effect; see `StoreTransaction.commit`.
 _NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable)
 
@@ -158,7 +162,8 @@ class BatchWriter:
     """Commits the batches of one shard, one after another, and caches accounts and keys.
 
     The caches hold what this writer has committed, so it is durable. Accounts may be stale where
-    another server writes too; each write compares their revision.
+    another server or worker writes too; each write compares their revision. A batch with a stale
+    account is done twice, so after one the next batches read all accounts.
     """
 
     def __init__(self, writer: Writer, *, clock: Clock, random: Random, cache_max: int) -> None:
@@ -175,6 +180,7 @@ class BatchWriter:
         self._random = random
         self._counter_shard = random.randrange(_COUNTER_SHARDS)
         self._accounts: LRUCache[int, Account] = LRUCache(cache_max)
+        self._reads = 0  # how many of the next batches read all accounts, cached or not
         self._by_key: LRUCache[AppKey, Transaction] = LRUCache(cache_max)
 
     async def commit(
@@ -229,7 +235,9 @@ class BatchWriter:
         """
         users = {command.user_id for command in commands}
         accounts: dict[int, Account] = {}
-        if not verify:
+        if self._reads and not verify:
+            self._reads -= 1
+        elif not verify:
             for user_id in users:
                 cached = self._accounts.get(user_id)
                 if cached is not None:
@@ -237,6 +245,8 @@ class BatchWriter:
         missing = users - accounts.keys()
         if missing:
             accounts.update(await transaction.accounts(missing))
+            if any(self._is_stale(account) for account in accounts.values()):
+                self._reads = _READS_AFTER_STALE
             for user_id in missing - accounts.keys():
                 accounts[user_id] = Account.empty(user_id)
         if verify:
@@ -248,6 +258,11 @@ class BatchWriter:
             ids = {command.transaction_id for command in new}
             known.add(await transaction.transactions(keys, ids))
         return accounts
+
+    def _is_stale(self, account: Account) -> bool:
+        """Return whether the cached account is older than one that was read."""
+        cached = self._accounts.get(account.user_id)
+        return cached is not None and cached.revision != account.revision
 
     def _changes(self, batch: Plan, accounts: Mapping[int, Account]) -> Changes:
         return Changes(
@@ -286,4 +301,5 @@ class BatchWriter:
         """Drop what a failed attempt may have made stale."""
         self.forget_users(commands)
         if isinstance(error, Conflict):
+            self._reads = _READS_AFTER_STALE
             self._counter_shard = self._random.randrange(_COUNTER_SHARDS)

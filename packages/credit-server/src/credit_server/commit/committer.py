@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -17,7 +18,7 @@ from credit_server.commit.errors import ClockSkewed, CommitError, Overloaded, St
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, PendingWrite, Submission, WriteResult
 from credit_server.commit.retry import RetryLimits
-from credit_server.commit.shard import Shard, ShardLimits
+from credit_server.commit.shard import Shard, ShardLimits, Turn
 from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
 from credit_server.units import Count, Seconds
@@ -84,6 +85,7 @@ class Committer:
         random: Random | None = None,
         observer: CommitObserver | None = None,
         start: StartPart = _start_unsupervised,
+        turns: Sequence[Turn] = (),
     ) -> None:
         """Prepare the shards.
 
@@ -94,18 +96,21 @@ class Committer:
             random: For jitter and for the choice of counter shards; not for secrets.
             observer: Receives batches and rejected writes; None: no observer.
             start: Starts, and may supervise, the task of each shard.
+            turns: One for each shard, where several processes of a machine commit; none: this
+                process does not wait for others.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
-        self._shards = [self._shard(store, random) for _ in range(self._limits.shards)]
+        turns = turns or [nullcontext()] * self._limits.shards
+        self._shards = [self._shard(store, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start
         self._stopping = False
 
-    def _shard(self, store: Store, random: Random) -> Shard:
+    def _shard(self, store: Store, random: Random, turn: Turn) -> Shard:
         limits = self._limits
         return Shard(
             BatchWriter(
@@ -126,6 +131,7 @@ class Committer:
             ),
             random=random,
             observer=self._observer,
+            turn=turn,
         )
 
     @property
@@ -260,7 +266,8 @@ class Committer:
         unready: ClockSkewed | Stopping | None,
         seconds_left: float | None,
     ) -> None:
-        shares = Counter(self._shard_of(write) for write in writes)
+        counts = Counter(self._shard_of(write) for write in writes)
+        shares = {shard: counts[shard] for shard in self._shards if shard in counts}
         rejection = unready or self._rejection(shares, seconds_left)
         if rejection is not None:
             for write in writes:

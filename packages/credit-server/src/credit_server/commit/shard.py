@@ -9,6 +9,7 @@ shards, these wait for each other: see `AtomicBatch`.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -25,6 +26,10 @@ from credit_server.commit.pending import Answer, PendingWrite, fail, log_fields
 from credit_server.commit.retry import BatchRun, RetryLimits
 
 log = structlog.get_logger("credit_server.commit")
+
+
+# Is entered for each batch: it waits while another process commits a batch of the same shard.
+Turn = AbstractAsyncContextManager[None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +53,7 @@ class Shard:
     """Commits the writes of some users.
 
     Attributes:
+        turn: Is held while the shard commits.
         ended: Whether the shard has stopped committing, so that no write may be offered.
         unanswered: The number of writes without an answer, those of the batch under way included.
     """
@@ -59,7 +65,9 @@ class Shard:
         *,
         random: Random,
         observer: CommitObserver,
+        turn: Turn,
     ) -> None:
+        self.turn = turn
         self._writer = writer
         self._limits = limits
         self._observer = observer
@@ -143,10 +151,13 @@ class Shard:
         """Commit batch after batch until stopped."""
         while self._waiting or not self._stopping:
             await self._arrived.wait()
+            asked = asyncio.get_running_loop().time()
             if self._waiting and isinstance(self._waiting[0], AtomicBatch):
                 await self._run_atomic(self._waiting[0])
-            elif batch := self._take():
-                await self._run_batch(batch, divisible=True)
+                continue
+            async with self.turn:
+                if batch := self._take():  # last: the batch fills while another process commits
+                    await self._run_batch(batch, asked, divisible=True)
 
     def end(self, _: "asyncio.Task[None] | None" = None) -> None:
         """Answer all waiting callers. Call it when `run` has ended, for any reason.
@@ -172,7 +183,12 @@ class Shard:
         self._latency.begin(batch.shares[self], loop.time())
         if batch.arrive():
             try:
-                await self._run_batch(batch.writes, divisible=False)
+                # A shard that waits here has no turn, and all take turns in one order: no two wait
+                # for each other.
+                async with AsyncExitStack() as turns:
+                    for shard in batch.shares:
+                        await turns.enter_async_context(shard.turn)
+                    await self._run_batch(batch.writes, loop.time(), divisible=False)
             finally:
                 batch.settle()
         else:
@@ -181,10 +197,19 @@ class Shard:
         # The batch was committed by another shard, or has users of other shards.
         self._writer.forget_users(batch.commands)
 
-    async def _run_batch(self, batch: Sequence[PendingWrite], *, divisible: bool) -> None:
+    async def _run_batch(
+        self, batch: Sequence[PendingWrite], asked: float, *, divisible: bool
+    ) -> None:
+        """Commit a batch and answer its callers.
+
+        Args:
+            batch: The writes.
+            asked: Since when the shard has waited for its turn: later writes wait for as long.
+            divisible: Whether the batch may be split.
+        """
         loop = asyncio.get_running_loop()
         began, self._under_way = loop.time(), batch
-        self._latency.begin(len(batch), began)
+        self._latency.begin(len(batch), asked)
         run = BatchRun(
             partial(self._writer.commit, atomic=not divisible),
             self._limits.retry,

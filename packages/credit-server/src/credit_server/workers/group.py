@@ -11,6 +11,7 @@ import structlog
 from credit_server.errors import StartError
 from credit_server.telemetry.workers import SummedMetrics
 from credit_server.workers.process import WorkerProcess
+from credit_server.workers.turns import make_turns
 
 log = structlog.get_logger("credit_server")
 
@@ -37,14 +38,16 @@ class WorkerFailed(StartError):
 class WorkerGroup:
     """Keeps a number of workers running, and passes connections to them."""
 
-    def __init__(self, metrics: SummedMetrics, *, mongodb_uri: str | None) -> None:
+    def __init__(self, metrics: SummedMetrics, *, shards: int, mongodb_uri: str | None) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             metrics: Adds up what the workers count.
+            shards: The number of shards of each worker's committer.
             mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
         """
         self._metrics = metrics
+        self._turns = make_turns(shards)
         self._mongodb_uri = mongodb_uri
         # The worker of each number, and all whose process runs: also those that are replaced.
         self._current: dict[int, WorkerProcess] = {}
@@ -153,7 +156,9 @@ class WorkerGroup:
         Raises:
             WorkerFailed: It ended before.
         """
-        worker = await WorkerProcess.launch(number, mongodb_uri=self._mongodb_uri)
+        worker = await WorkerProcess.launch(
+            number, turns=self._turns, mongodb_uri=self._mongodb_uri
+        )
         self._running[worker] = asyncio.create_task(self._follow(worker))
         await worker.settled.wait()
         if not worker.ready:

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
+from collections.abc import Sequence
 
 from credit_server.telemetry.workers import WorkerMetrics
 from credit_server.workers.channel import Channel, channel_pair
@@ -49,7 +50,9 @@ class WorkerProcess:
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
-    async def launch(cls, number: int, *, mongodb_uri: str | None) -> "WorkerProcess":
+    async def launch(
+        cls, number: int, *, turns: Sequence[int], mongodb_uri: str | None
+    ) -> "WorkerProcess":
         """Start a worker: this program again, with the same command line and environment.
 
         It is executed, not forked: the supervisor has threads, and a rolling restart then runs the
@@ -57,6 +60,7 @@ class WorkerProcess:
 
         Args:
             number: Its number.
+            turns: The descriptors of the shards' turns.
             mongodb_uri: The connection string of an embedded mongod; None: its settings name one.
         """
         ours, its = channel_pair()
@@ -65,6 +69,7 @@ class WorkerProcess:
             number=number,
             channel=its.fileno(),
             metrics=to_supervisor.fileno(),
+            turns=turns,
             mongodb_uri=mongodb_uri,
         )
         try:
@@ -73,7 +78,7 @@ class WorkerProcess:
                 *sys.orig_argv[1:],
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, **assignment.environment()},
-                pass_fds=(its.fileno(), to_supervisor.fileno()),
+                pass_fds=(its.fileno(), to_supervisor.fileno(), *turns),
                 # A terminal's Ctrl-C reaches the supervisor alone, which stops them in order.
                 start_new_session=True,
             )

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from credit_server.settings import ServerSettings
 from credit_server.workers.channel import Channel
+from credit_server.workers.turns import open_turns
 
 log = structlog.get_logger("credit_server")
 
@@ -33,12 +34,14 @@ class Assignment:
         number: The worker's number, from 1.
         channel: The descriptor of its end of the channel.
         metrics: The descriptor of its end of the socket for metrics.
+        turns: The descriptors of the shards' turns: see `workers.turns`.
         mongodb_uri: The connection string of an embedded mongod; None: the settings name one.
     """
 
     number: int
     channel: int
     metrics: int
+    turns: Sequence[int]
     mongodb_uri: str | None
 
     def environment(self) -> Mapping[str, str]:
@@ -80,6 +83,7 @@ class Worker:
             this process was sent SIGTERM.
         drained: Is set when no more connections come, so that those there are can be drained.
         status: The status of the health service.
+        turns: The turns of the committer's shards.
         metrics: The socket on which the supervisor requests metrics.
         takes_leave: Whether other workers go on serving: health stays SERVING while it drains.
     """
@@ -88,6 +92,7 @@ class Worker:
         self.stopped = asyncio.Event()
         self.drained = asyncio.Event()
         self.takes_leave = True
+        self.turns = open_turns(assignment.turns)
         self.metrics = socket.socket(fileno=assignment.metrics)
         self._accept: Callable[[socket.socket], None] = socket.socket.close
         self._received = 0
