@@ -1,29 +1,12 @@
 """Test a real server's metrics, read at the address in the banner as Prometheus does."""
 
-import asyncio
 import re
-import urllib.request
 
 from credit_client import CreditClient
-from credit_testing.server import ServerProcess, run_credit_server
-from prometheus_client.parser import text_string_to_metric_families
+from credit_testing.server import run_credit_server
 
 from tests.conftest import StartServer
-
-
-async def _samples(server: ServerProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    (url,) = re.findall(r"  scrape (http://\S+)", server.banner)
-
-    def read() -> str:
-        with urllib.request.urlopen(url) as response:
-            return str(response.read().decode())
-
-    text = await asyncio.to_thread(read)
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+from tests.e2e.scrape import scrape
 
 
 async def test_a_call_and_its_batch_are_counted(
@@ -33,7 +16,7 @@ async def test_a_call_and_its_batch_are_counted(
     async with CreditClient(server.address) as client:
         await client.add(user_id=7, app_id=1, credits=5, created_by=9)
         await client.balance(app_id=1, user_id=7)
-        samples = await _samples(server)
+        samples = await scrape(server)
     call = {
         "grpc_type": "unary",
         "grpc_service": "credit.v1.CreditService",

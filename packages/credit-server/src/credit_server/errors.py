@@ -2,6 +2,7 @@
 
     Exception
     ├── StartError              the port is taken, or something else on the machine prevents a start
+    │   └── WorkerFailed        a worker ended before it served
     ├── PartFailed              a part of the running server ended by a bug
     ├── StoreError              (store.port) StoreMisconfigured, SchemaTooNew, StoreUnavailable
     └── EmbeddedError           the embedded mongod: none found, directory in use, failed
@@ -12,6 +13,19 @@ The errors of a single call are in `commit.errors`, `access.identity` and `api.e
 
 class StartError(Exception):
     """The server cannot start. The message states what to do."""
+
+
+class WorkerFailed(StartError):
+    """A worker ended before it served.
+
+    Attributes:
+        status: Its exit status, or minus the number of the signal that ended it. With a status
+            above 0 it has printed why.
+    """
+
+    def __init__(self, number: int, ending: str, status: int) -> None:
+        super().__init__(f"Worker {number} ended before it served: {ending}.")
+        self.status = status
 
 
 class EmbeddedError(Exception):

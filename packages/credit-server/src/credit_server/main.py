@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from credit_server import development, log
 from credit_server.access import FileUnusable
-from credit_server.errors import EmbeddedError, PartFailed, StartError
+from credit_server.errors import EmbeddedError, PartFailed, StartError, WorkerFailed
 from credit_server.settings import (
     ServerSettings,
     Settings,
@@ -73,6 +73,9 @@ def run(arguments: Sequence[str]) -> int:
         return _misused(error, arguments)
     except SettingsInvalid as error:
         return _complain(str(error), EXIT_MISUSE)
+    except WorkerFailed as failure:
+        # A worker that failed by itself has printed why.
+        return failure.status if failure.status > 0 else _complain(str(failure), EXIT_FAILED)
     except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
         return _complain(str(error), EXIT_FAILED)
     return code or 0

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from credit_server.errors import StartError
+from credit_server.errors import WorkerFailed
 from credit_server.telemetry.workers import SummedMetrics
 from credit_server.workers.process import WorkerProcess
 from credit_server.workers.turns import make_turns
@@ -19,20 +19,9 @@ log = structlog.get_logger("credit_server")
 _EARLY_SECONDS = 60.0
 _PAUSE_INITIAL_SECONDS = 0.5
 _PAUSE_SECONDS_MAX = 30.0
+_DOUBLINGS_MAX = 10
 
 Sleep = Callable[[float], Awaitable[None]]
-
-
-class WorkerFailed(StartError):
-    """A worker ended before it served. It has logged or printed why.
-
-    Attributes:
-        status: Its exit status, or minus the number of the signal that ended it.
-    """
-
-    def __init__(self, worker: WorkerProcess) -> None:
-        self.status = worker.exit_status or 0
-        super().__init__(f"Worker {worker.number} ended before it served: {ending(worker)}.")
 
 
 class WorkerGroup:
@@ -98,7 +87,9 @@ class WorkerGroup:
                     "a worker is replaced", worker=number, pid=worker.pid, reason=ending(worker)
                 )
                 self._metrics.replaced.inc()
-                self._current[number] = await self._replacement(number, early, sleep)
+                successor = await self._replacement(number, early, sleep)
+                if successor is not None:
+                    self._current[number] = successor
 
     async def restart(self) -> None:
         """Replace the workers one by one. Each finishes its calls when its successor serves."""
@@ -107,10 +98,11 @@ class WorkerGroup:
                 try:
                     successor = await self._begin(number)
                 except WorkerFailed as failure:
-                    log.error(
-                        "the restart is given up: the workers that serve are kept",
-                        reason=str(failure),
-                    )
+                    if not self._stopping:
+                        log.error(
+                            "the restart is given up: the workers that serve are kept",
+                            reason=str(failure),
+                        )
                     return
                 predecessor = self._current[number]
                 self._current[number] = successor
@@ -160,9 +152,11 @@ class WorkerGroup:
             number, turns=self._turns, mongodb_uri=self._mongodb_uri
         )
         self._running[worker] = asyncio.create_task(self._follow(worker))
+        if self._stopping:
+            worker.kill()
         await worker.settled.wait()
         if not worker.ready:
-            raise WorkerFailed(worker)
+            raise WorkerFailed(worker.number, ending(worker), worker.exit_status or 0)
         self._metrics.add(worker.metrics)
         return worker
 
@@ -171,16 +165,23 @@ class WorkerGroup:
         await asyncio.to_thread(self._metrics.end, worker.metrics)
         del self._running[worker]
 
-    async def _replacement(self, number: int, early: int, sleep: Sleep) -> WorkerProcess:
-        """Start a worker until one serves, with a growing pause if several have died early."""
-        while True:
+    async def _replacement(self, number: int, early: int, sleep: Sleep) -> WorkerProcess | None:
+        """Start a worker until one serves, with a growing pause if several have died early.
+
+        Returns:
+            The worker; None: all stop.
+        """
+        while not self._stopping:
             if early > 1:
-                await sleep(min(_PAUSE_INITIAL_SECONDS * 2.0 ** (early - 2), _PAUSE_SECONDS_MAX))
+                longer = 2.0 ** min(early - 2, _DOUBLINGS_MAX)
+                await sleep(min(_PAUSE_INITIAL_SECONDS * longer, _PAUSE_SECONDS_MAX))
             try:
                 return await self._begin(number)
             except WorkerFailed as failure:
-                log.error("a worker did not start", worker=number, reason=str(failure))
-                early = min(early + 1, 30)
+                if not self._stopping:
+                    log.error("a worker did not start", worker=number, reason=str(failure))
+                early += 1
+        return None
 
 
 def ending(worker: WorkerProcess) -> str:
