@@ -281,6 +281,11 @@ def test_the_banner_shows_the_address_and_a_line_to_try() -> None:
     assert "Ctrl-C" in shown
 
 
+def test_the_banner_shows_the_number_of_workers_if_there_are_several() -> None:
+    assert "\n  work   4 workers\n" in banner(_settings(workers=4), 50052)
+    assert "  work" not in banner(_settings(), 50052)
+
+
 @pytest.mark.parametrize(
     ("changes", "protection"),
     [

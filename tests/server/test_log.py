@@ -63,6 +63,32 @@ def test_json_has_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["own", "library's"])
+def test_a_worker_s_lines_have_its_number(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _configured(monkeypatch, "json")
+    log.configure("json", "info", worker=3)
+    if own:
+        structlog.get_logger("x").warning("something")
+    else:
+        logging.getLogger("library").warning("something")
+    (line,) = _lines(stream)
+    assert line["worker"] == 3
+
+
+def test_a_line_and_its_end_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    _configured(monkeypatch, "json", stream=Stream())
+    structlog.get_logger("x").info("long", text="x" * 100_000)
+    (line,) = written  # several processes share standard error
+    assert line.endswith("}\n")
+
+
 def test_logs_of_libraries_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = _configured(monkeypatch, "json")
     logging.getLogger("library").warning("%d things", 3)

@@ -1,6 +1,7 @@
 """Every setting can be a variable and an option, and a value out of range is rejected."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from credit_server.settings import (
     explain,
     is_loopback,
     load,
+    server,
     settings_of,
 )
 from credit_server.settings.command_line import (
@@ -410,3 +412,41 @@ def test_no_insecure_outranks_the_variable(monkeypatch: pytest.MonkeyPatch) -> N
     assert parse(["--host", "0.0.0.0"]).insecure
     with pytest.raises(ValidationError):
         parse(["--host", "0.0.0.0", "--no-insecure"])
+
+
+def test_auto_is_a_worker_for_each_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "usable_cpus", lambda: 6)
+    assert load(ServerSettings, {}, {"CREDIT_WORKERS": "auto"}).workers == 6
+
+
+def test_several_workers_need_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert load(ServerSettings, {"workers": "1"}, {}).workers == 1
+    with pytest.raises(ValidationError, match="several workers need Linux"):
+        load(ServerSettings, {"workers": "2"}, {})
+
+
+def test_each_worker_gets_its_part_of_the_server_s_limits() -> None:
+    limits = {
+        "rate_per_second": "10",
+        "calls_per_identity_max": "10",
+        "failures_per_second": "0",
+        "calls_max": "1001",
+        "commit_waiting_max": "7",
+        "connections_max": "100",
+        "connections_per_peer_max": "1",
+    }
+    worker = load(ServerSettings, {"workers": "4", **limits}, {}).of_one_worker()
+    assert worker.access.calls_per_second == 2.5
+    assert worker.access.calls_at_once == 5
+    assert worker.access.calls_running_max == 3
+    assert worker.access.failures_per_second == 0  # no limit stays no limit
+    assert worker.call.calls_max == 251
+    assert worker.commit.waiting_max == 2
+    assert worker.connection.connections_max == 25
+    assert worker.connection.connections_per_peer_max == 1
+
+
+def test_the_limits_of_one_worker_are_those_of_the_server() -> None:
+    settings = ServerSettings()
+    assert settings.of_one_worker() == settings

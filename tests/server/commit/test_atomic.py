@@ -367,3 +367,54 @@ async def test_a_balance_cannot_pass_its_bounds_within_a_batch(any_store: Store)
     account = await any_store.account(1)
     assert account is not None
     assert account.balance(1) == UINT32_MAX
+
+
+class ExclusiveTurn:
+    """A turn that processes share: two committers stand for them."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self.waiting = 0
+
+    async def __aenter__(self) -> None:
+        self.waiting += 1
+        await self._lock.acquire()
+        self.waiting -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+async def test_atomic_batches_of_processes_that_take_turns_do_not_wait_for_each_other(
+    store: ScriptedStore,
+) -> None:
+    turns = [ExclusiveTurn() for _ in range(LIMITS.shards)]
+    async with (
+        Committer(store, LIMITS, turns=turns) as first,
+        Committer(store, LIMITS, turns=turns) as second,
+    ):
+        answers: list[Answer] = []
+        for number in range(20):
+            for committer in (first, second):
+                users = (1, 2) if number % 2 else (2, 1)
+                answers += submit(committer, [add(store, user=user) for user in users])
+                single = Submission(add(store, user=number % 2 + 1))
+                answers += committer.submit_all([single])
+                await asyncio.sleep(0)
+        assert all(isinstance(each, Receipt) for each in await asyncio.gather(*answers))
+    assert [len(await history(store, user)) for user in (1, 2)] == [60, 60]
+
+
+async def test_a_batch_fills_while_another_process_has_the_turn(store: ScriptedStore) -> None:
+    turn = ExclusiveTurn()
+    limits = replace(LIMITS, shards=1)
+    async with turn, Committer(store, limits, turns=[turn]) as committer:
+        answers = committer.submit_all([Submission(add(store))])
+        while not turn.waiting:  # noqa: ASYNC110 - until its shard asks for the turn
+            await asyncio.sleep(0)
+        answers += committer.submit_all([Submission(add(store)) for _ in range(4)])
+        assert store.script.batches == []
+        await turn.__aexit__()
+        await asyncio.gather(*answers)
+        await turn.__aenter__()
+    assert store.script.batches == [5]

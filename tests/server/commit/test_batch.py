@@ -229,6 +229,25 @@ async def test_a_cache_of_size_0_remembers_nothing() -> None:
     assert store.keys == ["k"]
 
 
+async def test_accounts_are_read_for_some_batches_after_another_server_has_written() -> None:
+    store = CountingStore()
+    ours, other = writer(store, cache_max=10), writer(store, cache_max=0)
+    await commit(ours, add(1, user=1, id_="a"))
+    await commit(ours, add(1, user=1, id_="b"))
+    assert store.users == [1]
+    await commit(other, add(1, user=1, id_="c"))
+    with pytest.raises(Conflict):
+        await commit(ours, add(1, user=1, id_="d"))
+    await commit(ours, add(1, user=1, id_="d"))  # read because it is not cached
+    for number in range(3):  # none of them fails
+        await commit(other, add(1, user=1, id_=f"other-{number}"))
+        await commit(ours, add(1, user=1, id_=f"ours-{number}"))
+    store.users.clear()
+    for number in range(100):  # the other has stopped
+        await commit(ours, add(1, user=1, id_=f"alone-{number}"))
+    assert 0 < len(store.users) < 100
+
+
 async def test_a_failed_attempt_drops_the_accounts_of_its_users_remembered_or_not() -> None:
     store = CountingStore()
     batches = writer(store, cache_max=10)

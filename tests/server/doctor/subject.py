@@ -13,7 +13,7 @@ def subject_of(settings: dict[str, Any] | None = None, **fields: Any) -> Subject
     """Make a subject. The settings are not validated: a test sets only what its check reads."""
     return Subject(
         settings=ServerSettings().model_copy(update=settings or {}),
-        **{"now": NOW, "open_files_max": 10_000, **fields},
+        **{"now": NOW, "open_files_max": 10_000, "cpus": 2, **fields},
     )
 
 

@@ -17,6 +17,7 @@ from credit_server.doctor.machine import (
     check_open_files,
     check_settings,
     check_variables,
+    check_workers,
 )
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import DataDirectory, Subject, read_addresses
@@ -43,7 +44,7 @@ async def _address(host: str, port: int, *, tls: bool = False) -> Finding:
 
 
 async def _metrics(settings: ServerSettings) -> Finding:
-    subject = Subject(settings=settings, now=NOW, open_files_max=10_000)
+    subject = Subject(settings=settings, now=NOW, open_files_max=10_000, cpus=2)
     (finding,) = check_metrics(await read_addresses(subject))
     return finding
 
@@ -95,6 +96,20 @@ def test_a_process_may_open_more_files_than_connections(limit: int, verdict: Ver
         {"connection": ConnectionLimits(connections_max=1000)}, open_files_max=limit
     )
     (finding,) = check_open_files(subject)
+    assert finding.verdict is verdict
+
+
+def test_each_worker_opens_its_part_of_the_connections() -> None:
+    settings = {"connection": ConnectionLimits(connections_max=4000), "workers": 4}
+    (finding,) = check_open_files(subject_of(settings, open_files_max=1200))
+    assert finding.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("workers", "verdict"), [(1, Verdict.OK), (2, Verdict.OK), (3, Verdict.WARNING)]
+)
+def test_there_is_a_cpu_for_each_worker(workers: int, verdict: Verdict) -> None:
+    (finding,) = check_workers(subject_of({"workers": workers}, cpus=2))
     assert finding.verdict is verdict
 
 

@@ -151,8 +151,10 @@ class Shard:
         """Commit batch after batch until stopped."""
         while self._waiting or not self._stopping:
             await self._arrived.wait()
+            if not self._waiting:  # it stops, and needs no turn for that
+                break
             asked = asyncio.get_running_loop().time()
-            if self._waiting and isinstance(self._waiting[0], AtomicBatch):
+            if isinstance(self._waiting[0], AtomicBatch):
                 await self._run_atomic(self._waiting[0])
                 continue
             async with self.turn:

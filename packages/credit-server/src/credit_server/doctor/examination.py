@@ -14,6 +14,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     machine.check_http2,
     machine.check_address,
     machine.check_metrics,
+    machine.check_workers,
     machine.check_open_files,
     credentials.check_certificate,
     credentials.check_private_key,

@@ -118,10 +118,23 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def check_workers(subject: Subject) -> Iterator[Finding]:
+    """Check whether there is a CPU for each worker."""
+    check, workers, cpus = "workers", subject.settings.workers, subject.cpus
+    if workers > cpus:
+        yield warning(
+            check,
+            f"{workers} workers share {cpus} CPUs",
+            "set --workers auto: more workers than CPUs use more memory and serve no more calls",
+        )
+    else:
+        yield ok(check, f"{workers} of the server's {cpus} CPUs can serve calls")
+
+
 def check_open_files(subject: Subject) -> Iterator[Finding]:
     """Check whether a server can open as many connections as its settings allow."""
     check, limit = "open files", subject.open_files_max
-    connections_max = subject.settings.connection.connections_max
+    connections_max = subject.settings.of_one_worker().connection.connections_max
     needed = connections_max + _FILES_BESIDES_CONNECTIONS
     if limit < needed:
         yield warning(

@@ -23,6 +23,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
+from credit_server.cpus import usable_cpus
 from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
 from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
@@ -136,6 +137,7 @@ class Subject:
         settings: The settings of `credit-server serve`.
         now: The time, with its zone.
         open_files_max: The number of files that a process may open.
+        cpus: The number of CPUs that the server may use.
         unknown_variables: The variables `CREDIT_*` that are not settings, each as a phrase.
         address_error: Why a server cannot listen on its address; None if it can.
         address_serving: Whether a credit-server that listens there serves; None if none answers.
@@ -147,6 +149,7 @@ class Subject:
     settings: ServerSettings
     now: datetime
     open_files_max: int
+    cpus: int
     unknown_variables: tuple[str, ...] = ()
     address_error: OSError | None = None
     address_serving: bool | None = None
@@ -162,6 +165,7 @@ async def read(settings: ServerSettings) -> Subject:
         settings=settings,
         now=datetime.now(UTC),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        cpus=usable_cpus(),
         unknown_variables=tuple(unknown_variables(os.environ)),
         data_directory=DataDirectory.of(settings.data_dir) if embedded else None,
     )
