@@ -426,25 +426,26 @@ def test_several_workers_need_linux(monkeypatch: pytest.MonkeyPatch) -> None:
         load(ServerSettings, {"workers": "2"}, {})
 
 
-def test_each_worker_gets_its_part_of_the_server_s_limits() -> None:
+def test_each_worker_gets_its_part_of_the_server_s_rates_and_connections() -> None:
     limits = {
         "rate_per_second": "10",
-        "calls_per_identity_max": "10",
         "failures_per_second": "0",
-        "calls_max": "1001",
-        "commit_waiting_max": "7",
-        "connections_max": "100",
+        "connections_max": "101",
         "connections_per_peer_max": "1",
     }
     worker = load(ServerSettings, {"workers": "4", **limits}, {}).of_one_worker()
     assert worker.access.calls_per_second == 2.5
     assert worker.access.calls_at_once == 5
-    assert worker.access.calls_running_max == 3
     assert worker.access.failures_per_second == 0  # no limit stays no limit
-    assert worker.call.calls_max == 251
-    assert worker.commit.waiting_max == 2
-    assert worker.connection.connections_max == 25
+    assert worker.connection.connections_max == 26
     assert worker.connection.connections_per_peer_max == 1
+
+
+def test_each_worker_has_all_of_the_limits_on_what_runs_or_waits() -> None:
+    whole = load(ServerSettings, {"workers": "4"}, {})
+    worker = whole.of_one_worker()
+    assert (worker.call, worker.commit) == (whole.call, whole.commit)
+    assert worker.access.calls_running_max == whole.access.calls_running_max
 
 
 def test_the_limits_of_one_worker_are_those_of_the_server() -> None:

@@ -402,7 +402,7 @@ async def test_atomic_batches_of_processes_that_take_turns_do_not_wait_for_each_
                 answers += committer.submit_all([single])
                 await asyncio.sleep(0)
         assert all(isinstance(each, Receipt) for each in await asyncio.gather(*answers))
-    assert [len(await history(store, user)) for user in (1, 2)] == [60, 60]
+    assert [len(await rows(store, user)) for user in (1, 2)] == [60, 60]
 
 
 async def test_a_batch_fills_while_another_process_has_the_turn(store: ScriptedStore) -> None:

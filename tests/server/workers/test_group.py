@@ -77,7 +77,7 @@ class Launcher:
         self.starts: Callable[[int], bool] = lambda _: True
         self.arrived = asyncio.Condition()
 
-    async def __call__(self, number: int, **_: object) -> FakeWorker:
+    async def __call__(self, number: int, _: int, **__: object) -> FakeWorker:
         worker = FakeWorker(number, starts=self.starts(len(self.launched)))
         self.launched.append(worker)
         async with self.arrived:
@@ -98,14 +98,17 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
 
 
 @pytest.fixture
-def group(launcher: Launcher) -> WorkerGroup:
-    return WorkerGroup(SummedMetrics(), shards=1, mongodb_uri=None)
+def group(launcher: Launcher, request: pytest.FixtureRequest) -> WorkerGroup:
+    """Return a group of two workers, or of as many as the test's parameter."""
+    count = getattr(request, "param", 2)
+    return WorkerGroup(count, SummedMetrics(), shards=1, mongodb_uri=None)
 
 
+@pytest.mark.parametrize("group", [3], indirect=True)
 async def test_a_connection_goes_to_the_worker_with_the_fewest(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start(3)
+    await group.start()
     launcher.launched[0].connections = 2
     with socket.socket() as connection:
         for _ in range(7):
@@ -116,7 +119,7 @@ async def test_a_connection_goes_to_the_worker_with_the_fewest(
 async def test_a_connection_goes_to_another_worker_if_one_does_not_take_it(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start(2)
+    await group.start()
     launcher.launched[0].takes = False
     with socket.socket() as connection:
         assert group.pass_on(connection)
@@ -129,7 +132,7 @@ async def test_the_group_is_healthy_while_all_workers_that_take_connections_are(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
     assert not group.is_healthy()
-    await group.start(2)
+    await group.start()
     assert group.is_healthy()
     launcher.launched[0].serving = False  # its store is away
     assert not group.is_healthy()
@@ -141,6 +144,7 @@ async def test_the_group_is_healthy_while_all_workers_that_take_connections_are(
     assert launcher.launched[1].told == ["stop"]
 
 
+@pytest.mark.parametrize("group", [4], indirect=True)
 async def test_the_others_are_not_started_if_the_first_does_not_start(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
@@ -148,11 +152,12 @@ async def test_the_others_are_not_started_if_the_first_does_not_start(
     with pytest.raises(
         WorkerFailed, match="Worker 1 ended before it served: exit status 1"
     ) as fault:
-        await group.start(4)
+        await group.start()
     assert fault.value.status == 1
     assert len(launcher.launched) == 1
 
 
+@pytest.mark.parametrize("group", [1], indirect=True)
 async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
@@ -161,7 +166,7 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    await group.start(1)
+    await group.start()
     keeping = asyncio.create_task(group.keep(1, sleep=sleep))
     launcher.starts = lambda count: count != 3  # the fourth does not start at all
     for count in (2, 3):
@@ -174,10 +179,11 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
     keeping.cancel()
 
 
+@pytest.mark.parametrize("group", [1], indirect=True)
 async def test_a_worker_that_has_served_for_long_is_replaced_at_once(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start(1)
+    await group.start()
     keeping = asyncio.create_task(group.keep(1, sleep=_never))
     for count in range(2, 6):
         launcher.launched[-1].age = 3600
@@ -190,7 +196,7 @@ async def test_a_worker_that_has_served_for_long_is_replaced_at_once(
 async def test_a_restart_replaces_each_worker_before_it_leaves(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start(2)
+    await group.start()
     keeping = [asyncio.create_task(group.keep(number, sleep=_never)) for number in (1, 2)]
     await group.restart()
     assert [worker.number for worker in launcher.launched] == [1, 2, 1, 2]
@@ -203,7 +209,7 @@ async def test_a_restart_replaces_each_worker_before_it_leaves(
 async def test_a_restart_is_given_up_if_a_worker_does_not_start(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start(2)
+    await group.start()
     launcher.starts = lambda count: count < 3
     await group.restart()
     assert [worker.told for worker in launcher.launched] == [["drain"], [], [], []]
@@ -213,7 +219,7 @@ async def test_a_restart_is_given_up_if_a_worker_does_not_start(
 async def test_workers_that_do_not_stop_in_time_are_killed(
     launcher: Launcher, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await group.start(2)
+    await group.start()
     monkeypatch.setattr(launcher.launched[0], "drain", lambda: None)
     await group.stop(seconds_max=0.01)
     assert [worker.exit_status for worker in launcher.launched] == [-9, 0]

@@ -45,6 +45,7 @@ async def serve(settings: ServerSettings) -> None:
     ):
         metrics = SummedMetrics()
         group = WorkerGroup(
+            settings.workers,
             metrics,
             shards=settings.commit.shards,
             mongodb_uri=None if mongod is None else mongod.uri,
@@ -57,7 +58,7 @@ async def serve(settings: ServerSettings) -> None:
             exposition = stack.enter_context(_exposed(settings, group, metrics))
             seconds_max = settings.grace_seconds + _OVERDUE_SECONDS
             stack.push_async_callback(group.stop, seconds_max=seconds_max)
-            await group.start(settings.workers)
+            await group.start()
             listener = stack.enter_context(closing(await listen_for_workers(settings)))
             listener.start(group.pass_on)
             async with supervisor.parts_needed():

@@ -62,7 +62,8 @@ class AccessLimits:
 
     calls_per_second: Rate = 1000.0
     """Calls that an identity may make per second, on average, of this server. Twice as many may
-    come at once. Each operation of BatchWrite and Write counts as a call. 0: no limit."""
+    come at once. Workers divide it. Each operation of BatchWrite and Write counts as a
+    call. 0: no limit."""
 
     calls_burst: int | None = None
     """Calls that an identity may make at once, at least 1; None: those of two seconds."""
@@ -73,7 +74,8 @@ class AccessLimits:
 
     failures_per_second: Rate = 10.0
     """Failed authentications that an address may have per second, on average. Ten times as many
-    may come at once. Beyond that only known tokens and certificates are accepted. 0: no limit."""
+    may come at once. Workers divide it. Beyond that only known tokens and certificates are
+    accepted. 0: no limit."""
 
     failures_burst: int | None = None
     """Failed authentications that an address may have at once, at least 1; None: those of ten

@@ -17,11 +17,11 @@ class ConnectionLimits:
     """Limits on connections. Times are in seconds."""
 
     connections_max: Count = 10_000
-    """Connections that may be open at once."""
+    """Connections that may be open at once. Workers divide it."""
 
     connections_per_peer_max: Count = 1_000
     """Connections that one address (in IPv6: one /64 network) may have open. Raise it behind a
-    proxy, which is one address for all clients."""
+    proxy, which is one address for all clients. Workers divide it."""
 
     handshake_seconds: float = 10.0
     """Time, above 0, that a client has for its TLS handshake, for its HTTP/2 preface with SETTINGS,

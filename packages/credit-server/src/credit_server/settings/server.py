@@ -3,6 +3,7 @@
 import ipaddress
 import sys
 from dataclasses import replace
+from math import ceil
 from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Le
@@ -91,9 +92,8 @@ class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSett
 
     workers: Annotated[int, Ge(1), Le(256), BeforeValidator(_cpus_if_auto)] = 1
     """Processes that serve calls (Linux). auto: one for each CPU that the server may use. A
-    supervisor process starts them, spreads connections over them and replaces those that die.
-    Limits on rates, calls, writes and connections are for the server: each worker gets an equal
-    part."""
+    supervisor process starts them, spreads connections evenly and replaces workers that die. Each
+    gets an equal part of the limits on rates and on connections; other limits are per worker."""
 
     drain_seconds: Annotated[float, Ge(0), Le(3600)] = 2.0
     """Time that a server that stops still accepts connections and calls, while its health reports
@@ -131,29 +131,25 @@ class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSett
         return engine
 
     def of_one_worker(self) -> Self:
-        """Return the settings of one of the workers: its part of what is a limit of the server.
+        """Return the settings of one worker, with its part of the server's limits.
 
-        Parts are rounded up, so that each worker may do something.
+        Rates and connections are limits of the server. What may run or wait at once is a limit of a
+        process: each worker has all of it.
         """
-
-        def part(whole: int) -> int:
-            return -(-whole // self.workers)
-
         access, connection = self.access, self.connection
         return self.model_copy(
             update={
                 "access": replace(
                     access,
                     calls_per_second=access.calls_per_second / self.workers,
-                    calls_running_max=part(access.calls_running_max),
                     failures_per_second=access.failures_per_second / self.workers,
                 ),
-                "call": replace(self.call, calls_max=part(self.call.calls_max)),
-                "commit": replace(self.commit, waiting_max=part(self.commit.waiting_max)),
                 "connection": replace(
                     connection,
-                    connections_max=part(connection.connections_max),
-                    connections_per_peer_max=part(connection.connections_per_peer_max),
+                    connections_max=ceil(connection.connections_max / self.workers),
+                    connections_per_peer_max=ceil(
+                        connection.connections_per_peer_max / self.workers
+                    ),
                 ),
             }
         )

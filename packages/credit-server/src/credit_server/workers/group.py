@@ -27,14 +27,18 @@ Sleep = Callable[[float], Awaitable[None]]
 class WorkerGroup:
     """Keeps a number of workers running, and passes connections to them."""
 
-    def __init__(self, metrics: SummedMetrics, *, shards: int, mongodb_uri: str | None) -> None:
+    def __init__(
+        self, count: int, metrics: SummedMetrics, *, shards: int, mongodb_uri: str | None
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
+            count: The number of workers.
             metrics: Adds up what the workers count.
             shards: The number of shards of each worker's committer.
             mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
         """
+        self._count = count
         self._metrics = metrics
         self._turns = make_turns(shards)
         self._mongodb_uri = mongodb_uri
@@ -57,14 +61,14 @@ class WorkerGroup:
         taking = self._taking()
         return bool(taking) and not self._stopping and all(worker.serving for worker in taking)
 
-    async def start(self, count: int) -> None:
+    async def start(self) -> None:
         """Start the workers. The first starts alone, so that a wrong setting is reported once.
 
         Raises:
             WorkerFailed: One ended before it served.
         """
         self._current[1] = await self._begin(1)
-        numbers = range(2, count + 1)
+        numbers = range(2, self._count + 1)
         begun = await asyncio.gather(*(self._begin(number) for number in numbers))
         self._current.update(zip(numbers, begun, strict=True))
 
@@ -149,7 +153,7 @@ class WorkerGroup:
             WorkerFailed: It ended before.
         """
         worker = await WorkerProcess.launch(
-            number, turns=self._turns, mongodb_uri=self._mongodb_uri
+            number, self._count, turns=self._turns, mongodb_uri=self._mongodb_uri
         )
         self._running[worker] = asyncio.create_task(self._follow(worker))
         if self._stopping:

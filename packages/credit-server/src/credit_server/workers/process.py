@@ -51,7 +51,7 @@ class WorkerProcess:
 
     @classmethod
     async def launch(
-        cls, number: int, *, turns: Sequence[int], mongodb_uri: str | None
+        cls, number: int, count: int, *, turns: Sequence[int], mongodb_uri: str | None
     ) -> "WorkerProcess":
         """Start a worker: this program again, with the same command line and environment.
 
@@ -60,6 +60,7 @@ class WorkerProcess:
 
         Args:
             number: Its number.
+            count: The number of workers.
             turns: The descriptors of the shards' turns.
             mongodb_uri: The connection string of an embedded mongod; None: its settings name one.
         """
@@ -67,6 +68,7 @@ class WorkerProcess:
         from_worker, to_supervisor = socket.socketpair()
         assignment = Assignment(
             number=number,
+            count=count,
             channel=its.fileno(),
             metrics=to_supervisor.fileno(),
             turns=turns,

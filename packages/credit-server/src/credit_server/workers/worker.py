@@ -32,6 +32,7 @@ class Assignment:
 
     Attributes:
         number: The worker's number, from 1.
+        count: The number of workers, which divide the server's limits.
         channel: The descriptor of its end of the channel.
         metrics: The descriptor of its end of the socket for metrics.
         turns: The descriptors of the shards' turns: see `workers.turns`.
@@ -39,6 +40,7 @@ class Assignment:
     """
 
     number: int
+    count: int
     channel: int
     metrics: int
     turns: Sequence[int]
@@ -53,7 +55,9 @@ class Assignment:
         changes: dict[str, object] = {"metrics": False}  # the supervisor serves them
         if self.mongodb_uri is not None:
             changes["mongodb_uri"] = SecretStr(self.mongodb_uri)
-        return whole.of_one_worker().model_copy(update=changes)
+        # `auto` may be another number by now.
+        counted = whole.model_copy(update={"workers": self.count})
+        return counted.of_one_worker().model_copy(update=changes)
 
 
 def take_assignment(environment: MutableMapping[str, str] = os.environ) -> Assignment | None:
