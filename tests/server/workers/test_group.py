@@ -101,7 +101,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
 def group(launcher: Launcher, request: pytest.FixtureRequest) -> WorkerGroup:
     """Return a group of two workers, or of as many as the test's parameter."""
     count = getattr(request, "param", 2)
-    return WorkerGroup(count, SummedMetrics(), shards=1, mongodb_uri=None)
+    return WorkerGroup(count, SummedMetrics(), shards=1, stop_seconds=0.01, mongodb_uri=None)
 
 
 @pytest.mark.parametrize("group", [3], indirect=True)
@@ -221,9 +221,18 @@ async def test_workers_that_do_not_stop_in_time_are_killed(
 ) -> None:
     await group.start()
     monkeypatch.setattr(launcher.launched[0], "drain", lambda: None)
-    await group.stop(seconds_max=0.01)
+    await group.stop()
     assert [worker.exit_status for worker in launcher.launched] == [-9, 0]
 
 
 async def _never(_: float) -> None:
     pytest.fail("it waits before it replaces a worker")
+
+
+async def test_a_restart_kills_a_worker_that_does_not_stop_in_time(
+    launcher: Launcher, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await group.start()
+    monkeypatch.setattr(launcher.launched[0], "drain", lambda: None)
+    await group.restart()
+    assert [worker.exit_status for worker in launcher.launched] == [-9, 0, None, None]

@@ -5,6 +5,8 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 
+import pytest
+from credit_server.workers import turns
 from credit_server.workers.turns import Turn, make_turns, open_turns
 
 
@@ -40,7 +42,7 @@ async def test_a_holder_that_takes_it_again_waits_behind_those_that_wait() -> No
     order: list[str] = []
     async with first:
         waiting = asyncio.create_task(_hold(second, order, "second"))
-        while first._take_if_free():  # noqa: ASYNC110 - until the other waits in its thread
+        while first.take_if_free():  # noqa: ASYNC110 - until the other waits in its thread
             await asyncio.sleep(0)
     await _hold(first, order, "first")
     await waiting
@@ -50,6 +52,21 @@ async def test_a_holder_that_takes_it_again_waits_behind_those_that_wait() -> No
 async def _hold(turn: Turn, order: list[str], name: str) -> None:
     async with turn:
         order.append(name)
+
+
+async def test_a_stalled_holder_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_WAIT_SECONDS_MAX", 0.01)
+    stalled, first, second = _turns(3)
+    order: list[str] = []
+    async with stalled:
+        for _ in range(2):  # it waits once
+            await _hold(first, order, "without the turn")
+        monkeypatch.setattr(turns, "_WAIT_SECONDS_MAX", 60.0)
+        waiting = asyncio.create_task(_hold(second, order, "second"))
+        await asyncio.sleep(0)
+    await waiting  # the first has returned the turn that it got too late
+    await _hold(first, order, "first")
+    assert order == [*["without the turn"] * 2, "second", "first"]
 
 
 async def test_shards_do_not_wait_for_each_other() -> None:
@@ -67,7 +84,7 @@ async def test_the_death_of_its_holder_releases_a_turn() -> None:
     )
     assert holder.stdout is not None
     assert await holder.stdout.readline() == b"taken\n"
-    assert not ours._take_if_free()
+    assert not ours.take_if_free()
     holder.kill()
     async with ours:
         pass
@@ -79,7 +96,7 @@ async def test_the_death_of_its_holder_releases_a_turn() -> None:
 _HOLDER = """
 import signal, sys
 from credit_server.workers.turns import open_turns
-open_turns([int(each) for each in sys.argv[1:]])[0]._take()
+open_turns([int(each) for each in sys.argv[1:]])[0].take()
 print("taken", flush=True)
 signal.pause()
 """

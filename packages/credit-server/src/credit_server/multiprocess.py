@@ -48,6 +48,7 @@ async def serve(settings: ServerSettings) -> None:
             settings.workers,
             metrics,
             shards=settings.commit.shards,
+            stop_seconds=settings.grace_seconds + _OVERDUE_SECONDS,
             mongodb_uri=None if mongod is None else mongod.uri,
         )
         metrics.watch_serving(lambda: group.serving)
@@ -56,8 +57,7 @@ async def serve(settings: ServerSettings) -> None:
             supervisor.start("the embedded mongod", keep_running(mongod))
         async with AsyncExitStack() as stack:
             exposition = stack.enter_context(_exposed(settings, group, metrics))
-            seconds_max = settings.grace_seconds + _OVERDUE_SECONDS
-            stack.push_async_callback(group.stop, seconds_max=seconds_max)
+            stack.push_async_callback(group.stop)
             await group.start()
             listener = stack.enter_context(closing(await listen_for_workers(settings)))
             listener.start(group.pass_on)

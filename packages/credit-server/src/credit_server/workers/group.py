@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -28,7 +28,13 @@ class WorkerGroup:
     """Keeps a number of workers running, and passes connections to them."""
 
     def __init__(
-        self, count: int, metrics: SummedMetrics, *, shards: int, mongodb_uri: str | None
+        self,
+        count: int,
+        metrics: SummedMetrics,
+        *,
+        shards: int,
+        stop_seconds: float,
+        mongodb_uri: str | None,
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -36,11 +42,13 @@ class WorkerGroup:
             count: The number of workers.
             metrics: Adds up what the workers count.
             shards: The number of shards of each worker's committer.
+            stop_seconds: How long a worker may take to finish its calls; then it is killed.
             mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
         """
         self._count = count
         self._metrics = metrics
         self._turns = make_turns(shards)
+        self._stop_seconds = stop_seconds
         self._mongodb_uri = mongodb_uri
         # The worker of each number, and all whose process runs: also those that are replaced.
         self._current: dict[int, WorkerProcess] = {}
@@ -111,7 +119,7 @@ class WorkerGroup:
                 predecessor = self._current[number]
                 self._current[number] = successor
             predecessor.drain()
-            await predecessor.ended.wait()
+            await self._end([predecessor])
         log.info("all workers were restarted")
 
     def announce_stop(self) -> None:
@@ -120,22 +128,12 @@ class WorkerGroup:
         for worker in list(self._running):
             worker.stop() if worker.ready else worker.kill()
 
-    async def stop(self, *, seconds_max: float) -> None:
-        """Make all workers finish their calls and end; kill those that take longer.
-
-        Args:
-            seconds_max: How long they may take.
-        """
+    async def stop(self) -> None:
+        """Make all workers finish their calls and end."""
         self._stopping = True
         for worker in list(self._running):
             worker.drain() if worker.ready else worker.kill()
-        if self._running:
-            _, late = await asyncio.wait(self._running.values(), timeout=seconds_max)
-            if late:
-                log.error("workers did not stop in time and are killed", workers=len(late))
-        self.kill()
-        if self._running:
-            await asyncio.wait(self._running.values())
+        await self._end(list(self._running))
 
     def kill(self) -> None:
         """Kill all workers at once."""
@@ -163,6 +161,18 @@ class WorkerGroup:
             raise WorkerFailed(worker.number, ending(worker), worker.exit_status or 0)
         self._metrics.add(worker.metrics)
         return worker
+
+    async def _end(self, workers: Collection[WorkerProcess]) -> None:
+        """Wait for the end of workers that stop, and kill those that take too long."""
+        following = [self._running[worker] for worker in workers if worker in self._running]
+        if not following:
+            return
+        _, late = await asyncio.wait(following, timeout=self._stop_seconds)
+        if late:
+            log.error("workers did not stop in time and are killed", workers=len(late))
+            for worker in workers:
+                worker.kill()
+            await asyncio.wait(late)
 
     async def _follow(self, worker: WorkerProcess) -> None:
         await worker.ended.wait()

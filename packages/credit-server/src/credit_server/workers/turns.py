@@ -5,15 +5,19 @@ is smaller, because it holds the writes of one worker alone.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from types import TracebackType
 
 # A lock to take the turn, and one to be the next: the worker that returns a turn would otherwise
 # take it again before those that wait have woken up.
 _LOCKS = 2
+
+# The longest wait for a turn: many times the duration of a batch.
+_WAIT_SECONDS_MAX = 1.0
 
 
 def make_turns(count: int) -> list[int]:
@@ -32,7 +36,8 @@ def open_turns(descriptors: Sequence[int]) -> list["Turn"]:
 class Turn:
     """The turn of one shard, as an async context manager.
 
-    The kernel releases the locks of a process that ends, however it ends.
+    The kernel releases the locks of a process that ends, however it ends. A turn saves work and
+    protects nothing: if its holder is stalled, the others go on without it.
     """
 
     def __init__(self, turn: int, queue: int) -> None:
@@ -45,12 +50,21 @@ class Turn:
         """
         self._turn = turn
         self._queue = queue
-        self._thread = ThreadPoolExecutor(1, "turn")
+        self._has = False
+        self._is_late = False  # a thread still waits, for a batch that went on without the turn
 
     async def __aenter__(self) -> None:
-        # A lock that is free takes 2 µs. A thread that waits takes about 100 µs of CPU.
-        if not self._take_if_free():
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._take)
+        self._has = not self._is_late and self.take_if_free()
+        if self._has or self._is_late:
+            return
+        taken = self._take_in_thread()
+        try:
+            await asyncio.wait({taken}, timeout=_WAIT_SECONDS_MAX)
+        finally:
+            self._has = taken.done()
+            if not self._has:
+                self._is_late = True
+                taken.add_done_callback(self._return_late)
 
     async def __aexit__(
         self,
@@ -58,9 +72,12 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        if self._has:
+            self._has = False
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
 
-    def _take_if_free(self) -> bool:
+    def take_if_free(self) -> bool:
+        """Take the turn if nothing else has it or waits for it; return whether it was taken."""
         try:
             fcntl.flock(self._queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,9 +90,27 @@ class Turn:
             fcntl.flock(self._queue, fcntl.LOCK_UN)
         return True
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Wait for the turn, in a thread that may block."""
         fcntl.flock(self._queue, fcntl.LOCK_EX)
         try:
             fcntl.flock(self._turn, fcntl.LOCK_EX)
         finally:
             fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def _take_in_thread(self) -> "asyncio.Future[None]":
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[None] = loop.create_future()
+
+        def run() -> None:
+            self.take()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(taken.set_result, None)
+
+        # A daemon: the end of the process must not wait for another process.
+        Thread(target=run, name="turn", daemon=True).start()
+        return taken
+
+    def _return_late(self, _: "asyncio.Future[None]") -> None:
+        self._is_late = False
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
