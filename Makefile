@@ -112,6 +112,10 @@ wheels: install ## Build every wheel into dist/, and install each in empty envir
 docs: install ## Build the documentation into dist/docs; dead links and missing pages fail.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
 
+.PHONY: recording
+recording: install ## Draw the README's picture of a session from the commands' real output.
+	@$(BIN)/python tools/recording.py
+
 .PHONY: audit
 audit: install ## Compare what is installed with the lock; ONLINE=1 looks up known vulnerabilities too.
 	@$(BIN)/python tools/audit.py
