@@ -53,7 +53,11 @@ class Serving:
 
     async def wait_quiet(self) -> None:
         """Wait until no call of the contract runs."""
-        await until(lambda: self.server._admission._running == 0)
+        await self.wait_running(0)
+
+    async def wait_running(self, count: int) -> None:
+        """Wait until so many calls of the contract run."""
+        await until(lambda: self.server._admission._running == count)
 
     def running_calls(self) -> int:
         """Count the calls that the server holds, on all its connections."""

@@ -41,7 +41,7 @@ from credit_testing.stores import EndlessStore, HeldStore
 from grpclib.const import Status
 
 from tests.server.loops import on_both_loops
-from tests.server.serving import Serving, handler_of, is_served, serving, until
+from tests.server.serving import Serving, is_served, serving, until
 
 ADD_REQUEST = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 ADD = framed(encode(ADD_REQUEST))
@@ -436,8 +436,7 @@ async def test_requests_that_are_never_finished_hold_few_bytes(
         ended = await wire.request(call_headers(PATH), part, end=False)
         assert ended.reset is ErrorCode.ENHANCE_YOUR_CALM
         # The server counts the bytes of a call until its task has ended.
-        (protocol,) = served.server._protocols
-        await until(lambda: handler_of(protocol).awaited == 1)
+        await served.wait_running(1)
         wire.send(kept_id, b"\xff", end=True)
         await wire.ended(kept)
         assert kept.status is Status.INTERNAL  # the whole message has come, and is malformed
