@@ -35,7 +35,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.tom
 		echo "[1/4] making $(VENV)" >&2; $(PYTHON) -m venv --without-pip $(VENV); }
 	@echo "[2/4] installing pip and uv, the installers" >&2
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
-		echo "      unpacking pip, which prints nothing for up to ten seconds" >&2; \
+		echo "      unpacking pip, which prints nothing for about ten seconds" >&2; \
 		$(BIN)/python -m ensurepip --default-pip >&2; }
 	@$(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION) >&2
 	@echo "[3/4] installing the packages that requirements.lock names" >&2

@@ -13,6 +13,7 @@ import pytest
 from credit_testing.pages import Example, blocks, comparable, examples, run_commands, shows
 from credit_testing.scripts import load_script
 from credit_testing.server import ServerProcess, migrated, running_server
+from pymongo import AsyncMongoClient
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -21,11 +22,18 @@ OTHER_CLIENTS = (ROOT / "docs" / "other-clients.md").read_text()
 ADDRESSES = ("localhost:50051", "127.0.0.1:50051")
 
 
-@pytest.fixture
-async def server(mongod_uri: str, database: str, tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    """Return a server without data."""
-    async with running_server(tmp_path, *await migrated(mongod_uri, database)) as process:
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    """Return a server for all pages: each is about another user."""
+    database = "test_examples"
+    options = await migrated(mongod_uri, database)
+    async with running_server(tmp_path_factory.mktemp("examples"), *options) as process:
         yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(database)
 
 
 def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
@@ -42,12 +50,15 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
             url = request.command.removeprefix("curl -X POST '").removesuffix("'")
             here = url.replace("http://127.0.0.1:8000", address)
             assert _post(here) == (200, request.output.strip())
-        assert _post(f"{address}/users/8/reports/r-82?order_id=4712") == (
+        assert _post(f"{address}/users/404/reports/r-82?order_id=4712") == (
             402,
             '{"detail":"5 credits are missing"}',
         )
 
-    assert "It prints the balance, `160`. Run again, it prints the same" in GETTING_STARTED
+    assert (
+        "It prints the balance, `160` after the calls above. Run again, it prints the same,"
+        in GETTING_STARTED
+    )
     assert [_printed(server, worker + use_of_worker) for _ in range(2)] == ["160", "160"]
 
 
