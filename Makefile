@@ -34,7 +34,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.tom
 	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 700 MB the first time." >&2; \
 		echo "[1/4] making $(VENV)" >&2; $(PYTHON) -m venv --without-pip $(VENV); }
 	@echo "[2/4] installing pip and uv, the installers" >&2
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --default-pip >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "      unpacking pip, which prints nothing for about ten seconds" >&2; \
+		$(BIN)/python -m ensurepip --default-pip >&2; }
 	@$(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION) >&2
 	@echo "[3/4] installing the packages that requirements.lock names" >&2
 	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
@@ -111,6 +113,10 @@ wheels: install ## Build every wheel into dist/, and install each in empty envir
 .PHONY: docs
 docs: install ## Build the documentation into dist/docs; dead links and missing pages fail.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
+
+.PHONY: recording
+recording: install ## Draw the README's picture of a session from the commands' real output.
+	@$(BIN)/python tools/recording.py
 
 .PHONY: audit
 audit: install ## Compare what is installed with the lock; ONLINE=1 looks up known vulnerabilities too.

@@ -17,7 +17,7 @@ from typing import IO, Any, get_type_hints
 
 import pytest
 from credit_client import CreditClient, CreditError, Outcome, Receipt
-from credit_client.cli import commands
+from credit_client.cli import calls
 from credit_client.cli.commands import app
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, exit_of
@@ -382,7 +382,7 @@ def test_a_bug_is_a_traceback_and_the_key(
     assert "credit: unexpected ZeroDivisionError; the write may have taken effect\n" in complaint
     assert "--key" in _retry_of(complaint)
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "record_of", lambda _: 1 // 0)
+        patch.setattr(calls, "record_of", lambda _: 1 // 0)
         code, complaint = _in_process(*ADD)
     assert code == 11
     assert "ZeroDivisionError: integer division or modulo by zero; the write took" in complaint

@@ -21,8 +21,8 @@ from credit_client import (
     Unavailable,
 )
 from credit_client.addresses import resolve
+from credit_client.channel import ClientChannel
 from credit_client.grpc_transport import connect
-from credit_client.pool import ClientChannel
 from credit_client.retry import Backoff
 from credit_client.target import Target
 from credit_client.testing import FakeCreditService

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,8 +16,9 @@ import pytest
 from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
 from credit_models.codec import decode, encode
 from credit_server.http2.connections import Closing
-from credit_testing.server import PATIENT, LogLine, ServerProcess
+from credit_testing.server import PATIENT, LogLine, ServerProcess, migrated, running_server
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from pymongo import AsyncMongoClient
 
 from tests.conftest import StartServer
 from tests.e2e.proxy import program, running_proxy
@@ -28,8 +30,9 @@ AGE_SECONDS = 0.5
 AGED_CONNECTIONS = 12
 BURST = 1000
 """Calls at once; Envoy's own limit for a connection is 1,024 where none is set."""
-# Without pauses the callers take all CPU time, and the restarts take longer.
-PAUSE_SECONDS = 0.05
+# Without pauses the callers take all CPU time, and the restarts take longer. With a fifth of a
+# second, each of the 32 connections has a dozen calls while a server drains.
+PAUSE_SECONDS = 0.2
 CALLS_BETWEEN = 300
 """Calls that are made before the first restart, between two of them, and after the last."""
 DRAIN_SECONDS = 2
@@ -136,11 +139,43 @@ async def calling(callers: Callers) -> AsyncIterator[None]:
         await asyncio.wait(tasks)
 
 
-async def _balance(target: str) -> int:
+async def _balance(target: str, app_id: int = 1) -> int:
     async with grpc.aio.insecure_channel(target) as channel:
         read = unary(channel, "GetAppBalance", partial(decode, Balance))
-        app: Balance = await read(encode(AppId(app_id=1)))
+        app: Balance = await read(encode(AppId(app_id=app_id)))
         return app.balance
+
+
+@asynccontextmanager
+async def _two_servers(uri: str, folder: Path, *options: str) -> AsyncIterator[list[ServerProcess]]:
+    """Run two servers on a database of their own, for several proxies."""
+    database = f"test_{uuid.uuid4().hex}"
+    store = await migrated(uri, database)
+    async with (
+        running_server(folder, *store, *options) as one,
+        running_server(folder, *store, *options) as other,
+    ):
+        yield [one, other]
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(uri) as client:
+        await client.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+async def ageing_servers(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[ServerProcess]]:
+    age = ("--connection-age-seconds", str(AGE_SECONDS))
+    async with _two_servers(mongod_uri, tmp_path_factory.mktemp("ageing"), *age) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+async def patient_servers(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[ServerProcess]]:
+    async with _two_servers(mongod_uri, tmp_path_factory.mktemp("patient"), *PATIENT) as servers:
+        yield servers
 
 
 def _is_a_call(line: LogLine) -> bool:
@@ -187,23 +222,19 @@ async def test_a_rolling_restart_fails_no_call(
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_connections_that_get_too_old_fail_no_call(
-    name: str,
-    tmp_path: Path,
-    unused_tcp_port: int,
-    store_options: list[str],
-    credit_server_process: StartServer,
+    name: str, tmp_path: Path, unused_tcp_port: int, ageing_servers: list[ServerProcess]
 ) -> None:
     program(name)
-    options = [*store_options, "--connection-age-seconds", str(AGE_SECONDS)]
-    servers = [await credit_server_process(*options) for _ in range(2)]
+    servers = ageing_servers
+    before = [sum(map(_is_too_old, server.log)) for server in servers]
     target = f"127.0.0.1:{unused_tcp_port}"
     callers = Callers(target=target)
     ports = [server.port for server in servers]
     async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
         async with calling(callers):
-            for server in servers:
-                await server.logged(_is_too_old, times=AGED_CONNECTIONS)
+            for server, earlier in zip(servers, before, strict=True):
+                await server.logged(_is_too_old, times=earlier + AGED_CONNECTIONS)
     assert callers.answered
     assert callers.failed == Counter()
 
@@ -214,19 +245,14 @@ def _is_too_old(line: LogLine) -> bool:
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_many_calls_at_once_are_all_served(
-    name: str,
-    tmp_path: Path,
-    unused_tcp_port: int,
-    store_options: list[str],
-    credit_server_process: StartServer,
+    name: str, tmp_path: Path, unused_tcp_port: int, patient_servers: list[ServerProcess]
 ) -> None:
     program(name)
-    servers = [await credit_server_process(*PATIENT, *store_options) for _ in range(2)]
-    ports = [server.port for server in servers]
+    ports = [server.port for server in patient_servers]
     target = f"127.0.0.1:{unused_tcp_port}"
     async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
-        await _write_all_at_once(target)
+        await _write_all_at_once(target, app_id=1 + PROXIES.index(name))
 
 
 async def test_many_calls_before_envoy_has_read_the_settings_are_all_served(
@@ -260,7 +286,7 @@ async def test_many_calls_before_envoy_has_read_the_settings_are_all_served(
         await writing
 
 
-async def _write_all_at_once(target: str) -> None:
+async def _write_all_at_once(target: str, app_id: int = 1) -> None:
     async with AsyncExitStack() as stack:
         options = [[*NO_RETRIES, ("grpc.channel_id", each)] for each in range(10)]
         channels = [
@@ -269,7 +295,7 @@ async def _write_all_at_once(target: str) -> None:
         ]
         writes = [unary(channel, "AddCredits", partial(decode, Empty)) for channel in channels]
         requests = [
-            CreditRequest(user_id=user_id, app_id=1, credits=1, created_by=1)
+            CreditRequest(user_id=user_id, app_id=app_id, credits=1, created_by=1)
             for user_id in range(1, BURST + 1)
         ]
         await asyncio.gather(
@@ -278,4 +304,4 @@ async def _write_all_at_once(target: str) -> None:
                 for request in requests
             )
         )
-        assert await _balance(target) == BURST
+        assert await _balance(target, app_id) == BURST

@@ -35,7 +35,7 @@ async def test_calls_retry_until_the_restart_ends_and_each_counts_once(
         attempts += 1
         return await open_socket(addresses)
 
-    monkeypatch.setattr("credit_client.pool.open_socket", counted)
+    monkeypatch.setattr("credit_client.channel.open_socket", counted)
     caplog.set_level(logging.WARNING, "asyncio")
     store_options = await migrated(mongod_that_forgets, "credit")
     port = str(lasting_port())

@@ -30,7 +30,7 @@ def scale(attack: Attack) -> float:
     ids=lambda attack: attack.name,
 )
 async def test_an_attack_ends_as_required_and_the_bystander_is_served(
-    attack: Attack, attacked: TargetServer
+    attack: Attack, attacked: TargetServer, ordinary_cpu_seconds: float
 ) -> None:
     row = await run_attack(attack, attacked, seconds=SECONDS, scale=scale(attack), rest_seconds=0)
     assert row.outcome.held, row.outcome.seen
@@ -39,15 +39,8 @@ async def test_an_attack_ends_as_required_and_the_bystander_is_served(
     assert row.cost.growth_bytes <= attack.growth_bytes_max
     # Attacks that hold connections last for seconds, on any machine.
     assert row.attacked.calls or attack not in connections.ATTACKS
-
-
-@pytest.mark.parametrize("attack", FRAME_ATTACKS, ids=lambda a: a.name)
-async def test_an_attack_costs_less_than_thousands_of_ordinary_calls(
-    attack: Attack, attacked: TargetServer, ordinary_cpu_seconds: float
-) -> None:
-    row = await run_attack(attack, attacked, seconds=SECONDS, rest_seconds=0)
-    assert row.cost is not None
-    assert row.cost.cpu_seconds <= ordinary_cpu_seconds
+    # An attack by frames costs less than thousands of ordinary calls.
+    assert row.cost.cpu_seconds <= ordinary_cpu_seconds or attack not in FRAME_ATTACKS
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from tests.conftest import StartServer
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
-LEDGER = "books (spot check)"
+LEDGER = "ledger check (sample)"
 
 
 def _settings(uri: str, database: str, *, timeout_seconds: float = 30.0) -> ServerSettings:

@@ -1,4 +1,4 @@
-"""The spot check of the ledger: histories that do not add up, and entries with wrong dates."""
+"""The ledger check of a sample: histories that do not add up, and entries with wrong dates."""
 
 import time
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_a_ledger_that_adds_up_is_ok_and_called_a_spot_check() -> None:
     uncounted = replace(WELL, latest=(USED,), transactions=None)
     finding = _ledger(LedgerSample(accounts=(WELL, part, uncounted), apps=(APP,)))
     assert finding.verdict is Verdict.OK
-    assert "spot check" in finding.check
+    assert finding.check == "ledger check (sample)"
     assert "latest accounts: 3, their latest transactions: 6" in finding.found
     assert "purchases: 3, apps' totals: 1;" in finding.found
 

@@ -18,8 +18,9 @@ from h2.exceptions import ProtocolError
 from multidict import MultiDict
 
 from credit_client.addresses import Resolve, resolve
+from credit_client.channel import CONNECT_TIMEOUT_SECONDS, ClientChannel
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
-from credit_client.pool import BACKOFF, CONNECT_TIMEOUT_SECONDS, ClientChannel, Pool
+from credit_client.pool import BACKOFF, Pool
 from credit_client.retry import Backoff
 from credit_client.scope import Scope
 from credit_client.target import Target

@@ -1,27 +1,23 @@
 """The commands of `credit`: each makes calls of the SDK and shows the answers."""
 
-import asyncio
 import errno
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from importlib.metadata import version
-from typing import Annotated, NoReturn, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
-from credit_models import CreditTransaction, Receipt, UserCredits
+from credit_models import CreditTransaction, UserCredits
 from typer.models import ArgumentInfo, OptionInfo
 
+from credit_client.cli.calls import OPTIONAL, format_of, make_list, make_reads, make_write
 from credit_client.cli.connection import Connection, with_connection
-from credit_client.cli.exits import Exit, complain, discard, exit_of
-from credit_client.cli.flags import sentence_of, settings_sentence
+from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.help import Command, application, help_width
-from credit_client.cli.output import Format, record_of, show, show_json, show_rows, show_stream
-from credit_client.cli.waiting import WaitingNotice
-from credit_client.cli.write import retryable
+from credit_client.cli.output import Format, record_of, show, show_json, show_rows
 from credit_client.client import CreditClient
-from credit_client.errors import CreditError, Outcome
 
 
 def _whole(text: str | int) -> int:
@@ -84,8 +80,6 @@ _PURCHASES = (
     "report_id",
     "report_name",
 )
-# What a narrow terminal does not show; JSON always has it.
-_OPTIONAL = ("id", "created_by")
 _SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
@@ -132,7 +126,7 @@ def add(
     output: Output = None,
 ) -> None:
     """Add credits to a user's balance in an app."""
-    _write(
+    make_write(
         lambda client, key: client.add(
             user_id=user, app_id=app_id, credits=amount, created_by=by, idempotency_key=key
         ),
@@ -158,7 +152,7 @@ def use(
 ) -> None:
     """Buy a report with a user's credits in an app."""
     what = ["--user", user, "--app", app_id, "--report", report, "--name", name]
-    _write(
+    make_write(
         lambda client, key: client.use(
             user_id=user,
             app_id=app_id,
@@ -188,19 +182,19 @@ def balance(
     async def of_app(client: CreditClient, app_id: int) -> None:
         credits_held = await client.balance(app_id=app_id, user_id=user)
         whose = {} if user is None else {"user_id": user}
-        show({"app_id": app_id, **whose, "balance": credits_held}, _format(output))
+        show({"app_id": app_id, **whose, "balance": credits_held}, format_of(output))
 
     async def of_user(client: CreditClient, user_id: int) -> None:
         held = await client.user_credits(user_id=user_id)
-        if _format(output) is Format.JSON:
+        if format_of(output) is Format.JSON:
             show_json(record_of(held))
         else:
             show_rows(map(record_of, held.balances), _BALANCES, "balances")
 
     if app_id is not None:
-        _read(lambda client, _: of_app(client, app_id), connection)
+        make_reads(lambda client, _: of_app(client, app_id), connection)
     elif user is not None:
-        _read(lambda client, _: of_user(client, user), connection)
+        make_reads(lambda client, _: of_user(client, user), connection)
     else:
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
@@ -211,7 +205,7 @@ def purchases(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
     """List all purchases of a user, oldest first."""
-    _list(
+    make_list(
         lambda client: client.purchases(user_id=user, after_sequence=after),
         _PURCHASES,
         "purchases",
@@ -227,7 +221,7 @@ def transactions(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
     """List all transactions of a user, oldest first."""
-    _list(
+    make_list(
         lambda client: client.transactions(user_id=user, after_sequence=after),
         _TRANSACTIONS,
         "transactions",
@@ -253,7 +247,7 @@ def user_summary(
     async def summary(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id)
         latest = await _latest(client, held, last)
-        if _format(output) is Format.JSON:
+        if format_of(output) is Format.JSON:
             show_json({**record_of(held), "transactions": [record_of(one) for one in latest]})
             return
         about = {**record_of(held), "user_id": user_id, "last_sequence": held.revision}
@@ -263,12 +257,12 @@ def user_summary(
         if latest:
             sys.stdout.write("\n")
             show_rows(
-                map(record_of, latest), _TRANSACTIONS, "transactions", optional=_OPTIONAL, utc=utc
+                map(record_of, latest), _TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc
             )
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
-    _read(lambda client, _: summary(client), connection)
+    make_reads(lambda client, _: summary(client), connection)
 
 
 def _one_user(argument: int | None, option: int | None) -> int:
@@ -315,98 +309,3 @@ def run() -> None:
         discard(sys.stdout)
         complain(f"credit: cannot write the output: {error.strerror or error}\n")
         sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
-
-
-def _format(given: Format | None) -> Format:
-    return given or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
-
-
-def _list(
-    rows: Callable[[CreditClient], AsyncGenerator[object, None]],
-    fields: Sequence[str],
-    noun: str,
-    connection: Connection,
-    *,
-    utc: bool,
-    output: Format | None,
-) -> None:
-    """Show a list as its rows come."""
-    _read(
-        lambda client, notice: show_stream(
-            notice.until_first(rows(client)),
-            fields,
-            _format(output),
-            noun,
-            optional=_OPTIONAL,
-            utc=utc,
-        ),
-        connection,
-    )
-
-
-def _read(
-    call: Callable[[CreditClient, WaitingNotice], Coroutine[None, None, None]],
-    connection: Connection,
-) -> None:
-    """Make calls that change nothing with a new client, and turn an error into an exit code."""
-    client = _client(connection)
-
-    async def made() -> None:
-        with WaitingNotice(client.settings.target) as notice:
-            async with client:
-                await call(client, notice)
-
-    try:
-        asyncio.run(made())
-        sys.stdout.flush()
-    except CreditError as error:
-        _fail(sentence_of(error), exit_of(error))
-    except BrokenPipeError:
-        discard(sys.stdout)
-        raise typer.Exit(Exit.PIPE_CLOSED) from None
-
-
-def _write(
-    call: Callable[[CreditClient, str], Coroutine[None, None, Receipt]],
-    command: Sequence[object],
-    connection: Connection,
-    *,
-    key: str | None,
-    output: Format | None,
-) -> None:
-    """Make a write and show its receipt.
-
-    Args:
-        call: The write.
-        command: Its name and its options, without the key and the connection.
-        connection: How to reach the server.
-        key: The idempotency key; None for a new one.
-        output: How to show the receipt.
-    """
-    client = _client(connection)
-    key = client.new_key() if key is None else key
-    shape = [] if output is None else ["--output", output]
-    retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
-
-    async def made() -> None:
-        async with client:
-            with WaitingNotice(client.settings.target):
-                receipt = await call(client, key)
-            write.outcome = Outcome.APPLIED
-            show(record_of(receipt), _format(output))
-            sys.stdout.flush()
-
-    with retryable(retry) as write:
-        asyncio.run(made())
-
-
-def _client(connection: Connection) -> CreditClient:
-    try:
-        return connection.client()
-    except ValueError as error:
-        _fail(settings_sentence(error, connection), Exit.MISUSE)
-
-
-def _fail(sentence: str, code: Exit) -> NoReturn:
-    complain(f"credit: {sentence}\n")
-    raise typer.Exit(code) from None

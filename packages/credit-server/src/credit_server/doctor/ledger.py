@@ -13,7 +13,7 @@ _FUTURE_MAX = 3
 
 def check_ledger(subject: Subject) -> Iterator[Finding]:
     """Check that the sampled accounts and apps add up. Other accounts are not checked."""
-    check, report, ledger = "books (spot check)", subject.store.report, subject.store.ledger
+    check, report, ledger = "ledger check (sample)", subject.store.report, subject.store.ledger
     if report is None:
         return
     if ledger is None:

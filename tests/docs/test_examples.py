@@ -1,0 +1,137 @@
+"""The examples of the pages do on a real server what the pages show."""
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from credit_testing.pages import Example, blocks, comparable, examples, run_commands, shows
+from credit_testing.scripts import load_script
+from credit_testing.server import ServerProcess, migrated, running_server
+from pymongo import AsyncMongoClient
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+GETTING_STARTED = (ROOT / "docs" / "getting-started.md").read_text()
+OTHER_CLIENTS = (ROOT / "docs" / "other-clients.md").read_text()
+ADDRESSES = ("localhost:50051", "127.0.0.1:50051")
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    """Return a server for all pages: each is about another user."""
+    database = "test_examples"
+    options = await migrated(mongod_uri, database)
+    async with running_server(tmp_path_factory.mktemp("examples"), *options) as process:
+        yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(database)
+
+
+def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    shown = examples(GETTING_STARTED)
+    _assert_shown([one for one in shown if one.command.startswith("credit ")], server)
+
+    app, worker, use_of_worker, _ = blocks(GETTING_STARTED, "python")
+    requests = [one for one in shown if one.command.startswith("curl ")]
+    assert len(requests) == 2
+    with _web_app(_on(server, app), tmp_path) as address:
+        for request in requests:
+            url = request.command.removeprefix("curl -X POST '").removesuffix("'")
+            here = url.replace("http://127.0.0.1:8000", address)
+            assert _post(here) == (200, request.output.strip())
+        assert _post(f"{address}/users/404/reports/r-82?order_id=4712") == (
+            402,
+            '{"detail":"5 credits are missing"}',
+        )
+
+    assert (
+        "It prints the balance, `160` after the calls above. Run again, it prints the same,"
+        in GETTING_STARTED
+    )
+    assert [_printed(server, worker + use_of_worker) for _ in range(2)] == ["160", "160"]
+
+
+def test_the_commands_for_other_clients_print_what_their_page_shows(server: ServerProcess) -> None:
+    _assert_shown(examples(OTHER_CLIENTS), server)
+
+
+def test_the_picture_of_the_readme_shows_its_commands_and_their_output(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    recording = load_script(ROOT / "tools" / "recording.py")
+    assert len(recording.commands()) == 3
+    now = recording.described(recording.drawn(recording.recorded(tmp_path, server.address)))
+    then = recording.described(recording.PICTURE.read_text())
+    assert comparable(then) == comparable(now), "the picture is out of date: run `make recording`"
+
+    (code,) = blocks(README, "python")
+    assert _printed(server, code) == "230"  # 115 more than after the commands
+
+
+def _assert_shown(shown: list[Example], server: ServerProcess) -> None:
+    """Run commands on a server, and compare what they print with what a page shows."""
+    assert shown
+    commands = [_on(server, example.command) for example in shown]
+    printed = run_commands(commands, ROOT, {"CREDIT_TARGET": server.address})
+    for example, output in zip(shown, printed, strict=True):
+        assert shows(_on(server, example.output), output), f"$ {example.command}\n{output}"
+
+
+def _printed(server: ServerProcess, code: str) -> str:
+    """Run a page's code as a program, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", _on(server, code)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def _web_app(code: str, folder: Path) -> Iterator[str]:
+    """Run a page's web app as the page says, on a free port; return its address."""
+    (folder / "app.py").write_text(code)
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            log = ""
+            for line in process.stderr:
+                log += line
+                if running := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+                    yield running[1]
+                    break
+            else:
+                pytest.fail(log)
+        finally:
+            process.terminate()
+
+
+def _post(url: str) -> tuple[int, str]:
+    """Send a POST request; return the status and the body of the answer."""
+    try:
+        with urlopen(Request(url, method="POST")) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def _on(server: ServerProcess, text: str) -> str:
+    """Return the text of a page with the address of a server instead of the default."""
+    for address in ADDRESSES:
+        text = text.replace(address, server.address)
+    return text
