@@ -89,7 +89,7 @@ async def _client(folder: Path) -> AsyncIterator[CreditClient]:
             async with Committer(store) as committer:
                 server = GrpcServer(
                     with_standard_services(
-                        CreditService(committer, store, audit), ServiceStatus(), CONTRACT.files
+                        [CreditService(committer, store, audit)], ServiceStatus(), CONTRACT.files
                     ),
                     limits=CallLimits(message_bytes_max=65536),
                     connections=ConnectionLimits(),

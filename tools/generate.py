@@ -43,6 +43,16 @@ INPUTS = ("buf.yaml", "buf.gen.yaml", "contracts")
 # What ruff formats generated code with, whatever the workspace or the user have set.
 RUFF_SETTINGS = 'line-length = 100\ntarget-version = "py311"\n'
 DIFFERENCES_SHOWN_MAX = 60
+# The compiler's check of a oneof, and the same check in the form that pydantic does not deprecate.
+# With the compiler's form each import of the generated code would log a DeprecationWarning.
+ONEOF_CHECK = """\
+    def check_oneof(cls, values):
+        return cls._validate_field_groups(values)
+"""
+ONEOF_CHECK_OF_INSTANCE = """\
+    def check_oneof(self):
+        return self._validate_field_groups(self)
+"""
 
 
 def run_buf(arguments: list[str], folder: Path) -> None:
@@ -87,6 +97,9 @@ def build(folder: Path) -> Path:
             shutil.copy(source, folder / name)
     (folder / "ruff.toml").write_text(RUFF_SETTINGS, encoding="utf-8")
     run_buf(["generate"], folder)
+    for module in (folder / GENERATED).rglob("*.py"):
+        code = module.read_text(encoding="utf-8")
+        module.write_text(code.replace(ONEOF_CHECK, ONEOF_CHECK_OF_INSTANCE), encoding="utf-8")
     # A plain FileDescriptorSet, imports included: buf's own additions would travel with reflection.
     image_flags = ["--exclude-source-info", "--as-file-descriptor-set", "--output", str(IMAGE)]
     run_buf(["build", *image_flags], folder)

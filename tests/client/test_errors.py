@@ -18,6 +18,7 @@ SAMPLES: list[CreditError] = [
     errors.CreditsLimitExceeded("m", credits=5, limit=4),
     errors.BalanceOverflow("m", balance=4, credits=5),
     errors.TooManyApps("m", limit=1000),
+    errors.BatchAborted("m", index=0),
     errors.AppTotalOverflow("m", total=2**32),
     errors.AccessDenied("m", status=Status.PERMISSION_DENIED),
     errors.Unauthenticated("m", request_id="r"),

@@ -22,7 +22,7 @@ NEW_CALL = """  // Takes credits back.
 ADD_COMMENT = "  // Adds credits to a user's balance in an app.\n"
 NEW_REASON = """
   // ABORTED. The account is frozen.
-  ERROR_REASON_FROZEN = 16 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
+  ERROR_REASON_FROZEN = 17 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
 }
 """
 KEY_RULE = """ [(credit.options.v1.constraint) = {
@@ -50,8 +50,7 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """    details: ["RetryInfo"]
-    retryable: true
+LAST_REASON = """    metadata: ["index"]
   }];
 }
 """
@@ -82,6 +81,11 @@ def _edit(name: str, rule: str | None, old: str, new: str, file: str = CREDIT) -
     return Mutation(name=name, rule=rule, apply=lambda copy: copy.edit(old, new, file=file))
 
 
+def _remove_ledger(copy: Copy) -> None:
+    """Remove the file that uses the others, and that no release has."""
+    (copy.contracts / "credit/v1/ledger.proto").unlink()
+
+
 def _remove_service(copy: Copy) -> None:
     text = (copy.contracts / CREDIT).read_text()
     begin, end = text.index("// Adds, spends and shows"), text.index("// One report bought")
@@ -89,6 +93,7 @@ def _remove_service(copy: Copy) -> None:
 
 
 def _remove_receipt(copy: Copy) -> None:
+    _remove_ledger(copy)
     text = (copy.contracts / CREDIT).read_text()
     (copy.contracts / CREDIT).write_text(text[: text.index("// What a successful write did.")])
 
@@ -101,10 +106,12 @@ def _remove_call(copy: Copy) -> None:
 
 
 def _move_file(copy: Copy) -> None:
-    (copy.contracts / CREDIT).rename(copy.contracts / "credit/v1/ledger.proto")
+    _remove_ledger(copy)
+    (copy.contracts / CREDIT).rename(copy.contracts / "credit/v1/accounts.proto")
 
 
 def _rename_package(copy: Copy) -> None:
+    _remove_ledger(copy)
     for file in (CREDIT, REASONS):
         copy.edit("package credit.v1;", "package credit.v9;", file=file)
 
@@ -244,7 +251,7 @@ BREAKING = [
         "returns (UserCredits) {\n    option idempotency_level = IDEMPOTENCY_UNKNOWN",
     ),
     Mutation(name="the service is removed", rule="SERVICE_NO_DELETE", apply=_remove_service),
-    _edit("the service is renamed", "SERVICE_NO_DELETE", "CreditService {", "LedgerService {"),
+    _edit("the service is renamed", "SERVICE_NO_DELETE", "CreditService {", "AccountService {"),
     Mutation(name="the package is renamed", rule="FILE_SAME_PACKAGE", apply=_rename_package),
     Mutation(name="a file is moved", rule="FILE_NO_DELETE", apply=_move_file),
     Mutation(name="a message is removed", rule="MESSAGE_NO_DELETE", apply=_remove_receipt),

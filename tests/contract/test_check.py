@@ -94,12 +94,32 @@ def test_a_call_cannot_change_its_scope(copy: Copy, tmp_path: Path) -> None:
     assert "required credits:spend and requires credits:issue now" in _in_one_line(outcome.said)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "difference"),
+    [
+        ("items_min: 1", "items_min: 2", "items_min raised from 1 to 2"),
+        ("items_max: 1000", "items_max: 999", "items_max lowered from 1000 to 999"),
+    ],
+)
+def test_a_request_cannot_take_fewer_items(
+    copy: Copy, tmp_path: Path, old: str, new: str, difference: str
+) -> None:
+    image = tmp_path / "items.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    copy.edit(old, new, file="credit/v1/ledger.proto")
+    outcome = copy.check("check", "--against", str(image))
+    assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
+    assert difference in _in_one_line(outcome.said)
+
+
 def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: Path) -> None:
     path = copy.contracts / OPTIONS
     text = path.read_text()
     begin = text.index("\n  // Which characters a string may hold. An empty")
     end = text.index("// How the server sends one reason for an error.")
     path.write_text(text[:begin] + "}\n\n" + text[end:])
+    # Without rules on items either, and so without the file that has some.
+    (copy.contracts / "credit/v1/ledger.proto").rename(tmp_path / "ledger.proto")
     credit = copy.contracts / CREDIT
     ruled = credit.read_text()
     credit.write_text(re.sub(r" *text: TEXT_[A-Z]+\n", "", ruled))
@@ -107,6 +127,7 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     image.write_bytes(build_image(copy.contracts, source_info=False))
     path.write_text(text)
     credit.write_text(ruled)
+    (tmp_path / "ledger.proto").rename(copy.contracts / "credit/v1/ledger.proto")
     outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
     assert (

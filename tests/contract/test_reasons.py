@@ -17,7 +17,16 @@ from credit_client.grpc_transport import GrpcTransport, connect
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.target import Target
 from credit_client.transport import AttemptFailed, Method
-from credit_models import AppId, CreditRequest, ErrorReason, PurchaseRequest, UserId
+from credit_models import (
+    AppId,
+    BatchWriteRequest,
+    CreditRequest,
+    ErrorReason,
+    Operation,
+    PurchaseRequest,
+    UserId,
+    WriteRequest,
+)
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, reason_name
 from credit_server.access import Authenticator, Credentials, Identity
 from credit_server.access.authorize import AccessLimits
@@ -26,30 +35,46 @@ from credit_server.commit import Clock, CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import Store, StoreUnavailable
 from credit_testing.stores import FailingStore, HeldStore, full_store
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
 from tests.contract.released_images import TODAY, model
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.operations import as_answer, operation
 from tests.server.serving import serving
 
 MOST = 2**32 - 1
 SERVICE = "credit.v1.CreditService"
+LEDGER = "credit.v1.LedgerService"
 PREFIX = "ERROR_REASON_"
 
 
 def _can_be_met(method: MethodDescriptor, reason: str) -> bool:
     """Return whether a request of the call has the field that the reason is about."""
+    if _has_operations(method):
+        return True
     about = {"APP_NOT_ALLOWED": "app_id", "ACTOR_NOT_ALLOWED": "created_by"}
     field = about.get(reason.removeprefix(PREFIX))
     return field is None or field in method.input_type.fields_by_name
 
 
+def _has_operations(method: MethodDescriptor) -> bool:
+    return method.containing_service.full_name == LEDGER
+
+
+def _case(method: MethodDescriptor, reason: str) -> str:
+    """Return the name of a call; of one with operations also that of its operation's call."""
+    if not _has_operations(method):
+        return method.full_name
+    spends = reason == f"{PREFIX}INSUFFICIENT_CREDITS"
+    return f"{method.full_name}/{SERVICE}.{'UseCredits' if spends else 'AddCredits'}"
+
+
 CASES = [
-    pytest.param(call, reason.removeprefix(PREFIX), id=f"{method.name}-{reason}")
-    for call, method in TODAY.methods.items()
+    pytest.param(_case(method, reason), reason.removeprefix(PREFIX), id=f"{method.name}-{reason}")
+    for method in TODAY.methods.values()
     for reason in (*access_documented(TODAY, method.containing_service), *documented(TODAY, method))
     if _can_be_met(method, reason)
 ]
@@ -73,35 +98,65 @@ class Caller:
     async def call(self, call: str, **changed: object) -> None:
         """Make a call with a valid request in which some fields are changed.
 
+        Args:
+            call: The name of the call. `A/B` is the call A with one operation, which stands for B.
+            changed: The fields.
+
         Raises:
-            AttemptFailed: The server rejected the call.
+            AttemptFailed: The server rejected the call or its operation.
         """
-        method = TODAY.methods[call]
+        outer, _, inner = call.rpartition("/")
+        method = TODAY.methods[inner]
         # Any: the classes are looked up by name.
         sound: Any = REQUESTS[method.input_type.name]
         fields = {
             field.name: getattr(sound, field.name) for field in method.input_type.fields
         } | changed
-        request_type: Any = type(sound)
-        path = f"/{method.containing_service.full_name}/{method.name}"
+        request = type(sound)(**fields)
+        if outer:
+            await self.operations(outer, operation(request))
+        else:
+            await self._send(method, request)
+
+    async def operations(self, call: str, *operations: Operation, atomic: bool = False) -> None:
+        """Make a call with operations.
+
+        Raises:
+            AttemptFailed: The server rejected the call or its first operation.
+        """
+        method = TODAY.methods[call]
+        if method.client_streaming:
+            (first,) = operations
+            replies = await self._send(method, WriteRequest(correlation_id=1, operation=first))
+            outcome = replies[0].outcome
+        else:
+            batch = BatchWriteRequest(operations=list(operations), atomic=atomic)
+            outcome = (await self._send(method, batch))[0].outcomes[0]
+        if outcome.failure is not None:
+            failure = as_answer(outcome)
+            raise AttemptFailed(
+                Status(outcome.failure.code), failure.sentence, details=failure.details
+            )
+
+    # Any: requests and replies of any call.
+    async def _send(self, method: MethodDescriptor, request: Any) -> list[Any]:
         way: Method[Any, Any] = Method(
-            path=path,
-            request_type=request_type,
+            path=f"/{method.containing_service.full_name}/{method.name}",
+            request_type=type(request),
             reply_type=model(method.output_type.full_name),
         )
-        request = request_type(**fields)
         if method.server_streaming:
-            async for _ in self._transport.stream(way, request, request_id="r", metadata={}):
-                pass
-        else:
-            await self._transport.unary(
-                way,
-                request,
-                request_id="r",
-                timeout_seconds=WAIT_SECONDS,
-                metadata={},
-                sending=lambda: None,
-            )
+            found = self._transport.stream(way, request, request_id="r", metadata={})
+            return [reply async for reply in found]
+        answer = await self._transport.unary(
+            way,
+            request,
+            request_id="r",
+            timeout_seconds=WAIT_SECONDS,
+            metadata={},
+            sending=lambda: None,
+        )
+        return [answer.reply]
 
     async def add(self, amount: int, **changed: object) -> None:
         """Add credits to user 7 in app 1."""
@@ -132,9 +187,13 @@ async def _caller(
             await transport.close()
 
 
+def _request_of(call: str) -> Descriptor:
+    return TODAY.methods[call.rpartition("/")[2]].input_type
+
+
 async def _invalid_field(call: str) -> None:
     async with _caller() as caller:
-        fields = [field.name for field in TODAY.methods[call].input_type.fields]
+        fields = [field.name for field in _request_of(call).fields]
         await caller.call(call, **{"app_id" if fields[0] == "app_id" else "user_id": 0})
 
 
@@ -174,8 +233,15 @@ async def _too_many_apps(call: str) -> None:
         await caller.call(call)
 
 
+async def _batch_aborted(call: str) -> None:
+    async with _caller() as caller:
+        requests = REQUESTS["CreditRequest"], REQUESTS["PurchaseRequest"]
+        operations = [operation(request) for request in (*requests, requests[1])]
+        await caller.operations(call.partition("/")[0], *operations, atomic=True)
+
+
 async def _overloaded(call: str) -> None:
-    if TODAY.methods[call].GetOptions().idempotency_level:
+    if TODAY.methods[call.partition("/")[0]].GetOptions().idempotency_level:
         # Reads do not queue: the server rejects those beyond the calls that it may run.
         store = HeldStore()
         limits = CallLimits(message_bytes_max=4096, calls_max=1)
@@ -268,6 +334,7 @@ PROVOCATIONS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "INSUFFICIENT_CREDITS": _insufficient_credits,
     "BALANCE_OVERFLOW": _balance_overflow,
     "APP_TOTAL_OVERFLOW": _app_total_overflow,
+    "BATCH_ABORTED": _batch_aborted,
     "OVERLOADED": _overloaded,
     "TOO_MANY_APPS": _too_many_apps,
     "CLOCK_SKEWED": _clock_skewed,

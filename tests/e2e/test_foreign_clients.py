@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Stubs:
 
     messages: Any
     service: Any
+    batches: Any
+    ledger: Any
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,14 @@ def stubs(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> It
         messages = importlib.import_module("credit.v1.credit_pb2")
         service = importlib.import_module("credit.v1.credit_pb2_grpc")
         with grpc.insecure_channel(server.address) as channel:
-            yield Stubs(messages=messages, service=service.CreditServiceStub(channel))
+            yield Stubs(
+                messages=messages,
+                service=service.CreditServiceStub(channel),
+                batches=importlib.import_module("credit.v1.ledger_pb2"),
+                ledger=importlib.import_module("credit.v1.ledger_pb2_grpc").LedgerServiceStub(
+                    channel
+                ),
+            )
 
 
 @pytest.fixture
@@ -110,7 +120,10 @@ class TestBufCurl:
 
     def test_reflection_lists_every_method(self, server: ServerProcess) -> None:
         done = _buf_curl(server, "", None, "--list-methods")
-        calls = credit_models.CreditServiceBase().__mapping__()
+        calls = {
+            **credit_models.CreditServiceBase().__mapping__(),
+            **credit_models.LedgerServiceBase().__mapping__(),
+        }
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == [
             *sorted(path.removeprefix("/") for path in calls),
@@ -354,6 +367,70 @@ class TestGrpcio:
     def test_a_call_that_does_not_exist_is_unimplemented(self, channel: Any) -> None:
         error = _refused(channel.unary_unary(f"/{SERVICE}/StealCredits"), b"")
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_it_writes_a_batch_of_the_most_operations(self, stubs: Stubs) -> None:
+        add = stubs.messages.CreditRequest(user_id=210, app_id=31, credits=2, created_by=1)
+        operations = [stubs.batches.Operation(add_credits=add) for _ in range(999)]
+        buy = _purchase(stubs, user_id=210, app_id=31, credits=1998)
+        operations.append(stubs.batches.Operation(use_credits=buy))
+        batch = stubs.batches.BatchWriteRequest(operations=operations, atomic=True)
+        outcomes = stubs.ledger.BatchWrite(batch).outcomes
+        assert [outcome.receipt.balance for outcome in outcomes] == [*range(2, 2000, 2), 0]
+        failed = stubs.ledger.BatchWrite(batch, timeout=60).outcomes
+        assert len(failed) == 1000
+        more = stubs.batches.BatchWriteRequest(operations=[*operations, operations[0]])
+        assert _refused(stubs.ledger.BatchWrite, more).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    def test_a_failed_operation_has_the_details_of_a_failed_call(self, stubs: Stubs) -> None:
+        buy = _purchase(stubs, user_id=211, app_id=32, credits=5)
+        operation = stubs.batches.Operation(use_credits=buy)
+        batch = stubs.batches.BatchWriteRequest(operations=[operation])
+        (outcome,) = stubs.ledger.BatchWrite(batch).outcomes
+        alone = _refused(stubs.service.UseCredits, buy)
+        details = dict(alone.trailing_metadata())["grpc-status-details-bin"]
+        failure = outcome.failure
+        assert failure.code == alone.code().value[0]
+        assert failure.message == alone.details()
+        assert Status.FromString(failure.status_details) == Status.FromString(details)
+
+    def test_it_writes_a_long_stream_of_operations(self, stubs: Stubs) -> None:
+        count = 10_000
+        requests = (
+            stubs.batches.WriteRequest(
+                correlation_id=number,
+                operation=stubs.batches.Operation(
+                    add_credits=stubs.messages.CreditRequest(
+                        user_id=2200 + number % 20, app_id=33, credits=1, created_by=1
+                    )
+                ),
+            )
+            for number in range(count)
+        )
+        responses = list(stubs.ledger.Write(requests))
+        assert sorted(response.correlation_id for response in responses) == list(range(count))
+        assert all(response.outcome.WhichOneof("result") == "receipt" for response in responses)
+        assert stubs.service.GetAppBalance(stubs.messages.AppId(app_id=33)).balance == count
+
+    async def test_a_stream_of_operations_can_be_cancelled(
+        self, stubs: Stubs, server: ServerProcess
+    ) -> None:
+        stream = stubs.ledger.Write(iter(()), metadata=[("x-request-id", "cancelled-stream")])
+        assert list(stream) == []
+        add = stubs.messages.CreditRequest(user_id=212, app_id=34, credits=1, created_by=1)
+        operation = stubs.batches.Operation(add_credits=add)
+        sent, never = threading.Event(), threading.Event()
+
+        def requests() -> Iterator[Any]:
+            yield stubs.batches.WriteRequest(correlation_id=1, operation=operation)
+            sent.set()
+            never.wait()
+
+        stream = stubs.ledger.Write(requests(), metadata=[("x-request-id", "cancelled-write")])
+        assert next(stream).outcome.receipt.balance == 1
+        stream.cancel()
+        never.set()
+        line = await server.logged(lambda line: line.get("request_id") == "cancelled-write")
+        assert line["status"] == "CANCELLED"
 
 
 class TestBareHttp2:

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from signal import SIGKILL, SIGTERM, Signals
 
 import pytest
 from aiohappyeyeballs import AddrInfoType
 from credit_client import ClientSettings, CreditClient
 from credit_client.addresses import open_socket
-from credit_testing.mongod import running_mongod
 from credit_testing.ports import lasting_port
 from credit_testing.server import migrated
 
@@ -19,14 +18,6 @@ from tests.conftest import StartServer
 WORKERS, CALLS = 40, 12
 # All of the restart is part of each call's time, on a machine of any speed.
 DEADLINE_SECONDS = 300.0
-
-
-@pytest.fixture(scope="module")
-async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Run a mongod that soon ends the transactions that a killed server leaves open."""
-    soon = ("--setParameter", "transactionLifetimeLimitSeconds=2")
-    async with running_mongod(tmp_path_factory.mktemp("mongod"), *soon) as mongod:
-        yield mongod.uri
 
 
 @pytest.mark.parametrize("number", [SIGKILL, SIGTERM], ids=["killed", "stopped"])

@@ -9,17 +9,25 @@ import pytest
 from credit_models import (
     AppId,
     Balance,
+    BatchWriteRequest,
+    BatchWriteResponse,
     CreditRequest,
     CreditTransaction,
     Empty,
+    ErrorReason,
+    Operation,
+    OperationFailure,
+    OperationOutcome,
     Purchase,
     PurchaseRequest,
     Receipt,
     TransactionType,
     UserCredits,
     UserId,
+    WriteRequest,
+    WriteResponse,
 )
-from credit_models.codec import WireCodec, WireError, decode, encode
+from credit_models.codec import WireCodec, WireError, decode, decode_with_violations, encode
 from credit_models.image import message_class
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
@@ -77,6 +85,17 @@ MESSAGES: list[betterproto2.Message] = [
         revision=6,
     ),
     Receipt(transaction_id="t", purchase_id="p", balance=1, sequence=2, replayed=True),
+    Operation(use_credits=PurchaseRequest(user_id=1, report_name="n")),
+    OperationFailure(
+        code=9, message="m", reason=ErrorReason.BATCH_ABORTED, status_details=b"\xff\x00"
+    ),
+    OperationOutcome(receipt=Receipt(transaction_id="t")),
+    BatchWriteRequest(
+        operations=[Operation(), Operation(add_credits=CreditRequest(user_id=1))], atomic=True
+    ),
+    BatchWriteResponse(outcomes=[OperationOutcome(failure=OperationFailure(code=3))]),
+    WriteRequest(correlation_id=2**64 - 1, operation=Operation(add_credits=CreditRequest())),
+    WriteResponse(correlation_id=1, outcome=OperationOutcome(receipt=Receipt())),
 ]
 
 
@@ -123,6 +142,19 @@ def test_a_value_out_of_range_is_rejected_and_never_wraps() -> None:
     message.credits = 2**32
     with pytest.raises(WireError, match=r"^credit\.v1\.CreditRequest\.credits has a value"):
         encode(message)
+
+
+def test_a_message_of_which_a_part_does_not_fit_is_read_with_its_violations() -> None:
+    fits = BatchWriteRequest(operations=[Operation(add_credits=CreditRequest(user_id=1))] * 20)
+    assert decode_with_violations(BatchWriteRequest, encode(fits)) == (fits, ())
+    too_wide = b"\x0a\x08\x0a\x06\x08\x85\x80\x80\x80\x10"  # user_id: 2**32 + 5
+    read, violations = decode_with_violations(BatchWriteRequest, encode(fits) + too_wide * 20)
+    assert read.operations[:20] == fits.operations
+    assert [violation.field for violation in violations] == [
+        f"operations[{position}].add_credits.user_id" for position in range(20, 40)
+    ]
+    with pytest.raises(WireError):
+        decode_with_violations(BatchWriteRequest, b"\x0a\x05")
 
 
 def test_the_content_subtype_is_proto() -> None:

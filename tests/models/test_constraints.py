@@ -6,9 +6,11 @@ import pytest
 from credit_models import (
     AppId,
     Balance,
+    BatchWriteRequest,
     CreditRequest,
     CreditTransaction,
     Empty,
+    Operation,
     PurchaseRequest,
     TransactionType,
     UserCredits,
@@ -108,6 +110,23 @@ def test_the_parsed_constraints_equal_those_of_the_contract() -> None:
         "idempotency_key": Constraint(length_max=128, text=Text.IDENTIFIER),
     }
     assert constraints_of(Empty) == {}
+    assert constraints_of(BatchWriteRequest) == {
+        "operations": Constraint(items_min=1, items_max=1000)
+    }
+
+
+@pytest.mark.parametrize(("count", "valid"), [(0, False), (1, True), (1000, True), (1001, False)])
+def test_the_number_of_items_is_checked(count: int, valid: bool) -> None:
+    batch = BatchWriteRequest(operations=[Operation()] * count)
+    expected = {} if valid else {"operations": f"must be 1 to 1000 items, got {count}"}
+    assert broken(batch) == expected
+
+
+def test_nested_messages_may_be_left_out() -> None:
+    batch = BatchWriteRequest(operations=[Operation(add_credits=CreditRequest(user_id=1))])
+    fields = ["app_id", "credits", "created_by"]
+    assert list(broken(batch)) == [f"operations[0].add_credits.{field}" for field in fields]
+    assert violations(batch, nested=False) == ()
 
 
 def test_the_parsed_constraints_are_read_only() -> None:

@@ -7,18 +7,27 @@ def test_the_package_exports_the_contract() -> None:
     assert credit_models.__all__ == [
         "AppId",
         "Balance",
+        "BatchWriteRequest",
+        "BatchWriteResponse",
         "CreditRequest",
         "CreditServiceBase",
         "CreditServiceStub",
         "CreditTransaction",
         "Empty",
         "ErrorReason",
+        "LedgerServiceBase",
+        "LedgerServiceStub",
+        "Operation",
+        "OperationFailure",
+        "OperationOutcome",
         "Purchase",
         "PurchaseRequest",
         "Receipt",
         "TransactionType",
         "UserCredits",
         "UserId",
+        "WriteRequest",
+        "WriteResponse",
     ]
 
 
@@ -32,7 +41,13 @@ def test_everything_that_is_exported_exists_and_nothing_is_left_out() -> None:
 def test_the_modules_export_what_they_promise() -> None:
     from credit_models import codec, constraints, reasons, scopes, status
 
-    assert codec.__all__ == ["WireCodec", "WireError", "decode", "encode"]
+    assert codec.__all__ == [
+        "WireCodec",
+        "WireError",
+        "decode",
+        "decode_with_violations",
+        "encode",
+    ]
     assert constraints.__all__ == ["Constraint", "Violation", "constraints_of", "violations"]
     assert reasons.__all__ == [
         "ACCESS_REASONS",
@@ -42,5 +57,5 @@ def test_the_modules_export_what_they_promise() -> None:
         "method_reasons",
         "reason_name",
     ]
-    assert scopes.__all__ == ["METHOD_SCOPES", "SCOPES"]
+    assert scopes.__all__ == ["METHOD_SCOPES", "SCOPED_BY_OPERATION", "SCOPES"]
     assert status.__all__ == ["StatusDetailsCodec"]

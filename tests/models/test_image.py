@@ -4,7 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from credit_models.image import FILE_DESCRIPTOR_SET, POOL, full_names, message_class, option
+from credit_models.image import (
+    FILE_DESCRIPTOR_SET,
+    POOL,
+    SERVICES,
+    full_names,
+    message_class,
+    method_path,
+    option,
+)
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 
@@ -59,8 +67,10 @@ def test_options_are_read_from_fields_methods_services_and_enum_values() -> None
     assert option(user_id, "credit.options.v1.constraint").maximum == 2**32 - 1
     method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
     assert list(option(method, "credit.v1.errors")) == [1, 6, 7]
-    service = POOL.FindServiceByName("credit.v1.CreditService")
-    assert list(option(service, "credit.v1.access_errors")) == [9, 10, 11, 12, 13]
+    assert [service.name for service in SERVICES] == ["CreditService", "LedgerService"]
+    for service in SERVICES:
+        assert list(option(service, "credit.v1.access_errors")) == [9, 10, 11, 12, 13]
+    assert method_path(method) == "/credit.v1.CreditService/GetUserCredits"
     value = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values_by_number[6]
     assert option(value, "credit.options.v1.error").retryable
 

@@ -12,7 +12,9 @@ from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.grpc.handler import CallHandler, CallLimits
@@ -53,7 +55,11 @@ class Serving:
 
     async def wait_quiet(self) -> None:
         """Wait until no call of the contract runs."""
-        await until(lambda: self.server._admission._running == 0)
+        await self.wait_running(0)
+
+    async def wait_running(self, count: int) -> None:
+        """Wait until so many calls of the contract run."""
+        await until(lambda: self.server._admission._running == count)
 
     def running_calls(self) -> int:
         """Count the calls that the server holds, on all its connections."""
@@ -90,15 +96,27 @@ async def serving(
     async with Committer(store, limits, clock=clock) as committer:
         status = ServiceStatus()
         status.set(True)
+        access = Access(authenticator, audit=audit, limits=access_limits)
+        commands = Commands(store, credits_max=credits_max)
+        call_limits = call_limits or LIMITS
         server = GrpcServer(
             with_standard_services(
-                CreditService(committer, store, audit, list_slots, credits_max=credits_max),
+                [
+                    CreditService(committer, store, audit, list_slots, commands=commands),
+                    LedgerService(
+                        committer,
+                        commands,
+                        audit,
+                        access,
+                        operation_seconds=call_limits.call_deadline_seconds,
+                    ),
+                ],
                 status,
                 CONTRACT.files,
             ),
-            limits=call_limits or LIMITS,
+            limits=call_limits,
             connections=connections or ConnectionLimits(),
-            access=Access(authenticator, audit=audit, limits=access_limits),
+            access=access,
             contract=CONTRACT,
             engine=ENGINE,
         )

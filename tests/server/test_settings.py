@@ -260,7 +260,7 @@ def test_the_default_limits_are_those_of_their_owners() -> None:
     assert settings.access == AccessLimits()
 
 
-@pytest.mark.parametrize(("longest", "held"), [("2048", 2_097_152), ("2097152", 4_194_304)])
+@pytest.mark.parametrize(("longest", "held"), [("2048", 4_194_304), ("4194304", 8_388_608)])
 def test_a_connection_holds_two_of_the_longest_messages(longest: str, held: int) -> None:
     settings = parse(["--message-bytes-max", longest])
     assert settings.connection.request_bytes_max == held

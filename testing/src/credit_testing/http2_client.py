@@ -225,11 +225,17 @@ class Connection(Receiver, asyncio.Protocol):
         self.write(self._data(stream, data, end=end))
 
     async def send_all(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Send more of a request, each frame as soon as the windows allow it."""
+        """Send more of a request, each frame as soon as the windows allow it.
+
+        Raises:
+            ConnectionResetError: The connection has ended.
+        """
         starts = range(0, len(data), frames.MAX_FRAME_SIZE)
         for at in starts:
             piece = data[at : at + frames.MAX_FRAME_SIZE]
             while not self.windows.take(stream, len(piece)):
+                if self.closed.is_set():
+                    raise ConnectionResetError("the connection has ended")
                 await self.windows.grown.wait()
             flags = Flag.END_STREAM if end and at == starts[-1] else Flag.NONE
             await self.write_all(frames.data(stream, piece, flags))
@@ -347,6 +353,7 @@ class Connection(Receiver, asyncio.Protocol):
     def _end(self) -> None:
         self.closed.set()
         self._arrived.set()
+        self.windows.grown.set()
         self.end()
 
 

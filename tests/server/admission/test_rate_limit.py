@@ -31,6 +31,25 @@ def test_the_wait_is_exact() -> None:
     assert limit.take("a", 100.5) == pytest.approx(0.5)
 
 
+def test_what_was_paid_counts_towards_more_and_is_not_given_back() -> None:
+    limit = _limit(burst=3)
+    assert limit.take("a", 0) == 0
+    assert limit.take("a", 0, 3, paid=1) == 0
+    assert limit.take("a", 0) == pytest.approx(0.5)
+    assert limit.take("b", 0) == 0
+    assert limit.take("b", 0) == 0
+    assert limit.take("b", 0, 3, paid=1) == pytest.approx(0.5)
+    assert _taken(limit, "b", 0, 10) == 1
+
+
+def test_the_rest_of_several_tokens_has_a_wait() -> None:
+    limit = _limit(burst=3)
+    taken, wait = limit.take_some("a", 0, 5)
+    assert (taken, wait) == (3, 1.0)
+    assert limit.take_some("a", 1, 2) == (2, 0.0)
+    assert _limit(per_second=0).take_some("a", 0, 1000) == (1000, 0.0)
+
+
 def test_a_rejected_caller_has_lost_nothing() -> None:
     limit = _limit()
     assert _taken(limit, "a", 0, 1000) == 3

@@ -46,3 +46,27 @@ def test_the_wait_for_a_token_is_exact_and_taking_nothing_costs_nothing() -> Non
     assert bucket.take(0) == 0
     assert [bucket.take(0), bucket.wait_seconds(0.2)] == [0.5, pytest.approx(0.3)]
     assert bucket.take(0.5) == 0
+
+
+def test_several_tokens_are_taken_together_or_not_at_all() -> None:
+    bucket = TokenBucket(per_second=2, burst=10, now=0)
+    assert bucket.take(0, 7) == 0
+    assert bucket.take(0, 5) == pytest.approx(1)
+    assert bucket.take(0, 3) == 0
+
+
+def test_more_tokens_than_there_ever_are_leave_a_full_bucket_in_debt() -> None:
+    bucket = TokenBucket(per_second=2, burst=10, now=0)
+    assert bucket.take(0, 30) == 0
+    assert bucket.wait_seconds(0) == pytest.approx(10.5)
+    assert bucket.take(0, 30) == pytest.approx(15)
+    assert bucket.take(15, 30) == 0
+
+
+def test_as_many_tokens_are_taken_as_there_are() -> None:
+    bucket = TokenBucket(per_second=2, burst=10, now=0)
+    assert [bucket.take_some(0, 4), bucket.take_some(0, 9), bucket.take_some(0, 9)] == [4, 6, 0]
+    assert bucket.take_some(1.9, 9) == 3
+    assert bucket.take(1.9) == pytest.approx(0.1)
+    bucket.take(100, 30)
+    assert bucket.take_some(100, 1) == 0

@@ -9,9 +9,11 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
+from tests.server.operations import BATCH_WRITE, WRITE
+
 
 def test_the_writes_are_known_from_the_contract() -> None:
-    assert {SERVICE + "AddCredits", SERVICE + "UseCredits"} == WRITES
+    assert {SERVICE + "AddCredits", SERVICE + "UseCredits", BATCH_WRITE, WRITE} == WRITES
 
 
 @pytest.mark.parametrize("message_type", [UserId, HealthCheckRequest])

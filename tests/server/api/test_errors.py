@@ -7,8 +7,18 @@ from dataclasses import replace
 
 import betterproto2
 import pytest
-from credit_models import AppId, CreditRequest, Empty, ErrorReason, PurchaseRequest, UserId
+from credit_models import (
+    AppId,
+    BatchWriteRequest,
+    BatchWriteResponse,
+    CreditRequest,
+    Empty,
+    ErrorReason,
+    PurchaseRequest,
+    UserId,
+)
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, method_reasons, reason_name
+from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Identity
 from credit_server.access.authorize import AccessLimits
 from credit_server.admission.decision import Decision, NotAdmitted
@@ -34,6 +44,7 @@ from grpclib.exceptions import GRPCError
 
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.operations import BATCH_WRITE, WRITE, as_answer, call_as_operation, operation
 from tests.server.serving import is_served, serving
 
 UINT32_MAX = 2**32 - 1
@@ -44,8 +55,18 @@ UNNAMED = {
     "ListUserTransactions": NO_APP,
     "GetAppBalance": (ErrorReason.ACTOR_NOT_ALLOWED,),
 }
+
+
+def _method(path: str, reason: ErrorReason) -> str:
+    """Return the method of a path, and of one with operations the call that its operation is."""
+    if path not in SCOPED_BY_OPERATION:
+        return path.rpartition("/")[2]
+    spends = reason is ErrorReason.INSUFFICIENT_CREDITS
+    return f"{path}/{'UseCredits' if spends else 'AddCredits'}"
+
+
 EVERY_CASE = [
-    pytest.param(path.rpartition("/")[2], reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
+    pytest.param(_method(path, reason), reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
     for path, reasons in method_reasons().items()
     for reason in (*ACCESS_REASONS, *reasons)
     # Errors about apps and actors require a request that names them.
@@ -53,9 +74,21 @@ EVERY_CASE = [
 ]
 
 
+async def _call(
+    wire: Connection,
+    method: str,
+    request: betterproto2.Message,
+    *more: tuple[str | bytes, str | bytes],
+) -> Answer:
+    path, _, _ = method.rpartition("/")
+    if path:
+        return await call_as_operation(wire, path, request, *more)
+    return await wire.call(method, request, *more)
+
+
 def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Message:
     """Return a valid request of user 7 in app 1."""
-    match method:
+    match method.rpartition("/")[2]:
         case "AddCredits":
             return CreditRequest(
                 user_id=7, app_id=1, credits=amount, created_by=9, idempotency_key=key
@@ -85,30 +118,30 @@ async def _wire(error: Exception | None = None) -> AsyncIterator[Connection]:
 
 async def _invalid_field(method: str) -> Answer:
     async with _wire() as wire:
-        return await wire.call(method, type(_request(method))())
+        return await _call(wire, method, type(_request(method))())
 
 
 async def _key_reused(method: str) -> Answer:
     async with _wire() as wire:
         await wire.call("AddCredits", _request("AddCredits", key="k"))
-        return await wire.call(method, _request(method, amount=51, key="k"))
+        return await _call(wire, method, _request(method, amount=51, key="k"))
 
 
 async def _credits_limit_exceeded(method: str) -> Answer:
     async with serving(credits_max=49) as served, Connection.connect(served.port) as wire:
-        return await wire.call(method, _request(method))
+        return await _call(wire, method, _request(method))
 
 
 async def _insufficient_credits(method: str) -> Answer:
     async with _wire() as wire:
         await wire.call("AddCredits", _request("AddCredits", amount=20))
-        return await wire.call(method, _request(method, amount=50))
+        return await _call(wire, method, _request(method, amount=50))
 
 
 async def _balance_overflow(method: str) -> Answer:
     async with _wire() as wire:
         await wire.call("AddCredits", _request("AddCredits", amount=UINT32_MAX - 1))
-        return await wire.call(method, _request(method, amount=2))
+        return await _call(wire, method, _request(method, amount=2))
 
 
 async def _total_overflow(method: str) -> Answer:
@@ -116,12 +149,20 @@ async def _total_overflow(method: str) -> Answer:
         for user in (7, 8):
             request = CreditRequest(user_id=user, app_id=1, credits=UINT32_MAX, created_by=9)
             await wire.call("AddCredits", request)
-        return await wire.call(method, _request(method))
+        return await _call(wire, method, _request(method))
 
 
 async def _too_many_apps(method: str) -> Answer:
     async with serving(await full_store()) as served, Connection.connect(served.port) as wire:
-        return await wire.call(method, _request(method))
+        return await _call(wire, method, _request(method))
+
+
+async def _batch_aborted(_: str) -> Answer:
+    async with _wire() as wire:
+        requests = (_request("AddCredits", amount=20), _request("UseCredits", amount=50))
+        operations = [operation(request) for request in requests]
+        answer = await wire.call(BATCH_WRITE, BatchWriteRequest(operations=operations, atomic=True))
+        return as_answer(answer.message(BatchWriteResponse).outcomes[0])
 
 
 async def _overloaded(method: str) -> Answer:
@@ -145,7 +186,7 @@ async def _beside_a_held_write(
     ):
         running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
         await store.entered.wait()
-        answer = await wire.call(method, _request(method))
+        answer = await _call(wire, method, _request(method))
         store.released.set()
         assert (await running).message(Empty) == Empty()
         return answer
@@ -153,12 +194,12 @@ async def _beside_a_held_write(
 
 async def _clock_skewed(method: str) -> Answer:
     async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
-        return await wire.call(method, _request(method))
+        return await _call(wire, method, _request(method))
 
 
 async def _store_unavailable(method: str) -> Answer:
     async with _wire(StoreUnavailable("mongodb://user:secret@host is away")) as wire:
-        return await wire.call(method, _request(method))
+        return await _call(wire, method, _request(method))
 
 
 def _provoked_by(
@@ -168,12 +209,15 @@ def _provoked_by(
 
     async def provoke(method: str) -> Answer:
         tokens = FakeAuthenticator({"caller": identity})
-        limits = AccessLimits(calls_per_second=0.001, calls_burst=1)
+        # A stream counts as a call, and so does its operation.
+        limits = AccessLimits(
+            calls_per_second=0.001, calls_burst=1 + method.startswith(f"{WRITE}/")
+        )
         async with (
             serving(authenticator=tokens, access_limits=limits) as served,
             Connection.connect(served.port) as wire,
         ):
-            return await wire.call(method, _request(method), ("authorization", authorization))
+            return await _call(wire, method, _request(method), ("authorization", authorization))
 
     return provoke
 
@@ -186,8 +230,8 @@ async def _rate_limited(method: str) -> Answer:
         serving(authenticator=tokens, access_limits=limits) as served,
         Connection.connect(served.port) as wire,
     ):
-        await wire.call(method, _request(method), token)
-        return await wire.call(method, _request(method), token)
+        await _call(wire, method, _request(method), token)
+        return await _call(wire, method, _request(method), token)
 
 
 PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
@@ -198,6 +242,7 @@ PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
+    ErrorReason.BATCH_ABORTED: _batch_aborted,
     ErrorReason.CLOCK_SKEWED: _clock_skewed,
     ErrorReason.OVERLOADED: _overloaded,
     ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
@@ -412,7 +457,7 @@ async def test_reads_are_served_while_the_clocks_differ() -> None:
     async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
         assert (await wire.call("AddCredits", _request("AddCredits"))).status is Status.UNAVAILABLE
         for method in ("GetUserCredits", "GetAppBalance", "ListUserTransactions"):
-            assert (await wire.call(method, _request(method))).status is Status.OK
+            assert (await _call(wire, method, _request(method))).status is Status.OK
 
 
 async def test_an_unavailable_store_does_not_end_the_connection() -> None:
@@ -473,7 +518,9 @@ def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:
     assert "no change was made" not in str(ended.message)
 
 
-@pytest.mark.parametrize("method", [path.rpartition("/")[2] for path in method_reasons()])
+@pytest.mark.parametrize(
+    "method", [_method(path, ErrorReason.UNSPECIFIED) for path in method_reasons()]
+)
 @pytest.mark.parametrize(
     "error",
     [
@@ -488,7 +535,7 @@ async def test_a_bug_of_the_server_is_an_internal_error_and_nothing_else(
     method: str, error: Exception
 ) -> None:
     async with _wire(error) as wire:
-        answer = await wire.call(method, _request(method), ("grpc-timeout", "1H"))
+        answer = await _call(wire, method, _request(method), ("grpc-timeout", "1H"))
         assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
         assert "internals" not in str(answer.metadata)
         assert answer.details == []

@@ -144,12 +144,12 @@ def test_totals_are_sums_per_app_over_all_users() -> None:
     assert batch.totals == {1: 10, 2: 1}
 
 
-def test_only_a_refusal_because_of_the_balance_rests_on_balances() -> None:
+def test_only_a_refusal_that_the_key_does_not_decide_rests_on_reads() -> None:
     index = DedupIndex()
     index.add([committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
-    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).rests_on_balances
-    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).rests_on_balances
+    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).rests_on_reads
+    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).rests_on_reads
 
 
 class CountingStore(MemoryStore):

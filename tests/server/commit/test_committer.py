@@ -1,16 +1,14 @@
 """Test group commit on a store that fails on demand: no write is lost or applied twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from credit_server.commit import (
     ClockSkewed,
-    CommitLimits,
     Committer,
     NoObserver,
     NotCommitted,
@@ -20,126 +18,24 @@ from credit_server.commit import (
     WriteResult,
 )
 from credit_server.ledger import (
-    Account,
-    Add,
     Command,
+    CreditsLimitExceeded,
     InsufficientCredits,
     InvariantViolated,
     KeyReused,
     Receipt,
-    Transaction,
-    Use,
 )
-from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
-    AppKey,
-    Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
     Rejected,
-    StoreTransaction,
     StoreUnavailable,
 )
 from structlog.testing import capture_logs
 
 from tests.server.clocks import LIMIT_SECONDS, NOON, Clocks
-
-LIMITS = CommitLimits(
-    shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
-)
-
-
-@dataclass
-class Script:
-    """The error of each commit: one in `before` prevents it, one in `after` hides its success."""
-
-    before: list[Exception | None] = field(default_factory=list)
-    after: list[Exception | None] = field(default_factory=list)
-    write: list[Exception | None] = field(default_factory=list)
-    batches: list[int] = field(default_factory=list)
-    looked_up: list[int] = field(default_factory=list)
-    commits: int = 0
-    looked_up_fails: list[Exception | None] = field(default_factory=list)
-    hold: asyncio.Event | None = None
-    held: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class ScriptedStore(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__()
-        self.script = Script()
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[StoreTransaction]:
-        async with super().begin() as transaction:
-            yield ScriptedTransaction(transaction, self.script)
-
-
-class ScriptedTransaction:
-    def __init__(self, transaction: StoreTransaction, script: Script) -> None:
-        self._transaction = transaction
-        self._script = script
-
-    async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
-        return await self._transaction.accounts(user_ids)
-
-    async def transactions(
-        self, keys: Collection[AppKey], ids: Collection[str]
-    ) -> list[Transaction]:
-        self._script.looked_up.append(len(keys))
-        _raise_next(self._script.looked_up_fails)
-        return await self._transaction.transactions(keys, ids)
-
-    async def write(self, changes: Changes) -> None:
-        self._script.batches.append(len(changes.transactions))
-        if self._script.hold is not None:
-            self._script.held.set()
-            await self._script.hold.wait()
-        _raise_next(self._script.write)
-        await self._transaction.write(changes)
-
-    async def commit(self) -> None:
-        _raise_next(self._script.before)
-        await self._transaction.commit()
-        self._script.commits += 1
-        _raise_next(self._script.after)
-
-
-def _raise_next(errors: list[Exception | None]) -> None:
-    if errors:
-        error = errors.pop(0)
-        if error is not None:
-            raise error
-
-
-def add(store: MemoryStore, credits_: int = 1, *, user: int = 1, key: str = "") -> Add:
-    return Add(
-        user_id=user,
-        app_id=1,
-        credits=credits_,
-        created_by=1,
-        key=key,
-        transaction_id=store.new_id(),
-    )
-
-
-def use(store: MemoryStore, credits_: int, *, user: int = 1, key: str = "") -> Use:
-    return Use(
-        user_id=user,
-        app_id=1,
-        report_id="r",
-        report_name="n",
-        credits=credits_,
-        created_by=1,
-        key=key,
-        transaction_id=store.new_id(),
-        purchase_id=store.new_id(),
-    )
-
-
-async def history(store: MemoryStore, user: int = 1) -> list[Transaction]:
-    return [entry async for page in store.list_transactions(user) for entry in page]
+from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, use
 
 
 @pytest.fixture
@@ -190,6 +86,17 @@ async def test_a_key_from_another_process_is_found_in_the_store(store: ScriptedS
     assert again == Receipt(transaction=first.transaction, replayed=True)
     assert len(await history(store)) == 1
     assert store.script.commits == 2  # a replayed OK is certain only when a majority has it
+
+
+async def test_a_replay_is_found_even_if_the_limit_is_now_lower(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        first = await committer.submit(add(store, 5, key="k"))
+    async with Committer(store, LIMITS) as another:
+        again = await another.submit(replace(add(store, 5, key="k"), credits_max=4))
+        new = await another.submit(replace(add(store, 5, key="l"), credits_max=4))
+    assert isinstance(first, Receipt)
+    assert again == Receipt(transaction=first.transaction, replayed=True)
+    assert new == CreditsLimitExceeded(credits=5, limit=4)
 
 
 async def test_a_replay_is_found_even_if_the_balance_is_now_too_low(store: ScriptedStore) -> None:

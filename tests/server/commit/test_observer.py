@@ -7,7 +7,7 @@ from credit_server.commit import Committer, Stopping
 from credit_server.store.port import CommitUnknown, Conflict
 
 from tests.server.commit.recording_observer import RecordingObserver
-from tests.server.commit.test_committer import LIMITS, ScriptedStore, add
+from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add
 
 
 async def test_each_batch_runs_in_the_observers_context_manager() -> None:

@@ -9,7 +9,7 @@ import pytest
 from credit_models import CreditRequest, CreditTransaction, Empty, UserCredits, UserId
 from credit_models.codec import encode
 from credit_models.http2_engine import Engine
-from credit_models.reasons import method_reasons
+from credit_models.scopes import METHOD_SCOPES
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
@@ -443,7 +443,7 @@ async def test_nothing_of_a_request_is_logged_but_its_headers(
     assert "my-key" not in str(logged)
 
 
-@pytest.mark.parametrize("path", method_reasons())
+@pytest.mark.parametrize("path", METHOD_SCOPES)
 async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
     path: str, logged: Logged
 ) -> None:

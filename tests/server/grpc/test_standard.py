@@ -43,7 +43,7 @@ async def _watched(answer: Answer) -> AsyncIterator[int]:
         await answer.changed.wait()
 
 
-@pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
+@pytest.mark.parametrize("service", ["", "credit.v1.CreditService", "credit.v1.LedgerService"])
 async def test_health_follows_the_server(wire: Connection, served: Serving, service: str) -> None:
     assert await _check(wire, service) == SERVING
     served.status.set(False)
@@ -57,7 +57,7 @@ async def test_the_health_of_an_unknown_service_is_not_found(wire: Connection) -
     assert answer.status is Status.NOT_FOUND
 
 
-@pytest.mark.parametrize("service", ["", "credit.v1.CreditService"])
+@pytest.mark.parametrize("service", ["", "credit.v1.CreditService", "credit.v1.LedgerService"])
 async def test_a_watch_sends_each_change(
     wire: Connection, bystander: Connection, served: Serving, service: str
 ) -> None:
@@ -104,6 +104,7 @@ async def test_reflection_lists_the_services(
     listed = answer.message(messages.ServerReflectionResponse).list_services_response
     assert {service.name for service in listed.service} >= {
         "credit.v1.CreditService",
+        "credit.v1.LedgerService",
         "grpc.health.v1.Health",
     }
 
@@ -114,6 +115,7 @@ async def test_reflection_lists_the_services(
     [
         ("credit.v1.CreditService", "credit/v1/credit.proto"),
         ("credit.v1.CreditService.AddCredits", "credit/v1/credit.proto"),
+        ("credit.v1.LedgerService.Write", "credit/v1/ledger.proto"),
         ("credit.v1.ErrorReason", "credit/v1/error_reason.proto"),
         ("credit.options.v1.Constraint", "credit/options/v1/options.proto"),
         ("google.protobuf.Timestamp", "google/protobuf/timestamp.proto"),

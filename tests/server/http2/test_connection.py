@@ -436,7 +436,7 @@ async def test_requests_that_are_never_finished_hold_few_bytes(
         ended = await wire.request(call_headers(PATH), part, end=False)
         assert ended.reset is ErrorCode.ENHANCE_YOUR_CALM
         # The server counts the bytes of a call until its task has ended.
-        await until(lambda: served.running_calls() == 1)
+        await served.wait_running(1)
         wire.send(kept_id, b"\xff", end=True)
         await wire.ended(kept)
         assert kept.status is not None

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.ledger_service import LedgerService
+from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.commit import CommitLimits, Committer
 from credit_server.grpc.handler import CallLimits
@@ -15,6 +18,7 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
+from grpclib._typing import ICheckable
 from grpclib.health.check import ServiceStatus
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -81,14 +85,19 @@ async def observed(
     async with Committer(store, limits, observer=telemetry.commits) as committer:
         status, audit = ServiceStatus(), AuditLog(None, translate=CONTRACT.translate)
         status.set(True)
-        services = with_standard_services(
-            CreditService(committer, store, audit), status, CONTRACT.files
+        access, commands = Access(None, audit=audit), Commands(store)
+        contract: list[ICheckable] = [
+            CreditService(committer, store, audit, commands=commands),
+            LedgerService(committer, commands, audit, access, operation_seconds=30.0),
+        ]
+        services = with_standard_services(contract, status, CONTRACT.files)
+        calls = telemetry.calls(
+            services, server_address=ADDRESS, server_port=0, operation_kinds=KINDS
         )
-        calls = telemetry.calls(services, server_address=ADDRESS, server_port=0)
         server = GrpcServer(
             services,
             limits=CallLimits(message_bytes_max=4096),
-            access=Access(None, audit=audit),
+            access=access,
             contract=CONTRACT,
             observer=calls,
         )

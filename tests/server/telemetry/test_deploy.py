@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped] # it ships no types
 from credit_server.access.audit import AuditLog
 from credit_server.access.tls import Validity
 from credit_server.api.contract import CONTRACT
+from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.commit import Committer
 from credit_server.grpc.standard import with_standard_services
@@ -38,9 +39,10 @@ def shown() -> Mapping[str, Labels]:
     store = MemoryStore()
     service = CreditService(Committer(store), store, AuditLog(None, translate=CONTRACT.translate))
     telemetry.calls(
-        with_standard_services(service, ServiceStatus(), CONTRACT.files),
+        with_standard_services([service], ServiceStatus(), CONTRACT.files),
         server_address="127.0.0.1",
         server_port=0,
+        operation_kinds=KINDS,
     )
     telemetry.connections.watch_closed(lambda: {"idle": 1})  # its reasons are the transport's
     now = datetime.now(UTC)

@@ -24,6 +24,7 @@ EXPORTED = {
     "credit_connections": ("gauge", ()),
     "credit_connections_closed": ("counter", ("reason",)),
     "credit_event_loop_lag_seconds": ("histogram", ("le",)),
+    "credit_operations": ("counter", ("grpc_code", "kind")),
     "credit_queue_depth": ("gauge", ()),
     "credit_retries": ("counter", ()),
     "credit_shed": ("counter", ("cause",)),

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from credit_models import CreditRequest, UserId
+from credit_models import BatchWriteRequest, CreditRequest, Operation, UserId
 from credit_models.codec import encode
 from credit_server.commit import CommitLimits
 from credit_server.http2.connections import Closing
@@ -19,6 +19,7 @@ from grpclib.const import Status
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.server.operations import BATCH_WRITE, WRITE, call_as_operation
 from tests.server.serving import until
 from tests.server.telemetry.driven_loop import DrivenLoop, on_driven_loop
 from tests.server.telemetry.observed import Observed, observed
@@ -45,6 +46,37 @@ async def test_a_call_is_counted_from_its_start_to_its_status(
     assert server.value("grpc_server_handled_total", **ADD, grpc_code="OK") == 1
     assert server.value("grpc_server_handling_seconds_count", **ADD) == 1
     assert server.value("grpc_server_started_total", **GET) == 0
+
+
+@pytest.mark.parametrize("path", [BATCH_WRITE, WRITE])
+async def test_each_operation_is_counted_with_its_status(
+    server: Observed, wire: Connection, path: str
+) -> None:
+    await call_as_operation(wire, path, _add())
+    await call_as_operation(wire, path, CreditRequest())
+    if path == BATCH_WRITE:
+        operations = [Operation(), *(Operation(add_credits=_add()) for _ in range(3))]
+        await wire.call(path, BatchWriteRequest(operations=operations, atomic=True))
+    await server.quiet()
+
+    def counted(kind: str, code: str) -> float | None:
+        return server.value("credit_operations_total", kind=kind, grpc_code=code)
+
+    assert counted("add_credits", "OK") == 1
+    assert counted("add_credits", "InvalidArgument") == 1
+    assert counted("add_credits", "Aborted") == (3 if path == BATCH_WRITE else 0)
+    assert counted("unknown", "InvalidArgument") == (1 if path == BATCH_WRITE else 0)
+    assert counted("use_credits", "OK") == 0
+
+
+async def test_the_operations_of_a_batch_are_counted_as_writes(
+    server: Observed, wire: Connection
+) -> None:
+    operations = [Operation(add_credits=_add()) for _ in range(20)]
+    await wire.call(BATCH_WRITE, BatchWriteRequest(operations=operations, atomic=True))
+    await server.quiet()
+    assert server.value("credit_batch_size_sum") == 20
+    assert server.value("credit_batch_size_count") == 1
 
 
 async def test_each_message_of_a_stream_is_counted(server: Observed, wire: Connection) -> None:

@@ -228,6 +228,16 @@ def test_a_batch_links_to_as_many_calls_as_an_sdk_keeps(sdk: Sdk) -> None:
     assert all(len(_linked(span)) == 1 for span in sdk.spans("call"))
 
 
+def test_a_call_with_many_writes_is_linked_once(sdk: Sdk) -> None:
+    tracer = sdk.tracers.get_tracer("test")
+    call = tracer.start_span("call")
+    with BatchSpans(tracer).batch([call] * 200):
+        pass
+    call.end()
+    assert len(sdk.span("commit batch").links) == 1
+    assert len(_linked(sdk.span("call"))) == 1
+
+
 def test_a_batch_does_not_link_to_ended_calls_or_calls_without_a_span(sdk: Sdk) -> None:
     tracer = sdk.tracers.get_tracer("test")
     gone, running = tracer.start_span("gone"), tracer.start_span("running")

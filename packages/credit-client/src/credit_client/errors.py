@@ -7,6 +7,7 @@
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
+    ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
     ├── RateLimited             your app: make fewer calls, retry later
     ├── AccessDenied            your app, or the operator
@@ -218,6 +219,21 @@ class TooManyApps(CreditError):
     def __init__(self, message: str, *, limit: int, request_id: str | None = None) -> None:
         super().__init__(message, request_id=request_id)
         self.limit = limit
+
+
+class BatchAborted(CreditError):
+    """Another operation of the same atomic batch was rejected. The batch made no change.
+
+    Attributes:
+        index: The position of the first rejected operation in the batch, from 0.
+    """
+
+    status = Status.ABORTED
+    reason = ErrorReason.BATCH_ABORTED
+
+    def __init__(self, message: str, *, index: int, request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.index = index
 
 
 class AppTotalOverflow(CreditError):

@@ -15,6 +15,7 @@ from credit_client.errors import (
     AppNotAllowed,
     AppTotalOverflow,
     BalanceOverflow,
+    BatchAborted,
     ClockSkewed,
     CreditError,
     CreditsLimitExceeded,
@@ -120,6 +121,8 @@ def _by_reason(
             )
         case ErrorReason.TOO_MANY_APPS:
             return TooManyApps(message, limit=int(metadata["limit"]), request_id=request_id)
+        case ErrorReason.BATCH_ABORTED:
+            return BatchAborted(message, index=int(metadata["index"]), request_id=request_id)
         case ErrorReason.APP_TOTAL_OVERFLOW:
             return AppTotalOverflow(message, total=int(metadata["total"]), request_id=request_id)
         case ErrorReason.OVERLOADED:

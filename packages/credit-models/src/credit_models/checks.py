@@ -1,7 +1,7 @@
 """Builds the check of one field from its constraint."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class Constraint:
     pattern: str | None = None  # RE2's and Python's common syntax; for the whole string
     required: bool = False
     text: Text = Text.UNSPECIFIED
+    items_min: int | None = None  # of a repeated field, inclusive
+    items_max: int | None = None  # of a repeated field, inclusive
 
 
 def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
@@ -52,8 +54,10 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
 def _bounds_check(constraint: Constraint) -> Check:
     if constraint.minimum is not None or constraint.maximum is not None:
         return _integer_check(constraint.minimum, constraint.maximum)
+    if constraint.items_min is not None or constraint.items_max is not None:
+        return _size_check(constraint.items_min, constraint.items_max, " items")
     # The length comes first: it bounds the cost of the other checks.
-    check = _length_check(constraint.length_min, constraint.length_max)
+    check = _size_check(constraint.length_min, constraint.length_max, " characters")
     text = text_check(constraint.text)
     if text is not None:
         check = _both(check, text)
@@ -78,17 +82,17 @@ def _integer_check(minimum: int | None, maximum: int | None) -> Check:
     return check
 
 
-def _length_check(length_min: int | None, length_max: int | None) -> Check:
-    if length_min is None and length_max is None:
+def _size_check(size_min: int | None, size_max: int | None, unit: str) -> Check:
+    if size_min is None and size_max is None:
         return lambda _value: None
-    least = length_min or 0
+    least = size_min or 0
     # A protobuf message is smaller than 2 GiB.
-    greatest = 2**31 if length_max is None else length_max
-    accepted = _range(length_min, length_max, " characters")
+    greatest = 2**31 if size_max is None else size_max
+    accepted = _range(size_min, size_max, unit)
 
-    def check(value: str) -> str | None:
-        length = len(value)
-        return None if least <= length <= greatest else f"must be {accepted}, got {length}"
+    def check(value: Sized) -> str | None:
+        size = len(value)
+        return None if least <= size <= greatest else f"must be {accepted}, got {size}"
 
     return check
 

@@ -23,10 +23,10 @@ from grpclib.encoding.base import CodecBase
 import credit_models._generated.credit.v1  # noqa: F401 - registers the messages
 from credit_models._generated.message_pool import default_message_pool
 from credit_models.converters import Converters, MessageType
-from credit_models.errors import WireError
+from credit_models.errors import Violation, WireError
 from credit_models.image import POOL
 
-__all__ = ["WireCodec", "WireError", "decode", "encode"]
+__all__ = ["WireCodec", "WireError", "decode", "decode_with_violations", "encode"]
 
 _CONVERTERS = Converters(POOL, default_message_pool)
 
@@ -62,6 +62,28 @@ def decode(message_type: type[MessageType], data: bytes) -> MessageType:
         TypeError: The class does not belong to the contract.
     """
     return _CONVERTERS.decode(message_type, data)
+
+
+def decode_with_violations(
+    message_type: type[MessageType], data: bytes
+) -> tuple[MessageType, tuple[Violation, ...]]:
+    """Read a message of the contract although integers in it may not fit their fields.
+
+    It is for messages of which a part may be rejected.
+
+    Args:
+        message_type: The message's class.
+        data: All bytes of the message.
+
+    Returns:
+        The message, and the fields whose integers do not fit. Their values in the message are wrong
+        and must not be used.
+
+    Raises:
+        WireError: The bytes are not a valid message of this type.
+        TypeError: The class does not belong to the contract.
+    """
+    return _CONVERTERS.decode_with_violations(message_type, data)
 
 
 class WireCodec(CodecBase):

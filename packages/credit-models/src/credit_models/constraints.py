@@ -39,11 +39,12 @@ class _Rules:
     nested: tuple[_Nested, ...]
 
 
-def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
+def violations(message: betterproto2.Message, *, nested: bool = True) -> tuple[Violation, ...]:
     """Return every broken field of a message and of its nested messages.
 
     Args:
         message: A message of the contract.
+        nested: Whether nested messages are checked too.
 
     Returns:
         The broken fields in the contract's order, nested ones last; empty when all are valid.
@@ -51,7 +52,8 @@ def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
     Raises:
         KeyError: The message does not belong to the contract.
     """
-    return tuple(_violations(_RULES[_FULL_NAMES[type(message)]], message, ""))
+    rules = _RULES[_FULL_NAMES[type(message)]]
+    return tuple(_violations(rules, message, "") if nested else _own(rules, message, ""))
 
 
 def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Constraint]:
@@ -69,11 +71,15 @@ def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Con
     return _RULES[_FULL_NAMES[message_type]].constraints
 
 
-def _violations(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
+def _own(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
     for name, check in rules.checks:
         description = check(getattr(message, name))
         if description is not None:
             yield Violation(field=path + name, description=description)
+
+
+def _violations(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
+    yield from _own(rules, message, path)
     for nested in rules.nested:
         below = _RULES[nested.full_name]
         value = getattr(message, nested.name)
@@ -88,13 +94,11 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
     found = option(field, _OPTION)
     if found is None:
         return None
-    if field.is_repeated:
-        raise TypeError(f"{field.full_name}: a repeated field cannot have a constraint")
 
     def bound(name: str) -> Any:  # Any: the option defines an integer or a string
         return getattr(found, name) if found.HasField(name) else None
 
-    return Constraint(
+    constraint = Constraint(
         minimum=bound("minimum"),
         maximum=bound("maximum"),
         length_min=bound("length_min"),
@@ -102,7 +106,15 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
         pattern=bound("pattern"),
         required=found.required,
         text=Text(found.text),
+        items_min=bound("items_min"),
+        items_max=bound("items_max"),
     )
+    counts_items = Constraint(items_min=constraint.items_min, items_max=constraint.items_max)
+    if field.is_repeated and constraint != counts_items:
+        raise TypeError(f"{field.full_name}: only the items of a repeated field can be limited")
+    if not field.is_repeated and counts_items != Constraint():
+        raise TypeError(f"{field.full_name}: a field that is not repeated has no items")
+    return constraint
 
 
 def _check(field: FieldDescriptor, constraint: Constraint) -> Check:

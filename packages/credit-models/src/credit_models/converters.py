@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from credit_models.errors import WireError
+from credit_models.errors import Violation, WireError
 from credit_models.fields import (
     Composite,
     Element,
@@ -113,6 +113,24 @@ class Converter:
             raise WireError(f"{path} has a value that does not fit its type.") from error
 
 
+def _parse(converter: Converter, data: bytes) -> tuple[Message, bool]:
+    """Return Google's message, and whether no integer in it can have been truncated.
+
+    Where protobuf writes the same bytes again, unknown fields included, it truncated nothing. That
+    is nearly always the case. This write adds 10 to 19 % to the time of a read; a scan takes as
+    long as six reads.
+
+    Raises:
+        WireError: The bytes are not a valid message.
+    """
+    try:
+        source = converter.google_class.FromString(data)
+    except DecodeError as error:
+        name = converter.descriptor.full_name
+        raise WireError(f"The bytes are not a valid {name}.") from error
+    return source, source.SerializeToString() == data
+
+
 class Converters:
     """The codec of one schema, which may use all of protobuf's syntax "proto3".
 
@@ -166,17 +184,28 @@ class Converters:
             TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
-        try:
-            source = converter.google_class.FromString(data)
-        except DecodeError as error:
-            name = converter.descriptor.full_name
-            raise WireError(f"The bytes are not a valid {name}.") from error
-        # Where protobuf writes the same bytes again, unknown fields included, it truncated nothing.
-        # That is nearly always the case. This write adds 10 to 19 % to the time of a read; a scan
-        # takes as long as six reads.
-        if source.SerializeToString() != data:
+        source, is_exact = _parse(converter, data)
+        if not is_exact:
             self._ranges.check(converter.descriptor, data)
         return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
+
+    def decode_with_violations(
+        self, message_type: type[MessageType], data: bytes
+    ) -> tuple[MessageType, tuple[Violation, ...]]:
+        """Read a message from bytes even if integers in it do not fit their fields.
+
+        Returns:
+            The message, and the fields whose integers do not fit. Their values in the message are
+            wrong and must not be used.
+
+        Raises:
+            WireError: The bytes are not a valid message of this type.
+            TypeError: The type does not belong to this schema.
+        """
+        converter = self._converter(message_type)
+        source, is_exact = _parse(converter, data)
+        violations = () if is_exact else self._ranges.violations(converter.descriptor, data)
+        return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
         converter = self._by_type.get(message_type)

@@ -59,6 +59,13 @@ FILE_DESCRIPTOR_SET = FileDescriptorSet.FromString(
 )
 POOL = descriptor_pool(FILE_DESCRIPTOR_SET)
 
+# The services of the contract. No dependency of the contract defines a service.
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    POOL.FindServiceByName(f"{file.package}.{service.name}")
+    for file in FILE_DESCRIPTOR_SET.file
+    for service in file.service
+)
+
 
 def message_class(full_name: str) -> type[Message]:
     """Return Google's class for a message of the image.
@@ -70,6 +77,11 @@ def message_class(full_name: str) -> type[Message]:
         KeyError: The image has no such message.
     """
     return GetMessageClass(POOL.FindMessageTypeByName(full_name))
+
+
+def method_path(method: MethodDescriptor) -> str:
+    """Return the path of a method, such as `/credit.v1.CreditService/AddCredits`."""
+    return f"/{method.containing_service.full_name}/{method.name}"
 
 
 # The kinds of descriptors on which the contract sets its own options.

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import EnumValueDescriptor, MethodDescriptor
 from grpclib.const import Status
 
 from credit_models import ErrorReason
-from credit_models.image import POOL, option
+from credit_models.image import POOL, SERVICES, method_path, option
 
 __all__ = ["ACCESS_REASONS", "DOMAIN", "RULES", "ReasonRule", "method_reasons", "reason_name"]
 
@@ -16,7 +16,6 @@ __all__ = ["ACCESS_REASONS", "DOMAIN", "RULES", "ReasonRule", "method_reasons", 
 DOMAIN = "credit.v1"
 
 _PREFIX = "ERROR_REASON_"
-_SERVICE = POOL.FindServiceByName("credit.v1.CreditService")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +67,17 @@ def _method_reasons(method: MethodDescriptor) -> tuple[ErrorReason, ...]:
 _VALUES = POOL.FindEnumTypeByName("credit.v1.ErrorReason").values
 _NAMES = {ErrorReason(value.number): value.name.removeprefix(_PREFIX) for value in _VALUES}
 _METHOD_REASONS = MappingProxyType(
-    {f"/{_SERVICE.full_name}/{method.name}": _method_reasons(method) for method in _SERVICE.methods}
+    {
+        method_path(method): _method_reasons(method)
+        for service in SERVICES
+        for method in service.methods
+    }
 )
 
 # The reasons for which every method may reject a call, in order of precedence. They come before the
-# method's own reasons.
+# method's own reasons. All services declare the same.
 ACCESS_REASONS: tuple[ErrorReason, ...] = tuple(
-    ErrorReason(number) for number in option(_SERVICE, "credit.v1.access_errors") or ()
+    ErrorReason(number) for number in option(SERVICES[0], "credit.v1.access_errors") or ()
 )
 
 # The rules of all reasons except the zero value, which is never sent.

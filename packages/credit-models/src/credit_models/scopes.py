@@ -5,13 +5,15 @@ from types import MappingProxyType
 
 from google.protobuf.descriptor import MethodDescriptor
 
-from credit_models.image import POOL, option
+from credit_models.image import POOL, SERVICES, method_path, option
 
-__all__ = ["METHOD_SCOPES", "SCOPES"]
+__all__ = ["METHOD_SCOPES", "SCOPED_BY_OPERATION", "SCOPES"]
 
 _PREFIX = "SCOPE_CREDITS_"
-_SERVICE = POOL.FindServiceByName("credit.v1.CreditService")
-_VALUES = POOL.FindEnumTypeByName("credit.options.v1.Scope").values_by_number
+_ENUM = POOL.FindEnumTypeByName("credit.options.v1.Scope")
+_VALUES = _ENUM.values_by_number
+# Of a method whose messages have operations, which require their own scopes.
+_OF_EACH_OPERATION = _ENUM.values_by_name["SCOPE_OF_EACH_OPERATION"].number
 
 
 def _name(number: int) -> str:
@@ -19,18 +21,27 @@ def _name(number: int) -> str:
     return "credits:" + _VALUES[number].name.removeprefix(_PREFIX).lower()
 
 
-def _scope(method: MethodDescriptor) -> str:
-    number = option(method, "credit.options.v1.scope")
+def _scope(method: MethodDescriptor) -> int:
+    number: int | None = option(method, "credit.options.v1.scope")
     if not number:
         raise LookupError(f"{method.full_name} has no option credit.options.v1.scope; add one")
-    return _name(number)
+    return number
 
 
 # All scopes, by their names in tokens.
-SCOPES: frozenset[str] = frozenset(_name(number) for number in _VALUES if number)
-
-# The scope of each method by its path, such as `/credit.v1.CreditService/UseCredits`. The import
-# fails for a method without a scope: every identity, or no identity, could then call it.
-METHOD_SCOPES: Mapping[str, str] = MappingProxyType(
-    {f"/{_SERVICE.full_name}/{method.name}": _scope(method) for method in _SERVICE.methods}
+SCOPES: frozenset[str] = frozenset(
+    _name(number) for number in _VALUES if number not in {0, _OF_EACH_OPERATION}
 )
+
+# The import fails for a method without a scope: every identity, or no identity, could then call it.
+_NUMBERS = {
+    method_path(method): _scope(method) for service in SERVICES for method in service.methods
+}
+
+# The scope of each method by its path, such as `/credit.v1.CreditService/UseCredits`.
+METHOD_SCOPES: Mapping[str, str] = MappingProxyType(
+    {path: _name(number) for path, number in _NUMBERS.items() if number != _OF_EACH_OPERATION}
+)
+
+# The paths of the methods whose operations require the scopes of the calls that they stand for.
+SCOPED_BY_OPERATION: frozenset[str] = frozenset(_NUMBERS.keys() - METHOD_SCOPES.keys())

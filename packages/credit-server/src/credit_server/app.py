@@ -5,19 +5,23 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from grpclib._typing import ICheckable
 from grpclib.health.check import ServiceStatus
 
 from credit_server.access import open_authenticator, open_tls
 from credit_server.access.audit import open_audit
 from credit_server.access.authorize import Access
 from credit_server.access.tls import ServerTls
+from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.ledger_service import LedgerService
+from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.banner import address_of, banner
 from credit_server.commit import Clock, Committer
@@ -136,11 +140,19 @@ async def serve(settings: ServerSettings) -> None:
             ) as committer,
             supervisor.parts_needed(),
         ):
-            service = CreditService(
-                committer, opened.store, audit, credits_max=settings.credits_max
-            )
             access = Access(authenticator, audit=audit, limits=settings.access)
-            server = _server(settings, service, status, access, committer, observed, supervisor)
+            commands = Commands(opened.store, credits_max=settings.credits_max)
+            contract = (
+                CreditService(committer, opened.store, audit, commands=commands),
+                LedgerService(
+                    committer,
+                    commands,
+                    audit,
+                    access,
+                    operation_seconds=settings.call.call_deadline_seconds,
+                ),
+            )
+            server = _server(settings, contract, status, access, committer, observed, supervisor)
             await listen(server, settings, tls)
             log.info("serving", tls=tls is not None, identities=authenticator is not None)
             watch.announce()  # before anyone reads the banner and probes
@@ -158,7 +170,7 @@ async def serve(settings: ServerSettings) -> None:
 
 def _server(
     settings: ServerSettings,
-    service: CreditService,
+    contract: Collection[ICheckable],
     status: ServiceStatus,
     access: Access,
     committer: Committer,
@@ -166,7 +178,7 @@ def _server(
     supervisor: Supervisor,
 ) -> GrpcServer:
     """Make the server of the calls, and let its figures be observed."""
-    services = with_standard_services(service, status, CONTRACT.files)
+    services = with_standard_services(contract, status, CONTRACT.files)
     on_socket = socket_path(settings.host)
     telemetry = observed.telemetry
     server = GrpcServer(
@@ -179,6 +191,7 @@ def _server(
             services,
             server_address=on_socket or settings.host,
             server_port=0 if on_socket else settings.port,
+            operation_kinds=KINDS,
         ),
         write_queue=committer,
         timers=Timers(supervisor.failed),

@@ -11,8 +11,8 @@ OPTION = "credit.options.v1.constraint"
 
 _UNSIGNED = {FieldDescriptor.CPPTYPE_UINT32: 32, FieldDescriptor.CPPTYPE_UINT64: 64}
 _SIGNED = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
-# A message of protobuf is below 2 GiB, and so is a string in it.
-_LENGTH_MAX = 2**31
+# A message of protobuf is below 2 GiB, and so is a string or a repeated field in it.
+_SIZE_MAX = 2**31
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,8 @@ class Constraint:
         pattern: The pattern that a whole string must match; empty if there is none.
         required: Whether the field must be set.
         text: The rule on the characters of a string; empty if there is none.
+        items_min: The least number of items of a repeated field.
+        items_max: The greatest number of items of a repeated field.
     """
 
     minimum: int
@@ -36,6 +38,8 @@ class Constraint:
     pattern: str
     required: bool
     text: str
+    items_min: int = 0
+    items_max: int = _SIZE_MAX
 
 
 def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
@@ -47,7 +51,7 @@ def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
             minimum=least,
             maximum=greatest,
             length_min=0,
-            length_max=_LENGTH_MAX,
+            length_max=_SIZE_MAX,
             pattern="",
             required=False,
             text="",
@@ -56,11 +60,21 @@ def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
         minimum=max(least, found.minimum) if found.HasField("minimum") else least,
         maximum=min(greatest, found.maximum) if found.HasField("maximum") else greatest,
         length_min=found.length_min,
-        length_max=found.length_max if found.HasField("length_max") else _LENGTH_MAX,
+        length_max=found.length_max if found.HasField("length_max") else _SIZE_MAX,
         pattern=found.pattern,
         required=found.required,
         text=text_of(found),
+        items_min=_items(found, "items_min", 0),
+        items_max=_items(found, "items_max", _SIZE_MAX),
     )
+
+
+# Any: only the image knows the type of the option's value.
+def _items(option: Any, name: str, unbounded: int) -> int:
+    """Return a bound on a number of items, which images before 0.3.0 do not define."""
+    defined = name in option.DESCRIPTOR.fields_by_name and option.HasField(name)
+    bound: int = getattr(option, name) if defined else unbounded
+    return bound
 
 
 # Any: only the image knows the type of the option's value.
@@ -84,7 +98,9 @@ def rejects_unset(field: FieldDescriptor, constraint: Constraint) -> bool:
     """Return whether a message that leaves the field unset is rejected."""
     if constraint.required:
         return True
-    if field.has_presence or field.is_repeated:
+    if field.is_repeated:
+        return constraint.items_min > 0
+    if field.has_presence:
         return False
     # Without explicit presence, unset means the zero value. Whether a pattern matches the empty
     # string is not tried, because RE2 differs from Python's `re`.

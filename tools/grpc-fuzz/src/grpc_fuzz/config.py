@@ -275,4 +275,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "idempotency_key": str,
     "trailers": _trailers,
     "allowed_statuses": lambda value: ALLOWED_STATUSES | frozenset(value),
+    "answered_inside": _strings,
 }

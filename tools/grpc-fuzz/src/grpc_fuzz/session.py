@@ -64,6 +64,7 @@ class Session:
             send=self._sender.send,
             limits=settings.limits,
             allowed_statuses=settings.allowed_statuses,
+            answered_inside=settings.answered_inside,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
             credentials=settings.credentials,

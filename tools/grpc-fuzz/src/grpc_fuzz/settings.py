@@ -102,6 +102,8 @@ class Settings:
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The trailers that carry messages, by name.
         allowed_statuses: The statuses that any method may return, declared or not.
+        answered_inside: Globs of fields, such as `operations*.*`. If one of them breaks a
+            constraint, the response says so, and the status may be OK.
         origin: The options with which the run was started. They are stored with each crash, so
             `replay` needs none. None if the run was not started from the command line.
     """
@@ -133,6 +135,7 @@ class Settings:
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     allowed_statuses: frozenset[str] = ALLOWED_STATUSES
+    answered_inside: tuple[str, ...] = ()
     # Any: JSON.
     origin: Mapping[str, Any] | None = None
 

@@ -62,7 +62,9 @@ class AuditLog:
         self,
         call: Call[Any, Any],
         identity: Identity | None,
-        request: CreditRequest | PurchaseRequest,
+        request: CreditRequest | PurchaseRequest | None,
+        *,
+        operation: str = "",
     ) -> "AuditedWrite":
         """Return a context in which a write happens.
 
@@ -72,15 +74,19 @@ class AuditLog:
         Args:
             call: The call. Any: a call of any messages.
             identity: The identity of the call; None if there is none.
-            request: The write.
+            request: The write; None: an operation has none.
+            operation: The kind of the operation in a call that has several; empty: the call itself
+                is the write.
         """
-        asked: Line = {
-            "user_id": request.user_id,
-            "app_id": request.app_id,
-            "credits": request.credits,
-            "created_by": request.created_by,
-            "key": request.idempotency_key[:_KEY_CHARACTERS_MAX],
-        }
+        asked: dict[str, str | int | bool] = {"operation": operation} if operation else {}
+        if request is not None:
+            asked |= {
+                "user_id": request.user_id,
+                "app_id": request.app_id,
+                "credits": request.credits,
+                "created_by": request.created_by,
+                "key": request.idempotency_key[:_KEY_CHARACTERS_MAX],
+            }
         # Now: a connection that has gone has lost its peer.
         return AuditedWrite(self, {**_who(call, identity), **asked}, call.request.request_id)
 
@@ -171,6 +177,10 @@ class AuditedWrite:
         # Otherwise the caller has left or the deadline has passed, and `outlived` is called.
         if error is None or isinstance(error, Exception):
             self._record(error or self.receipt, answered=True)
+
+    def ended(self, ending: WriteResult) -> None:
+        """Write what came of a write whose caller is still there: use it, or the context."""
+        self._record(ending, answered=True)
 
     def outlived(self, ending: WriteResult) -> None:
         """Write what came of a write whose caller has left."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from credit_models import AppId, CreditRequest, PurchaseRequest
-from credit_models.scopes import METHOD_SCOPES
+from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.identity import (
@@ -62,7 +62,7 @@ class AccessLimits:
 
     calls_per_second: Rate = 1000.0
     """Calls that an identity may make per second, on average, of this server. Twice as many may
-    come at once. 0: no limit."""
+    come at once. Each operation of BatchWrite and Write counts as a call. 0: no limit."""
 
     calls_burst: int | None = None
     """Calls that an identity may make at once, at least 1; None: those of two seconds."""
@@ -140,7 +140,7 @@ class Access:
         Raises:
             LookupError: A path has none.
         """
-        unknown = sorted(set(paths) - _SCOPES.keys() - _PUBLIC)
+        unknown = sorted(set(paths) - _SCOPES.keys() - SCOPED_BY_OPERATION - _PUBLIC)
         if unknown:
             raise LookupError(f"no rule says who may call {', '.join(unknown)}")
 
@@ -184,6 +184,58 @@ class Access:
             raise
         return caller
 
+    def admit_batch(
+        self, call: Call[Any, Any], count: int, *, together: bool
+    ) -> tuple[int, NotAdmitted | None]:
+        """Count the operations of a call towards its identity's rate limit.
+
+        The call itself was counted when it was admitted, and stands for the first operation.
+
+        Args:
+            call: The call. Any: a call of any messages.
+            count: The number of operations, at least 1.
+            together: Whether all of them are admitted or none. More than may come at once are
+                admitted if the identity has made no call for some time; others then wait longer.
+
+        Returns:
+            How many are admitted, and why the others are not.
+        """
+        identity = identity_of(call)
+        if identity is None:
+            return count, None
+        now = self._clock()
+        if together:
+            wait = self._calls.take(identity.name, now, count, paid=1)
+            admitted = 0 if wait else count
+        else:
+            more, wait = self._calls.take_some(identity.name, now, count - 1)
+            admitted = 1 + more
+        return admitted, self._audited_denial(call, identity, wait) if wait else None
+
+    def admit_operation(self, call: Call[Any, Any]) -> NotAdmitted | None:
+        """Count one operation of a stream towards its identity's rate limit.
+
+        Args:
+            call: The call. Any: a call of any messages.
+
+        Returns:
+            Why the operation is not admitted; None: it is.
+        """
+        identity = identity_of(call)
+        if identity is None:
+            return None
+        wait = self._calls.take(identity.name, self._clock())
+        return self._audited_denial(call, identity, wait) if wait else None
+
+    def _audited_denial(
+        self, call: Call[Any, Any], identity: Identity, wait_seconds: float
+    ) -> NotAdmitted:
+        """Return the denial of operations; write it once for many of them."""
+        denial = _rate_exceeded(wait_seconds)
+        if not self._audited.take(identity.name, self._clock()):
+            self._audit.denied(call, identity, denial)
+        return denial
+
     def leave(self, caller: ports.Caller) -> None:
         """Note that an admitted call has ended and its answer has been sent."""
         if isinstance(caller, Caller) and caller.counted:
@@ -217,12 +269,16 @@ class Access:
     def _authorize(self, identity: Identity, path: str) -> None:
         wait = self._calls.take(identity.name, self._clock())
         if wait:
-            raise NotAdmitted(
-                Decision.RATE, "rate limit exceeded by the identity's calls", retry_seconds=wait
-            )
+            raise _rate_exceeded(wait)
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
             raise ScopeMissing(scope)
+
+
+def _rate_exceeded(wait_seconds: float) -> NotAdmitted:
+    return NotAdmitted(
+        Decision.RATE, "rate limit exceeded by the identity's calls", retry_seconds=wait_seconds
+    )
 
 
 def identity_of(call: Call[Any, Any]) -> Identity | None:
@@ -234,6 +290,20 @@ def identity_of(call: Call[Any, Any]) -> Identity | None:
     if not isinstance(call.caller, Caller):
         raise LookupError("the call was not admitted")
     return call.caller.identity
+
+
+def check_scope(identity: Identity | None, path: str) -> None:
+    """Check that an identity may make the call that an operation stands for.
+
+    Args:
+        identity: The identity; None: there is none, and everything is allowed.
+        path: The path of the call.
+
+    Raises:
+        ScopeMissing: It may not.
+    """
+    if identity is not None and METHOD_SCOPES[path] not in identity.scopes:
+        raise ScopeMissing(METHOD_SCOPES[path])
 
 
 def check_app(identity: Identity | None, request: CreditRequest | PurchaseRequest | AppId) -> None:

@@ -49,20 +49,46 @@ class RateLimit:
             bucket = next(iter(self._buckets.values()))
         return bucket.wait_seconds(now)
 
-    def take(self, name: str, now: float) -> float:
-        """Take a token if there is one.
+    def take(self, name: str, now: float, count: int = 1, *, paid: int = 0) -> float:
+        """Take tokens if there are enough of them: see `TokenBucket.take`.
+
+        Args:
+            name: The name of the bucket.
+            now: The time in seconds.
+            count: The number of tokens.
+            paid: How many of them have been taken before. These are not given back.
 
         Returns:
-            What `wait_seconds` returned before: 0 if a token was taken.
+            The time until there are enough; 0 if the tokens were taken.
         """
         if not self._per_second:
             return 0.0
+        bucket = self._bucket(name, now)
+        bucket.earn(paid)
+        wait = bucket.take(now, count)
+        if wait:
+            bucket.spend(paid)
+        return wait
+
+    def take_some(self, name: str, now: float, count: int) -> tuple[int, float]:
+        """Take as many tokens as there are, but no more than a number.
+
+        Returns:
+            How many were taken, and the time until there are tokens for the rest.
+        """
+        if not self._per_second:
+            return count, 0.0
+        bucket = self._bucket(name, now)
+        taken = bucket.take_some(now, count)
+        return taken, bucket.wait_seconds(now, count - taken) if taken < count else 0.0
+
+    def _bucket(self, name: str, now: float) -> TokenBucket:
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = self._new_bucket(now)
         else:
             self._buckets.move_to_end(name)
-        return bucket.take(now)
+        return bucket
 
     def _new_bucket(self, now: float) -> TokenBucket:
         if len(self._buckets) >= self._names_max:

@@ -39,29 +39,45 @@ class TokenBucket:
         self._tokens -= count
         return True
 
-    def take(self, now: float) -> float:
-        """Take a token if there is one.
+    def take(self, now: float, count: int = 1) -> float:
+        """Take tokens if there are enough of them.
+
+        More tokens than the bucket holds are taken once it is full; the bucket is then in debt.
 
         Args:
             now: The time in seconds.
+            count: The number of tokens.
 
         Returns:
-            What `wait_seconds` returned before: 0 if a token was taken.
+            What `wait_seconds` returned before: 0 if the tokens were taken.
         """
-        wait = self.wait_seconds(now)
+        wait = self.wait_seconds(now, count)
         if not wait:
             self.refill(now)
-            self.spend()
+            self._tokens -= count
         return wait
 
-    def wait_seconds(self, now: float) -> float:
-        """Return the time until there is a token; 0 if there is one.
+    def take_some(self, now: float, count: int) -> int:
+        """Take as many tokens as there are, but no more than a number; return how many.
+
+        Args:
+            now: The time in seconds.
+            count: The greatest number of tokens.
+        """
+        self.refill(now)
+        taken = max(0, min(count, int(self._tokens)))
+        self._tokens -= taken
+        return taken
+
+    def wait_seconds(self, now: float, count: int = 1) -> float:
+        """Return the time until `take` takes tokens; 0 if it does so now.
 
         Nothing is refilled: the sum of many small refills is not exact, and a caller that waits for
         as long as it was asked to would find its token missing.
 
         Args:
             now: The time in seconds.
+            count: The number of tokens.
         """
         tokens = self._tokens + (now - self._refilled_at) * self._per_second
-        return max(0.0, (1 - tokens) / self._per_second)
+        return max(0.0, (min(count, self._burst) - tokens) / self._per_second)

@@ -1,10 +1,14 @@
 """What gRPC has to know of the contract: its codec, its errors, and which calls are writes."""
 
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from credit_models.codec import WireCodec
-from credit_models.errors import WireError
-from credit_models.image import FILE_DESCRIPTOR_SET, POOL
+from credit_models import BatchWriteRequest, WriteRequest
+from credit_models.codec import WireCodec, decode_with_violations
+from credit_models.errors import Violation, WireError
+from credit_models.image import FILE_DESCRIPTOR_SET, SERVICES, method_path
 from google.protobuf.descriptor_pb2 import MethodOptions
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -12,18 +16,40 @@ from grpclib.exceptions import GRPCError
 from credit_server.api import errors
 from credit_server.grpc.ports import Contract
 
-_SERVICE = POOL.FindServiceByName("credit.v1.CreditService")
-
 WRITES = frozenset(
-    f"/{_SERVICE.full_name}/{method.name}"
-    for method in _SERVICE.methods
+    method_path(method)
+    for service in SERVICES
+    for method in service.methods
     if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
 )
 """The paths of the calls that wait for a commit."""
 
 
+_Message = TypeVar("_Message", BatchWriteRequest, WriteRequest)
+
+# A field of an operation's request, in a batch or in a message of a stream.
+_OF_OPERATION = re.compile(r"(?:operations\[(\d+)\]|operation)\.\w+\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class WithMisfits(Generic[_Message]):
+    """A message with operations, of which some may have integers that do not fit their fields.
+
+    Attributes:
+        message: The message. Operations with misfits must not be executed.
+        misfits: The fields of an operation's request that do not fit, by the operation's position.
+    """
+
+    message: _Message
+    misfits: Mapping[int, Sequence[Violation]]
+
+
 class RequestCodec(WireCodec):
-    """The wire codec, which raises the status of a request that it cannot decode."""
+    """The wire codec, which raises the status of a request that it cannot decode.
+
+    A message with operations is decoded as `WithMisfits`: an integer that does not fit rejects its
+    operation alone.
+    """
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         """Return the message in bytes. Any: the base class's signature.
@@ -32,11 +58,30 @@ class RequestCodec(WireCodec):
             GRPCError: The bytes are not a valid message, or an integer does not fit its field.
         """
         try:
+            if message_type in {BatchWriteRequest, WriteRequest}:
+                message, violations = decode_with_violations(message_type, data)
+                return WithMisfits(message, _by_operation(violations))
             return super().decode(data, message_type)
         except WireError as error:
             if error.violations:
                 raise errors.invalid(error.violations) from None
             raise GRPCError(Status.INTERNAL, f"the message cannot be decoded: {error}") from None
+
+
+def _by_operation(violations: Sequence[Violation]) -> Mapping[int, Sequence[Violation]]:
+    """Return the violations of operations by position, with the fields of their own requests.
+
+    Raises:
+        GRPCError: A field outside the operations does not fit.
+    """
+    found: dict[int, list[Violation]] = {}
+    for violation in violations:
+        place = _OF_OPERATION.fullmatch(violation.field)
+        if place is None:
+            raise errors.invalid(violations)
+        own = Violation(field=place[2], description=violation.description)
+        found.setdefault(int(place[1] or 0), []).append(own)
+    return found
 
 
 CONTRACT = Contract(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import assert_never
 
-from credit_models import ErrorReason
+from credit_models import ErrorReason, OperationFailure
 from credit_models.constraints import Violation
 from credit_models.reasons import DOMAIN, RULES, reason_name
 from google.protobuf.duration_pb2 import Duration
@@ -27,10 +27,12 @@ from credit_server.commit import (
     ResultUnknown,
     Stopping,
 )
+from credit_server.grpc.call import status_details
 from credit_server.grpc.handler import UNCERTAIN_WRITE
 from credit_server.grpc.ports import CutOff
 from credit_server.ledger import (
     BalanceOverflow,
+    BatchAborted,
     CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
@@ -43,6 +45,8 @@ from credit_server.store.port import Rejected, StoreError
 _RETRY_STORE_SECONDS = 1.0
 # Clocks are set by an operator, or by NTP within minutes; another server may be sound.
 _RETRY_CLOCK_SECONDS = 5.0
+# Another connection, or server, may take the stream at once.
+_RETRY_STREAM_SECONDS = 0.05
 # These causes concern one caller; for the others the server has too much to do.
 _CALLERS_OWN = frozenset({Decision.RATE, Decision.RUNNING_CALLS})
 
@@ -140,6 +144,12 @@ def refused(refusal: Refusal) -> GRPCError:
                 f"the user has credits in {limit} apps, and more are not allowed",
                 {"limit": str(limit)},
             )
+        case BatchAborted(index=index):
+            return _error(
+                ErrorReason.BATCH_ABORTED,
+                f"operation {index} of the atomic batch was rejected; the batch made no change",
+                {"index": str(index)},
+            )
         case _:
             assert_never(refusal)
 
@@ -150,6 +160,29 @@ def total_overflow(total: int) -> GRPCError:
         ErrorReason.APP_TOTAL_OVERFLOW,
         f"the balances of the app's users add up to {total}, past 4294967295",
         {"total": str(total)},
+    )
+
+
+def drained() -> GRPCError:
+    """Return the status of a stream of operations that the server ends with its connection."""
+    return _error(
+        ErrorReason.OVERLOADED,
+        "the server closes the connection; operations without an outcome had no effect: send them"
+        " on another connection",
+        {},
+        _retry_in(_RETRY_STREAM_SECONDS),
+    )
+
+
+def to_failure(error: GRPCError) -> OperationFailure:
+    """Return the failure of an operation for what its call would have returned as its status."""
+    infos = (detail for detail in error.details or () if isinstance(detail, ErrorInfo))
+    info = next(infos, None)
+    return OperationFailure(
+        code=error.status.value,
+        message=error.message or "",
+        reason=ErrorReason.UNSPECIFIED if info is None else ErrorReason[info.reason],
+        status_details=status_details(error),
     )
 
 

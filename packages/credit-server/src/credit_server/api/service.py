@@ -1,10 +1,9 @@
-"""The six calls of the contract: validate, submit to the ledger, translate the answer."""
+"""The calls of `CreditService`: validate, submit to the ledger, translate the answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-import betterproto2
 from credit_models import (
     AppId,
     Balance,
@@ -18,17 +17,17 @@ from credit_models import (
 )
 from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
-from credit_models.constraints import violations
 from grpclib import const
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
-from credit_server.access.identity import AppNotAllowed, Identity
+from credit_server.access.identity import AppNotAllowed
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.commit import Committer, WriteResult
+from credit_server.api.commands import Commands, as_raised, validate
+from credit_server.commit import Committer
 from credit_server.grpc.call import Call
-from credit_server.ledger import UINT32_MAX, Account, Command, Receipt
+from credit_server.ledger import UINT32_MAX, Account, Receipt
 from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
@@ -57,7 +56,7 @@ class CreditService(CreditServiceBase):
         audit: AuditLog,
         list_slots: ListSlots | None = None,
         *,
-        credits_max: int = UINT32_MAX,
+        commands: Commands | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -66,14 +65,13 @@ class CreditService(CreditServiceBase):
             store: Answers the reads.
             audit: Writes a line for each write and each denial.
             list_slots: Bounds the pages of lists; None: with the defaults of the settings.
-            credits_max: The most credits that one call may add, 1 to 2**32 - 1; an identity may
-                have a lower limit.
+            commands: Makes the commands of writes; None: without a limit on added credits.
         """
         self._committer = committer
         self._store = store
         self._audit = audit
         self._list_slots = list_slots or ListSlots()
-        self._credits_max = credits_max
+        self._commands = commands or Commands(store)
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
@@ -82,8 +80,8 @@ class CreditService(CreditServiceBase):
         """
         # Any: each handler takes a call of its own types, which grpclib's Handler does not have.
         handlers: dict[str, Callable[[Call[Any, Any]], Coroutine[Any, Any, None]]] = {
-            "AddCredits": self._add_credits,
-            "UseCredits": self._use_credits,
+            "AddCredits": self._write,
+            "UseCredits": self._write,
             "GetUserCredits": self._get_user_credits,
             "GetAppBalance": self._get_app_balance,
             "ListUserPurchases": self._list_user_purchases,
@@ -94,35 +92,15 @@ class CreditService(CreditServiceBase):
             for path, handler in super().__mapping__().items()
         }
 
-    async def _add_credits(self, call: Call[CreditRequest, Empty]) -> None:
-        await self._write(call, self._add_command)
-
-    async def _use_credits(self, call: Call[PurchaseRequest, Empty]) -> None:
-        await self._write(call, self._use_command)
-
-    def _add_command(self, request: CreditRequest, identity: Identity | None) -> Command:
-        limit = authorize.add_limit(identity, request.app_id, credits_max=self._credits_max)
-        return convert.add_from_message(request, self._store.new_id(), limit)
-
-    def _use_command(self, request: PurchaseRequest, _: Identity | None) -> Command:
-        return convert.use_from_message(request, self._store.new_id(), self._store.new_id())
-
-    async def _write(
-        self,
-        call: Call[_Write, Empty],
-        make_command: Callable[[_Write, Identity | None], Command],
-    ) -> None:
+    async def _write(self, call: Call[_Write, Empty]) -> None:
         request, identity = await call.recv_request(), authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
-            authorize.check_app(identity, request)
-            authorize.check_actor(identity, request)
-            _validate(request)
             result = await self._committer.submit(
-                make_command(request, identity),
+                self._commands.of(request, identity),
                 call.observation.context,
                 request_id=call.request.request_id,
                 seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
-                after=lambda ending: audited.outlived(_as_raised(ending)),
+                after=lambda ending: audited.outlived(as_raised(ending)),
             )
             if not isinstance(result, Receipt):
                 raise errors.refused(result)
@@ -133,7 +111,7 @@ class CreditService(CreditServiceBase):
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()
-        _validate(request)
+        validate(request)
         account = await self._store.account(request.user_id) or Account.empty(request.user_id)
         visible = authorize.visible_account(account, authorize.identity_of(call))
         await call.send_answer(convert.account_to_message(visible))
@@ -145,7 +123,7 @@ class CreditService(CreditServiceBase):
         except AppNotAllowed as denial:
             self._audit.denied(call, identity, denial, request)
             raise
-        _validate(request)
+        validate(request)
         if request.user_id is None:
             balance = await self._store.app_total(request.app_id)
         else:
@@ -173,7 +151,7 @@ class CreditService(CreditServiceBase):
         them: the other lists of its caller have not begun.
         """
         request = await call.recv_request()
-        _validate(request)
+        validate(request)
         apps = authorize.visible_apps(authorize.identity_of(call))
         pages = read(request.user_id, apps, after_sequence=request.after_sequence)
         async with call.list_slot():
@@ -197,16 +175,3 @@ class CreditService(CreditServiceBase):
             data = call.encoded(translate(entry) for entry in page)
             await asyncio.sleep(0)  # let other tasks run first
             return data, len(page)
-
-
-def _validate(request: betterproto2.Message) -> None:
-    broken = violations(request)
-    if broken:
-        raise errors.invalid(broken)
-
-
-def _as_raised(ending: WriteResult) -> Receipt | BaseException | None:
-    """Return the result of a write as its caller would have got it."""
-    if ending is None or isinstance(ending, Receipt | BaseException):
-        return ending
-    return errors.refused(ending)

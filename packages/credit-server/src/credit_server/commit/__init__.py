@@ -11,9 +11,10 @@ from credit_server.commit.errors import (
     Stopping,
 )
 from credit_server.commit.observer import CommitObserver, NoObserver
-from credit_server.commit.pending import WriteResult
+from credit_server.commit.pending import Answer, Submission, WriteResult
 
 __all__ = [
+    "Answer",
     "Clock",
     "ClockSkewed",
     "CommitError",
@@ -25,5 +26,6 @@ __all__ = [
     "Overloaded",
     "ResultUnknown",
     "Stopping",
+    "Submission",
     "WriteResult",
 ]

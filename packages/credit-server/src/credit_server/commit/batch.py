@@ -15,11 +15,14 @@ from credit_server.ledger import (
     Accepted,
     Account,
     BalanceOverflow,
+    BatchAborted,
     Command,
+    CreditsLimitExceeded,
     InsufficientCredits,
     Kind,
     Outcome,
     Purchase,
+    Refusal,
     TooManyApps,
     Transaction,
     decide,
@@ -77,8 +80,8 @@ class Plan:
         transactions: New entries, in order.
         purchases: New purchases, in order.
         totals: The change of each app's total.
-        rests_on_balances: Whether a refusal rests on a balance. A cached balance must be read, and
-            the keys looked up, before the refusal is certain.
+        rests_on_reads: Whether a refusal rests on what was read: a balance, or that the key is
+            new. A cached balance must be read, and the keys looked up, before it is certain.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -86,7 +89,7 @@ class Plan:
     transactions: list[Transaction] = field(default_factory=list)
     purchases: list[Purchase] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)
-    rests_on_balances: bool = False
+    rests_on_reads: bool = False
 
 
 def plan(
@@ -95,6 +98,8 @@ def plan(
     known: DedupIndex,
     now: datetime,
     latest: datetime | None = None,
+    *,
+    atomic: bool = False,
 ) -> Plan:
     """Decide a batch in memory.
 
@@ -107,6 +112,7 @@ def plan(
         known: Earlier transactions with their keys or ids.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have; None: there is no limit.
+        atomic: Whether no command takes effect if one is rejected.
     """
     result = Plan()
     fresh = DedupIndex()
@@ -123,12 +129,29 @@ def plan(
                 delta = entry.credits if entry.kind is Kind.ADD else -entry.credits
                 result.totals[entry.app_id] = result.totals.get(entry.app_id, 0) + delta
                 fresh.add([entry])
-            case InsufficientCredits() | BalanceOverflow() | TooManyApps():
-                result.rests_on_balances = True
+            case InsufficientCredits() | BalanceOverflow() | TooManyApps() | CreditsLimitExceeded():
+                result.rests_on_reads = True
             case _:  # decided by the key: transactions never change
                 pass
         result.outcomes.append(outcome)
-    return result
+    return _aborted(result) if atomic else result
+
+
+def _aborted(batch: Plan) -> Plan:
+    """Return the batch without any effect if a command of it is rejected."""
+    first = next(
+        (index for index, outcome in enumerate(batch.outcomes) if isinstance(outcome, Refusal)),
+        None,
+    )
+    if first is None:
+        return batch
+    aborted = BatchAborted(index=first)
+    return Plan(
+        outcomes=[
+            outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes
+        ],
+        rests_on_reads=batch.rests_on_reads,
+    )
 
 
 class BatchWriter:
@@ -154,7 +177,9 @@ class BatchWriter:
         self._accounts: LRUCache[int, Account] = LRUCache(cache_max)
         self._by_key: LRUCache[AppKey, Transaction] = LRUCache(cache_max)
 
-    async def commit(self, commands: Sequence[Command], *, verify_first: bool) -> list[Outcome]:
+    async def commit(
+        self, commands: Sequence[Command], *, verify_first: bool, atomic: bool = False
+    ) -> list[Outcome]:
         """Decide commands and commit them in one transaction; see `Attempt`.
 
         The first attempt is optimistic: it uses cached accounts and does not look up keys, because
@@ -167,15 +192,17 @@ class BatchWriter:
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
-                batch = plan(commands, accounts, known, moment.now, moment.latest)
-                if batch.rests_on_balances and not verify_first:
+                batch = plan(commands, accounts, known, moment.now, moment.latest, atomic=atomic)
+                if batch.rests_on_reads and not verify_first:
                     accounts = await self._load(transaction, commands, known, verify=True)
-                    batch = plan(commands, accounts, known, moment.now, moment.latest)
+                    batch = plan(
+                        commands, accounts, known, moment.now, moment.latest, atomic=atomic
+                    )
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
-                if verify_first or batch.transactions or batch.rests_on_balances:
+                if verify_first or batch.transactions or batch.rests_on_reads:
                     committing = True
                     await transaction.commit()
             self._cache(batch)
@@ -250,9 +277,13 @@ class BatchWriter:
             if entry.key:
                 self._by_key[entry.user_id, entry.app_id, entry.key] = entry
 
-    def _forget(self, commands: Sequence[Command], error: Exception) -> None:
-        """Drop what a failed attempt may have made stale."""
+    def forget_users(self, commands: Sequence[Command]) -> None:
+        """Drop the cached accounts of the commands' users: another writer may change them."""
         for command in commands:
             self._accounts.pop(command.user_id, None)
+
+    def _forget(self, commands: Sequence[Command], error: Exception) -> None:
+        """Drop what a failed attempt may have made stale."""
+        self.forget_users(commands)
         if isinstance(error, Conflict):
             self._counter_shard = self._random.randrange(_COUNTER_SHARDS)

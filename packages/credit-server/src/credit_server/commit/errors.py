@@ -11,6 +11,8 @@
 None of them is the caller's fault, and the caller may retry with the same key.
 """
 
+from credit_server.admission.decision import Decision
+
 
 class CommitError(Exception):
     """The ledger gave a write no answer."""
@@ -20,11 +22,19 @@ class Overloaded(CommitError):
     """The write would wait too long. It had no effect.
 
     Attributes:
+        decision: The cause.
         retry_seconds: After how many seconds the caller should retry.
     """
 
-    def __init__(self, message: str = "", *, retry_seconds: float = 0.1) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        decision: Decision = Decision.QUEUE,
+        retry_seconds: float = 0.1,
+    ) -> None:
         super().__init__(message)
+        self.decision = decision
         self.retry_seconds = retry_seconds
 
 

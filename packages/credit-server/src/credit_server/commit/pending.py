@@ -14,6 +14,24 @@ log = structlog.get_logger("credit_server.commit")
 # The result of a write. None: it was dropped and had no effect.
 WriteResult = Receipt | Refusal | BaseException | None
 
+# The answer that the caller of a write waits for.
+Answer = asyncio.Future[Receipt | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A command, and what happens with its result if its caller leaves.
+
+    Attributes:
+        command: The command.
+        after: If the caller cancels the answer, called once with the result as soon as it is
+            certain, at the latest when the committer has stopped. It must be quick and must not
+            raise. After a bug it may be called twice; the first call counts.
+    """
+
+    command: Command
+    after: Callable[[WriteResult], None] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
@@ -29,7 +47,7 @@ class PendingWrite:
     """
 
     command: Command
-    answer: "asyncio.Future[Receipt | Refusal]"
+    answer: Answer
     context: object = None
     deadline: float | None = None
     request_id: str | None = None
@@ -99,5 +117,6 @@ def fail(
 
 def log_fields(writes: Sequence[PendingWrite]) -> Mapping[str, int | Sequence[str]]:
     """Return the fields of a log line that identify the requests of some writes."""
-    ids = [write.request_id for write in writes if write.request_id is not None]
-    return {"writes": len(writes), "request_ids": ids}
+    # Each once: one request may have a thousand writes.
+    ids = dict.fromkeys(write.request_id for write in writes if write.request_id is not None)
+    return {"writes": len(writes), "request_ids": list(ids)}

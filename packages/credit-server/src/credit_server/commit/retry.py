@@ -172,8 +172,19 @@ class BatchRun:
         *,
         random: Random,
         observer: CommitObserver,
+        divisible: bool = True,
     ) -> None:
+        """Prepare to run a batch.
+
+        Args:
+            attempt: Tries to commit commands.
+            limits: The limits on attempts.
+            random: For jitter.
+            observer: Receives what happens.
+            divisible: Whether the batch may be split; not if it is atomic.
+        """
         self._attempt = attempt
+        self._divisible = divisible
         self._policy = RetryPolicy(limits, random)
         self._observer = observer
         self.attempts = 0
@@ -197,10 +208,11 @@ class BatchRun:
                 return ()
             conflicts += isinstance(reason, Conflict)
             unexpected = not isinstance(reason, _EXPECTED)
-            if unexpected and len(part.writes) == 1:
+            splits = self._divisible and len(part.writes) > 1
+            if unexpected and not splits:
                 self._fail_alone(part, reason)
                 return ()
-            if len(part.writes) > 1 and (unexpected or conflicts > _CONFLICTS_BEFORE_SPLIT):
+            if splits and (unexpected or conflicts > _CONFLICTS_BEFORE_SPLIT):
                 self._observer.retried()
                 return part.halves()
             if self._gives_up(part, reason):
@@ -242,10 +254,10 @@ class BatchRun:
         return not part.writes
 
     def _fail_alone(self, part: _Part, reason: Exception) -> None:
-        """Answer the caller of a single command that failed with an unexpected error."""
+        """Answer the caller of a part that cannot be split and failed with an unexpected error."""
         self._policy.failed_alone(part.writes[0].command.user_id)
         log.error(
-            "a command could not be decided or written",
+            "a write could not be decided or written",
             exc_info=reason,
             **log_fields(part.writes),
         )

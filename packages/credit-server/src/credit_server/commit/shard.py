@@ -2,25 +2,27 @@
 
 A shard has one batch in flight. While it commits, the next one fills: batches grow with the load,
 and a lone caller does not wait for others. Shards of one server never share a user, so they do not
-conflict on accounts and history.
+conflict on accounts and history. An atomic batch is a batch of its own; if it has users of several
+shards, these wait for each other: see `AtomicBatch`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import structlog
 
 from credit_server.admission.decision import Decision
 from credit_server.admission.latency_estimate import LatencyEstimate
+from credit_server.commit.atomic import AtomicBatch
 from credit_server.commit.batch import BatchWriter
 from credit_server.commit.errors import Overloaded, ResultUnknown, Stopping
 from credit_server.commit.observer import CommitObserver
-from credit_server.commit.pending import PendingWrite, fail, log_fields
+from credit_server.commit.pending import Answer, PendingWrite, fail, log_fields
 from credit_server.commit.retry import BatchRun, RetryLimits
-from credit_server.ledger import Receipt, Refusal
 
 log = structlog.get_logger("credit_server.commit")
 
@@ -63,25 +65,26 @@ class Shard:
         self._observer = observer
         self._latency = LatencyEstimate(limits.batch_max)
         self._random = random
-        self._waiting: deque[PendingWrite] = deque()
+        self._waiting: deque[PendingWrite | AtomicBatch] = deque()
         self._arrived = asyncio.Event()
         self._under_way: Sequence[PendingWrite] = ()
         self._stopping = False
         self.unanswered = 0
         self.ended = False
 
-    def admission(self, seconds_left: float | None) -> Decision:
-        """Decide whether a write that arrives now is admitted.
+    def admission(self, seconds_left: float | None, count: int = 1) -> Decision:
+        """Decide whether writes that arrive now are admitted, all together.
 
         A write that fits in the next batch does not wait in the queue, and a write to an idle shard
         does not wait at all: these are not shed because earlier batches were slow.
 
         Args:
-            seconds_left: How long its caller waits; None: forever.
+            seconds_left: How long their caller waits; None: forever.
+            count: The number of writes.
         """
-        if self.unanswered >= self._limits.waiting_max:
+        if self.unanswered + count > self._limits.waiting_max:
             return Decision.QUEUE
-        fits = self.unanswered - self._latency.size < self._limits.batch_max
+        fits = self.unanswered - self._latency.size + count <= self._limits.batch_max
         limit = seconds_left if self._latency.size else None
         if fits and limit is None:
             return Decision.ADMIT
@@ -108,15 +111,27 @@ class Shard:
 
     def offer(self, write: PendingWrite) -> None:
         """Queue a write for the next batch."""
-        self.unanswered += 1
-        write.answer.add_done_callback(self._on_answer)
+        self.count(write)
         if len(self._waiting) >= 2 * self._limits.waiting_max:
-            # Most of them belong to callers that no longer wait.
-            self._waiting = deque(each for each in self._waiting if each.is_wanted())
+            # Most of them belong to callers that no longer wait. Other shards wait for this one at
+            # an atomic batch.
+            self._waiting = deque(
+                each for each in self._waiting if isinstance(each, AtomicBatch) or each.is_wanted()
+            )
         self._waiting.append(write)
         self._arrived.set()
 
-    def _on_answer(self, _: "asyncio.Future[Receipt | Refusal]") -> None:
+    def offer_atomic(self, batch: AtomicBatch) -> None:
+        """Queue an atomic batch; `count` must be called for each of its writes of this shard."""
+        self._waiting.append(batch)
+        self._arrived.set()
+
+    def count(self, write: PendingWrite) -> None:
+        """Count a write of this shard as unanswered until it has its answer."""
+        self.unanswered += 1
+        write.answer.add_done_callback(self._on_answer)
+
+    def _on_answer(self, _: Answer) -> None:
         self.unanswered -= 1
 
     def stop(self) -> None:
@@ -128,9 +143,10 @@ class Shard:
         """Commit batch after batch until stopped."""
         while self._waiting or not self._stopping:
             await self._arrived.wait()
-            batch = self._take()
-            if batch:
-                await self._run_batch(batch)
+            if self._waiting and isinstance(self._waiting[0], AtomicBatch):
+                await self._run_atomic(self._waiting[0])
+            elif batch := self._take():
+                await self._run_batch(batch, divisible=True)
 
     def end(self, _: "asyncio.Task[None] | None" = None) -> None:
         """Answer all waiting callers. Call it when `run` has ended, for any reason.
@@ -140,16 +156,41 @@ class Shard:
         self.ended = True
         for write in self._under_way:
             write.resolve(ResultUnknown("the server failed while it committed the write"))
-        for write in self._waiting:
-            write.resolve(Stopping("the server failed and shuts down"))
+        for each in self._waiting:
+            for write in each.writes if isinstance(each, AtomicBatch) else (each,):
+                write.resolve(Stopping("the server failed and shuts down"))
+            if isinstance(each, AtomicBatch):
+                each.settle()
         self._waiting.clear()
 
-    async def _run_batch(self, batch: Sequence[PendingWrite]) -> None:
+    async def _run_atomic(self, batch: AtomicBatch) -> None:
+        """Commit the atomic batch that is next in the queue, together with its other shards."""
+        self._waiting.popleft()
+        if not self._waiting and not self._stopping:
+            self._arrived.clear()
+        loop = asyncio.get_running_loop()
+        self._latency.begin(batch.shares[self], loop.time())
+        if batch.arrive():
+            try:
+                await self._run_batch(batch.writes, divisible=False)
+            finally:
+                batch.settle()
+        else:
+            await batch.settled()
+            self._latency.end(loop.time())
+        # The batch was committed by another shard, or has users of other shards.
+        self._writer.forget_users(batch.commands)
+
+    async def _run_batch(self, batch: Sequence[PendingWrite], *, divisible: bool) -> None:
         loop = asyncio.get_running_loop()
         began, self._under_way = loop.time(), batch
         self._latency.begin(len(batch), began)
         run = BatchRun(
-            self._writer.commit, self._limits.retry, random=self._random, observer=self._observer
+            partial(self._writer.commit, atomic=not divisible),
+            self._limits.retry,
+            random=self._random,
+            observer=self._observer,
+            divisible=divisible,
         )
         try:
             with self._observer.batch([write.context for write in batch]):
@@ -174,7 +215,7 @@ class Shard:
         batch: list[PendingWrite] = []
         taken = 0
         for write in self._waiting:
-            if len(batch) == self._limits.batch_max:
+            if isinstance(write, AtomicBatch) or len(batch) == self._limits.batch_max:
                 break
             taken += 1
             if not write.is_wanted():
@@ -183,7 +224,12 @@ class Shard:
                 answered_at = now + self._latency.seconds_until_settled(len(batch), now)
                 if write.deadline < answered_at:
                     self._observer.shed(Decision.DEADLINE)
-                    write.resolve(Overloaded("the answer would come too late; no change was made"))
+                    write.resolve(
+                        Overloaded(
+                            "the answer would come too late; no change was made",
+                            decision=Decision.DEADLINE,
+                        )
+                    )
                     continue
             batch.append(write)
         for _ in range(taken):  # last: after a bug in this loop, `end` answers them

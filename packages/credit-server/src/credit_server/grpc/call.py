@@ -5,8 +5,8 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, cast
 
 from grpclib.const import Handler as Method
@@ -123,6 +123,10 @@ class Call(Stream[Received, Sent]):
             raise LookupError("the call has no caller: it was not admitted")
         return self.caller.name
 
+    def on_drain(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call a function when the connection is drained: see `ServerConnection.on_drain`."""
+        return self._stream.connection.on_drain(callback)
+
     def list_slot(self) -> AbstractAsyncContextManager[None]:
         """Wait for one of the caller's slots for lists: see `ServerStream.list_slot`."""
         return self._stream.list_slot(self.caller_name)
@@ -155,7 +159,9 @@ class Call(Stream[Received, Sent]):
             data = inflate(data, encoding, bytes_max=self._message_bytes_max)
         message = cast(Received, self._codec.decode(data, self._recv_type))
         self.observation.message_received()
-        if not self._cardinality.client_streaming and await self._recv(1):
+        if self._cardinality.client_streaming:
+            self._stream.message_read(_FRAME.size + length)
+        elif await self._recv(1):
             raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
         return message
 
@@ -324,12 +330,19 @@ class Call(Stream[Received, Sent]):
         ]
 
 
+def status_details(error: GRPCError) -> bytes:
+    """Return the serialized `google.rpc.Status` of a status with details; empty without."""
+    if error.details is None:
+        return b""
+    return _STATUS_DETAILS.encode(error.status, error.message, error.details)
+
+
 def status_headers(error: GRPCError) -> list[tuple[str, str]]:
     """Return the headers that carry a status, its message and its details."""
     headers = [("grpc-status", str(error.status.value))]
     if error.message is not None:
         headers.append(("grpc-message", encode_grpc_message(error.message)))
-    if error.details is not None:
-        details = _STATUS_DETAILS.encode(error.status, error.message, error.details)
+    details = status_details(error)
+    if details:
         headers.append(("grpc-status-details-bin", encode_bin_value(details).decode("ascii")))
     return headers

@@ -47,19 +47,24 @@ _RETRY_STEP_SECONDS = 0.05
 class CallLimits:
     """Limits on calls. Times are in seconds."""
 
-    message_bytes_max: Bytes = 1_048_576
-    """Longest request that is accepted; of a compressed one the size after decompression."""
+    # 1,000 operations of the longest fields have 2,087,002 bytes. A purchase has 2,081: 4 integers
+    # of 6, and 128, 256 and 128 characters of 4 bytes with 3 bytes each for tag and length. Tag and
+    # length of the purchase and of the operation take 6 more, `atomic` 2.
+    message_bytes_max: Bytes = 2_097_152
+    """Longest request that is accepted; of a compressed one the size after decompression. A batch
+    of 1,000 operations has at most 2,087,002 bytes."""
 
     calls_max: Count = 2048
     """Calls that may run at once, over all connections. More are rejected as OVERLOADED."""
 
     call_deadline_seconds: float = 30.0
-    """Deadline of a call with one answer, if its client sets none; above 0. Without one, a call
-    that waits for the store would occupy one of `calls_max` for as long as it waits."""
+    """Deadline of a call with one answer, if its client sets none, and of each operation of a
+    stream; above 0. Without one, a call that waits for the store would occupy one of `calls_max`
+    for as long as it waits."""
 
     stream_deadline_seconds: Seconds = 600.0
-    """Deadline of a list, if its client sets none. The list then ends with DEADLINE_EXCEEDED, and
-    a client continues it with after_sequence, as the SDK does."""
+    """Deadline of a list or a stream of operations, if its client sets none. It then ends with
+    DEADLINE_EXCEEDED, and a client continues a list with after_sequence, as the SDK does."""
 
     deadline_seconds_max: float = 3600.0
     """Longest deadline, above 0. A client's longer deadline is shortened to it, so that every call
@@ -83,16 +88,20 @@ class Method:
         standard: Whether it belongs to one of gRPC's own services. These are served whatever the
             load: an orchestrator kills a server that does not answer its health check.
         write: Whether it changes something.
+        queued: Whether each of its calls waits for the commit of a write. The operations of a
+            stream are admitted by themselves.
         deadline_seconds: Its deadline if the client sets none; None: it may run forever.
         awaited: Whether a drain waits for its calls: all but the streams of gRPC's own services,
             which may never end (health's Watch).
-        lasting: Whether its calls may last for long: lists, and all of gRPC's own services.
+        lasting: Whether its calls may last for long: lists, streams of operations, and all of
+            gRPC's own services.
     """
 
     served: const.Handler
     is_served: bool
     standard: bool
     write: bool
+    queued: bool
     deadline_seconds: float | None
     awaited: bool
     lasting: bool
@@ -111,6 +120,7 @@ class Method:
             is_served=served is not None,
             standard=standard,
             write=path in writes,
+            queued=path in writes and not entry.cardinality.client_streaming,
             deadline_seconds=None if standard else min(deadline, limits.deadline_seconds_max),
             awaited=not (standard and streams),
             lasting=standard or streams,
@@ -218,10 +228,12 @@ class CallHandler(Handler, StreamHandler):
         """Start to serve a call, or shed it."""
         self.__gc_step__()
         serving = self._serving
-        request = RequestHead.of(headers, cast(ServerStream, stream).too_long)
+        opened = cast(ServerStream, stream)
+        request = RequestHead.of(headers, opened.too_long)
         method = serving.methods.get(request.path, serving.unknown)
+        opened.takes_messages = method.served.cardinality.client_streaming
         if not method.standard:
-            decision = serving.admission.admit(write=method.write)
+            decision = serving.admission.admit(write=method.queued)
             if decision is not Decision.ADMIT:
                 self._shed(stream, request, decision)
                 release_stream()
@@ -233,7 +245,7 @@ class CallHandler(Handler, StreamHandler):
         # Not in the task: one that is cancelled before its first step runs none of its own code.
         def ended(_: "asyncio.Task[None]") -> None:
             if not method.standard:
-                serving.admission.leave(write=method.write)
+                serving.admission.leave(write=method.queued)
             self.awaited -= method.awaited
             self.lasting -= method.lasting
             release_stream()  # it looks at what is still awaited

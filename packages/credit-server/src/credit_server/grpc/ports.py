@@ -93,6 +93,14 @@ class CallObservation(Protocol):
     def message_sent(self, count: int = 1) -> None:
         """Count messages that were sent."""
 
+    def operation_ended(self, kind: str, status: Status) -> None:
+        """Note the end of one operation of a call that has several.
+
+        Args:
+            kind: The kind of the operation, of a fixed set.
+            status: Its status.
+        """
+
     def finished(self, status: Status, seconds: float) -> None:
         """Note the end of the call. It is called once, in the task that serves the call.
 
@@ -134,6 +142,9 @@ class Unobserved:
 
     def message_sent(self, count: int = 1) -> None:
         """Ignore messages."""
+
+    def operation_ended(self, kind: str, status: Status) -> None:
+        """Ignore an operation."""
 
     def finished(self, status: Status, seconds: float) -> None:
         """Ignore the end."""

@@ -1,5 +1,6 @@
 """gRPC's own services: health and reflection (v1 and v1alpha)."""
 
+from collections.abc import Collection
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -17,19 +18,19 @@ from grpclib.reflection.v1alpha import reflection_pb2 as reflection_alpha_pb2
 
 
 def with_standard_services(
-    service: ICheckable, status: ServiceStatus, files: FileDescriptorSet
+    services: Collection[ICheckable], status: ServiceStatus, files: FileDescriptorSet
 ) -> list[IServable]:
-    """Return everything that is served: a service, health and reflection.
+    """Return everything that is served: services, health and reflection.
 
     Args:
-        service: The service.
-        status: Whether it serves; the server keeps it current. It is also the overall health.
-        files: The files that define the service, for reflection.
+        services: The services.
+        status: Whether they serve; the server keeps it current. It is also the overall health.
+        files: The files that define the services, for reflection.
     """
-    health = Health({service: [status], OVERALL: [status]})
+    health = Health({**{service: [status] for service in services}, OVERALL: [status]})
     pool = _Symbols(_pool(files))
-    services: list[IServable] = ServerReflection.extend([service, health], pool=pool)
-    return services
+    served: list[IServable] = ServerReflection.extend([*services, health], pool=pool)
+    return served
 
 
 class _Symbols:

@@ -106,6 +106,7 @@ class DrainableProtocol(H2Protocol):
             return
         self._drain = Drain(self._frames, reason, self._clock())
         self.connection.flush()
+        self.connection.drain()
 
     def ping_acknowledged(self, data: bytes) -> None:
         """Note that the client has read all frames that were sent before a PING."""

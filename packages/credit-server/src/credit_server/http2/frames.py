@@ -240,6 +240,10 @@ class ServerFrames(H2Connection):
         """Add to the budgets what has come back with time."""
         self._budgets.refill(now)
 
+    def refund_frame(self) -> None:
+        """Give the client back what a small DATA frame has cost it."""
+        self._budgets.data_sent()
+
     def send_data(
         self,
         stream_id: int,

@@ -76,9 +76,10 @@ class ConnectionLimits:
     """Bytes of all requests of a connection that may be unread, at least 65,535 (RFC 9113, section
     6.9.2). It bounds the memory of a connection whatever the number of its calls."""
 
-    request_bytes_max: int = 2_097_152
+    request_bytes_max: int = 4_194_304
     """Bytes of requests that a connection's open calls may hold, at least twice the longest
-    message: one arrives while another is read."""
+    message: one arrives while another is read. A call that takes a stream holds what it has not
+    read."""
 
     write_buffer_bytes: int = 65_536
     """Bytes, above 0, that may wait for a client before its calls have to wait. It bounds the

@@ -12,8 +12,6 @@ which streams are open. That takes about a microsecond a frame. What is done her
   the connection: DATA or HEADERS after the end, DATA beyond the stream's window, a WINDOW_UPDATE of
   0, a PRIORITY of a wrong length, HEADERS that depend on themselves, one stream too many.
   `tests/server/http2/test_frame_faults.py` lists all faults, for both engines.
-- nghttp2 never learns the limit on streams, nor of a GOAWAY: it would end the connection for a
-  stream beyond the limit, and ignore streams after a GOAWAY. Both are decided here.
 
 What nghttp2 does itself: HPACK, the validation of headers, flow control, and the states of streams.
 """
@@ -22,47 +20,21 @@ import struct
 from typing import Final
 
 import ngh2
-from credit_models.nghttp2 import (
-    STREAM_ID_MAX,
-    EngineConnection,
-    EngineStream,
-    Headers,
-    RawHeaders,
-    texts,
-    with_setting,
-)
-from h2.connection import ConnectionState
+from credit_models.nghttp2 import EngineStream, RawHeaders, texts
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded
 from h2.exceptions import FrameTooLargeError, ProtocolError
-from h2.settings import SettingCodes
 
-from credit_server.http2.frames import EARLY_STREAMS, OversizedRequest, RequestReset
-from credit_server.http2.header_block import (
-    DECODED_FACTOR,
-    ENTRY_BYTES,
-    LiteralEncoder,
-    kept,
-    list_bytes,
-)
-from credit_server.http2.incoming import (
-    PRIORITY_BYTES,
-    SLICE_FRAMES,
-    SMALL_BYTES,
-    FloodBudgets,
-    FloodError,
-)
+from credit_server.http2.frames import OversizedRequest
+from credit_server.http2.header_block import DECODED_FACTOR, kept, list_bytes
+from credit_server.http2.incoming import PRIORITY_BYTES, SLICE_FRAMES, SMALL_BYTES, FloodError
 from credit_server.http2.limits import ConnectionLimits
+from credit_server.http2.nghttp2_streams import FRAME_BYTES_MAX, ClosedBy, Nghttp2Streams
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD_BYTES: Final = 9
-_FRAME_BYTES_MAX: Final = 16_384
 _RESERVED_BIT: Final = 1 << 31
 _WINDOW_MAX: Final = 2**31 - 1
-# The closed streams that are remembered; a frame on an older one counts as one on an unknown one.
-_CLOSED_MAX: Final = 1024
-# CONTINUATION frames of a header block, of which h2 allows as many.
-_CONTINUATIONS_MAX: Final = 64
 
 _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY = range(8)
 _WINDOW_UPDATE, _CONTINUATION = 8, 9
@@ -75,11 +47,8 @@ _WINDOW_UPDATE_HEAD: Final = bytes((0, 0, _WINDOW_UPDATE_BYTES, _WINDOW_UPDATE, 
 
 _ON_ITSELF: Final = "a stream depends on itself"
 
-# How a stream was closed.
-_COMPLETED, _BY_CLIENT, _BY_SERVER = range(3)
 
-
-class Nghttp2Frames(EngineConnection):
+class Nghttp2Frames(Nghttp2Streams):
     """One connection's frames, on the server's side.
 
     Attributes:
@@ -93,99 +62,15 @@ class Nghttp2Frames(EngineConnection):
             limits: What the client may do.
             now: The time of a clock in seconds; `refill` takes the same clock's.
         """
-        super().__init__(
-            ngh2.Role.SERVER,
-            ngh2.Configuration(
-                auto_window_update=False,
-                # Most of an answer's headers are new each time: a request id, a receipt.
-                max_deflate_dynamic_table_size=0,
-                max_continuations=_CONTINUATIONS_MAX,
-                max_inbound_header_list_size=DECODED_FACTOR * limits.header_bytes_max,
-                max_inbound_header_count=DECODED_FACTOR * limits.header_bytes_max // ENTRY_BYTES,
-                stream_reset_rate_limit=(2 * limits.resets_burst, 2 * limits.resets_per_second),
-                glitch_rate_limit=(
-                    2 * limits.control_frames_burst,
-                    2 * limits.control_frames_per_second,
-                ),
-            ),
-        )
-        self._limits = limits
-        self._budgets = FloodBudgets(limits, now)
+        super().__init__(limits, now)
         self.preface_received = False
-        self.settings_acknowledged = False
-        self.streams_wanted = self._streams_sent = self._streams_max = limits.streams_max
-        self._limit_in_force = False
-        self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
-        self._uncharged_resets = 0
-        self._acknowledgements_due = 0
+        self._sliced = False
         self._unread = b""
         self._preface_left = _PREFACE
         # The stream whose header block is incomplete, and the block's bytes until now.
         self._block_stream = self._block_bytes = 0
-        self._highest = 0
-        self._served_max = STREAM_ID_MAX
-        self._closed: dict[int, int] = {}
         # Streams that are reset once their headers are decoded, which HPACK's state needs.
         self._doomed: dict[int, tuple[ErrorCodes, str]] = {}
-
-    # ---- the limit on streams
-
-    def initiate_connection(self) -> None:
-        """Write the server's SETTINGS; see `ServerFrames.initiate_connection` for the limit."""
-        limits = self._limits
-        self._engine.initiate_connection(
-            {
-                ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX,
-                ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.header_bytes_max,
-                ngh2.Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
-            }
-        )
-        self._write_limit(limits.streams_max)
-
-    def limit_streams(self, count: int) -> None:
-        """Limit how many streams the client may have open; see `ServerFrames.limit_streams`."""
-        if self.state_machine.state is ConnectionState.CLOSED:
-            return
-        self.streams_wanted = count
-        if count != self._streams_sent and self.settings_acknowledged:
-            self._streams_sent = count
-            self.settings_acknowledged = False
-            self._pump([])
-            self._engine.update_settings({ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAM_ID_MAX})
-            self._write_limit(count)
-
-    def _write_limit(self, count: int) -> None:
-        """Write nghttp2's SETTINGS frame with the limit that the client is to see."""
-        self._acknowledgements_due += 1
-        frame = self._engine.data_to_send()
-        self._out += with_setting(frame, SettingCodes.MAX_CONCURRENT_STREAMS, count)
-
-    def _acknowledged(self) -> None:
-        self._limit_in_force = True
-        self._streams_max = self._streams_sent
-        self.settings_acknowledged = True
-        self.limit_streams(self.streams_wanted)
-
-    def _may_open(self, stream_id: int) -> bool:
-        if stream_id > self._early_stream_id_max:
-            self._limit_in_force = True
-        factor = 1 if self._limit_in_force else EARLY_STREAMS
-        return len(self.streams) < factor * self._streams_max
-
-    # ---- GOAWAY
-
-    def send_shutdown_notice(self) -> None:
-        """Send GOAWAY with the highest stream id; see `ServerFrames.send_shutdown_notice`."""
-        if self.state_machine.state is not ConnectionState.CLOSED:
-            self._goaway(0, self._served_max)
-
-    def send_final_goaway(self) -> None:
-        """Send GOAWAY with the id of the latest stream; streams that come later are refused."""
-        self._served_max = min(self._served_max, self._highest)
-        self.send_shutdown_notice()
-
-    def _last_stream_id(self) -> int:
-        return min(self._served_max, self._highest)
 
     # ---- slices and budgets
 
@@ -198,8 +83,6 @@ class Nghttp2Frames(EngineConnection):
     def has_more(self) -> bool:
         """Whether `receive_data` has stopped after a slice, with frames unread."""
         return self._sliced and len(self._unread) >= _HEAD_BYTES
-
-    _sliced = False
 
     @property
     def in_header_block(self) -> bool:
@@ -259,7 +142,7 @@ class Nghttp2Frames(EngineConnection):
         left = SLICE_FRAMES
         while left and size - at >= _HEAD_BYTES:
             length = buffer[at] << 16 | buffer[at + 1] << 8 | buffer[at + 2]
-            if length > _FRAME_BYTES_MAX:
+            if length > FRAME_BYTES_MAX:
                 self._feed(view[fed:at], events)
                 raise FrameTooLargeError(f"a frame of {length} bytes")
             end = at + _HEAD_BYTES + length
@@ -354,10 +237,10 @@ class Nghttp2Frames(EngineConnection):
             self._fault(stream_id, ErrorCodes.STREAM_CLOSED, "HEADERS after the end", events)
             return
         how = self._closed.get(stream_id)
-        if how == _BY_SERVER:
+        if how == ClosedBy.SERVER:
             # Section 5.1: the client sent it before it knew of the reset.
             self._budgets.charge_control("HEADERS of closed calls")
-        elif how == _BY_CLIENT:
+        elif how == ClosedBy.CLIENT:
             self._budgets.charge_resets("faults")
             self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
         else:
@@ -410,9 +293,9 @@ class Nghttp2Frames(EngineConnection):
         if stream is None:
             # It was reset by its client, or by this side, which has noted it already.
             if stream_id not in self._closed:
-                self._note_closed(stream_id, _BY_CLIENT)
+                self._note_closed(stream_id, ClosedBy.CLIENT)
         elif stream.closed and not event.error_code:
-            self._note_closed(stream_id, _COMPLETED)
+            self._note_closed(stream_id, ClosedBy.BOTH)
         else:  # nghttp2 has found a fault
             code = ErrorCodes(event.error_code)
             self._reset_by_server(
@@ -453,7 +336,7 @@ class Nghttp2Frames(EngineConnection):
             self._fault(stream_id, ErrorCodes.STREAM_CLOSED, "DATA after the end", events)
         elif stream_id & 1 and stream_id <= self._highest:
             self._budgets.charge_control("DATA frames of closed calls")
-            if self._closed.get(stream_id) != _BY_SERVER and stream_id not in self._doomed:
+            if self._closed.get(stream_id) != ClosedBy.SERVER and stream_id not in self._doomed:
                 self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
 
     def _is_for_nghttp2(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> bool:
@@ -499,7 +382,7 @@ class Nghttp2Frames(EngineConnection):
             self._take_window_update(stream_id, payload, events)
         elif kind == _RST_STREAM:
             if stream_id in self.streams:
-                self._note_closed(stream_id, _BY_CLIENT)
+                self._note_closed(stream_id, ClosedBy.CLIENT)
                 self._feed(_RESET_HEAD + stream_id.to_bytes(4) + payload, events)
         elif kind == _PRIORITY:
             if len(payload) != PRIORITY_BYTES:
@@ -528,90 +411,6 @@ class Nghttp2Frames(EngineConnection):
         else:
             head = _WINDOW_UPDATE_HEAD + stream_id.to_bytes(4)
             self._feed(head + increment.to_bytes(4), events)
-
-    # ---- faults and resets
-
-    def _fault(self, stream_id: int, code: ErrorCodes, reason: str, events: list[Event]) -> None:
-        """Reset a stream for its client's fault, unless it is closed already."""
-        if stream_id in self.streams:
-            self._engine.reset_stream(stream_id, int(code))
-            self._reset_by_server(stream_id, code, reason, events)
-            self._pump(events)
-
-    def _reset_by_server(
-        self, stream_id: int, code: ErrorCodes, reason: str, events: list[Event]
-    ) -> None:
-        self.streams.pop(stream_id, None)
-        self._note_closed(stream_id, _BY_SERVER)
-        if code is not ErrorCodes.REFUSED_STREAM or reason:
-            event = RequestReset(stream_id=stream_id, error_code=code, remote_reset=False)
-            event.reason = reason
-            events.append(event)
-        self._budgets.charge_resets("faults")
-
-    def _note_closed(self, stream_id: int, how: int) -> None:
-        closed = self._closed
-        closed[stream_id] = how
-        if len(closed) > _CLOSED_MAX:
-            del closed[next(iter(closed))]
-
-    # ---- answers
-
-    def send_headers(self, stream_id: int, headers: Headers, end_stream: bool = False) -> None:
-        """Send the headers of an answer, or its trailers, which end it.
-
-        Raises:
-            StreamClosedError: The stream is not open.
-        """
-        stream = self._sendable(stream_id)
-        encoded = self._encode(headers)
-        if stream.headers_sent:
-            if self.local_flow_control_window(stream_id) > 0:
-                self._engine.send_trailers(stream_id, encoded)
-            else:
-                self._send_past_window(stream_id, encoded)
-        else:
-            stream.headers_sent = True
-            self._engine.send_response(stream_id, encoded, end_stream=end_stream)
-        if end_stream:
-            stream.local_ended = True
-
-    def _send_past_window(self, stream_id: int, trailers: RawHeaders) -> None:
-        """Send trailers to a client that has closed its window; nghttp2 would wait for the window.
-
-        They are literals, and nghttp2 has no table for what is sent: its state needs no change. The
-        reset that follows makes it forget the stream; the client has the whole answer by then (RFC
-        9113, section 8.1).
-        """
-        block = LiteralEncoder().encode(trailers)
-        flags = _END_STREAM | _END_HEADERS
-        self._write_frame(_HEADERS, stream_id, block, flags=flags)
-        self._engine.reset_stream(stream_id, int(ErrorCodes.NO_ERROR))
-        self.streams.pop(stream_id, None)
-        self._note_closed(stream_id, _BY_SERVER)
-
-    def send_data(
-        self,
-        stream_id: int,
-        data: bytes | memoryview,
-        end_stream: bool = False,
-        pad_length: int | None = None,
-    ) -> None:
-        """Send a part of an answer. The client will answer it with control frames."""
-        super().send_data(stream_id, data, end_stream, pad_length)
-        for _ in range(0, len(data), _FRAME_BYTES_MAX):
-            self._budgets.data_sent()
-
-    def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
-        """End a stream at once.
-
-        Raises:
-            StreamClosedError: The stream is not open.
-        """
-        super().reset_stream(stream_id, error_code)
-        self._note_closed(stream_id, _BY_SERVER)
-        if error_code:  # NO_ERROR: the stream has its answer, and its client is to stop sending
-            self._uncharged_resets += 1
 
 
 def _has_other_host(headers: RawHeaders) -> bool:

@@ -77,6 +77,10 @@ class ServerProcessor(EventsProcessor):
             if self._request_bytes > self._request_bytes_max:
                 self._protocol.reset_stream(stream, "the connection's requests are too long")
 
+    def release_bytes(self, size: int) -> None:
+        """Note that the connection no longer holds so many bytes of its requests."""
+        self._request_bytes -= size
+
     def process_ping_ack_received(self, event: PingAckReceived) -> None:
         """Note that the client has read all frames that were sent before the PING."""
         super().process_ping_ack_received(event)

@@ -5,8 +5,8 @@ They record how the client makes progress with what it is sent.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 from grpclib.config import Configuration
@@ -15,6 +15,9 @@ from grpclib.protocol import AbstractHandler, Connection, Stream
 from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
+
+# What precedes each message of a stream: in gRPC a flag and a length.
+MESSAGE_PREFIX_BYTES = 5
 
 
 class StreamHandler(AbstractHandler):
@@ -45,6 +48,9 @@ class ServerConnection(Connection):
         clock: Returns the time in seconds.
         list_slots: Bounds how many lists of each caller run at once.
         sending: The streams that are sending data, and may wait for the client's window.
+        draining: Whether the connection ends: calls that last end soon.
+        note_read: Is called with a stream and the number of bytes of a message that its call has
+            read, and that the connection no longer holds.
     """
 
     def __init__(
@@ -65,6 +71,30 @@ class ServerConnection(Connection):
         self.list_slots = CallerSlots(lists_max)
         self.progressed_at = clock()
         self.clock = clock
+        self.draining = False
+        self._on_drain: set[Callable[[], None]] = set()
+        self.note_read: Callable[[Stream, int], None] = lambda _stream, _size: None
+
+    def drain(self) -> None:
+        """Note that the connection ends, and notify the calls that last."""
+        self.draining = True
+        for callback in list(self._on_drain):
+            callback()
+
+    @contextmanager
+    def on_drain(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call a function when the connection is drained while the context lasts.
+
+        Args:
+            callback: The function. It is called at once if the connection is draining already.
+        """
+        self._on_drain.add(callback)
+        try:
+            if self.draining:
+                callback()
+            yield
+        finally:
+            self._on_drain.discard(callback)
 
     def get_peer(self) -> ServerPeer:
         """Return the client at the other end."""
@@ -111,10 +141,12 @@ class ServerStream(Stream):
             is being sent.
         waiting_since: Since when it waits for a list slot; None: it has one or needs none.
         too_long: Why the headers of its request are too long; empty: they are not.
+        takes_messages: Whether its call takes a stream of messages.
     """
 
     connection: ServerConnection
     too_long = ""
+    takes_messages = False
     sending_since: float | None = None
     waiting_since: float | None = None
 
@@ -159,6 +191,10 @@ class ServerStream(Stream):
             connection.progressed_at = connection.clock()
         finally:
             slots.release()
+
+    def message_read(self, size: int) -> None:
+        """Note that the call has read a message, of this size, of a stream of messages."""
+        self.connection.note_read(self, size)
 
     def stalled_since(self) -> float | None:
         """Return since when the client keeps the stream from making progress; None: it does not.

@@ -259,7 +259,25 @@ class TooManyApps:
     limit: int
 
 
-Refusal = KeyReused | CreditsLimitExceeded | InsufficientCredits | BalanceOverflow | TooManyApps
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchAborted:
+    """Another command of the same atomic batch was rejected.
+
+    Attributes:
+        index: The position of the first rejected command in the batch, from 0.
+    """
+
+    index: int
+
+
+Refusal = (
+    KeyReused
+    | CreditsLimitExceeded
+    | InsufficientCredits
+    | BalanceOverflow
+    | TooManyApps
+    | BatchAborted
+)
 Outcome = Accepted | Replayed | Refusal
 
 

@@ -130,6 +130,33 @@ class CallMetrics:
         )
 
 
+class OperationMetrics:
+    """The metrics of the operations of calls that have several."""
+
+    def __init__(self, registry: CollectorRegistry, kinds: Iterable[str]) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: The registry that exports them.
+            kinds: All kinds of operations.
+        """
+        ended = Counter(
+            "credit_operations_total",
+            "Operations of BatchWrite and Write that ended, by status.",
+            ("kind", "grpc_code"),
+            registry=registry,
+        )
+        self._ended = {
+            (kind, status): ended.labels(kind, go_code(status))
+            for kind in kinds
+            for status in Status
+        }
+
+    def count(self, kind: str, status: Status) -> None:
+        """Count an operation that ended."""
+        self._ended[kind, status].inc()
+
+
 class CommitMetrics:
     """The metrics of group commit.
 

@@ -19,6 +19,7 @@ from credit_server.telemetry.metrics import (
     CommitMetrics,
     ConnectionMetrics,
     MethodMetrics,
+    OperationMetrics,
     ProcessMetrics,
     StoreMetrics,
 )
@@ -61,7 +62,12 @@ class Telemetry:
         self.certificates = CertificateWatch(CertificateMetrics(self.registry))
 
     def calls(
-        self, services: Iterable[IServable], *, server_address: str, server_port: int
+        self,
+        services: Iterable[IServable],
+        *,
+        server_address: str,
+        server_port: int,
+        operation_kinds: Iterable[str] = (),
     ) -> "CallTelemetry":
         """Return the observer of the calls of services. Call it once for a server.
 
@@ -69,21 +75,29 @@ class Telemetry:
             services: All services of the server. They determine the labels of the metrics.
             server_address: The address on which the server listens.
             server_port: Its port; 0 if it is not known yet.
+            operation_kinds: The kinds of operations of calls that have several.
         """
         spans = None
         if self._tracer is not None:
             spans = CallSpans(self._tracer, server_address=server_address, server_port=server_port)
-        return CallTelemetry(CallMetrics(self.registry, methods_of(services)), spans)
+        return CallTelemetry(
+            CallMetrics(self.registry, methods_of(services)),
+            OperationMetrics(self.registry, operation_kinds),
+            spans,
+        )
 
 
 class ObservedCall:
     """Observes one call: a `CallObservation` of the gRPC layer."""
 
-    __slots__ = ("_metrics", "_span")
+    __slots__ = ("_metrics", "_operations", "_span")
 
-    def __init__(self, metrics: MethodMetrics, span: CallSpan | None) -> None:
+    def __init__(
+        self, metrics: MethodMetrics, operations: OperationMetrics, span: CallSpan | None
+    ) -> None:
         """Prepare to observe a call, with the metrics of its method and its span, if any."""
         self._metrics = metrics
+        self._operations = operations
         self._span = span
 
     @property
@@ -104,6 +118,10 @@ class ObservedCall:
         """Count messages that were sent."""
         self._metrics.sent.inc(count)
 
+    def operation_ended(self, kind: str, status: Status) -> None:
+        """Count an operation of the call."""
+        self._operations.count(kind, status)
+
     def finished(self, status: Status, seconds: float) -> None:
         """Record the end of the call."""
         self._metrics.handled[status].inc()
@@ -115,14 +133,18 @@ class ObservedCall:
 class CallTelemetry:
     """Observes all calls: a `CallObserver` of the gRPC layer."""
 
-    def __init__(self, metrics: CallMetrics, spans: CallSpans | None) -> None:
+    def __init__(
+        self, metrics: CallMetrics, operations: OperationMetrics, spans: CallSpans | None
+    ) -> None:
         """Prepare to observe calls.
 
         Args:
             metrics: The metrics of calls.
+            operations: The metrics of operations.
             spans: Starts spans; None if no SDK records them.
         """
         self._metrics = metrics
+        self._operations = operations
         self._spans = spans
 
     def started(
@@ -132,7 +154,7 @@ class CallTelemetry:
         metrics = self._metrics.of(path)
         metrics.started.inc()
         span = None if self._spans is None else self._spans.start(metrics.method, metadata, peer)
-        return ObservedCall(metrics, span)
+        return ObservedCall(metrics, self._operations, span)
 
 
 class CommitTelemetry:

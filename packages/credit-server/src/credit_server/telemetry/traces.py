@@ -93,7 +93,12 @@ class BatchSpans:
         Args:
             contexts: The spans of the batch's calls; None for a call without one.
         """
-        calls = [span for span in contexts if isinstance(span, Span) and span.is_recording()]
+        # Each call once: a call may have a thousand writes.
+        calls = [
+            span
+            for span in dict.fromkeys(contexts)
+            if isinstance(span, Span) and span.is_recording()
+        ]
         if not calls:
             yield
             return

@@ -86,20 +86,26 @@ def _service(image: Image, service: ServiceDescriptor) -> Iterator[str]:
 
 def _access(image: Image, service: ServiceDescriptor) -> Iterator[str]:
     reasons = access_documented(image, service)
-    if not reasons:
+    if not reasons or service is not _first_service(image, service):
         return
     enum = image.enums[f"{service.file.package}.ErrorReason"]
     yield f"""\
 ### Access
 
-If the server authenticates its callers, every call needs an identity: in the metadata
-`authorization: Bearer TOKEN`, or as a client certificate. Every call may then be rejected for these
-reasons, in this order, before its own:
+If the server authenticates its callers, every call of every service needs an identity: in the
+metadata `authorization: Bearer TOKEN`, or as a client certificate. Every call may then be rejected
+for these reasons, in this order, before its own:
 
 {_table(_ERROR_HEAD, (_error(image, enum.values_by_name[name]) for name in reasons))}
-An identity has scopes (each call requires one), apps (it reads and writes in these alone) and a
-number, which it sends as `created_by`.
+An identity has scopes (each call or operation requires one), apps (it reads and writes in these
+alone) and a number, which it sends as `created_by`.
 """
+
+
+def _first_service(image: Image, service: ServiceDescriptor) -> ServiceDescriptor:
+    """Return the first service of the same package, which documents the access to all."""
+    package = service.file.package
+    return next(one for one in image.services.values() if one.file.package == package)
 
 
 def _call(image: Image, method: MethodDescriptor) -> str:
@@ -122,10 +128,12 @@ Errors, after those of [access](#access), in the order of precedence:
 {curl(method.full_name)}
 ```
 
-```python
-{example(method.full_name).sdk}
-```
-"""
+{_sdk(method)}"""
+
+
+def _sdk(method: MethodDescriptor) -> str:
+    code = example(method.full_name).sdk
+    return f"```python\n{code}\n```\n" if code else ""
 
 
 def _level(method: MethodDescriptor) -> str:

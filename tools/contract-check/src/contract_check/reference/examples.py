@@ -4,12 +4,14 @@ The examples build on each other, and a test runs them in this order.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract_check.errors import CheckError
 
 _ADDRESS = "localhost:50051"
+
+Json = int | str | bool | Mapping[str, "Json"] | Sequence["Json"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +19,13 @@ class Example:
     """One example of a call.
 
     Attributes:
-        request: The fields of its request.
-        sdk: Python, inside `async with CreditClient(…) as credits:`.
+        request: The fields of its request, or several requests of a call that takes a stream.
+        sdk: Python, inside `async with CreditClient(…) as credits:`; empty if the SDK does not make
+            the call.
     """
 
-    request: Mapping[str, int | str]
-    sdk: str
+    request: Mapping[str, Json] | Sequence[Mapping[str, Json]]
+    sdk: str = ""
 
 
 _EXAMPLES = {
@@ -89,6 +92,26 @@ async for purchase in credits.purchases(user_id=7):
 async for transaction in credits.transactions(user_id=7):
     print(transaction.sequence, transaction.type.name, transaction.balance_after)""",
     ),
+    "credit.v1.LedgerService.BatchWrite": Example(
+        request={
+            "operations": [
+                {"add_credits": {"user_id": 7, "app_id": 2, "credits": 20, "created_by": 1}},
+                {"add_credits": {"user_id": 8, "app_id": 2, "credits": 20, "created_by": 1}},
+            ],
+            "atomic": True,
+        },
+    ),
+    "credit.v1.LedgerService.Write": Example(
+        request=[
+            {
+                "correlation_id": number,
+                "operation": {
+                    "add_credits": {"user_id": 8, "app_id": 2, "credits": 5, "created_by": 1}
+                },
+            }
+            for number in (1, 2)
+        ],
+    ),
 }
 
 
@@ -117,7 +140,9 @@ def curl(call: str) -> str:
         CheckError: The call has no example.
     """
     service, _, method = call.rpartition(".")
-    data = json.dumps(dict(example(call).request))
+    request = example(call).request
+    requests = [request] if isinstance(request, Mapping) else request
+    data = " ".join(json.dumps(one) for one in requests)
     return (
         f"buf curl --protocol grpc --http2-prior-knowledge \\\n"
         f"  --data '{data}' \\\n"

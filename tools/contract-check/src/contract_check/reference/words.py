@@ -26,6 +26,7 @@ def takes(image: Image, field: FieldDescriptor) -> str:
     parts = [
         _range(bound("minimum"), bound("maximum"), ""),
         _range(bound("length_min"), bound("length_max"), " characters"),
+        _range(bound("items_min"), bound("items_max"), " items"),
         f"matches `{found.pattern}`" if found.pattern else "",
         _text(text_of(found)),
         "must be set" if found.required else "",

@@ -82,6 +82,10 @@ def _tightened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield f"length_min raised from {earlier.length_min} to {later.length_min}"
     if later.length_max < earlier.length_max:
         yield f"length_max lowered from {earlier.length_max} to {later.length_max}"
+    if later.items_min > earlier.items_min:
+        yield f"items_min raised from {earlier.items_min} to {later.items_min}"
+    if later.items_max < earlier.items_max:
+        yield f"items_max lowered from {earlier.items_max} to {later.items_max}"
     if later.pattern and later.pattern != earlier.pattern:
         yield f'pattern "{later.pattern}" required instead of "{earlier.pattern}"'
     if later.required and not earlier.required:
@@ -99,6 +103,10 @@ def _loosened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield f"length_min lowered from {earlier.length_min} to {later.length_min}"
     if later.length_max > earlier.length_max:
         yield f"length_max raised from {earlier.length_max} to {later.length_max}"
+    if later.items_min < earlier.items_min:
+        yield f"items_min lowered from {earlier.items_min} to {later.items_min}"
+    if later.items_max > earlier.items_max:
+        yield f"items_max raised from {earlier.items_max} to {later.items_max}"
     if earlier.pattern and not later.pattern:
         yield f'pattern "{earlier.pattern}" dropped'
     if earlier.required and not later.required:

@@ -14,16 +14,21 @@ from contract_check.violation import Violation
 _OPTION = "credit.options.v1.scope"
 _ENUM = "credit.options.v1.Scope"
 _PREFIX = "SCOPE_"
+_OF_EACH_OPERATION = "SCOPE_OF_EACH_OPERATION"
 
 
 def scope_of(image: Image, method: MethodDescriptor) -> str:
-    """Return the scope that a call requires, as tokens contain it; empty if none is declared."""
+    """Return the scope that a call requires, as tokens contain it; empty if none is declared.
+
+    It is "of each operation" if the operations in the call's messages require scopes of their own.
+    """
     number = image.option(method, _OPTION)
     if not number:
         return ""
     name: str = image.enums[_ENUM].values_by_number[number].name
+    words = name.removeprefix(_PREFIX).lower()
     # "SCOPE_CREDITS_SPEND" is `credits:spend`.
-    return name.removeprefix(_PREFIX).lower().replace("_", ":", 1)
+    return words.replace("_", " ") if name == _OF_EACH_OPERATION else words.replace("_", ":", 1)
 
 
 def scope_violations(before: Image, after: Image) -> Iterator[Violation]:

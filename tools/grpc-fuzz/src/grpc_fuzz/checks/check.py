@@ -17,6 +17,7 @@ class Context:
         send: Makes another call, which no check judges.
         limits: The limits on the time of a reply.
         allowed_statuses: The statuses that any method may return, declared or not.
+        answered_inside: Globs of the fields whose constraints are answered in the response.
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The declared trailers, by name.
         credentials: The credentials of every call, or None.
@@ -26,6 +27,7 @@ class Context:
     send: Callable[[Case], Reply]
     limits: Limits = field(default_factory=Limits)
     allowed_statuses: frozenset[str] = frozenset()
+    answered_inside: tuple[str, ...] = ()
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     credentials: Credentials | None = None

@@ -1,5 +1,7 @@
 """Checks that the server accepts what the contract allows, and nothing else."""
 
+from fnmatch import fnmatchcase
+
 from google.rpc.error_details_pb2 import BadRequest
 
 from grpc_fuzz.checks.check import Check, Context
@@ -21,13 +23,23 @@ NEGATIVE_DATA_REJECTED = Check(
     name="negative_data_rejected",
     severity=Severity.MAJOR,
     sentence="A request that breaks a constraint of the contract is rejected.",
-    applies=lambda case, context: _is_negative(case) and not _breaks_time_range(case),
+    applies=lambda case, context: (
+        _is_negative(case)
+        and not _breaks_time_range(case)
+        and not _is_answered_inside(case, context)
+    ),
     run=_rejected,
 )
 
 
 def _is_negative(case: Case) -> bool:
     return case.positive is False and case.wire is None
+
+
+def _is_answered_inside(case: Case, context: Context) -> bool:
+    return case.broken is not None and any(
+        fnmatchcase(case.broken.field, glob) for glob in context.answered_inside
+    )
 
 
 def _breaks_time_range(case: Case) -> bool:

@@ -1,0 +1,66 @@
+"""Makes the command of a write: checks what its caller may do, validates it and converts it."""
+
+import betterproto2
+from credit_models import CreditRequest, PurchaseRequest
+from credit_models.constraints import violations
+
+from credit_server.access import authorize
+from credit_server.access.identity import Identity
+from credit_server.api import convert, errors
+from credit_server.commit import WriteResult
+from credit_server.ledger import UINT32_MAX, Command, Receipt
+from credit_server.store.port import Store
+
+Write = CreditRequest | PurchaseRequest
+
+
+class Commands:
+    """Makes commands. The services of the contract share it."""
+
+    def __init__(self, store: Store, *, credits_max: int = UINT32_MAX) -> None:
+        """Prepare to make commands.
+
+        Args:
+            store: Makes the ids.
+            credits_max: The most credits that one call may add, 1 to 2**32 - 1; an identity may
+                have a lower limit.
+        """
+        self._new_id = store.new_id
+        self._credits_max = credits_max
+
+    def of(self, request: Write, identity: Identity | None) -> Command:
+        """Return the command of a write.
+
+        Args:
+            request: The write.
+            identity: The identity of its caller; None: there is none.
+
+        Raises:
+            AccessDenied: The caller may not make it.
+            GRPCError: It breaks constraints of the contract.
+        """
+        authorize.check_app(identity, request)
+        authorize.check_actor(identity, request)
+        validate(request)
+        if isinstance(request, CreditRequest):
+            limit = authorize.add_limit(identity, request.app_id, credits_max=self._credits_max)
+            return convert.add_from_message(request, self._new_id(), limit)
+        return convert.use_from_message(request, self._new_id(), self._new_id())
+
+
+def validate(request: betterproto2.Message) -> None:
+    """Check a request against the contract's constraints.
+
+    Raises:
+        GRPCError: It breaks them.
+    """
+    broken = violations(request)
+    if broken:
+        raise errors.invalid(broken)
+
+
+def as_raised(ending: WriteResult) -> Receipt | BaseException | None:
+    """Return the result of a write as its caller would have got it."""
+    if ending is None or isinstance(ending, Receipt | BaseException):
+        return ending
+    return errors.refused(ending)

@@ -1,0 +1,140 @@
+"""The calls with several operations: a batch in one message, and a stream of operations."""
+
+import asyncio
+from collections.abc import Sequence
+
+from credit_models import (
+    BatchWriteRequest,
+    BatchWriteResponse,
+    LedgerServiceBase,
+    WriteRequest,
+    WriteResponse,
+)
+from credit_models.constraints import violations
+from grpclib import const
+
+from credit_server.access.audit import AuditLog
+from credit_server.access.authorize import Access
+from credit_server.api import errors
+from credit_server.api.commands import Commands
+from credit_server.api.contract import WithMisfits
+from credit_server.api.operations import Operations, PendingOperation
+from credit_server.api.write_stream import WriteStream
+from credit_server.commit import Committer, WriteResult
+from credit_server.grpc.call import Call
+from credit_server.ledger import BatchAborted
+
+# After this many operations, other calls have their turn: some 10 ms.
+_SLICE = 250
+
+_BatchCall = Call[WithMisfits[BatchWriteRequest], BatchWriteResponse]
+_StreamCall = Call[WithMisfits[WriteRequest], WriteResponse]
+
+
+class LedgerService(LedgerServiceBase):
+    """Serves the calls of the contract that have several operations."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        commands: Commands,
+        audit: AuditLog,
+        access: Access,
+        *,
+        operation_seconds: float,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            committer: Settles the operations.
+            commands: Makes their commands.
+            audit: Writes a line for each operation.
+            access: Limits the rate of operations.
+            operation_seconds: The deadline of each operation of a stream.
+        """
+        self._committer = committer
+        self._operations = Operations(commands, audit)
+        self._access = access
+        self._operation_seconds = operation_seconds
+
+    def __mapping__(self) -> dict[str, const.Handler]:
+        """Map the contract's paths to handlers that take the call, not only its message.
+
+        If a call of the contract has no handler here, it is a KeyError when the server is made.
+        """
+        handlers = {"BatchWrite": self._batch_write, "Write": self._write}
+        return {
+            path: handler._replace(func=handlers[path.rpartition("/")[2]])
+            for path, handler in super().__mapping__().items()
+        }
+
+    async def _batch_write(self, call: _BatchCall) -> None:
+        received = await call.recv_request()
+        broken = violations(received.message, nested=False)
+        if broken:
+            raise errors.invalid(broken)
+        pending = await self._begin(call, received)
+        if received.message.atomic and any(each.rejection for each in pending):
+            endings = _aborted(pending)
+        else:
+            endings = await self._settle(call, pending, atomic=received.message.atomic)
+        outcomes = []
+        for number, (each, ending) in enumerate(zip(pending, endings, strict=True), start=1):
+            outcomes.append(each.end(ending))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        # Whether the caller gets the answer or not, the writes have happened.
+        await call.send_answer(BatchWriteResponse(outcomes=outcomes))
+
+    async def _begin(
+        self, call: _BatchCall, received: WithMisfits[BatchWriteRequest]
+    ) -> list[PendingOperation]:
+        request = received.message
+        admitted, denial = self._access.admit_batch(
+            call, len(request.operations), together=request.atomic
+        )
+        pending = []
+        for index, operation in enumerate(request.operations):
+            if index and index % _SLICE == 0:
+                await asyncio.sleep(0)
+            misfits = received.misfits.get(index, ())
+            denied = denial if index >= admitted else None
+            pending.append(self._operations.begin(call, operation, misfits, denied))
+        return pending
+
+    async def _settle(
+        self, call: _BatchCall, pending: Sequence[PendingOperation], *, atomic: bool
+    ) -> Sequence[WriteResult]:
+        """Submit all operations at once that were not rejected; return what came of each."""
+        submitted = [each for each in pending if each.submission is not None]
+        answers = self._committer.submit_all(
+            [each.submission for each in submitted if each.submission is not None],
+            call.observation.context,
+            request_id=call.request.request_id,
+            seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
+            atomic=atomic,
+        )
+        try:
+            results = iter(await asyncio.gather(*answers, return_exceptions=True))
+        except asyncio.CancelledError:  # `gather` has cancelled what has no answer
+            for each, answer in zip(submitted, answers, strict=True):
+                if answer.done() and not answer.cancelled():
+                    each.outlived(answer.exception() or answer.result())
+            raise
+        return [each.rejection or next(results) for each in pending]
+
+    async def _write(self, call: _StreamCall) -> None:
+        stream = WriteStream(
+            call,
+            self._committer,
+            self._operations,
+            self._access,
+            operation_seconds=self._operation_seconds,
+        )
+        await stream.run()
+
+
+def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:
+    """Return what came of an atomic batch of which an operation was rejected."""
+    first = next(index for index, each in enumerate(pending) if each.rejection is not None)
+    return [each.rejection or errors.refused(BatchAborted(index=first)) for each in pending]

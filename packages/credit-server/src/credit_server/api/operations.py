@@ -1,0 +1,153 @@
+"""The operations of a call that has several: each is treated as the call that it stands for."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+from credit_models import Operation, OperationOutcome
+from credit_models.constraints import Violation
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from credit_server.access import authorize
+from credit_server.access.audit import AuditedWrite, AuditLog
+from credit_server.api import convert, errors
+from credit_server.api.commands import Commands, Write, as_raised
+from credit_server.commit import Submission, WriteResult
+from credit_server.grpc.call import Call
+from credit_server.grpc.handler import UNCERTAIN_WRITE
+from credit_server.ledger import Receipt
+
+log = structlog.get_logger("credit_server.calls")
+
+ADD_CREDITS = "add_credits"
+USE_CREDITS = "use_credits"
+UNKNOWN = "unknown"
+"""The kind of an operation without a request, or of a kind that this server does not know."""
+
+KINDS = (ADD_CREDITS, USE_CREDITS, UNKNOWN)
+
+_PATHS = {
+    ADD_CREDITS: "/credit.v1.CreditService/AddCredits",
+    USE_CREDITS: "/credit.v1.CreditService/UseCredits",
+}
+# Any, in this file: a call of any messages.
+
+
+class PendingOperation:
+    """One operation until it has its outcome.
+
+    Attributes:
+        submission: What is submitted to the ledger; None: the operation was rejected before.
+        rejection: Why it was rejected; None: it was not.
+    """
+
+    __slots__ = ("_audited", "_call", "_kind", "rejection", "submission")
+
+    def __init__(
+        self,
+        call: Call[Any, Any],
+        kind: str,
+        *,
+        audited: AuditedWrite | None,
+        submission: Submission | None = None,
+        rejection: Exception | None = None,
+    ) -> None:
+        self._call = call
+        self._kind = kind
+        self._audited = audited
+        self.submission = submission
+        self.rejection = rejection
+
+    def end(self, ending: WriteResult) -> OperationOutcome:
+        """Return the outcome, and write and count what came of the operation."""
+        result = as_raised(ending)
+        if self._audited is not None:
+            self._audited.ended(result)
+        if isinstance(result, Receipt):
+            self._call.observation.operation_ended(self._kind, Status.OK)
+            return OperationOutcome(receipt=convert.receipt_to_message(result))
+        return self._failed(self._status(result))
+
+    def expire(self) -> OperationOutcome:
+        """Return the outcome of an operation whose deadline has passed.
+
+        What comes of the write is written when it is certain.
+        """
+        sentence = f"the deadline has passed; {UNCERTAIN_WRITE}"
+        return self._failed(GRPCError(Status.DEADLINE_EXCEEDED, sentence))
+
+    def outlived(self, ending: WriteResult) -> None:
+        """Write what came of an operation whose caller has left."""
+        if self._audited is not None:
+            self._audited.outlived(as_raised(ending))
+
+    def _failed(self, error: GRPCError) -> OperationOutcome:
+        self._call.observation.operation_ended(self._kind, error.status)
+        return OperationOutcome(failure=errors.to_failure(error))
+
+    def _status(self, error: BaseException | None) -> GRPCError:
+        status = None if error is None else errors.translate(error)
+        if status is None:  # a bug, which must not fail the other operations
+            log.error("an operation failed", kind=self._kind, exc_info=error)
+            return GRPCError(Status.INTERNAL, "internal error")
+        return status
+
+
+class Operations:
+    """Begins operations: checks what their caller may do, validates and converts them."""
+
+    def __init__(self, commands: Commands, audit: AuditLog) -> None:
+        """Prepare.
+
+        Args:
+            commands: Makes their commands.
+            audit: Writes a line for each operation.
+        """
+        self._commands = commands
+        self._audit = audit
+
+    def begin(
+        self,
+        call: Call[Any, Any],
+        operation: Operation | None,
+        misfits: Sequence[Violation],
+        denial: Exception | None = None,
+    ) -> PendingOperation:
+        """Begin an operation.
+
+        Args:
+            call: Its call.
+            operation: The operation.
+            misfits: The fields of its request whose integers do not fit.
+            denial: Why it is not admitted; its line of the audit log has been written.
+        """
+        kind, request = _request(operation)
+        if denial is not None:
+            return PendingOperation(call, kind, audited=None, rejection=denial)
+        identity = authorize.identity_of(call)
+        audited = self._audit.write(call, identity, request, operation=kind)
+        begun = partial(PendingOperation, call, kind, audited=audited)
+        try:
+            if request is None:
+                raise errors.invalid([Violation(field="request", description="must be set")])
+            authorize.check_scope(identity, _PATHS[kind])
+            if misfits:
+                raise errors.invalid(misfits)
+            command = self._commands.of(request, identity)
+        except Exception as rejection:  # noqa: BLE001 - a bug must not fail the other operations
+            return begun(rejection=rejection)
+        pending = begun(submission=Submission(command))
+        pending.submission = Submission(command, pending.outlived)
+        return pending
+
+
+def _request(operation: Operation | None) -> tuple[str, Write | None]:
+    if operation is None:
+        return UNKNOWN, None
+    if operation.add_credits is not None:
+        return ADD_CREDITS, operation.add_credits
+    if operation.use_credits is not None:
+        return USE_CREDITS, operation.use_credits
+    return UNKNOWN, None

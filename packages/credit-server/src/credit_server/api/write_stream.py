@@ -1,0 +1,195 @@
+"""One stream of operations: reads as fast as they are answered, and answers as they are settled."""
+
+import asyncio
+from functools import partial
+
+from credit_models import WriteRequest, WriteResponse
+from credit_models.constraints import Violation
+
+from credit_server.access.authorize import Access
+from credit_server.api import errors
+from credit_server.api.contract import WithMisfits
+from credit_server.api.operations import Operations, PendingOperation
+from credit_server.commit import Answer, Committer
+from credit_server.grpc.call import Call
+
+# The operations of one stream that the client has not taken the outcomes of: a batch of the
+# committer. It bounds what a client that reads nothing makes the server hold.
+OPERATIONS_MAX = 256
+
+
+class _Unsettled:
+    """An operation that has no outcome yet."""
+
+    __slots__ = ("answer", "expires_at", "pending")
+
+    def __init__(self, pending: PendingOperation, answer: Answer, expires_at: float) -> None:
+        self.pending = pending
+        self.answer = answer
+        self.expires_at = expires_at
+
+
+class WriteStream:
+    """Serves one stream. One task reads; the task of the call sends; operations have no tasks."""
+
+    def __init__(
+        self,
+        call: Call[WithMisfits[WriteRequest], WriteResponse],
+        committer: Committer,
+        operations: Operations,
+        access: Access,
+        *,
+        operation_seconds: float,
+    ) -> None:
+        """Prepare to serve a stream.
+
+        Args:
+            call: The call.
+            committer: Settles the operations.
+            operations: Begins the operations.
+            access: Limits the rate of operations.
+            operation_seconds: The deadline of each operation.
+        """
+        self._call = call
+        self._committer = committer
+        self._operations = operations
+        self._access = access
+        self._operation_seconds = operation_seconds
+        self._loop = asyncio.get_running_loop()
+        # By correlation id, in the order of their deadlines.
+        self._unsettled: dict[int, _Unsettled] = {}
+        self._outcomes: list[WriteResponse] = []
+        # The correlation ids of the operations whose outcome has not been sent.
+        self._numbers: set[int] = set()
+        # The number of operations whose outcome the client has not taken.
+        self._open = 0
+        self._room = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._drained = False
+        self._ended = False
+
+    async def run(self) -> None:
+        """Serve the stream until all its operations have their outcomes.
+
+        Raises:
+            GRPCError: The stream ends with an error, after the outcomes of all operations that were
+                read.
+        """
+        await self._call.send_initial_metadata()
+        reading = asyncio.create_task(self._read())
+        reading.add_done_callback(lambda _: self._changed.set())
+
+        def drain() -> None:
+            self._drained = not reading.done()
+            reading.cancel()
+
+        try:
+            with self._call.on_drain(drain):
+                await self._send(reading)
+        finally:
+            self._end()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if self._drained:
+            raise errors.drained()
+        reading.result()
+
+    async def _read(self) -> None:
+        """Read and submit operations until the client has sent its last one."""
+        while True:
+            while self._open >= OPERATIONS_MAX:
+                self._room.clear()
+                await self._room.wait()
+            received = await self._call.recv_message()
+            if received is None:
+                return
+            self._accept(received)
+
+    def _accept(self, received: WithMisfits[WriteRequest]) -> None:
+        number = received.message.correlation_id
+        if number in self._numbers:
+            what = "must be unique among the operations without an outcome"
+            raise errors.invalid([Violation(field="correlation_id", description=what)])
+        self._numbers.add(number)
+        self._open += 1
+        denial = self._access.admit_operation(self._call)
+        misfits = received.misfits.get(0, ())
+        pending = self._operations.begin(self._call, received.message.operation, misfits, denial)
+        if pending.submission is None:
+            self._settled(number, pending)
+            return
+        seconds_left = self._seconds_left()
+        (answer,) = self._committer.submit_all(
+            [pending.submission],
+            self._call.observation.context,
+            request_id=self._call.request.request_id,
+            seconds_left=seconds_left,
+        )
+        self._unsettled[number] = _Unsettled(pending, answer, self._loop.time() + seconds_left)
+        answer.add_done_callback(partial(self._on_answer, number, pending))
+        self._expire_later()
+
+    def _seconds_left(self) -> float:
+        deadline = self._call.deadline
+        if deadline is None:
+            return self._operation_seconds
+        return min(self._operation_seconds, deadline.time_remaining())
+
+    def _on_answer(self, number: int, pending: PendingOperation, answer: Answer) -> None:
+        if answer.cancelled():  # it has expired, or the stream has ended: the write's end is noted
+            return
+        if self._ended:
+            pending.outlived(answer.exception() or answer.result())
+            return
+        del self._unsettled[number]
+        self._outcomes.append(
+            WriteResponse(
+                correlation_id=number, outcome=pending.end(answer.exception() or answer.result())
+            )
+        )
+        self._changed.set()
+
+    def _settled(self, number: int, pending: PendingOperation) -> None:
+        outcome = pending.end(pending.rejection)
+        self._outcomes.append(WriteResponse(correlation_id=number, outcome=outcome))
+        self._changed.set()
+
+    def _expire_later(self) -> None:
+        if self._expiry is None and self._unsettled:
+            first = next(iter(self._unsettled.values()))
+            self._expiry = self._loop.call_at(first.expires_at, self._expire)
+
+    def _expire(self) -> None:
+        """Answer the operations whose deadline has passed."""
+        self._expiry = None
+        now = self._loop.time()
+        for number, each in list(self._unsettled.items()):
+            if each.expires_at > now:
+                break
+            if each.answer.cancel():
+                del self._unsettled[number]
+                outcome = each.pending.expire()
+                self._outcomes.append(WriteResponse(correlation_id=number, outcome=outcome))
+                self._changed.set()
+        self._expire_later()
+
+    async def _send(self, reading: "asyncio.Task[None]") -> None:
+        """Send outcomes, all that are ready at once, until the last operation has its own."""
+        while self._outcomes or self._unsettled or not reading.done():
+            await self._changed.wait()
+            self._changed.clear()
+            outcomes, self._outcomes = self._outcomes, []
+            # Before: a client may use an id again as soon as it has the outcome.
+            self._numbers.difference_update(outcome.correlation_id for outcome in outcomes)
+            await self._call.send_encoded(self._call.encoded(outcomes), count=len(outcomes))
+            self._open -= len(outcomes)
+            self._room.set()
+
+    def _end(self) -> None:
+        """Drop the operations that are left; those in a batch are committed all the same."""
+        self._ended = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for each in self._unsettled.values():
+            each.answer.cancel()

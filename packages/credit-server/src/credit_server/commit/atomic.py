@@ -1,0 +1,46 @@
+"""An atomic batch: writes of any users that take effect together or not at all."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from credit_server.commit.pending import PendingWrite
+from credit_server.ledger import Command
+
+if TYPE_CHECKING:  # a shard has atomic batches in its queue
+    from credit_server.commit.shard import Shard
+
+
+class AtomicBatch:
+    """Writes that are one transaction of the store, over the shards of all their users.
+
+    The batch is in the queue of each of these shards. A shard that comes to it waits; the last one
+    commits the batch. So two batches of one server never meet on a user, and atomic batches on the
+    same users do not conflict with each other. A batch is put in all its queues at once. All queues
+    therefore have the batches in the same order, and no two shards wait for each other.
+
+    Attributes:
+        writes: The writes, in the order of the batch. Their caller cancels all of them or none.
+        commands: Their commands.
+        shares: The number of writes of each shard.
+    """
+
+    def __init__(self, writes: Sequence[PendingWrite], shares: "Mapping[Shard, int]") -> None:
+        self.writes = writes
+        self.commands: Sequence[Command] = [write.command for write in writes]
+        self.shares = shares
+        self._missing = len(shares)
+        self._settled = asyncio.Event()
+
+    def arrive(self) -> bool:
+        """Note that a shard has come to the batch; return whether it is the last one."""
+        self._missing -= 1
+        return not self._missing
+
+    def settle(self) -> None:
+        """Note that all writes have an answer: the shards that wait continue."""
+        self._settled.set()
+
+    async def settled(self) -> None:
+        """Wait until all writes have an answer."""
+        await self._settled.wait()

@@ -1,0 +1,369 @@
+"""Test atomic batches: all commands take effect or none does, over the shards of all users."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import pytest
+from credit_server.commit import (
+    Answer,
+    Committer,
+    NotCommitted,
+    Overloaded,
+    ResultUnknown,
+    Stopping,
+    Submission,
+    WriteResult,
+)
+from credit_server.ledger import (
+    UINT32_MAX,
+    BatchAborted,
+    Command,
+    InsufficientCredits,
+    KeyReused,
+    Receipt,
+    Refusal,
+)
+from credit_server.store.memory import MemoryStore
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import CommitUnknown, Conflict, Store, StoreUnavailable
+
+from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, use
+
+
+@pytest.fixture
+def store() -> ScriptedStore:
+    return ScriptedStore()
+
+
+@pytest.fixture(params=["memory", "mongo"])
+async def any_store(
+    request: pytest.FixtureRequest, mongod_uri: str, database: str
+) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    mongo = MongoStore(mongod_uri, database=database)
+    await mongo.migrate()
+    yield mongo
+    mongo.close()
+
+
+def submit(committer: Committer, commands: Sequence[Command]) -> list[Answer]:
+    """Submit an atomic batch."""
+    return committer.submit_all([Submission(command) for command in commands], atomic=True)
+
+
+async def commit(committer: Committer, commands: Sequence[Command]) -> list[Receipt | Refusal]:
+    """Submit an atomic batch and return its outcomes."""
+    return await asyncio.gather(*submit(committer, commands))
+
+
+def balances(outcomes: Sequence[Receipt | Refusal]) -> list[int]:
+    """Return the balances after each command of a batch that succeeded."""
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+    assert len(receipts) == len(outcomes)
+    return [receipt.transaction.balance_after for receipt in receipts]
+
+
+def again(command: Command, store: Store) -> Command:
+    """Return the command of a retry: the same request with new ids."""
+    return replace(command, transaction_id=store.new_id())
+
+
+async def test_all_commands_take_effect_in_their_order(any_store: Store) -> None:
+    async with Committer(any_store, LIMITS) as committer:
+        batch: list[Command] = [
+            add(any_store, 5, user=1),
+            add(any_store, 3, user=2),
+            use(any_store, 4, user=1),
+        ]
+        assert balances(await commit(committer, batch)) == [5, 3, 1]
+    assert [entry.sequence for entry in await history(any_store, 1)] == [1, 2]
+    assert len(await history(any_store, 2)) == 1
+
+
+async def test_one_rejected_command_leaves_no_trace_of_any(any_store: Store) -> None:
+    async with Committer(any_store, LIMITS) as committer:
+        await committer.submit(add(any_store, 5, user=1))
+        batch: list[Command] = [
+            add(any_store, 1, user=2),
+            use(any_store, 6, user=1),
+            use(any_store, 5, user=1),
+        ]
+        outcomes = await commit(committer, batch)
+        assert outcomes == [
+            BatchAborted(index=1),
+            InsufficientCredits(available=5, required=6),
+            BatchAborted(index=1),
+        ]
+        assert isinstance(await committer.submit(use(any_store, 5, user=1)), Receipt)
+    assert await history(any_store, 2) == []
+    assert len(await history(any_store, 1)) == 2
+
+
+async def test_each_rejected_command_has_its_own_reason(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        await committer.submit(add(store, 5, key="k"))
+        batch: list[Command] = [add(store, 1, user=2), add(store, 6, key="k"), use(store, 9)]
+        assert await commit(committer, batch) == [
+            BatchAborted(index=1),
+            KeyReused(fields=("credits",)),
+            InsufficientCredits(available=5, required=9),
+        ]
+
+
+async def test_a_retry_is_replayed_by_this_server_and_by_another(any_store: Store) -> None:
+    batch: list[Command] = [add(any_store, 5, user=user, key="k") for user in range(1, 8)]
+    async with Committer(any_store, LIMITS) as committer:
+        first = await commit(committer, batch)
+        same = await commit(committer, [again(command, any_store) for command in batch])
+    async with Committer(any_store, LIMITS) as another:
+        other = await commit(another, [again(command, any_store) for command in batch])
+    expected = [
+        Receipt(transaction=outcome.transaction, replayed=True)
+        for outcome in first
+        if isinstance(outcome, Receipt)
+    ]
+    assert same == other == expected
+    assert len(expected) == 7
+    assert len(await history(any_store)) == 1
+
+
+async def test_known_keys_count_as_successes_beside_new_ones(any_store: Store) -> None:
+    async with Committer(any_store, LIMITS) as committer:
+        known = add(any_store, 5, user=1, key="k")
+        await committer.submit(known)
+    async with Committer(any_store, LIMITS) as another:
+        batch: list[Command] = [
+            add(any_store, 1, user=2),
+            again(known, any_store),
+            use(any_store, 2, user=1),
+        ]
+        outcomes = await commit(another, batch)
+    assert balances(outcomes) == [1, 5, 3]
+    assert [isinstance(each, Receipt) and each.replayed for each in outcomes] == [
+        False,
+        True,
+        False,
+    ]
+
+
+async def test_a_known_key_does_not_succeed_in_a_batch_that_is_aborted(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        known = add(store, 5, key="k")
+        await committer.submit(known)
+        outcomes = await commit(committer, [again(known, store), use(store, 9, user=2)])
+    assert outcomes == [BatchAborted(index=1), InsufficientCredits(available=0, required=9)]
+
+
+async def test_the_same_key_twice_in_a_batch_takes_effect_once(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        command = add(store, 5, key="k")
+        outcomes = await commit(committer, [command, again(command, store)])
+    assert balances(outcomes) == [5, 5]
+    assert len(await history(store)) == 1
+
+
+async def test_a_batch_is_one_transaction_of_the_store_whatever_its_size(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, replace(LIMITS, batch_max=10)) as committer:
+        await commit(committer, [add(store, user=user) for user in range(1000)])
+    assert store.script.batches == [1000]
+
+
+async def test_a_batch_keeps_its_place_among_the_writes_of_its_users(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        before = committer.submit_all([Submission(add(store, 5, user=user)) for user in (1, 2)])
+        batch = submit(committer, [use(store, 5, user=user) for user in (1, 2)])
+        after = committer.submit_all([Submission(add(store, 7, user=user)) for user in (1, 2)])
+        outcomes = await asyncio.gather(*before, *batch, *after)
+    assert balances(outcomes) == [5, 5, 0, 0, 7, 7]
+
+
+async def test_a_stale_cache_of_any_shard_rejects_nothing(any_store: Store) -> None:
+    async with Committer(any_store, LIMITS) as one, Committer(any_store, LIMITS) as two:
+        users = range(1, 5)
+        for committer in (one, two):  # both have cached the accounts
+            await commit(committer, [add(any_store, 5, user=user) for user in users])
+        outcomes = await commit(one, [use(any_store, 10, user=user) for user in users])
+        assert balances(outcomes) == [0] * 4
+        for user in users:
+            left = await two.submit(use(any_store, 1, user=user))
+            assert left == InsufficientCredits(available=0, required=1)
+
+
+async def test_conflicts_are_retried_without_splitting_the_batch(store: ScriptedStore) -> None:
+    store.script.before = [Conflict("another writer")] * 5
+    async with Committer(store, LIMITS) as committer:
+        outcomes = await commit(committer, [add(store, 5, user=user) for user in range(1, 5)])
+    assert balances(outcomes) == [5] * 4
+    assert store.script.batches == [4] * 6
+
+
+async def test_batches_of_several_servers_on_the_same_users_all_succeed(any_store: Store) -> None:
+    users, rounds, servers = range(1, 9), 5, 3
+    # Time is no limit: a busy machine must not make a batch give up.
+    limits = replace(LIMITS, retry_seconds=3600)
+
+    async def write(committer: Committer) -> None:
+        for _ in range(rounds):
+            batches = (
+                commit(committer, [add(any_store, 1, user=user) for user in users])
+                for _ in range(2)
+            )
+            await asyncio.gather(*batches)
+
+    committers = [Committer(any_store, limits) for _ in range(servers)]
+    async with committers[0], committers[1], committers[2]:
+        await asyncio.gather(*(write(committer) for committer in committers))
+    for user in users:
+        entries = await history(any_store, user)
+        assert [entry.balance_after for entry in entries] == list(
+            range(1, 2 * rounds * servers + 1)
+        )
+
+
+async def test_money_moves_between_users_without_being_made_or_lost(any_store: Store) -> None:
+    limits = replace(LIMITS, retry_seconds=3600)
+    async with Committer(any_store, limits) as one, Committer(any_store, limits) as two:
+        await commit(one, [add(any_store, 10, user=user) for user in range(1, 7)])
+
+        async def move(committer: Committer, giver: int, taker: int) -> None:
+            price = 3
+            batch: list[Command] = [
+                use(any_store, price, user=giver),
+                add(any_store, price, user=taker),
+            ]
+            await commit(committer, batch)
+
+        await asyncio.gather(
+            *(
+                move(committer, giver, giver % 6 + 1)
+                for _ in range(5)
+                for giver in range(1, 7)
+                for committer in (one, two)
+            )
+        )
+    accounts = [await any_store.account(user) for user in range(1, 7)]
+    assert sum(account.balance(1) for account in accounts if account is not None) == 60
+    assert await any_store.app_total(1) == 60
+    for user in range(1, 7):
+        sequences = [entry.sequence for entry in await history(any_store, user)]
+        assert sequences == list(range(1, len(sequences) + 1))
+
+
+async def test_an_unknown_commit_is_resolved_and_not_repeated(store: ScriptedStore) -> None:
+    store.script.after = [CommitUnknown("no answer")]
+    async with Committer(store, LIMITS) as committer:
+        outcomes = await commit(committer, [add(store, 5, user=user) for user in (1, 2)])
+    assert balances(outcomes) == [5, 5]
+    assert not any(isinstance(each, Receipt) and each.replayed for each in outcomes)
+    assert len(await history(store, 1)) == len(await history(store, 2)) == 1
+
+
+async def test_a_commit_that_stays_unknown_is_reported_so_for_all(store: ScriptedStore) -> None:
+    store.script.after = [CommitUnknown("no answer")]
+    store.script.looked_up_fails = [StoreUnavailable("away")] * 1000
+    async with Committer(store, replace(LIMITS, retry_seconds=0.01)) as committer:
+        answers = submit(committer, [add(store, 5, user=user) for user in (1, 2)])
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ResultUnknown, ResultUnknown]
+
+
+async def test_an_unavailable_store_fails_all_and_writes_nothing(store: ScriptedStore) -> None:
+    store.script.before = [StoreUnavailable("away")]
+    async with Committer(store, LIMITS) as committer:
+        answers = submit(committer, [add(store, 5, user=user) for user in (1, 2)])
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotCommitted, NotCommitted]
+        assert balances(await commit(committer, [add(store, user=user) for user in (1, 2)]))
+    assert len(await history(store, 1)) == 1
+
+
+async def test_a_bug_fails_the_whole_batch_and_nothing_else(store: ScriptedStore) -> None:
+    store.script.write = [ZeroDivisionError("a bug")]
+    async with Committer(store, LIMITS) as committer:
+        answers = submit(committer, [add(store, 5, user=user) for user in (1, 2, 3)])
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
+        assert isinstance(await committer.submit(add(store, 7)), Receipt)
+        assert isinstance(await committer.submit(add(store, 7, user=2)), Receipt)
+    assert await history(store, 3) == []
+
+
+async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    endings: list[WriteResult] = []
+    async with Committer(store, LIMITS) as committer:
+        running = asyncio.create_task(committer.submit(add(store, 1)))
+        await store.script.held.wait()
+        submissions = [Submission(add(store, 5, user=user), endings.append) for user in (1, 2)]
+        batch = asyncio.gather(*committer.submit_all(submissions, atomic=True))
+        await asyncio.sleep(0)
+        batch.cancel()
+        store.script.hold.set()
+        assert isinstance(await running, Receipt)
+        assert isinstance(await committer.submit(add(store, 1, user=2)), Receipt)
+    assert endings == [None, None]
+    assert len(await history(store, 1)) == 1
+
+
+async def test_a_cancelled_batch_under_way_takes_effect_and_its_end_is_reported(
+    store: ScriptedStore,
+) -> None:
+    store.script.hold = asyncio.Event()
+    endings: list[WriteResult] = []
+    async with Committer(store, LIMITS) as committer:
+        submissions = [Submission(add(store, 5, user=user), endings.append) for user in (1, 2)]
+        batch = asyncio.gather(*committer.submit_all(submissions, atomic=True))
+        await store.script.held.wait()
+        batch.cancel()
+        store.script.hold.set()
+    await asyncio.sleep(0)
+    assert [isinstance(ending, Receipt) for ending in endings] == [True, True]
+    assert len(await history(store, 1)) == 1
+
+
+async def test_a_batch_without_room_in_one_shard_is_rejected_as_a_whole(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, replace(LIMITS, waiting_max=6)) as committer:
+        users = (2, 4, 6, 8, 1)  # four of one shard, which has room for three
+        answers = submit(committer, [add(store, user=user) for user in users])
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Overloaded}
+        assert committer.waiting == 0
+    assert await history(store, 1) == []
+
+
+async def test_a_stopping_committer_completes_its_batches_and_accepts_no_more(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        answers = submit(committer, [add(store, 5, user=user) for user in (1, 2)])
+    assert balances(await asyncio.gather(*answers)) == [5, 5]
+    late = await asyncio.gather(*submit(committer, [add(store)]), return_exceptions=True)
+    assert isinstance(late[0], Stopping)
+
+
+async def test_a_balance_cannot_pass_its_bounds_within_a_batch(any_store: Store) -> None:
+    async with Committer(any_store, LIMITS) as committer:
+        batch: list[Command] = [
+            add(any_store, UINT32_MAX),
+            use(any_store, UINT32_MAX),
+            add(any_store, UINT32_MAX),
+        ]
+        assert balances(await commit(committer, batch)) == [UINT32_MAX, 0, UINT32_MAX]
+        over = await commit(committer, [use(any_store, 1), add(any_store, 2)])
+        assert over[0] == BatchAborted(index=1)
+    account = await any_store.account(1)
+    assert account is not None
+    assert account.balance(1) == UINT32_MAX
