@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from credit_bench import medici
-from credit_bench.contract import has_batches
 from credit_bench.generator import requests
 from credit_bench.options import Options, options, parser
 from credit_bench.results import Result
@@ -67,7 +66,7 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
     several = replace(write, systems=(System.INSERT_MANY, System.MEDICI))
     batch = replace(write, systems=(System.OURS,), operation=Operation.BATCH, batch=1000, callers=2)
     missing = replace(write, systems=(System.OURS_WORKERS, System.EARLIER))
-    result = await one(given, *workloads, several, missing, *([batch] if has_batches() else []))
+    result = await one(given, *workloads, several, missing, batch)
     measured = {entry.system for entry in result.measurements}
     assert measured >= {*services, System.INSERT_MANY}
     assert measured | set(result.unavailable) >= {System.MEDICI}

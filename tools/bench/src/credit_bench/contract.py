@@ -20,8 +20,8 @@ _SOURCES = (
     "credit/options/v1/options.proto",
     "credit/v1/error_reason.proto",
     "credit/v1/credit.proto",
+    "credit/v1/ledger.proto",
 )
-_LEDGER = "credit/v1/ledger.proto"
 
 
 class ContractNotCompiled(Exception):
@@ -36,17 +36,12 @@ class Contract:
         messages: The module with the message classes, which exist only at run time and are
             therefore untyped.
         services: The module with the service's base class and the stub.
-        ledger: The module with the messages of `LedgerService`; None in a contract without it.
+        ledger: The module with the messages of `LedgerService`.
     """
 
     messages: ModuleType
     services: ModuleType
-    ledger: ModuleType | None
-
-
-def has_batches() -> bool:
-    """Return whether the contract has `LedgerService`."""
-    return (CONTRACTS / _LEDGER).exists()
+    ledger: ModuleType
 
 
 @cache
@@ -57,7 +52,6 @@ def contract() -> Contract:
         ContractNotCompiled: protoc rejected the contract.
     """
     well_known = resources.files("grpc_tools") / "_proto"
-    sources = (*_SOURCES, _LEDGER) if has_batches() else _SOURCES
     with TemporaryDirectory(prefix="credit-bench-stubs-") as folder:
         status = protoc.main(
             [
@@ -66,7 +60,7 @@ def contract() -> Contract:
                 f"-I{well_known}",
                 f"--python_out={folder}",
                 f"--grpc_python_out={folder}",
-                *sources,
+                *_SOURCES,
             ]
         )
         if status != 0:
@@ -77,7 +71,7 @@ def contract() -> Contract:
             return Contract(
                 messages=importlib.import_module("credit.v1.credit_pb2"),
                 services=importlib.import_module("credit.v1.credit_pb2_grpc"),
-                ledger=importlib.import_module("credit.v1.ledger_pb2") if has_batches() else None,
+                ledger=importlib.import_module("credit.v1.ledger_pb2"),
             )
         finally:
             sys.path.remove(folder)

@@ -81,7 +81,7 @@ async def _serve_grpclib(port: int) -> None:
 async def _serve_transport(port: int, engine: Engine) -> None:
     access = Access(None, audit=AuditLog(None, translate=CONTRACT.translate))
     status = ServiceStatus()
-    services = with_standard_services(_Constant(), status, CONTRACT.files)
+    services = with_standard_services([_Constant()], status, CONTRACT.files)
     server = GrpcServer(services, limits=_LIMITS, access=access, contract=CONTRACT, engine=engine)
     await server.start(HOST, port)
     await _wait_for_signal()
@@ -93,7 +93,7 @@ async def _serve_all_layers(port: int, engine: Engine) -> None:
     store, telemetry, status = MemoryStore(), Telemetry(), ServiceStatus()
     async with Committer(store, observer=telemetry.commits) as committer:
         services = with_standard_services(
-            CreditService(committer, store, audit), status, CONTRACT.files
+            [CreditService(committer, store, audit)], status, CONTRACT.files
         )
         server = GrpcServer(
             services,

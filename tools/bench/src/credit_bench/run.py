@@ -15,7 +15,6 @@ from pymongo import AsyncMongoClient
 
 from credit_bench import medici
 from credit_bench.audit import Audit, audit
-from credit_bench.contract import has_batches
 from credit_bench.facts import facts_at_end, facts_at_start
 from credit_bench.options import Options
 from credit_bench.overload import TIMES, WARM_UP_SECONDS, Overload, busy_loops, measure
@@ -206,8 +205,6 @@ class _Group:
                 for system in workload.systems:
                     subject = self._subjects.get((system, workload.ledger))
                     if subject is None:
-                        continue
-                    if workload.operation is Operation.BATCH and not has_batches():
                         continue
                     arguments = self._arguments(workload, system, repetition)
                     sample = await subject.sample(arguments, self._mongod)

@@ -108,8 +108,6 @@ class Requests:
         )
 
     def _batch(self, size: int) -> Request:
-        if self._ledger is None:
-            raise LookupError("the contract has no LedgerService")
         operations = []
         for _ in range(size):
             message = self._change()
