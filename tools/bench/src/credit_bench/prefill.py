@@ -6,9 +6,11 @@ validators. The ledger check passes on the result.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from bson import ObjectId
+from bson.int64 import Int64
 from credit_server.ledger import Account, Kind, Purchase, Transaction
 from credit_server.store.documents import (
     AccountDocument,
@@ -97,31 +99,46 @@ def account(user_id: int, revision: int) -> dict[str, Any]:
 def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Yield the documents of a user's transactions, and of the purchases that they paid for."""
     for sequence in range(1, length + 1):
-        uses = sequence % 2 == 0
-        common: dict[str, Any] = {  # fields of two models
-            "user_id": user_id,
-            "app_id": APP_ID,
-            "credits": 1 if sequence > 1 else OPENING_CREDITS,
-            "created_at": _FIRST + timedelta(seconds=sequence - 1),
-            "created_by": _CREATED_BY,
-            "sequence": sequence,
-        }
-        report: dict[str, Any] = {}  # as above
-        if uses:
-            report = {"report_id": f"report-{sequence}", "report_name": "Annual report"}
-        transaction = Transaction(
-            **common,
-            **report,
-            id=str(ObjectId()),
-            kind=Kind.USE if uses else Kind.ADD,
-            balance_after=balance_after(sequence),
-            key=f"prefill-{sequence}",
-            purchase_id=str(ObjectId()) if uses else "",
+        transaction, purchase = _template(sequence)
+        own = {"_id": ObjectId(), "user_id": Int64(user_id)}
+        if purchase is None:
+            yield {**transaction, **own}, None
+            continue
+        bought = {"_id": ObjectId(), "user_id": own["user_id"], "transaction_id": own["_id"]}
+        yield {**transaction, **own, "purchase_id": bought["_id"]}, {**purchase, **bought}
+
+
+@lru_cache(maxsize=100)
+def _template(sequence: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the documents of user 1 at a sequence.
+
+    Those of all users differ in ids alone. The models take 35 us for a transaction, a copy 4 us.
+    """
+    uses = sequence % 2 == 0
+    common: dict[str, Any] = {  # fields of two models
+        "user_id": 1,
+        "app_id": APP_ID,
+        "credits": 1 if sequence > 1 else OPENING_CREDITS,
+        "created_at": _FIRST + timedelta(seconds=sequence - 1),
+        "created_by": _CREATED_BY,
+        "sequence": sequence,
+    }
+    report: dict[str, Any] = {}  # as above
+    if uses:
+        report = {"report_id": f"report-{sequence}", "report_name": "Annual report"}
+    transaction = Transaction(
+        **common,
+        **report,
+        id=str(ObjectId()),
+        kind=Kind.USE if uses else Kind.ADD,
+        balance_after=balance_after(sequence),
+        key=f"prefill-{sequence}",
+        purchase_id=str(ObjectId()) if uses else "",
+    )
+    purchase = None
+    if uses:
+        paid = Purchase(
+            **common, **report, id=transaction.purchase_id, transaction_id=transaction.id
         )
-        purchase = None
-        if uses:
-            paid = Purchase(
-                **common, **report, id=transaction.purchase_id, transaction_id=transaction.id
-            )
-            purchase = PurchaseDocument.from_purchase(paid).to_bson()
-        yield TransactionDocument.from_transaction(transaction).to_bson(), purchase
+        purchase = PurchaseDocument.from_purchase(paid).to_bson()
+    return TransactionDocument.from_transaction(transaction).to_bson(), purchase
