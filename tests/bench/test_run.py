@@ -2,12 +2,14 @@
 
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from credit_bench import medici
 from credit_bench.generator import requests
 from credit_bench.options import Options, options, parser
+from credit_bench.overload import measure
 from credit_bench.results import Result
 from credit_bench.run import run
 from credit_bench.systems import Unavailable, Variants
@@ -79,7 +81,8 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
 
 
 async def test_a_short_run_of_the_trivial_calls_is_clean(mongod_uri: str) -> None:
-    workload = replace(find(group="calls", callers=64), callers=4)
+    systems = (System.LAYERS, System.TRANSPORT_H2, System.GRPCLIB, System.GRPCIO)
+    workload = replace(find(group="calls", callers=64), callers=4, systems=systems)
     result = await one(chosen(mongod_uri, "calls", *workload.systems), workload)
     assert [entry.system for entry in result.measurements] == list(workload.systems)
     assert not result.audits
@@ -87,6 +90,7 @@ async def test_a_short_run_of_the_trivial_calls_is_clean(mongod_uri: str) -> Non
 
 async def test_a_short_overload_is_clean(mongod_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # leaves a core for the other tests
+    monkeypatch.setattr("credit_bench.run.measure", partial(measure, callers=(4,)))
     result = await one(chosen(mongod_uri, OVERLOAD, System.OURS))
     assert [overload.busy for overload in result.overloads] == [False, True]
 
