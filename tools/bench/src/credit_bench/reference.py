@@ -16,6 +16,7 @@ import uvloop
 from credit_models import AppId, Balance, CreditServiceBase
 from credit_models.codec import WireCodec
 from credit_models.http2_engine import Engine
+from credit_server import log
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.api.contract import CONTRACT
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="the port on 127.0.0.1")
     arguments = parser.parse_args()
     port = arguments.port
+    log.configure("json", "info")  # as `credit-server serve`, which logs a line for each call
     servers = {
         System.GRPCIO: lambda: _serve_grpcio(port),
         System.GRPCLIB: lambda: _serve_grpclib(port),
