@@ -11,6 +11,7 @@ import pytest
 from credit_bench.audit import Audit, audit
 from credit_bench.contract import contract
 from credit_bench.generator.requests import Request, Requests
+from credit_bench.inserts import Inserts
 from credit_bench.prefill import account, fill, history
 from credit_bench.systems import migrate, replica_set, serving
 from credit_bench.workloads import Ledger, Operation, System, Users
@@ -88,6 +89,11 @@ def test_a_prefilled_history_ends_at_the_balance_of_its_account() -> None:
         assert [purchase is not None for _, purchase in entries] == [
             entry["type"] == "use" for entry, _ in entries
         ]
+
+
+def test_a_second_process_inserts_other_documents() -> None:
+    entries = [entry for _ in range(2) for entry in Inserts(users=1, batch=10).documents()[0]]
+    assert len({entry["sequence"] for entry in entries}) == 20
 
 
 async def test_a_prefilled_database_passes_the_audit(

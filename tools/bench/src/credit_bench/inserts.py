@@ -37,8 +37,8 @@ class Inserts:
     def __init__(self, users: int, batch: int) -> None:
         self._users = users
         self._batch = batch
-        self._sequence = count(1_000_000)  # after that of any entry in the database
-        self._random = Random(0)  # noqa: S311 - a load, not a secret
+        self._sequence = count(time.time_ns())  # after those of the processes before
+        self._random = Random()  # noqa: S311 - a load, not a secret
 
     def documents(self) -> tuple[list[_Document], list[_Document]]:
         """Return the transactions and the purchases of a batch: half of it uses credits."""
