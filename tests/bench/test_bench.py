@@ -13,8 +13,10 @@ from credit_bench.contract import contract
 from credit_bench.generator.requests import Request, Requests
 from credit_bench.inserts import Inserts
 from credit_bench.prefill import account, fill, history
-from credit_bench.systems import migrate, replica_set, serving
+from credit_bench.sample import Sample
+from credit_bench.systems import Variants, migrate, replica_set, serving
 from credit_bench.workloads import Ledger, Operation, System, Users
+from credit_testing.child import module, output
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
@@ -195,6 +197,25 @@ async def test_the_peer_lists_a_history_and_returns_an_account(peer: Peer) -> No
     assert unknown == contract().messages.UserCredits(user_id=701)
     question.after_sequence = 1
     assert [row.sequence async for row in peer.stub.ListUserTransactions(question)] == [2]
+
+
+async def test_several_processes_of_the_peer_share_a_port(
+    mongod_uri: str, database: str, tmp_path: Path
+) -> None:
+    variants = Variants(workers=2)
+    async with serving(System.PEER_WORKERS, mongod_uri, database, tmp_path, variants) as server:
+        assert len(set(server.pids)) == 2
+        sample = Sample.from_json(
+            await output(
+                module(
+                    "credit_bench.generator",
+                    f"--target={server.target}",
+                    "--users=10",
+                    "--open-accounts",
+                )
+            )
+        )
+    assert (sample.acknowledged, sample.failed) == (10, 0)
 
 
 async def test_concurrent_first_transactions_on_the_peer_all_count(peer: Peer) -> None:

@@ -38,7 +38,7 @@ def sample(rate: float, **changes: Any) -> Sample:
         "p99_ms": 3000 / rate if rate else None,
         "acknowledged": 10,
         "errors": {},
-        "cpu_ms": {"server": 100 / rate, "load": 0.25} if rate else {},
+        "cpu_ms": {"server": 100 / rate, "mongod": 0.0, "load": 0.25} if rate else {},
     }
     return Sample(**(fields | changes))
 
@@ -93,6 +93,15 @@ def test_the_ratio_is_the_median_of_the_ratios_of_the_repetitions() -> None:
     cpu = summary.ratio(CELL, PEER, Measure.SERVER_CPU)
     assert cpu is not None
     assert cpu.median == 0.25
+
+
+def test_the_cpu_of_a_system_without_a_server_is_that_of_its_load() -> None:
+    given = {"server": 1.0, "mongod": 2.0, "load": 4.0}
+    assert Measure.CPU.of(sample(1, cpu_ms=given)) == 3
+    del given["server"]
+    assert Measure.CPU.of(sample(1, cpu_ms=given)) == 6
+    del given["mongod"]
+    assert Measure.CPU.of(sample(1, cpu_ms=given)) is None
 
 
 def test_a_system_measured_alone_has_no_ratio() -> None:
@@ -165,14 +174,24 @@ def test_a_run_with_errors_is_flagged() -> None:
     bad = result(with_errors)
     assert not bad.clean
     text = figures(bad, Path())
-    assert ", 2 errors" in text
-    assert "NOT CLEAN" in text
+    assert ", 2 failed or rejected" in text
+    assert f"NOT CLEAN: {WRITES.name}, peer: DEADLINE_EXCEEDED 2." in text
+
+
+def test_a_run_with_rejected_calls_is_clean_and_shows_them() -> None:
+    entry = replace(
+        measurements(ours=[200], peer=[])[0], sample=sample(50, errors={"UNAVAILABLE": 1234})
+    )
+    assert result(entry).clean
+    assert ", 1,234 failed or rejected" in figures(result(entry), Path())
 
 
 def test_a_failed_audit_is_flagged() -> None:
     bad = result(audits={"ours": replace(GOOD_AUDIT, findings=["a payment without its purchase"])})
     assert not bad.clean
-    assert "Failed audit, ours: a payment without its purchase." in figures(bad, Path())
+    assert "NOT CLEAN: the audit of ours failed: a payment without its purchase." in figures(
+        bad, Path()
+    )
 
 
 def test_bars_are_reached_by_the_median() -> None:
@@ -185,7 +204,7 @@ def test_bars_are_reached_by_the_median() -> None:
         for repetition, rate in enumerate(rates)
     ]
     text = bars({"writes": result(*given)})
-    assert "one hot user: ours / peer | ≥ 60 | 60 (59..600) | yes |" in text
+    assert "one hot user: ours / peer | ≥ 60 | 60 (59..600) | yes | 60 (59..600) |" in text
     assert text.count("not measured") == len(BARS) + 2 - 1
     bar = next(bar for bar in BARS if bar.measure is Measure.SERVER_CPU)
     assert bar.reached(Spread(median=bar.goal, least=0, greatest=9))
@@ -223,6 +242,15 @@ def test_a_chart_shows_each_system() -> None:
     assert "ours, one hot" in drawn
     assert "peer, one hot" in drawn
     assert chart(result()) is None
+
+
+def test_the_page_shows_the_latest_results() -> None:
+    page, folder = DOCS / "performance.md", DOCS / "performance"
+    results = read_all(folder)
+    assert filled(page.read_text(), results, Path("performance")) == page.read_text()
+    for group, shown in results.items():
+        drawn = chart(shown)
+        assert drawn is None or (folder / f"{group}.svg").read_text() == drawn
 
 
 def test_the_page_keeps_the_text_between_the_figures() -> None:

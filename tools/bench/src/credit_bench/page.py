@@ -13,7 +13,7 @@ from credit_bench.chart import Series, bar_chart, line_chart
 from credit_bench.overload import Overload, kept_median
 from credit_bench.results import Result
 from credit_bench.summary import Measure, Spread, Summary
-from credit_bench.workloads import OVERLOAD, WORKLOADS, System, Workload
+from credit_bench.workloads import OVERLOAD, WORKLOADS, System, Workload, counted
 
 _BLOCK = re.compile(r"(?<=<!-- figures: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _ABSENT = "-"
@@ -76,10 +76,14 @@ def figures(result: Result, charts: Path) -> str:
     if result.group != OVERLOAD:
         parts.insert(0, f"![{_TITLES[result.group]}]({(charts / result.group).as_posix()}.svg)\n")
     notes = [f"Not measured: {system} ({reason})." for system, reason in _missing(result)]
-    if not result.clean:
-        notes.append("NOT CLEAN: a call or an audit failed; do not quote these figures.")
     notes += [
-        f"Failed audit, {name}: {'; '.join(audit.findings) or 'a write is lost or there twice'}."
+        f"NOT CLEAN: {measurement.workload}, {measurement.system}: {_counts(failed)}."
+        for measurement in result.measurements
+        if (failed := measurement.failures)
+    ]
+    notes += [
+        f"NOT CLEAN: the audit of {name} failed:"
+        f" {'; '.join(audit.findings) or 'a write is lost or there twice'}."
         for name, audit in result.audits.items()
         if not audit.passed
     ]
@@ -112,7 +116,7 @@ def table(result: Result) -> str:
                 _row(
                     workload.title,
                     system,
-                    _spread(rate) + (f", {errors} errors" if errors else ""),
+                    _spread(rate) + (f", {errors:,} failed or rejected" if errors else ""),
                     f"{_median(summary.spread(cell, Measure.P50))}"
                     f" / {_median(summary.spread(cell, Measure.P99))}",
                     _median(summary.spread(cell, Measure.SERVER_CPU)),
@@ -147,7 +151,7 @@ def overload_table(overloads: Sequence[Overload]) -> str:
                 f"{kept_median(chosen, system, busy=busy):.0%}",
                 _list(f"{entry.kept_at_first:.0%}" for entry in chosen),
                 _list(_number(entry.flooded.p99_ms) for entry in chosen),
-                _list(f"{name} {count:,}" for name, count in sorted(errors.items())),
+                _counts(errors),
             )
         )
     return "\n".join(lines) + "\n"
@@ -159,14 +163,15 @@ def bars(results: Mapping[str, Result]) -> str:
         measurement for result in results.values() for measurement in result.measurements
     )
     lines = [
-        _row("what", "bar", "median (lowest..highest)", "reached"),
-        "|---|---|---|---|",
+        _row("what", "bar", "median (lowest..highest)", "reached", "by CPU alone"),
+        "|---|---|---|---|---|",
     ]
     for bar in BARS:
         ratio = bar.ratio(summary)
         reached = _ABSENT if ratio is None else "yes" if bar.reached(ratio) else "no"
         value = "not measured" if ratio is None else _spread(ratio)
-        lines.append(_row(bar.text, bar.condition, value, reached))
+        by_cpu = _spread(bar.by_cpu(summary))
+        lines.append(_row(bar.text, bar.condition, value, reached, by_cpu))
     overloads = results[OVERLOAD].overloads if OVERLOAD in results else ()
     for busy, goal in ((False, KEPT_GOAL), (True, KEPT_GOAL_BUSY)):
         kept = kept_median(overloads, System.OURS, busy=busy)
@@ -177,6 +182,7 @@ def bars(results: Mapping[str, Result]) -> str:
                 f"≥ {goal:.0%}",
                 "not measured" if kept is None else f"{kept:.0%}",
                 _ABSENT if kept is None else "yes" if kept >= goal else "no",
+                _ABSENT,
             )
         )
     return "\n".join(lines) + "\n"
@@ -202,7 +208,7 @@ def chart(result: Result) -> str | None:
     summary = Summary(result.measurements)
     if result.group not in _AXES:
         shown = [
-            (f"{system}, {workload.callers} callers", spread)
+            (f"{system}, {counted(workload.callers, 'caller')}", spread)
             for workload in workloads(result)
             for system in workload.systems
             if (spread := summary.spread((workload, system), Measure.SERVER_CPU)) is not None
@@ -262,6 +268,10 @@ def _row(*cells: str) -> str:
 
 def _list(texts: Iterator[str]) -> str:
     return ", ".join(texts) or _ABSENT
+
+
+def _counts(errors: Mapping[str, int]) -> str:
+    return _list(f"{name} {count:,}" for name, count in sorted(errors.items()))
 
 
 def _spread(spread: Spread | None) -> str:

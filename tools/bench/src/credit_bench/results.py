@@ -12,6 +12,9 @@ from credit_bench.overload import Overload
 from credit_bench.sample import Sample
 from credit_bench.workloads import System
 
+# The status of a call that the server rejects because of the load, without a change.
+REJECTED = "UNAVAILABLE"
+
 _DIGITS = 5
 
 
@@ -30,6 +33,12 @@ class Measurement:
     system: System
     repetition: int
     sample: Sample
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Return the failed calls by status, without those that were rejected for the load."""
+        errors = self.sample.errors.items()
+        return {status: count for status, count in errors if status != REJECTED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +64,7 @@ class Result:
     @property
     def clean(self) -> bool:
         """Return whether every audit passed and no call failed outside the overload."""
-        failed = any(measurement.sample.failed for measurement in self.measurements)
+        failed = any(entry.failures for entry in self.measurements)
         return not failed and all(audit.passed for audit in self.audits.values())
 
     def write(self, folder: Path) -> None:

@@ -125,7 +125,7 @@ class _Group:
 
     async def result(self) -> Result:
         """Measure, audit, and stop what was started."""
-        facts = facts_at_start()
+        facts = await asyncio.to_thread(facts_at_start, self._mongod.uri)
         async with AsyncExitStack() as stack:
             if self._name == OVERLOAD:
                 for system in (System.OURS, System.PEER):
@@ -153,36 +153,28 @@ class _Group:
 
     async def _open(self, stack: AsyncExitStack, system: System, ledger: Ledger) -> None:
         """Make a system ready, unless it is ready or cannot be measured."""
-        if system not in self._options.systems or (system, ledger) in self._subjects:
-            return
-        if system in self._unavailable:
+        wanted = system in self._options.systems and system not in self._unavailable
+        if not wanted or (system, ledger) in self._subjects:
             return
         try:
             self._options.variants.check(system)
-            subject = await self._subject(stack, system, ledger)
-        except Unavailable as error:
-            self._unavailable[system] = str(error)
-            self._progress(f"{system} is not measured: {error}")
-        except ChildFailed as error:
-            if system not in _OPTIONAL:
+            self._subjects[system, ledger] = await self._subject(stack, system, ledger)
+        except (Unavailable, ChildFailed) as error:
+            if isinstance(error, ChildFailed) and system not in _OPTIONAL:
                 raise
             self._unavailable[system] = str(error)
             self._progress(f"{system} is not measured: {error}")
-        else:
-            self._subjects[system, ledger] = subject
 
     async def _subject(self, stack: AsyncExitStack, system: System, ledger: Ledger) -> Subject:
         uri = self._mongod.uri
-        if system is System.MEDICI:
-            command = await medici.install(self._folder)
-            database = await stack.enter_async_context(_database(uri, system))
-            store = [f"--uri={uri}", f"--database={database}", f"--users={ledger.users}"]
-            return Subject(system=system, ledger=ledger, command=[*command, *store])
         database = await stack.enter_async_context(_database(uri, system))
-        if system is System.INSERT_MANY:
-            await migrate(uri, database, self._folder)
-            store = [f"--uri={uri}", f"--database={database}", f"--users={ledger.users}"]
-            command = module("credit_bench.inserts", *store)
+        if system in (System.MEDICI, System.INSERT_MANY):
+            if system is System.MEDICI:
+                command = await medici.install(self._folder)
+            else:
+                command = module("credit_bench.inserts")
+                await migrate(uri, database, self._folder)
+            command += [f"--uri={uri}", f"--database={database}", f"--users={ledger.users}"]
             return Subject(system=system, ledger=ledger, command=command)
         if system in SERVICES and system not in PEERS:
             earlier = self._options.variants.earlier if system is System.EARLIER else None

@@ -87,12 +87,12 @@ class Workload:
         parts = [
             f"{self.operation}{of}",
             f"{self.users} users" if self.users is Users.RANDOM else f"{self.users} user",
-            _count(self.callers, "caller"),
+            counted(self.callers, "caller"),
         ]
         if self.ledger != Ledger():
             parts.append(
-                f"{_count(self.ledger.users, 'user')} with"
-                f" {_count(self.ledger.history, 'transaction')}"
+                f"{counted(self.ledger.users, 'user')} with"
+                f" {counted(self.ledger.history, 'transaction')}"
             )
         return ", ".join(parts)
 
@@ -102,12 +102,12 @@ class Workload:
         return f"{self.group}: {self.title}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 _SERVERS = (System.OURS, System.OURS_WORKERS, System.PEER, System.PEER_WORKERS)
-_WITH_MEDICI = (*_SERVERS, System.MEDICI)
 _CALLS = (
     System.LAYERS,
     System.LAYERS_H2,
