@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -45,6 +45,14 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
+
+
+@pytest.fixture(scope="module", params=["nghttp2", "h2"])
+def http2_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a module's tests with each library for HTTP/2, in servers and in the SDK."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREDIT_HTTP2", request.param)
+        yield request.param
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Stubs:
 
 @pytest.fixture(scope="module")
 async def server(
-    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory, http2_engine: str
 ) -> AsyncIterator[ServerProcess]:
     database = "test_foreign_clients"
     options = await migrated(mongod_uri, database)

@@ -10,7 +10,7 @@ from typing import Any
 from credit_server.development.certificate import key_of, make_certificates
 from credit_testing.ledger_check import findings
 from credit_testing.scripts import load_script
-from credit_testing.server import ServerProcess, migrated, running_server
+from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import MongoClient
 
 from tests.fuzz.conftest import DATABASE
@@ -47,6 +47,15 @@ async def test_the_service_keeps_its_contract_for_any_request(
     with MongoClient(mongod_uri) as client:
         assert client[DATABASE]["credit_transactions"].count_documents({}) > 0
         assert findings(client[DATABASE]) == []
+
+
+async def test_the_service_on_h2_answers_every_wire_case(
+    mongod_uri: str, database: str, seed: int, tmp_path: Path
+) -> None:
+    """The other tests run on nghttp2, which is installed with the development tools."""
+    options = [*await migrated(mongod_uri, database), "--http2", "h2", "--log-level", "warning"]
+    async with running_server(tmp_path, *PATIENT, *options) as server:
+        await _fuzz(server, seed, tmp_path, "--phases", "wire")
 
 
 async def test_the_service_serves_no_request_without_a_token(

@@ -14,9 +14,10 @@ from credit_server.access.authorize import AccessLimits
 from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import make_keys
-from credit_server.ledger import Command, Purchase, Transaction
+from credit_server.ledger import Command
 from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
+from credit_server.store.port import PurchaseRow, TransactionRow
 from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
@@ -88,13 +89,13 @@ async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
 
 def _all_purchases(
     store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
-) -> AsyncIterator[Sequence[Purchase]]:
+) -> AsyncIterator[Sequence[PurchaseRow]]:
     return _LIST_PURCHASES(store, user_id, None, after_sequence=after_sequence)
 
 
 def _whole_transactions(
     store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
-) -> AsyncIterator[Sequence[Transaction]]:
+) -> AsyncIterator[Sequence[TransactionRow]]:
     return _LIST_TRANSACTIONS(store, user_id, apps)
 
 

@@ -27,7 +27,7 @@ LIMITS = ServerLimits(
 
 @pytest.fixture(scope="module")
 async def attacked(
-    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory, http2_engine: str
 ) -> AsyncIterator[TargetServer]:
     name = f"test_resilience_{uuid.uuid4().hex}"
     await migrate(mongod_uri, name)

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from credit_server.ledger import APPS_MAX, Account, Purchase, Transaction
+from credit_server.ledger import APPS_MAX, Account
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Changes, StoreTransaction
+from credit_server.store.port import Changes, PurchaseRow, StoreTransaction, TransactionRow
 
 
 class HeldStore(MemoryStore):
@@ -46,7 +46,7 @@ class GatedStore(MemoryStore):
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
         while True:
             self.asked.append(user_id)
@@ -62,7 +62,7 @@ class EndlessStore(MemoryStore):
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         while True:
             async for page in super().list_transactions(user_id, apps):
                 yield page
@@ -89,13 +89,13 @@ class FailingStore(MemoryStore):
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         raise self._error
         yield []
 
     async def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
+    ) -> AsyncIterator[Sequence[PurchaseRow]]:
         raise self._error
         yield []
 

@@ -1,12 +1,17 @@
 """No field of the contract is forgotten on the way to the wire, nor on the way from it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import betterproto2
 import pytest
-from credit_models import CreditRequest, PurchaseRequest, TransactionType
+from credit_models import CreditRequest, CreditTransaction, PurchaseRequest, TransactionType
+from credit_models import Purchase as PurchaseMessage
+from credit_models.codec import decode
 from credit_server.api import convert
-from credit_server.ledger import Account, Kind, Purchase, Receipt, Transaction
+from credit_server.ledger import Account, Kind, Receipt, Transaction
+from credit_server.store.port import PurchaseRow, TransactionRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 ENTRY = Transaction(
@@ -24,14 +29,28 @@ ENTRY = Transaction(
     report_id="r",
     report_name="R",
 )
-PURCHASE = Purchase(
+MILLISECONDS = round(NOW.timestamp() * 1000)
+ROW = TransactionRow(
+    id="t",
+    user_id=1,
+    app_id=2,
+    credits=3,
+    created_at=MILLISECONDS,
+    created_by=6,
+    kind=Kind.USE,
+    balance_after=4,
+    sequence=5,
+    purchase_id="p",
+    key="k",
+)
+PURCHASE_ROW = PurchaseRow(
     id="p",
     user_id=1,
     app_id=2,
     report_id="r",
     report_name="R",
     credits=3,
-    created_at=NOW,
+    created_at=MILLISECONDS,
     created_by=6,
     transaction_id="t",
     sequence=5,
@@ -52,8 +71,8 @@ ACCOUNT = Account(
     "message",
     [
         convert.account_to_message(ACCOUNT),
-        convert.purchase_to_message(PURCHASE),
-        convert.transaction_to_message(ENTRY),
+        decode(PurchaseMessage, *convert.purchases_to_wire([PURCHASE_ROW])),
+        decode(CreditTransaction, *convert.transactions_to_wire([ROW])),
         convert.receipt_to_message(Receipt(transaction=ENTRY, replayed=True)),
     ],
     ids=lambda message: type(message).__name__,
@@ -68,6 +87,61 @@ def test_every_field_of_an_answer_is_filled(message: betterproto2.Message) -> No
 def test_balances_are_in_the_order_of_their_apps() -> None:
     message = convert.account_to_message(ACCOUNT)
     assert [(balance.app_id, balance.balance) for balance in message.balances] == [(2, 20), (9, 90)]
+
+
+def test_every_field_of_a_transaction_is_its_own() -> None:
+    first = ROW._replace(kind=Kind.ADD, purchase_id="", key="", balance_after=0, created_at=1)
+    messages = [
+        decode(CreditTransaction, data) for data in convert.transactions_to_wire([ROW, first, ROW])
+    ]
+    used = CreditTransaction(
+        id="t",
+        user_id=1,
+        app_id=2,
+        credits=3,
+        created_at=NOW,
+        created_by=6,
+        type=TransactionType.USE,
+        balance_after=4,
+        sequence=5,
+        purchase_id="p",
+        idempotency_key="k",
+    )
+    added = replace(
+        used,
+        type=TransactionType.ADD,
+        purchase_id="",
+        idempotency_key="",
+        balance_after=0,
+        created_at=datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC),
+    )
+    assert messages == [used, added, used], "a row leaves nothing behind for the next one"
+
+
+def test_every_field_of_a_purchase_is_its_own() -> None:
+    other = PURCHASE_ROW._replace(report_name="S", sequence=6)
+    messages = [
+        decode(PurchaseMessage, data) for data in convert.purchases_to_wire([PURCHASE_ROW, other])
+    ]
+    purchase = PurchaseMessage(
+        id="p",
+        user_id=1,
+        app_id=2,
+        report_id="r",
+        report_name="R",
+        credits=3,
+        created_at=NOW,
+        created_by=6,
+        transaction_id="t",
+        sequence=5,
+    )
+    assert messages == [purchase, replace(purchase, report_name="S", sequence=6)]
+
+
+@pytest.mark.parametrize("values", [{"credits": 2**32}, {"user_id": -1}, {"id": "\ud800"}])
+def test_a_row_that_does_not_fit_the_contract_is_an_error(values: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        list(convert.transactions_to_wire([ROW._replace(**values)]))
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from credit_server.commit import CommitLimits
 from credit_server.ledger import Account, Add, Transaction, Use
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import AppKey, Changes, Store, StoreTransaction
+from credit_server.store.port import AppKey, Changes, Store, StoreTransaction, TransactionRow
 
 LIMITS = CommitLimits(
     shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
@@ -103,5 +103,12 @@ def use(store: Store, credits_: int, *, user: int = 1, key: str = "") -> Use:
     )
 
 
-async def history(store: Store, user: int = 1) -> list[Transaction]:
-    return [entry async for page in store.list_transactions(user) for entry in page]
+async def rows(store: Store, user: int = 1) -> list[TransactionRow]:
+    return [row async for page in store.list_transactions(user) for row in page]
+
+
+async def history(store: MemoryStore, user: int = 1) -> list[Transaction]:
+    ids = [row.id for row in await rows(store, user)]
+    async with MemoryStore.begin(store) as transaction:  # without the faults of a subclass
+        found = await transaction.transactions([], ids)
+    return sorted(found, key=lambda entry: entry.sequence)

@@ -28,7 +28,7 @@ from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import CommitUnknown, Conflict, Store, StoreUnavailable
 
-from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, use
+from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, rows, use
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ async def test_all_commands_take_effect_in_their_order(any_store: Store) -> None
             use(any_store, 4, user=1),
         ]
         assert balances(await commit(committer, batch)) == [5, 3, 1]
-    assert [entry.sequence for entry in await history(any_store, 1)] == [1, 2]
-    assert len(await history(any_store, 2)) == 1
+    assert [entry.sequence for entry in await rows(any_store, 1)] == [1, 2]
+    assert len(await rows(any_store, 2)) == 1
 
 
 async def test_one_rejected_command_leaves_no_trace_of_any(any_store: Store) -> None:
@@ -98,8 +98,8 @@ async def test_one_rejected_command_leaves_no_trace_of_any(any_store: Store) -> 
             BatchAborted(index=1),
         ]
         assert isinstance(await committer.submit(use(any_store, 5, user=1)), Receipt)
-    assert await history(any_store, 2) == []
-    assert len(await history(any_store, 1)) == 2
+    assert await rows(any_store, 2) == []
+    assert len(await rows(any_store, 1)) == 2
 
 
 async def test_each_rejected_command_has_its_own_reason(store: ScriptedStore) -> None:
@@ -127,7 +127,7 @@ async def test_a_retry_is_replayed_by_this_server_and_by_another(any_store: Stor
     ]
     assert same == other == expected
     assert len(expected) == 7
-    assert len(await history(any_store)) == 1
+    assert len(await rows(any_store)) == 1
 
 
 async def test_known_keys_count_as_successes_beside_new_ones(any_store: Store) -> None:
@@ -164,7 +164,7 @@ async def test_the_same_key_twice_in_a_batch_takes_effect_once(store: ScriptedSt
         command = add(store, 5, key="k")
         outcomes = await commit(committer, [command, again(command, store)])
     assert balances(outcomes) == [5, 5]
-    assert len(await history(store)) == 1
+    assert len(await rows(store)) == 1
 
 
 async def test_a_batch_is_one_transaction_of_the_store_whatever_its_size(
@@ -223,7 +223,7 @@ async def test_batches_of_several_servers_on_the_same_users_all_succeed(any_stor
     async with committers[0], committers[1], committers[2]:
         await asyncio.gather(*(write(committer) for committer in committers))
     for user in users:
-        entries = await history(any_store, user)
+        entries = await rows(any_store, user)
         assert [entry.balance_after for entry in entries] == list(
             range(1, 2 * rounds * servers + 1)
         )
@@ -254,7 +254,7 @@ async def test_money_moves_between_users_without_being_made_or_lost(any_store: S
     assert sum(account.balance(1) for account in accounts if account is not None) == 60
     assert await any_store.app_total(1) == 60
     for user in range(1, 7):
-        sequences = [entry.sequence for entry in await history(any_store, user)]
+        sequences = [entry.sequence for entry in await rows(any_store, user)]
         assert sequences == list(range(1, len(sequences) + 1))
 
 
@@ -264,7 +264,7 @@ async def test_an_unknown_commit_is_resolved_and_not_repeated(store: ScriptedSto
         outcomes = await commit(committer, [add(store, 5, user=user) for user in (1, 2)])
     assert balances(outcomes) == [5, 5]
     assert not any(isinstance(each, Receipt) and each.replayed for each in outcomes)
-    assert len(await history(store, 1)) == len(await history(store, 2)) == 1
+    assert len(await rows(store, 1)) == len(await rows(store, 2)) == 1
 
 
 async def test_a_commit_that_stays_unknown_is_reported_so_for_all(store: ScriptedStore) -> None:
@@ -283,7 +283,7 @@ async def test_an_unavailable_store_fails_all_and_writes_nothing(store: Scripted
         outcomes = await asyncio.gather(*answers, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [NotCommitted, NotCommitted]
         assert balances(await commit(committer, [add(store, user=user) for user in (1, 2)]))
-    assert len(await history(store, 1)) == 1
+    assert len(await rows(store, 1)) == 1
 
 
 async def test_a_bug_fails_the_whole_batch_and_nothing_else(store: ScriptedStore) -> None:
@@ -294,7 +294,7 @@ async def test_a_bug_fails_the_whole_batch_and_nothing_else(store: ScriptedStore
         assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
         assert isinstance(await committer.submit(add(store, 7)), Receipt)
         assert isinstance(await committer.submit(add(store, 7, user=2)), Receipt)
-    assert await history(store, 3) == []
+    assert await rows(store, 3) == []
 
 
 async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
@@ -313,7 +313,7 @@ async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
         assert isinstance(await running, Receipt)
         assert isinstance(await committer.submit(add(store, 1, user=2)), Receipt)
     assert endings == [None, None]
-    assert len(await history(store, 1)) == 1
+    assert len(await rows(store, 1)) == 1
 
 
 async def test_a_cancelled_batch_under_way_takes_effect_and_its_end_is_reported(
@@ -329,7 +329,7 @@ async def test_a_cancelled_batch_under_way_takes_effect_and_its_end_is_reported(
         store.script.hold.set()
     await asyncio.sleep(0)
     assert [isinstance(ending, Receipt) for ending in endings] == [True, True]
-    assert len(await history(store, 1)) == 1
+    assert len(await rows(store, 1)) == 1
 
 
 async def test_a_batch_without_room_in_one_shard_is_rejected_as_a_whole(
@@ -341,7 +341,7 @@ async def test_a_batch_without_room_in_one_shard_is_rejected_as_a_whole(
         outcomes = await asyncio.gather(*answers, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {Overloaded}
         assert committer.waiting == 0
-    assert await history(store, 1) == []
+    assert await rows(store, 1) == []
 
 
 async def test_a_stopping_committer_completes_its_batches_and_accepts_no_more(

@@ -13,8 +13,8 @@ from credit_models.scopes import METHOD_SCOPES
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
-from credit_server.ledger import Transaction
 from credit_server.store.memory import MemoryStore
+from credit_server.store.port import TransactionRow
 from credit_testing.calls import SERVICE, Headers, call_headers, framed
 from credit_testing.frames import ErrorCode
 from credit_testing.http2_client import Connection
@@ -179,7 +179,7 @@ async def test_a_stream_has_a_deadline_of_its_own(seconds: float, status: Status
     class SlowStore(MemoryStore):
         async def list_transactions(
             self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-        ) -> AsyncIterator[Sequence[Transaction]]:
+        ) -> AsyncIterator[Sequence[TransactionRow]]:
             if seconds < 1:
                 await asyncio.get_running_loop().create_future()
             yield []

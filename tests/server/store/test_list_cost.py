@@ -4,6 +4,7 @@ The profiler records the commands that the store sends. See
 https://www.mongodb.com/docs/manual/reference/database-profiler/.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -210,6 +211,21 @@ async def test_a_page_of_many_apps_is_one_snapshot(mongod_uri: str, database: st
     assert written == []
     assert await listed(store, "transactions", MANY) == [1, 2]
     store.close()
+
+
+async def test_concurrent_reads_of_accounts_share_commands(
+    store: MongoStore, profiled: Callable[[], Cost]
+) -> None:
+    assert set(await asyncio.gather(*(store.account(user) for user in range(1, 101)))) == {None}
+    # No more than two queries run at once, and each waiting read joins the next one.
+    assert profiled().finds <= 2
+
+
+async def test_concurrent_reads_of_totals_share_commands(
+    store: MongoStore, profiled: Callable[[], Cost]
+) -> None:
+    assert await asyncio.gather(*(store.app_total(app) for app in range(1, 101))) == [0] * 100
+    assert profiled().finds <= 2
 
 
 async def test_a_key_is_looked_up_without_reading_the_history(

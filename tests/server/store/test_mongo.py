@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
 from credit_server.commit import CommitLimits, Committer
-from credit_server.ledger import Add, Receipt, Transaction
+from credit_server.ledger import Account, Add, Receipt, Transaction
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
@@ -22,8 +23,10 @@ from credit_server.store.port import (
     Interrupted,
     StoreMisconfigured,
     StoreUnavailable,
+    TransactionRow,
     Writer,
 )
+from pydantic import ValidationError
 from pymongo import MongoClient
 
 NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, counter_shard=0)
@@ -191,6 +194,29 @@ async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: s
         store.close()
 
 
+async def test_a_bad_account_fails_its_own_reads_and_no_others(
+    store: MongoStore, mongod_uri: str, database: str
+) -> None:
+    number = {user: Int64(user) for user in (1, 2, 3)}
+    with MongoClient[dict[str, Any]](mongod_uri) as client:
+        accounts = client[database].get_collection("user_credits")
+        client[database].command("collMod", "user_credits", validationLevel="off")
+        accounts.insert_many(
+            {
+                "user_id": number[user],
+                "balances": [],
+                "created_at": NOW,
+                "updated_at": NOW,
+                "created_by": number[1],
+                "updated_by": number[1],
+                "revision": "not a number" if user == 2 else number[1],
+            }
+            for user in number
+        )
+    found = await asyncio.gather(*(store.account(user) for user in number), return_exceptions=True)
+    assert [type(one) for one in found] == [Account, ValidationError, Account]
+
+
 async def test_an_unreachable_store_is_unavailable() -> None:
     # Port 9 belongs to the discard service: nothing listens there.
     store = MongoStore(
@@ -245,7 +271,7 @@ def held(key: str) -> int:
     """Count the objects of a transaction that this process holds, in any form."""
     # Not isinstance: some of the objects are weak proxies of freed ones.
     return sum(
-        (type(each) is Transaction and each.key == key)
+        (type(each) in (Transaction, TransactionRow) and each.key == key)
         or (type(each) is TransactionDocument and each.idempotency_key == key)
         or (type(each) is dict and each.get("idempotency_key") == key)
         for each in gc.get_objects()

@@ -1,5 +1,6 @@
 """Test every store behind the port with one suite: MongoDB and the memory store."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ import pytest
 from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Changes, Conflict, Store
+from credit_server.store.port import Changes, Conflict, PurchaseRow, Store, TransactionRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -92,6 +93,41 @@ def changes(
     )
 
 
+def milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def row(entry: Transaction) -> TransactionRow:
+    return TransactionRow(
+        id=entry.id,
+        user_id=entry.user_id,
+        app_id=entry.app_id,
+        credits=entry.credits,
+        created_at=milliseconds(entry.created_at),
+        created_by=entry.created_by,
+        kind=entry.kind,
+        balance_after=entry.balance_after,
+        sequence=entry.sequence,
+        purchase_id=entry.purchase_id,
+        key=entry.key,
+    )
+
+
+def purchase_row(purchase: Purchase) -> PurchaseRow:
+    return PurchaseRow(
+        id=purchase.id,
+        user_id=purchase.user_id,
+        app_id=purchase.app_id,
+        report_id=purchase.report_id,
+        report_name=purchase.report_name,
+        credits=purchase.credits,
+        created_at=milliseconds(purchase.created_at),
+        created_by=purchase.created_by,
+        transaction_id=purchase.transaction_id,
+        sequence=purchase.sequence,
+    )
+
+
 async def write(store: Store, what: Changes) -> None:
     async with store.writer().begin() as transaction:
         await transaction.write(what)
@@ -100,14 +136,14 @@ async def write(store: Store, what: Changes) -> None:
 
 async def transactions_of(
     store: Store, user: int = 7, apps: frozenset[int] | None = None, *, after: int = 0
-) -> list[Transaction]:
+) -> list[TransactionRow]:
     pages = store.list_transactions(user, apps, after_sequence=after)
     return [found async for page in pages for found in page]
 
 
 async def purchases_of(
     store: Store, user: int = 7, apps: frozenset[int] | None = None, *, after: int = 0
-) -> list[Purchase]:
+) -> list[PurchaseRow]:
     pages = store.list_purchases(user, apps, after_sequence=after)
     return [found async for page in pages for found in page]
 
@@ -125,9 +161,11 @@ async def test_committed_data_are_read_back_unchanged(store: Store) -> None:
     assert found is not None
     assert found.id
     assert replace(found, id="") == account()
-    assert await transactions_of(store) == [used]
-    assert await purchases_of(store) == [purchase]
+    assert await transactions_of(store) == [row(used)]
+    assert await purchases_of(store) == [purchase_row(purchase)]
     assert await store.app_total(1) == 10
+    async with store.writer().begin() as transaction:
+        assert await transaction.transactions([(7, 1, "k")], []) == [used]
 
 
 async def test_the_greatest_values_are_stored(store: Store) -> None:
@@ -248,7 +286,7 @@ async def test_a_unique_value_that_is_taken_is_a_conflict(store: Store, taken: s
             second = replace(second, key="k")
     with pytest.raises(Conflict):
         await write(store, changes(transactions=[second]))
-    assert await transactions_of(store) == [first]
+    assert await transactions_of(store) == [row(first)]
 
 
 async def test_a_key_may_be_used_once_in_each_app_of_a_user(store: Store) -> None:
@@ -283,8 +321,8 @@ async def test_a_list_has_pages_in_order_of_the_sequence_for_one_user(store: Sto
     )
     pages = [len(page) async for page in store.list_transactions(7)]
     assert pages == [3, 3, 1]
-    assert await transactions_of(store) == [used for used, _ in pairs]
-    assert await purchases_of(store) == [purchase for _, purchase in pairs]
+    assert await transactions_of(store) == [row(used) for used, _ in pairs]
+    assert await purchases_of(store) == [purchase_row(purchase) for _, purchase in pairs]
 
 
 async def test_a_history_of_whole_pages_ends(store: Store) -> None:
@@ -311,8 +349,10 @@ async def test_a_list_of_some_apps_has_all_their_entries_and_no_others(
     pairs = await history_of_apps(store, [3, 1, 2, 2, 2, 2, 2, 2, 2, 1, 1, 2, 3])
     expected = [pair for pair in pairs if pair[0].app_id in apps]
     shown = frozenset(apps)
-    assert await transactions_of(store, 7, shown) == [used for used, _ in expected]
-    assert await purchases_of(store, 7, shown) == [purchase for _, purchase in expected]
+    assert await transactions_of(store, 7, shown) == [row(used) for used, _ in expected]
+    assert await purchases_of(store, 7, shown) == [
+        purchase_row(purchase) for _, purchase in expected
+    ]
     assert await transactions_of(store, 8, shown) == []
 
 
@@ -350,8 +390,10 @@ async def test_a_list_starts_after_a_sequence(
         for pair in pairs
         if pair[0].sequence > after and (shown is None or pair[0].app_id in shown)
     ]
-    assert await transactions_of(store, 7, shown, after=after) == [used for used, _ in rest]
-    assert await purchases_of(store, 7, shown, after=after) == [bought for _, bought in rest]
+    assert await transactions_of(store, 7, shown, after=after) == [row(used) for used, _ in rest]
+    assert await purchases_of(store, 7, shown, after=after) == [
+        purchase_row(bought) for _, bought in rest
+    ]
 
 
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
@@ -382,6 +424,43 @@ async def test_an_account_is_updated_in_place_and_keeps_its_id(store: Store) -> 
     assert second is not None
     assert second.id == first.id
     assert (second.balance(1), second.revision) == (20, 2)
+
+
+async def test_a_read_sees_what_was_written_before_it_while_other_reads_run(store: Store) -> None:
+    await write(store, changes([(0, account(user)) for user in range(1, 11)], totals={1: 400}))
+
+    async def read_on(user: int) -> None:
+        while True:
+            await asyncio.gather(store.account(user), store.app_total(1))
+            await asyncio.sleep(0)  # the store in memory never waits
+
+    others = [asyncio.create_task(read_on(user)) for user in range(1, 11)]
+    for revision in range(1, 11):
+        changed = account(balance=10 + revision, revision=revision + 1)
+        await write(store, changes([(revision, changed)], totals={1: 1}))
+        found = await asyncio.gather(*(store.account(7) for _ in range(5)))
+        assert [one and one.revision for one in found] == [revision + 1] * 5
+        assert await store.app_total(1) == 400 + revision
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_concurrent_reads_return_each_users_own_account(store: Store) -> None:
+    users = range(1, 301)
+    some = [account(user, balance=user) for user in users if user % 3]
+    await write(store, changes([(0, one) for one in some]))
+    found = await asyncio.gather(*(store.account(user) for user in users))
+    assert [one and (one.user_id, one.balance(1)) for one in found] == [
+        (user, user) if user % 3 else None for user in users
+    ]
+
+
+async def test_concurrent_totals_are_each_apps_own(store: Store) -> None:
+    for shard in range(3):
+        await write(store, changes(totals={app: app for app in range(1, 31)}, counter_shard=shard))
+    totals = await asyncio.gather(*(store.app_total(app) for app in range(40)))
+    assert totals == [0, *(3 * app for app in range(1, 31)), *[0] * 9]
 
 
 async def test_a_reachable_store_answers_a_ping(store: Store) -> None:

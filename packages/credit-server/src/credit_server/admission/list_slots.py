@@ -17,7 +17,7 @@ _Lists = OrderedDict["asyncio.Future[None]", None]
 class ListSlots:
     """Bounds how many pages are read and encoded at the same time. Shared by all lists.
 
-    While a page is made, it is held three times: as documents, as entries and as bytes. And a list
+    While a page is made, it is held three times: as documents, as rows and as bytes. And a list
     that reads from the store occupies one of the driver's few threads. A slot is given back before
     anything is sent, so that no client can keep one.
 

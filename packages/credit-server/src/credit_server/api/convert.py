@@ -1,19 +1,25 @@
 """Translates between the contract's messages and the ledger's values."""
 
-from typing import assert_never
+from collections.abc import Iterable, Iterator
+from typing import Any, assert_never
 
 from credit_models import (
     Balance,
     CreditRequest,
-    CreditTransaction,
     PurchaseRequest,
     TransactionType,
     UserCredits,
 )
-from credit_models import Purchase as PurchaseMessage
 from credit_models import Receipt as ReceiptMessage
+from credit_models.image import message_class
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from credit_server.ledger import Account, Add, Kind, Purchase, Receipt, Transaction, Use
+from credit_server.ledger import Account, Add, Kind, Receipt, Use
+from credit_server.store.port import PurchaseRow, TransactionRow
+
+# Any: protobuf makes these classes at run time.
+_TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
+_PURCHASE: Any = message_class("credit.v1.Purchase")
 
 
 def add_from_message(request: CreditRequest, transaction_id: str, credits_max: int) -> Add:
@@ -79,37 +85,53 @@ def account_to_message(account: Account) -> UserCredits:
     )
 
 
-def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
-    """Return a purchase."""
-    return PurchaseMessage(
-        id=purchase.id,
-        user_id=purchase.user_id,
-        app_id=purchase.app_id,
-        report_id=purchase.report_id,
-        report_name=purchase.report_name,
-        credits=purchase.credits,
-        created_at=purchase.created_at,
-        created_by=purchase.created_by,
-        transaction_id=purchase.transaction_id,
-        sequence=purchase.sequence,
-    )
+def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
+    """Write rows as `CreditTransaction`s.
+
+    One message of protobuf's C parser is filled again for each row: every row sets all fields. That
+    takes a third less time than a new message for each row, and a quarter of a dataclass.
+    """
+    message = _TRANSACTION()
+    for (
+        message.id,
+        message.user_id,
+        message.app_id,
+        message.credits,
+        milliseconds,
+        message.created_by,
+        kind,
+        message.balance_after,
+        message.sequence,
+        message.purchase_id,
+        message.idempotency_key,
+    ) in rows:
+        message.type = _type(kind)
+        _set_time(message.created_at, milliseconds)
+        yield message.SerializeToString()
 
 
-def transaction_to_message(entry: Transaction) -> CreditTransaction:
-    """Return an entry of the history."""
-    return CreditTransaction(
-        id=entry.id,
-        user_id=entry.user_id,
-        app_id=entry.app_id,
-        credits=entry.credits,
-        created_at=entry.created_at,
-        created_by=entry.created_by,
-        type=_type(entry.kind),
-        balance_after=entry.balance_after,
-        sequence=entry.sequence,
-        purchase_id=entry.purchase_id,
-        idempotency_key=entry.key,
-    )
+def purchases_to_wire(rows: Iterable[PurchaseRow]) -> Iterator[bytes]:
+    """Write rows as `Purchase`s; see `transactions_to_wire`."""
+    message = _PURCHASE()
+    for (
+        message.id,
+        message.user_id,
+        message.app_id,
+        message.report_id,
+        message.report_name,
+        message.credits,
+        milliseconds,
+        message.created_by,
+        message.transaction_id,
+        message.sequence,
+    ) in rows:
+        _set_time(message.created_at, milliseconds)
+        yield message.SerializeToString()
+
+
+def _set_time(timestamp: Timestamp, milliseconds: int) -> None:
+    timestamp.seconds, rest = divmod(milliseconds, 1000)
+    timestamp.nanos = rest * 1_000_000
 
 
 def _type(kind: Kind) -> TransactionType:

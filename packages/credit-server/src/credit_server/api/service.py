@@ -1,8 +1,9 @@
 """The calls of `CreditService`: validate, submit to the ledger, translate the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from credit_models import (
     AppId,
@@ -32,18 +33,29 @@ from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
+# Made once: pydantic checks a message when it is made.
+_EMPTY = Empty()
+
 _Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
-_Entry = TypeVar("_Entry")
-_Entry_co = TypeVar("_Entry_co", covariant=True)
+_Row = TypeVar("_Row")
+_Row_co = TypeVar("_Row_co", covariant=True)
 _Message = TypeVar("_Message")
+_Result = TypeVar("_Result")
 
 
-class _ReadPages(Protocol[_Entry_co]):
+class _Page(NamedTuple):
+    """A page of a list: its messages as they are sent, and their number."""
+
+    data: bytes
+    messages: int
+
+
+class _ReadPages(Protocol[_Row_co]):
     """Reads a user's history in pages: see `Store.list_transactions`."""
 
     def __call__(
         self, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
-    ) -> AsyncIterator[Sequence[_Entry_co]]: ...
+    ) -> AsyncIterator[Sequence[_Row_co]]: ...
 
 
 class CreditService(CreditServiceBase):
@@ -107,7 +119,7 @@ class CreditService(CreditServiceBase):
             audited.receipt = result
         # Whether the caller gets the answer or not, the write has happened.
         call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
-        await call.send_answer(Empty())
+        await call.send_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()
@@ -134,44 +146,59 @@ class CreditService(CreditServiceBase):
         await call.send_answer(Balance(app_id=request.app_id, balance=balance))
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
-        await self._list(call, self._store.list_purchases, convert.purchase_to_message)
+        await self._list(call, self._store.list_purchases, convert.purchases_to_wire)
 
     async def _list_user_transactions(self, call: Call[UserId, CreditTransaction]) -> None:
-        await self._list(call, self._store.list_transactions, convert.transaction_to_message)
+        await self._list(call, self._store.list_transactions, convert.transactions_to_wire)
 
     async def _list(
         self,
         call: Call[UserId, _Message],
-        read: _ReadPages[_Entry],
-        translate: Callable[[_Entry], _Message],
+        read: _ReadPages[_Row],
+        to_wire: Callable[[Sequence[_Row]], Iterable[bytes]],
     ) -> None:
-        """Send page after page; the next one is read when the client has taken the last.
+        """Send page after page; the next one is read while the client takes one.
 
-        A list that waits for its client holds no more than a page's bytes, and there are few of
-        them: the other lists of its caller have not begun.
+        A list that waits for its client holds the bytes of two pages, and there are few of such
+        lists: the other lists of its caller have not begun.
         """
         request = await call.recv_request()
         validate(request)
         apps = authorize.visible_apps(authorize.identity_of(call))
         pages = read(request.user_id, apps, after_sequence=request.after_sequence)
         async with call.list_slot():
-            while page := await self._next_page(call, pages, translate):
-                data, count = page
-                await call.send_encoded(data, count=count)
+            page = await self._next_page(call, pages, to_wire)
+            while page is not None:
+                async with _meanwhile(self._next_page(call, pages, to_wire)) as upcoming:
+                    await call.send_framed(page.data, count=page.messages)
+                    page = await upcoming
         if not call._send_initial_metadata_done:  # noqa: SLF001 - an empty list has headers too
             await call.send_initial_metadata()
 
     async def _next_page(
         self,
         call: Call[UserId, _Message],
-        pages: AsyncIterator[Sequence[_Entry]],
-        translate: Callable[[_Entry], _Message],
-    ) -> tuple[bytes, int] | None:
-        """Return the next page's bytes and the number of messages; None after the last page."""
+        pages: AsyncIterator[Sequence[_Row]],
+        to_wire: Callable[[Sequence[_Row]], Iterable[bytes]],
+    ) -> _Page | None:
+        """Return the next page as it is sent; None after the last one."""
         async with self._list_slots.slot(call.caller_name):
-            page = await anext(pages, None)
-            if page is None:
+            rows = await anext(pages, None)
+            if rows is None:
                 return None
-            data = call.encoded(translate(entry) for entry in page)
+            data = call.framed(to_wire(rows))
             await asyncio.sleep(0)  # let other tasks run first
-            return data, len(page)
+            return _Page(data, len(rows))
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, _Result]) -> AsyncIterator[asyncio.Task[_Result]]:
+    """Run a coroutine during the context, as a task that ends with the context."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)  # let it begin before the context does
+    try:
+        yield task
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 from credit_models import WriteRequest, WriteResponse
+from credit_models.codec import encode
 from credit_models.constraints import Violation
 
 from credit_server.access.authorize import Access
@@ -182,7 +183,8 @@ class WriteStream:
             outcomes, self._outcomes = self._outcomes, []
             # Before: a client may use an id again as soon as it has the outcome.
             self._numbers.difference_update(outcome.correlation_id for outcome in outcomes)
-            await self._call.send_encoded(self._call.encoded(outcomes), count=len(outcomes))
+            data = self._call.framed(encode(outcome) for outcome in outcomes)
+            await self._call.send_framed(data, count=len(outcomes))
             self._open -= len(outcomes)
             self._room.set()
 

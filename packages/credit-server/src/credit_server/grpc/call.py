@@ -30,6 +30,7 @@ from credit_server.grpc.compression import ACCEPTED, inflate
 from credit_server.grpc.ports import UNOBSERVED, Caller, CallObservation
 from credit_server.grpc.request import NotGrpc, RequestHead
 from credit_server.http2.peer import ServerPeer
+from credit_server.http2.request_buffer import RequestEndedError
 from credit_server.http2.stream import ServerStream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
@@ -176,7 +177,7 @@ class Call(Stream[Received, Sent]):
     async def _recv(self, size: int) -> bytes:
         try:
             return await self._stream.recv_data(size)
-        except AssertionError:  # grpclib's buffer raises it where the stream ended before
+        except RequestEndedError:
             raise GRPCError(
                 Status.INTERNAL, "the request ended in the middle of a message"
             ) from None
@@ -192,7 +193,7 @@ class Call(Stream[Received, Sent]):
         They leave in one packet instead of three, with all other answers of the connection that are
         ready.
         """
-        data = self.encoded((message,))
+        data = self.framed([self._codec.encode(message, self._send_type)])
         stream = self._stream
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()
@@ -211,21 +212,22 @@ class Call(Stream[Received, Sent]):
         self.outcome = Status.OK
         self.observation.message_sent()
 
-    def encoded(self, messages: Iterable[Sent]) -> bytes:
-        """Return messages as they are sent, each after its flag and length."""
+    @staticmethod
+    def framed(messages: Iterable[bytes]) -> bytes:
+        """Return serialized messages as they are sent, each after its flag and length."""
         data = bytearray()
         for message in messages:
-            encoded = self._codec.encode(message, self._send_type)
-            data += _FRAME.pack(0, len(encoded)) + encoded
+            data += _FRAME.pack(0, len(message))
+            data += message
         return bytes(data)
 
-    async def send_encoded(self, data: bytes, *, count: int) -> None:
+    async def send_framed(self, data: bytes, *, count: int) -> None:
         """Send several messages at once, after the headers if they have not been sent.
 
         Return when the client has taken them all, as far as its windows show: it sets the pace.
 
         Args:
-            data: What `encoded` returned for them.
+            data: What `framed` returned for them.
             count: The number of messages.
         """
         if not self._send_initial_metadata_done:

@@ -30,21 +30,25 @@ class ServerProcessor(EventsProcessor):
         """
         super().__init__(protocol.handler, protocol.connection)
         self.processors[OversizedRequest] = self.process_oversized_request
+        self.processors[RequestReset] = self.process_request_reset
         self._protocol = protocol
         self._request_bytes_max = request_bytes_max
         self._request_bytes = 0
 
     def process(self, event: H2Event) -> None:
-        """Handle one event."""
-        if isinstance(event, DataReceived) and not event.flow_controlled_length:
-            return  # an empty frame, which grpclib's buffer would take for the end of the stream
-        if isinstance(event, RequestReset):
-            self._protocol.note("request reset", event.reason)
-            self.process_stream_reset(event)
-        # RFC 9113, section 4.1: frames of unknown types are ignored. And grpclib deletes
-        # `processors` when the connection is closed.
-        elif type(event) in getattr(self, "processors", ()):
-            super().process(event)
+        """Handle one event.
+
+        RFC 9113, section 4.1: frames of unknown types are ignored. And grpclib deletes `processors`
+        when the connection is closed.
+        """
+        process = getattr(self, "processors", {}).get(type(event))
+        if process is not None:
+            process(event)
+
+    def process_request_reset(self, event: RequestReset) -> None:
+        """Note why a request was reset, and end its stream if it has begun."""
+        self._protocol.note("request reset", event.reason)
+        self.process_stream_reset(event)
 
     def process_oversized_request(self, event: OversizedRequest) -> None:
         """Begin a stream that is rejected for its long headers."""
@@ -70,6 +74,8 @@ class ServerProcessor(EventsProcessor):
         Flow control bounds the data that is unread. Data that is read and waits for the rest of its
         message is bounded here.
         """
+        if not event.flow_controlled_length:
+            return  # an empty frame
         super().process_data_received(event)
         stream = self.streams.get(event.stream_id)
         if stream is not None:

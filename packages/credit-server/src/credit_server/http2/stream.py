@@ -7,14 +7,16 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import cast
 
 from grpclib.config import Configuration
-from grpclib.protocol import AbstractHandler, Connection, Stream
+from grpclib.protocol import AbstractHandler, Buffer, Connection, Stream
 
 from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
+from credit_server.http2.request_buffer import RequestBuffer
 
 # What precedes each message of a stream: in gRPC a flag and a length.
 MESSAGE_PREFIX_BYTES = 5
@@ -191,6 +193,13 @@ class ServerStream(Stream):
             connection.progressed_at = connection.clock()
         finally:
             slots.release()
+
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        """Give the stream its number and its buffer."""
+        self.id = stream_id
+        # Not grpclib's type, but all of its methods that are called.
+        self.buffer = cast(Buffer, RequestBuffer(partial(connection.ack, stream_id)))
+        connection.streams_started += 1
 
     def message_read(self, size: int) -> None:
         """Note that the call has read a message, of this size, of a stream of messages."""

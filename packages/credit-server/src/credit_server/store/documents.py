@@ -13,6 +13,7 @@ from bson.objectid import ObjectId
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
+from credit_server.store.port import PurchaseRow, TransactionRow
 
 # A document as the driver returns it. The model that parses it checks its values.
 Raw = Mapping[str, Any]
@@ -26,6 +27,8 @@ Sequence = Annotated[_Long, Field(ge=1)]
 Key = Annotated[str, Field(min_length=1, max_length=128)]
 ReportId = Annotated[str, Field(min_length=1, max_length=128)]
 ReportName = Annotated[str, Field(min_length=1, max_length=256)]
+
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 class Document(BaseModel):
@@ -200,6 +203,40 @@ class PurchaseDocument(Document):
             transaction_id=str(self.transaction_id),
             sequence=self.sequence,
         )
+
+
+def transaction_row(document: Raw) -> TransactionRow:
+    """Return the row of a transaction's document, whose times were decoded as `DatetimeMS`."""
+    purchase_id = document.get("purchase_id")
+    return TransactionRow(
+        document["_id"].binary.hex(),
+        document["user_id"],
+        document["app_id"],
+        document["credits"],
+        int(document["created_at"]),
+        document["created_by"],
+        _KINDS[document["type"]],
+        document["balance_after"],
+        document["sequence"],
+        "" if purchase_id is None else purchase_id.binary.hex(),
+        document.get("idempotency_key", ""),
+    )
+
+
+def purchase_row(document: Raw) -> PurchaseRow:
+    """Return the row of a purchase's document; see `transaction_row`."""
+    return PurchaseRow(
+        document["_id"].binary.hex(),
+        document["user_id"],
+        document["app_id"],
+        document["report_id"],
+        document["report_name"],
+        document["credits"],
+        int(document["created_at"]),
+        document["created_by"],
+        document["transaction_id"].binary.hex(),
+        document["sequence"],
+    )
 
 
 class AppTotalDocument(Document):

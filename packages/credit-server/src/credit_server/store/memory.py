@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from credit_server.ledger import Account, Purchase, Transaction
@@ -15,11 +16,15 @@ from credit_server.store.port import (
     Changes,
     ClockReading,
     Conflict,
+    PurchaseRow,
     StoreTransaction,
+    TransactionRow,
     Writer,
 )
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,17 +79,17 @@ class MemoryStore:
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
         for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
-            yield page
+            yield [_transaction_row(entry) for entry in page]
 
     async def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
+    ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
         for page in self._pages(self._tables.purchases, user_id, apps, after_sequence):
-            yield page
+            yield [_purchase_row(purchase) for purchase in page]
 
     def _pages(
         self, table: Mapping[str, _Entry], user_id: int, apps: frozenset[int] | None, last: int
@@ -180,3 +185,38 @@ class _MemoryTransaction:
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
+
+
+def _transaction_row(entry: Transaction) -> TransactionRow:
+    return TransactionRow(
+        id=entry.id,
+        user_id=entry.user_id,
+        app_id=entry.app_id,
+        credits=entry.credits,
+        created_at=_milliseconds(entry.created_at),
+        created_by=entry.created_by,
+        kind=entry.kind,
+        balance_after=entry.balance_after,
+        sequence=entry.sequence,
+        purchase_id=entry.purchase_id,
+        key=entry.key,
+    )
+
+
+def _purchase_row(purchase: Purchase) -> PurchaseRow:
+    return PurchaseRow(
+        id=purchase.id,
+        user_id=purchase.user_id,
+        app_id=purchase.app_id,
+        report_id=purchase.report_id,
+        report_name=purchase.report_name,
+        credits=purchase.credits,
+        created_at=_milliseconds(purchase.created_at),
+        created_by=purchase.created_by,
+        transaction_id=purchase.transaction_id,
+        sequence=purchase.sequence,
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.objectid import ObjectId
 from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection
 from pymongo import ASCENDING
@@ -22,29 +22,31 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.ledger import Account
 from credit_server.store import schema
 from credit_server.store.connection import Client, open_client
-from credit_server.store.documents import (
-    AccountDocument,
-    PurchaseDocument,
-    TransactionDocument,
-)
+from credit_server.store.documents import AccountDocument, purchase_row, transaction_row
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.port import (
     PAGE_SIZE,
     ClockReading,
+    PurchaseRow,
     StoreMisconfigured,
     StoreUnavailable,
+    TransactionRow,
     Writer,
 )
+from credit_server.store.shared_reads import SharedReads
 from credit_server.store.transaction import MongoWriter
 
 _Document = dict[str, Any]  # Any: the values are checked by the documents' models
 _Documents = AsyncIOMotorCollection[_Document]
-_Entry = TypeVar("_Entry", Transaction, Purchase)
+_Row = TypeVar("_Row", TransactionRow, PurchaseRow)
 # Reads the page after a sequence.
 _ReadPage = Callable[[int], Awaitable[list[_Document]]]
+
+# The fields of a document that no list returns, as a projection.
+_NOT_LISTED = {"fingerprint": False}
 
 # How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For more
 # values of `$in` it sorts everything that it finds (6.0.5: 10,001 keys for a page of 1,000).
@@ -88,9 +90,16 @@ class MongoStore:
         self._timeout_seconds = timeout_seconds
         self._writers: list[MongoWriter] = []
         self._accounts: _Documents = self._database[schema.USER_CREDITS]
-        self._transactions: _Documents = self._database[schema.CREDIT_TRANSACTIONS]
-        self._purchases: _Documents = self._database[schema.PURCHASES]
+        listed = CodecOptions[_Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
+        self._transactions: _Documents = self._database.get_collection(
+            schema.CREDIT_TRANSACTIONS, codec_options=listed
+        )
+        self._purchases: _Documents = self._database.get_collection(
+            schema.PURCHASES, codec_options=listed
+        )
         self._totals: _Documents = self._database[schema.APP_TOTALS]
+        self._account_reads = SharedReads(self._account_documents)
+        self._total_reads = SharedReads(self._app_totals)
 
     async def check_topology(self) -> None:
         """Check that the server behind the URI supports transactions.
@@ -166,38 +175,50 @@ class MongoStore:
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
         async with self._deadline():
-            found = await self._accounts.find_one({"user_id": user_id})
+            found = await self._account_reads.read(user_id)
+        # Made here and not with the query: a bad document must not fail other users' reads.
         return None if found is None else AccountDocument.model_validate(found).to_account()
+
+    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, _Document]:
+        async with self._deadline():
+            found = await self._accounts.find({"user_id": {"$in": user_ids}}).to_list(None)
+        return {document["user_id"]: document for document in found}
 
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
+        async with self._deadline():
+            return await self._total_reads.read(app_id) or 0
+
+    async def _app_totals(self, app_ids: Sequence[int]) -> dict[int, int]:
         # A snapshot: different shards write the counter shards, and values of different moments
         # could add up to a total that never existed.
-        total = 0
+        totals: dict[int, int] = {}
         async with (
             self._deadline(),
             await self._client.start_session(snapshot=True) as session,
         ):
             cursor = self._totals.with_options(read_concern=ReadConcern()).find(
-                {"app_id": app_id}, {"_id": 0, "total": 1}, session=session
+                {"app_id": {"$in": app_ids}},
+                {"_id": 0, "app_id": 1, "total": 1},
+                session=session,
             )
             async for part in cursor:
-                total += part["total"]
-        return total
+                totals[part["app_id"]] = totals.get(part["app_id"], 0) + part["total"]
+        return totals
 
     def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
         read = self._reader(self._transactions, user_id, apps)
-        return self._pages(read, after_sequence, _transaction)
+        return self._pages(read, after_sequence, transaction_row)
 
     def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
+    ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
         read = self._reader(self._purchases, user_id, apps)
-        return self._pages(read, after_sequence, _purchase)
+        return self._pages(read, after_sequence, purchase_row)
 
     def _reader(
         self, collection: _Documents, user_id: int, apps: frozenset[int] | None
@@ -207,8 +228,8 @@ class MongoStore:
         return partial(self._page_of_apps, collection, user_id, sorted(apps))
 
     async def _pages(
-        self, read: _ReadPage, last: int, translate: Callable[[_Document], _Entry]
-    ) -> AsyncIterator[list[_Entry]]:
+        self, read: _ReadPage, last: int, to_row: Callable[[_Document], _Row]
+    ) -> AsyncIterator[list[_Row]]:
         """Read by ranges of the sequence, not by a cursor.
 
         A reader may be slow. A range keeps nothing open on the store between pages, and works after
@@ -221,7 +242,7 @@ class MongoStore:
             full = len(found) == self._page_size
             if found:
                 last = found[-1]["sequence"]
-                yield _drain(found, translate)
+                yield _drain(found, to_row)
 
     async def _page(self, collection: _Documents, user_id: int, last: int) -> list[_Document]:
         query = {"user_id": user_id, "sequence": {"$gt": last}}
@@ -261,8 +282,10 @@ class MongoStore:
     ) -> list[_Document]:
         # Without the hint mongod tries plans on the current data, and may keep one that is good
         # for a short history only.
-        cursor = collection.find(query, session=session).hint(index)
-        return await cursor.sort("sequence", ASCENDING).limit(self._page_size).to_list(None)
+        cursor = collection.find(query, _NOT_LISTED, session=session).hint(index)
+        # Without a batch size, mongod returns 101 documents first.
+        cursor = cursor.sort("sequence", ASCENDING).limit(self._page_size)
+        return await cursor.batch_size(self._page_size + 1).to_list(None)
 
     async def ping(self) -> ClockReading:
         """Return the time of a primary that accepts writes: see the port."""
@@ -316,20 +339,12 @@ def _database(client: Client, name: str) -> schema.Database:
     )
 
 
-def _transaction(document: _Document) -> Transaction:
-    return TransactionDocument.model_validate(document).to_transaction()
-
-
-def _purchase(document: _Document) -> Purchase:
-    return PurchaseDocument.model_validate(document).to_purchase()
-
-
-def _drain(found: list[_Document], translate: Callable[[_Document], _Entry]) -> list[_Entry]:
-    """Translate a page and release its documents.
+def _drain(found: list[_Document], to_row: Callable[[_Document], _Row]) -> list[_Row]:
+    """Make the rows of a page and release its documents.
 
     An iterator over pages lives as long as its reader: a hundred readers that read nothing held
     30 MB of documents.
     """
-    entries = [translate(document) for document in found]
+    rows = [to_row(document) for document in found]
     found.clear()
-    return entries
+    return rows

