@@ -132,7 +132,7 @@ test: install ## Do everything that CI does.
 
 .PHONY: bench
 bench: install ## Measure against a plain peer, side by side on one mongod.
-	@$(BIN)/credit-bench
+	@$(BIN)/credit-bench measure
 
 .PHONY: fuzz
 fuzz: install ## Fuzz the server on a real mongod, without identities and with tokens; MINUTES=5, SEED=… repeats a run.

@@ -1,102 +1,27 @@
-"""Tests of the benchmark's arithmetic on fixed samples, and of the peer's rules over a socket."""
+"""Tests of the requests, of prefilled ledgers, and of the peer's rules over a socket."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
 from credit_bench.audit import Audit, audit
-from credit_bench.cell import Cell, Users
 from credit_bench.contract import contract
-from credit_bench.generator.load import Load, send_all
-from credit_bench.generator.workload import Request, opening_requests, requests
-from credit_bench.options import parse
-from credit_bench.report import document, show
-from credit_bench.run import Result
-from credit_bench.sample import Sample, percentile
-from credit_bench.summary import Measurement, summarise
-from credit_bench.system import System, replica_set, serving
-from grpc import aio
+from credit_bench.generator.requests import Request, Requests
+from credit_bench.inserts import Inserts
+from credit_bench.prefill import account, fill, history
+from credit_bench.sample import Sample
+from credit_bench.systems import Variants, migrate, replica_set, serving
+from credit_bench.workloads import Ledger, Operation, System, Users
+from credit_testing.child import module, output
+from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from rich.console import Console
 
-CELL = Cell(users=Users.HOT, callers=16)
 GOOD_AUDIT = Audit(transactions=30, purchases=10, findings=(), acknowledged=30, failed=0)
-
-
-def sample(rate: float, **changes: Any) -> Sample:
-    fields: dict[str, Any] = {
-        "operations_per_second": rate,
-        "p50_ms": 1000 / rate if rate else None,
-        "p99_ms": 3000 / rate if rate else None,
-        "acknowledged": 10,
-        "errors": {},
-        "generator_cpu_share": 0.25,
-    }
-    return Sample(**(fields | changes))
-
-
-def measurements(ours: list[float], peer: list[float]) -> list[Measurement]:
-    return [
-        Measurement(system=system, cell=CELL, repetition=repetition, sample=sample(rate))
-        for system, rates in ((System.OURS, ours), (System.PEER, peer))
-        for repetition, rate in enumerate(rates, start=1)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("values", "rank", "expected"),
-    [
-        ([5.0], 50, 5.0),
-        ([5.0], 99, 5.0),
-        ([4.0, 1.0, 3.0, 2.0], 50, 2.0),
-        ([4.0, 1.0, 3.0, 2.0], 51, 3.0),
-        ([float(number) for number in range(1, 101)], 99, 99.0),
-        ([float(number) for number in range(1, 102)], 99, 100.0),
-        ([], 50, None),
-    ],
-)
-def test_a_percentile_is_one_of_the_values(
-    values: list[float], rank: float, expected: float | None
-) -> None:
-    assert percentile(values, rank) == expected
-
-
-def test_the_ratio_is_the_median_of_the_ratios_of_the_repetitions() -> None:
-    # The ratio of the medians would be 200 / 100 = 2.
-    (row,) = summarise(measurements(ours=[100, 200, 900], peer=[25, 200, 100]))
-    assert row.ratio is not None
-    assert (row.ratio.median, row.ratio.least, row.ratio.greatest) == (4.0, 1.0, 9.0)
-    assert row.ours is not None
-    assert row.ours.operations_per_second == 200
-    assert row.peer is not None
-    assert row.peer.p50_ms == 10
-
-
-def test_a_server_measured_alone_has_no_ratio() -> None:
-    (row,) = summarise(measurements(ours=[], peer=[25]))
-    assert row.ours is None
-    assert row.ratio is None
-
-
-def test_a_peer_without_a_finished_call_has_no_ratio() -> None:
-    (row,) = summarise(measurements(ours=[10], peer=[0]))
-    assert row.peer is not None
-    assert row.peer.p99_ms is None
-    assert row.ratio is None
-
-
-def test_a_sample_survives_a_round_trip_through_json() -> None:
-    original = sample(12.5, errors={"UNAVAILABLE": 3})
-    assert Sample.from_json(original.to_json()) == original
-    assert original.failed == 3
 
 
 @pytest.mark.parametrize(
@@ -107,6 +32,7 @@ def test_a_sample_survives_a_round_trip_through_json() -> None:
         replace(GOOD_AUDIT, transactions=29),
         replace(GOOD_AUDIT, transactions=31),
         replace(GOOD_AUDIT, transactions=32, failed=1),
+        replace(GOOD_AUDIT, prefilled=1),
     ],
 )
 def test_an_audit_fails_on_anything_that_does_not_add_up(audit: Audit) -> None:
@@ -119,92 +45,70 @@ def test_a_failed_call_may_have_happened_or_not() -> None:
         assert replace(GOOD_AUDIT, transactions=transactions, failed=1).passed
 
 
-def shown(result: Result) -> str:
-    console = Console(record=True, width=120, file=StringIO())
-    show(result, summarise(result.measurements), parse(["--seed", "7"]), console)
-    return console.export_text()
+def test_transactions_from_before_the_run_are_not_counted() -> None:
+    assert replace(GOOD_AUDIT, transactions=1030, prefilled=1000).passed
 
 
-def test_the_report_shows_figures_ratio_and_seed() -> None:
-    result = Result(
-        measurements=measurements(ours=[200], peer=[100]), audits={System.OURS: GOOD_AUDIT}
-    )
-    text = shown(result)
-    assert result.clean
-    assert "2.00 (2.00..2.00)" in text
-    assert "5.0/15.0" in text
-    assert "seed 7" in text
-    assert "nothing acknowledged is lost" in text
-    assert "NOT CLEAN" not in text
+def some(operation: Operation, count: int, users: Users = Users.RANDOM) -> list[Request]:
+    return list(islice(Requests(contract(), users, 100, "seed").of(operation), count))
 
 
-def test_a_run_with_errors_is_flagged() -> None:
-    with_errors = Measurement(
-        system=System.PEER,
-        cell=CELL,
-        repetition=1,
-        sample=sample(50, errors={"DEADLINE_EXCEEDED": 2}),
-    )
-    result = Result(measurements=[with_errors], audits={})
-    assert not result.clean
-    text = shown(result)
-    assert "(2 errors)" in text
-    assert "NOT CLEAN" in text
-
-
-def test_the_json_document_does_not_contain_the_database_uri() -> None:
-    options = parse(["--mongodb-uri", "mongodb://me:secret@db"])
-    result = Result(
-        measurements=measurements(ours=[200], peer=[100]), audits={System.OURS: GOOD_AUDIT}
-    )
-    text = document(result, summarise(result.measurements), options)
-    assert "secret" not in text
-    assert json.loads(text)["rows"][0]["ratio"]["median"] == 2
-    assert json.loads(text)["audits"]["ours"]["passed"] is True
-
-
-def test_both_servers_get_the_same_requests_with_new_keys() -> None:
-    def row() -> list[Request]:
-        return list(islice(requests(contract(), Users.RANDOM, 100, "seed"), 200))
-
-    first, second = row(), row()
+def test_all_systems_get_the_same_requests_with_new_keys() -> None:
+    first, second = some(Operation.WRITE, 200), some(Operation.WRITE, 200)
     keys = {request.message.idempotency_key for request in first + second}
     assert len(keys) == 400
     for request in first + second:
         request.message.idempotency_key = ""
     assert first == second
-    assert {request.method for request in first} == {"AddCredits", "UseCredits"}
+    assert {request.path for request in first} == {
+        "/credit.v1.CreditService/AddCredits",
+        "/credit.v1.CreditService/UseCredits",
+    }
     assert all(1 <= request.message.user_id <= 100 for request in first)
 
 
-async def test_the_load_counts_every_call_once() -> None:
-    calls = 0
-
-    async def call(request: Request) -> None:
-        nonlocal calls
-        calls += 1
-        number = calls  # other calls change the counter during the sleep
-        await asyncio.sleep(0)
-        if number % 10 == 0:
-            raise aio.AioRpcError(grpc.StatusCode.ABORTED, aio.Metadata(), aio.Metadata())
-
-    rows = [requests(contract(), Users.HOT, 1, str(caller)) for caller in range(4)]
-    seen = await Load(call, rows, warm_up_seconds=0.01, seconds=0.05).run()
-    assert seen.acknowledged + seen.failed == calls
-    assert seen.errors == {"ABORTED": calls // 10}
-    assert 0 < seen.operations_per_second * 0.05 <= seen.acknowledged
+@pytest.mark.parametrize("operation", [Operation.READ, Operation.LIST, Operation.BALANCE])
+def test_reads_of_one_hot_user_are_all_of_this_user(operation: Operation) -> None:
+    requests = some(operation, 20, Users.HOT)
+    assert {request.message.user_id for request in requests} == {1}
+    assert len({request.path for request in requests}) == 1
 
 
-async def test_every_account_is_opened_once() -> None:
-    users = []
+def test_every_account_is_opened_once() -> None:
+    users = [
+        request.message.user_id
+        for request in Requests(contract(), Users.RANDOM, 50, "seed").opening()
+    ]
+    assert users == list(range(1, 51))
 
-    async def call(request: Request) -> None:
-        users.append(request.message.user_id)
-        await asyncio.sleep(0)
 
-    seen = await send_all(call, opening_requests(contract(), 50), callers=8)
-    assert sorted(users) == list(range(1, 51))
-    assert seen.acknowledged == 50
+def test_a_prefilled_history_ends_at_the_balance_of_its_account() -> None:
+    for length in (1, 2, 3, 10):
+        entries = list(history(7, length))
+        assert [entry["sequence"] for entry, _ in entries] == list(range(1, length + 1))
+        assert entries[-1][0]["balance_after"] == account(7, length)["balances"][0]["balance"]
+        assert account(7, length)["revision"] == length
+        assert [purchase is not None for _, purchase in entries] == [
+            entry["type"] == "use" for entry, _ in entries
+        ]
+
+
+def test_a_second_process_inserts_other_documents() -> None:
+    entries = [entry for _ in range(2) for entry in Inserts(users=1, batch=10).documents()[0]]
+    assert len({entry["sequence"] for entry in entries}) == 20
+
+
+async def test_a_prefilled_database_passes_the_audit(
+    mongod_uri: str, database: str, tmp_path: Path
+) -> None:
+    await migrate(mongod_uri, database, tmp_path)
+    ledger = Ledger(users=30, history=7)
+    await asyncio.to_thread(fill, mongod_uri, database, ledger, totals=True)
+    found = await audit(
+        mongod_uri, database, totals=True, acknowledged=0, failed=0, prefilled=ledger.transactions
+    )
+    assert found.passed, found
+    assert (found.transactions, found.purchases, found.only_counted) == (210, 90, False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,12 +141,12 @@ class Peer:
 async def peer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peer]:
     folder: Path = tmp_path_factory.mktemp("peer")
     async with (
-        replica_set(None, folder) as uri,
-        serving(System.PEER, uri, "peer", folder) as server,
+        replica_set(None, folder) as mongod,
+        serving(System.PEER, mongod.uri, "peer", folder) as server,
         aio.insecure_channel(server.target) as channel,
     ):
         stub = contract().services.CreditServiceStub(channel)
-        yield Peer(stub=stub, uri=uri, database=server.database)
+        yield Peer(stub=stub, uri=mongod.uri, database=server.database)
 
 
 async def rejected(answer: Any) -> str:
@@ -272,6 +176,46 @@ async def test_the_peer_follows_the_rules_of_the_ledger(peer: Peer) -> None:
     assert await peer.balance(app_id=2, user_id=1) == 2**32 - 1
     assert await peer.balance(app_id=2) == 2**32 - 1
     assert await peer.balance(app_id=3, user_id=77) == 0
+
+
+async def test_the_peer_lists_a_history_and_returns_an_account(peer: Peer) -> None:
+    added = await peer.add(user_id=700, credits=10, idempotency_key="a")
+    used = await peer.use(user_id=700, credits=3)
+    question = contract().messages.UserId(user_id=700)
+    rows = [row async for row in peer.stub.ListUserTransactions(question)]
+    assert [(row.sequence, row.credits, row.balance_after) for row in rows] == [
+        (1, 10, 10),
+        (2, 3, 7),
+    ]
+    assert [row.id for row in rows] == [added.transaction_id, used.transaction_id]
+    assert [row.type for row in rows] == [1, 2]
+    assert [row.idempotency_key for row in rows] == ["a", ""]
+    assert rows[1].purchase_id == used.purchase_id
+    found = await peer.stub.GetUserCredits(question)
+    assert (found.user_id, found.revision, found.balances[0].balance) == (700, 2, 7)
+    unknown = await peer.stub.GetUserCredits(contract().messages.UserId(user_id=701))
+    assert unknown == contract().messages.UserCredits(user_id=701)
+    question.after_sequence = 1
+    assert [row.sequence async for row in peer.stub.ListUserTransactions(question)] == [2]
+
+
+async def test_several_processes_of_the_peer_share_a_port(
+    mongod_uri: str, database: str, tmp_path: Path
+) -> None:
+    variants = Variants(workers=2)
+    async with serving(System.PEER_WORKERS, mongod_uri, database, tmp_path, variants) as server:
+        assert len(set(server.pids)) == 2
+        sample = Sample.from_json(
+            await output(
+                module(
+                    "credit_bench.generator",
+                    f"--target={server.target}",
+                    "--users=10",
+                    "--open-accounts",
+                )
+            )
+        )
+    assert (sample.acknowledged, sample.failed) == (10, 0)
 
 
 async def test_concurrent_first_transactions_on_the_peer_all_count(peer: Peer) -> None:

@@ -20,6 +20,7 @@ _SOURCES = (
     "credit/options/v1/options.proto",
     "credit/v1/error_reason.proto",
     "credit/v1/credit.proto",
+    "credit/v1/ledger.proto",
 )
 
 
@@ -35,10 +36,12 @@ class Contract:
         messages: The module with the message classes, which exist only at run time and are
             therefore untyped.
         services: The module with the service's base class and the stub.
+        ledger: The module with the messages of `LedgerService`.
     """
 
     messages: ModuleType
     services: ModuleType
+    ledger: ModuleType
 
 
 @cache
@@ -68,6 +71,7 @@ def contract() -> Contract:
             return Contract(
                 messages=importlib.import_module("credit.v1.credit_pb2"),
                 services=importlib.import_module("credit.v1.credit_pb2_grpc"),
+                ledger=importlib.import_module("credit.v1.ledger_pb2"),
             )
         finally:
             sys.path.remove(folder)

@@ -2,11 +2,11 @@
 
 import argparse
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from credit_bench.system import System
+from credit_bench.systems import Variants
+from credit_bench.workloads import GROUPS, OVERLOAD, System
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,79 +14,113 @@ class Options:
     """The options of a run.
 
     Attributes:
+        groups: The groups of workloads to be measured.
+        systems: The systems to be measured, where a workload has them.
         seconds: The length of one measurement, above 0.
         warm_up_seconds: The time before it in which calls are made.
-        repetitions: The number of measurements of each cell on each server, at least 1.
-        callers: The numbers of callers, each measured with random users and with one hot user.
-        users: The number of random users.
-        seed: The seed of the random requests, the same for both servers.
-        systems: The systems to be measured.
+        repetitions: The number of measurements of each workload on each system, at least 1.
+        callers_max: Workloads with more callers are left out.
+        transactions_max: Workloads with a larger ledger are left out.
+        seed: The seed of the random requests, the same for all systems.
+        variants: The number of worker processes, and the earlier release.
         mongodb_uri: The replica set; None starts a private mongod.
-        cells: Whether the cells are measured.
-        overload: Whether the overload is measured.
-        json: The file to which all samples are written; None writes no file.
+        cache_gigabytes: The cache of a private mongod.
+        json: The folder for one file with all samples of each group; None writes no files.
     """
 
+    groups: tuple[str, ...]
+    systems: tuple[System, ...]
     seconds: float
     warm_up_seconds: float
     repetitions: int
-    callers: tuple[int, ...]
-    users: int
+    callers_max: int
+    transactions_max: int
     seed: int
-    systems: tuple[System, ...]
+    variants: Variants
     mongodb_uri: str | None
+    cache_gigabytes: float
     json: Path | None
-    cells: bool = True
-    overload: bool = True
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Parse the options; invalid ones end the process, as usual for argparse.
-
-    Args:
-        arguments: The arguments without the program's name; None uses those of the process.
-    """
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    main = argparse.ArgumentParser(
         prog="credit-bench",
-        description="Measure credit-server side by side with a plain peer on the same mongod.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Measure credit-server side by side with others on the same mongod.",
     )
-    parser.add_argument(
-        "--seconds", type=_positive, default=4.0, help="the length of a measurement"
+    commands = main.add_subparsers(dest="command", required=True)
+    page = commands.add_parser(
+        "page", help="write the figures of the JSON files into a page of the documentation"
     )
-    parser.add_argument(
-        "--repetitions", type=_count, default=3, help="measurements of each cell on each server"
+    page.add_argument("results", type=Path, help="the folder with the JSON files")
+    page.add_argument("page", type=Path, help="the page; its charts are written beside the files")
+    _add_measure(
+        commands.add_parser(
+            "measure",
+            help="measure",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
     )
-    parser.add_argument(
-        "--callers",
+    return main
+
+
+def _add_measure(command: argparse.ArgumentParser) -> None:
+    groups = [*GROUPS, OVERLOAD]
+    command.add_argument(
+        "--group", nargs="+", choices=groups, default=groups, help="the groups to measure"
+    )
+    command.add_argument(
+        "--system", nargs="+", type=System, default=list(System), help="the systems to measure"
+    )
+    command.add_argument(
+        "--seconds", type=_positive, default=3.0, help="the length of a measurement"
+    )
+    command.add_argument(
+        "--repetitions", type=_count, default=5, help="measurements of each workload and system"
+    )
+    command.add_argument(
+        "--transactions-max",
         type=_count,
-        nargs="+",
-        default=[1, 16, 128],
-        help="numbers of concurrent callers",
+        default=10_000_000,
+        help="leave out workloads with a larger ledger",
     )
-    parser.add_argument("--users", type=_count, default=10_000, help="the number of random users")
-    parser.add_argument("--seed", type=int, help="the seed of the random requests")
-    parser.add_argument("--only", type=System, choices=System, help="measure only one server")
-    parser.add_argument("--mongodb-uri", help="a replica set to use instead of a private mongod")
-    parser.add_argument("--overload", action="store_true", help="measure only the overload")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to a file")
-    parser.add_argument(
+    command.add_argument("--seed", type=int, help="the seed of the random requests")
+    command.add_argument(
+        "--workers", type=_count, help="also measure ours and the peer with so many processes"
+    )
+    command.add_argument(
+        "--earlier", type=Path, help="also measure the credit-server of an earlier release"
+    )
+    command.add_argument("--mongodb-uri", help="a replica set to use instead of a private mongod")
+    command.add_argument(
+        "--cache-gigabytes", type=_positive, default=2.0, help="the cache of a private mongod"
+    )
+    command.add_argument(
+        "--json", type=Path, metavar="FOLDER", help="write all samples to a file for each group"
+    )
+    command.add_argument(
         "--quick",
         action="store_true",
-        help="half a minute: 1 repetition of 1 second, 1,000 users; do not quote the figures",
+        help="two minutes: 1 repetition of 1 second, small ledgers; do not quote the figures",
     )
-    parsed = parser.parse_args(arguments)
+
+
+def options(parsed: argparse.Namespace) -> Options:
+    """Return the options of a run from the parsed command line."""
+    quick = parsed.quick
     return Options(
-        seconds=1.0 if parsed.quick else parsed.seconds,
-        warm_up_seconds=0.2 if parsed.quick else 0.5,
-        repetitions=1 if parsed.quick else parsed.repetitions,
-        callers=tuple(parsed.callers),
-        users=1_000 if parsed.quick else parsed.users,
+        groups=tuple(parsed.group),
+        systems=tuple(parsed.system),
+        seconds=1.0 if quick else parsed.seconds,
+        warm_up_seconds=0.2 if quick else 0.5,
+        repetitions=1 if quick else parsed.repetitions,
+        callers_max=128 if quick else 1024,
+        transactions_max=20_000 if quick else parsed.transactions_max,
         seed=secrets.randbelow(2**32) if parsed.seed is None else parsed.seed,
-        systems=tuple(System) if parsed.only is None else (parsed.only,),
+        variants=Variants(workers=parsed.workers, earlier=parsed.earlier),
         mongodb_uri=parsed.mongodb_uri,
+        cache_gigabytes=parsed.cache_gigabytes,
         json=parsed.json,
-        cells=not parsed.overload,
     )
 
 

@@ -1,11 +1,15 @@
 """The overload: measures a server's goodput under ten times the load that it can serve."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 
+from credit_testing.child import started
+
 from credit_bench.sample import Sample
-from credit_bench.system import System
+from credit_bench.workloads import System
 
 # The numbers of callers among which the best goodput is searched; more callers only queue.
 CALLERS = (64, 256, 512)
@@ -13,8 +17,9 @@ CALLERS = (64, 256, 512)
 TIMES = 10
 # The minimum share of the best goodput that must remain under the flood.
 GOAL = 0.9
-# Longer than the warm-up of the cells: a server needs a moment to detect an overload.
+# A server needs a moment to detect an overload; the sample shows what it serves in this time.
 WARM_UP_SECONDS = 2.0
+DEADLINE_SECONDS = 1.0
 
 Generate = Callable[[Sequence[str]], Awaitable[Sample]]
 
@@ -26,6 +31,7 @@ class Overload:
     Attributes:
         system: The system.
         repetition: The number of the repetition, from 1.
+        busy: Whether a busy loop ran on each core at the same time.
         searched: The samples of closed loops, by number of callers.
         flooded: The sample of an open loop with ten times the calls per second of the best one.
         again: The sample of a closed loop after the flood, with the callers of the best one.
@@ -33,6 +39,7 @@ class Overload:
 
     system: System
     repetition: int
+    busy: bool = False
     searched: Mapping[int, Sample]
     flooded: Sample
     again: Sample
@@ -58,6 +65,11 @@ class Overload:
         return self.flooded.operations_per_second / self.best if self.best else 0.0
 
     @property
+    def kept_at_first(self) -> float:
+        """Return the same for the first seconds of the flood."""
+        return self.flooded.warm_up_operations_per_second / self.best if self.best else 0.0
+
+    @property
     def samples(self) -> list[Sample]:
         """Return all samples, for the audit."""
         return [*self.searched.values(), self.flooded, self.again]
@@ -71,6 +83,7 @@ async def measure(
     seconds: float,
     warm_up_seconds: float = WARM_UP_SECONDS,
     callers: Sequence[int] = CALLERS,
+    busy: bool = False,
 ) -> Overload:
     """Measure a server's best goodput, then a flood, then the best again.
 
@@ -81,29 +94,50 @@ async def measure(
         seconds: The length of each measurement.
         warm_up_seconds: The time before it in which calls are made.
         callers: The numbers of callers among which the best goodput is searched.
+        busy: Whether the caller runs a busy loop on each core.
     """
 
     async def closed(number: int, name: str) -> Sample:
         return await generate([*common, f"--callers={number}", f"--seed={repetition}/{name}"])
 
-    common = [f"--seconds={seconds}", f"--warm-up-seconds={warm_up_seconds}", "--goodput"]
+    common = [
+        f"--seconds={seconds}",
+        f"--warm-up-seconds={warm_up_seconds}",
+        f"--deadline-seconds={DEADLINE_SECONDS}",
+    ]
     searched = {number: await closed(number, f"{number}") for number in callers}
     best = _best(searched)
     rate = max(1.0, TIMES * searched[best].operations_per_second)
     return Overload(
         system=system,
         repetition=repetition,
+        busy=busy,
         searched=searched,
         flooded=await generate([*common, f"--open-rate={rate}", f"--seed={repetition}/flood"]),
         again=await closed(best, "again"),
     )
 
 
+@asynccontextmanager
+async def busy_loops(count: int) -> AsyncIterator[None]:
+    """Run processes that do nothing but use CPU."""
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            await stack.enter_async_context(started(sys.executable, "-c", "while True: pass"))
+        yield
+
+
 def _best(searched: Mapping[int, Sample]) -> int:
     return max(searched, key=lambda callers: searched[callers].operations_per_second)
 
 
-def kept_median(overloads: Sequence[Overload], system: System) -> float | None:
+def kept_median(
+    overloads: Sequence[Overload], system: System, *, busy: bool = False
+) -> float | None:
     """Return the median share of goodput that remains, or None without a measurement."""
-    shares = [overload.kept for overload in overloads if overload.system is system]
+    shares = [
+        overload.kept
+        for overload in overloads
+        if overload.system is system and overload.busy is busy
+    ]
     return median(shares) if shares else None

@@ -1,9 +1,11 @@
-"""One run: starts every server, measures every cell on each in turn, and audits every database."""
+"""One run: for each group, starts the systems, measures them in turn, and audits the databases."""
 
+import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,163 +13,274 @@ from typing import Any
 from credit_testing.child import ChildFailed, module, output
 from pymongo import AsyncMongoClient
 
+from credit_bench import medici
 from credit_bench.audit import Audit, audit
-from credit_bench.cell import Cell, Users, cells
+from credit_bench.facts import facts_at_end, facts_at_start
 from credit_bench.options import Options
-from credit_bench.overload import TIMES, Overload, measure
+from credit_bench.overload import TIMES, WARM_UP_SECONDS, Overload, busy_loops, measure
+from credit_bench.prefill import fill
+from credit_bench.results import Measurement, Result, without_paths
 from credit_bench.sample import Sample
-from credit_bench.summary import Measurement
-from credit_bench.system import Server, System, replica_set, serving
+from credit_bench.systems import (
+    PEERS,
+    SERVICES,
+    Mongod,
+    Server,
+    Unavailable,
+    migrate,
+    replica_set,
+    serving,
+)
+from credit_bench.workloads import OVERLOAD, WORKLOADS, Ledger, Operation, System, Workload
 
 Progress = Callable[[str], None]
 
+_WRITES = (Operation.WRITE, Operation.BATCH)
+# These depend on more than this repository: a run goes on without them.
+_OPTIONAL = (System.OURS_WORKERS, System.EARLIER, System.MEDICI)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """The result of a run.
+
+@dataclass(kw_only=True, slots=True)
+class Subject:
+    """A system that is ready to be measured with one ledger.
 
     Attributes:
-        measurements: The measurements, in order.
-        audits: The audit of each server's database after the run.
-        overloads: The goodput of each server under ten times the load.
+        system: The system.
+        ledger: What its database held at first.
+        command: The command that measures it, without the load.
+        server: Its server; None if the load calls no server.
+        writes: The samples of all its writes so far, for the audit.
     """
 
-    measurements: Sequence[Measurement]
-    audits: dict[System, Audit]
-    overloads: Sequence[Overload] = ()
+    system: System
+    ledger: Ledger
+    command: Sequence[str]
+    server: Server | None = None
+    writes: list[Sample] = field(default_factory=list)
 
-    @property
-    def clean(self) -> bool:
-        """Return whether every audit passed and no call failed outside the overload."""
-        failed = any(measurement.sample.failed for measurement in self.measurements)
-        return not failed and all(audit.passed for audit in self.audits.values())
+    async def sample(self, arguments: Sequence[str], mongod: Mongod) -> Sample:
+        """Run the load with more arguments, and return what it measured."""
+        watched = {"server": self.server.pids if self.server else (), "mongod": mongod.pids}
+        watch = [
+            f"--watch={name}={','.join(map(str, pids))}" for name, pids in watched.items() if pids
+        ]
+        return Sample.from_json(await output([*self.command, *watch, *arguments]))
 
 
-async def run(options: Options, progress: Progress) -> Result:
+async def run(
+    options: Options, progress: Progress, workloads: Sequence[Workload] = WORKLOADS
+) -> AsyncGenerator[Result]:
     """Run the measurements that the options describe; always stop every started process.
 
     Args:
         options: The options of the run.
         progress: Called with a line about each step.
+        workloads: The workloads among which the options choose.
+
+    Yields:
+        The result of each group, as soon as it is known.
 
     Raises:
-        ChildFailed: A server or the load generator failed.
+        ChildFailed: A server or the load failed.
         credit_server.embedded.EmbeddedError: The private mongod did not start.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="credit-bench-")))
-        uri = await stack.enter_async_context(replica_set(options.mongodb_uri, folder))
-        servers = []
-        for system in options.systems:
-            database = await stack.enter_async_context(_database(uri, system))
-            server = await stack.enter_async_context(serving(system, uri, database, folder))
-            servers.append(server)
-        opened = {}
-        for server in servers:
-            progress(f"{server.system}: open {options.users} accounts")
-            opened[server.system] = await _open_accounts(server, options)
-        measurements = [entry async for entry in _measure(servers, options, progress)]
-        overloads = [entry async for entry in _overload(servers, options, progress)]
-        audits = {}
-        for server in servers:
-            samples = [entry.sample for entry in measurements if entry.system is server.system]
-            samples.append(opened[server.system])
-            for overload in overloads:
-                if overload.system is server.system:
-                    samples.extend(overload.samples)
-            audits[server.system] = await audit(
-                uri,
-                server.database,
-                totals=server.system is System.OURS,
-                acknowledged=sum(sample.acknowledged for sample in samples),
-                failed=sum(sample.failed for sample in samples),
-            )
-        return Result(measurements=measurements, audits=audits, overloads=overloads)
-
-
-async def _measure(
-    servers: Sequence[Server], options: Options, progress: Progress
-) -> AsyncIterator[Measurement]:
-    """Measure each cell on all servers in direct succession, so a disturbance affects both."""
-    if not options.cells:
-        return
-    for repetition in range(1, options.repetitions + 1):
-        for cell in cells(options.callers):
-            for server in servers:
-                sample = await _generate(server, options, *_arguments(cell, repetition, options))
-                progress(
-                    f"{repetition}/{options.repetitions} {cell.name}: {server.system}"
-                    f" {sample.operations_per_second:.0f} op/s, {sample.failed} errors"
-                )
-                yield Measurement(
-                    system=server.system, cell=cell, repetition=repetition, sample=sample
-                )
-
-
-async def _overload(
-    servers: Sequence[Server], options: Options, progress: Progress
-) -> AsyncIterator[Overload]:
-    if not options.overload:
-        return
-    for repetition in range(1, options.repetitions + 1):
-        for server in servers:
-
-            async def generate(arguments: Sequence[str], server: Server = server) -> Sample:
-                return await _generate(server, options, *arguments)
-
-            overload = await measure(
-                server.system, repetition, generate, seconds=max(options.seconds, 2.0)
-            )
-            progress(
-                f"{repetition}/{options.repetitions} overload: {server.system}"
-                f" {overload.best:.0f} op/s at best,"
-                f" {overload.kept:.0%} of it under {TIMES} times the load"
-            )
-            yield overload
-
-
-def _arguments(cell: Cell, repetition: int, options: Options) -> list[str]:
-    arguments = [
-        f"--callers={cell.callers}",
-        f"--seconds={options.seconds}",
-        f"--warm-up-seconds={options.warm_up_seconds}",
-        # The seed does not depend on the server: both get the same requests.
-        f"--seed={options.seed}/{repetition}/{cell.name}",
-    ]
-    if cell.users is Users.HOT:
-        arguments.append("--hot")
-    return arguments
-
-
-async def _generate(server: Server, options: Options, *arguments: str) -> Sample:
-    return Sample.from_json(
-        await output(
-            module(
-                "credit_bench.generator",
-                f"--target={server.target}",
-                f"--users={options.users}",
-                *arguments,
-            )
+        mongod = await stack.enter_async_context(
+            replica_set(options.mongodb_uri, folder, cache_gigabytes=options.cache_gigabytes)
         )
-    )
+        for group in options.groups:
+            chosen = [
+                workload
+                for workload in workloads
+                if workload.group == group
+                and workload.callers <= options.callers_max
+                and workload.ledger.transactions <= options.transactions_max
+            ]
+            if chosen or group == OVERLOAD:
+                one = _Group(group, chosen, options, mongod, folder, progress)
+                yield without_paths(await one.result(), folder)
 
 
-async def _open_accounts(server: Server, options: Options) -> Sample:
-    """Give every account its opening credits.
+class _Group:
+    """The measurements of one group."""
 
-    Raises:
-        ChildFailed: An account was not opened. Its calls would be rejected, which is fast.
-    """
-    opened = await _generate(server, options, "--open-accounts", "--seed", "0")
-    if opened.failed:
-        raise ChildFailed(f"{server.system}: not every account was opened: {opened.errors}")
-    return opened
+    def __init__(
+        self,
+        name: str,
+        workloads: Sequence[Workload],
+        options: Options,
+        mongod: Mongod,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._name = name
+        self._workloads = workloads
+        self._options = options
+        self._mongod = mongod
+        self._folder = folder
+        self._progress = progress
+        self._subjects: dict[tuple[System, Ledger], Subject] = {}
+        self._unavailable: dict[System, str] = {}
+
+    async def result(self) -> Result:
+        """Measure, audit, and stop what was started."""
+        facts = await asyncio.to_thread(facts_at_start, self._mongod.uri)
+        async with AsyncExitStack() as stack:
+            if self._name == OVERLOAD:
+                for system in (System.OURS, System.PEER):
+                    await self._open(stack, system, Ledger())
+            for workload in self._workloads:
+                for system in workload.systems:
+                    await self._open(stack, system, workload.ledger)
+            measurements = [entry async for entry in self._measure()]
+            overloads = [entry async for entry in self._overload()]
+            audits = {
+                f"{subject.system}, {subject.ledger.transactions:,} transactions before": (
+                    await self._audit(subject)
+                )
+                for subject in self._subjects.values()
+                if subject.system in SERVICES
+            }
+        return Result(
+            group=self._name,
+            facts={**facts, **facts_at_end()},
+            measurements=measurements,
+            overloads=overloads,
+            audits=audits,
+            unavailable=self._unavailable,
+        )
+
+    async def _open(self, stack: AsyncExitStack, system: System, ledger: Ledger) -> None:
+        """Make a system ready, unless it is ready or cannot be measured."""
+        wanted = system in self._options.systems and system not in self._unavailable
+        if not wanted or (system, ledger) in self._subjects:
+            return
+        try:
+            self._options.variants.check(system)
+            self._subjects[system, ledger] = await self._subject(stack, system, ledger)
+        except (Unavailable, ChildFailed) as error:
+            if isinstance(error, ChildFailed) and system not in _OPTIONAL:
+                raise
+            self._unavailable[system] = str(error)
+            self._progress(f"{system} is not measured: {error}")
+
+    async def _subject(self, stack: AsyncExitStack, system: System, ledger: Ledger) -> Subject:
+        uri = self._mongod.uri
+        database = await stack.enter_async_context(_database(uri, system))
+        if system in (System.MEDICI, System.INSERT_MANY):
+            if system is System.MEDICI:
+                command = await medici.install(self._folder)
+            else:
+                command = module("credit_bench.inserts")
+                await migrate(uri, database, self._folder)
+            command += [f"--uri={uri}", f"--database={database}", f"--users={ledger.users}"]
+            return Subject(system=system, ledger=ledger, command=command)
+        if system in SERVICES and system not in PEERS:
+            earlier = self._options.variants.earlier if system is System.EARLIER else None
+            await migrate(uri, database, self._folder, earlier)
+        server = await stack.enter_async_context(
+            serving(system, uri, database, self._folder, self._options.variants)
+        )
+        if system in SERVICES:
+            self._progress(f"{system}: write {ledger.transactions:,} transactions")
+            await asyncio.to_thread(fill, uri, database, ledger, totals=system not in PEERS)
+        command = module(
+            "credit_bench.generator", f"--target={server.target}", f"--users={ledger.users}"
+        )
+        return Subject(system=system, ledger=ledger, command=command, server=server)
+
+    async def _measure(self) -> AsyncIterator[Measurement]:
+        """Measure each workload on all systems in direct succession: a disturbance affects all."""
+        for repetition in range(1, self._options.repetitions + 1):
+            for workload in self._workloads:
+                for system in workload.systems:
+                    subject = self._subjects.get((system, workload.ledger))
+                    if subject is None:
+                        continue
+                    arguments = self._arguments(workload, system, repetition)
+                    sample = await subject.sample(arguments, self._mongod)
+                    if workload.operation in _WRITES:
+                        subject.writes.append(sample)
+                    self._progress(
+                        f"{repetition}/{self._options.repetitions} {workload.name}: {system}"
+                        f" {sample.operations_per_second:.0f} op/s, {sample.failed} errors"
+                    )
+                    yield Measurement(
+                        workload=workload.name,
+                        system=system,
+                        repetition=repetition,
+                        sample=sample,
+                    )
+
+    def _arguments(self, workload: Workload, system: System, repetition: int) -> list[str]:
+        # The process of medici is new each time, and its just-in-time compiler takes seconds.
+        times = 4 if system is System.MEDICI else 1
+        arguments = [
+            f"--callers={workload.callers}",
+            f"--seconds={self._options.seconds}",
+            f"--warm-up-seconds={times * self._options.warm_up_seconds}",
+        ]
+        if system is System.INSERT_MANY:
+            arguments.append(f"--batch={workload.batch}")
+        elif system is not System.MEDICI:
+            arguments += [
+                f"--operation={workload.operation}",
+                f"--user-set={workload.users}",
+                f"--batch={workload.batch}",
+                # The seed does not depend on the system: all get the same requests.
+                f"--seed={self._options.seed}/{repetition}/{workload.name}",
+            ]
+        return arguments
+
+    async def _overload(self) -> AsyncIterator[Overload]:
+        if self._name != OVERLOAD:
+            return
+        for repetition in range(1, self._options.repetitions + 1):
+            for busy in (False, True):
+                for subject in self._subjects.values():
+                    async with busy_loops((os.cpu_count() or 1) if busy else 0):
+                        overload = await self._flood(subject, repetition, busy=busy)
+                    subject.writes.extend(overload.samples)
+                    self._progress(
+                        f"{repetition}/{self._options.repetitions} overload"
+                        f"{' beside busy loops' if busy else ''}: {subject.system}"
+                        f" {overload.best:.0f} op/s at best,"
+                        f" {overload.kept:.0%} of it under {TIMES} times the load"
+                    )
+                    yield overload
+
+    async def _flood(self, subject: Subject, repetition: int, *, busy: bool) -> Overload:
+        async def generate(arguments: Sequence[str]) -> Sample:
+            return await subject.sample(arguments, self._mongod)
+
+        seconds = self._options.seconds
+        return await measure(
+            subject.system,
+            repetition,
+            generate,
+            seconds=seconds,
+            warm_up_seconds=min(seconds, WARM_UP_SECONDS),
+            busy=busy,
+        )
+
+    async def _audit(self, subject: Subject) -> Audit:
+        if subject.server is None:
+            raise AssertionError("unreachable: a service has a server")
+        return await audit(
+            self._mongod.uri,
+            subject.server.database,
+            totals=subject.system not in PEERS,
+            prefilled=subject.ledger.transactions,
+            acknowledged=sum(sample.acknowledged for sample in subject.writes),
+            failed=sum(sample.failed for sample in subject.writes),
+        )
 
 
 @asynccontextmanager
 async def _database(uri: str, system: System) -> AsyncIterator[str]:
     """Yield the name of a new database, and drop the database at the end."""
-    name = f"credit_bench_{system}_{secrets.token_hex(4)}"
+    name = f"credit_bench_{system.name.lower()}_{secrets.token_hex(4)}"
     try:
         yield name
     finally:

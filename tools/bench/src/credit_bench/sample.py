@@ -1,4 +1,4 @@
-"""One sample: a single measurement of one server in one cell by the load generator."""
+"""One sample: a single measurement of one system under one load."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,32 +6,41 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Self
 
+from credit_bench.cpu import LOAD
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """A measurement.
+    """A measurement. An operation is a write, a read, or a row of a list.
 
     Attributes:
-        operations_per_second: The successful calls that ended in the window, per second.
+        operations_per_second: The operations that succeeded in the window, per second.
+        warm_up_operations_per_second: The same for the time before the window.
         p50_ms: The median latency in milliseconds of the successful calls that began in the
             window, however late they ended; None without such a call.
         p99_ms: The 99th percentile of the same.
-        acknowledged: The number of successful calls, including those outside the window.
-        errors: The number of failed calls, by the name of their gRPC status.
-        generator_cpu_share: The share of one core that the load generator used in the window.
+        acknowledged: The number of operations that succeeded, including those outside the window.
+        errors: The number of operations that failed, by the name of their gRPC status.
+        cpu_ms: The CPU time in milliseconds per operation of the window, by process.
     """
 
     operations_per_second: float
+    warm_up_operations_per_second: float
     p50_ms: float | None
     p99_ms: float | None
     acknowledged: int
     errors: Mapping[str, int]
-    generator_cpu_share: float
+    cpu_ms: Mapping[str, float]
 
     @property
     def failed(self) -> int:
-        """Return the number of failed calls."""
+        """Return the number of operations that failed."""
         return sum(self.errors.values())
+
+    @property
+    def load_share(self) -> float:
+        """Return the share of one core that the load used."""
+        return self.cpu_ms.get(LOAD, 0.0) * self.operations_per_second / 1000
 
     def to_json(self) -> str:
         """Return the sample as one line of JSON."""

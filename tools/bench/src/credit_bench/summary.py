@@ -1,110 +1,103 @@
-"""The summary of a run: medians per cell and server, and the ratio of the servers."""
+"""The summary of results: medians with their spread, and ratios."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from statistics import median
+from typing import Self
 
-from credit_bench.cell import Cell
+from credit_bench.cpu import LOAD
+from credit_bench.results import Measurement
 from credit_bench.sample import Sample
-from credit_bench.system import System
+from credit_bench.workloads import System, Workload
+
+# The name of the measured server in the CPU times of a sample.
+SERVER = "server"
+MONGOD = "mongod"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """A sample with its system, cell and repetition.
-
-    Attributes:
-        system: The system that was measured.
-        cell: The load.
-        repetition: The number of the repetition, from 1.
-        sample: The sample.
-    """
-
-    system: System
-    cell: Cell
-    repetition: int
-    sample: Sample
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
-    """The medians over the repetitions for one server in one cell, and the sum of errors."""
-
-    operations_per_second: float
-    p50_ms: float | None
-    p99_ms: float | None
-    errors: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ratio:
-    """The ratio of our operations per second to the peer's, computed per repetition.
-
-    Attributes:
-        median: The median of the ratios.
-        least: The lowest ratio.
-        greatest: The highest ratio.
-    """
+class Spread:
+    """The median over the repetitions, with the lowest and the highest value."""
 
     median: float
     least: float
     greatest: float
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """The figures of one cell; None for a system that was not measured."""
-
-    cell: Cell
-    ours: Figures | None
-    peer: Figures | None
-    ratio: Ratio | None
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Self | None:
+        """Return the spread of the values that are not None; None without any."""
+        present = [value for value in values if value is not None]
+        if not present:
+            return None
+        return cls(median=median(present), least=min(present), greatest=max(present))
 
 
-def summarise(measurements: Iterable[Measurement]) -> list[Row]:
-    """Return a row for each cell, in the order of first measurement."""
-    by_cell: dict[Cell, list[Measurement]] = {}
-    for measurement in measurements:
-        by_cell.setdefault(measurement.cell, []).append(measurement)
-    return [
-        Row(
-            cell=cell,
-            ours=_figures(measured, System.OURS),
-            peer=_figures(measured, System.PEER),
-            ratio=_ratio(measured),
-        )
-        for cell, measured in by_cell.items()
-    ]
+class Measure(StrEnum):
+    """A figure of a sample."""
+
+    RATE = "operations per second"
+    SERVER_CPU = "CPU of the server per operation, ms"
+    MONGOD_CPU = "CPU of mongod per operation, ms"
+    LOAD_CPU = "CPU of the load per operation, ms"
+    CPU = "CPU of the server and mongod per operation, ms"
+    P50 = "median latency, ms"
+    P99 = "99th percentile of the latency, ms"
+
+    def of(self, sample: Sample) -> float | None:
+        """Return the figure; None if the sample does not have it."""
+        figures: dict[Measure, Callable[[], float | None]] = {
+            Measure.RATE: lambda: sample.operations_per_second,
+            Measure.SERVER_CPU: lambda: sample.cpu_ms.get(SERVER),
+            Measure.MONGOD_CPU: lambda: sample.cpu_ms.get(MONGOD),
+            Measure.LOAD_CPU: lambda: sample.cpu_ms.get(LOAD),
+            Measure.CPU: lambda: _cpu(sample),
+            Measure.P50: lambda: sample.p50_ms,
+            Measure.P99: lambda: sample.p99_ms,
+        }
+        return figures[self]()
 
 
-def _figures(measured: Sequence[Measurement], system: System) -> Figures | None:
-    samples = [measurement.sample for measurement in measured if measurement.system is system]
-    if not samples:
+def _cpu(sample: Sample) -> float | None:
+    """Return the CPU time of mongod and the server; without a server, the load does its work."""
+    if MONGOD not in sample.cpu_ms:
         return None
-    return Figures(
-        operations_per_second=median(sample.operations_per_second for sample in samples),
-        p50_ms=_median(sample.p50_ms for sample in samples),
-        p99_ms=_median(sample.p99_ms for sample in samples),
-        errors=sum(sample.failed for sample in samples),
-    )
+    return sample.cpu_ms[MONGOD] + sample.cpu_ms.get(SERVER, sample.cpu_ms[LOAD])
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return median(present) if present else None
+Cell = tuple[Workload, System]
 
 
-def _ratio(measured: Sequence[Measurement]) -> Ratio | None:
-    """Compare within each repetition, where both servers ran in direct succession."""
-    rates = {
-        (measurement.system, measurement.repetition): measurement.sample.operations_per_second
-        for measurement in measured
-    }
-    ratios = [
-        rates[System.OURS, repetition] / rate
-        for (system, repetition), rate in rates.items()
-        if system is System.PEER and rate > 0 and (System.OURS, repetition) in rates
-    ]
-    if not ratios:
-        return None
-    return Ratio(median=median(ratios), least=min(ratios), greatest=max(ratios))
+class Summary:
+    """Finds figures in measurements."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._samples: dict[tuple[str, System], dict[int, Sample]] = {}
+        for measurement in measurements:
+            cell = self._samples.setdefault((measurement.workload, measurement.system), {})
+            cell[measurement.repetition] = measurement.sample
+
+    def spread(self, cell: Cell, measure: Measure) -> Spread | None:
+        """Return a figure over the repetitions; None if the cell was not measured."""
+        return Spread.of(map(measure.of, self._of(cell).values()))
+
+    def errors(self, cell: Cell) -> int:
+        """Return the number of failed operations."""
+        return sum(sample.failed for sample in self._of(cell).values())
+
+    def ratio(self, ours: Cell, other: Cell, measure: Measure) -> Spread | None:
+        """Return the ratio of two cells, computed within each repetition.
+
+        In a repetition, the systems run in direct succession, so a disturbance affects both.
+        """
+        others = self._of(other)
+        ratios = []
+        for repetition, sample in self._of(ours).items():
+            if repetition in others:
+                value, base = measure.of(sample), measure.of(others[repetition])
+                ratios.append(value / base if value is not None and base else None)
+        return Spread.of(ratios)
+
+    def _of(self, cell: Cell) -> dict[int, Sample]:
+        workload, system = cell
+        return self._samples.get((workload.name, system), {})

@@ -14,6 +14,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel, ReturnDocument, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
@@ -133,6 +134,16 @@ class Ledger:
         """Return a user's balance in an app; 0 for an unknown user or app."""
         account = await self._accounts.find_one({"user_id": user_id})
         return (None if account is None else _balance(account, app_id)) or 0
+
+    async def account(self, user_id: int) -> Document | None:
+        """Return a user's document; None for an unknown user."""
+        return await self._accounts.find_one({"user_id": user_id})
+
+    def history(self, user_id: int, after_sequence: int) -> AsyncCursor[Document]:
+        """Return a user's transactions after a sequence, oldest first."""
+        return self._transactions.find(
+            {"user_id": user_id, "sequence": {"$gt": after_sequence}}
+        ).sort("sequence", ASCENDING)
 
     async def total(self, app_id: int) -> int:
         """Return the sum of all users' balances in an app."""

@@ -1,5 +1,6 @@
-"""The peer's gRPC service: the writes and `GetAppBalance`, on grpcio's asyncio server."""
+"""The peer's gRPC service: writes, reads and the history, on grpcio's asyncio server."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
@@ -10,6 +11,7 @@ from credit_bench.contract import Contract
 from credit_bench.peer.ledger import (
     UINT32_MAX,
     BalanceOverflow,
+    Document,
     Entry,
     InsufficientCredits,
     KeyReused,
@@ -27,6 +29,16 @@ _STATUS = {
 }
 # The bounds from the contract's options, written by hand as in a plain service.
 _NUMBERS = ("user_id", "app_id", "credits", "created_by")
+_ACCOUNT = ("user_id", "created_at", "updated_at", "created_by", "updated_by", "revision")
+_TRANSACTION = (
+    "user_id",
+    "app_id",
+    "credits",
+    "created_at",
+    "created_by",
+    "balance_after",
+    "sequence",
+)
 _LENGTHS = {"report_id": (1, 128), "report_name": (1, 256), "idempotency_key": (0, 128)}
 
 
@@ -64,6 +76,42 @@ def service(contract: Contract, ledger: Ledger) -> aio.Server:
             if balance > UINT32_MAX:
                 await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"the total is {balance}")
             return messages.Balance(app_id=request.app_id, balance=balance)
+
+        async def GetUserCredits(  # noqa: N802
+            self, request: Message, context: aio.ServicerContext
+        ) -> Message:
+            try:
+                account = await ledger.account(request.user_id)
+            except PyMongoError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            return _user_credits(request.user_id, account)
+
+        async def ListUserTransactions(  # noqa: N802
+            self, request: Message, context: aio.ServicerContext
+        ) -> AsyncIterator[Message]:
+            try:
+                async for entry in ledger.history(request.user_id, request.after_sequence):
+                    yield _transaction(entry)
+            except PyMongoError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    def _user_credits(user_id: int, account: Document | None) -> Message:
+        if account is None:
+            return messages.UserCredits(user_id=user_id)
+        return messages.UserCredits(
+            id=str(account["_id"]),
+            balances=[messages.Balance(**balance) for balance in account["balances"]],
+            **{name: account[name] for name in _ACCOUNT},
+        )
+
+    def _transaction(entry: Document) -> Message:
+        return messages.CreditTransaction(
+            id=str(entry["_id"]),
+            type=messages.TransactionType.Value(f"TRANSACTION_TYPE_{entry['type'].upper()}"),
+            purchase_id=str(entry.get("purchase_id", "")),
+            idempotency_key=entry.get("idempotency_key", ""),
+            **{name: entry[name] for name in _TRANSACTION},
+        )
 
     async def _write(kind: Kind, request: Message, context: aio.ServicerContext) -> Message:
         broken = _broken(request, kind)

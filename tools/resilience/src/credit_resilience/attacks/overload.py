@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from credit_bench.overload import CALLERS, GOAL, TIMES, WARM_UP_SECONDS, measure
 from credit_bench.sample import Sample
-from credit_bench.system import System
+from credit_bench.workloads import System
 from credit_testing.child import module, output
 
 from credit_resilience.attack import Attack, Outcome, Target

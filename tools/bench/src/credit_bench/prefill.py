@@ -1,0 +1,144 @@
+"""Fills a database with a valid ledger, faster than by calls: `insert_many` of the documents.
+
+The documents are made by the store's own models, so that they have the same types and pass its
+validators. The ledger check passes on the result.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from bson import ObjectId
+from bson.int64 import Int64
+from credit_server.ledger import Account, Kind, Purchase, Transaction
+from credit_server.store.documents import (
+    AccountDocument,
+    AppTotalDocument,
+    PurchaseDocument,
+    TransactionDocument,
+)
+from pymongo import MongoClient, WriteConcern
+from pymongo.database import Database
+
+from credit_bench.generator.requests import APP_ID, OPENING_CREDITS
+from credit_bench.workloads import Ledger
+
+_CREATED_BY = 1
+_FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+_DOCUMENTS_PER_INSERT = 2_000
+
+
+def fill(uri: str, name: str, ledger: Ledger, *, totals: bool) -> None:
+    """Write a ledger into the empty collections of a database.
+
+    Args:
+        uri: The replica set.
+        name: The database's name.
+        ledger: The number of users, and the length of their histories.
+        totals: Whether the database holds the totals of apps.
+    """
+    client: MongoClient[dict[str, Any]]  # documents hold values of many types
+    with MongoClient(uri) as client:
+        _write(
+            client.get_database(name, write_concern=WriteConcern("majority")),
+            ledger,
+            totals=totals,
+        )
+
+
+def _write(database: Database[dict[str, Any]], ledger: Ledger, *, totals: bool) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {
+        "user_credits": [],
+        "credit_transactions": [],
+        "purchases": [],
+    }
+
+    def flush() -> None:
+        for collection, documents in rows.items():
+            if documents:
+                database[collection].insert_many(documents, ordered=False)
+                documents.clear()
+
+    for user_id in range(1, ledger.users + 1):
+        rows["user_credits"].append(account(user_id, ledger.history))
+        for transaction, purchase in history(user_id, ledger.history):
+            rows["credit_transactions"].append(transaction)
+            if purchase is not None:
+                rows["purchases"].append(purchase)
+            if len(rows["credit_transactions"]) >= _DOCUMENTS_PER_INSERT:
+                flush()
+    flush()
+    if totals:
+        total = ledger.users * balance_after(ledger.history)
+        document = AppTotalDocument(app_id=APP_ID, slot=0, total=total)
+        database["app_totals"].insert_one(document.to_bson())
+
+
+def balance_after(sequence: int) -> int:
+    """Return the balance after a transaction: an opening, then USE 1 and ADD 1 in turn."""
+    return OPENING_CREDITS - (sequence + 1) % 2
+
+
+def account(user_id: int, revision: int) -> dict[str, Any]:
+    """Return the document of a user with so many transactions."""
+    document = AccountDocument.from_account(
+        Account(
+            user_id=user_id,
+            balances={APP_ID: balance_after(revision)},
+            revision=revision,
+            created_at=_FIRST,
+            updated_at=_FIRST + timedelta(seconds=revision - 1),
+            created_by=_CREATED_BY,
+            updated_by=_CREATED_BY,
+        )
+    )
+    return document.to_bson()
+
+
+def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Yield the documents of a user's transactions, and of the purchases that they paid for."""
+    for sequence in range(1, length + 1):
+        transaction, purchase = _template(sequence)
+        own = {"_id": ObjectId(), "user_id": Int64(user_id)}
+        if purchase is None:
+            yield {**transaction, **own}, None
+            continue
+        bought = {"_id": ObjectId(), "user_id": own["user_id"], "transaction_id": own["_id"]}
+        yield {**transaction, **own, "purchase_id": bought["_id"]}, {**purchase, **bought}
+
+
+@lru_cache(maxsize=100)
+def _template(sequence: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the documents of user 1 at a sequence.
+
+    Those of all users differ in ids alone. The models take 35 us for a transaction, a copy 4 us.
+    """
+    uses = sequence % 2 == 0
+    common: dict[str, Any] = {  # fields of two models
+        "user_id": 1,
+        "app_id": APP_ID,
+        "credits": 1 if sequence > 1 else OPENING_CREDITS,
+        "created_at": _FIRST + timedelta(seconds=sequence - 1),
+        "created_by": _CREATED_BY,
+        "sequence": sequence,
+    }
+    report: dict[str, Any] = {}  # as above
+    if uses:
+        report = {"report_id": f"report-{sequence}", "report_name": "Annual report"}
+    transaction = Transaction(
+        **common,
+        **report,
+        id=str(ObjectId()),
+        kind=Kind.USE if uses else Kind.ADD,
+        balance_after=balance_after(sequence),
+        key=f"prefill-{sequence}",
+        purchase_id=str(ObjectId()) if uses else "",
+    )
+    purchase = None
+    if uses:
+        paid = Purchase(
+            **common, **report, id=transaction.purchase_id, transaction_id=transaction.id
+        )
+        purchase = PurchaseDocument.from_purchase(paid).to_bson()
+    return TransactionDocument.from_transaction(transaction).to_bson(), purchase
