@@ -18,6 +18,7 @@ from credit_models import (
 )
 from credit_models.constraints import Violation
 
+from credit_client.batch import Batch, BatchOperation
 from credit_client.client import CreditClient
 from credit_client.errors import (
     AccessDenied,
@@ -58,7 +59,9 @@ __all__ = [
     "AppTotalOverflow",
     "Balance",
     "BalanceOverflow",
+    "Batch",
     "BatchAborted",
+    "BatchOperation",
     "ClientClosed",
     "ClientSettings",
     "ClockSkewed",
