@@ -49,8 +49,9 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
+from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
-from credit_client.settings import ClientSettings
+from credit_client.settings import ClientSettings, Streams
 
 __all__ = [
     "AccessDenied",
@@ -72,6 +73,8 @@ __all__ = [
     "DeadlineExceeded",
     "ErrorReason",
     "IdempotencyKeyReused",
+    "ImportReport",
+    "ImportRow",
     "InsufficientCredits",
     "InternalError",
     "InvalidField",
@@ -81,8 +84,10 @@ __all__ = [
     "Purchase",
     "RateLimited",
     "Receipt",
+    "RejectedRow",
     "ScopeMissing",
     "StoreUnavailable",
+    "Streams",
     "TlsFailed",
     "TokenUnavailable",
     "TooManyApps",

@@ -181,10 +181,10 @@ class Batch:
             write.error = None
         for start in range(0, len(writes), OPERATIONS_MAX):
             chunk = writes[start : start + OPERATIONS_MAX]
-            error = await send_writes(
+            left, error = await send_writes(
                 caller, chunk, atomic=self._atomic, timeout_seconds=self._timeout_seconds
             )
-            if error is not None:
+            if left and error is not None:
                 # A server that fails now would take the whole time of each further message.
                 Messages(writes[start + OPERATIONS_MAX :], atomic=False).abandon(error)
                 break
@@ -226,22 +226,21 @@ def build_write(
 
 async def send_writes(
     caller: Caller, writes: Sequence[PendingWrite], *, atomic: bool, timeout_seconds: float | None
-) -> CreditError | None:
+) -> tuple[Sequence[PendingWrite], CreditError | None]:
     """Send up to 1,000 writes until each has its receipt or its error.
 
     Returns:
-        What ended the call before all had a final outcome; None: all have one.
+        The writes without a final outcome, and what ended the call before they had one.
     """
     messages = Messages(writes, atomic=atomic)
     try:
         await caller.batch(messages, timeout_seconds=timeout_seconds)
     except CreditError as error:
-        messages.abandon(error)
-        return error
+        return messages.abandon(error), error
     except BaseException as error:
         error.add_note(
             "writes of the batch may have taken effect: `BatchOperation.outcome` shows which, and"
             " `send` sends them again with the same keys"
         )
         raise
-    return None
+    return (), None

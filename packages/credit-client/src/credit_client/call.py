@@ -332,7 +332,7 @@ class Caller:
         if isinstance(failure, NotConnected) and self._waits_for_ready:
             await self._go_on(call, failure)
             return
-        if isinstance(failure, StreamBroken) and self._attempts_max > 1:
+        if isinstance(failure, StreamBroken):
             await self._go_on(call, failure)
             return
         call.attempts += 1

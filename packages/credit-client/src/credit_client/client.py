@@ -1,7 +1,7 @@
 """The client of the credit service: one method for each call of the contract."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from credit_client.batch import Batch
 from credit_client.call import Caller
 from credit_client.errors import ClientClosed, Outcome
 from credit_client.grpc_transport import connect
+from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.operation import checked_key, name_key, new_key, receipt_of
 from credit_client.request import (
@@ -32,7 +33,7 @@ from credit_client.request import (
     given_request_id,
 )
 from credit_client.retry import Backoff
-from credit_client.settings import ClientSettings
+from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
 
@@ -266,6 +267,46 @@ class CreditClient:
         """
         return Batch(lambda: self._open_caller, atomic=atomic, timeout_seconds=timeout_seconds)
 
+    async def import_(
+        self,
+        rows: Iterable[ImportRow] | AsyncIterable[ImportRow],
+        *,
+        name: str | None = None,
+        concurrency: int = 4,
+        progress: Callable[[ImportReport], None] | None = None,
+        rejected: Callable[[RejectedRow], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ImportReport:
+        """Write many rows, and continue after rows that are rejected.
+
+        Rows are read as they are sent, so that there may be any number of them. Rows of one user
+        take effect in their order. If the import ends early, run it again with the same rows and
+        name: rows that took effect are not repeated. Needs a server of 0.3.0 or later.
+
+        Args:
+            rows: The rows, from any iterable, async or not.
+            name: Makes the keys of rows without one: `name:1`, `name:2` and so on by their
+                position, so that rows must keep their positions. 1 to 100 characters.
+            concurrency: How many messages are under way at a time, 1 to 64.
+            progress: Called with the numbers so far after each message.
+            rejected: Called with each rejected row, which is then not collected in the report.
+            timeout_seconds: The time for each message, with all its attempts; None for the
+                client's. While a message settles some of its rows, the others are sent again.
+
+        Raises:
+            CreditError: The server cannot be reached, or fails. Run the import again.
+            ValueError: A row has no key and the import no name, or an argument is out of its range.
+        """
+        importing = Import(
+            self._open_caller,
+            name=name,
+            concurrency=concurrency,
+            progress=progress,
+            rejected=rejected,
+            timeout_seconds=timeout_seconds,
+        )
+        return await importing.run(rows)
+
     async def user_credits(
         self, *, user_id: int, timeout_seconds: float | None = None
     ) -> UserCredits:
@@ -362,6 +403,7 @@ def _connect(config: Config) -> Transport:
         ),
         tls=config.tls,
         engine=settings.http2,
+        streams=settings.streams is Streams.AUTO,
         keepalive=KeepaliveTimes(
             period_seconds=settings.keepalive_seconds,
             timeout_seconds=settings.keepalive_timeout_seconds,

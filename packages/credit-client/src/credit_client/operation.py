@@ -212,8 +212,8 @@ class Messages:
         self._pending = list(again)
         return progress
 
-    def abandon(self, error: CreditError) -> None:
-        """Give each operation without a final outcome its error.
+    def abandon(self, error: CreditError) -> Sequence[PendingWrite]:
+        """Give each operation without a final outcome its error, and return these operations.
 
         Args:
             error: What ended the call. An operation that has failed for a reason of its own since
@@ -224,6 +224,7 @@ class Messages:
                 write.fail(_copy(error))
             else:
                 write.fail(error_of(write.failure, request_id=error.request_id or ""))
+        return self._pending
 
     def begin_attempt(self) -> None:
         """See `Effect`."""
