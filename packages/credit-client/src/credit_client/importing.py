@@ -27,7 +27,7 @@ from credit_client.errors import (
 from credit_client.operation import PendingWrite, WriteRequestT
 from credit_client.request import Values
 
-_CONCURRENCY_MAX = 64
+CONCURRENCY_MAX = 64
 _NAME_MAX = 100
 
 # Half of what a message may hold: two messages of a lane alternate without a pause of the server.
@@ -158,10 +158,10 @@ class Import:
         Raises:
             ValueError: The name or the concurrency is out of its range.
         """
-        if not 1 <= concurrency <= _CONCURRENCY_MAX:
-            raise ValueError(f"concurrency must be 1 to {_CONCURRENCY_MAX}, not {concurrency}")
+        if not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise ValueError(f"concurrency must be 1 to {CONCURRENCY_MAX}, not {concurrency}")
         if name is not None:
-            _check_name(name)
+            check_name(name)
         self._caller = caller
         self._name = name
         self._progress = progress
@@ -293,7 +293,12 @@ async def _sent(lane: _Lane) -> None:
             raise
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Check that a name makes valid keys.
+
+    Raises:
+        ValueError: It does not.
+    """
     probe = ImportRow(user_id=1, app_id=1, credits=1, created_by=1, idempotency_key=f"{name}:1")
     try:
         probe.request()
