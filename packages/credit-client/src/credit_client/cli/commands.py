@@ -184,7 +184,9 @@ def use(
 def import_file(
     file: Annotated[
         typer.FileBinaryRead,
-        typer.Argument(help="CSV with a header, or a JSON object on each line; - for stdin."),
+        typer.Argument(
+            metavar="FILE", help="CSV with a header, or a JSON object on each line; - for stdin."
+        ),
     ],
     connection: Connection,
     name: Annotated[
