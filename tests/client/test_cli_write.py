@@ -361,7 +361,7 @@ def test_a_receipt_that_cannot_be_read_names_the_key(
         raise WireError("truncated")
 
     with monkeypatch.context() as patch:
-        patch.setattr("credit_client.client.decode", fail)
+        patch.setattr("credit_client.operation.decode", fail)
         code, complaint = _in_process(*ADD)
     assert code == 11
     assert "the write took effect, but the receipt cannot be read" in complaint

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,9 +24,14 @@ from credit_client import (
     Unavailable,
 )
 from credit_client.settings import ClientSettings
-from credit_client.testing import FakeCreditService, fake_credits
+from credit_client.testing import FakeCreditService
 from credit_client.transport import AttemptFailed
 from grpclib.const import Status
+
+from tests.client.ways import WAYS, credits_over
+
+# A client of a fake service, whose writes travel in one of the ways.
+Open = Callable[..., AbstractAsyncContextManager[CreditClient]]
 
 # Any: the transport is the scripted one of conftest, which importlib mode cannot name here.
 Scripted = Callable[..., Any]
@@ -34,7 +41,12 @@ ADDITION: dict[str, Any] = {"user_id": 7, "app_id": 1, "credits": 120, "created_
 PURCHASE: dict[str, Any] = {**ADDITION, "report_id": "r", "report_name": "Report №1", "credits": 20}
 
 
-async def test_writes_give_receipts_and_reads_show_what_they_did() -> None:
+@pytest.fixture(params=WAYS)
+def fake_credits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Open:
+    return partial(credits_over, request.param, monkeypatch)
+
+
+async def test_writes_give_receipts_and_reads_show_what_they_did(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         added = await credits_.add(**ADDITION)
         used = await credits_.use(**PURCHASE)
@@ -54,14 +66,14 @@ async def test_writes_give_receipts_and_reads_show_what_they_did() -> None:
         assert purchase.report_name == "Report №1"
 
 
-async def test_a_user_without_transactions_has_nothing() -> None:
+async def test_a_user_without_transactions_has_nothing(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         held = await credits_.user_credits(user_id=9)
         assert (held.user_id, held.balances, held.revision) == (9, [], 0)
         assert [entry async for entry in credits_.transactions(user_id=9)] == []
 
 
-async def test_every_write_without_a_key_gets_a_new_one() -> None:
+async def test_every_write_without_a_key_gets_a_new_one(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION)
         await credits_.add(**ADDITION)
@@ -70,7 +82,7 @@ async def test_every_write_without_a_key_gets_a_new_one() -> None:
     assert all(len(key) == 32 for key in keys)
 
 
-async def test_a_key_makes_a_write_count_once() -> None:
+async def test_a_key_makes_a_write_count_once(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         first = await credits_.add(**ADDITION, idempotency_key="k")
         second = await credits_.add(**ADDITION, idempotency_key="k")
@@ -82,13 +94,15 @@ async def test_a_key_makes_a_write_count_once() -> None:
         assert elsewhere.replayed is False
 
 
-async def test_an_empty_key_is_rejected_because_the_write_could_not_be_retried() -> None:
+async def test_an_empty_key_is_rejected_because_the_write_could_not_be_retried(
+    fake_credits: Open,
+) -> None:
     async with fake_credits() as credits_:
         with pytest.raises(InvalidField, match="idempotency_key must be 1 to 128 characters"):
             await credits_.add(**ADDITION, idempotency_key="")
 
 
-async def test_the_ledger_s_refusals_arrive_with_their_numbers() -> None:
+async def test_the_ledger_s_refusals_arrive_with_their_numbers(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION | {"credits": 2**32 - 1})
         with pytest.raises(BalanceOverflow) as overflow:
@@ -104,7 +118,9 @@ async def test_the_ledger_s_refusals_arrive_with_their_numbers() -> None:
         assert few.value.request_id is not None
 
 
-async def test_a_temporary_failure_is_hidden_and_a_lasting_one_is_raised() -> None:
+async def test_a_temporary_failure_is_hidden_and_a_lasting_one_is_raised(
+    fake_credits: Open,
+) -> None:
     service = FakeCreditService()
     settings = ClientSettings(retry_backoff_initial_seconds=0.001, retry_attempts_max=3)
     async with fake_credits(service, settings=settings) as credits_:
@@ -116,7 +132,9 @@ async def test_a_temporary_failure_is_hidden_and_a_lasting_one_is_raised() -> No
         assert await credits_.balance(app_id=1) == 120
 
 
-async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_retried() -> None:
+async def test_the_error_of_a_write_carries_the_key_with_which_it_can_be_retried(
+    fake_credits: Open,
+) -> None:
     service = FakeCreditService()
     settings = ClientSettings(retry_attempts_max=1)
     async with fake_credits(service, settings=settings) as credits_:
@@ -224,7 +242,9 @@ async def test_the_traceback_of_an_unanswered_write_shows_its_key_and_that_of_a_
     assert refused.value.idempotency_key is not None
 
 
-async def test_a_key_can_be_made_before_the_write_and_before_the_client_is_open() -> None:
+async def test_a_key_can_be_made_before_the_write_and_before_the_client_is_open(
+    fake_credits: Open,
+) -> None:
     keys = {CreditClient.new_key(), CreditClient("localhost").new_key()}
     assert len(keys) == 2
     async with fake_credits() as credits_:
@@ -275,7 +295,7 @@ async def test_a_client_is_opened_once_at_a_time_and_may_be_opened_again() -> No
         pass
 
 
-async def test_a_list_can_be_closed_by_hand() -> None:
+async def test_a_list_can_be_closed_by_hand(fake_credits: Open) -> None:
     async with fake_credits() as credits_:
         await credits_.add(**ADDITION)
         await credits_.add(**ADDITION)

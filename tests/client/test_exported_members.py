@@ -17,7 +17,9 @@ def test_the_public_names_are_these() -> None:
         "AppTotalOverflow",
         "Balance",
         "BalanceOverflow",
+        "Batch",
         "BatchAborted",
+        "BatchOperation",
         "ClientClosed",
         "ClientSettings",
         "ClockSkewed",
@@ -28,6 +30,8 @@ def test_the_public_names_are_these() -> None:
         "DeadlineExceeded",
         "ErrorReason",
         "IdempotencyKeyReused",
+        "ImportReport",
+        "ImportRow",
         "InsufficientCredits",
         "InternalError",
         "InvalidField",
@@ -37,8 +41,10 @@ def test_the_public_names_are_these() -> None:
         "Purchase",
         "RateLimited",
         "Receipt",
+        "RejectedRow",
         "ScopeMissing",
         "StoreUnavailable",
+        "Streams",
         "TlsFailed",
         "TokenUnavailable",
         "TooManyApps",
@@ -63,6 +69,8 @@ def test_the_client_has_these_methods() -> None:
     assert public == {
         "add": ["user_id", "app_id", "credits", *write],
         "use": ["user_id", "app_id", "report_id", "report_name", "credits", *write],
+        "batch": ["atomic", "timeout_seconds"],
+        "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
         "user_credits": ["user_id", "timeout_seconds"],
         "balance": ["app_id", "user_id", "timeout_seconds"],
         "purchases": ["user_id", "after_sequence", "timeout_seconds"],
@@ -81,7 +89,9 @@ def test_ids_are_given_by_name_so_that_none_takes_the_place_of_another(kind: typ
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
     }
     # A request is one value, whose fields have names.
-    assert by_position - {"add(request)", "use(request)"} <= {
+    requests = {"add(request)", "use(request)", "write(request)", "write_all(requests)"}
+    requests.add("import_(rows)")
+    assert by_position - requests <= {
         f"{name}(self)" for name, _ in inspect.getmembers(kind, inspect.isfunction)
     }
 

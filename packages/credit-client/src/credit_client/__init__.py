@@ -18,6 +18,7 @@ from credit_models import (
 )
 from credit_models.constraints import Violation
 
+from credit_client.batch import Batch, BatchOperation
 from credit_client.client import CreditClient
 from credit_client.errors import (
     AccessDenied,
@@ -48,8 +49,9 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
+from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
-from credit_client.settings import ClientSettings
+from credit_client.settings import ClientSettings, Streams
 
 __all__ = [
     "AccessDenied",
@@ -58,7 +60,9 @@ __all__ = [
     "AppTotalOverflow",
     "Balance",
     "BalanceOverflow",
+    "Batch",
     "BatchAborted",
+    "BatchOperation",
     "ClientClosed",
     "ClientSettings",
     "ClockSkewed",
@@ -69,6 +73,8 @@ __all__ = [
     "DeadlineExceeded",
     "ErrorReason",
     "IdempotencyKeyReused",
+    "ImportReport",
+    "ImportRow",
     "InsufficientCredits",
     "InternalError",
     "InvalidField",
@@ -78,8 +84,10 @@ __all__ = [
     "Purchase",
     "RateLimited",
     "Receipt",
+    "RejectedRow",
     "ScopeMissing",
     "StoreUnavailable",
+    "Streams",
     "TlsFailed",
     "TokenUnavailable",
     "TooManyApps",

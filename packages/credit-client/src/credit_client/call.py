@@ -11,23 +11,31 @@ from credit_models import UserId
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
+from credit_client.effect import Effect, ReadEffect, WriteEffect
 from credit_client.errors import (
     ClientClosed,
     CreditError,
     DeadlineExceeded,
-    IdempotencyKeyReused,
-    Outcome,
 )
 from credit_client.listing import Listing, RowT
-from credit_client.outcome import outcome_of
+from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import RequestT, Values, build, current_request_id
+from credit_client.request import BATCH_WRITE, RequestT, Values, build, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
 from credit_client.target import Target
 from credit_client.tracing import CallSpan, Tracing
-from credit_client.transport import Answer, AttemptFailed, Method, NotConnected, ReplyT, Transport
+from credit_client.transport import (
+    Answer,
+    AttemptFailed,
+    Method,
+    NotConnected,
+    ReplyT,
+    StreamBroken,
+    Transport,
+)
+from credit_client.transport import RequestT as SentT
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,11 +46,9 @@ class _Call:
         path: The method's path.
         timeout_seconds: The time of the call; for a list, of each row.
         request_id: Sent with each attempt.
-        writes: Whether the call changes the ledger.
+        effect: What the attempts have done to the ledger.
         deadline: When the time is up, in seconds by the caller's clock.
         span: The call's trace. It begins, as the deadline does, when the call is under way.
-        outcome: What the latest attempt did to the ledger; unknown once it is sent.
-        earlier_unknown: Whether the outcome of an attempt before the latest is unknown.
         failure: Why the latest attempt has failed.
         attempts: How many attempts have failed.
         waits_for_token: Whether the call waits for a token and not for an answer.
@@ -53,26 +59,14 @@ class _Call:
     path: str
     timeout_seconds: float
     request_id: str
-    writes: bool = False
+    effect: Effect
     deadline: float = 0.0
     span: CallSpan = field(init=False)
-    outcome: Outcome = Outcome.NO_CHANGE
-    earlier_unknown: bool = False
     failure: AttemptFailed | None = None
     attempts: int = 0
     waits_for_token: bool = False
     token: str | None = field(default=None, repr=False)
     token_rejected: str | None = field(default=None, repr=False)
-
-    def sending(self) -> None:
-        """Record that from now on the server may execute the latest attempt."""
-        self.outcome = Outcome.UNKNOWN
-
-    def failed(self, failure: AttemptFailed) -> None:
-        """Record why the latest attempt has failed, and what it did to the ledger."""
-        self.failure = failure
-        if self.outcome is Outcome.UNKNOWN:
-            self.outcome = outcome_of(failure)
 
 
 class Caller:
@@ -138,30 +132,36 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        call = self._call(method.path, timeout_seconds)
-        call.writes = "idempotency_key" in values
+        effect = WriteEffect() if "idempotency_key" in values else ReadEffect()
+        call = self._call(method.path, timeout_seconds, effect)
+        with self._under_way(call) as scope, scope:
+            return await self._answer(call, method, request), call.request_id
+
+    async def batch(self, messages: Messages, *, timeout_seconds: float | None = None) -> None:
+        """Send operations until each has its outcome.
+
+        Operations whose failure may pass are sent again, as a call is, while attempts, time and the
+        retry budget last. A message that settles at least one operation resets the attempts.
+
+        Args:
+            messages: Makes the messages, and takes the answers.
+            timeout_seconds: The time for all messages together; None for the client's.
+
+        Raises:
+            CreditError: Operations are left without a final outcome.
+            ValueError: The timeout is not above 0 and at most a day.
+        """
+        call = self._call(BATCH_WRITE.path, timeout_seconds, messages)
         with self._under_way(call) as scope, scope:
             while True:
-                try:
-                    async with asyncio.timeout(self._time_left(call)) as limit:
-                        metadata = await self._begin_attempt(call)
-                        answer = await self._transport.unary(
-                            method,
-                            request,
-                            request_id=call.request_id,
-                            timeout_seconds=self._time_left(call),
-                            metadata=metadata,
-                            sending=call.sending,
-                        )
-                except TimeoutError:
-                    if not limit.expired():
-                        raise  # not this timeout: a bug of the transport
-                    raise _too_late(call) from call.failure
-                except AttemptFailed as failure:
-                    await self._wait_or_raise(call, failure)
-                else:
-                    self._budget.succeeded()
-                    return answer, call.request_id
+                answer = await self._answer(call, BATCH_WRITE, messages.next_message())
+                progress = messages.settle(answer.reply, call.request_id)
+                if progress.failure is None:
+                    return
+                if progress.settled:
+                    call.attempts = 0
+                call.failure = progress.failure
+                await self._wait_or_raise(call, progress.failure)
 
     def stream(
         self,
@@ -189,7 +189,32 @@ class Caller:
         """
         listing = Listing(method, build(method.request_type, values))
         # The request id is taken here: the generator runs in the context of its reader.
-        return self._rows(listing, self._call(method.path, timeout_seconds))
+        return self._rows(listing, self._call(method.path, timeout_seconds, ReadEffect()))
+
+    async def _answer(
+        self, call: _Call, method: Method[SentT, ReplyT], request: SentT
+    ) -> Answer[ReplyT]:
+        while True:
+            try:
+                async with asyncio.timeout(self._time_left(call)) as limit:
+                    metadata = await self._begin_attempt(call)
+                    answer = await self._transport.unary(
+                        method,
+                        request,
+                        request_id=call.request_id,
+                        timeout_seconds=self._time_left(call),
+                        metadata=metadata,
+                        sending=call.effect.sending,
+                    )
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # not this timeout: a bug of the transport
+                raise _too_late(call) from call.failure
+            except AttemptFailed as failure:
+                await self._failed(call, failure)
+            else:
+                self._budget.succeeded()
+                return answer
 
     def close(self) -> None:
         """End every call that is under way with `ClientClosed`."""
@@ -247,15 +272,16 @@ class Caller:
             # The client sends no time limit for a list: this is the server's own, and no failure.
             call.span.retried(failure, attempts=1, wait_seconds=0.0)
             return
-        await self._wait_or_raise(call, failure)
+        await self._failed(call, failure)
 
-    def _call(self, path: str, timeout_seconds: float | None) -> _Call:
+    def _call(self, path: str, timeout_seconds: float | None, effect: Effect) -> _Call:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
             raise ValueError(
                 f"timeout_seconds must be above 0, at most {TIMEOUT_SECONDS_MAX:g}, not {seconds}"
             )
-        return _Call(path=path, timeout_seconds=seconds, request_id=current_request_id())
+        request_id = current_request_id()
+        return _Call(path=path, timeout_seconds=seconds, request_id=request_id, effect=effect)
 
     @contextmanager
     def _under_way(self, call: _Call) -> Iterator[Scope]:
@@ -270,7 +296,7 @@ class Caller:
         except BaseException as error:
             if isinstance(error, CreditError):
                 error.request_id = error.request_id or call.request_id
-                _name_outcome(call, error)
+                call.effect.complete(error)
             call.span.end(error)
             raise
         else:
@@ -280,8 +306,7 @@ class Caller:
 
     async def _begin_attempt(self, call: _Call) -> Mapping[str, str]:
         """Return the metadata of the next attempt, when its token is there."""
-        call.earlier_unknown |= call.outcome is Outcome.UNKNOWN
-        call.outcome = Outcome.NO_CHANGE
+        call.effect.begin_attempt()
         if self._bearer is None:
             return call.span.metadata
         call.waits_for_token = True
@@ -297,10 +322,18 @@ class Caller:
     def _time_left(self, call: _Call) -> float:
         return max(0.0, call.deadline - self._clock())
 
+    async def _failed(self, call: _Call, failure: AttemptFailed) -> None:
+        """Record why an attempt has failed; return when the next one may begin."""
+        call.failure = failure
+        call.effect.failed(failure)
+        await self._wait_or_raise(call, failure)
+
     async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
-        call.failed(failure)
         if isinstance(failure, NotConnected) and self._waits_for_ready:
-            await self._wait_for_connection(call, failure)
+            await self._go_on(call, failure)
+            return
+        if isinstance(failure, StreamBroken):
+            await self._go_on(call, failure)
             return
         call.attempts += 1
         if self._reject_token(call, failure):
@@ -323,8 +356,10 @@ class Caller:
         call.span.retried(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
 
-    async def _wait_for_connection(self, call: _Call, failure: NotConnected) -> None:
-        """Let the call go on: the transport holds it until it opens the next connection.
+    async def _go_on(self, call: _Call, failure: AttemptFailed) -> None:
+        """Begin the next attempt at once.
+
+        The transport holds it until it opens the next connection, or sends it in another way.
 
         Raises:
             DeadlineExceeded: The call has no time left.
@@ -344,24 +379,6 @@ class Caller:
         call.token_rejected = call.token
         self._bearer.reject(call.token)
         return True
-
-
-def _name_outcome(call: _Call, error: CreditError) -> None:
-    error.outcome = Outcome.NO_CHANGE
-    if not call.writes:
-        return
-    clause = "no change was made"
-    if call.outcome is Outcome.UNKNOWN:
-        error.outcome, clause = Outcome.UNKNOWN, "the write may have taken effect"
-    elif call.earlier_unknown and not isinstance(error, IdempotencyKeyReused):
-        # A refusal proves that the earlier attempt had not taken effect by then. It may still be on
-        # its way to another server, and take effect once there are credits, for example. Only a
-        # key that belongs to another request makes the server reject it forever.
-        error.outcome, clause = Outcome.UNKNOWN, "an earlier attempt may have taken effect"
-    elif "nothing happened" in error.message or clause in error.message:
-        return
-    error.message = f"{error.message}; {clause}"
-    error.args = (error.message,)
 
 
 def _too_late(call: _Call) -> DeadlineExceeded:

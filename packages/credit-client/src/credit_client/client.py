@@ -1,15 +1,11 @@
 """The client of the credit service: one method for each call of the contract."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
 from credit_models import CreditTransaction, Empty, Purchase, Receipt, UserCredits
-from credit_models.codec import WireError, decode
-from credit_models.constraints import Violation
-from grpclib.const import Status
 
 from credit_client.arguments import (
     Config,
@@ -18,16 +14,13 @@ from credit_client.arguments import (
     TokenArgument,
     resolve_config,
 )
+from credit_client.batch import Batch
 from credit_client.call import Caller
-from credit_client.errors import (
-    ClientClosed,
-    CreditError,
-    InvalidField,
-    Outcome,
-    ProtocolMismatch,
-)
+from credit_client.errors import ClientClosed, Outcome
 from credit_client.grpc_transport import connect
+from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
+from credit_client.operation import checked_key, name_key, new_key, receipt_of
 from credit_client.request import (
     ADD,
     BALANCE,
@@ -37,13 +30,12 @@ from credit_client.request import (
     USER_CREDITS,
     RequestT,
     Values,
-    describe,
     given_request_id,
 )
 from credit_client.retry import Backoff
-from credit_client.settings import ClientSettings
+from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
-from credit_client.transport import Answer, Method, Transport
+from credit_client.transport import Method, Transport
 
 
 class CreditClient:
@@ -167,7 +159,7 @@ class CreditClient:
         Returns:
             32 hexadecimal digits: a random UUID.
         """
-        return uuid.uuid4().hex
+        return new_key()
 
     async def add(
         self,
@@ -256,6 +248,65 @@ class CreditClient:
             timeout_seconds,
         )
 
+    def batch(self, *, atomic: bool = False, timeout_seconds: float | None = None) -> Batch:
+        """Collect writes and send them together, with few messages.
+
+            async with credits.batch() as batch:
+                first = batch.add(user_id=7, app_id=1, credits=120, created_by=1)
+                batch.add(user_id=8, app_id=1, credits=60, created_by=1)
+            print(first.receipt.balance)
+
+        Not atomic: each write stands alone, as if it had been called by itself. Writes of one user
+        are applied in their order. Needs a server newer than 0.2.0.
+
+        Args:
+            atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
+                is rejected, the others fail with `BatchAborted`.
+            timeout_seconds: The time for each message of up to 1,000 writes, with all its attempts;
+                None for the client's.
+        """
+        return Batch(lambda: self._open_caller, atomic=atomic, timeout_seconds=timeout_seconds)
+
+    async def import_(
+        self,
+        rows: Iterable[ImportRow] | AsyncIterable[ImportRow],
+        *,
+        name: str | None = None,
+        concurrency: int = 4,
+        progress: Callable[[ImportReport], None] | None = None,
+        rejected: Callable[[RejectedRow], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ImportReport:
+        """Write many rows, and continue after rows that are rejected.
+
+        Rows are read as they are sent, so that there may be any number of them. Rows of one user
+        take effect in their order. If the import ends early, run it again with the same rows and
+        name: rows that took effect are not repeated. Needs a server newer than 0.2.0.
+
+        Args:
+            rows: The rows, from any iterable, async or not.
+            name: Makes the keys of rows without one: `name:1`, `name:2` and so on by their
+                position, so that rows must keep their positions. 1 to 100 characters.
+            concurrency: How many messages are under way at a time, 1 to 64.
+            progress: Called with the numbers so far after each message.
+            rejected: Called with each rejected row, which is then not collected in the report.
+            timeout_seconds: The time for each message, with all its attempts; None for the
+                client's. While a message settles some of its rows, the others are sent again.
+
+        Raises:
+            CreditError: The server cannot be reached, or fails. Run the import again.
+            ValueError: A row has no key and the import no name, or an argument is out of its range.
+        """
+        importing = Import(
+            self._open_caller,
+            name=name,
+            concurrency=concurrency,
+            progress=progress,
+            rejected=rejected,
+            timeout_seconds=timeout_seconds,
+        )
+        return await importing.run(rows)
+
     async def user_credits(
         self, *, user_id: int, timeout_seconds: float | None = None
     ) -> UserCredits:
@@ -329,41 +380,15 @@ class CreditClient:
         timeout_seconds: float | None,
     ) -> Receipt:
         caller = self._open_caller
-        key = self.new_key() if given_key is None else _checked_key(given_key)
+        key = checked_key(given_key)
         try:
             answer, request_id = await caller.unary(
                 method, {**values, "idempotency_key": key}, timeout_seconds=timeout_seconds
             )
-            return _receipt(answer, request_id)
+            return receipt_of(answer, request_id)
         except BaseException as error:
-            _name_key(error, key)
+            name_key(error, key)
             raise
-
-
-def _receipt(answer: Answer[Empty], request_id: str) -> Receipt:
-    try:
-        if answer.receipt is not None:
-            return decode(Receipt, answer.receipt)
-        problem = "there is no receipt"
-    except WireError as error:
-        problem = f"the receipt cannot be read: {error}"
-    mismatch = ProtocolMismatch(
-        f"the write took effect, but {problem}", status=Status.OK, request_id=request_id
-    )
-    mismatch.outcome = Outcome.APPLIED
-    raise mismatch
-
-
-def _name_key(error: BaseException, key: str) -> None:
-    """Add the write's key to its exception: to a cancellation too."""
-    if isinstance(error, CreditError):
-        error.idempotency_key = key
-        if error.outcome is Outcome.NO_CHANGE:
-            return
-    error.add_note(
-        f"idempotency_key={key!r} identifies this write: sent again unchanged with this key, it"
-        " counts once, whether or not it has taken effect"
-    )
 
 
 def _connect(config: Config) -> Transport:
@@ -378,18 +403,9 @@ def _connect(config: Config) -> Transport:
         ),
         tls=config.tls,
         engine=settings.http2,
+        streams=settings.streams is Streams.AUTO,
         keepalive=KeepaliveTimes(
             period_seconds=settings.keepalive_seconds,
             timeout_seconds=settings.keepalive_timeout_seconds,
         ),
     )
-
-
-def _checked_key(given: str) -> str:
-    if given == "":
-        # The contract allows an empty key, for a write that cannot be retried; here all can.
-        violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
-        raise InvalidField(
-            describe([violation]), violations=[violation], request_id=given_request_id()
-        )
-    return given

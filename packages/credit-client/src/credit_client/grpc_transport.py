@@ -1,55 +1,40 @@
-"""The transport that speaks gRPC: an attempt is a stream of grpclib's on a connection of a pool."""
+"""The transport that speaks gRPC: attempts on the connections of a pool."""
 
-import struct
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Self, cast
+from functools import partial
 
-from credit_models.codec import WireCodec, WireError
 from credit_models.http2_engine import Engine
-from credit_models.status import StatusDetailsCodec
-from grpclib.client import Channel, Stream
+from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.metadata import Deadline, _Metadata
-from grpclib.utils import Wrapper
-from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
-from multidict import MultiDict
 
 from credit_client.addresses import Resolve, resolve
+from credit_client.call_stream import (
+    CODEC,
+    MESSAGE_BYTES_MAX,
+    REQUEST_ID,
+    STATUS_DETAILS_CODEC,
+    CallStream,
+)
 from credit_client.channel import CONNECT_TIMEOUT_SECONDS, ClientChannel
 from credit_client.keepalive import KEEPALIVE_TIMES, KeepaliveTimes
 from credit_client.pool import BACKOFF, Pool
 from credit_client.retry import Backoff
-from credit_client.scope import Scope
 from credit_client.target import Target
 from credit_client.tls import Tls
-from credit_client.transport import (
-    Answer,
-    AnswerBroken,
-    AttemptFailed,
-    Method,
-    ReplyT,
-    RequestT,
-)
+from credit_client.transport import Answer, AnswerBroken, Method, ReplyT, RequestT
+from credit_client.write_stream import WriteStreams
+
+__all__ = [
+    "CODEC",
+    "MESSAGE_BYTES_MAX",
+    "RECEIPT",
+    "REQUEST_ID",
+    "STATUS_DETAILS_CODEC",
+    "GrpcTransport",
+    "connect",
+]
 
 RECEIPT = "credit-receipt-bin"
-REQUEST_ID = "x-request-id"
-
-# gRPC's own default. The largest message of the contract, `UserCredits`, takes 14 bytes per app.
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-
-CODEC = WireCodec()
-STATUS_DETAILS_CODEC = StatusDetailsCodec()
-
-_PREFIX = struct.Struct(">BI")
-
-# What grpclib and h2 raise for a status other than OK, and for a connection that fails.
-_FAILED = GRPCError, StreamTerminatedError, ProtocolError
-# What grpclib and the codec raise for bytes that are no answer. A missing header is a `KeyError`;
-# base64 and numbers that cannot be read are a `ValueError`.
-_UNREADABLE = WireError, KeyError, ValueError
 
 
 def connect(
@@ -62,6 +47,7 @@ def connect(
     tls: Tls | None = None,
     resolver: Resolve = resolve,
     engine: Engine = Engine.AUTO,
+    streams: bool = False,
 ) -> "GrpcTransport":
     """Return a transport over so many connections, each opened by the first call that needs it."""
     return GrpcTransport(
@@ -81,6 +67,7 @@ def connect(
         ],
         name=str(target),
         backoff=backoff,
+        streams=streams,
     )
 
 
@@ -88,10 +75,23 @@ class GrpcTransport:
     """Sends attempts over the channels of a `Pool`."""
 
     def __init__(
-        self, channels: Sequence[Channel], *, name: str, backoff: Backoff = BACKOFF
+        self,
+        channels: Sequence[Channel],
+        *,
+        name: str,
+        backoff: Backoff = BACKOFF,
+        streams: bool = False,
     ) -> None:
-        """Connect nothing yet; see `Pool` for the arguments."""
+        """Connect nothing yet.
+
+        Args:
+            channels: See `Pool`.
+            name: See `Pool`.
+            backoff: See `Pool`.
+            streams: Whether concurrent writes share a stream of each connection.
+        """
         self._pool = Pool(channels, name=name, backoff=backoff)
+        self._streams = WriteStreams(self._pool) if streams else None
 
     async def unary(
         self,
@@ -104,7 +104,40 @@ class GrpcTransport:
         sending: Callable[[], None],
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
-        async with await self._attempt(
+        channel = await self._pool.take()
+        alone = partial(
+            self._alone,
+            method,
+            request,
+            request_id=request_id,
+            timeout_seconds=timeout_seconds,
+            metadata=metadata,
+            sending=sending,
+        )
+        shared = None if self._streams is None else self._streams.find(channel, request, metadata)
+        if shared is None:
+            return await alone(channel)
+        try:
+            receipt = await shared(sending)
+        finally:
+            self._pool.give_back(channel)
+        if receipt is None:
+            return await alone(await self._pool.take())
+        return Answer(reply=method.reply_type(), receipt=receipt)
+
+    async def _alone(
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        channel: Channel,
+        *,
+        request_id: str,
+        timeout_seconds: float,
+        metadata: Mapping[str, str],
+        sending: Callable[[], None],
+    ) -> Answer[ReplyT]:
+        async with self._attempt(
+            channel,
             method,
             Cardinality.UNARY_UNARY,
             request_id=request_id,
@@ -131,7 +164,8 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> AsyncGenerator[ReplyT, None]:
         """See `Transport.stream`. No time limit is sent to the server: the reader sets the pace."""
-        async with await self._attempt(
+        async with self._attempt(
+            await self._pool.take(),
             method,
             Cardinality.UNARY_STREAM,
             request_id=request_id,
@@ -147,10 +181,13 @@ class GrpcTransport:
 
     async def close(self) -> None:
         """See `Transport.close`."""
+        if self._streams is not None:
+            await self._streams.close()
         await self._pool.close()
 
-    async def _attempt(
+    def _attempt(
         self,
+        channel: Channel,
         method: Method[RequestT, ReplyT],
         cardinality: Cardinality,
         *,
@@ -159,7 +196,7 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> "CallStream[RequestT, ReplyT]":
         return CallStream(
-            await self._pool.take(),
+            channel,
             method,
             cardinality,
             pool=self._pool,
@@ -167,144 +204,3 @@ class GrpcTransport:
             timeout_seconds=timeout_seconds,
             metadata=metadata,
         )
-
-
-class CallStream(Stream[RequestT, ReplyT]):
-    """One attempt on a channel: grpclib's stream, which ends as gRPC prescribes.
-
-    It differs from `grpclib.client.Stream` in these points: a `Scope` wakes a call that waits; a
-    call that is given up is reset with the code CANCEL; no message is larger than
-    `MESSAGE_BYTES_MAX`; and every error of grpclib, h2 and the codec becomes an `AttemptFailed`.
-
-    A class and no `asynccontextmanager`: `asyncio.run` closes the generators of an unfinished list
-    at its end in any order, and one inside another would be closed before the outer one.
-    """
-
-    def __init__(
-        self,
-        channel: Channel,
-        method: Method[RequestT, ReplyT],
-        cardinality: Cardinality,
-        *,
-        pool: Pool,
-        request_id: str,
-        timeout_seconds: float | None,
-        metadata: Mapping[str, str],
-    ) -> None:
-        """Send nothing yet.
-
-        Args:
-            channel: A channel that the pool counts as taken. The end of the stream gives it back.
-            method: The call.
-            cardinality: How many messages the server sends.
-            pool: The pool of the channel.
-            request_id: Sent as `x-request-id`.
-            timeout_seconds: Sent as `grpc-timeout`, unless it is None.
-            metadata: Sent too.
-        """
-        super().__init__(
-            channel,
-            method.path,
-            cast(_Metadata, MultiDict({**metadata, REQUEST_ID: request_id})),
-            cardinality,
-            method.request_type,
-            method.reply_type,
-            codec=CODEC,
-            status_details_codec=STATUS_DETAILS_CODEC,
-            dispatch=channel.__dispatch__,
-            deadline=None if timeout_seconds is None else Deadline.from_timeout(timeout_seconds),
-        )
-        self._pool = pool
-
-    async def __aenter__(self) -> Self:
-        # grpclib starts a timer of its own here. A `Scope` has the methods of a `Wrapper`.
-        self._wrapper = cast(Wrapper, Scope())
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        if exc_val is not None and self._send_request_done and self._stream.closable:
-            self._stream.reset_nowait(ErrorCodes.CANCEL)
-        try:
-            await super().__aexit__(exc_type, exc_val, exc_tb)
-        except (*_FAILED, *_UNREADABLE) as worse:
-            # What the server answered before the connection ended: grpclib raises it only here.
-            raise self._failure(worse) from worse
-        finally:
-            self._pool.give_back(self._channel)
-        match exc_val:
-            case AttemptFailed():
-                exc_val.request_id = self._echoed_request_id()
-            case GRPCError() | StreamTerminatedError() | ProtocolError():
-                raise self._failure(exc_val) from exc_val
-            # Before the message is sent, such an error is a bug of this package.
-            case WireError() | KeyError() | ValueError() if self._send_message_done:
-                raise self._failure(exc_val) from exc_val
-
-    async def recv_message(self) -> ReplyT | None:
-        """Receive the next message, or None after the last one.
-
-        Raises:
-            AnswerBroken: What the server sends is no message of gRPC.
-        """
-        if not self._recv_initial_metadata_done:
-            await self.recv_initial_metadata()
-        try:
-            with self._wrapper:
-                prefix = await self._stream.recv_data(_PREFIX.size)
-                if not prefix:
-                    return None
-                compressed, size = _PREFIX.unpack(prefix)
-                if compressed:
-                    raise AnswerBroken(
-                        Status.INTERNAL, "the answer is compressed, and no compression was offered"
-                    )
-                if size > MESSAGE_BYTES_MAX:
-                    raise AnswerBroken(
-                        Status.INTERNAL,
-                        f"a message of the answer has {size} bytes, more than the"
-                        f" {MESSAGE_BYTES_MAX} bytes that are allowed",
-                    )
-                data = await self._stream.recv_data(size)
-        except AssertionError as error:
-            # grpclib's buffer raises it where the stream ends within a message. A server may end
-            # the call there, for example at its deadline: then its status is the answer.
-            self._maybe_raise()
-            raise AnswerBroken(
-                Status.INTERNAL, "the answer cannot be understood: a message is cut short"
-            ) from error
-        message: ReplyT = self._codec.decode(data, self._recv_type)
-        return message
-
-    def _failure(self, error: Exception) -> AttemptFailed:
-        """Translate an error of grpclib, h2 or the codec into gRPC's terms."""
-        failure: AttemptFailed
-        match error:
-            case GRPCError():
-                failure = AttemptFailed(
-                    error.status,
-                    error.message or f"the server answered {error.status.name} without a message",
-                    details=error.details or (),
-                )
-            case StreamTerminatedError() | ProtocolError():
-                connection = self._stream.connection if self._send_request_done else None
-                failure = self._pool.lost_connection(self._channel, connection, error)
-            case _:
-                why = error or type(error).__name__
-                failure = AnswerBroken(Status.INTERNAL, f"the answer cannot be understood: {why}")
-        failure.request_id = self._echoed_request_id()
-        return failure
-
-    def _echoed_request_id(self) -> str | None:
-        """Return the `x-request-id` of the answer, from its trailers or headers, or None."""
-        if not self._send_request_done:
-            return None
-        for headers in (self._stream.trailers, self._stream.headers):
-            for key, value in headers or ():
-                if key == REQUEST_ID:
-                    return value
-        return None

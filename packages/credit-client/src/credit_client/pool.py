@@ -85,6 +85,10 @@ class Pool:
             self._under_way[channel] += 1
             return channel
 
+    def under_way(self, channel: Channel) -> int:
+        """Return the number of attempts on a channel that were taken and not given back."""
+        return self._under_way[channel]
+
     def give_back(self, channel: Channel) -> None:
         """Count the end of an attempt."""
         self._under_way[channel] -= 1

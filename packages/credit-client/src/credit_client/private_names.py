@@ -21,6 +21,7 @@ PRIVATE_NAMES: PrivateNames = {
     "grpclib.client:Stream": (
         "_channel",
         "_codec",
+        "_end_done",
         "_maybe_raise()",
         "_recv_initial_metadata_done",
         "_recv_type",

@@ -1,4 +1,4 @@
-"""The six calls of the contract, and what each sends: a checked request and a request id."""
+"""The calls of the contract, and what each sends: a checked request and a request id."""
 
 import re
 import uuid
@@ -10,6 +10,8 @@ from typing import TypeVar
 from credit_models import (
     AppId,
     Balance,
+    BatchWriteRequest,
+    BatchWriteResponse,
     CreditRequest,
     CreditTransaction,
     Empty,
@@ -17,6 +19,8 @@ from credit_models import (
     PurchaseRequest,
     UserCredits,
     UserId,
+    WriteRequest,
+    WriteResponse,
 )
 from credit_models.constraints import Violation, violations
 
@@ -28,6 +32,7 @@ RequestT = TypeVar("RequestT", CreditRequest, PurchaseRequest, UserId, AppId)
 Values = Mapping[str, int | str | None]
 
 _SERVICE = "/credit.v1.CreditService"
+_LEDGER = "/credit.v1.LedgerService"
 
 ADD = Method(path=f"{_SERVICE}/AddCredits", request_type=CreditRequest, reply_type=Empty)
 USE = Method(path=f"{_SERVICE}/UseCredits", request_type=PurchaseRequest, reply_type=Empty)
@@ -39,6 +44,10 @@ PURCHASES = Method(path=f"{_SERVICE}/ListUserPurchases", request_type=UserId, re
 TRANSACTIONS = Method(
     path=f"{_SERVICE}/ListUserTransactions", request_type=UserId, reply_type=CreditTransaction
 )
+BATCH_WRITE = Method(
+    path=f"{_LEDGER}/BatchWrite", request_type=BatchWriteRequest, reply_type=BatchWriteResponse
+)
+WRITE = Method(path=f"{_LEDGER}/Write", request_type=WriteRequest, reply_type=WriteResponse)
 
 # The ids that the server writes to its logs. It replaces any other id with one of its own.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -1,5 +1,6 @@
 """The settings of a client: arguments first, then `CREDIT_*` variables, then defaults."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -15,6 +16,13 @@ TIMEOUT_SECONDS_MAX = 86_400.0
 _CONNECT_SECONDS_MIN = 1.0
 
 _Seconds = Annotated[float, Field(gt=0, le=TIMEOUT_SECONDS_MAX, allow_inf_nan=False)]
+
+
+class Streams(StrEnum):
+    """The values of `streams`."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 def _sendable(token: SecretStr) -> SecretStr:
@@ -52,6 +60,9 @@ class ClientSettings(BaseSettings):
             connection is closed, and its calls are retried on a new one.
         http2: The library for HTTP/2: nghttp2 (the extra `fast`) takes about half the CPU of h2 for
             a call. auto: nghttp2 if it is installed, else h2.
+        streams: Whether concurrent writes of a connection share a stream, which takes less CPU of
+            client and server. auto: they do, where the server and every proxy on the way have such
+            streams. A write alone, with a request id of the app's or in a trace is always a call.
         token: Sent with each call as `authorization: Bearer …`, to identify the caller.
         token_file: A file that holds the token instead; it is read again when it has changed.
         token_insecure: Whether a token may be sent without TLS to another machine. It can be read
@@ -82,6 +93,7 @@ class ClientSettings(BaseSettings):
     keepalive_seconds: _Seconds = KEEPALIVE_TIMES.period_seconds
     keepalive_timeout_seconds: _Seconds = KEEPALIVE_TIMES.timeout_seconds
     http2: Engine = Engine.AUTO
+    streams: Streams = Streams.AUTO
     token: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     token_file: Path | None = None
     token_insecure: bool = False

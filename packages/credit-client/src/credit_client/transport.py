@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from credit_models import Receipt
 from grpclib.const import Status
 
 RequestT = TypeVar("RequestT")
@@ -23,10 +24,15 @@ class Method(Generic[RequestT, ReplyT]):
 
 
 class Answer(NamedTuple, Generic[ReplyT]):
-    """The answer of a successful unary attempt: a message, and a serialized `Receipt` or None."""
+    """The answer of a successful unary attempt.
+
+    Attributes:
+        reply: The message.
+        receipt: The receipt of a write, as it was sent or already read; None without one.
+    """
 
     reply: ReplyT
-    receipt: bytes | None
+    receipt: bytes | Receipt | None
 
 
 class AttemptFailed(Exception):
@@ -70,6 +76,16 @@ class NotConnected(AttemptFailed):
 
     It takes nothing from the retry budget, and does not count as an attempt: all calls wait for the
     same connection, and the transport itself waits longer and longer before it opens the next one.
+    """
+
+    budget_tokens = 0.0
+
+
+class StreamBroken(AttemptFailed):
+    """The stream that carried a write has ended without the write's outcome.
+
+    The server may have executed the write. The call is no worse for it: the transport sends the
+    next attempts in another way.
     """
 
     budget_tokens = 0.0

@@ -54,7 +54,7 @@ def make_reads(
     connection: Connection,
 ) -> None:
     """Make calls that change nothing with a new client, and turn an error into an exit code."""
-    client = _client(connection)
+    client = new_client(connection)
 
     async def made() -> None:
         with WaitingNotice(client.settings.target) as notice:
@@ -65,7 +65,7 @@ def make_reads(
         asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
-        _fail(sentence_of(error), exit_of(error))
+        fail(sentence_of(error), exit_of(error))
     except BrokenPipeError:
         discard(sys.stdout)
         raise typer.Exit(Exit.PIPE_CLOSED) from None
@@ -88,7 +88,7 @@ def make_write(
         key: The idempotency key; None for a new one.
         output: How to show the receipt.
     """
-    client = _client(connection)
+    client = new_client(connection)
     key = client.new_key() if key is None else key
     shape = [] if output is None else ["--output", output]
     retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
@@ -105,13 +105,15 @@ def make_write(
         asyncio.run(made())
 
 
-def _client(connection: Connection) -> CreditClient:
+def new_client(connection: Connection) -> CreditClient:
+    """Return a client with the settings of the options and the environment, or end the command."""
     try:
         return connection.client()
     except ValueError as error:
-        _fail(settings_sentence(error, connection), Exit.MISUSE)
+        fail(settings_sentence(error, connection), Exit.MISUSE)
 
 
-def _fail(sentence: str, code: Exit) -> NoReturn:
+def fail(sentence: str, code: Exit) -> NoReturn:
+    """End the command with an error and an exit code."""
     complain(f"credit: {sentence}\n")
     raise typer.Exit(code) from None

@@ -51,6 +51,7 @@ class Exit(IntEnum):
     RATE_LIMITED = 9
     OUTCOME_UNKNOWN = 10
     NOT_SHOWN = 11
+    ROWS_REJECTED = 12
     HUNG_UP = 129  # 128 + SIGHUP, as shells have it
     INTERRUPTED = 130  # 128 + SIGINT
     QUIT = 131  # 128 + SIGQUIT
@@ -74,6 +75,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.RATE_LIMITED: "rate limit exceeded: retry later",
     Exit.OUTCOME_UNKNOWN: "a write may have taken effect: retry it with its key",
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
+    Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
     Exit.QUIT: "quit",

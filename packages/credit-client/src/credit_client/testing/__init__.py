@@ -14,7 +14,7 @@ from grpclib.testing import ChannelFor
 
 from credit_client.client import CreditClient
 from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC, GrpcTransport
-from credit_client.settings import ClientSettings
+from credit_client.settings import ClientSettings, Streams
 from credit_client.testing.ledger import FakeLedger
 from credit_client.testing.service import FakeCreditService
 
@@ -31,6 +31,7 @@ async def fake_credits(
         service: The service; None makes a new one.
         settings: The client's settings; None reads the environment. The target is not used.
     """
+    settings = settings or ClientSettings()
     async with (
         ChannelFor(
             [service or FakeCreditService()],
@@ -38,7 +39,10 @@ async def fake_credits(
             status_details_codec=STATUS_DETAILS_CODEC,
         ) as channel,
         CreditClient(
-            settings=settings, transport=GrpcTransport([channel], name="the fake service")
+            settings=settings,
+            transport=GrpcTransport(
+                [channel], name="the fake service", streams=settings.streams is Streams.AUTO
+            ),
         ) as client,
     ):
         yield client

@@ -1,5 +1,6 @@
 """The ledger's rules on dictionaries: what the service does, without its database."""
 
+import copy
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,31 @@ class FakeLedger:
         )
         return receipt
 
+    def write(self, request: CreditRequest | PurchaseRequest) -> Receipt:
+        """Do what `add` or `use` does, by the request's type.
+
+        Raises:
+            Refused: As `add` or `use` raises.
+        """
+        return self.add(request) if isinstance(request, CreditRequest) else self.use(request)
+
+    def write_all(
+        self, requests: Sequence[CreditRequest | PurchaseRequest]
+    ) -> Sequence[Receipt | Refused]:
+        """Make all writes, or none: then each has its refusal, if only `BATCH_ABORTED`."""
+        before = copy.deepcopy({each.user_id: self._account(each.user_id) for each in requests})
+        results = [self._result(request) for request in requests]
+        first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
+        if first is None:
+            return results
+        self._accounts.update(before)
+        aborted = Refused(
+            ErrorReason.BATCH_ABORTED,
+            f"operation {first} of the batch was rejected",
+            metadata={"index": first},
+        )
+        return [each if isinstance(each, Refused) else aborted for each in results]
+
     def user_credits(self, *, user_id: int) -> UserCredits:
         """Return a user's balances in all apps."""
         account = self._accounts.get(user_id)
@@ -197,6 +223,12 @@ class FakeLedger:
 
     def _account(self, user_id: int) -> _Account:
         return self._accounts.get(user_id) or _Account()
+
+    def _result(self, request: CreditRequest | PurchaseRequest) -> Receipt | Refused:
+        try:
+            return self.write(request)
+        except Refused as refused:
+            return refused
 
     def _apply(
         self, account: _Account, request: _Write, kind: TransactionType, balance: int

@@ -1,21 +1,28 @@
 """The gRPC service of the fake: the contract's calls, refusals and metadata on a fake ledger."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from credit_models import (
     AppId,
     Balance,
+    BatchWriteRequest,
+    BatchWriteResponse,
     CreditRequest,
     Empty,
     ErrorReason,
+    Operation,
+    OperationFailure,
+    OperationOutcome,
     PurchaseRequest,
     Receipt,
     UserId,
+    WriteRequest,
+    WriteResponse,
 )
 from credit_models.codec import encode
-from credit_models.constraints import violations
+from credit_models.constraints import Violation, violations
 from credit_models.reasons import (
     ACCESS_REASONS,
     DOMAIN,
@@ -25,18 +32,21 @@ from credit_models.reasons import (
 )
 from credit_models.scopes import METHOD_SCOPES
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
-from credit_client.grpc_transport import RECEIPT, REQUEST_ID
+from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
 from credit_client.request import (
     ADD,
     BALANCE,
+    BATCH_WRITE,
     PURCHASES,
     TRANSACTIONS,
     USE,
     USER_CREDITS,
+    WRITE,
     describe,
 )
 from credit_client.testing.ledger import FakeLedger, Refused
@@ -64,6 +74,7 @@ class FakeCreditService:
         """Make the next attempts fail before anything happens; the SDK retries them by itself.
 
         Only attempts of calls that the contract lists the reason for fail: no read is CLOCK_SKEWED.
+        Each operation of a batch counts as an attempt.
 
         Args:
             reason: A temporary failure (OVERLOADED, CLOCK_SKEWED, STORE_UNAVAILABLE, RATE_LIMITED),
@@ -102,6 +113,8 @@ class FakeCreditService:
                         user_id=request.user_id, after_sequence=request.after_sequence
                     ),
                 ),
+                self._batch(),
+                self._stream(),
             ]
         )
 
@@ -129,6 +142,83 @@ class FakeCreditService:
         self, method: Method[_RequestT, ReplyT], work: Callable[[_RequestT], Iterable[ReplyT]]
     ) -> tuple[str, Handler]:
         return self._call(method, Cardinality.UNARY_STREAM, lambda request: (work(request), {}))
+
+    def _batch(self) -> tuple[str, Handler]:
+        def work(request: BatchWriteRequest) -> BatchWriteResponse:
+            broken = violations(request, nested=False)
+            if broken:
+                raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
+            settle = self._all_or_none if request.atomic else self._each
+            return BatchWriteResponse(outcomes=list(map(_outcome, settle(request.operations))))
+
+        async def handle(stream: Stream[BatchWriteRequest, BatchWriteResponse]) -> None:
+            request = await stream.recv_message()
+            if request is None:
+                return
+            echo = _echo(stream)
+            try:
+                reply = work(request)
+            except Refused as refused:
+                await _refuse(stream, refused, echo)
+                return
+            await stream.send_initial_metadata(metadata=echo)
+            await stream.send_message(reply)
+            await stream.send_trailing_metadata(metadata=echo)
+
+        types = BATCH_WRITE.request_type, BATCH_WRITE.reply_type
+        return BATCH_WRITE.path, Handler(handle, Cardinality.UNARY_UNARY, *types)
+
+    def _stream(self) -> tuple[str, Handler]:
+        async def handle(stream: Stream[WriteRequest, WriteResponse]) -> None:
+            echo = _echo(stream)
+            await stream.send_initial_metadata(metadata=echo)
+            async for request in stream:
+                (result,) = self._each([request.operation or Operation()])
+                await stream.send_message(
+                    WriteResponse(correlation_id=request.correlation_id, outcome=_outcome(result))
+                )
+            await stream.send_trailing_metadata(metadata=echo)
+
+        types = WRITE.request_type, WRITE.reply_type
+        return WRITE.path, Handler(handle, Cardinality.STREAM_STREAM, *types)
+
+    def _each(self, operations: Sequence[Operation]) -> list[Receipt | Refused]:
+        results: list[Receipt | Refused] = []
+        for operation in operations:
+            try:
+                results.append(self.ledger.write(self._admitted(operation)))
+            except Refused as refused:
+                results.append(refused)
+        return results
+
+    def _all_or_none(self, operations: Sequence[Operation]) -> Sequence[Receipt | Refused]:
+        """Settle an atomic batch; what breaks a constraint is found first, as by the server."""
+        requests: list[CreditRequest | PurchaseRequest] = []
+        refusals: dict[int, Refused] = {}
+        for index, operation in enumerate(operations):
+            try:
+                requests.append(self._admitted(operation))
+            except Refused as refused:
+                refusals[index] = refused
+        if not refusals:
+            return self.ledger.write_all(requests)
+        first = min(refusals)
+        aborted = Refused(
+            ErrorReason.BATCH_ABORTED,
+            f"operation {first} of the batch was rejected",
+            metadata={"index": first},
+        )
+        return [refusals.get(index, aborted) for index in range(len(operations))]
+
+    def _admitted(self, operation: Operation) -> CreditRequest | PurchaseRequest:
+        if operation.add_credits is not None:
+            self._admit(ADD, operation.add_credits)
+            return operation.add_credits
+        if operation.use_credits is not None:
+            self._admit(USE, operation.use_credits)
+            return operation.use_credits
+        unset = Violation(field="request", description="must be set")
+        raise Refused(ErrorReason.INVALID_FIELD, describe([unset]), violations=[unset])
 
     def _call(
         self,
@@ -186,7 +276,29 @@ def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:
 async def _refuse(
     stream: Stream[_SentT, ReplyT], refused: Refused, metadata: Mapping[str, str | bytes]
 ) -> None:
-    rule = RULES[refused.reason]
+    await stream.send_trailing_metadata(
+        status=RULES[refused.reason].status,
+        status_message=refused.message,
+        status_details=_details(refused),
+        metadata=metadata,
+    )
+
+
+def _outcome(result: Receipt | Refused) -> OperationOutcome:
+    if isinstance(result, Receipt):
+        return OperationOutcome(receipt=result)
+    status, message = RULES[result.reason].status, result.message
+    return OperationOutcome(
+        failure=OperationFailure(
+            code=status.value,
+            message=message,
+            reason=result.reason,
+            status_details=STATUS_DETAILS_CODEC.encode(status, message, _details(result)),
+        )
+    )
+
+
+def _details(refused: Refused) -> list[Message]:
     accompanying = {
         "BadRequest": BadRequest(
             field_violations=[
@@ -197,9 +309,4 @@ async def _refuse(
         "RetryInfo": RetryInfo(retry_delay=_RETRY_AFTER),
     }
     info = ErrorInfo(reason=reason_name(refused.reason), domain=DOMAIN, metadata=refused.metadata)
-    await stream.send_trailing_metadata(
-        status=rule.status,
-        status_message=refused.message,
-        status_details=[info, *(accompanying[name] for name in rule.details)],
-        metadata=metadata,
-    )
+    return [info, *(accompanying[name] for name in RULES[refused.reason].details)]

@@ -1,0 +1,246 @@
+"""A batch: writes that are collected first, and sent with few messages."""
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from credit_models import CreditRequest, PurchaseRequest, Receipt
+
+from credit_client.call import Caller
+from credit_client.errors import CreditError, Outcome
+from credit_client.operation import (
+    OPERATIONS_MAX,
+    Messages,
+    PendingWrite,
+    WriteRequestT,
+    checked_key,
+    name_key,
+)
+from credit_client.request import RequestT, Values, build
+
+
+class BatchOperation:
+    """One write of a batch."""
+
+    def __init__(self, write: PendingWrite) -> None:
+        self._write = write
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the write: the given one, or the one that the SDK made."""
+        return self._write.request.idempotency_key
+
+    @property
+    def error(self) -> CreditError | None:
+        """Why the write failed: what `add` or `use` would have raised. None: it has not failed."""
+        return self._write.error
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the write did to the ledger, as far as the SDK knows."""
+        write = self._write
+        if write.receipt is not None:
+            return Outcome.APPLIED
+        if write.error is not None:
+            return write.error.outcome
+        unknown = write.effect.earlier_unknown or write.effect.outcome is Outcome.UNKNOWN
+        return Outcome.UNKNOWN if unknown else Outcome.NO_CHANGE
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt of the write.
+
+        Raises:
+            CreditError: The write failed: what `add` or `use` would have raised.
+            RuntimeError: The batch has not been sent, or was cancelled before this write's outcome.
+        """
+        if self._write.receipt is not None:
+            return self._write.receipt
+        if self._write.error is not None:
+            raise self._write.error
+        raise RuntimeError("the write has no outcome: the batch was not sent, or was cancelled")
+
+
+class Batch:
+    """Collects writes, and sends them together: `async with credits.batch() as batch:`.
+
+    At the end of the `async with` block the writes are sent, in messages of up to 1,000. If the
+    block raises, nothing is sent. If writes fail, the end of the block raises an `ExceptionGroup`
+    of their errors; each `BatchOperation` has its own receipt or error. Call `send` yourself, and
+    without `async with`, if failed writes are no exception to your app.
+    """
+
+    def __init__(
+        self,
+        open_caller: Callable[[], Caller],
+        *,
+        atomic: bool,
+        timeout_seconds: float | None,
+    ) -> None:
+        """Collect nothing yet; see `CreditClient.batch` for the arguments."""
+        self._open_caller = open_caller
+        self._atomic = atomic
+        self._timeout_seconds = timeout_seconds
+        self._operations: list[BatchOperation] = []
+        self._writes: list[PendingWrite] = []
+
+    def __len__(self) -> int:
+        """Return the number of writes."""
+        return len(self._operations)
+
+    def __iter__(self) -> Iterator[BatchOperation]:
+        """Iterate over the writes, in the order in which they were added."""
+        return iter(self._operations)
+
+    async def __aenter__(self) -> Self:
+        """Begin to collect."""
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Send the writes, unless the block has raised.
+
+        Raises:
+            ExceptionGroup: Writes failed; it holds their `CreditError`s.
+        """
+        if error is not None:
+            return
+        await self.send()
+        errors = [each.error for each in self if each.error is not None]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(self)} writes failed", errors)
+
+    def add(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        idempotency_key: str | None = None,
+    ) -> BatchOperation:
+        """Collect an addition; the arguments are those of `CreditClient.add`.
+
+        Raises:
+            InvalidField: An argument is out of its range. The write is not part of the batch.
+            ValueError: The batch is atomic and has 1,000 writes already.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "credits": credits,
+            "created_by": created_by,
+        }
+        return self._collect(CreditRequest, values, idempotency_key)
+
+    def use(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        report_id: str,
+        report_name: str,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        idempotency_key: str | None = None,
+    ) -> BatchOperation:
+        """Collect a purchase; the arguments are those of `CreditClient.use`.
+
+        Raises:
+            InvalidField: An argument is out of its range. The write is not part of the batch.
+            ValueError: The batch is atomic and has 1,000 writes already.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "report_id": report_id,
+            "report_name": report_name,
+            "credits": credits,
+            "created_by": created_by,
+        }
+        return self._collect(PurchaseRequest, values, idempotency_key)
+
+    async def send(self) -> Sequence[BatchOperation]:
+        """Send the writes that have no receipt yet, and wait until each has its outcome.
+
+        Call it again to send those that failed: with the same keys, so that none counts twice.
+
+        Returns:
+            All writes of the batch. A failed write has its `error`; none is raised here.
+
+        Raises:
+            ClientClosed: The client is not open.
+        """
+        caller = self._open_caller()
+        writes = [write for write in self._writes if write.receipt is None]
+        for write in writes:
+            write.error = None
+        for start in range(0, len(writes), OPERATIONS_MAX):
+            chunk = writes[start : start + OPERATIONS_MAX]
+            left, error = await send_writes(
+                caller, chunk, atomic=self._atomic, timeout_seconds=self._timeout_seconds
+            )
+            if left and error is not None:
+                # A server that fails now would take the whole time of each further message.
+                Messages(writes[start + OPERATIONS_MAX :], atomic=False).abandon(error)
+                break
+        return self._operations
+
+    def _collect(
+        self, message_type: type[RequestT], values: Values, given_key: str | None
+    ) -> BatchOperation:
+        if self._atomic and len(self) == OPERATIONS_MAX:
+            raise ValueError(
+                f"an atomic batch has at most {OPERATIONS_MAX} writes, because all of them travel"
+                " in one message: make several batches, or pass atomic=False"
+            )
+        write = PendingWrite(build_write(message_type, values, given_key))
+        self._writes.append(write)
+        self._operations.append(BatchOperation(write))
+        return self._operations[-1]
+
+
+def build_write(
+    message_type: type[RequestT], values: Values, given_key: str | None
+) -> WriteRequestT:
+    """Build the valid request of a write, with its key.
+
+    Raises:
+        InvalidField: A value breaks the contract's constraints.
+        TypeError: A value has the wrong type.
+    """
+    key = checked_key(given_key)
+    try:
+        request = build(message_type, {**values, "idempotency_key": key})
+    except CreditError as error:
+        name_key(error, key)
+        raise
+    if isinstance(request, CreditRequest | PurchaseRequest):
+        return request
+    raise TypeError(f"{message_type.__name__} is no write")
+
+
+async def send_writes(
+    caller: Caller, writes: Sequence[PendingWrite], *, atomic: bool, timeout_seconds: float | None
+) -> tuple[Sequence[PendingWrite], CreditError | None]:
+    """Send up to 1,000 writes until each has its receipt or its error.
+
+    Returns:
+        The writes without a final outcome, and what ended the call before they had one.
+    """
+    messages = Messages(writes, atomic=atomic)
+    try:
+        await caller.batch(messages, timeout_seconds=timeout_seconds)
+    except CreditError as error:
+        return messages.abandon(error), error
+    except BaseException as error:
+        error.add_note(
+            "writes of the batch may have taken effect: `BatchOperation.outcome` shows which, and"
+            " `send` sends them again with the same keys"
+        )
+        raise
+    return (), None

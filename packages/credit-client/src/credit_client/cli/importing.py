@@ -1,0 +1,200 @@
+"""`credit import`: reads a file, writes its rows, and shows progress and what was rejected."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from credit_client.cli.exits import Exit, complain
+from credit_client.cli.output import Format, show
+from credit_client.cli.rows import BadLine, FileRow, RejectedFile, RowReader, UnusableFile
+from credit_client.cli.write import retryable
+from credit_client.client import CreditClient
+from credit_client.errors import CreditError, Outcome
+from credit_client.importing import ImportReport, RejectedRow
+
+# How many rejected rows are shown; a file has all.
+_SHOWN_MAX = 20
+# How many rows are read at a time, outside of the event loop: a pipe may be slow.
+_READ_ROWS = 500
+
+
+class ImportFile:
+    """One file to import.
+
+    Attributes:
+        reader: Its rows.
+        rejected: Where rejected rows are written, or None.
+        size: The file's size in bytes; None: it is no regular file.
+        report: What has become of its rows so far.
+        bad_lines: The lines that are no rows.
+    """
+
+    def __init__(
+        self, file: IO[bytes], *, by: int, name: str | None, rejected: Path | None
+    ) -> None:
+        """Read nothing yet; see `RowReader` for the arguments."""
+        path = Path(str(getattr(file, "name", "")))
+        self.reader = RowReader(file, by=by, name=name, bad=self._note_bad)
+        self.rejected = None if rejected is None else RejectedFile(rejected, self.reader)
+        self.size = path.stat().st_size if path.is_file() else None
+        self.report = ImportReport()
+        self.bad_lines = 0
+        self._shown = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of rows, for the output."""
+        return {
+            "rows": self.report.rows + self.bad_lines,
+            "applied": self.report.applied,
+            "replayed": self.report.replayed,
+            "rejected": self.report.rejected + self.bad_lines,
+        }
+
+    def _note_bad(self, bad: BadLine) -> None:
+        """Count and show a line that is no row."""
+        self.bad_lines += 1
+        key = bad.source.get("idempotency_key")
+        self._note(bad.line, bad.source, str(key) if key else None, bad.problem)
+
+    def note_rejected(self, rejection: RejectedRow) -> None:
+        """Show a row that was rejected."""
+        row, error = rejection.row, rejection.error
+        if isinstance(row, FileRow):
+            text = error.message if isinstance(error, CreditError) else str(error)
+            self._note(row.line, row.source, row.idempotency_key, text)
+
+    def _note(self, line: int, source: object, key: str | None, problem: str) -> None:
+        if self.rejected is not None and isinstance(source, dict):
+            self.rejected.write(line, source, key, problem)
+        self._shown += 1
+        if self._shown <= _SHOWN_MAX:
+            complain(f"credit: line {line}: {problem}\n")
+        elif self._shown == _SHOWN_MAX + 1:
+            where = "" if self.rejected else ": pass --rejected FILE to keep all"
+            complain(f"credit: more rejected lines are not shown{where}\n")
+
+    async def rows(self) -> AsyncIterator[FileRow]:
+        """Yield the rows, read in a thread."""
+        rows = iter(self.reader)
+        while some := await asyncio.to_thread(lambda: list(islice(rows, _READ_ROWS))):
+            for row in some:
+                yield row
+
+
+def check(file: ImportFile, output: Format) -> Exit:
+    """Check the rows of a file and send nothing.
+
+    Raises:
+        UnusableFile: The file as a whole cannot be imported.
+    """
+    valid = sum(1 for _ in file.reader)
+    _close(file)
+    show({"rows": valid + file.bad_lines, "valid": valid, "rejected": file.bad_lines}, output)
+    return Exit.ROWS_REJECTED if file.bad_lines else Exit.DONE
+
+
+def write(
+    client: CreditClient,
+    file: ImportFile,
+    command: Sequence[object],
+    output: Format,
+    *,
+    concurrency: int,
+) -> Exit:
+    """Write the rows of a file and show what became of them.
+
+    Args:
+        client: The client.
+        file: The file.
+        command: The words of the command, which repeat the import.
+        output: How to show the numbers.
+        concurrency: How many messages are under way at a time.
+
+    Raises:
+        UnusableFile: The file as a whole cannot be imported. Rows before may have taken effect.
+        typer.Exit: The import ended early.
+    """
+    unusable: list[UnusableFile] = []
+
+    async def made() -> None:
+        with _Bar(file) as progressed:
+
+            def report(numbers: ImportReport) -> None:
+                file.report = numbers
+                progressed()
+
+            async with client:
+                file.report = await client.import_(
+                    file.rows(),
+                    concurrency=concurrency,
+                    progress=report,
+                    rejected=file.note_rejected,
+                )
+
+    with retryable(command) as running:
+        try:
+            asyncio.run(made())
+        except UnusableFile as error:
+            unusable.append(error)
+        except CreditError:
+            counts = file.counts
+            complain(
+                f"credit: the import ended early: of {counts['rows']} rows read,"
+                f" {counts['applied'] + counts['replayed']} took effect and"
+                f" {counts['rejected']} were rejected\n"
+            )
+            raise
+        finally:
+            _close(file)
+        running.outcome = Outcome.APPLIED
+        if not unusable:
+            show(file.counts, output)
+            sys.stdout.flush()
+    if unusable:
+        raise unusable[0]
+    return Exit.ROWS_REJECTED if file.counts["rejected"] else Exit.DONE
+
+
+def _close(file: ImportFile) -> None:
+    if file.rejected is not None:
+        file.rejected.close()
+
+
+class _Bar:
+    """Shows a bar on standard error, if it is a terminal."""
+
+    def __init__(self, file: ImportFile) -> None:
+        self._file = file
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("0 rows", total=file.size)
+
+    def __enter__(self) -> Callable[[], None]:
+        self._bar.start()
+        return self._update
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _update(self) -> None:
+        counts = self._file.counts
+        done = counts["applied"] + counts["replayed"]
+        text = f"{done:,} rows" + (
+            f", {counts['rejected']:,} rejected" if counts["rejected"] else ""
+        )
+        self._bar.update(self._task, completed=self._file.reader.bytes_read, description=text)
