@@ -27,7 +27,7 @@ class FakeWorker:
     def __init__(self, number: int, *, starts: bool = True) -> None:
         self.number, self.pid = number, 4711
         self.settled, self.leaving, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.ready, self.serving = starts, starts
+        self.ready, self.healthy = starts, starts
         self.passed = self.connections = 0
         self.exit_status: int | None = None
         self.takes = True
@@ -59,7 +59,7 @@ class FakeWorker:
 
     def die(self, status: int) -> None:
         self.exit_status = status if self.exit_status is None else self.exit_status
-        self.serving = False
+        self.healthy = False
         for event in (self.leaving, self.ended, self.settled):
             event.set()
 
@@ -101,14 +101,14 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
 def group(launcher: Launcher, request: pytest.FixtureRequest) -> WorkerGroup:
     """Return a group of two workers, or of as many as the test's parameter."""
     count = getattr(request, "param", 2)
-    return WorkerGroup(count, SummedMetrics(), shards=1, stop_seconds=0.01, mongodb_uri=None)
+    return WorkerGroup(count, SummedMetrics(), shards=1, stop_seconds=0.01)
 
 
 @pytest.mark.parametrize("group", [3], indirect=True)
 async def test_a_connection_goes_to_the_worker_with_the_fewest(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
     launcher.launched[0].connections = 2
     with socket.socket() as connection:
         for _ in range(7):
@@ -119,7 +119,7 @@ async def test_a_connection_goes_to_the_worker_with_the_fewest(
 async def test_a_connection_goes_to_another_worker_if_one_does_not_take_it(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
     launcher.launched[0].takes = False
     with socket.socket() as connection:
         assert group.pass_on(connection)
@@ -132,9 +132,9 @@ async def test_the_group_is_healthy_while_all_workers_that_take_connections_are(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
     assert not group.is_healthy()
-    await group.start()
+    await group.start(None)
     assert group.is_healthy()
-    launcher.launched[0].serving = False  # its store is away
+    launcher.launched[0].healthy = False  # its store is away
     assert not group.is_healthy()
     launcher.launched[0].die(-9)  # the other still serves
     assert group.is_healthy()
@@ -152,7 +152,7 @@ async def test_the_others_are_not_started_if_the_first_does_not_start(
     with pytest.raises(
         WorkerFailed, match="Worker 1 ended before it served: exit status 1"
     ) as fault:
-        await group.start()
+        await group.start(None)
     assert fault.value.status == 1
     assert len(launcher.launched) == 1
 
@@ -166,7 +166,7 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    await group.start()
+    await group.start(None)
     keeping = asyncio.create_task(group.keep(1, sleep=sleep))
     launcher.starts = lambda count: count != 3  # the fourth does not start at all
     for count in (2, 3):
@@ -183,7 +183,7 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
 async def test_a_worker_that_has_served_for_long_is_replaced_at_once(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
     keeping = asyncio.create_task(group.keep(1, sleep=_never))
     for count in range(2, 6):
         launcher.launched[-1].age = 3600
@@ -196,7 +196,7 @@ async def test_a_worker_that_has_served_for_long_is_replaced_at_once(
 async def test_a_restart_replaces_each_worker_before_it_leaves(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
     keeping = [asyncio.create_task(group.keep(number, sleep=_never)) for number in (1, 2)]
     await group.restart()
     assert [worker.number for worker in launcher.launched] == [1, 2, 1, 2]
@@ -209,7 +209,7 @@ async def test_a_restart_replaces_each_worker_before_it_leaves(
 async def test_a_restart_is_given_up_if_a_worker_does_not_start(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
     launcher.starts = lambda count: count < 3
     await group.restart()
     assert [worker.told for worker in launcher.launched] == [["drain"], [], [], []]
@@ -219,7 +219,7 @@ async def test_a_restart_is_given_up_if_a_worker_does_not_start(
 async def test_workers_that_do_not_stop_in_time_are_killed(
     launcher: Launcher, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await group.start()
+    await group.start(None)
     monkeypatch.setattr(launcher.launched[0], "drain", lambda: None)
     await group.stop()
     assert [worker.exit_status for worker in launcher.launched] == [-9, 0]
@@ -232,7 +232,7 @@ async def _never(_: float) -> None:
 async def test_a_restart_kills_a_worker_that_does_not_stop_in_time(
     launcher: Launcher, group: WorkerGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await group.start()
+    await group.start(None)
     monkeypatch.setattr(launcher.launched[0], "drain", lambda: None)
     await group.restart()
     assert [worker.exit_status for worker in launcher.launched] == [-9, 0, None, None]

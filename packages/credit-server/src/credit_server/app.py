@@ -182,7 +182,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 await first_of(signalled, supervisor)
             finally:
                 watching.cancel()
-                if worker is None or not worker.takes_leave:
+                if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first
                 await _stop(server, settings, worker)
     log.info("stopped")

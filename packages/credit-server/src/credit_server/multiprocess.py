@@ -37,28 +37,27 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
         PartFailed: A part of the supervisor ended by a bug.
     """
+    metrics = SummedMetrics()
+    group = WorkerGroup(
+        settings.workers,
+        metrics,
+        shards=settings.commit.shards,
+        stop_seconds=settings.grace_seconds + _OVERDUE_SECONDS,
+    )
+    metrics.watch_serving(lambda: group.serving)
+    signalled = stop_signals(at_once=group.kill)
     await check_address(settings)
     async with (
         _embedded_mongod(settings) as mongod,
         failures_unwrapped(),
         supervised() as supervisor,
     ):
-        metrics = SummedMetrics()
-        group = WorkerGroup(
-            settings.workers,
-            metrics,
-            shards=settings.commit.shards,
-            stop_seconds=settings.grace_seconds + _OVERDUE_SECONDS,
-            mongodb_uri=None if mongod is None else mongod.uri,
-        )
-        metrics.watch_serving(lambda: group.serving)
-        signalled = stop_signals(at_once=group.kill)
         if mongod is not None:
             supervisor.start("the embedded mongod", keep_running(mongod))
         async with AsyncExitStack() as stack:
             exposition = stack.enter_context(_exposed(settings, group, metrics))
             stack.push_async_callback(group.stop)
-            await group.start()
+            await group.start(None if mongod is None else mongod.uri)
             listener = stack.enter_context(closing(await listen_for_workers(settings)))
             listener.start(group.pass_on)
             async with supervisor.parts_needed():

@@ -34,7 +34,6 @@ class WorkerGroup:
         *,
         shards: int,
         stop_seconds: float,
-        mongodb_uri: str | None,
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -43,13 +42,12 @@ class WorkerGroup:
             metrics: Adds up what the workers count.
             shards: The number of shards of each worker's committer.
             stop_seconds: How long a worker may take to finish its calls; then it is killed.
-            mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
         """
         self._count = count
         self._metrics = metrics
         self._turns = make_turns(shards)
         self._stop_seconds = stop_seconds
-        self._mongodb_uri = mongodb_uri
+        self._mongodb_uri: str | None = None
         # The worker of each number, and all whose process runs: also those that are replaced.
         self._current: dict[int, WorkerProcess] = {}
         self._running: dict[WorkerProcess, asyncio.Task[None]] = {}
@@ -67,14 +65,18 @@ class WorkerGroup:
         Any thread may call it.
         """
         taking = self._taking()
-        return bool(taking) and not self._stopping and all(worker.serving for worker in taking)
+        return bool(taking) and not self._stopping and all(worker.healthy for worker in taking)
 
-    async def start(self) -> None:
+    async def start(self, mongodb_uri: str | None) -> None:
         """Start the workers. The first starts alone, so that a wrong setting is reported once.
+
+        Args:
+            mongodb_uri: The connection string of an embedded mongod; None: their settings name one.
 
         Raises:
             WorkerFailed: One ended before it served.
         """
+        self._mongodb_uri = mongodb_uri
         self._current[1] = await self._begin(1)
         numbers = range(2, self._count + 1)
         begun = await asyncio.gather(*(self._begin(number) for number in numbers))

@@ -22,7 +22,7 @@ class WorkerProcess:
         leaving: Is set when it takes no more connections: it stops, or has ended.
         ended: Is set when its process has ended.
         ready: Whether it has begun to serve.
-        serving: Whether its health is SERVING.
+        healthy: Whether its health is SERVING.
         metrics: Its metrics.
         passed: How many connections were passed to it.
     """
@@ -39,7 +39,7 @@ class WorkerProcess:
         self.leaving = asyncio.Event()
         self.ended = asyncio.Event()
         self.ready = False
-        self.serving = False
+        self.healthy = False
         self.metrics = metrics
         self._process = process
         self._channel = Channel(channel, self._on_message)
@@ -135,7 +135,7 @@ class WorkerProcess:
     async def _watch(self) -> None:
         await self._process.wait()
         self._channel.close()
-        self.serving = False
+        self.healthy = False
         self.leaving.set()
         self.ended.set()
         self.settled.set()
@@ -147,7 +147,7 @@ class WorkerProcess:
                 self.ready = True
                 self.settled.set()
             case "health":
-                self.serving = numbers == ["1"]
+                self.healthy = numbers == ["1"]
             case "connections":
                 self._open, self._received = map(int, numbers)
             case "leaving":

@@ -85,17 +85,17 @@ class Worker:
     Attributes:
         stopped: Is set when this worker must stop: the server stops, is restarted or was killed, or
             this process was sent SIGTERM.
-        drained: Is set when no more connections come, so that those there are can be drained.
+        may_drain: Is set when no more connections come, so that the open ones can be drained.
         status: The status of the health service.
         turns: The turns of the committer's shards.
         metrics: The socket on which the supervisor requests metrics.
-        takes_leave: Whether other workers go on serving: health stays SERVING while it drains.
+        others_serve: Whether other workers continue: health then stays SERVING while it drains.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self.stopped = asyncio.Event()
-        self.drained = asyncio.Event()
-        self.takes_leave = True
+        self.may_drain = asyncio.Event()
+        self.others_serve = True
         self.turns = open_turns(assignment.turns)
         self.metrics = socket.socket(fileno=assignment.metrics)
         self._accept: Callable[[socket.socket], None] = socket.socket.close
@@ -123,26 +123,26 @@ class Worker:
                 reported = current
 
     async def leave(self) -> None:
-        """Wait until no more connections come, which the supervisor decides."""
+        """Wait until the supervisor passes no more connections."""
         if not self.stopped.is_set():  # a part of this worker has failed
             self._channel.send("leaving")
-        await self.drained.wait()
+        await self.may_drain.wait()
 
     def _leave(self) -> None:
         """Stop by a signal to this process alone; a second one does not wait for the supervisor."""
         if self.stopped.is_set():
-            self.drained.set()
+            self.may_drain.set()
         # The supervisor answers with "drain", after the connections that it has sent already.
         self._channel.send("leaving")
         self.stopped.set()
 
     async def _end_with_supervisor(self) -> None:
         await self._channel.closed.wait()
-        if not self.drained.is_set():
+        if not self.may_drain.is_set():
             log.warning("the supervisor has ended: the worker finishes its calls and stops")
-        self.takes_leave = False
+        self.others_serve = False
         self.stopped.set()
-        self.drained.set()
+        self.may_drain.set()
 
     def _on_message(self, message: str, passed: socket.socket | None) -> None:
         match message:
@@ -150,8 +150,8 @@ class Worker:
                 self._received += 1
                 self._accept(passed)
             case "stop":
-                self.takes_leave = False
+                self.others_serve = False
                 self.stopped.set()
             case "drain":
                 self.stopped.set()
-                self.drained.set()
+                self.may_drain.set()
