@@ -5,10 +5,10 @@ import errno
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeAlias
+from typing import IO, Annotated, NoReturn, TypeAlias
 
 import typer
 from credit_models import CreditTransaction, Receipt, UserCredits
@@ -45,6 +45,7 @@ def _number(name: str, explanation: str, variable: str | None = None) -> OptionI
 _USER: ArgumentInfo = typer.Argument(
     parser=_whole, metavar="USER", help="The user's id.", show_default=False
 )
+
 
 User: TypeAlias = Annotated[int, _number("--user", "The user's id.")]
 App: TypeAlias = Annotated[int, _number("--app", "The app's id.")]
@@ -183,9 +184,11 @@ def use(
 @with_connection
 def import_file(
     file: Annotated[
-        typer.FileBinaryRead,
+        Path,
         typer.Argument(
-            metavar="FILE", help="CSV with a header, or a JSON object on each line; - for stdin."
+            metavar="FILE",
+            help="CSV with a header, or a JSON object on each line; - for standard input.",
+            show_default=False,
         ),
     ],
     connection: Connection,
@@ -207,9 +210,7 @@ def import_file(
     output: Output = None,
 ) -> None:
     """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    shown = getattr(file, "name", "<stdin>")
-    shown = "-" if shown == "<stdin>" else str(shown)
-    if rejected is not None and rejected.exists() and rejected.samefile(Path(shown)):
+    if rejected is not None and rejected.resolve() == file.resolve():
         raise typer.BadParameter("--rejected must not be the file that is imported")
     if not 1 <= concurrency <= CONCURRENCY_MAX:
         raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
@@ -220,20 +221,31 @@ def import_file(
             raise typer.BadParameter(str(error)) from None
     options = [("--name", name), ("--by", by), ("--rejected", rejected)]
     words = [word for option in options if option[1] is not None for word in option]
-    opened = importing.ImportFile(file, by=by, name=name, rejected=rejected)
-    try:
-        if dry_run:
-            code = importing.check(opened, _format(output))
-        else:
-            client = _client(connection)
-            command = ["credit", "import", shown, *words, *connection.words(client.settings.target)]
-            code = importing.write(
-                client, opened, command, _format(output), concurrency=concurrency
-            )
-    except UnusableFile as error:
-        _fail(f"{shown}: {error}", Exit.MISUSE)
+    with _opened(file) as stream:
+        opened = importing.ImportFile(stream, by=by, name=name, rejected=rejected)
+        try:
+            if dry_run:
+                code = importing.check(opened, _format(output))
+            else:
+                client = _client(connection)
+                words = [*words, *connection.words(client.settings.target)]
+                command = ["credit", "import", file, *words]
+                code = importing.write(
+                    client, opened, command, _format(output), concurrency=concurrency
+                )
+        except UnusableFile as error:
+            _fail(f"{file}: {error}", Exit.MISUSE)
     if code is not Exit.DONE:
         raise typer.Exit(code)
+
+
+def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
+    if str(file) == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
 
 
 @app.command(cls=Command)
