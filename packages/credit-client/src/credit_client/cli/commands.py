@@ -5,68 +5,38 @@ import errno
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from importlib.metadata import version
-from pathlib import Path
-from typing import IO, Annotated, NoReturn, TypeAlias
+from typing import Annotated
 
 import typer
 from credit_models import CreditTransaction, Receipt, UserCredits
-from typer.models import ArgumentInfo, OptionInfo
 
-from credit_client.cli import importing
 from credit_client.cli.connection import Connection, with_connection
 from credit_client.cli.exits import Exit, complain, discard, exit_of
-from credit_client.cli.flags import sentence_of, settings_sentence
+from credit_client.cli.flags import sentence_of
 from credit_client.cli.help import Command, application, help_width
+from credit_client.cli.importing import import_file
+from credit_client.cli.options import (
+    USER,
+    After,
+    App,
+    By,
+    Credits,
+    Key,
+    Output,
+    User,
+    Utc,
+    client_of,
+    fail,
+    format_of,
+    number,
+)
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows, show_stream
-from credit_client.cli.rows import UnusableFile
 from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
-from credit_client.importing import CONCURRENCY_MAX, check_name
-
-
-def _whole(text: str | int) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
-
-
-def _number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
-    option: OptionInfo = typer.Option(
-        name, parser=_whole, metavar="INTEGER", help=explanation, envvar=variable
-    )
-    return option
-
-
-_USER: ArgumentInfo = typer.Argument(
-    parser=_whole, metavar="USER", help="The user's id.", show_default=False
-)
-
-
-User: TypeAlias = Annotated[int, _number("--user", "The user's id.")]
-App: TypeAlias = Annotated[int, _number("--app", "The app's id.")]
-Credits: TypeAlias = Annotated[int, _number("--credits", "The number of credits.")]
-By: TypeAlias = Annotated[
-    int, _number("--by", "The id of the acting person or service, 1 or more.", "CREDIT_BY")
-]
-Key: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--key", help="Idempotency key: writes with the same key count once. Default: a new key."
-    ),
-]
-Output: TypeAlias = Annotated[
-    Format | None,
-    typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
-]
-After: TypeAlias = Annotated[int, _number("--after", "Only entries after this sequence.")]
-Utc: TypeAlias = Annotated[
-    bool, typer.Option("--utc", help="Show times of tables in UTC and not in local time.")
-]
 
 _BALANCES = ("app_id", "balance")
 _TRANSACTIONS = (
@@ -180,80 +150,15 @@ def use(
     )
 
 
-@app.command("import", cls=Command)
-@with_connection
-def import_file(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="CSV with a header, or a JSON object on each line; - for standard input.",
-            show_default=False,
-        ),
-    ],
-    connection: Connection,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="Names the import: rows without a key get one from it."),
-    ] = None,
-    by: By = 1,
-    rejected: Annotated[
-        Path | None,
-        typer.Option("--rejected", help="Write rejected rows to this file.", dir_okay=False),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the rows, and send nothing.")
-    ] = False,
-    concurrency: Annotated[
-        int, _number("--concurrency", "Messages under way at a time, 1 to 64.")
-    ] = 4,
-    output: Output = None,
-) -> None:
-    """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    if rejected is not None and rejected.resolve() == file.resolve():
-        raise typer.BadParameter("--rejected must not be the file that is imported")
-    if not 1 <= concurrency <= CONCURRENCY_MAX:
-        raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
-    if name is not None:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-    options = [("--name", name), ("--by", by), ("--rejected", rejected)]
-    words = [word for option in options if option[1] is not None for word in option]
-    with _opened(file) as stream:
-        opened = importing.ImportFile(stream, by=by, name=name, rejected=rejected)
-        try:
-            if dry_run:
-                code = importing.check(opened, _format(output))
-            else:
-                client = _client(connection)
-                words = [*words, *connection.words(client.settings.target)]
-                command = ["credit", "import", file, *words]
-                code = importing.write(
-                    client, opened, command, _format(output), concurrency=concurrency
-                )
-        except UnusableFile as error:
-            _fail(f"{file}: {error}", Exit.MISUSE)
-    if code is not Exit.DONE:
-        raise typer.Exit(code)
-
-
-def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
-    if str(file) == "-":
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror}") from None
+app.command("import", cls=Command)(with_connection(import_file))
 
 
 @app.command(cls=Command)
 @with_connection
 def balance(
     connection: Connection,
-    app_id: Annotated[int | None, _number("--app", "The app's id.")] = None,
-    user: Annotated[int | None, _number("--user", "The user's id.")] = None,
+    app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
+    user: Annotated[int | None, number("--user", "The user's id.")] = None,
     output: Output = None,
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
@@ -261,11 +166,11 @@ def balance(
     async def of_app(client: CreditClient, app_id: int) -> None:
         credits_held = await client.balance(app_id=app_id, user_id=user)
         whose = {} if user is None else {"user_id": user}
-        show({"app_id": app_id, **whose, "balance": credits_held}, _format(output))
+        show({"app_id": app_id, **whose, "balance": credits_held}, format_of(output))
 
     async def of_user(client: CreditClient, user_id: int) -> None:
         held = await client.user_credits(user_id=user_id)
-        if _format(output) is Format.JSON:
+        if format_of(output) is Format.JSON:
             show_json(record_of(held))
         else:
             show_rows(map(record_of, held.balances), _BALANCES, "balances")
@@ -314,9 +219,9 @@ def transactions(
 @with_connection
 def user_summary(
     connection: Connection,
-    given: Annotated[int | None, _USER] = None,
-    user: Annotated[int | None, _number("--user", "The same as USER.")] = None,
-    last: Annotated[int, _number("--last", "The number of last transactions to show.")] = 5,
+    given: Annotated[int | None, USER] = None,
+    user: Annotated[int | None, number("--user", "The same as USER.")] = None,
+    last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
     utc: Utc = False,
     output: Output = None,
 ) -> None:
@@ -326,7 +231,7 @@ def user_summary(
     async def summary(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id)
         latest = await _latest(client, held, last)
-        if _format(output) is Format.JSON:
+        if format_of(output) is Format.JSON:
             show_json({**record_of(held), "transactions": [record_of(one) for one in latest]})
             return
         about = {**record_of(held), "user_id": user_id, "last_sequence": held.revision}
@@ -390,10 +295,6 @@ def run() -> None:
         sys.exit(Exit.PIPE_CLOSED if error.errno == errno.EPIPE else Exit.OTHER)
 
 
-def _format(given: Format | None) -> Format:
-    return given or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
-
-
 def _list(
     rows: Callable[[CreditClient], AsyncGenerator[object, None]],
     fields: Sequence[str],
@@ -408,7 +309,7 @@ def _list(
         lambda client, notice: show_stream(
             notice.until_first(rows(client)),
             fields,
-            _format(output),
+            format_of(output),
             noun,
             optional=_OPTIONAL,
             utc=utc,
@@ -422,7 +323,7 @@ def _read(
     connection: Connection,
 ) -> None:
     """Make calls that change nothing with a new client, and turn an error into an exit code."""
-    client = _client(connection)
+    client = client_of(connection)
 
     async def made() -> None:
         with WaitingNotice(client.settings.target) as notice:
@@ -433,7 +334,7 @@ def _read(
         asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
-        _fail(sentence_of(error), exit_of(error))
+        fail(sentence_of(error), exit_of(error))
     except BrokenPipeError:
         discard(sys.stdout)
         raise typer.Exit(Exit.PIPE_CLOSED) from None
@@ -456,7 +357,7 @@ def _write(
         key: The idempotency key; None for a new one.
         output: How to show the receipt.
     """
-    client = _client(connection)
+    client = client_of(connection)
     key = client.new_key() if key is None else key
     shape = [] if output is None else ["--output", output]
     retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
@@ -466,20 +367,8 @@ def _write(
             with WaitingNotice(client.settings.target):
                 receipt = await call(client, key)
             write.outcome = Outcome.APPLIED
-            show(record_of(receipt), _format(output))
+            show(record_of(receipt), format_of(output))
             sys.stdout.flush()
 
     with retryable(retry) as write:
         asyncio.run(made())
-
-
-def _client(connection: Connection) -> CreditClient:
-    try:
-        return connection.client()
-    except ValueError as error:
-        _fail(settings_sentence(error, connection), Exit.MISUSE)
-
-
-def _fail(sentence: str, code: Exit) -> NoReturn:
-    complain(f"credit: {sentence}\n")
-    raise typer.Exit(code) from None
