@@ -3,14 +3,14 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import NoReturn
 
 import typer
 from credit_models import Receipt
 
 from credit_client.cli.connection import Connection
-from credit_client.cli.exits import Exit, complain, discard, exit_of
-from credit_client.cli.flags import sentence_of, settings_sentence
+from credit_client.cli.exits import Exit, discard, exit_of
+from credit_client.cli.flags import sentence_of
+from credit_client.cli.options import client_of, fail, format_of
 from credit_client.cli.output import Format, record_of, show, show_stream
 from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.write import retryable
@@ -19,11 +19,6 @@ from credit_client.errors import CreditError, Outcome
 
 # What a narrow terminal does not show; JSON always has it.
 OPTIONAL = ("id", "created_by")
-
-
-def format_of(given: Format | None) -> Format:
-    """Return the format that `--output` names, or else the default of standard output."""
-    return given or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
 
 
 def make_list(
@@ -54,7 +49,7 @@ def make_reads(
     connection: Connection,
 ) -> None:
     """Make calls that change nothing with a new client, and turn an error into an exit code."""
-    client = new_client(connection)
+    client = client_of(connection)
 
     async def made() -> None:
         with WaitingNotice(client.settings.target) as notice:
@@ -88,7 +83,7 @@ def make_write(
         key: The idempotency key; None for a new one.
         output: How to show the receipt.
     """
-    client = new_client(connection)
+    client = client_of(connection)
     key = client.new_key() if key is None else key
     shape = [] if output is None else ["--output", output]
     retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
@@ -103,17 +98,3 @@ def make_write(
 
     with retryable(retry) as write:
         asyncio.run(made())
-
-
-def new_client(connection: Connection) -> CreditClient:
-    """Return a client with the settings of the options and the environment, or end the command."""
-    try:
-        return connection.client()
-    except ValueError as error:
-        fail(settings_sentence(error, connection), Exit.MISUSE)
-
-
-def fail(sentence: str, code: Exit) -> NoReturn:
-    """End the command with an error and an exit code."""
-    complain(f"credit: {sentence}\n")
-    raise typer.Exit(code) from None

@@ -6,70 +6,31 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 from credit_models import CreditTransaction, UserCredits
-from typer.models import ArgumentInfo, OptionInfo
 
-from credit_client.cli import importing
-from credit_client.cli.calls import (
-    OPTIONAL,
-    fail,
-    format_of,
-    make_list,
-    make_reads,
-    make_write,
-    new_client,
-)
+from credit_client.cli.calls import OPTIONAL, make_list, make_reads, make_write
 from credit_client.cli.connection import Connection, with_connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.help import Command, application, help_width
-from credit_client.cli.output import Format, record_of, show, show_json, show_rows
-from credit_client.cli.rows import UnusableFile
-from credit_client.client import CreditClient
-from credit_client.importing import CONCURRENCY_MAX, check_name
-
-
-def _whole(text: str | int) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
-
-
-def _number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
-    option: OptionInfo = typer.Option(
-        name, parser=_whole, metavar="INTEGER", help=explanation, envvar=variable
-    )
-    return option
-
-
-_USER: ArgumentInfo = typer.Argument(
-    parser=_whole, metavar="USER", help="The user's id.", show_default=False
+from credit_client.cli.importing import import_file
+from credit_client.cli.options import (
+    USER,
+    After,
+    App,
+    By,
+    Credits,
+    Key,
+    Output,
+    User,
+    Utc,
+    format_of,
+    number,
 )
-
-User: TypeAlias = Annotated[int, _number("--user", "The user's id.")]
-App: TypeAlias = Annotated[int, _number("--app", "The app's id.")]
-Credits: TypeAlias = Annotated[int, _number("--credits", "The number of credits.")]
-By: TypeAlias = Annotated[
-    int, _number("--by", "The id of the acting person or service, 1 or more.", "CREDIT_BY")
-]
-Key: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--key", help="Idempotency key: writes with the same key count once. Default: a new key."
-    ),
-]
-Output: TypeAlias = Annotated[
-    Format | None,
-    typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
-]
-After: TypeAlias = Annotated[int, _number("--after", "Only entries after this sequence.")]
-Utc: TypeAlias = Annotated[
-    bool, typer.Option("--utc", help="Show times of tables in UTC and not in local time.")
-]
+from credit_client.cli.output import Format, record_of, show, show_json, show_rows
+from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
 _TRANSACTIONS = (
@@ -181,69 +142,15 @@ def use(
     )
 
 
-@app.command("import", cls=Command)
-@with_connection
-def import_file(
-    file: Annotated[
-        typer.FileBinaryRead,
-        typer.Argument(
-            metavar="FILE", help="CSV with a header, or a JSON object on each line; - for stdin."
-        ),
-    ],
-    connection: Connection,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="Names the import: rows without a key get one from it."),
-    ] = None,
-    by: By = 1,
-    rejected: Annotated[
-        Path | None,
-        typer.Option("--rejected", help="Write rejected rows to this file.", dir_okay=False),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the rows, and send nothing.")
-    ] = False,
-    concurrency: Annotated[
-        int, _number("--concurrency", "Messages under way at a time, 1 to 64.")
-    ] = 4,
-    output: Output = None,
-) -> None:
-    """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    shown = getattr(file, "name", "<stdin>")
-    shown = "-" if shown == "<stdin>" else str(shown)
-    if rejected is not None and rejected.exists() and rejected.samefile(Path(shown)):
-        raise typer.BadParameter("--rejected must not be the file that is imported")
-    if not 1 <= concurrency <= CONCURRENCY_MAX:
-        raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
-    if name is not None:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-    options = [("--name", name), ("--by", by), ("--rejected", rejected)]
-    words = [word for option in options if option[1] is not None for word in option]
-    opened = importing.ImportFile(file, by=by, name=name, rejected=rejected)
-    try:
-        if dry_run:
-            code = importing.check(opened, format_of(output))
-        else:
-            client = new_client(connection)
-            command = ["credit", "import", shown, *words, *connection.words(client.settings.target)]
-            code = importing.write(
-                client, opened, command, format_of(output), concurrency=concurrency
-            )
-    except UnusableFile as error:
-        fail(f"{shown}: {error}", Exit.MISUSE)
-    if code is not Exit.DONE:
-        raise typer.Exit(code)
+app.command("import", cls=Command)(with_connection(import_file))
 
 
 @app.command(cls=Command)
 @with_connection
 def balance(
     connection: Connection,
-    app_id: Annotated[int | None, _number("--app", "The app's id.")] = None,
-    user: Annotated[int | None, _number("--user", "The user's id.")] = None,
+    app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
+    user: Annotated[int | None, number("--user", "The user's id.")] = None,
     output: Output = None,
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
@@ -304,9 +211,9 @@ def transactions(
 @with_connection
 def user_summary(
     connection: Connection,
-    given: Annotated[int | None, _USER] = None,
-    user: Annotated[int | None, _number("--user", "The same as USER.")] = None,
-    last: Annotated[int, _number("--last", "The number of last transactions to show.")] = 5,
+    given: Annotated[int | None, USER] = None,
+    user: Annotated[int | None, number("--user", "The same as USER.")] = None,
+    last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
     utc: Utc = False,
     output: Output = None,
 ) -> None:

@@ -3,25 +3,93 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain
+from credit_client.cli.options import By, Output, client_of, fail, format_of, number
 from credit_client.cli.output import Format, show
 from credit_client.cli.rows import BadLine, FileRow, RejectedFile, RowReader, UnusableFile
 from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
-from credit_client.importing import ImportReport, RejectedRow
+from credit_client.importing import CONCURRENCY_MAX, ImportReport, RejectedRow, check_name
 
 # How many rejected rows are shown; a file has all.
 _SHOWN_MAX = 20
 # How many rows are read at a time, outside of the event loop: a pipe may be slow.
 _READ_ROWS = 500
+
+
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV with a header, or a JSON object on each line; - for standard input.",
+            show_default=False,
+        ),
+    ],
+    connection: Connection,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Names the import: rows without a key get one from it."),
+    ] = None,
+    by: By = 1,
+    rejected: Annotated[
+        Path | None,
+        typer.Option("--rejected", help="Write rejected rows to this file.", dir_okay=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the rows, and send nothing.")
+    ] = False,
+    concurrency: Annotated[
+        int, number("--concurrency", "Messages under way at a time, 1 to 64.")
+    ] = 4,
+    output: Output = None,
+) -> None:
+    """Add and use credits by the rows of a file. Running it again counts no row twice."""
+    if rejected is not None and rejected.resolve() == file.resolve():
+        raise typer.BadParameter("--rejected must not be the file that is imported")
+    if not 1 <= concurrency <= CONCURRENCY_MAX:
+        raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
+    if name is not None:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    options = [("--name", name), ("--by", by), ("--rejected", rejected)]
+    words = [word for option in options if option[1] is not None for word in option]
+    with _opened(file) as stream:
+        opened = ImportFile(stream, by=by, name=name, rejected=rejected)
+        try:
+            if dry_run:
+                code = check(opened, format_of(output))
+            else:
+                client = client_of(connection)
+                words = [*words, *connection.words(client.settings.target)]
+                command = ["credit", "import", file, *words]
+                code = write(client, opened, command, format_of(output), concurrency=concurrency)
+        except UnusableFile as error:
+            fail(f"{file}: {error}", Exit.MISUSE)
+    if code is not Exit.DONE:
+        raise typer.Exit(code)
+
+
+def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
+    if str(file) == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
 
 
 class ImportFile:
