@@ -53,7 +53,7 @@ async def outcome(connection: CallConnection, path: str, message: bytes) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     block = header_block(path, "127.0.0.1", "60S")
 
-    def received(messages: int, status: str | None) -> None:
+    def received(messages: Sequence[bytes], status: str | None) -> None:
         if status is not None:
             ended.set_result(status)
 
@@ -155,6 +155,24 @@ async def test_the_rows_of_a_list_are_counted_one_by_one() -> None:
     assert sample.acknowledged >= 3
     # The last list may be broken off.
     assert sample.acknowledged - 3 * len(lists._latencies_ms) in range(4)
+
+
+async def test_the_failed_operations_of_a_batch_are_counted() -> None:
+    some = load([], operation=Operation.BATCH)
+    some._begin, some._end = 0.0, math.inf
+    call = some._prepare()
+    assert call.succeeded is not None
+    messages = contract().ledger
+    outcomes = [
+        messages.OperationOutcome(receipt={"balance": 1}),
+        messages.OperationOutcome(failure={"code": 14}),
+    ]
+    response = messages.BatchWriteResponse(outcomes=outcomes).SerializeToString()
+    call.operations, call.done = 2, call.succeeded(response)
+    call.arrival = time.perf_counter()
+    some._ended(call, "OK")
+    assert (some._in_window, some._acknowledged) == (1, 1)
+    assert some._errors == {"FAILED_IN_BATCH": 1}
 
 
 async def test_a_message_longer_than_a_window_is_sent_in_parts() -> None:

@@ -6,7 +6,7 @@ requires, so it can send many times the load that a server can serve on the same
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,8 +14,8 @@ from grpc import StatusCode  # type: ignore[import-untyped]  # grpcio ships no t
 from hpack import Decoder
 from hpack.hpack import encode_integer
 
-# Called with the number of messages that arrived; at the end of the call also with its status.
-Received = Callable[[int, str | None], None]
+# Called with the messages that arrived, or at the end of the call with its status.
+Received = Callable[[Sequence[bytes], str | None], None]
 
 # The status of a call whose connection ended or whose stream was reset.
 LOST = "LOST"
@@ -103,8 +103,8 @@ class CallConnection(asyncio.Protocol):
         Args:
             block: The headers.
             data: The message with gRPC's prefix.
-            received: Called with the number of messages that have arrived, and None or, once, the
-                name of the status (`LOST` if there is none).
+            received: Called with the messages that have arrived and None, or, once, with none and
+                the name of the status (`LOST` if there is none).
         """
         stream = self._next_stream
         self._next_stream += 2
@@ -175,13 +175,15 @@ class CallConnection(asyncio.Protocol):
             return
         arrived = call.arrived
         arrived += payload
-        begin = messages = 0
+        begin = 0
+        messages = []
         while len(arrived) - begin >= _MESSAGE_PREFIX_BYTES:
             size = int.from_bytes(arrived[begin + 1 : begin + _MESSAGE_PREFIX_BYTES], "big")
             if len(arrived) - begin < _MESSAGE_PREFIX_BYTES + size:
                 break
-            begin += _MESSAGE_PREFIX_BYTES + size
-            messages += 1
+            end = begin + _MESSAGE_PREFIX_BYTES + size
+            messages.append(bytes(arrived[begin + _MESSAGE_PREFIX_BYTES : end]))
+            begin = end
         del arrived[:begin]
         if messages:
             call.received(messages, None)
@@ -233,7 +235,7 @@ class CallConnection(asyncio.Protocol):
     def _end(self, stream: int, status: str | None) -> None:
         call = self._calls.pop(stream, None)
         if call is not None:
-            call.received(0, status or call.status)
+            call.received((), status or call.status)
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

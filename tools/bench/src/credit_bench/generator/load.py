@@ -24,6 +24,8 @@ from credit_bench.sample import Sample, percentile
 # The status of a call of an open loop for which no connection has room under the server's limits.
 # The callers of a closed loop wait instead.
 UNSENT = "UNSENT"
+# The status of an operation that failed in a call that succeeded.
+FAILED_IN_BATCH = "FAILED_IN_BATCH"
 
 Then = Callable[[], None] | None
 _TICK_SECONDS = 0.005
@@ -32,12 +34,14 @@ _TICK_SECONDS = 0.005
 class _Call:
     """A call: its bytes, the time of its arrival, and what follows it."""
 
-    __slots__ = ("arrival", "block", "data", "operations", "then")
+    __slots__ = ("arrival", "block", "data", "done", "operations", "succeeded", "then")
 
-    def __init__(self, block: bytes, data: bytes, operations: int | None) -> None:
+    def __init__(self, block: bytes, data: bytes, request: Request) -> None:
         self.block = block
         self.data = data
-        self.operations = operations
+        self.operations = request.operations
+        self.succeeded = request.succeeded
+        self.done = request.operations or 0
         self.arrival = 0.0
         self.then: Then = None
 
@@ -147,7 +151,7 @@ class Load:
             timeout = f"{self._deadline_seconds * 1000:.0f}m"
             block = self._blocks[request.path] = header_block(request.path, "127.0.0.1", timeout)
         data = message_frame(request.message.SerializeToString())
-        return _Call(block, data, request.operations)
+        return _Call(block, data, request)
 
     def _send(self, call: _Call) -> None:
         connection = self._with_room(len(call.data))
@@ -158,11 +162,13 @@ class Load:
                 self._waiting.append(call)
             return
 
-        def received(messages: int, status: str | None) -> None:
+        def received(messages: Sequence[bytes], status: str | None) -> None:
             if status is not None:
                 self._ended(call, status)
             elif call.operations is None:
-                self._count(call, messages)
+                self._count(call, len(messages))
+            elif call.succeeded is not None:
+                call.done = call.succeeded(messages[0])
 
         self._under_way += call.operations is not None
         connection.call(call.block, call.data, received)
@@ -180,7 +186,8 @@ class Load:
             self._errors[status] += call.operations or 1
         else:
             if call.operations is not None:
-                self._count(call, call.operations)
+                self._count(call, call.done)
+                self._errors[FAILED_IN_BATCH] += call.operations - call.done
             if self._begin <= call.arrival < self._end:
                 self._latencies_ms.append((time.perf_counter() - call.arrival) * 1000)
         if self._waiting:

@@ -29,11 +29,14 @@ class Request:
         path: The path of the method.
         message: The request message; its class exists only at run time.
         operations: How many operations succeed with the call. None: as many as it returns rows.
+        succeeded: Returns how many operations have succeeded according to the response, if some
+            can fail alone; None: all of a call that succeeds.
     """
 
     path: str
     message: Any
     operations: int | None = 1
+    succeeded: Callable[[bytes], int] | None = None
 
 
 class Requests:
@@ -118,7 +121,12 @@ class Requests:
             path=_BATCH_WRITE,
             message=self._ledger.BatchWriteRequest(operations=operations),
             operations=size,
+            succeeded=self._receipts,
         )
+
+    def _receipts(self, response: bytes) -> int:
+        outcomes = self._ledger.BatchWriteResponse.FromString(response).outcomes
+        return sum(outcome.HasField("receipt") for outcome in outcomes)
 
     def _read(self) -> Request:
         message = self._messages.UserId(user_id=self._user_id())
