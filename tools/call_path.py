@@ -103,7 +103,7 @@ async def _client(folder: Path) -> AsyncIterator[CreditClient]:
                 finally:
                     await server.stop(grace_seconds=1)
         finally:
-            store.close()
+            await store.close()
 
 
 async def shortest_path() -> list[Function]:

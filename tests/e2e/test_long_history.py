@@ -25,7 +25,7 @@ async def test_forty_thousand_transactions_stream_in_constant_memory(
     store = MongoStore(mongod_uri, database=database)
     for user, count in ((SHORT, ENTRIES_SHORT), (LONG, ENTRIES_LONG)):
         await write_history(store, user=user, count=count, key_length=KEY_LENGTH)
-    store.close()
+    await store.close()
     server = await credit_server_process(*store_options)
     await _read(server.address, SHORT)
     warm_bytes = memory_bytes(server.pid, "VmRSS")

@@ -28,7 +28,7 @@ async def history_options(mongod_uri: str) -> AsyncIterator[list[str]]:
     options = await migrated(mongod_uri, database)
     store = MongoStore(mongod_uri, database=database)
     await write_history(store, user=USER, count=ROWS, key_length=KEY_LENGTH)
-    store.close()
+    await store.close()
     yield options
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:

@@ -29,6 +29,7 @@ from credit_server.settings.command_line import (
     refuse_secrets,
     with_settings,
 )
+from credit_server.store.driver import Driver
 from pydantic import SecretStr, ValidationError
 
 # Each setting: how it is written, and its value then. None of the values is the default.
@@ -36,6 +37,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "mongodb_uri": ("mongodb://db:27017", SecretStr("mongodb://db:27017")),
     "mongodb_uri_file": (__file__, Path(__file__)),
     "mongodb_database": ("ledger", "ledger"),
+    "mongodb_driver": ("pymongo", Driver.PYMONGO),
     "data_dir": ("/var/lib/credit", Path("/var/lib/credit")),
     "store_timeout_seconds": ("2.5", 2.5),
     "host": ("127.0.0.9", "127.0.0.9"),
@@ -91,6 +93,7 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
 }
 OUT_OF_RANGE = {
     "mongodb_database": ["x" * 64],
+    "mongodb_driver": ["mongodb"],
     "store_timeout_seconds": ["0", "-1", "3600.1", "nan"],
     "port": ["-1", "65536", "http", "1.5"],
     "insecure": ["perhaps"],

@@ -71,7 +71,7 @@ async def _submit(uri: str, database: str, *commands: Callable[..., Add | Use]) 
             if command is _USE:
                 ids["purchase_id"] = store.new_id()
             await committer.submit(command(**ids))
-    store.close()
+    await store.close()
 
 
 async def _add(uri: str, database: str) -> None:

@@ -230,7 +230,7 @@ async def _found(
                 transaction_id=new_id(store),
             )
             await committer.submit(command)
-    store.close()
+    await store.close()
     async with connected(uri, timeout_seconds=30) as client:
         return await future_entries(
             client, database=database, tolerance_seconds=LIMIT_SECONDS, search_seconds=30

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from credit_server.ledger import Kind, Purchase, Transaction
+from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes
 from pymongo import MongoClient
@@ -58,7 +59,7 @@ async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     numbers = range(1, ENTRIES + 1)
     await write(mongo, [entry(number) for number in numbers], [purchase(n) for n in numbers])
     yield mongo
-    mongo.close()
+    await mongo.close()
 
 
 async def write(
@@ -193,7 +194,10 @@ async def test_a_list_of_a_thousand_apps_is_complete_and_in_order(store: MongoSt
     assert await listed(store, "purchases", MANY, after=1500) == [n for n in whole if n > 1500]
 
 
-async def test_a_page_of_many_apps_is_one_snapshot(mongod_uri: str, database: str) -> None:
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_page_of_many_apps_is_one_snapshot(
+    mongod_uri: str, database: str, driver: Driver
+) -> None:
     """Without a snapshot, a page could show an entry and miss an earlier one for good."""
     written = [entry(1, app=1_000), entry(2, app=1_999)]
 
@@ -205,12 +209,12 @@ async def test_a_page_of_many_apps_is_one_snapshot(mongod_uri: str, database: st
                 await write(self, late)
             return found
 
-    store = WritesAfterTheFirstRead(mongod_uri, database=database, page_size=PAGE)
+    store = WritesAfterTheFirstRead(mongod_uri, database=database, page_size=PAGE, driver=driver)
     await store.migrate()
     assert await listed(store, "transactions", MANY) == []
     assert written == []
     assert await listed(store, "transactions", MANY) == [1, 2]
-    store.close()
+    await store.close()
 
 
 async def test_concurrent_reads_of_accounts_share_commands(

@@ -15,6 +15,7 @@ from bson.int64 import Int64
 from credit_server.commit import CommitLimits, Committer
 from credit_server.ledger import Account, Add, Receipt, Transaction
 from credit_server.store.documents import TransactionDocument
+from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
     Changes,
@@ -34,11 +35,24 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    mongo = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+def driver() -> Driver:
+    """Choose the driver; `with_each_driver` overrides it."""
+    return Driver.MOTOR
+
+
+with_each_driver = pytest.mark.parametrize("driver", Driver)
+
+# PyMongo's asyncio client leaves the socket of a connection attempt that it cancels to the garbage
+# collector: `_async_create_connection` of 4.20.
+sockets_are_collected = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture
+async def store(mongod_uri: str, database: str, driver: Driver) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=database, timeout_seconds=2, driver=driver)
     await mongo.migrate()
     yield mongo
-    mongo.close()
+    await mongo.close()
 
 
 @asynccontextmanager
@@ -57,6 +71,10 @@ async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIt
             client.admin.command("configureFailPoint", "failCommand", mode="off")
             # The failed transactions are still open in mongod, and would delay the next test.
             client.admin.command("killAllSessions", [])
+
+
+async def listed(store: MongoStore, apps: frozenset[int] | None = None) -> list[TransactionRow]:
+    return [row async for page in store.list_transactions(1, apps) for row in page]
 
 
 async def commit(writer: Writer) -> None:
@@ -191,9 +209,10 @@ async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: s
     assert {entry.key for entry in entries} == {f"key-{number}" for number in range(40)}
     assert await stores[1].app_total(1) == 40
     for store in stores:
-        store.close()
+        await store.close()
 
 
+@with_each_driver
 async def test_a_bad_account_fails_its_own_reads_and_no_others(
     store: MongoStore, mongod_uri: str, database: str
 ) -> None:
@@ -217,10 +236,85 @@ async def test_a_bad_account_fails_its_own_reads_and_no_others(
     assert [type(one) for one in found] == [Account, ValidationError, Account]
 
 
-async def test_an_unreachable_store_is_unavailable() -> None:
+@with_each_driver
+async def test_a_read_whose_connection_breaks_once_is_retried(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    async with failing(mongod_uri, "find", times=1, closeConnection=True):
+        assert await store.account(1) is None
+    async with failing(mongod_uri, "find", times=1, closeConnection=True):
+        assert await store.app_total(1) == 0
+    async with failing(mongod_uri, "find", times=1, closeConnection=True):
+        assert await listed(store, frozenset({1})) == []
+
+
+@with_each_driver
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"closeConnection": True},
+        {"errorCode": 18},  # AuthenticationFailed
+        {"errorCode": 246, "errorLabels": []},  # SnapshotUnavailable
+    ],
+    ids=str,
+)
+async def test_a_read_that_fails_is_unavailable(
+    store: MongoStore, mongod_uri: str, fault: dict[str, Any]
+) -> None:
+    async with failing(mongod_uri, "find", times=100, **fault):
+        for read in (
+            store.account(1),
+            store.app_total(1),
+            listed(store),
+            listed(store, frozenset({1})),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await read
+    assert await store.account(1) is None, "the store is used again"
+
+
+@with_each_driver
+async def test_a_read_is_unavailable_when_the_store_hangs(
+    mongod_uri: str, database: str, driver: Driver
+) -> None:
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=0.2, driver=driver)
+    assert await store.account(1) is None
+    async with failing(mongod_uri, "find", times=100, blockConnection=True, blockTimeMS=2000):
+        hanging = (store.account(1), store.account(2), store.app_total(1), listed(store))
+        found = await asyncio.gather(*hanging, return_exceptions=True)
+    assert {type(one) for one in found} == {StoreUnavailable}
+    await store.close()
+
+
+@sockets_are_collected
+@with_each_driver
+async def test_the_topology_is_checked_with_the_reason_for_each_host(
+    store: MongoStore, driver: Driver
+) -> None:
+    await store.check_topology()
+    await store.verify_schema()
+    # Port 9 belongs to the discard service: nothing listens there.
+    absent = MongoStore(
+        "mongodb://127.0.0.1:9/?replicaSet=none",
+        database="credit",
+        timeout_seconds=0.2,
+        driver=driver,
+    )
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9: \[Errno 111\] Connection refused"):
+        await absent.check_topology()
+    await absent.close()
+    gc.collect()
+
+
+@sockets_are_collected
+@with_each_driver
+async def test_an_unreachable_store_is_unavailable(driver: Driver) -> None:
     # Port 9 belongs to the discard service: nothing listens there.
     store = MongoStore(
-        "mongodb://127.0.0.1:9/?replicaSet=none", database="credit", timeout_seconds=0.2
+        "mongodb://127.0.0.1:9/?replicaSet=none",
+        database="credit",
+        timeout_seconds=0.2,
+        driver=driver,
     )
     with pytest.raises(StoreUnavailable):
         await store.ping()
@@ -228,27 +322,34 @@ async def test_an_unreachable_store_is_unavailable() -> None:
         await store.account(1)
     with pytest.raises(StoreUnavailable):
         await commit(store.writer())
-    store.close()
+    await store.close()
+    gc.collect()
 
 
+@with_each_driver
 @pytest.mark.parametrize("uri", ["nonsense", "mongodb://", "mongodb://host:port"])
-def test_an_invalid_connection_string_is_reported(uri: str) -> None:
+def test_an_invalid_connection_string_is_reported(uri: str, driver: Driver) -> None:
     with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_URI is not valid"):
-        MongoStore(uri, database="credit")
+        MongoStore(uri, database="credit", driver=driver)
 
 
-def test_an_invalid_database_name_is_reported(mongod_uri: str) -> None:
+@with_each_driver
+def test_an_invalid_database_name_is_reported(mongod_uri: str, driver: Driver) -> None:
     with pytest.raises(StoreMisconfigured, match="CREDIT_MONGODB_DATABASE is not valid"):
-        MongoStore(mongod_uri, database="no spaces")
+        MongoStore(mongod_uri, database="no spaces", driver=driver)
 
 
-async def test_a_database_without_a_schema_is_reported(mongod_uri: str, database: str) -> None:
-    store = MongoStore(mongod_uri, database=database)
+@with_each_driver
+async def test_a_database_without_a_schema_is_reported(
+    mongod_uri: str, database: str, driver: Driver
+) -> None:
+    store = MongoStore(mongod_uri, database=database, driver=driver)
     with pytest.raises(StoreMisconfigured, match="credit-server migrate"):
         await store.verify_schema()
-    store.close()
+    await store.close()
 
 
+@with_each_driver
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
 async def test_a_list_with_a_slow_reader_does_not_hold_its_page(
     store: MongoStore, apps: frozenset[int] | None

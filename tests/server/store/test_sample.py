@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from credit_server.commit import Committer
 from credit_server.ledger import Add
-from credit_server.store.connection import Client
+from credit_server.store.driver import Client
 from credit_server.store.mongo import MongoStore
 from credit_server.store.report import connected
 from credit_server.store.sample import SampleLimits, sample_ledger
@@ -40,7 +40,7 @@ async def client(mongod_uri: str, database: str) -> AsyncIterator[Client]:
                         transaction_id=store.new_id(),
                     )
                 )
-    store.close()
+    await store.close()
     async with connected(mongod_uri, timeout_seconds=30) as client:
         yield client
 

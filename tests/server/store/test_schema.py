@@ -8,38 +8,38 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 from credit_server.store import schema
 from credit_server.store.documents import BalanceDocument, TransactionDocument
+from credit_server.store.driver import Database
 from credit_server.store.port import StoreError
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 from pymongo.errors import WriteError
 
 
 @pytest.fixture
-async def db(mongod_uri: str, database: str) -> AsyncIterator[schema.Database]:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri, tz_aware=True)
-    yield client[database]
-    client.close()
+async def db(mongod_uri: str, database: str) -> AsyncIterator[Database]:
+    async with AsyncMongoClient[dict[str, Any]](mongod_uri, tz_aware=True) as client:
+        yield client[database]
 
 
 @pytest.fixture
-async def migrated(db: schema.Database) -> schema.Database:
+async def migrated(db: Database) -> Database:
     await schema.migrate(db)
     return db
 
 
-async def test_a_new_database_has_no_schema(db: schema.Database) -> None:
+async def test_a_new_database_has_no_schema(db: Database) -> None:
     assert await schema.verify(db) == ["the database has no schema yet"]
 
 
-async def test_a_migrated_database_has_no_drift(migrated: schema.Database) -> None:
+async def test_a_migrated_database_has_no_drift(migrated: Database) -> None:
     assert await schema.verify(migrated) == []
 
 
-async def test_migrating_again_changes_nothing(migrated: schema.Database) -> None:
+async def test_migrating_again_changes_nothing(migrated: Database) -> None:
     assert await schema.migrate(migrated) == schema.SCHEMA_VERSION
     assert await schema.verify(migrated) == []
 
 
-async def test_a_later_schema_is_not_changed(migrated: schema.Database) -> None:
+async def test_a_later_schema_is_not_changed(migrated: Database) -> None:
     await migrated[schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
     assert await schema.verify(migrated) == ["the schema has version 99, this server needs 2"]
     # `credit-server` reports a StoreError in one sentence.
@@ -47,25 +47,25 @@ async def test_a_later_schema_is_not_changed(migrated: schema.Database) -> None:
         await schema.migrate(migrated)
 
 
-async def test_a_missing_collection_is_drift(migrated: schema.Database) -> None:
+async def test_a_missing_collection_is_drift(migrated: Database) -> None:
     await migrated.drop_collection(schema.PURCHASES)
     assert await schema.verify(migrated) == ["the collection purchases is missing"]
 
 
-async def test_a_missing_index_is_drift_that_migrate_fixes(migrated: schema.Database) -> None:
+async def test_a_missing_index_is_drift_that_migrate_fixes(migrated: Database) -> None:
     await migrated[schema.USER_CREDITS].drop_index("user_id")
     assert await schema.verify(migrated) == ["the index user_id of user_credits is missing"]
     await schema.migrate(migrated)
     assert await schema.verify(migrated) == []
 
 
-async def test_an_index_that_is_not_unique_is_drift(migrated: schema.Database) -> None:
+async def test_an_index_that_is_not_unique_is_drift(migrated: Database) -> None:
     await migrated[schema.USER_CREDITS].drop_index("user_id")
     await migrated[schema.USER_CREDITS].create_index("user_id", name="user_id")
     assert await schema.verify(migrated) == ["the index user_id of user_credits differs"]
 
 
-async def test_a_loosened_validator_is_drift_that_migrate_fixes(migrated: schema.Database) -> None:
+async def test_a_loosened_validator_is_drift_that_migrate_fixes(migrated: Database) -> None:
     await migrated.command("collMod", schema.PURCHASES, validator={})
     await migrated.command("collMod", schema.APP_TOTALS, validationAction="warn")
     assert await schema.verify(migrated) == [
@@ -102,7 +102,7 @@ GOOD: dict[str, Any] = {
     ids=str,
 )
 async def test_the_database_rejects_documents_that_break_the_schema(
-    migrated: schema.Database, bad: dict[str, Any]
+    migrated: Database, bad: dict[str, Any]
 ) -> None:
     at = ObjectId().generation_time
     good = {**GOOD, "created_at": at, "updated_at": at}

@@ -1,4 +1,7 @@
-"""Test every store behind the port with one suite: MongoDB and the memory store."""
+"""Test every store behind the port with one suite: MongoDB and the memory store.
+
+The tests of reads run with each driver of MongoDB. Transactions use the same driver with both.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -7,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
+from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Conflict, PurchaseRow, Store, TransactionRow
@@ -14,17 +18,20 @@ from credit_server.store.port import Changes, Conflict, PurchaseRow, Store, Tran
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", "mongo"])
+@pytest.fixture(params=["memory", Driver.MOTOR])
 async def store(
     request: pytest.FixtureRequest, mongod_uri: str, database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore(page_size=3)
         return
-    mongo = MongoStore(mongod_uri, database=database, page_size=3)
+    mongo = MongoStore(mongod_uri, database=database, page_size=3, driver=request.param)
     await mongo.migrate()
     yield mongo
-    mongo.close()
+    await mongo.close()
+
+
+with_each_driver = pytest.mark.parametrize("store", ["memory", *Driver], indirect=True)
 
 
 def account(user: int = 7, *, balance: int = 10, revision: int = 1) -> Account:
@@ -154,6 +161,7 @@ async def test_ids_are_24_hexadecimal_digits_and_differ(store: Store) -> None:
     assert all(len(id_) == 24 and int(id_, 16) >= 0 for id_ in ids)
 
 
+@with_each_driver
 async def test_committed_data_are_read_back_unchanged(store: Store) -> None:
     used, purchase = purchase_of(store, entry(store, key="k"))
     await write(store, changes([(0, account())], [used], [purchase], {1: 10}))
@@ -168,6 +176,7 @@ async def test_committed_data_are_read_back_unchanged(store: Store) -> None:
         assert await transaction.transactions([(7, 1, "k")], []) == [used]
 
 
+@with_each_driver
 async def test_the_greatest_values_are_stored(store: Store) -> None:
     greatest = replace(
         account(UINT32_MAX, balance=UINT32_MAX, revision=2**40),
@@ -181,6 +190,7 @@ async def test_the_greatest_values_are_stored(store: Store) -> None:
     assert await store.app_total(UINT32_MAX) == 2**40
 
 
+@with_each_driver
 async def test_a_user_without_credits_has_no_data(store: Store) -> None:
     assert await store.account(7) is None
     assert await store.app_total(1) == 0
@@ -309,6 +319,7 @@ async def test_any_number_of_transactions_have_no_key(store: Store) -> None:
     assert len(await transactions_of(store)) == 2
 
 
+@with_each_driver
 async def test_a_list_has_pages_in_order_of_the_sequence_for_one_user(store: Store) -> None:
     entries = [entry(store, sequence=number) for number in range(1, 8)]
     pairs = [purchase_of(store, paid) for paid in entries]
@@ -325,6 +336,7 @@ async def test_a_list_has_pages_in_order_of_the_sequence_for_one_user(store: Sto
     assert await purchases_of(store) == [purchase_row(purchase) for _, purchase in pairs]
 
 
+@with_each_driver
 async def test_a_history_of_whole_pages_ends(store: Store) -> None:
     await write(store, changes(transactions=[entry(store, sequence=n) for n in range(1, 7)]))
     assert [len(page) async for page in store.list_transactions(7)] == [3, 3]
@@ -356,6 +368,7 @@ async def test_a_list_of_some_apps_has_all_their_entries_and_no_others(
     assert await transactions_of(store, 8, shown) == []
 
 
+@with_each_driver
 @pytest.mark.parametrize(
     ("apps", "lengths"),
     [
@@ -396,6 +409,7 @@ async def test_a_list_starts_after_a_sequence(
     ]
 
 
+@with_each_driver
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
 async def test_a_list_includes_entries_written_while_it_is_read(
     store: Store, apps: frozenset[int] | None
@@ -407,6 +421,7 @@ async def test_a_list_includes_entries_written_while_it_is_read(
     assert [[found.sequence for found in page] async for page in pages] == [[4, 5]]
 
 
+@with_each_driver
 async def test_totals_add_up_over_counter_shards_and_may_be_negative_in_one(store: Store) -> None:
     await write(store, changes(totals={1: 100, 2: 5}, counter_shard=1))
     await write(store, changes(totals={1: -30}, counter_shard=2))
@@ -426,6 +441,7 @@ async def test_an_account_is_updated_in_place_and_keeps_its_id(store: Store) -> 
     assert (second.balance(1), second.revision) == (20, 2)
 
 
+@with_each_driver
 async def test_a_read_sees_what_was_written_before_it_while_other_reads_run(store: Store) -> None:
     await write(store, changes([(0, account(user)) for user in range(1, 11)], totals={1: 400}))
 
@@ -446,6 +462,7 @@ async def test_a_read_sees_what_was_written_before_it_while_other_reads_run(stor
     await asyncio.gather(*others, return_exceptions=True)
 
 
+@with_each_driver
 async def test_concurrent_reads_return_each_users_own_account(store: Store) -> None:
     users = range(1, 301)
     some = [account(user, balance=user) for user in users if user % 3]
@@ -456,6 +473,7 @@ async def test_concurrent_reads_return_each_users_own_account(store: Store) -> N
     ]
 
 
+@with_each_driver
 async def test_concurrent_totals_are_each_apps_own(store: Store) -> None:
     for shard in range(3):
         await write(store, changes(totals={app: app for app in range(1, 31)}, counter_shard=shard))
@@ -463,5 +481,6 @@ async def test_concurrent_totals_are_each_apps_own(store: Store) -> None:
     assert totals == [0, *(3 * app for app in range(1, 31)), *[0] * 9]
 
 
+@with_each_driver
 async def test_a_reachable_store_answers_a_ping(store: Store) -> None:
     await store.ping()

@@ -28,7 +28,7 @@ async def old(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     await make_schema_1(mongod_uri, database)
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
     yield store
-    store.close()
+    await store.close()
 
 
 @pytest.fixture
@@ -183,4 +183,4 @@ async def test_building_an_index_may_take_longer_than_the_stores_timeout(
     slow = {"failCommands": ["createIndexes"], "blockConnection": True, "blockTimeMS": 2500}
     with failpoint(client, {"times": 1}, **slow):
         assert await store.migrate() == schema.SCHEMA_VERSION
-    store.close()
+    await store.close()

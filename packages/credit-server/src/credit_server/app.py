@@ -82,8 +82,9 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[OpenStore]:
             uri,
             database=settings.mongodb_database,
             timeout_seconds=settings.store_timeout_seconds,
+            driver=settings.mongodb_driver,
         )
-        stack.callback(store.close)
+        stack.push_async_callback(store.close)
         try:
             await store.check_topology()
         except StoreUnavailable as error:

@@ -3,17 +3,12 @@
 import asyncio
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
+from credit_server.store.driver import Client, Clients, Driver
 from credit_server.store.port import StoreMisconfigured
-
-# `Any`: what the driver decodes has no narrower type.
-Client = AsyncIOMotorClient[dict[str, Any]]
-_SetupClient = AsyncMongoClient[dict[str, Any]]
 
 # The name of the embedded mongod's replica set.
 REPLICA_SET = "credit"
@@ -23,15 +18,21 @@ _SCHEMES = ("mongodb://", "mongodb+srv://")
 _POLL_SECONDS = 0.02
 
 
-def open_client(
-    uri: str, *, name: str, timeout_seconds: float, answers_are_timed: bool = True
-) -> Client:
-    """Return a client; its first operation connects.
+def open_clients(
+    uri: str,
+    *,
+    name: str,
+    timeout_seconds: float,
+    driver: Driver = Driver.PYMONGO,
+    answers_are_timed: bool = True,
+) -> Clients:
+    """Return clients; their first operations connect.
 
     Args:
         uri: A MongoDB connection string.
-        name: The client's name in mongod's log.
+        name: The clients' name in mongod's log.
         timeout_seconds: How long to look for a server, and to wait for each answer; at least 0.1.
+        driver: The driver with which to read.
         answers_are_timed: Whether `timeout_seconds` limits the wait for an answer. Building an
             index may take longer than any limit.
 
@@ -44,8 +45,9 @@ def open_client(
         )
     milliseconds = int(timeout_seconds * 1000)
     try:
-        return AsyncIOMotorClient(
+        return Clients(
             uri,
+            driver,
             appname=name,
             tz_aware=True,
             connectTimeoutMS=milliseconds,
@@ -99,7 +101,7 @@ async def ensure_primary(
         raise TimeoutError(obstacle) from error
 
 
-def _connect(host: str, port: int, timeout_seconds: float) -> _SetupClient:
+def _connect(host: str, port: int, timeout_seconds: float) -> Client:
     return AsyncMongoClient(
         host,
         port,
@@ -119,7 +121,7 @@ async def _until_listening(host: str, port: int) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _step(client: _SetupClient, address: str, database_path: Path) -> bool:
+async def _step(client: Client, address: str, database_path: Path) -> bool:
     """Advance the node by one step; return whether it is primary."""
     options = await client.admin.command("getCmdLineOpts")
     if options["parsed"].get("storage", {}).get("dbPath") != str(database_path):

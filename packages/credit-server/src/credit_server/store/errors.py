@@ -1,5 +1,7 @@
 """The errors of the driver, translated into the port's errors and into plain words."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,6 +41,9 @@ _UNREACHABLE = (
 
 # The driver appends this to the operating system's text.
 _DRIVERS_SETTINGS = " (configured timeouts"
+
+# asyncio replaces the operating system's text for the reason.
+_ASYNCIOS_TEXT = re.compile(r"\[Errno (\d+)\] Connect call failed \(.*\)")
 
 _NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOther)
 
@@ -109,5 +114,9 @@ def _explain_host(server: ServerDescription) -> str:
         return f"{where} is up and not the primary: see rs.status()"
     if server.error is None:
         return f"{where} does not answer"
-    why = str(server.error).partition(_DRIVERS_SETTINGS)[0]
+    why = _ASYNCIOS_TEXT.sub(_system_text, str(server.error).partition(_DRIVERS_SETTINGS)[0])
     return why if where in why else f"{where}: {why}"
+
+
+def _system_text(found: re.Match[str]) -> str:
+    return f"[Errno {found[1]}] {os.strerror(int(found[1]))}"

@@ -1,8 +1,4 @@
-"""The store on a MongoDB replica set, through motor.
-
-Only this package imports motor, because motor's successor is PyMongo's `AsyncMongoClient`: the
-migration should change these files only.
-"""
+"""The store on a MongoDB replica set."""
 
 import asyncio
 import time
@@ -15,7 +11,6 @@ from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.objectid import ObjectId
-from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection
 from pymongo import ASCENDING
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
@@ -24,8 +19,9 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account
 from credit_server.store import schema
-from credit_server.store.connection import Client, open_client
+from credit_server.store.connection import open_clients
 from credit_server.store.documents import AccountDocument, purchase_row, transaction_row
+from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.port import (
     PAGE_SIZE,
@@ -39,11 +35,9 @@ from credit_server.store.port import (
 from credit_server.store.shared_reads import SharedReads
 from credit_server.store.transaction import MongoWriter
 
-_Document = dict[str, Any]  # Any: the values are checked by the documents' models
-_Documents = AsyncIOMotorCollection[_Document]
 _Row = TypeVar("_Row", TransactionRow, PurchaseRow)
 # Reads the page after a sequence.
-_ReadPage = Callable[[int], Awaitable[list[_Document]]]
+_ReadPage = Callable[[int], Awaitable[list[Document]]]
 
 # The fields of a document that no list returns, as a projection.
 _NOT_LISTED = {"fingerprint": False}
@@ -63,6 +57,7 @@ class MongoStore:
         database: str,
         timeout_seconds: float = 5.0,
         page_size: int = PAGE_SIZE,
+        driver: Driver = Driver.MOTOR,
     ) -> None:
         """Create the store; its first operation connects.
 
@@ -73,31 +68,31 @@ class MongoStore:
                 answers; at least 0.1. A read takes no longer than twice that.
             page_size: How many entries of a list are read and held at a time. A page is made into
                 messages in one go, and other calls wait meanwhile.
+            driver: The driver with which to read.
 
         Raises:
             StoreMisconfigured: The connection string is not valid.
         """
-        self._client: Client = open_client(
-            uri, name="credit-server", timeout_seconds=timeout_seconds
+        self._clients = open_clients(
+            uri, name="credit-server", timeout_seconds=timeout_seconds, driver=driver
         )
         try:
-            self._database = _database(self._client, database)
+            self._database = _database(self._clients.reading, database)
         except PyMongoError as error:
-            self._client.close()
             raise StoreMisconfigured(f"CREDIT_MONGODB_DATABASE is not valid: {error}") from error
         self._uri = uri
         self._page_size = page_size
         self._timeout_seconds = timeout_seconds
         self._writers: list[MongoWriter] = []
-        self._accounts: _Documents = self._database[schema.USER_CREDITS]
-        listed = CodecOptions[_Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
-        self._transactions: _Documents = self._database.get_collection(
+        self._accounts: Collection = self._database[schema.USER_CREDITS]
+        listed = CodecOptions[Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
+        self._transactions: Collection = self._database.get_collection(
             schema.CREDIT_TRANSACTIONS, codec_options=listed
         )
-        self._purchases: _Documents = self._database.get_collection(
+        self._purchases: Collection = self._database.get_collection(
             schema.PURCHASES, codec_options=listed
         )
-        self._totals: _Documents = self._database[schema.APP_TOTALS]
+        self._totals: Collection = self._database[schema.APP_TOTALS]
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
 
@@ -110,11 +105,11 @@ class MongoStore:
         """
         try:
             with translated():
-                hello = await self._client.admin.command("hello")
+                hello = await self._clients.reading.admin.command("hello")
         except StoreUnavailable as error:
             # At the start an operator reads the message, so it gives the reason for each host.
             if isinstance(error.__cause__, ServerSelectionTimeoutError):
-                reason = explain_unreachable(self._client.delegate.topology_description)
+                reason = explain_unreachable(self._clients.reading.topology_description)
                 raise StoreUnavailable(reason) from error
             raise
         if hello.get("isreplicaset"):
@@ -129,7 +124,7 @@ class MongoStore:
 
     async def migrate(self) -> int:
         """Create or update the collections; return the schema's version. Safe to repeat."""
-        client = open_client(
+        clients = open_clients(
             self._uri,
             name="credit-server migrate",
             timeout_seconds=self._timeout_seconds,
@@ -137,9 +132,9 @@ class MongoStore:
         )
         try:
             with translated():
-                return await schema.migrate(_database(client, self._database.name))
+                return await schema.migrate(_database(clients.reading, self._database.name))
         finally:
-            client.close()
+            await clients.close()
 
     async def verify_schema(self) -> None:
         """Check that the collections are what the server relies on.
@@ -156,11 +151,11 @@ class MongoStore:
                 f" {'; '.join(drift)}. Run: credit-server migrate"
             )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
         for writer in self._writers:
             writer.close()
-        self._client.close()
+        await self._clients.close()
 
     def new_id(self) -> str:
         """Return a new id: see the port."""
@@ -168,7 +163,7 @@ class MongoStore:
 
     def writer(self) -> Writer:
         """Return a new writer: see the port."""
-        writer = MongoWriter(self._client.delegate, self._database.name)
+        writer = MongoWriter(self._clients.writing, self._database.name)
         self._writers.append(writer)
         return writer
 
@@ -179,7 +174,7 @@ class MongoStore:
         # Made here and not with the query: a bad document must not fail other users' reads.
         return None if found is None else AccountDocument.model_validate(found).to_account()
 
-    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, _Document]:
+    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, Document]:
         async with self._deadline():
             found = await self._accounts.find({"user_id": {"$in": user_ids}}).to_list(None)
         return {document["user_id"]: document for document in found}
@@ -195,7 +190,7 @@ class MongoStore:
         totals: dict[int, int] = {}
         async with (
             self._deadline(),
-            await self._client.start_session(snapshot=True) as session,
+            self._clients.snapshot() as session,
         ):
             cursor = self._totals.with_options(read_concern=ReadConcern()).find(
                 {"app_id": {"$in": app_ids}},
@@ -221,14 +216,14 @@ class MongoStore:
         return self._pages(read, after_sequence, purchase_row)
 
     def _reader(
-        self, collection: _Documents, user_id: int, apps: frozenset[int] | None
+        self, collection: Collection, user_id: int, apps: frozenset[int] | None
     ) -> _ReadPage:
         if apps is None:
             return partial(self._page, collection, user_id)
         return partial(self._page_of_apps, collection, user_id, sorted(apps))
 
     async def _pages(
-        self, read: _ReadPage, last: int, to_row: Callable[[_Document], _Row]
+        self, read: _ReadPage, last: int, to_row: Callable[[Document], _Row]
     ) -> AsyncIterator[list[_Row]]:
         """Read by ranges of the sequence, not by a cursor.
 
@@ -244,13 +239,13 @@ class MongoStore:
                 last = found[-1]["sequence"]
                 yield _drain(found, to_row)
 
-    async def _page(self, collection: _Documents, user_id: int, last: int) -> list[_Document]:
+    async def _page(self, collection: Collection, user_id: int, last: int) -> list[Document]:
         query = {"user_id": user_id, "sequence": {"$gt": last}}
         return await self._find(collection, query, schema.BY_SEQUENCE)
 
     async def _page_of_apps(
-        self, collection: _Documents, user_id: int, apps: Sequence[int], last: int
-    ) -> list[_Document]:
+        self, collection: Collection, user_id: int, apps: Sequence[int], last: int
+    ) -> list[Document]:
         """Read a page of the entries in some apps.
 
         mongod merges one scan of the index for each app, and reads no entry beyond the page. All
@@ -258,8 +253,8 @@ class MongoStore:
         is written, another one returns a later entry, and the next page starts after that one.
         """
         of_snapshot = collection.with_options(read_concern=ReadConcern())
-        found: list[_Document] = []
-        async with await self._client.start_session(snapshot=True) as session:
+        found: list[Document] = []
+        async with self._clients.snapshot() as session:
             for start in range(0, len(apps), _SCANS_MAX):
                 bounds = {"$gt": last}
                 if len(found) == self._page_size:
@@ -275,11 +270,11 @@ class MongoStore:
 
     async def _find(
         self,
-        collection: _Documents,
-        query: _Document,
+        collection: Collection,
+        query: Document,
         index: str,
-        session: AsyncIOMotorClientSession | None = None,
-    ) -> list[_Document]:
+        session: Session | None = None,
+    ) -> list[Document]:
         # Without the hint mongod tries plans on the current data, and may keep one that is good
         # for a short history only.
         cursor = collection.find(query, _NOT_LISTED, session=session).hint(index)
@@ -291,7 +286,7 @@ class MongoStore:
         """Return the time of a primary that accepts writes: see the port."""
         asked_at = time.monotonic()
         async with self._deadline():
-            hello = await self._client.admin.command("hello")
+            hello = await self._clients.reading.admin.command("hello")
         answered_at = time.monotonic()
         if not hello.get("isWritablePrimary", False):
             raise StoreUnavailable("there is no primary")
@@ -328,7 +323,7 @@ def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float)
     )
 
 
-def _database(client: Client, name: str) -> schema.Database:
+def _database(client: Client, name: str) -> Database:
     return client.get_database(
         name,
         codec_options=CodecOptions(tz_aware=True),
@@ -339,7 +334,7 @@ def _database(client: Client, name: str) -> schema.Database:
     )
 
 
-def _drain(found: list[_Document], to_row: Callable[[_Document], _Row]) -> list[_Row]:
+def _drain(found: list[Document], to_row: Callable[[Document], _Row]) -> list[_Row]:
     """Make the rows of a page and release its documents.
 
     An iterator over pages lives as long as its reader: a hundred readers that read nothing held

@@ -24,7 +24,8 @@ from pymongo.read_preferences import Nearest
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
-from credit_server.store.connection import Client, open_client
+from credit_server.store.connection import open_clients
+from credit_server.store.driver import Client, Database
 from credit_server.store.errors import all_translated, explain_unreachable
 from credit_server.store.mongo import reading_of
 from credit_server.store.port import ClockOffset, StoreMisconfigured, StoreUnavailable
@@ -163,11 +164,11 @@ async def connected(uri: str, *, timeout_seconds: float) -> AsyncIterator[Client
     Raises:
         StoreMisconfigured: The connection string is not valid.
     """
-    client = open_client(uri, name="credit-server doctor", timeout_seconds=timeout_seconds)
+    clients = open_clients(uri, name="credit-server doctor", timeout_seconds=timeout_seconds)
     try:
-        yield client
+        yield clients.reading
     finally:
-        client.close()
+        await clients.close()
 
 
 async def inspect(client: Client, *, database: str, timeout_seconds: float) -> StoreReport:
@@ -229,7 +230,7 @@ async def _first_hello(client: Client) -> _Answer:
     try:
         return await _ask(client, "hello")
     except ServerSelectionTimeoutError as error:
-        raise StoreUnavailable(explain_unreachable(client.delegate.topology_description)) from error
+        raise StoreUnavailable(explain_unreachable(client.topology_description)) from error
     except OperationFailure as error:
         reason = (error.details or {}).get("errmsg", "no reason")
         raise StoreMisconfigured(
@@ -358,9 +359,7 @@ async def _scratch(client: Client, database: str, concern: WriteConcern) -> None
 
 
 async def _schema(client: Client, database: str) -> SchemaState | None:
-    found: schema.Database = client.get_database(
-        database, codec_options=CodecOptions(tz_aware=True)
-    )
+    found: Database = client.get_database(database, codec_options=CodecOptions(tz_aware=True))
     try:
         version = await schema.stored_version(found)
         drift = await schema.verify(found)

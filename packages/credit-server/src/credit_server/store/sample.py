@@ -12,29 +12,22 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
-from motor.motor_asyncio import (
-    AsyncIOMotorClient,
-    AsyncIOMotorClientSession,
-    AsyncIOMotorCollection,
-    AsyncIOMotorDatabase,
-)
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.errors import ExecutionTimeout
 
 from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
-from credit_server.store.connection import Client
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
+from credit_server.store.driver import Client, Collection, Database, Session
+from credit_server.store.driver import Document as _Document
 from credit_server.store.errors import all_translated
 
 # The accounts are those of the latest transactions: of this many times the number of accounts.
 _TRANSACTIONS_PER_ACCOUNT = 20
 
 _FUTURE_MAX = 100
-
-# Any: the driver's documents, which the models check.
-_Document = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,9 +132,7 @@ class FutureEntries:
     whole: bool = True
 
 
-async def sample_ledger(
-    client: AsyncIOMotorClient[_Document], *, database: str, limits: SampleLimits
-) -> LedgerSample:
+async def sample_ledger(client: Client, *, database: str, limits: SampleLimits) -> LedgerSample:
     """Read the accounts of the latest transactions, and the sums of their apps.
 
     Args:
@@ -153,7 +144,7 @@ async def sample_ledger(
         StoreError: The store cannot be read.
     """
     with all_translated():
-        async with await client.start_session(snapshot=True) as session:
+        async with client.start_session(snapshot=True) as session:
             sampler = _Sampler(client[database], session, limits)
             users, apps = await sampler.newest()
             accounts = tuple([await sampler.account(user_id) for user_id in users])
@@ -171,8 +162,8 @@ class _Sampler:
 
     def __init__(
         self,
-        ledger: AsyncIOMotorDatabase[_Document],
-        session: AsyncIOMotorClientSession,
+        ledger: Database,
+        session: Session,
         limits: SampleLimits,
     ) -> None:
         self._session = session
@@ -244,7 +235,7 @@ class _Sampler:
         inside = {"$in": ["$$this.app_id", apps]}
         filtered = {"$filter": {"input": "$balances", "cond": inside}}
         held = await self._by_app(
-            self._accounts.aggregate(
+            await self._accounts.aggregate(
                 [
                     {"$project": {"balances": filtered}},
                     {"$unwind": "$balances"},
@@ -255,7 +246,7 @@ class _Sampler:
             )
         )
         totals = await self._by_app(
-            self._totals.aggregate(
+            await self._totals.aggregate(
                 [
                     {"$match": {"app_id": {"$in": apps}}},
                     {"$group": {"_id": "$app_id", "sum": {"$sum": "$total"}}},
@@ -268,8 +259,7 @@ class _Sampler:
             for app_id in apps
         )
 
-    # Any: motor has no type for the cursor of an aggregation.
-    async def _by_app(self, cursor: Any) -> dict[int, int]:
+    async def _by_app(self, cursor: AsyncCommandCursor[_Document]) -> dict[int, int]:
         return {entry["_id"]: entry["sum"] async for entry in cursor}
 
 
@@ -327,7 +317,7 @@ async def future_entries(
 
 
 async def _find_future(
-    transactions: AsyncIOMotorCollection[_Document],
+    transactions: Collection,
     query: Mapping[str, Any],
     milliseconds: int | None = None,
 ) -> list[_Document]:

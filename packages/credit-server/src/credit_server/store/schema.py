@@ -7,7 +7,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from bson.objectid import ObjectId
-from motor.motor_asyncio import AsyncIOMotorDatabase
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
@@ -21,6 +20,7 @@ from credit_server.store.documents import (
     SchemaVersionDocument,
     TransactionDocument,
 )
+from credit_server.store.driver import Database
 from credit_server.store.port import StoreMisconfigured
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
@@ -35,8 +35,6 @@ VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
-
-Database = AsyncIOMotorDatabase[dict[str, Any]]  # documents are checked where they are parsed
 
 _DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,

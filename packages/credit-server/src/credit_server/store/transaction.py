@@ -1,9 +1,9 @@
 """Transactions of MongoDB behind the store's port.
 
-Each step runs on a thread that uses the blocking driver beneath motor. Motor itself passes every
-single command to a thread. A lone write is four commands: with one hand-over for all of them, and
-the commands made here, it takes 0.75 of the time and 0.6 of the CPU (2-core machine, median of 5
-runs of 150 side by side; PyMongo's asyncio client: 0.96 and 0.93).
+Each step runs on a thread that uses the blocking driver. Motor passes every single command to a
+thread. A lone write is four commands: with one hand-over for all of them, and the commands made
+here, it takes 0.75 of the time and 0.6 of the CPU (2-core machine, median of 5 runs of 150 side by
+side; PyMongo's asyncio client: 0.96 and 0.93).
 """
 
 import asyncio

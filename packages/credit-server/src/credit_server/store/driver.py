@@ -1,0 +1,77 @@
+"""The driver with which the server reads: motor, or PyMongo's own asyncio client, its successor.
+
+Only this module imports motor, which gets critical fixes only. Its objects are used as those of
+PyMongo's client: they have the same methods, and the differences end here.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from inspect import isawaitable
+from typing import Any, cast
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+
+# Any: what the driver decodes has no narrower type.
+Document = dict[str, Any]
+Client = AsyncMongoClient[Document]
+Collection = AsyncCollection[Document]
+Database = AsyncDatabase[Document]
+Session = AsyncClientSession
+
+
+class Driver(StrEnum):
+    """The driver with which the server reads."""
+
+    MOTOR = "motor"
+    PYMONGO = "pymongo"
+
+
+class Clients:
+    """A client for reads on the event loop, and one for writes on threads.
+
+    Attributes:
+        reading: The client for reads.
+        writing: The blocking client. With motor both are one client, and share its connections.
+    """
+
+    # Any: the options of PyMongo's clients.
+    def __init__(self, uri: str, driver: Driver, **options: Any) -> None:
+        """Make the clients; their first operations connect.
+
+        Args:
+            uri: A MongoDB connection string.
+            driver: The driver of `reading`.
+            options: Options of PyMongo's clients.
+
+        Raises:
+            PyMongoError: The connection string or an option is not valid.
+            ValueError: The same.
+        """
+        self.writing: MongoClient[Document]
+        self.reading: Client
+        if driver is Driver.MOTOR:
+            client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(uri, **options)
+            self.reading, self.writing = cast(Client, client), client.delegate
+        else:
+            self.reading = AsyncMongoClient(uri, **options)
+            self.writing = MongoClient(uri, connect=False, **options)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Session]:
+        """Open a session whose reads see one snapshot."""
+        opening: object = self.reading.start_session(snapshot=True)
+        session = cast(Session, await opening if isawaitable(opening) else opening)
+        async with session:
+            yield session
+
+    async def close(self) -> None:
+        """Close all connections."""
+        closing: object = self.reading.close()
+        if isawaitable(closing):
+            await closing
+        self.writing.close()
