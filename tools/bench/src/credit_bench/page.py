@@ -144,7 +144,7 @@ def overload_table(overloads: Sequence[Overload]) -> str:
         lines.append(
             _row(
                 system,
-                "a busy loop on each core" if busy else "nothing of ours",
+                "a busy loop on each core" if busy else "no busy loop",
                 _list(f"{entry.best:.0f}" for entry in chosen),
                 _list(f"{entry.flooded.operations_per_second:.0f}" for entry in chosen),
                 _list(f"{entry.kept:.0%}" for entry in chosen),
