@@ -1,4 +1,4 @@
-"""A channel of a client opens one connection at a time, and again after its loss."""
+"""A channel of a client has one connection to the server, and opens a new one after its loss."""
 
 import asyncio
 import errno
@@ -16,14 +16,14 @@ from credit_client.keepalive import KeepaliveTimes
 from credit_client.target import Target
 from credit_client.tls import Tls, check_handshake, problem_of
 
-# Half of the usual time of a call. A SYN that is lost is sent again after 1 s, and after 3 s.
+# Half of the default deadline of a call. TCP sends a lost SYN again after 1 s and after 3 s.
 CONNECT_TIMEOUT_SECONDS = 5.0
 
 _CLOSE_SECONDS_MAX = 1.0
 
 
 class ClientChannel(Channel):
-    """One connection to the server, opened when `connect` is called, and again after its loss."""
+    """One connection to the server; `connect` opens it, also again after its loss."""
 
     _protocol: ClientProtocol | None
 
@@ -40,7 +40,7 @@ class ClientChannel(Channel):
         resolver: Resolve = resolve,
         engine: Engine = Engine.AUTO,
     ) -> None:
-        """Open nothing yet.
+        """Create a channel without a connection.
 
         Args:
             target: The server.
@@ -120,10 +120,11 @@ class ClientChannel(Channel):
     async def connect(self) -> None:
         """Open a connection, unless there is one.
 
-        Must not be called again before it has returned.
+        Only one call of this method may run at a time.
 
         Raises:
-            OSError: There is none: no address answers, the handshake fails, or time is up.
+            OSError: No connection was opened: no address answers, the handshake fails, or the time
+                is up.
         """
         if self.connected:
             return
@@ -138,7 +139,7 @@ class ClientChannel(Channel):
             raise
 
     async def __connect__(self) -> H2Protocol:
-        """Called by grpclib before it sends a call."""
+        """Return the connection for a call; grpclib calls this before it sends the call."""
         if not self.connected:
             await self.connect()
         return cast(H2Protocol, self._protocol)
@@ -157,14 +158,14 @@ class ClientChannel(Channel):
                 return protocol
         except TimeoutError as error:
             if not limit.expired():
-                raise  # the operating system's own: ETIMEDOUT
+                raise  # the operating system's own ETIMEDOUT
             raise TimeoutError(
                 errno.ETIMEDOUT, f"no greeting within {self._connect_timeout_seconds:g} s"
             ) from error
 
     async def _opened(self) -> ClientProtocol:
         loop = asyncio.get_running_loop()
-        # Made for each connection: certificates are renewed while the client is open.
+        # Each connection gets a new context, because certificates may be renewed meanwhile.
         context = None if self._tls is None else self._tls.context()
         name = None if context is None else self._host
         if self._target.path is not None:

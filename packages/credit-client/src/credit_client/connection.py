@@ -188,7 +188,7 @@ class _Processor(EventsProcessor):
         for stream_id, stream in list(self.streams.items()):
             if stream_id > last_stream_id:
                 stream.__terminated__(NOT_ACCEPTED)
-        # Later: what has come is still read, and the server waits for the answer to its PING.
+        # Not at once: received data must be read first, and the server waits for its PING's ACK.
         asyncio.get_running_loop().call_soon(self._close_if_done)
 
     def _close_if_done(self) -> None:

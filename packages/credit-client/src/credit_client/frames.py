@@ -1,6 +1,6 @@
 """HTTP/2 frames of a client: by nghttp2 where it is installed, else by h2.
 
-Both report a GOAWAY and go on: after a graceful one (RFC 9113, section 6.8) the calls that the
+Both report a GOAWAY and continue: after a graceful one (RFC 9113, section 6.8) the calls that the
 server has accepted continue. h2 itself would accept no frame after it, and grpclib would end every
 call on the connection; but a server that stops sends GOAWAY while calls run, and answers them.
 """
@@ -35,7 +35,7 @@ class ClientFrames(H2Connection):
         self.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: config.http2_stream_window_size})
 
     def refuse_streams(self) -> None:
-        """Fail whatever asks for a new stream from now on. Open streams continue."""
+        """Fail calls that request a new stream from now on. Open streams continue."""
         self._refuses = True
 
     def get_next_available_stream_id(self) -> int:
@@ -72,14 +72,14 @@ def open_frames(engine: Engine, config: Configuration, h2_config: H2Configuratio
     """Return the frames of a new connection, with its preface written.
 
     Raises:
-        EngineMissing: nghttp2 is chosen, and not installed.
+        EngineMissing: nghttp2 is chosen but not installed.
     """
     if chosen(engine) is Engine.H2:
         frames = ClientFrames(h2_config)
     else:
         from credit_client.nghttp2_frames import Nghttp2Frames  # noqa: PLC0415 - an extra
 
-        # It is no subclass: it has the same methods, and none of h2's state.
+        # The class has the same methods. It is not a subclass, because it has none of h2's state.
         frames = cast(ClientFrames, Nghttp2Frames())
     frames.open(config)
     return frames

@@ -30,7 +30,7 @@ class Nghttp2Frames(EngineConnection):
         self._engine.set_local_window_size(config.http2_connection_window_size)
 
     def refuse_streams(self) -> None:
-        """Fail whatever asks for a new stream from now on. Open streams continue."""
+        """Fail calls that request a new stream from now on. Open streams continue."""
         self._refuses = True
 
     def receive_data(self, data: bytes) -> list[Event]:

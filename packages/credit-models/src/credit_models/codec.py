@@ -67,9 +67,9 @@ def decode(message_type: type[MessageType], data: bytes) -> MessageType:
 def decode_with_violations(
     message_type: type[MessageType], data: bytes
 ) -> tuple[MessageType, tuple[Violation, ...]]:
-    """Read a message of the contract although integers in it may not fit their fields.
+    """Read a message of the contract even if integers in it do not fit their fields.
 
-    It is for messages of which a part may be rejected.
+    Use it for messages of which only a part may be rejected.
 
     Args:
         message_type: The message's class.

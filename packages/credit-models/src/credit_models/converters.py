@@ -114,11 +114,11 @@ class Converter:
 
 
 def _parse(converter: Converter, data: bytes) -> tuple[Message, bool]:
-    """Return Google's message, and whether no integer in it can have been truncated.
+    """Return protobuf's message, and whether it certainly has no truncated integer.
 
-    Where protobuf writes the same bytes again, unknown fields included, it truncated nothing. That
-    is nearly always the case. This write adds 10 to 19 % to the time of a read; a scan takes as
-    long as six reads.
+    If protobuf encodes the message to the same bytes, unknown fields included, it truncated
+    nothing. That is nearly always the case. The encoding adds 10 to 19 % to the time of a read; a
+    scan of the bytes takes as long as six reads.
 
     Raises:
         WireError: The bytes are not a valid message.

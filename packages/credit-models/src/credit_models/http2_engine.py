@@ -17,17 +17,17 @@ class EngineMissing(ValueError):
 
 
 def chosen(engine: Engine) -> Engine:
-    """Return the library that is used: with `AUTO`, nghttp2 where it is installed.
+    """Return the library to use: for `AUTO`, nghttp2 if it is installed, else h2.
 
     Raises:
-        EngineMissing: nghttp2 is chosen, and not installed.
+        EngineMissing: nghttp2 is chosen but not installed.
     """
     installed = importlib.util.find_spec("ngh2") is not None
     if engine is Engine.AUTO:
         return Engine.NGHTTP2 if installed else Engine.H2
     if engine is Engine.NGHTTP2 and not installed:
         raise EngineMissing(
-            "nghttp2 is chosen, and the package ngh2 is not installed: install the extra 'fast' of"
+            "nghttp2 is chosen, but the package ngh2 is not installed: install the extra 'fast' of"
             " credit-server or credit-client, or set CREDIT_HTTP2 to auto or h2"
         )
     return engine

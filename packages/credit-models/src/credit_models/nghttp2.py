@@ -4,11 +4,11 @@ nghttp2 is written in C and takes about a thirtieth of h2's time. The binding, `
 of the server and of the SDK; this module is imported only where it is installed. Events and errors
 are h2's own classes, which grpclib handles: h2 is always installed.
 
-The server's and the SDK's connections are subclasses. What differs from h2:
+The server's and the SDK's connections are subclasses. They differ from h2 as follows:
 
 - nghttp2 divides data into frames, so `max_outbound_frame_size` is no limit on `send_data`.
-- Frames of the other side are reported once nghttp2 has handled them. What it sends in answer is
-  kept in order until `data_to_send`.
+- Frames of the other side are reported once nghttp2 has handled them. Its replies are kept in order
+  until `data_to_send` returns them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +62,7 @@ class _State(Protocol):
 
 
 class _Open:
-    """The state of a connection, where grpclib looks for it."""
+    """The state of a connection, in the form in which grpclib reads it."""
 
     state = ConnectionState.CLIENT_OPEN
 
@@ -89,12 +89,12 @@ class EngineStream:
 
     @property
     def open(self) -> bool:
-        """Whether a side has not ended."""
+        """Whether at least one side has not ended."""
         return not self.closed
 
 
 class EngineConnection:
-    """One connection: what the server's and the SDK's have in common.
+    """One connection: the base of the server's and of the SDK's.
 
     Attributes:
         streams: The open streams by id.
@@ -118,7 +118,7 @@ class EngineConnection:
         """Let nghttp2 handle whole frames.
 
         Raises:
-            ConnectionFault: They end the connection; a GOAWAY is written.
+            ConnectionFault: The frames end the connection; a GOAWAY is written.
         """
         if data:
             try:
@@ -130,7 +130,7 @@ class EngineConnection:
         self._pump(events)
 
     def _pump(self, events: list[Event]) -> None:
-        """Take from nghttp2 what it has to send, and what has happened."""
+        """Take the output and the events of nghttp2."""
         if self._failed:
             return
         before = len(self._out)
@@ -147,7 +147,7 @@ class EngineConnection:
 
         Args:
             end: Why it ends.
-            before: Where the output begins that nghttp2 has just written.
+            before: The length of the output before nghttp2's latest bytes.
 
         Raises:
             ConnectionFault: The other side's fault ended it.
@@ -155,7 +155,7 @@ class EngineConnection:
         self._failed = True
         if end.error_code:
             # nghttp2's GOAWAY may have a higher stream id than an earlier one, which RFC 9113,
-            # section 6.8, forbids. So this side writes its own.
+            # section 6.8, forbids. So this method writes its own GOAWAY.
             del self._out[_end_of_others(self._out, before) :]
             reason = bytes(end.debug_data).decode("ascii", "replace")
             self._fail(end.error_code, reason or "a fault of HTTP/2")
@@ -230,7 +230,7 @@ class EngineConnection:
     # ---- sending
 
     def data_to_send(self, amount: int | None = None) -> bytes:
-        """Return the bytes that are ready, and forget them.
+        """Return the bytes that are ready to be sent, and remove them from the buffer.
 
         Args:
             amount: Not used: all bytes are returned.
@@ -322,11 +322,11 @@ class EngineConnection:
         return 0
 
     def _goaway(self, code: int, last_stream_id: int) -> None:
-        """Write a GOAWAY past nghttp2, which would ignore the streams that come later."""
+        """Write a GOAWAY without nghttp2, which would then ignore all later streams."""
         self._write_frame(_GOAWAY, 0, last_stream_id.to_bytes(4) + code.to_bytes(4))
 
     def _rst_stream(self, stream_id: int, code: ErrorCodes) -> None:
-        """Write a RST_STREAM for a stream that nghttp2 does not know any more."""
+        """Write a RST_STREAM for a stream of which nghttp2 has no state any more."""
         self._write_frame(_RST_STREAM, stream_id, int(code).to_bytes(4))
 
     def _write_frame(self, kind: int, stream_id: int, payload: bytes, *, flags: int = 0) -> None:
@@ -342,7 +342,7 @@ class EngineConnection:
         return stream
 
     def _encode(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return headers as bytes. Names are cached: only our own code chooses them."""
+        """Return headers as bytes. Names are cached: our own code chooses them, so they are few."""
         names = self._names
         encoded = []
         for name, value in headers:
@@ -354,9 +354,9 @@ class EngineConnection:
 
 
 def texts(headers: RawHeaders) -> "list[Header]":
-    """Return headers as text: every byte is a letter in it.
+    """Return headers as text, with one character for each byte.
 
-    h2's types name bytes; grpclib makes h2 decode them, and wants text.
+    h2's types declare bytes, but grpclib configures h2 to decode them, and requires text.
     """
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]  # type: ignore[misc] # see above
 
@@ -379,7 +379,7 @@ def with_setting(frame: bytes, code: SettingCodes, value: int) -> bytes:
 
 
 def _end_of_others(frames: bytearray, at: int) -> int:
-    """Return where the last frame begins if it is a GOAWAY, else where it ends."""
+    """Return where the GOAWAY at the end of the frames begins; without one, where they end."""
     while at < len(frames) and frames[at + 3] != _GOAWAY:
         at += _FRAME_HEAD_BYTES + int.from_bytes(frames[at : at + 3])
     return at

@@ -75,7 +75,7 @@ _METHOD_REASONS = MappingProxyType(
 )
 
 # The reasons for which every method may reject a call, in order of precedence. They come before the
-# method's own reasons. All services declare the same.
+# method's own reasons. All services declare the same reasons.
 ACCESS_REASONS: tuple[ErrorReason, ...] = tuple(
     ErrorReason(number) for number in option(SERVICES[0], "credit.v1.access_errors") or ()
 )

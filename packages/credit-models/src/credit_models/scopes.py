@@ -12,7 +12,7 @@ __all__ = ["METHOD_SCOPES", "SCOPED_BY_OPERATION", "SCOPES"]
 _PREFIX = "SCOPE_CREDITS_"
 _ENUM = POOL.FindEnumTypeByName("credit.options.v1.Scope")
 _VALUES = _ENUM.values_by_number
-# Of a method whose messages have operations, which require their own scopes.
+# The value of methods whose messages contain operations, each of which requires its own scope.
 _OF_EACH_OPERATION = _ENUM.values_by_name["SCOPE_OF_EACH_OPERATION"].number
 
 

@@ -17,7 +17,7 @@ from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
 
-# What a narrow terminal does not show; JSON always has it.
+# The columns that a table leaves out on a narrow terminal. JSON output always has them.
 OPTIONAL = ("id", "created_by")
 
 
@@ -30,7 +30,7 @@ def make_list(
     utc: bool,
     output: Format | None,
 ) -> None:
-    """Show a list as its rows come."""
+    """Show the rows of a list as they arrive."""
     make_reads(
         lambda client, notice: show_stream(
             notice.until_first(rows(client)),

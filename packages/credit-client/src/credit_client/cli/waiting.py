@@ -1,7 +1,8 @@
-"""A notice for people that a command waits: a silent terminal looks like a command that hangs.
+"""Show at a terminal that a command waits for its server; without a notice it seems to hang.
 
-The command itself goes on. Its client retries for some seconds, in which a server that was started
-or restarted a moment ago begins to serve: with its embedded MongoDB it takes about four.
+The notice does not change what the command does. Its client retries for some seconds. In this time
+a server that was just started or restarted begins to serve: with the embedded MongoDB after about
+four seconds.
 """
 
 import asyncio
