@@ -107,15 +107,15 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
     """Serve until SIGINT or SIGTERM, then stop without losing anything.
 
     Args:
-        settings: The settings; of a worker, its own.
+        settings: The settings; in a worker, those of the worker.
         assignment: What a supervisor has given to this process; None: it serves alone.
 
     Raises:
         StartError: The server cannot listen on its address or open its audit log.
-        StoreError: The database cannot be reached, or is not what the server needs.
+        StoreError: The database cannot be reached, or does not meet the server's requirements.
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
         FileUnusable: A certificate, or a file of keys or identities, cannot be used.
-        PartFailed: A part of the running server ended by a bug.
+        PartFailed: A part of the running server ended because of a bug.
     """
     tls = open_tls(settings.tls_files)
     authenticator = open_authenticator(settings.identity_files)
@@ -228,7 +228,7 @@ def _server(
 async def _stop(server: GrpcServer, settings: ServerSettings, worker: Worker | None) -> None:
     log.info("stopping", at_most_seconds=settings.drain_seconds + settings.grace_seconds)
     drain_seconds = settings.drain_seconds
-    if worker is not None:  # the supervisor waits for that time, if the others stop too
+    if worker is not None:  # the supervisor waits for the drain time if the whole server stops
         await worker.leave()
         drain_seconds = 0
     await server.stop(grace_seconds=settings.grace_seconds, drain_seconds=drain_seconds)

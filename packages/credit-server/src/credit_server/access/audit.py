@@ -66,15 +66,15 @@ class AuditLog:
         *,
         operation: str = "",
     ) -> "AuditedWrite":
-        """Return a context in which a write happens.
+        """Return a context manager, inside which the caller makes a write.
 
-        Its line is written when the context ends, or, if the caller has left before that, as soon
-        as the result of the write is known.
+        The line of the write is written when the context ends. If the caller has left before that,
+        it is written as soon as the result is known.
 
         Args:
             call: The call. Any: a call of any messages.
             identity: The identity of the call; None if there is none.
-            request: The write; None: an operation has none.
+            request: The write; None: the operation has no request.
             operation: The kind of the operation in a call that has several; empty: the call itself
                 is the write.
         """
@@ -179,11 +179,11 @@ class AuditedWrite:
             self._record(error or self.receipt, answered=True)
 
     def ended(self, ending: WriteResult) -> None:
-        """Write what came of a write whose caller is still there: use it, or the context."""
+        """Write the line of a write whose caller has stayed. Use it instead of the context."""
         self._record(ending, answered=True)
 
     def outlived(self, ending: WriteResult) -> None:
-        """Write what came of a write whose caller has left."""
+        """Write the line of a write whose caller has left."""
         # In the log context of the call: the batch may be what reports the result.
         self._context.run(self._record, ending, answered=False)
 

@@ -108,7 +108,7 @@ def open_authenticator(files: IdentityFiles) -> Authenticator | None:
     """
     tokens = certificates = None
     if files.token_keys is not None and files.token_rules is not None:
-        # jwt and cryptography are a tenth of the time of a start.
+        # The import of jwt and cryptography takes a tenth of the start time.
         from credit_server.access.keys import parse_keys  # noqa: PLC0415
         from credit_server.access.tokens import TokenVerifier  # noqa: PLC0415
 

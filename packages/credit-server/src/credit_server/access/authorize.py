@@ -196,8 +196,9 @@ class Access:
         Args:
             call: The call. Any: a call of any messages.
             count: The number of operations, at least 1.
-            together: Whether all of them are admitted or none. More than may come at once are
-                admitted if the identity has made no call for some time; others then wait longer.
+            together: Whether either all of them are admitted or none. A number above the burst is
+                admitted if the identity has made no call for some time; its later calls are then
+                rejected for longer.
 
         Returns:
             How many are admitted, and why the others are not.
@@ -232,7 +233,7 @@ class Access:
     def _audited_denial(
         self, call: Call[Any, Any], identity: Identity, wait_seconds: float
     ) -> NotAdmitted:
-        """Return the denial of operations; write it once for many of them."""
+        """Return the denial of operations; write an audit line for it at a limited rate."""
         denial = _rate_exceeded(wait_seconds)
         if not self._audited.take(identity.name, self._clock()):
             self._audit.denied(call, identity, denial)
@@ -302,7 +303,7 @@ def check_scope(identity: Identity | None, path: str) -> None:
         path: The path of the call.
 
     Raises:
-        ScopeMissing: It may not.
+        ScopeMissing: The identity may not make the call.
     """
     if identity is not None and METHOD_SCOPES[path] not in identity.scopes:
         raise ScopeMissing(METHOD_SCOPES[path])

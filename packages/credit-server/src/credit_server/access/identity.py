@@ -76,14 +76,14 @@ class FileUnusable(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenRules:
-    """What the server demands of a token.
+    """The rules that a token must satisfy.
 
     Attributes:
-        issuer: Its `iss`.
-        audience: Its `aud`, or one of them.
+        issuer: The required `iss`.
+        audience: The required `aud`; a token may have others besides.
         leeway_seconds: How far the issuer's clock may be off, at least 0: RFC 7519, section 4.1.4,
             permits a small leeway for clocks that differ.
-        length_max: The most characters that it may have, at least 1. A longer one is rejected
+        length_max: The most characters that a token may have, at least 1. A longer one is rejected
             before it is decoded.
         cache_max: The number of verified tokens that are remembered; 0: none. A remembered token
             saves the check of its signature.

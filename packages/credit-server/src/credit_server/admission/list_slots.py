@@ -18,7 +18,7 @@ class ListSlots:
     """Bounds how many pages are read and encoded at the same time. Shared by all lists.
 
     While a page is made, it is held three times: as documents, as rows and as bytes. And a list
-    that reads from the store occupies one of the driver's few threads. A slot is given back before
+    that reads from the store occupies one of the driver's few threads. A slot is released before
     anything is sent, so that no client can keep one.
 
     Slots are shared round-robin between the callers that have lists waiting, not between lists: a

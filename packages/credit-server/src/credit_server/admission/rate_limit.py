@@ -56,7 +56,8 @@ class RateLimit:
             name: The name of the bucket.
             now: The time in seconds.
             count: The number of tokens.
-            paid: How many of them have been taken before. These are not given back.
+            paid: How many of these tokens were taken by an earlier call. They stay taken even if
+                there are not enough tokens.
 
         Returns:
             The time until there are enough; 0 if the tokens were taken.

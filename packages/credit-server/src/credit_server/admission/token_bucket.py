@@ -49,7 +49,7 @@ class TokenBucket:
             count: The number of tokens.
 
         Returns:
-            What `wait_seconds` returned before: 0 if the tokens were taken.
+            The time until there are enough tokens, as from `wait_seconds`; 0 if they were taken.
         """
         wait = self.wait_seconds(now, count)
         if not wait:
@@ -72,8 +72,8 @@ class TokenBucket:
     def wait_seconds(self, now: float, count: int = 1) -> float:
         """Return the time until `take` takes tokens; 0 if it does so now.
 
-        Nothing is refilled: the sum of many small refills is not exact, and a caller that waits for
-        as long as it was asked to would find its token missing.
+        The bucket is not refilled: the sum of many small refills is not exact, so a caller that
+        waits for the returned time would find its token missing.
 
         Args:
             now: The time in seconds.

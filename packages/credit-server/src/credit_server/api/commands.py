@@ -1,4 +1,4 @@
-"""Makes the command of a write: checks what its caller may do, validates it and converts it."""
+"""Make the command of a write: check the caller's permissions, validate and convert the request."""
 
 import betterproto2
 from credit_models import CreditRequest, PurchaseRequest
@@ -15,7 +15,7 @@ Write = CreditRequest | PurchaseRequest
 
 
 class Commands:
-    """Makes commands. The services of the contract share it."""
+    """Makes commands. All services of the contract share one instance."""
 
     def __init__(self, store: Store, *, credits_max: int = UINT32_MAX) -> None:
         """Prepare to make commands.
@@ -36,8 +36,8 @@ class Commands:
             identity: The identity of its caller; None: there is none.
 
         Raises:
-            AccessDenied: The caller may not make it.
-            GRPCError: It breaks constraints of the contract.
+            AccessDenied: The caller may not make the write.
+            GRPCError: The write breaks constraints of the contract.
         """
         authorize.check_app(identity, request)
         authorize.check_actor(identity, request)
@@ -52,7 +52,7 @@ def validate(request: betterproto2.Message) -> None:
     """Check a request against the contract's constraints.
 
     Raises:
-        GRPCError: It breaks them.
+        GRPCError: The request breaks them.
     """
     broken = violations(request)
     if broken:
@@ -60,7 +60,7 @@ def validate(request: betterproto2.Message) -> None:
 
 
 def as_raised(ending: WriteResult) -> Receipt | BaseException | None:
-    """Return the result of a write as its caller would have got it."""
+    """Return the receipt or the exception that the caller of a single write gets."""
     if ending is None or isinstance(ending, Receipt | BaseException):
         return ending
     return errors.refused(ending)

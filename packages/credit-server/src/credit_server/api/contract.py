@@ -27,7 +27,7 @@ WRITES = frozenset(
 
 _Message = TypeVar("_Message", BatchWriteRequest, WriteRequest)
 
-# A field of an operation's request, in a batch or in a message of a stream.
+# Matches a field of an operation's request, in a batch or in a message of a stream.
 _OF_OPERATION = re.compile(r"(?:operations\[(\d+)\]|operation)\.\w+\.(.+)")
 
 
@@ -37,7 +37,8 @@ class WithMisfits(Generic[_Message]):
 
     Attributes:
         message: The message. Operations with misfits must not be executed.
-        misfits: The fields of an operation's request that do not fit, by the operation's position.
+        misfits: The fields of an operation's request whose integers do not fit, by the operation's
+            position.
     """
 
     message: _Message

@@ -88,8 +88,9 @@ def account_to_message(account: Account) -> UserCredits:
 def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
     """Write rows as `CreditTransaction`s.
 
-    One message of protobuf's C parser is filled again for each row: every row sets all fields. That
-    takes a third less time than a new message for each row, and a quarter of a dataclass.
+    All rows use one message of protobuf's C parser, which is safe because every row sets all
+    fields. That takes a third less time than a new message for each row, and a quarter of the time
+    of a dataclass.
     """
     message = _TRANSACTION()
     for (

@@ -45,7 +45,7 @@ from credit_server.store.port import Rejected, StoreError
 _RETRY_STORE_SECONDS = 1.0
 # Clocks are set by an operator, or by NTP within minutes; another server may be sound.
 _RETRY_CLOCK_SECONDS = 5.0
-# Another connection, or server, may take the stream at once.
+# Another connection or server may serve the stream at once.
 _RETRY_STREAM_SECONDS = 0.05
 # These causes concern one caller; for the others the server has too much to do.
 _CALLERS_OWN = frozenset({Decision.RATE, Decision.RUNNING_CALLS})
@@ -175,7 +175,7 @@ def drained() -> GRPCError:
 
 
 def to_failure(error: GRPCError) -> OperationFailure:
-    """Return the failure of an operation for what its call would have returned as its status."""
+    """Return the failure of an operation from the status that its call would have returned."""
     infos = (detail for detail in error.details or () if isinstance(detail, ErrorInfo))
     info = next(infos, None)
     return OperationFailure(

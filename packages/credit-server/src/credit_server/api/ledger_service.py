@@ -24,7 +24,7 @@ from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.ledger import BatchAborted
 
-# After this many operations, other calls have their turn: some 10 ms.
+# After this many operations, which take about 10 ms, the event loop runs other calls.
 _SLICE = 250
 
 _BatchCall = Call[WithMisfits[BatchWriteRequest], BatchWriteResponse]
@@ -60,7 +60,8 @@ class LedgerService(LedgerServiceBase):
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
 
-        If a call of the contract has no handler here, it is a KeyError when the server is made.
+        Raises:
+            KeyError: A call of the contract has no handler here.
         """
         handlers = {"BatchWrite": self._batch_write, "Write": self._write}
         return {
@@ -83,7 +84,7 @@ class LedgerService(LedgerServiceBase):
             outcomes.append(each.end(ending))
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        # Whether the caller gets the answer or not, the writes have happened.
+        # The writes have taken effect, whether or not the caller gets the answer.
         await call.send_answer(BatchWriteResponse(outcomes=outcomes))
 
     async def _begin(
@@ -105,7 +106,7 @@ class LedgerService(LedgerServiceBase):
     async def _settle(
         self, call: _BatchCall, pending: Sequence[PendingOperation], *, atomic: bool
     ) -> Sequence[WriteResult]:
-        """Submit all operations at once that were not rejected; return what came of each."""
+        """Submit at once all operations that were not rejected; return the result of each."""
         submitted = [each for each in pending if each.submission is not None]
         answers = self._committer.submit_all(
             [each.submission for each in submitted if each.submission is not None],
@@ -116,7 +117,7 @@ class LedgerService(LedgerServiceBase):
         )
         try:
             results = iter(await asyncio.gather(*answers, return_exceptions=True))
-        except asyncio.CancelledError:  # `gather` has cancelled what has no answer
+        except asyncio.CancelledError:  # `gather` has cancelled all open answers
             for each, answer in zip(submitted, answers, strict=True):
                 if answer.done() and not answer.cancelled():
                     each.outlived(answer.exception() or answer.result())
@@ -135,6 +136,6 @@ class LedgerService(LedgerServiceBase):
 
 
 def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:
-    """Return what came of an atomic batch of which an operation was rejected."""
+    """Return the results of an atomic batch, at least one operation of which was rejected."""
     first = next(index for index, each in enumerate(pending) if each.rejection is not None)
     return [each.rejection or errors.refused(BatchAborted(index=first)) for each in pending]

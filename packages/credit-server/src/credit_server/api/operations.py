@@ -32,7 +32,7 @@ _PATHS = {
     ADD_CREDITS: "/credit.v1.CreditService/AddCredits",
     USE_CREDITS: "/credit.v1.CreditService/UseCredits",
 }
-# Any, in this file: a call of any messages.
+# In this file, Any stands for a call of any messages.
 
 
 class PendingOperation:
@@ -61,7 +61,7 @@ class PendingOperation:
         self.rejection = rejection
 
     def end(self, ending: WriteResult) -> OperationOutcome:
-        """Return the outcome, and write and count what came of the operation."""
+        """Return the outcome of the operation, write its audit line, and count it."""
         result = as_raised(ending)
         if self._audited is not None:
             self._audited.ended(result)
@@ -73,13 +73,13 @@ class PendingOperation:
     def expire(self) -> OperationOutcome:
         """Return the outcome of an operation whose deadline has passed.
 
-        What comes of the write is written when it is certain.
+        Its audit line is written when the result of the write is certain.
         """
         sentence = f"the deadline has passed; {UNCERTAIN_WRITE}"
         return self._failed(GRPCError(Status.DEADLINE_EXCEEDED, sentence))
 
     def outlived(self, ending: WriteResult) -> None:
-        """Write what came of an operation whose caller has left."""
+        """Write the audit line of an operation whose caller has left."""
         if self._audited is not None:
             self._audited.outlived(as_raised(ending))
 
@@ -96,10 +96,10 @@ class PendingOperation:
 
 
 class Operations:
-    """Begins operations: checks what their caller may do, validates and converts them."""
+    """Begins operations: checks the caller's permissions, validates and converts the requests."""
 
     def __init__(self, commands: Commands, audit: AuditLog) -> None:
-        """Prepare.
+        """Prepare to begin operations.
 
         Args:
             commands: Makes their commands.

@@ -33,7 +33,7 @@ from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
-# Made once: pydantic checks a message when it is made.
+# Created once, because pydantic checks each message at its creation.
 _EMPTY = Empty()
 
 _Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
@@ -157,10 +157,10 @@ class CreditService(CreditServiceBase):
         read: _ReadPages[_Row],
         to_wire: Callable[[Sequence[_Row]], Iterable[bytes]],
     ) -> None:
-        """Send page after page; the next one is read while the client takes one.
+        """Send page after page; read the next page while the client receives the current one.
 
-        A list that waits for its client holds the bytes of two pages, and there are few of such
-        lists: the other lists of its caller have not begun.
+        A list that waits for its client holds the bytes of two pages. There are few such lists,
+        because the other lists of its caller have not begun.
         """
         request = await call.recv_request()
         validate(request)
@@ -181,7 +181,7 @@ class CreditService(CreditServiceBase):
         pages: AsyncIterator[Sequence[_Row]],
         to_wire: Callable[[Sequence[_Row]], Iterable[bytes]],
     ) -> _Page | None:
-        """Return the next page as it is sent; None after the last one."""
+        """Return the next page, ready to be sent; None after the last one."""
         async with self._list_slots.slot(call.caller_name):
             rows = await anext(pages, None)
             if rows is None:

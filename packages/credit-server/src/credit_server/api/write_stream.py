@@ -1,4 +1,4 @@
-"""One stream of operations: reads as fast as they are answered, and answers as they are settled."""
+"""One stream of operations: read them as fast as outcomes are sent, and send each once certain."""
 
 import asyncio
 from functools import partial
@@ -14,8 +14,8 @@ from credit_server.api.operations import Operations, PendingOperation
 from credit_server.commit import Answer, Committer
 from credit_server.grpc.call import Call
 
-# The operations of one stream that the client has not taken the outcomes of: a batch of the
-# committer. It bounds what a client that reads nothing makes the server hold.
+# The most operations of one stream whose outcomes the client has not taken: as many as a batch of
+# the committer holds. It bounds the memory that a client occupies that reads nothing.
 OPERATIONS_MAX = 256
 
 
@@ -138,7 +138,8 @@ class WriteStream:
         return min(self._operation_seconds, deadline.time_remaining())
 
     def _on_answer(self, number: int, pending: PendingOperation, answer: Answer) -> None:
-        if answer.cancelled():  # it has expired, or the stream has ended: the write's end is noted
+        # An operation is cancelled when it expires or the stream ends. Its result is written later.
+        if answer.cancelled():
             return
         if self._ended:
             pending.outlived(answer.exception() or answer.result())
@@ -181,7 +182,7 @@ class WriteStream:
             await self._changed.wait()
             self._changed.clear()
             outcomes, self._outcomes = self._outcomes, []
-            # Before: a client may use an id again as soon as it has the outcome.
+            # Before the send, because a client may reuse an id as soon as it has the outcome.
             self._numbers.difference_update(outcome.correlation_id for outcome in outcomes)
             data = self._call.framed(encode(outcome) for outcome in outcomes)
             await self._call.send_framed(data, count=len(outcomes))
@@ -189,7 +190,7 @@ class WriteStream:
             self._room.set()
 
     def _end(self) -> None:
-        """Drop the operations that are left; those in a batch are committed all the same."""
+        """Drop the operations that are left, except those in a batch: they are still committed."""
         self._ended = True
         if self._expiry is not None:
             self._expiry.cancel()
