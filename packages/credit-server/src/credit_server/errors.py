@@ -3,7 +3,7 @@
     Exception
     ├── StartError              the port is taken, or something else on the machine prevents a start
     │   └── WorkerFailed        a worker ended before it served
-    ├── PartFailed              a part of the running server ended by a bug
+    ├── PartFailed              a part of the running server ended because of a bug
     ├── StoreError              (store.port) StoreMisconfigured, SchemaTooNew, StoreUnavailable
     └── EmbeddedError           the embedded mongod: none found, directory in use, failed
 
@@ -19,8 +19,8 @@ class WorkerFailed(StartError):
     """A worker ended before it served.
 
     Attributes:
-        status: Its exit status, or minus the number of the signal that ended it. With a status
-            above 0 it has printed why.
+        status: Its exit status, or minus the number of the signal that ended it. If the status is
+            above 0, the worker has printed the reason.
     """
 
     def __init__(self, number: int, ending: str, status: int) -> None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from credit_server.commit.pending import PendingWrite
 from credit_server.ledger import Command
 
-if TYPE_CHECKING:  # a shard has atomic batches in its queue
+if TYPE_CHECKING:  # `shard` imports this module
     from credit_server.commit.shard import Shard
 
 
 class AtomicBatch:
     """Writes that are one transaction of the store, over the shards of all their users.
 
-    The batch is in the queue of each of these shards. A shard that comes to it waits; the last one
-    commits the batch. So two batches of one server never meet on a user, and atomic batches on the
-    same users do not conflict with each other. A batch is put in all its queues at once. All queues
-    therefore have the batches in the same order, and no two shards wait for each other.
+    The batch is in the queue of each of these shards. A shard that reaches it waits; the last one
+    commits the batch. So a server never writes two batches for one user at once, and atomic batches
+    for the same users do not conflict with each other. A batch is put in all its queues at once.
+    All queues therefore have the batches in the same order, and no two shards wait for each other.
 
     Attributes:
         writes: The writes, in the order of the batch. Their caller cancels all of them or none.
@@ -33,12 +33,12 @@ class AtomicBatch:
         self._settled = asyncio.Event()
 
     def arrive(self) -> bool:
-        """Note that a shard has come to the batch; return whether it is the last one."""
+        """Note that a shard has reached the batch; return whether it is the last one."""
         self._missing -= 1
         return not self._missing
 
     def settle(self) -> None:
-        """Note that all writes have an answer: the shards that wait continue."""
+        """Note that all writes have an answer, so that the waiting shards continue."""
         self._settled.set()
 
     async def settled(self) -> None:

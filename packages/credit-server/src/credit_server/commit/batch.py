@@ -44,8 +44,9 @@ from credit_server.store.port import (
 # usual. A read sums this many documents at most.
 _COUNTER_SHARDS = 256
 
-# How many batches read all accounts after a cached one was stale. Users of several servers are
-# stale in most batches; without another server the cache is used again after a second or so.
+# The number of batches that read all accounts after a cached account was stale. If several servers
+# write for the same users, most batches have a stale account. If the other servers stop, the cache
+# is used again after about a second.
 _READS_AFTER_STALE = 64
 
 # A commit raises these if it certainly had no effect; see `StoreTransaction.commit`.
@@ -85,7 +86,8 @@ class Plan:
         purchases: New purchases, in order.
         totals: The change of each app's total.
         rests_on_reads: Whether a refusal rests on what was read: a balance, or that the key is
-            new. A cached balance must be read, and the keys looked up, before it is certain.
+            new. Such a refusal is certain only after a cached balance was read from the store and
+            the keys were looked up.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -142,7 +144,7 @@ def plan(
 
 
 def _aborted(batch: Plan) -> Plan:
-    """Return the batch without any effect if a command of it is rejected."""
+    """Return the batch unchanged, or without any effect if one of its commands is rejected."""
     first = next(
         (index for index, outcome in enumerate(batch.outcomes) if isinstance(outcome, Refusal)),
         None,
@@ -161,9 +163,9 @@ def _aborted(batch: Plan) -> Plan:
 class BatchWriter:
     """Commits the batches of one shard, one after another, and caches accounts and keys.
 
-    The caches hold what this writer has committed, so it is durable. Accounts may be stale where
-    another server or worker writes too; each write compares their revision. A batch with a stale
-    account is done twice, so after one the next batches read all accounts.
+    The caches hold only what this writer has committed, so all of it is durable. Accounts may be
+    stale if another server or worker writes too; each write compares their revision. A batch with a
+    stale account runs twice, so the batches that follow it read all accounts.
     """
 
     def __init__(self, writer: Writer, *, clock: Clock, random: Random, cache_max: int) -> None:

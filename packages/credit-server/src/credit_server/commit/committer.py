@@ -96,8 +96,8 @@ class Committer:
             random: For jitter and for the choice of counter shards; not for secrets.
             observer: Receives batches and rejected writes; None: no observer.
             start: Starts, and may supervise, the task of each shard.
-            turns: One for each shard, where several processes of a machine commit; none: this
-                process does not wait for others.
+            turns: One for each shard, if several processes of a machine commit; empty: this process
+                does not wait for others.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
@@ -166,7 +166,7 @@ class Committer:
         return expected > self._limits.wait_seconds_max
 
     def _queued(self, writing: int) -> int:
-        # Operations of batches and streams are among the unanswered writes only.
+        # `writing` does not count operations of batches and streams, but `waiting` does.
         return max(writing, self.waiting) - sum(shard.under_way for shard in self._shards)
 
     async def submit(
@@ -231,8 +231,8 @@ class Committer:
 
         Returns:
             The answers, in the order of the commands. What `submit` raises is the exception of an
-            answer. To cancel an answer drops the command, unless its batch is under way; those of
-            an atomic batch must be cancelled together.
+            answer. Cancelling an answer drops its command, unless the batch is under way; the
+            answers of an atomic batch must be cancelled together.
         """
         loop = asyncio.get_running_loop()
         deadline = None if seconds_left is None else loop.time() + seconds_left

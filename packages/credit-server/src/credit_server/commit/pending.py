@@ -117,6 +117,6 @@ def fail(
 
 def log_fields(writes: Sequence[PendingWrite]) -> Mapping[str, int | Sequence[str]]:
     """Return the fields of a log line that identify the requests of some writes."""
-    # Each once: one request may have a thousand writes.
+    # Each id is listed once: one request may have a thousand writes.
     ids = dict.fromkeys(write.request_id for write in writes if write.request_id is not None)
     return {"writes": len(writes), "request_ids": list(ids)}

@@ -28,7 +28,8 @@ from credit_server.commit.retry import BatchRun, RetryLimits
 log = structlog.get_logger("credit_server.commit")
 
 
-# Is entered for each batch: it waits while another process commits a batch of the same shard.
+# A context manager, entered for each batch. It waits while another process commits a batch of the
+# same shard.
 Turn = AbstractAsyncContextManager[None]
 
 
@@ -121,8 +122,8 @@ class Shard:
         """Queue a write for the next batch."""
         self.count(write)
         if len(self._waiting) >= 2 * self._limits.waiting_max:
-            # Most of them belong to callers that no longer wait. Other shards wait for this one at
-            # an atomic batch.
+            # Most of these writes belong to callers that no longer wait, and are dropped. Atomic
+            # batches stay, because other shards wait for this one to reach them.
             self._waiting = deque(
                 each for each in self._waiting if isinstance(each, AtomicBatch) or each.is_wanted()
             )
@@ -151,14 +152,15 @@ class Shard:
         """Commit batch after batch until stopped."""
         while self._waiting or not self._stopping:
             await self._arrived.wait()
-            if not self._waiting:  # it stops, and needs no turn for that
+            if not self._waiting:  # stopped; a shard needs no turn to stop
                 break
             asked = asyncio.get_running_loop().time()
             if isinstance(self._waiting[0], AtomicBatch):
                 await self._run_atomic(self._waiting[0])
                 continue
             async with self.turn:
-                if batch := self._take():  # last: the batch fills while another process commits
+                # Taken after the turn, because the batch fills while another process commits.
+                if batch := self._take():
                     await self._run_batch(batch, asked, divisible=True)
 
     def end(self, _: "asyncio.Task[None] | None" = None) -> None:
@@ -185,8 +187,8 @@ class Shard:
         self._latency.begin(batch.shares[self], loop.time())
         if batch.arrive():
             try:
-                # A shard that waits here has no turn, and all take turns in one order: no two wait
-                # for each other.
+                # Shards that wait for the batch have no turn, and all processes take turns in one
+                # order, so no two of them wait for each other.
                 async with AsyncExitStack() as turns:
                     for shard in batch.shares:
                         await turns.enter_async_context(shard.turn)
@@ -206,7 +208,8 @@ class Shard:
 
         Args:
             batch: The writes.
-            asked: Since when the shard has waited for its turn: later writes wait for as long.
+            asked: When the shard began to wait for its turn. The latency estimate includes the
+                wait, because later writes wait for as long.
             divisible: Whether the batch may be split.
         """
         loop = asyncio.get_running_loop()

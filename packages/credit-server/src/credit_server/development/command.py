@@ -1,7 +1,7 @@
 """The command `credit-server token`: keys, certificates and tokens for development.
 
-Each command imports what it runs: jwt and cryptography are a tenth of the time of a start, and
-`credit-server serve` imports this file for its help.
+Each command imports what it runs: the import of jwt and cryptography takes a tenth of the start
+time, and `credit-server serve` imports this file for its help.
 """
 
 import math

@@ -8,7 +8,7 @@ from pathlib import Path
 from credit_models.http2_engine import Engine, chosen
 
 from credit_server.doctor.credentials import readable_by_others
-from credit_server.doctor.report import Finding, fails, ok, warning
+from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import Subject
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import is_loopback
@@ -128,7 +128,7 @@ def check_workers(subject: Subject) -> Iterator[Finding]:
             "set --workers auto: more workers than CPUs use more memory and serve no more calls",
         )
     else:
-        yield ok(check, f"{workers} of the server's {cpus} CPUs can serve calls")
+        yield ok(check, f"{counted(workers, 'worker')} for {counted(cpus, 'usable CPU')}")
 
 
 def check_open_files(subject: Subject) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ class Finding:
     remedy: str = ""
 
 
-# With less room beside them, texts are wrapped below the name of the check.
+# If the column beside the name of the check would be narrower, texts are wrapped below the name.
 _ROOM_MIN = 30
 _INDENT_BELOW = 4
 

@@ -222,9 +222,9 @@ class Call(Stream[Received, Sent]):
         return bytes(data)
 
     async def send_framed(self, data: bytes, *, count: int) -> None:
-        """Send several messages at once, after the headers if they have not been sent.
+        """Send several messages at once, preceded by the headers if they have not been sent.
 
-        Return when the client has taken them all, as far as its windows show: it sets the pace.
+        Return when the client's windows have admitted all messages: the client sets the pace.
 
         Args:
             data: What `framed` returned for them.
@@ -333,7 +333,7 @@ class Call(Stream[Received, Sent]):
 
 
 def status_details(error: GRPCError) -> bytes:
-    """Return the serialized `google.rpc.Status` of a status with details; empty without."""
+    """Return the serialized `google.rpc.Status` of an error; empty if the error has no details."""
     if error.details is None:
         return b""
     return _STATUS_DETAILS.encode(error.status, error.message, error.details)

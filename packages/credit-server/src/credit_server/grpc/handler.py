@@ -47,9 +47,9 @@ _RETRY_STEP_SECONDS = 0.05
 class CallLimits:
     """Limits on calls. Times are in seconds."""
 
-    # 1,000 operations of the longest fields have 2,087,002 bytes. A purchase has 2,081: 4 integers
-    # of 6, and 128, 256 and 128 characters of 4 bytes with 3 bytes each for tag and length. Tag and
-    # length of the purchase and of the operation take 6 more, `atomic` 2.
+    # 1,000 operations with the longest fields have 2,087,002 bytes. A purchase has 2,081 bytes: 4
+    # integers of 6 bytes, and 128, 256 and 128 characters of 4 bytes, with 3 bytes each for tag and
+    # length. Tag and length of the purchase and of the operation take 6 bytes more, `atomic` 2.
     message_bytes_max: Bytes = 2_097_152
     """Longest request that is accepted; of a compressed one the size after decompression. A batch
     of 1,000 operations has at most 2,087,002 bytes."""

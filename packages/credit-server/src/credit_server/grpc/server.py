@@ -67,7 +67,7 @@ class GrpcServer(Server):
             services: What to serve.
             limits: Limits on calls.
             access: Decides which calls are allowed.
-            contract: What has to be known of the services beside gRPC's own.
+            contract: What the server must know about the services of the contract.
             connections: Limits on connections.
             observer: Observes every call.
             write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
@@ -250,7 +250,7 @@ class GrpcServer(Server):
         # grpclib's type is narrower; uvloop's server is not asyncio's, and has the same attributes.
         listening = cast(asyncio.Server, self._server)
         await stop_listening(listening, settle_seconds_max=settle_seconds_max)
-        if self._accepting:  # passed just now; with TLS, the handshake is under way
+        if self._accepting:  # connections that were passed just now; TLS handshakes are under way
             await asyncio.wait(self._accepting, timeout=SETTLE_SECONDS_MAX)
         self._remove_socket_file()
 

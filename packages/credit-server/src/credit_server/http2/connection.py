@@ -135,11 +135,11 @@ class ServerProtocol(DrainableProtocol):
         self._end_if_drained()
 
     def _refund(self, event: DataReceived) -> None:
-        """Give back what a small DATA frame of a stream of messages has cost its client.
+        """Refund what a small DATA frame of a stream of messages has taken from the budget.
 
-        gRPC's clients send each message of a stream in a frame of its own: a stream of small
+        gRPC clients send each message of a stream in a frame of its own, so a stream of small
         messages would count as a flood. Flow control bounds how many are unread. A frame that
-        carries less than the prefix of a message is not given back.
+        carries less than the prefix of a message is not refunded.
         """
         stream = self.processor.streams.get(event.stream_id)
         if (
@@ -169,7 +169,7 @@ class ServerProtocol(DrainableProtocol):
             self._read(b"")
 
     def _note_read(self, stream: Stream, size: int) -> None:
-        """Release the bytes of a message that a call has read of a stream of messages."""
+        """Release the bytes of a message that a call has read from a stream of messages."""
         stream.data_received -= size
         self.processor.release_bytes(size)
 

@@ -17,11 +17,11 @@ def open_frames(engine: Engine) -> OpenFrames:
     """Return what opens the frames of a connection.
 
     Raises:
-        EngineMissing: nghttp2 is chosen, and not installed.
+        EngineMissing: nghttp2 is chosen but not installed.
     """
     if chosen(engine) is Engine.H2:
         return ServerFrames
     from credit_server.http2.nghttp2_frames import Nghttp2Frames  # noqa: PLC0415 - an extra
 
-    # It is no subclass: it has the same methods, and none of h2's state.
+    # The class has the same methods. It is not a subclass, because it has none of h2's state.
     return cast(OpenFrames, Nghttp2Frames)

@@ -241,7 +241,7 @@ class ServerFrames(H2Connection):
         self._budgets.refill(now)
 
     def refund_frame(self) -> None:
-        """Give the client back what a small DATA frame has cost it."""
+        """Refund what a small DATA frame has taken from the budget."""
         self._budgets.data_sent()
 
     def send_data(

@@ -65,7 +65,7 @@ class NotListening:
         """Close nothing."""
 
     async def wait_closed(self) -> None:
-        """Wait for nothing."""
+        """Return at once: there is nothing to close."""
 
 
 async def try_address(host: str, port: int) -> None:
@@ -105,7 +105,8 @@ async def bind(host: str, port: int) -> list[socket.socket]:
             # How asyncio reports EADDRNOTAVAIL from Python 3.13 on.
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
         raise
-    # Second descriptors for the same sockets: those of uvloop can neither listen nor be passed on.
+    # These are second descriptors for the same sockets: uvloop's own socket objects can neither
+    # listen nor be passed on.
     sockets = [socket.socket(fileno=os.dup(each.fileno())) for each in server.sockets]
     server.close()
     await server.wait_closed()

@@ -1,19 +1,19 @@
 """HTTP/2 frames by nghttp2, with the same limits as `frames`, which uses h2.
 
-nghttp2 ends a connection, with all its streams, for many a fault of one stream, and does not count
-what a client sends. So each frame is looked at before nghttp2 gets it: nine bytes of its head, and
-which streams are open. That takes about a microsecond a frame. What is done here:
+nghttp2 ends a connection, with all its streams, for many faults of a single stream, and does not
+count what a client sends. So this module inspects each frame before nghttp2 gets it: the nine bytes
+of its head, and whether its stream is open. That takes about a microsecond a frame. In detail:
 
 - A buffer is read in slices, and a frame that is too long is rejected by its head.
 - Frames that cost the server more than the client are spent from budgets (CVE-2023-44487,
-  CVE-2025-8671). nghttp2's own limits are set to twice as much: they end a connection with
+  CVE-2025-8671). nghttp2's own limits are set to twice as much, because they end a connection with
   INTERNAL_ERROR.
 - A fault of one stream resets it alone (RFC 9113, section 5.4.2). nghttp2 makes these an error of
   the connection: DATA or HEADERS after the end, DATA beyond the stream's window, a WINDOW_UPDATE of
   0, a PRIORITY of a wrong length, HEADERS that depend on themselves, one stream too many.
   `tests/server/http2/test_frame_faults.py` lists all faults, for both engines.
 
-What nghttp2 does itself: HPACK, the validation of headers, flow control, and the states of streams.
+nghttp2 itself does HPACK, the validation of headers, flow control, and the states of streams.
 """
 
 import struct
@@ -60,16 +60,16 @@ class Nghttp2Frames(Nghttp2Streams):
 
         Args:
             limits: What the client may do.
-            now: The time of a clock in seconds; `refill` takes the same clock's.
+            now: The time in seconds, of the same clock as that of `refill`.
         """
         super().__init__(limits, now)
         self.preface_received = False
         self._sliced = False
         self._unread = b""
         self._preface_left = _PREFACE
-        # The stream whose header block is incomplete, and the block's bytes until now.
+        # The stream whose header block is incomplete, and the size of the block so far.
         self._block_stream = self._block_bytes = 0
-        # Streams that are reset once their headers are decoded, which HPACK's state needs.
+        # Streams that are reset after their headers are decoded: HPACK's state needs all headers.
         self._doomed: dict[int, tuple[ErrorCodes, str]] = {}
 
     # ---- slices and budgets
@@ -90,7 +90,7 @@ class Nghttp2Frames(Nghttp2Streams):
         return self._block_stream != 0
 
     def refill(self, now: float) -> None:
-        """Add to the budgets what has come back with time."""
+        """Refill the budgets for the time that has passed."""
         self._budgets.refill(now)
 
     def receive_data(self, data: bytes) -> list[Event]:
@@ -151,12 +151,12 @@ class Nghttp2Frames(Nghttp2Streams):
             left -= 1
             kind, flags = buffer[at + 3], buffer[at + 4]
             stream_id = int.from_bytes(buffer[at + 5 : at + 9]) & ~_RESERVED_BIT
-            # The two frames of nearly every request first.
+            # HEADERS and DATA come first, because nearly every request consists of them.
             if self._block_stream or kind == _CONTINUATION:
                 self._check_block(kind, flags, stream_id, length)
             elif kind == _HEADERS:
                 itself = flags & _HAS_PRIORITY and _depends_on_itself(view[at:end], stream_id)
-                if itself and stream_id in self.streams:  # trailers: nothing more is to come
+                if itself and stream_id in self.streams:  # trailers, which end the request
                     self._feed(view[fed:at], events)
                     fed = at
                     self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, _ON_ITSELF, events)
@@ -193,7 +193,7 @@ class Nghttp2Frames(Nghttp2Streams):
         return at
 
     def _check_block(self, kind: int, flags: int, stream_id: int, length: int) -> None:
-        """Bound a header block; nghttp2 rejects whatever else comes within one."""
+        """Bound a header block; nghttp2 rejects all other frames inside one."""
         if kind != _CONTINUATION or stream_id != self._block_stream:
             return
         self._budgets.charge_control("control frames")
@@ -206,7 +206,7 @@ class Nghttp2Frames(Nghttp2Streams):
     # ---- requests
 
     def _begins(self, stream_id: int, flags: int) -> bool:
-        """Note a request or its trailers; return False if they need a closer look."""
+        """Note a request or its trailers; return False if `_take_late_headers` must handle them."""
         stream = self.streams.get(stream_id)
         if stream is not None:
             if stream.remote_ended:
@@ -238,7 +238,7 @@ class Nghttp2Frames(Nghttp2Streams):
             return
         how = self._closed.get(stream_id)
         if how == ClosedBy.SERVER:
-            # Section 5.1: the client sent it before it knew of the reset.
+            # RFC 9113, section 5.1: the client may have sent it before it received the reset.
             self._budgets.charge_control("HEADERS of closed calls")
         elif how == ClosedBy.CLIENT:
             self._budgets.charge_resets("faults")
@@ -291,7 +291,7 @@ class Nghttp2Frames(Nghttp2Streams):
         self._doomed.pop(stream_id, None)
         stream = self.streams.pop(stream_id, None)
         if stream is None:
-            # It was reset by its client, or by this side, which has noted it already.
+            # The stream was reset by its client, or by this side, which has noted that already.
             if stream_id not in self._closed:
                 self._note_closed(stream_id, ClosedBy.CLIENT)
         elif stream.closed and not event.error_code:
@@ -305,7 +305,7 @@ class Nghttp2Frames(Nghttp2Streams):
     # ---- other frames
 
     def _is_expected(self, stream_id: int, flags: int, length: int) -> bool:
-        """Note a DATA frame; return False if it needs a closer look."""
+        """Note a DATA frame; return False if `_take_late_data` must handle it."""
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_ended:
             return False
@@ -319,7 +319,7 @@ class Nghttp2Frames(Nghttp2Streams):
         return True
 
     def _take_late_data(self, stream_id: int, flags: int, length: int, events: list[Event]) -> None:
-        """Handle DATA after the end, beyond the window as far as it is known, or on no stream.
+        """Handle DATA after the end of a stream, beyond its last known window, or on no stream.
 
         nghttp2 ignores DATA of a stream that is reset, and returns its part of the window.
         """
@@ -354,14 +354,14 @@ class Nghttp2Frames(Nghttp2Streams):
             elif self._acknowledgements_due:
                 self._acknowledgements_due -= 1
                 self._acknowledged()
-                return True  # the client pays nothing for what it must send
+                return True  # a client must send it, so it is not charged
             elif not stream_id and not payload:
                 # nghttp2 would end the connection.
                 self._budgets.charge_control("control frames")
                 return False
         self._budgets.charge_control("control frames")
         if kind == _WINDOW_UPDATE:
-            # One of a stream is looked at: it may add nothing, or too much.
+            # `_take_frame` checks the increment of a stream's frame: it may be 0 or too large.
             return len(payload) != _WINDOW_UPDATE_BYTES or not self._was_begun(stream_id)
         if kind == _PRIORITY:
             if not stream_id:  # nghttp2 ignores it
@@ -420,9 +420,9 @@ def _has_other_host(headers: RawHeaders) -> bool:
 
 
 def _depends_on_itself(frame: memoryview, stream_id: int) -> bool:
-    """Return whether HEADERS name their own stream as the one that they depend on.
+    """Return whether HEADERS declare that their stream depends on itself.
 
-    RFC 9113 has no priorities any more; in RFC 7540, section 5.3.1, it is the stream's fault.
+    RFC 9113 has no priorities any more; RFC 7540, section 5.3.1, makes it an error of the stream.
     """
     at = _dependency_at(frame)
     return len(frame) >= at + PRIORITY_BYTES and (

@@ -1,8 +1,8 @@
-"""The streams of one connection on nghttp2: which there may be, how they end, and what is sent.
+"""The streams of one connection on nghttp2: their limit, how they end, and what they send.
 
-nghttp2 never learns the limit on streams, nor of a GOAWAY: it would end the connection for a stream
-beyond the limit, and ignore streams after a GOAWAY. Both are decided here. What the client sends is
-read in `nghttp2_frames`.
+This module keeps the limit on streams and the GOAWAY frames from nghttp2, and applies both itself:
+nghttp2 would end the connection for a stream beyond the limit, and ignore streams after a GOAWAY.
+`nghttp2_frames` reads what the client sends.
 """
 
 from enum import Enum
@@ -28,9 +28,10 @@ from credit_server.http2.limits import ConnectionLimits
 
 # The longest payload of a frame (RFC 9113, section 4.2), as long as no SETTINGS allow more.
 FRAME_BYTES_MAX: Final = 16_384
-# The closed streams that are remembered; a frame on an older one counts as one on an unknown one.
+# The number of closed streams that are kept. A frame on an older stream counts as a frame on an
+# unknown stream.
 _CLOSED_MAX: Final = 1024
-# CONTINUATION frames of a header block, of which h2 allows as many.
+# The most CONTINUATION frames of a header block; h2 allows as many.
 _CONTINUATIONS_MAX: Final = 64
 _HEADERS, _END_STREAM, _END_HEADERS = 1, 1, 4
 
@@ -58,13 +59,13 @@ class Nghttp2Streams(EngineConnection):
 
         Args:
             limits: What the client may do.
-            now: The time of a clock in seconds; `refill` takes the same clock's.
+            now: The time in seconds, of the same clock as that of `refill`.
         """
         super().__init__(
             ngh2.Role.SERVER,
             ngh2.Configuration(
                 auto_window_update=False,
-                # Most of an answer's headers are new each time: a request id, a receipt.
+                # Most headers of an answer have a new value each time: a request id, a receipt.
                 max_deflate_dynamic_table_size=0,
                 max_continuations=_CONTINUATIONS_MAX,
                 max_inbound_header_list_size=DECODED_FACTOR * limits.header_bytes_max,
@@ -115,7 +116,7 @@ class Nghttp2Streams(EngineConnection):
             self._write_limit(count)
 
     def _write_limit(self, count: int) -> None:
-        """Write nghttp2's SETTINGS frame with the limit that the client is to see."""
+        """Write nghttp2's SETTINGS frame with the limit for the client."""
         self._acknowledgements_due += 1
         frame = self._engine.data_to_send()
         self._out += with_setting(frame, SettingCodes.MAX_CONCURRENT_STREAMS, count)
@@ -168,7 +169,7 @@ class Nghttp2Streams(EngineConnection):
         self._budgets.charge_resets("faults")
 
     def refund_frame(self) -> None:
-        """Give the client back what a small DATA frame has cost it."""
+        """Refund what a small DATA frame has taken from the budget."""
         self._budgets.data_sent()
 
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
@@ -201,9 +202,9 @@ class Nghttp2Streams(EngineConnection):
     def _send_past_window(self, stream_id: int, trailers: RawHeaders) -> None:
         """Send trailers to a client that has closed its window; nghttp2 would wait for the window.
 
-        They are literals, and nghttp2 has no table for what is sent: its state needs no change. The
-        reset that follows makes it forget the stream; the client has the whole answer by then (RFC
-        9113, section 8.1).
+        The trailers are encoded as literals, and nghttp2 has no HPACK table for what it sends, so
+        its state needs no change. The reset that follows makes nghttp2 forget the stream; by then
+        the client has the whole answer (RFC 9113, section 8.1).
         """
         block = LiteralEncoder().encode(trailers)
         flags = _END_STREAM | _END_HEADERS
@@ -232,5 +233,5 @@ class Nghttp2Streams(EngineConnection):
         """
         super().reset_stream(stream_id, error_code)
         self._note_closed(stream_id, ClosedBy.SERVER)
-        if error_code:  # NO_ERROR: the stream has its answer, and its client is to stop sending
+        if error_code:  # NO_ERROR means: the answer is complete, and the client should stop sending
             self._uncharged_resets += 1

@@ -38,8 +38,8 @@ class ServerProcessor(EventsProcessor):
     def process(self, event: H2Event) -> None:
         """Handle one event.
 
-        RFC 9113, section 4.1: frames of unknown types are ignored. And grpclib deletes `processors`
-        when the connection is closed.
+        An event without a handler is ignored: RFC 9113, section 4.1, requires it for frames of
+        unknown types, and grpclib deletes `processors` when the connection is closed.
         """
         process = getattr(self, "processors", {}).get(type(event))
         if process is not None:
@@ -99,8 +99,8 @@ class ServerProcessor(EventsProcessor):
     def process_window_updated(self, event: WindowUpdated) -> None:
         """Let streams continue to send.
 
-        A client sends one for nearly every call, and may have hundreds open: only those that send
-        are looked at, not all of them as in grpclib.
+        A client sends a WINDOW_UPDATE for nearly every call, and may have hundreds of calls open:
+        only the streams that are sending are checked, not all of them as in grpclib.
         """
         connection = self._protocol.connection
         connection.progressed_at = now = connection.clock()

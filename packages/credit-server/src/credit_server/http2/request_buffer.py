@@ -1,4 +1,4 @@
-"""What has come of a request and is not read."""
+"""The buffer of a request: the bytes that have arrived and have not been read."""
 
 import asyncio
 from collections import deque
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class RequestEndedError(Exception):
-    """A request has ended in the middle of what was to be read."""
+    """A request has ended before all bytes of a read arrived."""
 
 
 class RequestBuffer:
-    """Takes the place of grpclib's buffer, for a fifth of its time: no queue, no copies of parts.
+    """Replaces grpclib's buffer in a fifth of its time: it has no queue and copies no parts.
 
-    One task reads. Data counts against the client's window until a read needs it: a client sends
-    no more than what is taken.
+    One task reads. Data counts against the client's window until a read needs it, so a client can
+    send only what the window holds beyond what was read.
     """
 
     __slots__ = ("_acknowledge", "_ended", "_reader", "_taken", "_untaken")
@@ -22,7 +22,7 @@ class RequestBuffer:
         """Create an empty buffer.
 
         Args:
-            acknowledge: Gives the client's window back a number of bytes.
+            acknowledge: Returns a number of bytes to the client's window.
         """
         self._acknowledge = acknowledge
         self._taken = bytearray()
@@ -35,18 +35,18 @@ class RequestBuffer:
 
         Args:
             data: The data.
-            ack_size: What it counts in the client's window: more than its length, if it was padded.
+            ack_size: Its size in the client's window: more than its length if it was padded.
         """
         self._untaken.append((data, ack_size))
         self._wake()
 
     def eof(self) -> None:
-        """Note that nothing more will come."""
+        """Note that the request has ended."""
         self._ended = True
         self._wake()
 
     async def read(self, size: int) -> bytes:
-        """Return so many bytes, or none after the last one.
+        """Return this number of bytes, or no bytes after the end of the request.
 
         Raises:
             RequestEndedError: The request has ended, and fewer bytes are left.
@@ -69,7 +69,7 @@ class RequestBuffer:
         return data
 
     def unacked_size(self) -> int:
-        """Drop what was not taken; return what it counts in the client's window."""
+        """Drop the data that no read has taken; return its size in the client's window."""
         size = sum(ack_size for _, ack_size in self._untaken)
         self._untaken.clear()
         return size

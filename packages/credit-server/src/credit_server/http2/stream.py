@@ -41,7 +41,7 @@ class StreamHandler(AbstractHandler):
 
 
 class ServerConnection(Connection):
-    """grpclib's connection, for writing.
+    """The writing side of a connection, with grpclib's interface.
 
     Attributes:
         output_ended: Whether the last frame has been sent. h2 still creates frames after it; they
@@ -50,7 +50,7 @@ class ServerConnection(Connection):
         clock: Returns the time in seconds.
         list_slots: Bounds how many lists of each caller run at once.
         sending: The streams that are sending data, and may wait for the client's window.
-        draining: Whether the connection ends: calls that last end soon.
+        draining: Whether the connection is being drained, so that long calls must end soon.
         note_read: Is called with a stream and the number of bytes of a message that its call has
             read, and that the connection no longer holds.
     """
@@ -78,7 +78,7 @@ class ServerConnection(Connection):
         self.note_read: Callable[[Stream, int], None] = lambda _stream, _size: None
 
     def drain(self) -> None:
-        """Note that the connection ends, and notify the calls that last."""
+        """Note that the connection is being drained, and notify its long calls."""
         self.draining = True
         for callback in list(self._on_drain):
             callback()
@@ -123,7 +123,8 @@ class ServerConnection(Connection):
     def ack(self, stream_id: int, size: int) -> None:
         """Let the client send as many bytes as were read.
 
-        grpclib would write a packet for each message that is read: a fifth of a small call's time.
+        grpclib would write a packet for each message that is read, which takes a fifth of the time
+        of a small call.
         """
         if size:
             self._connection.acknowledge_received_data(size, stream_id)
@@ -197,12 +198,12 @@ class ServerStream(Stream):
     def init_stream(self, stream_id: int, connection: Connection) -> None:
         """Give the stream its number and its buffer."""
         self.id = stream_id
-        # Not grpclib's type, but all of its methods that are called.
+        # The buffer is not of grpclib's type, but has all methods that grpclib calls.
         self.buffer = cast(Buffer, RequestBuffer(partial(connection.ack, stream_id)))
         connection.streams_started += 1
 
     def message_read(self, size: int) -> None:
-        """Note that the call has read a message, of this size, of a stream of messages."""
+        """Note that the call has read a message of this size from a stream of messages."""
         self.connection.note_read(self, size)
 
     def stalled_since(self) -> float | None:

@@ -93,7 +93,7 @@ class BatchSpans:
         Args:
             contexts: The spans of the batch's calls; None for a call without one.
         """
-        # Each call once: a call may have a thousand writes.
+        # Each call is taken once: it may have a thousand writes.
         calls = [
             span
             for span in dict.fromkeys(contexts)
