@@ -37,10 +37,10 @@ async def listen(server: GrpcServer, settings: ServerSettings, tls: ServerTls | 
 
 
 async def listen_for_workers(settings: ServerSettings) -> Listener:
-    """Listen on the address of the settings, for workers that are passed the connections.
+    """Listen on the address of the settings; the connections are then passed to workers.
 
     Raises:
-        StartError: It cannot be listened on.
+        StartError: The server cannot listen on the address.
     """
     try:
         return await Listener.bind(settings.host, settings.port)

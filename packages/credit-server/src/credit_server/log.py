@@ -60,7 +60,7 @@ def configure(
 class _Lines(structlog.WriteLogger):
     """Writes lines, and drops those that cannot be written: a full disk must not end the caller.
 
-    A line and its end are one write, so that the lines of several processes do not mix.
+    A line and its newline are one write, so that the lines of several processes do not mix.
     """
 
     def msg(self, message: str) -> None:

@@ -1,7 +1,7 @@
 """The command `credit-server`: serve, migrate, doctor and token.
 
-Each command imports what it runs. The driver of MongoDB, the telemetry and the checks of the doctor
-take a third of the time of a start, and `--help`, `--version` and `token` use none of them.
+Each command imports what it runs. The import of MongoDB's driver, the telemetry and the doctor's
+checks takes a third of the start time, and `--help`, `--version` and `token` use none of them.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     except SettingsInvalid as error:
         return _complain(str(error), EXIT_MISUSE)
     except WorkerFailed as failure:
-        # A worker that failed by itself has printed why.
+        # A worker that failed by itself has printed the reason.
         return failure.status if failure.status > 0 else _complain(str(failure), EXIT_FAILED)
     except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
         return _complain(str(error), EXIT_FAILED)

@@ -22,7 +22,7 @@ from credit_server.workers.listener import Listener
 
 log = structlog.get_logger("credit_server")
 
-# For how long workers may exceed the time that they have to stop, before they are killed.
+# A worker that does not stop in its time is killed after this additional time.
 _OVERDUE_SECONDS = 10.0
 
 
@@ -32,10 +32,10 @@ async def serve(settings: ServerSettings) -> None:
     SIGHUP restarts the workers one by one.
 
     Raises:
-        WorkerFailed: A worker could not start. It has printed why.
+        WorkerFailed: A worker could not start. It has printed the reason.
         StartError: The server cannot listen on its address.
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
-        PartFailed: A part of the supervisor ended by a bug.
+        PartFailed: A part of the supervisor ended because of a bug.
     """
     metrics = SummedMetrics()
     group = WorkerGroup(
@@ -95,7 +95,7 @@ async def _restart_on_hangup(group: WorkerGroup) -> None:
     while True:
         await hangup.wait()
         hangup.clear()
-        log.info("the workers are restarted, by SIGHUP")
+        log.info("SIGHUP: the workers are restarted one by one")
         await group.restart()
 
 

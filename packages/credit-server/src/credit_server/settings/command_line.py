@@ -62,7 +62,7 @@ class GroupedCommand(TyperCommand):
         settings: Mapping[str, Setting] = getattr(self.callback, "settings", {})
         for parameter in self.get_params(ctx):
             if setting := settings.get(parameter.name or ""):
-                parameter.help = f"{setting.description} [{setting.variable}]"  # type: ignore[attr-defined] # it is an option
+                parameter.help = f"{setting.description} [{setting.variable}]"  # type: ignore[attr-defined] # the parameter is an option
             row = parameter.get_help_record(ctx)
             if row is not None:
                 title = getattr(parameter, "rich_help_panel", None) or "Options"

@@ -54,7 +54,7 @@ class Setting:
 
     @property
     def description(self) -> str:
-        """What it does, in a sentence or two. It is read from the source at the first use."""
+        """What the setting does, in a few sentences; read from the source at the first use."""
         return " ".join(_descriptions(self.owner).get(self.path[-1], "").split())
 
     @property
@@ -189,7 +189,7 @@ def _settings_of_object(place: str, owner: Any, group: Group) -> list[Setting]:
 
 @cache
 def _descriptions(owner: type) -> dict[str, str]:
-    """Read the docstrings below a class's fields; Python keeps them in the source alone.
+    """Read the docstrings below a class's fields; Python keeps them only in the source.
 
     All of them take 23 ms of CPU, so a start without `--help` does not read them.
     """

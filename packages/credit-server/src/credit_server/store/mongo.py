@@ -171,7 +171,7 @@ class MongoStore:
         """Return a user's account: see the port."""
         async with self._deadline():
             found = await self._account_reads.read(user_id)
-        # Made here and not with the query: a bad document must not fail other users' reads.
+        # Converted after the shared query: a bad document must not fail other users' reads.
         return None if found is None else AccountDocument.model_validate(found).to_account()
 
     async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, Document]:

@@ -29,9 +29,9 @@ class SharedReads(Generic[_Value]):
         Args:
             query: Returns the values of some keys, without those that have none. It ends in a
                 limited time.
-            at_once: How many queries run at once, from 1. With one, all reads would wait while its
-                connection hangs.
-            keys_max: The most keys of a query, from 1. It limits what a query holds in memory.
+            at_once: The number of queries that may run at once, from 1. With 1, all reads would
+                wait while its connection hangs.
+            keys_max: The most keys of a query, from 1. It limits the memory of a query.
         """
         self._query = query
         self._at_once = at_once
@@ -65,7 +65,7 @@ class SharedReads(Generic[_Value]):
                 keys = list(islice(self._waiting, self._keys_max))
                 await self._ask({key: self._waiting.pop(key) for key in keys})
         finally:
-            # Not in a callback: a read that arrives before it would wait for this task.
+            # Not in a done callback: a read that arrives before it runs would wait for this task.
             self._tasks.discard(asyncio.current_task())
 
     async def _ask(self, reads: Mapping[int, Sequence[_Answer[_Value]]]) -> None:

@@ -43,8 +43,8 @@ from credit_server.store.port import (
     StoreUnavailable,
 )
 
-# The updates of one command, which may have 16 MiB. An account with credits in 1,000 apps has about
-# 40 kB, and an atomic batch may have 1,000 accounts.
+# The most updates in one command of MongoDB, which may have 16 MiB. An account with credits in
+# 1,000 apps has about 40 kB, and an atomic batch may have 1,000 accounts.
 _UPDATES_MAX = 256
 
 

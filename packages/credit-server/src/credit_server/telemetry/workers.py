@@ -2,12 +2,12 @@
 
 A worker answers each request on a socket of its own with a snapshot of its metrics, in a thread, so
 that they can be read while its event loop is blocked. The supervisor adds the snapshots up at each
-scrape, and keeps what workers counted that have ended: counters never decrease.
+scrape, and keeps the counts of workers that have ended, so that counters never decrease.
 
-The multiprocess mode of prometheus-client is not used. It would write each value of each process to
-a mapped file in a folder that something must empty, it drops the collectors of processes and of
-garbage collection, and it has no means for metrics that are read from functions, such as
-`credit_shed_total` and `credit_connections`.
+The multiprocess mode of prometheus-client is not used. It writes each value of each process to a
+memory-mapped file, in a folder that must be emptied by other means. It drops the collectors of
+processes and of garbage collection. And it does not support metrics that are read from functions,
+such as `credit_shed_total` and `credit_connections`.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ _FINAL = 0
 _ANSWER_SECONDS_MAX = 1.0
 _READ_BYTES = 1 << 18
 
-# What never decreases, as families of prometheus-client are typed.
+# The types of metrics in prometheus-client whose values never decrease.
 _CUMULATIVE = frozenset({"counter", "histogram", "summary"})
-# The gauges of which the lowest or highest value describes the server; of others it is the sum.
+# The gauges whose lowest or highest value describes the server. Other gauges are added up.
 _LOWEST = frozenset(
     {
         "credit_store_healthy",
@@ -185,7 +185,7 @@ class WorkerMetrics:
         self._received = bytearray()
 
     def refresh(self) -> None:
-        """Ask for a snapshot. If it does not come in time, `latest` stays as it is."""
+        """Request a snapshot. If it does not arrive in time, `latest` does not change."""
         deadline = time.monotonic() + _ANSWER_SECONDS_MAX
         with contextlib.suppress(OSError):
             self._socket.settimeout(_ANSWER_SECONDS_MAX)
@@ -197,7 +197,7 @@ class WorkerMetrics:
                     return
 
     def close(self) -> None:
-        """Read what the ended worker has sent last, and close the socket."""
+        """Read the last bytes that the ended worker has sent, and close the socket."""
         with contextlib.suppress(OSError):
             while self._read(_ANSWER_SECONDS_MAX):
                 pass
@@ -213,7 +213,7 @@ class WorkerMetrics:
         return bool(data)
 
     def _read_snapshot(self) -> int | None:
-        """Take a snapshot off what was read; return the number of its request, None for none."""
+        """Take a snapshot from the bytes read; return the number of its request, or None."""
         if len(self._received) < _HEAD.size:
             return None
         request, length = _HEAD.unpack_from(self._received)
@@ -262,7 +262,7 @@ class SummedMetrics(Collector):
             self._workers.append(worker)
 
     def end(self, worker: WorkerMetrics) -> None:
-        """Keep what an ended worker has counted. It may wait for a scrape: call it in a thread."""
+        """Keep the counts of an ended worker. Call it in a thread, as it may wait for a scrape."""
         with self._lock:
             worker.close()
             if worker in self._workers:

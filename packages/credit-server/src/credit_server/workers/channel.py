@@ -15,8 +15,8 @@ OnMessage = Callable[[str, socket.socket | None], None]
 class Channel:
     """One end of the channel.
 
-    The socket keeps the bounds of messages (SOCK_SEQPACKET), and its other end closes when the
-    process that has it ends, however it ends.
+    The socket preserves the boundaries of messages (SOCK_SEQPACKET). Its other end closes when the
+    process that holds it ends, for any reason.
 
     Attributes:
         closed: Is set when the other end is closed, and all its messages were received.
@@ -35,8 +35,8 @@ class Channel:
         """Send a message, with a socket or without one.
 
         Returns:
-            Whether it was sent. Otherwise the other end is closed, or has not read earlier messages
-            for long.
+            Whether the message was sent. If not, the other end is closed, or has not read its
+            messages for a long time.
         """
         files = [] if passed is None else [passed.fileno()]
         try:

@@ -15,7 +15,7 @@ from credit_server.workers.turns import make_turns
 
 log = structlog.get_logger("credit_server")
 
-# A worker that served for less than this has died early. Its successor then waits.
+# A worker that ran for less than this has died early. The start of its successor is then delayed.
 _EARLY_SECONDS = 60.0
 _PAUSE_INITIAL_SECONDS = 0.5
 _PAUSE_SECONDS_MAX = 30.0
@@ -35,7 +35,7 @@ class WorkerGroup:
         shards: int,
         stop_seconds: float,
     ) -> None:
-        """Prepare; nothing is started yet.
+        """Create the group without starting a worker.
 
         Args:
             count: The number of workers.
@@ -83,19 +83,19 @@ class WorkerGroup:
         self._current.update(zip(numbers, begun, strict=True))
 
     def pass_on(self, connection: socket.socket) -> bool:
-        """Pass a connection to the worker with the fewest; return whether one has taken it."""
+        """Pass it to the worker with the fewest connections; return whether a worker took it."""
         by_load = sorted(self._taking(), key=lambda worker: (worker.connections, worker.passed))
         return any(worker.pass_on(connection) for worker in by_load)
 
     async def keep(self, number: int, *, sleep: Sleep = asyncio.sleep) -> None:
-        """Replace the worker of a number whenever it leaves without having been asked to."""
+        """Replace the worker of a number whenever it leaves by itself."""
         early = 0
         while not self._stopping:
             worker = self._current[number]
             await worker.leaving.wait()
             async with self._changing[number]:
                 if self._stopping or self._current[number] is not worker:
-                    continue  # `stop` or `restart` has made it leave
+                    continue  # the worker left because of `stop` or `restart`
                 early = early + 1 if worker.seconds() < _EARLY_SECONDS else 0
                 log.error(
                     "a worker is replaced", worker=number, pid=worker.pid, reason=ending(worker)
@@ -114,7 +114,7 @@ class WorkerGroup:
                 except WorkerFailed as failure:
                     if not self._stopping:
                         log.error(
-                            "the restart is given up: the workers that serve are kept",
+                            "the restart was cancelled; the workers that serve continue",
                             reason=str(failure),
                         )
                     return
@@ -150,7 +150,7 @@ class WorkerGroup:
         """Start a worker, and return it when it serves.
 
         Raises:
-            WorkerFailed: It ended before.
+            WorkerFailed: It ended before it served.
         """
         worker = await WorkerProcess.launch(
             number, self._count, turns=self._turns, mongodb_uri=self._mongodb_uri
@@ -185,7 +185,7 @@ class WorkerGroup:
         """Start a worker until one serves, with a growing pause if several have died early.
 
         Returns:
-            The worker; None: all stop.
+            The worker; None: the whole group stops.
         """
         while not self._stopping:
             if early > 1:
@@ -204,5 +204,5 @@ def ending(worker: WorkerProcess) -> str:
     """Describe how a worker has ended."""
     status = worker.exit_status
     if status is None:
-        return "it stops, by a signal to it alone"
+        return "a signal to this worker alone"
     return f"exit status {status}" if status >= 0 else signal.Signals(-status).name

@@ -9,7 +9,7 @@ from credit_server.http2.unix_socket import SocketFile, socket_path
 
 # How many connections are accepted before the event loop does something else.
 _ACCEPTED_AT_ONCE = 64
-# When to continue after no worker took a connection, or no file could be opened.
+# The pause after no worker took a connection, or no file could be opened.
 _PAUSE_SECONDS = 0.05
 
 # Passes a connection to a worker; returns whether one took it.
@@ -38,7 +38,7 @@ class Listener:
         """Listen on an address; `start` accepts the connections.
 
         Raises:
-            OSError: It cannot be listened on.
+            OSError: The address cannot be bound.
         """
         path = socket_path(host)
         if path is not None:

@@ -55,14 +55,15 @@ class WorkerProcess:
     ) -> "WorkerProcess":
         """Start a worker: this program again, with the same command line and environment.
 
-        It is executed, not forked: the supervisor has threads, and a rolling restart then runs the
-        program that is installed by now.
+        The program is executed, not forked: the supervisor has threads, and a rolling restart must
+        run the program that is installed at that time.
 
         Args:
             number: Its number.
             count: The number of workers.
             turns: The descriptors of the shards' turns.
-            mongodb_uri: The connection string of an embedded mongod; None: its settings name one.
+            mongodb_uri: The connection string of an embedded mongod; None: the settings name a
+                MongoDB.
         """
         ours, its = channel_pair()
         from_worker, to_supervisor = socket.socketpair()
@@ -109,7 +110,7 @@ class WorkerProcess:
 
     @property
     def connections(self) -> int:
-        """How many connections it has: those that it reported, and those that were sent since."""
+        """The number of its connections: those that it reported, and those passed to it since."""
         return self._open + self.passed - self._received
 
     def pass_on(self, connection: socket.socket) -> bool:

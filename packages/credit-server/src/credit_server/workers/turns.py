@@ -1,7 +1,7 @@
 """Turns of shards: of all workers of a machine, one at a time commits a batch of a shard.
 
-Without turns, transactions of several workers conflict on users and are done twice, and each batch
-is smaller, because it holds the writes of one worker alone.
+Without turns, transactions of several workers conflict on users and run twice, and each batch is
+smaller, because it holds the writes of one worker alone.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from threading import Thread
 from types import TracebackType
 
-# A lock to take the turn, and one to be the next: the worker that returns a turn would otherwise
-# take it again before those that wait have woken up.
+# One lock is the turn, the other is the right to take it next: without the second lock, the worker
+# that returns a turn would take it again before the waiting workers have woken up.
 _LOCKS = 2
 
 # The longest wait for a turn: many times the duration of a batch.
@@ -46,7 +46,8 @@ class Turn:
         Args:
             turn: A descriptor of the file whose lock is the turn. Locks belong to open files, so
                 each process must have opened it itself.
-            queue: The same for the place behind it.
+            queue: A descriptor, opened in the same way, of the file whose lock is the right to take
+                the turn next.
         """
         self._turn = turn
         self._queue = queue

@@ -1,4 +1,4 @@
-"""The worker's side: its assignment, the connections that it is passed, and when it stops."""
+"""The worker's side: its assignment, the connections that it gets, and when it stops."""
 
 import asyncio
 import json
@@ -18,11 +18,11 @@ from credit_server.workers.turns import open_turns
 
 log = structlog.get_logger("credit_server")
 
-# Not CREDIT_…: it is no setting.
+# The name does not begin with CREDIT_, because it is not a setting.
 _VARIABLE = "_CREDIT_SERVER_WORKER"
 
-# How often the number of open connections is reported, if it has changed. The supervisor counts
-# those that it has passed since.
+# How often the number of open connections is reported, if it has changed. The supervisor adds the
+# connections that it has passed since.
 _REPORT_SECONDS = 0.5
 
 
@@ -36,7 +36,7 @@ class Assignment:
         channel: The descriptor of its end of the channel.
         metrics: The descriptor of its end of the socket for metrics.
         turns: The descriptors of the shards' turns: see `workers.turns`.
-        mongodb_uri: The connection string of an embedded mongod; None: the settings name one.
+        mongodb_uri: The connection string of an embedded mongod; None: the settings name a MongoDB.
     """
 
     number: int
@@ -55,7 +55,7 @@ class Assignment:
         changes: dict[str, object] = {"metrics": False}  # the supervisor serves them
         if self.mongodb_uri is not None:
             changes["mongodb_uri"] = SecretStr(self.mongodb_uri)
-        # `auto` may be another number by now.
+        # The supervisor's number applies, because `auto` could give another number now.
         counted = whole.model_copy(update={"workers": self.count})
         return counted.of_one_worker().model_copy(update=changes)
 
@@ -108,7 +108,7 @@ class Worker:
         self._ending = asyncio.create_task(self._end_with_supervisor())
 
     def serve(self, accept: Callable[[socket.socket], None]) -> None:
-        """Take connections from now on, with a function that serves one."""
+        """Take connections from now on, and pass each to a function that serves it."""
         self._accept = accept
         self._channel.send("ready")
 
