@@ -115,7 +115,7 @@ docs: install ## Build the documentation into dist/docs; dead links and missing 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
 
 .PHONY: recording
-recording: install ## Draw the README's picture of a session from the commands' real output.
+recording: install ## Draw the README's picture of a terminal from the commands' real output.
 	@$(BIN)/python tools/recording.py
 
 .PHONY: audit
@@ -131,7 +131,7 @@ test: install ## Do everything that CI does.
 	@$(MAKE) --no-print-directory $(PARALLEL) check-lock audit pytest lint contract docs wheels
 
 .PHONY: bench
-bench: install ## Measure against a plain peer, side by side on one mongod.
+bench: install ## Measure the server and other systems side by side on one mongod.
 	@$(BIN)/credit-bench measure
 
 .PHONY: fuzz

@@ -17,7 +17,7 @@ UV = Path(sys.executable).with_name("uv")
 PACKAGES = ("credit-models", "credit-server", "credit-client")
 PROBES = {
     "credit-models": ["-c", "from credit_models.codec import encode; import credit_models"],
-    # Without the extra `fast`: all of the server is imported.
+    # Imports the whole server without the extra `fast`.
     "credit-server": ["-c", "import credit_server.app, credit_server.doctor"],
     "credit-client": ["-c", "from credit_client import CreditClient; import credit_client.testing"],
 }

@@ -1,7 +1,7 @@
 """Draw `docs/assets/session.svg`: the README's commands and what they print.
 
 `make recording` runs the commands on a server with new data, and draws a terminal with their
-output. A test compares the picture with a run of its own, but for ids and times.
+output. A test runs the commands and compares their output with the picture, except ids and times.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from rich.text import Text
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "assets" / "session.svg"
 
-# rich's own format loads a font from another host, which no browser does for a picture.
+# rich's own format loads a font from another host, and browsers do not load fonts for a picture.
 _FORMAT = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{width}} {{height}}" role="img">
 <title>The README's commands at a terminal</title>

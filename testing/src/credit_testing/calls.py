@@ -1,4 +1,4 @@
-"""Build the requests of gRPC calls, also wrong ones, and read the answers."""
+"""Build valid and invalid requests of gRPC calls, and read the answers."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ _ReplyT = TypeVar("_ReplyT", bound=betterproto2.Message | Message)
 
 
 def framed(data: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Return a message behind gRPC's prefix; a flag or a length may be wrong on purpose."""
+    """Return a message with gRPC's prefix; tests may pass a wrong flag or length."""
     return _PREFIX.pack(flag, len(data) if length is None else length) + data
 
 
@@ -35,12 +35,12 @@ def message_bytes(message: betterproto2.Message | Message) -> bytes:
 
 
 def full_path(path: str) -> str:
-    """Return the path of a call; a method alone is one of the contract."""
+    """Return the full path of a call; a name without a service is a method of the contract."""
     return path if path.startswith("/") else SERVICE + path
 
 
 def call_headers(path: str, *more: Header) -> Headers:
-    """Return the headers of a valid call, and more after them."""
+    """Return the headers of a valid call, followed by more headers."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -53,7 +53,7 @@ def call_headers(path: str, *more: Header) -> Headers:
 
 
 def call_frames(stream: int, path: str, message: betterproto2.Message | Message) -> bytes:
-    """Return the frames of a valid call; a method alone is one of the contract."""
+    """Return the frames of a valid call; for the path see `full_path`."""
     block = frames.header_block(call_headers(full_path(path)))
     body = framed(message_bytes(message))
     return frames.headers(stream, block) + frames.data(stream, body, Flag.END_STREAM)

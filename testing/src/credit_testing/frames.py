@@ -1,4 +1,4 @@
-"""Make HTTP/2 frames by hand, also those that no library sends, and read any frame."""
+"""Make HTTP/2 frames, including frames that no library sends, and read any frame."""
 
 import struct
 from collections.abc import Iterable, Iterator

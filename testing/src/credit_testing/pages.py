@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _COLUMNS = 80
-# What the shell prints after each command; no command prints it.
+# The shell prints this text after each command. No command prints it.
 _SEPARATOR = "\x1e"
 
-# What differs from one run to the next: ids, serialized receipts, and times.
+# Matches what differs between runs: ids, serialized receipts, and times.
 _VARYING = re.compile(
     r"\b[0-9a-f]{24}\b|\b[0-9a-f]{32}\b|\bCh[A-Za-z0-9+/]{30,}"
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
@@ -83,7 +83,7 @@ def _read_all(terminal: int) -> bytes:
     while True:
         try:
             chunk = os.read(terminal, 65536)
-        except OSError:  # Linux reports the end of the last process so
+        except OSError:  # Linux raises it when the last process has ended
             return printed
         if not chunk:
             return printed

@@ -9,7 +9,7 @@ from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 from pymongo.database import Database
 
-# The check joins each transaction with its purchase, which takes minutes for a million.
+# The check joins each transaction with its purchase, which takes minutes for a million of them.
 CHECKED_MAX = 500_000
 
 
@@ -21,7 +21,7 @@ class Audit:
         transactions: The number of entries in the history.
         purchases: The number of purchases.
         findings: What does not add up, one sentence each; empty where only counts are compared.
-        prefilled: How many of the transactions were there before the first call.
+        prefilled: How many of the transactions the database held before the first call.
         acknowledged: How many writes succeeded, as the clients saw it.
         failed: How many writes failed for the clients; each may have happened or not.
     """
@@ -53,10 +53,10 @@ async def audit(
     Args:
         uri: The replica set.
         database: The database of one server.
-        totals: Whether the server stores totals of apps; the peer sums them when it is asked.
+        totals: Whether the server stores totals of apps; the peer adds them up for each request.
         acknowledged: How many writes succeeded, as the clients saw it.
         failed: How many writes did not.
-        prefilled: How many transactions there were before.
+        prefilled: How many transactions the database held before the first call.
     """
     transactions, purchases, found = await asyncio.to_thread(_examine, uri, database, totals)
     return Audit(

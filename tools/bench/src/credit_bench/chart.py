@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from credit_bench.summary import Spread
 
-# Distinct also for people who do not see all colours (Okabe and Ito).
+# Colours that people with colour blindness can tell apart (Okabe and Ito).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _WIDTH, _LEFT, _RIGHT, _TOP = 720, 70, 200, 40
 _PLOT_HEIGHT, _BOTTOM = 300, 50

@@ -17,7 +17,7 @@ CALLERS = (64, 256, 512)
 TIMES = 10
 # The minimum share of the best goodput that must remain under the flood.
 GOAL = 0.9
-# A server needs a moment to detect an overload; the sample shows what it serves in this time.
+# The time in which a server may detect an overload. The sample counts its goodput separately.
 WARM_UP_SECONDS = 2.0
 DEADLINE_SECONDS = 1.0
 
@@ -66,7 +66,7 @@ class Overload:
 
     @property
     def kept_at_first(self) -> float:
-        """Return the same for the first seconds of the flood."""
+        """Return the share of the best goodput that remains in the first seconds of the flood."""
         return self.flooded.warm_up_operations_per_second / self.best if self.best else 0.0
 
     @property

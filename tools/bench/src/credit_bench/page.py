@@ -52,7 +52,7 @@ def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
         charts: The folder of the charts, relative to the page.
 
     Raises:
-        UnknownFigures: A marker names no group that there is, or no results are there for it.
+        UnknownFigures: A marker names an unknown group, or a group without results.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -64,7 +64,7 @@ def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
         elif name in results:
             text = figures(results[name], charts)
         else:
-            raise UnknownFigures(f"there is no result named {name}")
+            raise UnknownFigures(f"there are no results for the marker 'figures: {name}'")
         return f"{name}{match.group(2)}\n{text}\n"
 
     return _BLOCK.sub(block, page)

@@ -132,7 +132,7 @@ def _json(value: object) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Return the same value with fewer digits; it has more than the measurement is worth."""
+    """Return the value with fewer digits: the last ones are below the measurement's precision."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):

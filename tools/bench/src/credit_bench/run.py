@@ -36,7 +36,7 @@ from credit_bench.workloads import OVERLOAD, WORKLOADS, Ledger, Operation, Syste
 Progress = Callable[[str], None]
 
 _WRITES = (Operation.WRITE, Operation.BATCH)
-# These depend on more than this repository: a run goes on without them.
+# These systems depend on more than this repository, so a run continues without them.
 _OPTIONAL = (System.OURS_WORKERS, System.EARLIER, System.MEDICI)
 
 
@@ -214,7 +214,7 @@ class _Group:
                     )
 
     def _arguments(self, workload: Workload, system: System, repetition: int) -> list[str]:
-        # The process of medici is new each time, and its just-in-time compiler takes seconds.
+        # Each measurement starts a new medici process, whose just-in-time compiler takes seconds.
         times = 4 if system is System.MEDICI else 1
         arguments = [
             f"--callers={workload.callers}",

@@ -18,7 +18,7 @@ from credit_bench.workloads import System
 
 _START_TIMEOUT_SECONDS = 60.0
 
-# These have a ledger in a database of their own.
+# These systems have a ledger in a database of their own.
 SERVICES = (
     System.OURS,
     System.OURS_H2,
@@ -168,7 +168,7 @@ def _command(
         return module("credit_bench.reference", "--system", system, "--port", str(port)), {}
     program = variants.earlier if system is System.EARLIER else _our_program()
     command = [str(program), "serve", "--port", str(port)]
-    # Not as an option: the server accepts no password on its command line.
+    # The URI is a variable and no option: the server accepts no password on its command line.
     variables = _store(uri, database)
     if system is System.OURS_H2:
         variables["CREDIT_HTTP2"] = "h2"

@@ -188,7 +188,7 @@ WORKLOADS: tuple[Workload, ...] = (
 )  # fmt: skip
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(workload.group for workload in WORKLOADS))
-# The group whose loads are searched for, and not listed here.
+# The group that has no workloads in this list: a run searches for its loads.
 OVERLOAD = "overload"
 
 

@@ -11,7 +11,7 @@ OPTION = "credit.options.v1.constraint"
 
 _UNSIGNED = {FieldDescriptor.CPPTYPE_UINT32: 32, FieldDescriptor.CPPTYPE_UINT64: 64}
 _SIGNED = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
-# A message of protobuf is below 2 GiB, and so is a string or a repeated field in it.
+# A protobuf message is smaller than 2 GiB, so a string or a repeated field is smaller too.
 _SIZE_MAX = 2**31
 
 

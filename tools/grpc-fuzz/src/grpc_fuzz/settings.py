@@ -103,7 +103,7 @@ class Settings:
         trailers: The trailers that carry messages, by name.
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of fields, such as `operations*.*`. If one of them breaks a
-            constraint, the response says so, and the status may be OK.
+            constraint, the response reports it, and the status may be OK.
         origin: The options with which the run was started. They are stored with each crash, so
             `replay` needs none. None if the run was not started from the command line.
     """

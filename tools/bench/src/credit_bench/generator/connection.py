@@ -189,7 +189,7 @@ class CallConnection(asyncio.Protocol):
             call.received(messages, None)
 
     def _on_headers(self, stream: int, payload: bytes) -> None:
-        # Also of an unknown stream: the decoder has a state.
+        # Headers of an unknown stream are decoded too, because they change the decoder's state.
         for name, value in self._decoder.decode(payload):
             if str(name) == "grpc-status" and stream in self._calls:
                 self._calls[stream].status = _STATUSES.get(str(value), "UNKNOWN")

@@ -63,7 +63,7 @@ class Load:
         deadline_seconds: float,
         watched: Mapping[str, Sequence[int]],
     ) -> None:
-        """Prepare a measurement.
+        """Prepare the measurement.
 
         Args:
             connections: The connections over which the calls are distributed.

@@ -103,7 +103,7 @@ alone) and a number, which it sends as `created_by`.
 
 
 def _first_service(image: Image, service: ServiceDescriptor) -> ServiceDescriptor:
-    """Return the first service of the same package, which documents the access to all."""
+    """Return the first service of the same package; its section documents access for all."""
     package = service.file.package
     return next(one for one in image.services.values() if one.file.package == package)
 

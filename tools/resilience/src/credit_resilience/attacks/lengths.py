@@ -16,9 +16,9 @@ _STREAM = 1
 _WITHHELD_STREAMS = 100
 _WITHHELD_BYTES = 2**20 - 1024
 _WITHHELD_CONNECTIONS = 4
-# Each connection may hold 2 MiB of requests, and 1 MiB in its window: 12 MiB. What was held of
-# calls that were reset is free and not yet returned to the system: it may be as much again, and
-# the allocator adds half.
+# Each connection may hold 2 MiB of requests, and 1 MiB in its window: 12 MiB. The memory of calls
+# that were reset is free but not yet returned to the system: this may be another 12 MiB, and the
+# allocator adds half of the sum.
 _WITHHELD_GROWTH_BYTES_MAX = 36 * 2**20
 
 
