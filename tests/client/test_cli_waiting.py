@@ -1,4 +1,4 @@
-"""A person at a terminal reads that the `credit` command waits, and a program does not."""
+"""Test that the `credit` command reports at a terminal, and only there, that it waits."""
 
 import asyncio
 import io

@@ -82,7 +82,7 @@ def _edit(name: str, rule: str | None, old: str, new: str, file: str = CREDIT) -
 
 
 def _remove_ledger(copy: Copy) -> None:
-    """Remove the file that uses the others, and that no release has."""
+    """Remove the file that imports the others and is not part of a release yet."""
     (copy.contracts / "credit/v1/ledger.proto").unlink()
 
 

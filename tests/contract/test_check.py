@@ -118,7 +118,7 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     begin = text.index("\n  // Which characters a string may hold. An empty")
     end = text.index("// How the server sends one reason for an error.")
     path.write_text(text[:begin] + "}\n\n" + text[end:])
-    # Without rules on items either, and so without the file that has some.
+    # The copy has no rules on items either, so it must not contain the file that uses them.
     (copy.contracts / "credit/v1/ledger.proto").rename(tmp_path / "ledger.proto")
     credit = copy.contracts / CREDIT
     ruled = credit.read_text()

@@ -1,4 +1,4 @@
-"""The examples of the pages do on a real server what the pages show."""
+"""Test that the examples of the pages print on a real server what the pages show."""
 
 import re
 import subprocess
@@ -99,7 +99,7 @@ def _printed(server: ServerProcess, code: str) -> str:
 
 @contextmanager
 def _web_app(code: str, folder: Path) -> Iterator[str]:
-    """Run a page's web app as the page says, on a free port; return its address."""
+    """Run a page's web app with the page's command, on a free port; yield its address."""
     (folder / "app.py").write_text(code)
     with subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"],

@@ -1,7 +1,7 @@
-"""Audit what the service returns: it agrees with the answers to the callers, and it adds up.
+"""Audit the ledger that the service returns: it matches the answers to the callers and adds up.
 
-`ledger_check` finds what does not add up. This module adds the callers' journal, and the order of
-the lists.
+`ledger_check` finds what does not add up. This module also checks the callers' journal and the
+order of the lists.
 """
 
 from collections import Counter

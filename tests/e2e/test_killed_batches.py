@@ -175,7 +175,7 @@ async def test_what_was_acknowledged_is_stored_once_and_no_atomic_batch_in_part(
         for kill in range(1, KILLS + 1):
             await journal.reached(kill * total // (KILLS + 1))
             await server.stop(SIGKILL)
-            # The client of a killed server has an open transaction: it ends with its lifetime.
+            # A killed server leaves a transaction open, which ends at the end of its lifetime.
             counts = Counter(_names(database))
             atomic = {name: count for name, count in counts.items() if name.startswith("a")}
             assert set(atomic.values()) <= {2 * len(USERS)}, atomic

@@ -1,4 +1,4 @@
-"""The two libraries for HTTP/2 agree on any frames: on what is answered and what is served."""
+"""Test that both libraries for HTTP/2 send the same answers and serve the same requests."""
 
 import struct
 from collections.abc import Sequence
@@ -131,7 +131,7 @@ def others(draw: st.DrawFn) -> bytes:
 
 @dataclass(kw_only=True)
 class Seen:
-    """What one library made of a client's frames."""
+    """The results of a client's frames with one library."""
 
     resets: dict[int, int] = field(default_factory=dict)
     goaway: int | None = None

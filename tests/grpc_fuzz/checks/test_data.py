@@ -1,4 +1,4 @@
-"""A broken constraint is rejected, unless its field is answered inside the response."""
+"""Test that a broken constraint must be rejected, unless its field is in `answered_inside`."""
 
 from dataclasses import replace
 

@@ -169,7 +169,7 @@ async def test_answers_to_shed_calls_do_not_pile_up_for_a_client_that_does_not_r
         for _ in range(30):
             deaf.begin(call_headers(PATH), ADD)
         await deaf.settled()
-        await deaf.settled()  # what the slice before has cost is asked for with the next frame
+        await deaf.settled()  # the server charges the cost of a slice with the frame after it
         await deaf.closed.wait()
         store.released.set()
         assert served.server.connections.closed == {Closing.FLOOD: 1}

@@ -208,7 +208,7 @@ async def test_conflicts_are_retried_without_splitting_the_batch(store: Scripted
 
 async def test_batches_of_several_servers_on_the_same_users_all_succeed(any_store: Store) -> None:
     users, rounds, servers = range(1, 9), 5, 3
-    # Time is no limit: a busy machine must not make a batch give up.
+    # There is no limit on time: a batch must not fail because the machine is busy.
     limits = replace(LIMITS, retry_seconds=3600)
 
     async def write(committer: Committer) -> None:
@@ -370,7 +370,7 @@ async def test_a_balance_cannot_pass_its_bounds_within_a_batch(any_store: Store)
 
 
 class ExclusiveTurn:
-    """A turn that processes share: two committers stand for them."""
+    """A turn that two committers share, as two processes would."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

@@ -117,7 +117,7 @@ async def test_during_the_pause_new_connections_and_calls_are_served() -> None:
 @on_both_loops
 async def test_a_connection_that_is_accepted_last_has_its_first_call_served() -> None:
     async with serving() as served:
-        # As one that was in the kernel's queue when the server stopped to listen.
+        # The connection was in the kernel's queue when the server stopped listening.
         served.server.connections.draining = True
         async with Connection.connect(
             served.port,

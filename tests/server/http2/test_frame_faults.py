@@ -560,7 +560,7 @@ async def test_headers_that_cost_too_much_to_decode_end_the_connection(
     async with Connection.connect(served.port, automatic=False) as raw:
         raw.write(octets)
         if engine is Engine.NGHTTP2 and octets == IN_A_RESET_CALL:
-            # nghttp2 makes no strings of headers that it ignores: they cost it nothing.
+            # nghttp2 makes no strings of headers that it ignores, so they take no memory.
             await raw.in_order()
             assert raw.resets == {FAULTY: PROTOCOL}
         else:

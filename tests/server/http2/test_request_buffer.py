@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 
 class Acknowledged:
-    """Records what was given back of a window."""
+    """Records the sizes that were returned to a window."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

@@ -261,7 +261,7 @@ async def test_the_lag_of_a_blocked_event_loop_is_recorded() -> None:
     await asyncio.sleep(5.25)
     assert registry.get_sample_value(f"{LAG}_count") == 10
     assert registry.get_sample_value(f"{LAG}_bucket", {"le": "0.001"}) == 10
-    loop.now += 3.25  # nothing ran for so long; the next look was due after 0.25 s
+    loop.now += 3.25  # the loop is blocked; the next measurement was due after 0.25 s
     await until(lambda: registry.get_sample_value(f"{LAG}_count") == 11)
     assert registry.get_sample_value(f"{LAG}_sum") == 3.0
     task.cancel()
