@@ -170,8 +170,8 @@ class ErrorReason(betterproto2.Enum):
     BATCH_ABORTED = 16
     """
     ABORTED. Another operation of the same atomic batch was rejected. Metadata: `index`, the position of the
-    first rejected operation in the batch, counted from 0. Nothing was changed by the batch. Correct or
-    remove the rejected operations; the same batch fails again as long as they are rejected.
+    first rejected operation in the batch, counted from 0. The batch made no change. Correct or remove the
+    rejected operations; the same batch fails again as long as they are rejected.
     """
 
     @classmethod
@@ -501,14 +501,14 @@ class Operation(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True, group="request"
     )
     """
-    As `CreditService.AddCredits`. Requires the scope `credits:issue`.
+    Adds credits, as `CreditService.AddCredits` does. Requires the scope `credits:issue`.
     """
 
     use_credits: "PurchaseRequest | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="request"
     )
     """
-    As `CreditService.UseCredits`. Requires the scope `credits:spend`.
+    Uses credits, as `CreditService.UseCredits` does. Requires the scope `credits:spend`.
     """
 
     @model_validator(mode="after")
@@ -522,7 +522,7 @@ default_message_pool.register_message("credit.v1", "Operation", Operation)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class OperationFailure(betterproto2.Message):
     """
-    Why an operation failed: what the call that it stands for would have returned as its status.
+    The failure of an operation: the status that the call that it stands for would have returned.
     """
 
     code: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -559,7 +559,7 @@ default_message_pool.register_message("credit.v1", "OperationFailure", Operation
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class OperationOutcome(betterproto2.Message):
     """
-    What came of an operation.
+    The outcome of an operation.
 
     Oneofs:
         - result: The receipt or the failure.
@@ -877,9 +877,9 @@ class WriteRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT64)
     )
     """
-    Identifies the outcome. The client chooses it, and it is unique among the operations of the stream
+    Identifies the outcome. The client chooses it. It must be unique among the operations of the stream
     that have no outcome yet; otherwise the stream ends with INVALID_FIELD, after the outcomes of all
-    operations before.
+    earlier operations.
     """
 
     operation: "Operation | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -908,7 +908,7 @@ class WriteResponse(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What came of it.
+    The outcome of the operation.
     """
 
 
@@ -1079,7 +1079,7 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
 
     The documented errors of these calls are those of the operations. The call itself is rejected for a
     broken message (INVALID_FIELD), for a reason of access, or because the server is overloaded; then no
-    operation took effect. When it ends without a status from the server, every operation without an
+    operation took effect. When the call ends without a status from the server, every operation without an
     outcome may or may not have been applied: retry it with the same idempotency key.
     """
 
@@ -1094,16 +1094,17 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Writes 1 to 1,000 operations, and returns one outcome for each, in the same order.
 
-        Not atomic: each operation stands alone, as if it had been called by itself. Operations of one user
-        are applied in the order of the message.
+        Not atomic: each operation succeeds or fails by itself, as if it had been a call. Operations of one
+        user are applied in the order of the message.
 
         Atomic: all operations take effect together, or none does. They may be of any users and apps. If any
         is rejected, nothing is written. Then every rejected operation has its own reason, and all others
-        fail with BATCH_ABORTED. Operations that break a constraint or that the caller may not request are
-        found first; the ledger then decides none. An operation whose key is known counts as a success: if
-        the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a batch that
-        succeeded returns `replayed` for each operation. A batch with both known and new keys applies the new
-        ones, and what the known ones did before is neither repeated nor undone.
+        fail with BATCH_ABORTED. The server first checks the constraints and the caller's permissions for all
+        operations; if one fails, the ledger decides none. An operation whose key is known counts as a
+        success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
+        batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
+        applies the operations with new keys, and neither repeats nor undoes the effect of those with known
+        keys.
         """
 
         return await self._unary_unary(
@@ -1127,8 +1128,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         Writes operations as they come, and returns each outcome as soon as it is certain: outcomes come in
         the order of completion. Operations of one user are applied in the order of the stream.
 
-        The server reads no further while 256 operations of the stream have no outcome that the client has
-        taken. After the client has closed its side, the server returns the outcomes of all operations and
+        The server stops reading while there are 256 operations of the stream whose outcomes the client has
+        not taken. After the client has closed its side, the server returns the outcomes of all operations and
         ends the stream with OK. A server that shuts down returns the outcomes of all operations that it has
         read, and ends the stream with OVERLOADED: operations without an outcome then had no effect.
         """
@@ -1320,7 +1321,7 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
 
     The documented errors of these calls are those of the operations. The call itself is rejected for a
     broken message (INVALID_FIELD), for a reason of access, or because the server is overloaded; then no
-    operation took effect. When it ends without a status from the server, every operation without an
+    operation took effect. When the call ends without a status from the server, every operation without an
     outcome may or may not have been applied: retry it with the same idempotency key.
     """
 
@@ -1328,16 +1329,17 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Writes 1 to 1,000 operations, and returns one outcome for each, in the same order.
 
-        Not atomic: each operation stands alone, as if it had been called by itself. Operations of one user
-        are applied in the order of the message.
+        Not atomic: each operation succeeds or fails by itself, as if it had been a call. Operations of one
+        user are applied in the order of the message.
 
         Atomic: all operations take effect together, or none does. They may be of any users and apps. If any
         is rejected, nothing is written. Then every rejected operation has its own reason, and all others
-        fail with BATCH_ABORTED. Operations that break a constraint or that the caller may not request are
-        found first; the ledger then decides none. An operation whose key is known counts as a success: if
-        the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a batch that
-        succeeded returns `replayed` for each operation. A batch with both known and new keys applies the new
-        ones, and what the known ones did before is neither repeated nor undone.
+        fail with BATCH_ABORTED. The server first checks the constraints and the caller's permissions for all
+        operations; if one fails, the ledger decides none. An operation whose key is known counts as a
+        success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
+        batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
+        applies the operations with new keys, and neither repeats nor undoes the effect of those with known
+        keys.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -1349,8 +1351,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         Writes operations as they come, and returns each outcome as soon as it is certain: outcomes come in
         the order of completion. Operations of one user are applied in the order of the stream.
 
-        The server reads no further while 256 operations of the stream have no outcome that the client has
-        taken. After the client has closed its side, the server returns the outcomes of all operations and
+        The server stops reading while there are 256 operations of the stream whose outcomes the client has
+        not taken. After the client has closed its side, the server returns the outcomes of all operations and
         ends the stream with OK. A server that shuts down returns the outcomes of all operations that it has
         read, and ends the stream with OVERLOADED: operations without an outcome then had no effect.
         """
