@@ -61,8 +61,8 @@ class AccessLimits:
     """How often identities may call, and addresses may fail to prove an identity."""
 
     calls_per_second: Rate = 1000.0
-    """Calls that an identity may make per second, on average, of this server. Twice as many may
-    come at once. Workers divide it. Each operation of BatchWrite and Write counts as a
+    """Calls that an identity may make to this server per second, on average. Twice as many may come
+    at once. Each worker applies an equal part. Each operation of BatchWrite and Write counts as a
     call. 0: no limit."""
 
     calls_burst: int | None = None
@@ -74,8 +74,8 @@ class AccessLimits:
 
     failures_per_second: Rate = 10.0
     """Failed authentications that an address may have per second, on average. Ten times as many
-    may come at once. Workers divide it. Beyond that only known tokens and certificates are
-    accepted. 0: no limit."""
+    may come at once. Each worker applies an equal part. Above the limit, only known tokens and
+    certificates are accepted. 0: no limit."""
 
     failures_burst: int | None = None
     """Failed authentications that an address may have at once, at least 1; None: those of ten

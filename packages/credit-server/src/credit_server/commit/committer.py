@@ -35,9 +35,9 @@ class CommitLimits:
     with more, a slow batch delays fewer users."""
 
     waiting_max: Count = 4096
-    """Writes that may be without an answer. The shards have equal parts of it, so that a slow shard
-    does not cause the users of the others to be rejected. More are rejected as OVERLOADED. An
-    atomic batch needs room for all its operations."""
+    """Writes that may wait for their answer at once. Each shard has an equal part, so that a slow
+    shard does not cause writes of other shards to be rejected. More writes are rejected as
+    OVERLOADED. An atomic batch needs room for all its operations."""
 
     wait_seconds_max: Seconds = 0.5
     """Longest wait that may be expected of a write that does not fit in the next batch. A write

@@ -17,11 +17,11 @@ class ConnectionLimits:
     """Limits on connections. Times are in seconds."""
 
     connections_max: Count = 10_000
-    """Connections that may be open at once. Workers divide it."""
+    """Connections that may be open at once. Each worker applies an equal part."""
 
     connections_per_peer_max: Count = 1_000
     """Connections that one address (in IPv6: one /64 network) may have open. Raise it behind a
-    proxy, which is one address for all clients. Workers divide it."""
+    proxy, which is one address for all clients. Each worker applies an equal part."""
 
     handshake_seconds: float = 10.0
     """Time, above 0, that a client has for its TLS handshake, for its HTTP/2 preface with SETTINGS,
@@ -78,8 +78,8 @@ class ConnectionLimits:
 
     request_bytes_max: int = 4_194_304
     """Bytes of requests that a connection's open calls may hold, at least twice the longest
-    message: one arrives while another is read. A call that takes a stream holds what it has not
-    read."""
+    message, because one may arrive while another is read. A call with a stream of requests holds
+    only the bytes that it has not read."""
 
     write_buffer_bytes: int = 65_536
     """Bytes, above 0, that may wait for a client before its calls have to wait. It bounds the
