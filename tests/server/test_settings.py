@@ -425,7 +425,7 @@ def test_auto_is_a_worker_for_each_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_workers_need_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert load(ServerSettings, {"workers": "1"}, {}).workers == 1
-    with pytest.raises(ValidationError, match="several workers need Linux"):
+    with pytest.raises(ValidationError, match="more than one worker requires Linux; set it to 1"):
         load(ServerSettings, {"workers": "2"}, {})
 
 

@@ -7,7 +7,7 @@ server allows more streams; an error of the parser that is not h2's own reaches 
 writes go on after the socket has failed, and asyncio logs a line for each.
 
 An answer that is complete when the connection ends is kept. After a graceful GOAWAY (RFC 9113
-section 6.8) the calls that the server has accepted go on, and new calls open another connection:
+section 6.8) the calls that the server has accepted continue, and new calls open another connection:
 see `frames`.
 """
 

@@ -41,8 +41,8 @@ class ClientFrames(H2Connection):
     def get_next_available_stream_id(self) -> int:
         """Return the id of the stream that is opened next.
 
-        A call that waits for a free stream asks for it when it is woken. Calls that have a stream
-        do not ask again.
+        grpclib calls this for a new call, and for a call that has waited for a free stream. It does
+        not call it again for a call that has a stream.
 
         Raises:
             StreamTerminatedError: The connection opens no more streams.
@@ -60,7 +60,7 @@ class ClientFrames(H2Connection):
 
 
 def refuse_stream() -> NoReturn:
-    """Fail a call that asks for a stream of a connection that accepts no more.
+    """Fail a call that requests a stream of a connection that accepts no more.
 
     Raises:
         StreamTerminatedError: Always.

@@ -216,7 +216,7 @@ class EngineConnection:
             events.append(StreamEnded(stream_id=stream_id))
 
     def _take_closed(self, event: ngh2.StreamClosed, events: list[Event]) -> None:
-        """Forget a stream; if nghttp2 has reset it for a fault, report that."""
+        """Remove a closed stream; if nghttp2 has reset it for a fault, report that."""
         stream = self.streams.pop(event.stream_id, None)
         if stream is not None and event.error_code:
             events.append(

@@ -24,7 +24,7 @@ log = structlog.get_logger("credit_server.calls")
 ADD_CREDITS = "add_credits"
 USE_CREDITS = "use_credits"
 UNKNOWN = "unknown"
-"""The kind of an operation without a request, or of a kind that this server does not know."""
+"""The kind of an operation without a request, or of a kind that this server does not support."""
 
 KINDS = (ADD_CREDITS, USE_CREDITS, UNKNOWN)
 

@@ -80,7 +80,7 @@ class CallLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A method as calls are served: what is known of them from the path.
+    """A method, with all that is known of a call from its path.
 
     Attributes:
         served: grpclib's entry for the method.

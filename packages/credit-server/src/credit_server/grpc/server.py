@@ -67,7 +67,7 @@ class GrpcServer(Server):
             services: What to serve.
             limits: Limits on calls.
             access: Decides which calls are allowed.
-            contract: What the server must know about the services of the contract.
+            contract: The properties of the contract's services that serving requires.
             connections: Limits on connections.
             observer: Observes every call.
             write_queue: Estimates how long writes wait; None: writes are admitted as reads are.

@@ -97,7 +97,7 @@ class Nghttp2Frames(Nghttp2Streams):
         """Handle a slice of what the client has sent.
 
         Args:
-            data: More bytes; none reads on after a slice.
+            data: More bytes; empty to continue after a slice.
 
         Raises:
             ProtocolError: The connection ends; a GOAWAY is written.

@@ -84,7 +84,7 @@ class ServerProcessor(EventsProcessor):
                 self._protocol.reset_stream(stream, "the connection's requests are too long")
 
     def release_bytes(self, size: int) -> None:
-        """Note that the connection no longer holds so many bytes of its requests."""
+        """Note that the connection no longer holds this number of bytes of its requests."""
         self._request_bytes -= size
 
     def process_ping_ack_received(self, event: PingAckReceived) -> None:

@@ -38,7 +38,8 @@ class Setting:
 
     Attributes:
         name: Its name, such as `connection_idle_seconds`.
-        path: Where its value is: the model's field, and then perhaps the value object's.
+        path: The path of its value: the model's field, and the field of the value object if the
+            model's field holds one.
         owner: The class that has the field.
         type: The type of its values. Any: whatever an annotation can be.
         default: Its value if it is not set.

@@ -121,7 +121,7 @@ class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSett
     @classmethod
     def _system_can_pass_connections(cls, workers: int) -> int:
         if workers > 1 and sys.platform != "linux":
-            raise ValueError("several workers need Linux: set 1")
+            raise ValueError("more than one worker requires Linux; set it to 1")
         return workers
 
     @field_validator("http2")

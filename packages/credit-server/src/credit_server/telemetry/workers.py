@@ -79,7 +79,7 @@ class Family:
                 self.samples[key] += value
 
     def copy(self) -> "Family":
-        """Return a family that can be added to."""
+        """Return a copy, to which other families can be added."""
         return Family(self.name, self.documentation, self.kind, dict(self.samples))
 
     def metric(self) -> Metric:

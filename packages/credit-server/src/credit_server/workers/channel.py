@@ -8,7 +8,7 @@ from collections.abc import Callable
 # A message is a word and up to two numbers.
 _MESSAGE_BYTES_MAX = 64
 
-# Receives a message, and the socket that came with it; None: none came.
+# Receives a message and the socket that came with it; None: the message came without one.
 OnMessage = Callable[[str, socket.socket | None], None]
 
 

@@ -83,7 +83,7 @@ class WorkerGroup:
         self._current.update(zip(numbers, begun, strict=True))
 
     def pass_on(self, connection: socket.socket) -> bool:
-        """Pass it to the worker with the fewest connections; return whether a worker took it."""
+        """Pass a connection to the worker that has the fewest; return whether a worker took it."""
         by_load = sorted(self._taking(), key=lambda worker: (worker.connections, worker.passed))
         return any(worker.pass_on(connection) for worker in by_load)
 
