@@ -69,7 +69,7 @@ def _transfers(name: str) -> list[Operation]:
 
 
 class Journal:
-    """The receipts by the operation's key, and the point at which the server is killed."""
+    """Records the receipts by the operation's key, and signals when to kill the server."""
 
     def __init__(self) -> None:
         self.transactions: dict[str, str] = {}

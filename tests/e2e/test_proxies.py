@@ -30,8 +30,8 @@ AGE_SECONDS = 0.5
 AGED_CONNECTIONS = 12
 BURST = 1000
 """Calls at once; Envoy's own limit for a connection is 1,024 where none is set."""
-# Without pauses the callers take all CPU time, and the restarts take longer. With a fifth of a
-# second, each of the 32 connections has a dozen calls while a server drains.
+# Without pauses the callers take all CPU time, and the restarts take longer. With pauses of a fifth
+# of a second, each of the 32 connections makes a dozen calls while a server drains.
 PAUSE_SECONDS = 0.2
 CALLS_BETWEEN = 300
 """Calls that are made before the first restart, between two of them, and after the last."""

@@ -52,7 +52,7 @@ async def test_the_service_keeps_its_contract_for_any_request(
 async def test_the_service_on_h2_answers_every_wire_case(
     mongod_uri: str, database: str, seed: int, tmp_path: Path
 ) -> None:
-    """The other tests run on nghttp2, which is installed with the development tools."""
+    """Run the wire cases on h2: the other tests use nghttp2, which `make install` installs."""
     options = [*await migrated(mongod_uri, database), "--http2", "h2", "--log-level", "warning"]
     async with running_server(tmp_path, *PATIENT, *options) as server:
         await _fuzz(server, seed, tmp_path, "--phases", "wire")

@@ -58,7 +58,7 @@ class Serving:
         await self.wait_running(0)
 
     async def wait_running(self, count: int) -> None:
-        """Wait until so many calls of the contract run."""
+        """Wait until this number of calls of the contract run."""
         await until(lambda: self.server._admission._running == count)
 
     def running_calls(self) -> int:

@@ -1,4 +1,4 @@
-"""The decorator of tests that run on both event loops."""
+"""Test the decorator of tests that run on both event loops."""
 
 import asyncio
 

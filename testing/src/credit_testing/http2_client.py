@@ -216,7 +216,7 @@ class Connection(Receiver, asyncio.Protocol):
         self._next_stream += 2
         answer = self.answer(stream)
         block = self._headers(stream, headers, end=end and not data)
-        # In one write: the server then knows of the end of the request before it answers.
+        # In one write, so that the server reads the end of the request before it answers.
         self.write(block + (self._data(stream, data, end=end) if data else b""))
         return stream, answer
 
@@ -249,7 +249,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.write(frames.reset(stream, ErrorCode.CANCEL))
 
     def grow(self, stream: int, size: int) -> None:
-        """Let the server send so many more bytes of an answer."""
+        """Let the server send this many more bytes of an answer."""
         self.grant(stream, size)
         self._reply()
 

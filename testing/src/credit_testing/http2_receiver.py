@@ -178,7 +178,7 @@ class Receiver:
             self.grant(stream, self._consumed.pop(stream))
 
     def grant(self, stream: int, size: int) -> None:
-        """Let the server send so many more bytes of an answer."""
+        """Let the server send this many more bytes of an answer."""
         self._granted.grow(stream, size)
         self.replies += frames.window_update(size, stream=stream)
 

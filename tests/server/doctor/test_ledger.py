@@ -1,4 +1,4 @@
-"""The ledger check of a sample: histories that do not add up, and entries with wrong dates."""
+"""Test the ledger check of a sample: histories that do not add up, entries with wrong dates."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A fresh server for each test, with each library for HTTP/2."""
+"""Start a new server for each test, with each library for HTTP/2."""
 
 from tests.server.serving_fixtures import bystander, engine, logged, served, wire
 

@@ -1,4 +1,4 @@
-"""The buffer of a request: what is read, when, and what counts in the client's window."""
+"""Test the buffer of a request: what a read returns, and what counts in the client's window."""
 
 import asyncio
 import contextlib

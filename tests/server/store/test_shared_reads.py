@@ -171,7 +171,7 @@ async def test_no_query_is_sent_for_reads_that_were_cancelled_while_they_waited(
 
 
 async def test_a_query_that_is_cancelled_cancels_its_reads() -> None:
-    """The event loop cancels its tasks when it ends: no read may wait for an answer forever."""
+    """Cancel a query, as an event loop does at its end: no read may then wait forever."""
     reads = SharedReads(HeldQueries())
     tasks = await started(reads, 1)
     for task in reads._tasks:

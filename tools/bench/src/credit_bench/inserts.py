@@ -37,7 +37,7 @@ class Inserts:
     def __init__(self, users: int, batch: int) -> None:
         self._users = users
         self._batch = batch
-        self._sequence = count(time.time_ns())  # after those of the processes before
+        self._sequence = count(time.time_ns())  # above those of earlier processes
         self._random = Random()  # noqa: S311 - a load, not a secret
 
     def documents(self) -> tuple[list[_Document], list[_Document]]:

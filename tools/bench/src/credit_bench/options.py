@@ -86,7 +86,7 @@ def _add_measure(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, help="the seed of the random requests")
     command.add_argument(
-        "--workers", type=_count, help="also measure ours and the peer with so many processes"
+        "--workers", type=_count, help="also measure ours and the peer with this many processes"
     )
     command.add_argument(
         "--earlier", type=Path, help="also measure the credit-server of an earlier release"

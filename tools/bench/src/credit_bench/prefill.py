@@ -81,7 +81,7 @@ def balance_after(sequence: int) -> int:
 
 
 def account(user_id: int, revision: int) -> dict[str, Any]:
-    """Return the document of a user with so many transactions."""
+    """Return the document of a user with a number of transactions."""
     document = AccountDocument.from_account(
         Account(
             user_id=user_id,

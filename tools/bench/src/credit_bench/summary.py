@@ -59,7 +59,7 @@ class Measure(StrEnum):
 
 
 def _cpu(sample: Sample) -> float | None:
-    """Return the CPU time of mongod and the server; without a server, the load does its work."""
+    """Return the CPU time of mongod and the server; without a server, of mongod and the load."""
     if MONGOD not in sample.cpu_ms:
         return None
     return sample.cpu_ms[MONGOD] + sample.cpu_ms.get(SERVER, sample.cpu_ms[LOAD])
