@@ -28,6 +28,7 @@ from credit_models import (
     WriteResponse,
 )
 from credit_models.codec import WireCodec, WireError, decode, decode_with_violations, encode
+from credit_models.constraints import Violation
 from credit_models.image import message_class
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
@@ -155,6 +156,15 @@ def test_a_message_of_which_a_part_does_not_fit_is_read_with_its_violations() ->
     ]
     with pytest.raises(WireError):
         decode_with_violations(BatchWriteRequest, b"\x0a\x05")
+
+
+@pytest.mark.parametrize("count", [0, 1001, 100_000])
+def test_items_of_a_wrong_number_are_not_converted(count: int) -> None:
+    with pytest.raises(WireError) as caught:
+        decode_with_violations(BatchWriteRequest, b"\x0a\x00" * count)
+    assert caught.value.violations == (
+        Violation(field="operations", description=f"must be 1 to 1000 items, got {count}"),
+    )
 
 
 def test_the_content_subtype_is_proto() -> None:

@@ -17,7 +17,15 @@ from credit_models import (
     UserId,
 )
 from credit_models._generated.message_pool import default_message_pool
-from credit_models.constraints import Constraint, Violation, constraints_of, violations
+from credit_models.codec import encode
+from credit_models.constraints import (
+    Constraint,
+    Violation,
+    constraints_of,
+    size_violations,
+    violations,
+)
+from credit_models.image import message_class
 from credit_models.text import Text
 
 UINT32_MAX = 2**32 - 1
@@ -122,11 +130,12 @@ def test_the_number_of_items_is_checked(count: int, valid: bool) -> None:
     assert broken(batch) == expected
 
 
-def test_nested_messages_may_be_left_out() -> None:
+def test_the_sizes_alone_are_checked_before_a_message_is_converted() -> None:
     batch = BatchWriteRequest(operations=[Operation(add_credits=CreditRequest(user_id=1))])
     fields = ["app_id", "credits", "created_by"]
     assert list(broken(batch)) == [f"operations[0].add_credits.{field}" for field in fields]
-    assert violations(batch, nested=False) == ()
+    google = message_class("credit.v1.BatchWriteRequest")
+    assert size_violations(BatchWriteRequest, google.FromString(encode(batch))) == ()
 
 
 def test_the_parsed_constraints_are_read_only() -> None:

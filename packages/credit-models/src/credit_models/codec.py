@@ -14,6 +14,7 @@ figures are useful as ratios only). Operations per second:
 | `CreditTransaction` | write | 260,000 | 16,000 |
 """
 
+from functools import partial
 from typing import Any
 
 import betterproto2
@@ -22,6 +23,7 @@ from grpclib.encoding.base import CodecBase
 
 import credit_models._generated.credit.v1  # noqa: F401 - registers the messages
 from credit_models._generated.message_pool import default_message_pool
+from credit_models.constraints import size_violations
 from credit_models.converters import Converters, MessageType
 from credit_models.errors import Violation, WireError
 from credit_models.image import POOL
@@ -80,10 +82,13 @@ def decode_with_violations(
         and must not be used.
 
     Raises:
-        WireError: The bytes are not a valid message of this type.
+        WireError: The bytes are not a valid message of this type, or a repeated field has too many
+            or too few items. `violations` names it.
         TypeError: The class does not belong to the contract.
     """
-    return _CONVERTERS.decode_with_violations(message_type, data)
+    return _CONVERTERS.decode_with_violations(
+        message_type, data, partial(size_violations, message_type)
+    )
 
 
 class WireCodec(CodecBase):

@@ -11,6 +11,7 @@ from typing import Any
 
 import betterproto2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from credit_models._generated.message_pool import default_message_pool
 from credit_models.checks import Check, Constraint, field_check
@@ -36,15 +37,15 @@ class _Nested:
 class _Rules:
     constraints: Mapping[str, Constraint]
     checks: tuple[tuple[str, Check], ...]
+    sizes: tuple[tuple[str, Check], ...]  # of repeated fields; they are among the checks
     nested: tuple[_Nested, ...]
 
 
-def violations(message: betterproto2.Message, *, nested: bool = True) -> tuple[Violation, ...]:
+def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
     """Return every broken field of a message and of its nested messages.
 
     Args:
         message: A message of the contract.
-        nested: Whether nested messages are checked too.
 
     Returns:
         The broken fields in the contract's order, nested ones last; empty when all are valid.
@@ -52,8 +53,23 @@ def violations(message: betterproto2.Message, *, nested: bool = True) -> tuple[V
     Raises:
         KeyError: The message does not belong to the contract.
     """
-    rules = _RULES[_FULL_NAMES[type(message)]]
-    return tuple(_violations(rules, message, "") if nested else _own(rules, message, ""))
+    return tuple(_violations(_RULES[_FULL_NAMES[type(message)]], message, ""))
+
+
+def size_violations(
+    message_type: type[betterproto2.Message], source: Message
+) -> tuple[Violation, ...]:
+    """Return the repeated fields of a message with too many or too few items.
+
+    Args:
+        message_type: A message of the contract.
+        source: A message of Google's class of this type. It need not be converted before: that
+            takes 3.5 s and 300 MB for a million items, which have 2 MB (2-core machine).
+
+    Raises:
+        KeyError: The class does not belong to the contract.
+    """
+    return tuple(_broken(_RULES[_FULL_NAMES[message_type]].sizes, source, ""))
 
 
 def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Constraint]:
@@ -71,15 +87,17 @@ def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Con
     return _RULES[_FULL_NAMES[message_type]].constraints
 
 
-def _own(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
-    for name, check in rules.checks:
+def _broken(
+    checks: tuple[tuple[str, Check], ...], message: betterproto2.Message | Message, path: str
+) -> Iterator[Violation]:
+    for name, check in checks:
         description = check(getattr(message, name))
         if description is not None:
             yield Violation(field=path + name, description=description)
 
 
 def _violations(rules: _Rules, message: betterproto2.Message, path: str) -> Iterator[Violation]:
-    yield from _own(rules, message, path)
+    yield from _broken(rules.checks, message, path)
     for nested in rules.nested:
         below = _RULES[nested.full_name]
         value = getattr(message, nested.name)
@@ -135,9 +153,11 @@ def _rules(descriptor: Descriptor) -> _Rules:
     parsed = ((field, _constraint(field)) for field in descriptor.fields)
     constrained = [(field, constraint) for field, constraint in parsed if constraint is not None]
     nested = (_nested(field) for field in descriptor.fields)
+    checks = [(field, _check(field, constraint)) for field, constraint in constrained]
     return _Rules(
         constraints=MappingProxyType({field.name: constraint for field, constraint in constrained}),
-        checks=tuple((field.name, _check(field, constraint)) for field, constraint in constrained),
+        checks=tuple((field.name, check) for field, check in checks),
+        sizes=tuple((field.name, check) for field, check in checks if field.is_repeated),
         nested=tuple(below for below in nested if below is not None),
     )
 

@@ -5,6 +5,7 @@ the descriptors. Writing sets the fields of Google's message in place: nested me
 and it measured 1.2 times as fast as passing values to the constructor.
 """
 
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -190,20 +191,33 @@ class Converters:
         return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
 
     def decode_with_violations(
-        self, message_type: type[MessageType], data: bytes
+        self,
+        message_type: type[MessageType],
+        data: bytes,
+        check: Callable[[Message], Sequence[Violation]] = lambda _source: (),
     ) -> tuple[MessageType, tuple[Violation, ...]]:
         """Read a message from bytes even if integers in it do not fit their fields.
+
+        Args:
+            message_type: The message's class.
+            data: All bytes of the message.
+            check: Returns the violations for which Google's message is not worth converting.
 
         Returns:
             The message, and the fields whose integers do not fit. Their values in the message are
             wrong and must not be used.
 
         Raises:
-            WireError: The bytes are not a valid message of this type.
+            WireError: The bytes are not a valid message of this type, or `check` has found
+                violations.
             TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
         source, is_exact = _parse(converter, data)
+        if broken := check(source):
+            raise WireError(
+                f"{converter.descriptor.full_name} breaks its constraints.", violations=broken
+            )
         violations = () if is_exact else self._ranges.violations(converter.descriptor, data)
         return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
 

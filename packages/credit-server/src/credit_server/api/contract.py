@@ -56,7 +56,8 @@ class RequestCodec(WireCodec):
         """Return the message in bytes. Any: the base class's signature.
 
         Raises:
-            GRPCError: The bytes are not a valid message, or an integer does not fit its field.
+            GRPCError: The bytes are not a valid message, an integer does not fit its field, or a
+                message has a wrong number of operations.
         """
         try:
             if message_type in {BatchWriteRequest, WriteRequest}:

@@ -10,7 +10,6 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
-from credit_models.constraints import violations
 from grpclib import const
 
 from credit_server.access.audit import AuditLog
@@ -71,9 +70,6 @@ class LedgerService(LedgerServiceBase):
 
     async def _batch_write(self, call: _BatchCall) -> None:
         received = await call.recv_request()
-        broken = violations(received.message, nested=False)
-        if broken:
-            raise errors.invalid(broken)
         pending = await self._begin(call, received)
         if received.message.atomic and any(each.rejection for each in pending):
             endings = _aborted(pending)
