@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable
 
 # A message is a word and up to two numbers.
@@ -28,28 +29,55 @@ class Channel:
         self.closed = asyncio.Event()
         self._socket = own
         self._on_message = on_message
+        self._unsent: deque[str] = deque()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(own.fileno(), self._receive)
 
     def send(self, message: str, passed: socket.socket | None = None) -> bool:
-        """Send a message, with a socket or without one.
+        """Send a message, with a socket or without one, after all that were sent before.
+
+        While the other end reads nothing, about 280 messages fit in the kernel's queue. A message
+        without a socket that does not fit is sent later: a worker that is busy with many new
+        connections must not miss that it drains.
 
         Returns:
-            Whether the message was sent. If not, the other end is closed, or has not read its
-            messages for a long time.
+            Whether it was or will be sent. Otherwise the other end is closed, or the queue has no
+            room for the socket.
         """
-        files = [] if passed is None else [passed.fileno()]
-        try:
-            socket.send_fds(self._socket, [message.encode()], files)
-        except OSError:
+        if not self._unsent:
+            files = [] if passed is None else [passed.fileno()]
+            try:
+                socket.send_fds(self._socket, [message.encode()], files)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return False
+            else:
+                return True
+        if passed is not None:
             return False
+        self._unsent.append(message)
+        self._loop.add_writer(self._socket.fileno(), self._send_later)
         return True
 
     def close(self) -> None:
         """Close this end. It may be called again."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+            self._unsent.clear()
             self._socket.close()
+
+    def _send_later(self) -> None:
+        try:
+            while self._unsent:
+                self._socket.send(self._unsent[0].encode())
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:  # the other end is closed
+            self._unsent.clear()
+        self._loop.remove_writer(self._socket.fileno())
 
     def _receive(self) -> None:
         while self._socket.fileno() >= 0:
@@ -62,6 +90,7 @@ class Channel:
             if not data:
                 with contextlib.suppress(OSError):
                     self._loop.remove_reader(self._socket.fileno())
+                self._unsent.clear()
                 self.closed.set()
                 return
             passed = socket.socket(fileno=files[0]) if files else None
