@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from credit_server.errors import WorkerFailed
@@ -214,6 +214,37 @@ async def test_a_restart_is_given_up_if_a_worker_does_not_start(
     await group.restart()
     assert [worker.told for worker in launcher.launched] == [["drain"], [], [], []]
     assert group.serving == 2
+
+
+async def test_a_worker_that_the_system_cannot_start_ends_no_other(
+    launcher: Launcher, group: WorkerGroup
+) -> None:
+    await group.start()
+
+    def starts(count: int) -> bool:
+        if count < 3:
+            raise OSError("no memory")
+        return True
+
+    launcher.starts = starts
+    await group.restart()
+    assert group.serving == 2
+    launcher.launched[0].die(-9)
+    keeping = asyncio.create_task(group.keep(1, sleep=_at_once(launcher)))
+    await launcher.count(3)
+    await asyncio.sleep(0)
+    assert group.serving == 2
+    assert not keeping.done()
+    keeping.cancel()
+
+
+def _at_once(launcher: Launcher) -> Callable[[float], Awaitable[None]]:
+    """Return a pause that takes no time, and after which workers can be started."""
+
+    async def sleep(_: float) -> None:
+        launcher.starts = lambda _: True
+
+    return sleep
 
 
 async def test_workers_that_do_not_stop_in_time_are_killed(

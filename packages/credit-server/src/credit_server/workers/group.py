@@ -150,11 +150,14 @@ class WorkerGroup:
         """Start a worker, and return it when it serves.
 
         Raises:
-            WorkerFailed: It ended before it served.
+            WorkerFailed: It ended before, or the system could not start it.
         """
-        worker = await WorkerProcess.launch(
-            number, self._count, turns=self._turns, mongodb_uri=self._mongodb_uri
-        )
+        try:
+            worker = await WorkerProcess.launch(
+                number, self._count, turns=self._turns, mongodb_uri=self._mongodb_uri
+            )
+        except OSError as error:  # no memory, or the program is being replaced
+            raise WorkerFailed(number, f"it cannot be started ({error})", 0) from error
         self._running[worker] = asyncio.create_task(self._follow(worker))
         if self._stopping:
             worker.kill()
@@ -204,5 +207,5 @@ def ending(worker: WorkerProcess) -> str:
     """Describe how a worker has ended."""
     status = worker.exit_status
     if status is None:
-        return "a signal to this worker alone"
+        return "it stops by itself, or by a signal to it alone"
     return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
