@@ -332,6 +332,25 @@ async def test_a_cancelled_batch_under_way_takes_effect_and_its_end_is_reported(
     assert len(await rows(store, 1)) == 1
 
 
+async def test_cancelled_batches_that_wait_are_bounded(store: ScriptedStore) -> None:
+    store.script.hold = asyncio.Event()
+    async with Committer(store, replace(LIMITS, waiting_max=8)) as committer:
+        running = asyncio.create_task(committer.submit(add(store, 1)))
+        await store.script.held.wait()
+        kept = []
+        for _ in range(10):
+            answers = submit(committer, [add(store, user=user) for user in (1, 2)])
+            kept.append(not answers[0].done())
+            for answer in answers:
+                answer.cancel()
+            await asyncio.sleep(0)
+        assert kept == [True] * 3 + [False] * 7  # the shard of user 1 has room for four writes
+        store.script.hold.set()
+        assert isinstance(await running, Receipt)
+        assert balances(await commit(committer, [add(store, user=user) for user in (1, 2)]))
+        assert committer.waiting == 0
+
+
 async def test_a_batch_without_room_in_one_shard_is_rejected_as_a_whole(
     store: ScriptedStore,
 ) -> None:
@@ -403,6 +422,24 @@ async def test_atomic_batches_of_processes_that_take_turns_do_not_wait_for_each_
                 await asyncio.sleep(0)
         assert all(isinstance(each, Receipt) for each in await asyncio.gather(*answers))
     assert [len(await rows(store, user)) for user in (1, 2)] == [60, 60]
+
+
+class BrokenTurn(ExclusiveTurn):
+    """A turn that cannot be taken."""
+
+    async def __aenter__(self) -> None:
+        raise OSError("no locks available")
+
+
+async def test_a_batch_whose_shards_get_no_turn_is_answered(store: ScriptedStore) -> None:
+    turns = [BrokenTurn() for _ in range(LIMITS.shards)]
+    committer = await Committer(store, LIMITS, turns=turns).__aenter__()
+    answers = submit(committer, [add(store, user=user) for user in (1, 2)])
+    outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    with pytest.raises(OSError, match="no locks"):
+        await committer.__aexit__(None, None, None)
+    assert [type(outcome) for outcome in outcomes] == [Stopping, Stopping]
+    assert committer.waiting == 0
 
 
 async def test_a_batch_fills_while_another_process_has_the_turn(store: ScriptedStore) -> None:

@@ -39,7 +39,11 @@ class AtomicBatch:
 
     def settle(self) -> None:
         """Note that all writes have an answer, so that the waiting shards continue."""
+        if self._settled.is_set():
+            return
         self._settled.set()
+        for shard, writes in self.shares.items():
+            shard.unanswered -= writes
 
     async def settled(self) -> None:
         """Wait until all writes have an answer."""

@@ -274,8 +274,6 @@ class Committer:
                 self._reject(write, rejection)
             return
         batch = AtomicBatch(writes, shares)
-        for write in writes:
-            self._shard_of(write).count(write)
         for shard in shares:
             shard.offer_atomic(batch)
 

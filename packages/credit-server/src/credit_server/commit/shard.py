@@ -120,7 +120,8 @@ class Shard:
 
     def offer(self, write: PendingWrite) -> None:
         """Queue a write for the next batch."""
-        self.count(write)
+        self.unanswered += 1
+        write.answer.add_done_callback(self._on_answer)
         if len(self._waiting) >= 2 * self._limits.waiting_max:
             # Most of these writes belong to callers that no longer wait, and are dropped. Atomic
             # batches stay, because other shards wait for this one to reach them.
@@ -131,14 +132,14 @@ class Shard:
         self._arrived.set()
 
     def offer_atomic(self, batch: AtomicBatch) -> None:
-        """Queue an atomic batch; `count` must be called for each of its writes of this shard."""
+        """Queue an atomic batch.
+
+        Its writes count as unanswered until it is settled, even if their caller leaves: it stays in
+        the queue, because other shards wait for this one at it.
+        """
+        self.unanswered += batch.shares[self]
         self._waiting.append(batch)
         self._arrived.set()
-
-    def count(self, write: PendingWrite) -> None:
-        """Count a write of this shard as unanswered until it has its answer."""
-        self.unanswered += 1
-        write.answer.add_done_callback(self._on_answer)
 
     def _on_answer(self, _: Answer) -> None:
         self.unanswered -= 1
@@ -180,9 +181,6 @@ class Shard:
 
     async def _run_atomic(self, batch: AtomicBatch) -> None:
         """Commit the atomic batch that is next in the queue, together with its other shards."""
-        self._waiting.popleft()
-        if not self._waiting and not self._stopping:
-            self._arrived.clear()
         loop = asyncio.get_running_loop()
         self._latency.begin(batch.shares[self], loop.time())
         if batch.arrive():
@@ -192,14 +190,21 @@ class Shard:
                 async with AsyncExitStack() as turns:
                     for shard in batch.shares:
                         await turns.enter_async_context(shard.turn)
+                    self._take_atomic()  # last: if it gets no turn, `end` answers its writes
                     await self._run_batch(batch.writes, loop.time(), divisible=False)
             finally:
                 batch.settle()
         else:
+            self._take_atomic()
             await batch.settled()
             self._latency.end(loop.time())
         # The batch was committed by another shard, or has users of other shards.
         self._writer.forget_users(batch.commands)
+
+    def _take_atomic(self) -> None:
+        self._waiting.popleft()
+        if not self._waiting and not self._stopping:
+            self._arrived.clear()
 
     async def _run_batch(
         self, batch: Sequence[PendingWrite], asked: float, *, divisible: bool
