@@ -393,6 +393,44 @@ async def test_a_client_that_leaves_does_not_disturb_the_commit() -> None:
     assert [(line["status"], line["answered"]) for line in lines] == [("OK", False)] * 2
 
 
+async def test_a_client_that_leaves_while_outcomes_are_written_leaves_a_line_for_each() -> None:
+    lines: list[Line] = []
+
+    def write(line: Line) -> None:
+        lines.append(line)
+        task = asyncio.current_task()
+        if len(lines) == 1 and task is not None:
+            task.cancel()  # as a reset of the client does; it takes effect after some outcomes
+
+    async with (
+        serving(audit_sink=write, call_limits=LIMITS) as served,
+        Connection.connect(served.port) as wire,
+    ):
+        operations = [_add(1) for _ in range(600)]
+        wire.begin(
+            call_headers(BATCH_WRITE), framed(encode(BatchWriteRequest(operations=operations)))
+        )
+        await until(lambda: len(lines) == 600)
+        assert await _balance(wire) == 600
+    assert {line["status"] for line in lines} == {"OK"}
+    assert sum("answered" in line for line in lines) == 350
+
+
+async def test_a_client_that_leaves_leaves_a_line_for_each_rejected_operation() -> None:
+    lines: list[Line] = []
+    store = HeldStore()
+    async with serving(store, audit_sink=lines.append) as served:
+        async with Connection.connect(served.port) as wire:
+            batch = BatchWriteRequest(operations=[_add(5), _add(0)])
+            wire.begin(call_headers(BATCH_WRITE), framed(encode(batch)))
+            await store.entered.wait()
+        await served.wait_quiet()
+        store.released.set()
+        await until(lambda: len(lines) == 2)
+    shown = {(line["status"], line["answered"]) for line in lines}
+    assert shown == {("INVALID_ARGUMENT", False), ("OK", False)}
+
+
 async def test_a_deadline_leaves_the_result_of_all_operations_open() -> None:
     store = HeldStore()
     async with serving(store) as served, Connection.connect(served.port) as wire:

@@ -7,6 +7,7 @@ from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
     LedgerServiceBase,
+    OperationOutcome,
     WriteRequest,
     WriteResponse,
 )
@@ -75,13 +76,8 @@ class LedgerService(LedgerServiceBase):
             endings = _aborted(pending)
         else:
             endings = await self._settle(call, pending, atomic=received.message.atomic)
-        outcomes = []
-        for number, (each, ending) in enumerate(zip(pending, endings, strict=True), start=1):
-            outcomes.append(each.end(ending))
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
         # The writes have taken effect, whether or not the caller gets the answer.
-        await call.send_answer(BatchWriteResponse(outcomes=outcomes))
+        await call.send_answer(BatchWriteResponse(outcomes=await _end(pending, endings)))
 
     async def _begin(
         self, call: _BatchCall, received: WithMisfits[BatchWriteRequest]
@@ -90,13 +86,18 @@ class LedgerService(LedgerServiceBase):
         admitted, denial = self._access.admit_batch(
             call, len(request.operations), together=request.atomic
         )
-        pending = []
-        for index, operation in enumerate(request.operations):
-            if index and index % _SLICE == 0:
-                await asyncio.sleep(0)
-            misfits = received.misfits.get(index, ())
-            denied = denial if index >= admitted else None
-            pending.append(self._operations.begin(call, operation, misfits, denied))
+        pending: list[PendingOperation] = []
+        try:
+            for index, operation in enumerate(request.operations):
+                if index and index % _SLICE == 0:
+                    await asyncio.sleep(0)
+                misfits = received.misfits.get(index, ())
+                denied = denial if index >= admitted else None
+                pending.append(self._operations.begin(call, operation, misfits, denied))
+        except asyncio.CancelledError:
+            for each in pending:
+                each.outlived(each.rejection)
+            raise
         return pending
 
     async def _settle(
@@ -117,6 +118,9 @@ class LedgerService(LedgerServiceBase):
             for each, answer in zip(submitted, answers, strict=True):
                 if answer.done() and not answer.cancelled():
                     each.outlived(answer.exception() or answer.result())
+            for each in pending:
+                if each.rejection is not None:
+                    each.outlived(each.rejection)
             raise
         return [each.rejection or next(results) for each in pending]
 
@@ -129,6 +133,22 @@ class LedgerService(LedgerServiceBase):
             operation_seconds=self._operation_seconds,
         )
         await stream.run()
+
+
+async def _end(
+    pending: Sequence[PendingOperation], endings: Sequence[WriteResult]
+) -> list[OperationOutcome]:
+    outcomes: list[OperationOutcome] = []
+    try:
+        for each, ending in zip(pending, endings, strict=True):
+            if outcomes and len(outcomes) % _SLICE == 0:
+                await asyncio.sleep(0)
+            outcomes.append(each.end(ending))
+    except asyncio.CancelledError:  # the caller has left, and the audit log needs all lines
+        for each, ending in zip(pending[len(outcomes) :], endings[len(outcomes) :], strict=True):
+            each.outlived(ending)
+        raise
+    return outcomes
 
 
 def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:
