@@ -46,7 +46,7 @@ async def any_store(
     mongo = MongoStore(mongod_uri, database=database)
     await mongo.migrate()
     yield mongo
-    mongo.close()
+    await mongo.close()
 
 
 def submit(committer: Committer, commands: Sequence[Command]) -> list[Answer]:

@@ -219,7 +219,7 @@ async def test_a_restart_is_given_up_if_a_worker_does_not_start(
 async def test_a_worker_that_the_system_cannot_start_ends_no_other(
     launcher: Launcher, group: WorkerGroup
 ) -> None:
-    await group.start()
+    await group.start(None)
 
     def starts(count: int) -> bool:
         if count < 3:

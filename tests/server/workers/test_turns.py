@@ -69,6 +69,19 @@ async def test_a_stalled_holder_does_not_stop_the_others(monkeypatch: pytest.Mon
     assert order == [*["without the turn"] * 2, "second", "first"]
 
 
+async def test_a_cancelled_wait_keeps_no_turn() -> None:
+    first, second = _turns(2)
+    async with first:
+        waiting = asyncio.create_task(_hold(second, [], "second"))
+        while first.take_if_free():  # noqa: ASYNC110 - until the other one waits in its thread
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    await _hold(first, [], "first")
+    async with first:  # it would be entered without the turn
+        assert first._has
+
+
 async def test_shards_do_not_wait_for_each_other() -> None:
     files = make_turns(2)
     first, second = open_turns(files)

@@ -106,7 +106,7 @@ async def _embedded_mongod(settings: ServerSettings) -> AsyncIterator[EmbeddedMo
         yield None
         return
     async with open_store(settings) as opened:
-        opened.store.close()  # the workers have clients of their own
+        await opened.store.close()  # the workers have clients of their own
         yield opened.mongod
 
 

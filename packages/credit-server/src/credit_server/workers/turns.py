@@ -61,8 +61,8 @@ class Turn:
         taken = self._take_in_thread()
         try:
             await asyncio.wait({taken}, timeout=_WAIT_SECONDS_MAX)
-        finally:
             self._has = taken.done()
+        finally:  # a cancelled wait keeps no turn either
             if not self._has:
                 self._is_late = True
                 taken.add_done_callback(self._return_late)
