@@ -37,6 +37,9 @@ async def serve(settings: ServerSettings) -> None:
         EmbeddedError: The embedded mongod cannot be started, or does not stay up.
         PartFailed: A part of the supervisor ended because of a bug.
     """
+    hangup = asyncio.Event()
+    # First: without a handler, SIGHUP ends the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     metrics = SummedMetrics()
     group = WorkerGroup(
         settings.workers,
@@ -61,6 +64,7 @@ async def serve(settings: ServerSettings) -> None:
             listener = stack.enter_context(closing(await listen_for_workers(settings)))
             listener.start(group.pass_on)
             async with supervisor.parts_needed():
+                supervisor.start("the restart of the workers", _restart_on(hangup, group))
                 _start_parts(supervisor, group, exposition, settings.workers)
                 log.info("serving", workers=settings.workers)
                 shown = None if exposition is None else exposition.address
@@ -83,15 +87,12 @@ def _start_parts(
 ) -> None:
     for number in range(1, workers + 1):
         supervisor.start(f"the replacement of worker {number}", group.keep(number))
-    supervisor.start("the restart of the workers", _restart_on_hangup(group))
     if exposition is not None:
         supervisor.start("the server of the metrics", exposition.run())
 
 
-async def _restart_on_hangup(group: WorkerGroup) -> None:
+async def _restart_on(hangup: asyncio.Event, group: WorkerGroup) -> None:
     """Restart the workers at each SIGHUP; signals during a restart are one signal after it."""
-    hangup = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     while True:
         await hangup.wait()
         hangup.clear()
