@@ -159,6 +159,17 @@ async def test_a_known_key_does_not_succeed_in_a_batch_that_is_aborted(
     assert outcomes == [BatchAborted(index=1), InsufficientCredits(available=0, required=9)]
 
 
+async def test_a_reused_key_is_found_although_a_later_command_has_it_too(
+    store: ScriptedStore,
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        known = add(store, 5, key="k")
+        await committer.submit(known)
+    async with Committer(store, LIMITS) as another:
+        outcomes = await commit(another, [add(store, 6, key="k"), again(known, store)])
+    assert outcomes == [KeyReused(fields=("credits",)), BatchAborted(index=0)]
+
+
 async def test_the_same_key_twice_in_a_batch_takes_effect_once(store: ScriptedStore) -> None:
     async with Committer(store, LIMITS) as committer:
         command = add(store, 5, key="k")

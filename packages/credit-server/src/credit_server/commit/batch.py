@@ -156,7 +156,9 @@ def _aborted(batch: Plan) -> Plan:
         outcomes=[
             outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes
         ],
-        rests_on_reads=batch.rests_on_reads,
+        # An accepted command is not written, so nothing else proves that its key is new. A refusal
+        # of another command with the key rests on it.
+        rests_on_reads=batch.rests_on_reads or bool(batch.transactions),
     )
 
 
