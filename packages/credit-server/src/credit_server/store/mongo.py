@@ -176,7 +176,9 @@ class MongoStore:
 
     async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, Document]:
         async with self._deadline():
-            found = await self._accounts.find({"user_id": {"$in": user_ids}}).to_list(None)
+            # Without a batch size, mongod returns 101 documents first.
+            cursor = self._accounts.find({"user_id": {"$in": user_ids}})
+            found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
         return {document["user_id"]: document for document in found}
 
     async def app_total(self, app_id: int) -> int:
