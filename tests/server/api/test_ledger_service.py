@@ -479,3 +479,13 @@ async def test_a_batch_beyond_the_calls_that_may_run_is_shed(served: Serving) ->
         assert (answer.status, answer.details[0].reason) == (Status.UNAVAILABLE, "OVERLOADED")  # type: ignore[attr-defined]
         store.released.set()
         await running
+
+
+@pytest.mark.parametrize("path", [BATCH_WRITE, "/credit.v1.CreditService/AddCredits"])
+async def test_bytes_after_the_message_are_a_second_message_whatever_the_first_is(
+    wire: Connection, path: str
+) -> None:
+    """grpc-fuzz found it: an empty batch was rejected for its size before the rest was seen."""
+    message = encode(BatchWriteRequest(operations=[_add()]))
+    answer = await wire.request(call_headers(path), framed(message, length=0))
+    assert answer.status is Status.UNIMPLEMENTED

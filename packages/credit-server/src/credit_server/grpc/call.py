@@ -155,15 +155,16 @@ class Call(Stream[Received, Sent]):
         data = await self._recv(length)
         if len(data) != length:
             raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+        streams = self._cardinality.client_streaming
+        if not streams and await self._recv(1):
+            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
         if flag:
             encoding = self.request.fields.get("grpc-encoding", "")
             data = inflate(data, encoding, bytes_max=self._message_bytes_max)
         message = cast(Received, self._codec.decode(data, self._recv_type))
         self.observation.message_received()
-        if self._cardinality.client_streaming:
+        if streams:
             self._stream.message_read(_FRAME.size + length)
-        elif await self._recv(1):
-            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
         return message
 
     async def recv_request(self) -> Received:

@@ -61,7 +61,7 @@ _REMOVED = {
     "CREDIT_HEALTH_INTERVAL_SECONDS": "the value is always 2",
     "CREDIT_HEALTH_TIMEOUT_SECONDS": "the value is always 3",
     "CREDIT_LIST_PAGES_AT_ONCE": "the value is always 4",
-    "CREDIT_LIST_PAGE_SIZE": "the value is always 100",
+    "CREDIT_LIST_PAGE_SIZE": "the value is always 250",
     "CREDIT_LIST_WAIT_SECONDS_MAX": "the value is always 5",
     "CREDIT_OVERLOAD_STREAMS_MAX": "the value is always 768",
     "CREDIT_RATE_BURST": "it follows CREDIT_RATE_PER_SECOND",
