@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -269,14 +270,20 @@ def test_an_interrupted_import_names_its_command(served: Served, tmp_path: Path)
     os.mkfifo(fifo)
     with (
         subprocess.Popen(
-            [COMMAND, "import", str(fifo), "--name", "a"], stdout=-1, stderr=-1, text=True
+            [COMMAND, "import", str(fifo), "--name", "a"],
+            stdout=-1,
+            stderr=-1,
+            text=True,
+            # What a shell runs in the background ignores the signal, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process,
         fifo.open("w") as rows,
     ):
         rows.write("user_id,app_id,credits\n" + "7,1,5\n" * 1100)
         rows.flush()
-        while not served.service.ledger.balance(app_id=1):
-            pass
+        # The ledger is in another thread: a sum over all users would find it changed.
+        while not served.service.ledger.balance(app_id=1, user_id=7):
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate()
     assert process.returncode == Exit.INTERRUPTED

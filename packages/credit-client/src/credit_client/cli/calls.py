@@ -13,7 +13,7 @@ from credit_client.cli.flags import sentence_of
 from credit_client.cli.options import client_of, fail, format_of
 from credit_client.cli.output import Format, record_of, show, show_stream
 from credit_client.cli.waiting import WaitingNotice
-from credit_client.cli.write import heeding_signals, retryable
+from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
 
@@ -89,7 +89,7 @@ def make_write(
     retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
 
     async def made() -> None:
-        async with heeding_signals(), client:
+        async with client:
             with WaitingNotice(client.settings.target):
                 receipt = await call(client, key)
             write.outcome = Outcome.APPLIED

@@ -17,7 +17,7 @@ from credit_client.cli.exits import Exit, complain
 from credit_client.cli.options import By, Output, client_of, fail, format_of, number
 from credit_client.cli.output import Format, show
 from credit_client.cli.rows import BadLine, FileRow, RejectedFile, RowReader, UnusableFile
-from credit_client.cli.write import heeding_signals, retryable
+from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
 from credit_client.importing import CONCURRENCY_MAX, ImportReport, RejectedRow, check_name
@@ -198,7 +198,7 @@ def write(
                 file.report = numbers
                 progressed()
 
-            async with heeding_signals(), client:
+            async with client:
                 file.report = await client.import_(
                     file.rows(),
                     concurrency=concurrency,

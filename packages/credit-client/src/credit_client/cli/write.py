@@ -1,14 +1,13 @@
 """A write of the command: every end but a plain success names the key of the write."""
 
-import asyncio
 import errno
 import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -43,9 +42,6 @@ _REFUSED = {
 
 # How long a standard error that nothing reads may delay the end of the process.
 _DEADLINE_SECONDS = 5
-
-# How long a signal may wait for its handler.
-_SIGNAL_SECONDS = 0.25
 
 
 class Write:
@@ -97,25 +93,6 @@ class Write:
         code, sentence = BY_SIGNAL[number]
         complain_at_once(self.ended(f"{sentence}; {_CLAUSES[self.outcome]}"))
         os._exit(code)
-
-
-@asynccontextmanager
-async def heeding_signals() -> AsyncIterator[None]:
-    """Let the handlers of signals run soon while the event loop waits.
-
-    Python runs a handler between two steps of the main thread. If a signal comes just before the
-    event loop waits, its handler runs when the loop wakes up: for a slow pipe that may be never.
-    """
-
-    async def wake_up() -> None:
-        while True:  # noqa: ASYNC110 - to wake up is its only purpose
-            await asyncio.sleep(_SIGNAL_SECONDS)
-
-    waking = asyncio.create_task(wake_up())
-    try:
-        yield
-    finally:
-        waking.cancel()
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class Load:
         self._begin = self._end = 0.0
         self._blocks: dict[str, bytes] = {}
         self._under_way = 0
+        self._sending = False  # whether an open loop, which may be late, has calls left
         self._waiting: deque[_Call] = deque()
         self._latencies_ms: list[float] = []
         self._warmed_up = self._in_window = self._acknowledged = 0
@@ -107,6 +108,7 @@ class Load:
         """Measure an open loop, in which calls arrive at a fixed rate."""
         count = int((self._warm_up_seconds + self._seconds) * calls_per_second)
         prepared = [self._prepare() for _ in range(count)]  # before the clock starts
+        self._sending = True
         self._start()
         sample = asyncio.create_task(self._sample())
         first = time.perf_counter()
@@ -117,6 +119,7 @@ class Load:
             self._send(call)
             if number % 100 == 0:
                 await asyncio.sleep(0)  # reads responses even if this loop is late
+        self._sending = False
         return await sample
 
     async def all(self, callers: int) -> Sample:
@@ -211,7 +214,7 @@ class Load:
         await asyncio.sleep(max(0.0, self._end - time.perf_counter()))
         cpu_ms = meter.milliseconds_per(self._in_window)
         give_up_at = time.perf_counter() + 5 * self._deadline_seconds
-        while self._under_way and time.perf_counter() < give_up_at:  # noqa: ASYNC110 - a poll
+        while self._sending or (self._under_way and time.perf_counter() < give_up_at):  # noqa: ASYNC110 - a poll
             await asyncio.sleep(_TICK_SECONDS)
         self._errors[LOST] += self._under_way  # these calls never got a response
         self._errors[UNSENT] += len(self._waiting)
