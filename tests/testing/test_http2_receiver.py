@@ -139,3 +139,11 @@ def test_the_codes_of_resets_are_kept() -> None:
     assert receiver.resets == {1: ErrorCode.CANCEL, 3: 99}
     assert receiver.answer(1).outcome == "RST_STREAM CANCEL"
     assert receiver.answer(3).outcome == "RST_STREAM code 99"
+
+
+def test_no_answer_is_awaited_after_the_end_of_the_connection() -> None:
+    receiver = received(b"")
+    before = receiver.answer(1)
+    receiver.end()
+    assert before.ended.is_set()
+    assert receiver.answer(3).ended.is_set(), "a call that begins on a lost connection"

@@ -215,8 +215,6 @@ class Connection(Receiver, asyncio.Protocol):
         stream = self._next_stream
         self._next_stream += 2
         answer = self.answer(stream)
-        if self.closed.is_set():  # nothing more comes
-            answer.ended.set()
         block = self._headers(stream, headers, end=end and not data)
         # In one write, so that the server reads the end of the request before it answers.
         self.write(block + (self._data(stream, data, end=end) if data else b""))

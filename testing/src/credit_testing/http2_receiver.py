@@ -93,10 +93,14 @@ class Receiver:
         self._block: tuple[Frame, bytes] | None = None
         self._buffer = bytearray()
         self._answers: dict[int, Answer] = {}
+        self._over = False
 
     def answer(self, stream: int) -> Answer:
-        """Return the answer on a stream, which fills as frames arrive."""
-        return self._answers.setdefault(stream, Answer())
+        """Return the answer on a stream, which fills as frames arrive until the connection ends."""
+        answer = self._answers.setdefault(stream, Answer())
+        if self._over:
+            answer.ended.set()
+        return answer
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the server."""
@@ -109,7 +113,8 @@ class Receiver:
                 self._fault(f"a malformed frame of type {frame.kind}: {error!r}")
 
     def end(self) -> None:
-        """End all answers, with the connection."""
+        """End all answers, with the connection; those of later calls end at once."""
+        self._over = True
         for stream in self._answers:
             self._end_answer(stream)
 
