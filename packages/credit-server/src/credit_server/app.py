@@ -23,7 +23,7 @@ from credit_server.api.contract import CONTRACT
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
-from credit_server.banner import banner
+from credit_server.banner import address_of, banner
 from credit_server.commit import Clock, Committer
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
@@ -287,7 +287,8 @@ class _Observed:
     @property
     def address(self) -> str | None:
         """Where Prometheus can read the metrics; None: nowhere."""
-        return None if self.exposition is None else self.exposition.address
+        shown = self.exposition
+        return None if shown is None else address_of(shown.host, shown.port)
 
 
 @asynccontextmanager

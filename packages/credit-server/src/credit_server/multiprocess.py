@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmana
 import structlog
 
 from credit_server.app import failures_unwrapped, first_of, open_store, stop_signals
-from credit_server.banner import banner
+from credit_server.banner import address_of, banner
 from credit_server.embedded import EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
 from credit_server.http2.listener import stop_listening
@@ -67,7 +67,7 @@ async def serve(settings: ServerSettings) -> None:
                 supervisor.start("the restart of the workers", _restart_on(hangup, group))
                 _start_parts(supervisor, group, exposition, settings.workers)
                 log.info("serving", workers=settings.workers)
-                shown = None if exposition is None else exposition.address
+                shown = None if exposition is None else address_of(exposition.host, exposition.port)
                 print(banner(settings, listener.port, shown), flush=True)  # noqa: T201 - it is for people
                 await first_of(signalled, supervisor)
             await _stop_listening(group, listener, settings)

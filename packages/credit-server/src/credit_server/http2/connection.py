@@ -10,9 +10,8 @@ import socket
 from typing import cast
 
 from grpclib.config import Configuration
-from grpclib.protocol import Stream
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event
+from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.http2.connections import Closing, Connections
@@ -24,12 +23,7 @@ from credit_server.http2.incoming import FloodError
 from credit_server.http2.limits import ConnectionLimits, TimeLimits
 from credit_server.http2.peer import ServerPeer
 from credit_server.http2.processor import ServerProcessor, without_reset_in_batch
-from credit_server.http2.stream import (
-    MESSAGE_PREFIX_BYTES,
-    ServerConnection,
-    StreamHandler,
-    server_stream,
-)
+from credit_server.http2.stream import ServerConnection, StreamHandler, server_stream
 
 _KEEPALIVE_DATA = bytes(8)
 
@@ -92,8 +86,9 @@ class ServerProtocol(DrainableProtocol):
             clock=self._clock,
         )
         self.connection.flush()
-        self.processor = ServerProcessor(self, request_bytes_max=limits.request_bytes_max)
-        self.connection.note_read = self._note_read
+        self.processor = ServerProcessor(
+            self, self._frames, request_bytes_max=limits.request_bytes_max
+        )
         if self._connections.draining:
             self.drain(Closing.SHUTDOWN)
 
@@ -128,26 +123,9 @@ class ServerProtocol(DrainableProtocol):
         try:
             for event in events:
                 self.processor.process(event)
-                if isinstance(event, DataReceived):
-                    self._refund(event)
         finally:
             self._processing = False
         self._end_if_drained()
-
-    def _refund(self, event: DataReceived) -> None:
-        """Refund what a small DATA frame of a stream of messages has taken from the budget.
-
-        gRPC clients send each message of a stream in a frame of its own, so a stream of small
-        messages would count as a flood. Flow control bounds how many are unread. A frame that
-        carries less than the prefix of a message is not refunded.
-        """
-        stream = self.processor.streams.get(event.stream_id)
-        if (
-            stream is not None
-            and server_stream(stream).takes_messages
-            and len(event.data) >= MESSAGE_PREFIX_BYTES
-        ):
-            self._frames.refund_frame()
 
     def _read_on(self) -> None:
         if not self._frames.in_header_block:
@@ -167,11 +145,6 @@ class ServerProtocol(DrainableProtocol):
         self._reads_on = False
         if self._closing is None and not self._transport.is_closing():
             self._read(b"")
-
-    def _note_read(self, stream: Stream, size: int) -> None:
-        """Release the bytes of a message that a call has read from a stream of messages."""
-        stream.data_received -= size
-        self.processor.release_bytes(size)
 
     # ---- writing
 

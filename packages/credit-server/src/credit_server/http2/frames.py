@@ -54,6 +54,7 @@ from credit_server.http2.header_block import (
     DECODED_FACTOR,
     HeaderDecoder,
     LiteralEncoder,
+    excess,
     without_bytes,
 )
 from credit_server.http2.incoming import PRIORITY_BYTES, FloodBudgets, SlicedBuffer
@@ -322,8 +323,7 @@ class ServerFrames(H2Connection):
     def _oversized(self, stream_id: int, handled: list[Frame], events: list[Event]) -> Handled:
         """Replace the request by one that is answered with an error; reset it for its trailers."""
         self.incoming_buffer.end_slice()  # it took long to decode
-        size, limit = self.decoder.list_bytes, self.decoder.list_bytes_max
-        reason = f"the request has {size} bytes of headers, and {limit} are allowed"
+        reason = excess(self.decoder.list_bytes, self.decoder.list_bytes_max)
         first, *others = events
         if not isinstance(first, RequestReceived):
             return self._reset(stream_id, ErrorCodes.ENHANCE_YOUR_CALM, reason)

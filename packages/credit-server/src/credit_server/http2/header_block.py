@@ -90,6 +90,11 @@ def list_bytes(headers: Sequence[tuple[bytes, bytes]]) -> int:
     return size
 
 
+def excess(size: int, limit: int) -> str:
+    """Return why a header list is rejected for its size in bytes."""
+    return f"the request has {size} bytes of headers, and {limit} are allowed"
+
+
 def kept(headers: Iterable[tuple[bytes, bytes]]) -> list[HeaderTuple]:
     """Return the headers that the answer to a request with too many of them needs."""
     found = dict(headers)

@@ -26,7 +26,7 @@ from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded
 from h2.exceptions import FrameTooLargeError, ProtocolError
 
 from credit_server.http2.frames import OversizedRequest
-from credit_server.http2.header_block import DECODED_FACTOR, kept, list_bytes
+from credit_server.http2.header_block import DECODED_FACTOR, excess, kept, list_bytes
 from credit_server.http2.incoming import PRIORITY_BYTES, SLICE_FRAMES, SMALL_BYTES, FloodError
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.nghttp2_streams import FRAME_BYTES_MAX, ClosedBy, Nghttp2Streams
@@ -271,7 +271,7 @@ class Nghttp2Frames(Nghttp2Streams):
         request: RequestReceived
         if size > limit:
             request = OversizedRequest(stream_id=stream_id, headers=texts(kept(headers)))
-            request.reason = f"the request has {size} bytes of headers, and {limit} are allowed"
+            request.reason = excess(size, limit)
         else:
             request = RequestReceived(stream_id=stream_id, headers=texts(headers))
         events.append(request)
@@ -281,8 +281,7 @@ class Nghttp2Frames(Nghttp2Streams):
     def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
         size, limit = list_bytes(headers), self._limits.header_bytes_max
         if size > limit:
-            reason = f"the request has {size} bytes of headers, and {limit} are allowed"
-            self._fault(stream_id, ErrorCodes.ENHANCE_YOUR_CALM, reason, events)
+            self._fault(stream_id, ErrorCodes.ENHANCE_YOUR_CALM, excess(size, limit), events)
         else:
             super()._take_trailers(stream_id, headers, events)
 

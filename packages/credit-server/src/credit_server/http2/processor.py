@@ -14,24 +14,29 @@ from h2.events import (
 from h2.events import Event as H2Event
 
 from credit_server.http2.drain import DrainableProtocol
-from credit_server.http2.frames import OversizedRequest, RequestReset
-from credit_server.http2.stream import server_stream
+from credit_server.http2.frames import OversizedRequest, RequestReset, ServerFrames
+from credit_server.http2.stream import MESSAGE_PREFIX_BYTES, server_stream
 
 
 class ServerProcessor(EventsProcessor):
     """Handles events as grpclib does, except for those that would break a connection."""
 
-    def __init__(self, protocol: DrainableProtocol, *, request_bytes_max: int) -> None:
+    def __init__(
+        self, protocol: DrainableProtocol, frames: ServerFrames, *, request_bytes_max: int
+    ) -> None:
         """Create the processor of a connection.
 
         Args:
             protocol: The connection.
+            frames: Its frames.
             request_bytes_max: The bytes of requests that all of its open streams may hold.
         """
         super().__init__(protocol.handler, protocol.connection)
         self.processors[OversizedRequest] = self.process_oversized_request
         self.processors[RequestReset] = self.process_request_reset
         self._protocol = protocol
+        self._frames = frames
+        protocol.connection.note_read = self._note_read
         self._request_bytes_max = request_bytes_max
         self._request_bytes = 0
 
@@ -78,13 +83,20 @@ class ServerProcessor(EventsProcessor):
             return  # an empty frame
         super().process_data_received(event)
         stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            self._request_bytes += len(event.data)
-            if self._request_bytes > self._request_bytes_max:
-                self._protocol.reset_stream(stream, "the connection's requests are too long")
+        if stream is None:
+            return
+        # gRPC's clients send each message of a stream in a frame of its own, and small frames count
+        # as a flood. Flow control bounds how many messages are unread. A frame that carries less
+        # than the prefix of a message is not given back.
+        if server_stream(stream).takes_messages and len(event.data) >= MESSAGE_PREFIX_BYTES:
+            self._frames.refund_frame()
+        self._request_bytes += len(event.data)
+        if self._request_bytes > self._request_bytes_max:
+            self._protocol.reset_stream(stream, "the connection's requests are too long")
 
-    def release_bytes(self, size: int) -> None:
-        """Note that the connection no longer holds this number of bytes of its requests."""
+    def _note_read(self, stream: Stream, size: int) -> None:
+        """Release the bytes of a message that a call has read of a stream of messages."""
+        stream.data_received -= size
         self._request_bytes -= size
 
     def process_ping_ack_received(self, event: PingAckReceived) -> None:

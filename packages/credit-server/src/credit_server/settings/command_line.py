@@ -98,7 +98,7 @@ def with_settings(
         ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
         # Only the help needs the descriptions of the settings: see `GroupedCommand`.
-        command.settings = {setting.name: setting for setting in settings}  # type: ignore[attr-defined]
+        command.settings = {setting.name: setting for setting in settings}  # type: ignore[attr-defined] # GroupedCommand reads it
         command.__name__, command.__doc__ = body.__name__, body.__doc__
         return command
 

@@ -49,11 +49,6 @@ class Exposition:
     port: int
     ended: Future[None]
 
-    @property
-    def address(self) -> str:
-        """Its address as host:port."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
     async def run(self) -> None:
         """Return when the thread ends, or raise its exception."""
         await asyncio.wrap_future(self.ended)
