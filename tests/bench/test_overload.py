@@ -178,7 +178,7 @@ async def test_the_failed_operations_of_a_batch_are_counted() -> None:
 async def test_a_message_longer_than_a_window_is_sent_in_parts() -> None:
     sizes: list[int] = []
     connection = CallConnection()
-    connection._transport = Writes(sizes)  # type: ignore[assignment]
+    connection._transport = Writes(sizes)  # type: ignore[assignment] # writes are all it does
     ended: list[str | None] = []
     connection.call(b"", bytes(100_000), lambda _, status: ended.append(status))
     assert sum(sizes) == 65_535

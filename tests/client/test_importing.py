@@ -84,9 +84,9 @@ async def test_rejected_rows_are_returned_and_the_others_take_effect() -> None:
         ADDITION,
         replace(PURCHASE, credits=11),
         replace(ADDITION, credits=0),
-        replace(ADDITION, user_id="7"),  # type: ignore[arg-type]
+        replace(ADDITION, user_id="7"),  # type: ignore[arg-type] # wrong on purpose
         replace(ADDITION, report_id="r"),
-        replace(ADDITION, kind="take"),  # type: ignore[arg-type]
+        replace(ADDITION, kind="take"),  # type: ignore[arg-type] # wrong on purpose
         replace(PURCHASE, report_id=None),
         replace(ADDITION, credits=5, idempotency_key="a:1"),
         PURCHASE,

@@ -329,10 +329,8 @@ class Caller:
         await self._wait_or_raise(call, failure)
 
     async def _wait_or_raise(self, call: _Call, failure: AttemptFailed) -> None:
-        if isinstance(failure, NotConnected) and self._waits_for_ready:
-            await self._go_on(call, failure)
-            return
-        if isinstance(failure, StreamBroken):
+        not_connected = isinstance(failure, NotConnected) and self._waits_for_ready
+        if not_connected or isinstance(failure, StreamBroken):
             await self._go_on(call, failure)
             return
         call.attempts += 1

@@ -3,7 +3,7 @@
 A write over a stream costs client and server less than a call of its own, because HTTP/2 and gRPC
 open and close nothing for it. (Measurements: docs/performance.md.) A call that is alone on its
 connection stays a call: it would be about as fast, and a client that makes a single call, such as
-the `credit` command, would open a stream in vain.
+the `credit` command, would open a stream without using it.
 
 No write depends on a stream that may not work. A stream carries writes only after the server has
 accepted it; until then, and where a server or a proxy has no such streams, writes are calls of
