@@ -1,5 +1,6 @@
 """Provide fixtures for all tests: a real mongod, new databases in it, real servers, and a seed."""
 
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,6 +46,13 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
+
+
+@pytest.fixture
+def collected_garbage() -> Iterator[None]:
+    """Run the garbage collector at the end of a test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module", params=["nghttp2", "h2"])

@@ -24,6 +24,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
 
 from tests.conftest import StartServer
+from tests.server.cancelled_connects import sockets_are_collected
 
 OK, WARNING, FAILS = Verdict.OK, Verdict.WARNING, Verdict.FAILS
 LEDGER = "ledger check (sample)"
@@ -296,6 +297,7 @@ async def _lose_majority(mongod: MongodProcess) -> None:
     client.close()
 
 
+@sockets_are_collected
 async def test_an_unreachable_store_fails_in_one_line(tmp_path: Path) -> None:
     away = MongodProcess(tmp_path)  # never started
     found = await _examine(_settings(away.uri, "credit", timeout_seconds=0.1))

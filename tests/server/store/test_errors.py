@@ -16,6 +16,8 @@ from pymongo.server_description import ServerDescription
 from pymongo.synchronous.settings import TopologySettings
 from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 
+from tests.server.cancelled_connects import sockets_are_collected
+
 
 async def _start(uri: str) -> None:
     settings = StoreSettings(mongodb_uri=SecretStr(uri), store_timeout_seconds=2)
@@ -57,6 +59,7 @@ async def test_a_set_of_another_name_is_reported(mongod_uri: str) -> None:
     assert "none of them is in a replica set 'another'" in await _refused(uri)
 
 
+@sockets_are_collected
 async def test_a_host_where_nothing_listens_is_reported(tmp_path: Path) -> None:
     absent = MongodProcess(tmp_path)  # never started
     uri = absent.uri.replace("//", "//me:hidden@")

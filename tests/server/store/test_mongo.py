@@ -30,6 +30,8 @@ from credit_server.store.port import (
 from pydantic import ValidationError
 from pymongo import MongoClient
 
+from tests.server.cancelled_connects import sockets_are_collected
+
 NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, counter_shard=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -41,10 +43,6 @@ def driver() -> Driver:
 
 
 with_each_driver = pytest.mark.parametrize("driver", Driver)
-
-# PyMongo's asyncio client leaves the socket of a connection attempt that it cancels to the garbage
-# collector: `_async_create_connection` of 4.20.
-sockets_are_collected = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture
@@ -303,7 +301,6 @@ async def test_the_topology_is_checked_with_the_reason_for_each_host(
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9: \[Errno 111\] Connection refused"):
         await absent.check_topology()
     await absent.close()
-    gc.collect()
 
 
 @sockets_are_collected
@@ -323,7 +320,6 @@ async def test_an_unreachable_store_is_unavailable(driver: Driver) -> None:
     with pytest.raises(StoreUnavailable):
         await commit(store.writer())
     await store.close()
-    gc.collect()
 
 
 @with_each_driver
