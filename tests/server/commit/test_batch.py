@@ -53,7 +53,7 @@ def empty(*users: int) -> dict[int, Account]:
 def committed(command: Command) -> Transaction:
     (outcome,) = plan([command], empty(command.user_id), DedupIndex(), NOW).outcomes
     assert isinstance(outcome, Accepted)
-    return outcome.transaction
+    return outcome.main
 
 
 def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
@@ -76,7 +76,7 @@ def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
     )
     first, second, third = batch.outcomes
     assert isinstance(first, Accepted)
-    assert second == Replayed(transaction=first.transaction)
+    assert second == Replayed(transaction=first.main)
     assert third == KeyReused(fields=("credits",))
     assert len(batch.transactions) == 1
 

@@ -10,7 +10,7 @@ import pytest
 from credit_server.commit import ClockSkewed, NoObserver, NotCommitted, ResultUnknown
 from credit_server.commit.pending import PendingWrite
 from credit_server.commit.retry import BatchRun, RetryLimits
-from credit_server.ledger import Account, Add, Command, Outcome, Receipt, decide
+from credit_server.ledger import NOTHING_KNOWN, Account, Add, Command, Outcome, Receipt, decide
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,
@@ -66,7 +66,10 @@ class Settled:
         error = self.fault(commands)
         if error is not None:
             raise error
-        return [decide(Account.empty(command.user_id), command, None, NOON) for command in commands]
+        return [
+            decide(Account.empty(command.user_id), command, NOTHING_KNOWN, NOON)
+            for command in commands
+        ]
 
     async def settle(self, users: Sequence[int], limits: RetryLimits) -> None:
         loop = asyncio.get_running_loop()

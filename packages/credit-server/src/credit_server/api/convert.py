@@ -1,7 +1,7 @@
 """Translates between the contract's messages and the ledger's values."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, assert_never
+from typing import Any
 
 from credit_models import (
     Balance,
@@ -14,7 +14,7 @@ from credit_models import Receipt as ReceiptMessage
 from credit_models.image import message_class
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credit_server.ledger import Account, Add, Kind, Receipt, Use
+from credit_server.ledger import Account, Add, InvariantViolated, Kind, Receipt, Use
 from credit_server.store.port import PurchaseRow, TransactionRow
 
 # Any: protobuf makes these classes at run time.
@@ -141,4 +141,4 @@ def _type(kind: Kind) -> TransactionType:
         case Kind.USE:
             return TransactionType.USE
         case _:
-            assert_never(kind)
+            raise InvariantViolated(f"the contract has no name for the kind {kind.value}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import assert_never
 
 from credit_models import ErrorReason, OperationFailure
 from credit_models.constraints import Violation
@@ -35,6 +34,7 @@ from credit_server.ledger import (
     BatchAborted,
     CreditsLimitExceeded,
     InsufficientCredits,
+    InvariantViolated,
     KeyReused,
     Refusal,
     TooManyApps,
@@ -151,7 +151,7 @@ def refused(refusal: Refusal) -> GRPCError:
                 {"index": str(index)},
             )
         case _:
-            assert_never(refusal)
+            raise InvariantViolated(f"the contract has no reason for {refusal}")
 
 
 def total_overflow(total: int) -> GRPCError:

@@ -12,18 +12,17 @@ from cachetools import LRUCache
 
 from credit_server.commit.clock import Clock
 from credit_server.ledger import (
+    NOTHING_KNOWN,
     Accepted,
     Account,
-    BalanceOverflow,
     BatchAborted,
     Command,
-    CreditsLimitExceeded,
-    InsufficientCredits,
-    Kind,
+    KeyReused,
+    Known,
     Outcome,
     Purchase,
     Refusal,
-    TooManyApps,
+    Replayed,
     Transaction,
     decide,
 )
@@ -125,20 +124,22 @@ def plan(
     for command in commands:
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
         earlier = known.find(command) or fresh.find(command)
-        outcome = decide(account, command, earlier, now, latest)
+        history = NOTHING_KNOWN if earlier is None else Known(earlier=earlier)
+        outcome = decide(account, command, history, now, latest)
         match outcome:
-            case Accepted(account=changed, transaction=entry, purchase=purchase):
-                result.accounts[entry.user_id] = changed
-                result.transactions.append(entry)
+            case Accepted(accounts=changed, transactions=entries, purchase=purchase):
+                result.accounts.update((account.user_id, account) for account in changed)
+                result.transactions.extend(entries)
                 if purchase is not None:
                     result.purchases.append(purchase)
-                delta = entry.credits if entry.kind is Kind.ADD else -entry.credits
-                result.totals[entry.app_id] = result.totals.get(entry.app_id, 0) + delta
-                fresh.add([entry])
-            case InsufficientCredits() | BalanceOverflow() | TooManyApps() | CreditsLimitExceeded():
-                result.rests_on_reads = True
-            case _:  # decided by the key: transactions never change
+                for entry in entries:
+                    total = result.totals.get(entry.app_id, 0)
+                    result.totals[entry.app_id] = total + entry.effect
+                fresh.add(entries)
+            case Replayed() | KeyReused():  # decided by the key: transactions never change
                 pass
+            case _:
+                result.rests_on_reads = True
         result.outcomes.append(outcome)
     return _aborted(result) if atomic else result
 

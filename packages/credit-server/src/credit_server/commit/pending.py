@@ -81,7 +81,7 @@ def answer(writes: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
     """Answer the callers of writes whose outcomes are certain."""
     for write, outcome in zip(writes, outcomes, strict=True):
         match outcome:
-            case Accepted(transaction=transaction):
+            case Accepted(main=transaction):
                 write.resolve(Receipt(transaction=transaction, replayed=False))
             case Replayed(transaction=transaction):
                 # The transaction of an earlier attempt at this command is not a replay.

@@ -3,24 +3,24 @@
 from datetime import datetime
 from typing import assert_never
 
-from credit_server.ledger.model import (
-    APPS_MAX,
-    UINT32_MAX,
+from credit_server.ledger.commands import Add, Command, Known, Use
+from credit_server.ledger.outcomes import (
     Accepted,
-    Account,
-    Add,
     BalanceOverflow,
-    Command,
     CreditsLimitExceeded,
     InsufficientCredits,
     KeyReused,
-    Kind,
     Outcome,
-    Purchase,
     Replayed,
     TooManyApps,
+)
+from credit_server.ledger.records import (
+    APPS_MAX,
+    UINT32_MAX,
+    Account,
+    Kind,
+    Purchase,
     Transaction,
-    Use,
 )
 
 
@@ -48,9 +48,10 @@ def invariant(condition: bool, sentence: str) -> None:
 def decide(
     account: Account,
     command: Command,
-    earlier: Transaction | None,
+    known: Known,
     now: datetime,
     latest: datetime | None = None,
+    target: Account | None = None,
 ) -> Outcome:
     """Return the outcome of a command.
 
@@ -60,10 +61,10 @@ def decide(
     Args:
         account: The user's account.
         command: The command, valid by the contract's constraints.
-        earlier: The transaction with the command's key, of the same user in the same app, or the
-            one with the command's own transaction id; None if there is none.
+        known: What the command must know of the history.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have, at least `now`; None: there is no limit.
+        target: The account of the user that gets credits by a transfer from another user.
 
     Returns:
         All effects, or the earlier transaction, or the reason for the refusal.
@@ -73,9 +74,11 @@ def decide(
             transaction is of another user or app.
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
+    invariant(isinstance(command, Add | Use), "the ledger decides adds and uses")
+    assert isinstance(command, Add | Use)  # noqa: S101 - for the type checker
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
-    if earlier is not None:
-        return _repeated(command, earlier)
+    if known.earlier is not None:
+        return _repeated(command, known.earlier)
     balance = account.balances.get(command.app_id, 0)
     match command:
         case Add():
@@ -111,40 +114,39 @@ def _created_at(account: Account, now: datetime, latest: datetime | None) -> dat
 
 
 def _effects(
-    account: Account, command: Command, balance_after: int, created_at: datetime
+    account: Account, command: Add | Use, balance_after: int, created_at: datetime
 ) -> Accepted:
     invariant(0 <= balance_after <= UINT32_MAX, "a balance stays in 0 to 2**32 - 1")
     sequence = account.revision + 1
     first = account.created_at is None
     purchase = _purchase(command, sequence, created_at) if isinstance(command, Use) else None
-    return Accepted(
-        account=Account(
-            user_id=account.user_id,
-            id=account.id,
-            balances={**account.balances, command.app_id: balance_after},
-            revision=sequence,
-            created_at=created_at if first else account.created_at,
-            updated_at=created_at,
-            created_by=command.created_by if first else account.created_by,
-            updated_by=command.created_by,
-        ),
-        transaction=Transaction(
-            id=command.transaction_id,
-            user_id=command.user_id,
-            app_id=command.app_id,
-            kind=Kind.ADD if purchase is None else Kind.USE,
-            credits=command.credits,
-            balance_after=balance_after,
-            sequence=sequence,
-            created_at=created_at,
-            created_by=command.created_by,
-            key=command.key,
-            purchase_id="" if purchase is None else purchase.id,
-            report_id="" if purchase is None else purchase.report_id,
-            report_name="" if purchase is None else purchase.report_name,
-        ),
-        purchase=purchase,
+    changed = Account(
+        user_id=account.user_id,
+        id=account.id,
+        balances={**account.balances, command.app_id: balance_after},
+        apps=account.apps,
+        revision=sequence,
+        created_at=created_at if first else account.created_at,
+        updated_at=created_at,
+        created_by=command.created_by if first else account.created_by,
+        updated_by=command.created_by,
     )
+    entry = Transaction(
+        id=command.transaction_id,
+        user_id=command.user_id,
+        app_id=command.app_id,
+        kind=Kind.ADD if purchase is None else Kind.USE,
+        credits=command.credits,
+        balance_after=balance_after,
+        sequence=sequence,
+        created_at=created_at,
+        created_by=command.created_by,
+        key=command.key,
+        purchase_id="" if purchase is None else purchase.id,
+        report_id="" if purchase is None else purchase.report_id,
+        report_name="" if purchase is None else purchase.report_name,
+    )
+    return Accepted(accounts=(changed,), transactions=(entry,), main=entry, purchase=purchase)
 
 
 def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
@@ -162,7 +164,7 @@ def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
     )
 
 
-def _repeated(command: Command, earlier: Transaction) -> Replayed | KeyReused:
+def _repeated(command: Add | Use, earlier: Transaction) -> Replayed | KeyReused:
     """Return the outcome of a command whose key or id an earlier transaction has."""
     invariant(
         (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
@@ -172,7 +174,7 @@ def _repeated(command: Command, earlier: Transaction) -> Replayed | KeyReused:
     return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
 
 
-def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
+def _differences(command: Add | Use, earlier: Transaction) -> tuple[str, ...]:
     """Return the names of the fields in which a request differs from that of a transaction.
 
     The user, the app and the key are equal by the look-up. `created_by` is compared, because the

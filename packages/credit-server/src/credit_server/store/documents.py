@@ -12,7 +12,7 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
+from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction, invariant
 from credit_server.store.port import PurchaseRow, TransactionRow
 
 # A document as the driver returns it. The model that parses it checks its values.
@@ -120,7 +120,9 @@ class TransactionDocument(Document):
     @classmethod
     def from_transaction(cls, entry: Transaction) -> "TransactionDocument":
         """Translate from the ledger."""
-        used = entry.kind is Kind.USE
+        kind = entry.kind
+        invariant(kind in (Kind.ADD, Kind.USE), f"no document of the kind {kind.value} exists")
+        used = kind is Kind.USE
         return cls(
             _id=ObjectId(entry.id),
             user_id=entry.user_id,
@@ -128,7 +130,7 @@ class TransactionDocument(Document):
             credits=entry.credits,
             created_at=entry.created_at,
             created_by=entry.created_by,
-            type=entry.kind.value,
+            type="use" if used else "add",
             balance_after=entry.balance_after,
             sequence=entry.sequence,
             purchase_id=ObjectId(entry.purchase_id) if used else None,
