@@ -39,6 +39,24 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.ACTOR_NOT_ALLOWED
             | ErrorReason.CREDITS_LIMIT_EXCEEDED
             | ErrorReason.CLOCK_SKEWED
+            | ErrorReason.HOLD_NOT_FOUND
+            | ErrorReason.HOLD_ALREADY_CAPTURED
+            | ErrorReason.HOLD_ALREADY_RELEASED
+            | ErrorReason.HOLD_EXPIRED
+            | ErrorReason.HOLD_EXCEEDED
+            | ErrorReason.HOLD_LIFE_EXCEEDED
+            | ErrorReason.GRANT_NOT_FOUND
+            | ErrorReason.GRANT_EMPTY
+            | ErrorReason.GRANTS_FULL
+            | ErrorReason.HOLDS_FULL
+            | ErrorReason.TRANSACTION_NOT_FOUND
+            | ErrorReason.NOT_REVERSIBLE
+            | ErrorReason.REVERSAL_EXCEEDS
+            | ErrorReason.CAP_EXCEEDED
+            | ErrorReason.ALREADY_PURCHASED
+            | ErrorReason.REVISION_CHANGED
+            | ErrorReason.AVAILABLE_TOO_LOW
+            | ErrorReason.EXPIRES_TOO_EARLY
         ):
             return Outcome.NO_CHANGE
         case ErrorReason.STORE_UNAVAILABLE | ErrorReason.UNSPECIFIED:

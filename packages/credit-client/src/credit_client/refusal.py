@@ -150,6 +150,29 @@ def _by_reason(
             return ActorNotAllowed(
                 message, created_by=int(metadata["created_by"]), request_id=request_id
             )
+        case (
+            ErrorReason.HOLD_NOT_FOUND
+            | ErrorReason.HOLD_ALREADY_CAPTURED
+            | ErrorReason.HOLD_ALREADY_RELEASED
+            | ErrorReason.HOLD_EXPIRED
+            | ErrorReason.HOLD_EXCEEDED
+            | ErrorReason.HOLD_LIFE_EXCEEDED
+            | ErrorReason.GRANT_NOT_FOUND
+            | ErrorReason.GRANT_EMPTY
+            | ErrorReason.GRANTS_FULL
+            | ErrorReason.HOLDS_FULL
+            | ErrorReason.TRANSACTION_NOT_FOUND
+            | ErrorReason.NOT_REVERSIBLE
+            | ErrorReason.REVERSAL_EXCEEDS
+            | ErrorReason.CAP_EXCEEDED
+            | ErrorReason.ALREADY_PURCHASED
+            | ErrorReason.REVISION_CHANGED
+            | ErrorReason.AVAILABLE_TOO_LOW
+            | ErrorReason.EXPIRES_TOO_EARLY
+        ):
+            return UnknownRefusal(
+                message, status=failure.status, reason_name=info.reason, request_id=request_id
+            )
         case ErrorReason.UNSPECIFIED:
             raise ValueError("never sent")
         case _:

@@ -1,7 +1,7 @@
 """Builds the check of one field from its constraint."""
 
 import re
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,10 @@ class Constraint:
     pattern: str | None = None  # RE2's and Python's common syntax; for the whole string
     required: bool = False
     text: Text = Text.UNSPECIFIED
-    items_min: int | None = None  # of a repeated field, inclusive
-    items_max: int | None = None  # of a repeated field, inclusive
+    items_min: int | None = None  # of a repeated field or a map, inclusive
+    items_max: int | None = None  # of a repeated field or a map, inclusive
+    keys: "Constraint | None" = None  # of a map
+    values: "Constraint | None" = None  # of a map
 
 
 def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
@@ -51,13 +53,38 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
     return check_implicit if constraint.required else bounds
 
 
+def size_check(constraint: Constraint) -> Check:
+    """Build the check of the number of items of a repeated field or a map."""
+    return _sizes_check(constraint.items_min, constraint.items_max, " items")
+
+
+def map_check(constraint: Constraint) -> Check:
+    """Build the check of a map: first the number of its items, then every key and value."""
+    size = size_check(constraint)
+    key = _bounds_check(constraint.keys or Constraint())
+    value = _bounds_check(constraint.values or Constraint())
+
+    def check(items: Mapping[Any, Any]) -> str | None:
+        if (broken := size(items)) is not None:
+            return broken
+        for each in items:
+            if (broken := key(each)) is not None:
+                return f"keys {broken}"
+        for each in items.values():
+            if (broken := value(each)) is not None:
+                return f"values {broken}"
+        return None
+
+    return check
+
+
 def _bounds_check(constraint: Constraint) -> Check:
     if constraint.minimum is not None or constraint.maximum is not None:
         return _integer_check(constraint.minimum, constraint.maximum)
     if constraint.items_min is not None or constraint.items_max is not None:
-        return _size_check(constraint.items_min, constraint.items_max, " items")
+        return size_check(constraint)
     # The length comes first: it bounds the cost of the other checks.
-    check = _size_check(constraint.length_min, constraint.length_max, " characters")
+    check = _sizes_check(constraint.length_min, constraint.length_max, " characters")
     text = text_check(constraint.text)
     if text is not None:
         check = _both(check, text)
@@ -82,7 +109,7 @@ def _integer_check(minimum: int | None, maximum: int | None) -> Check:
     return check
 
 
-def _size_check(size_min: int | None, size_max: int | None, unit: str) -> Check:
+def _sizes_check(size_min: int | None, size_max: int | None, unit: str) -> Check:
     if size_min is None and size_max is None:
         return lambda _value: None
     least = size_min or 0

@@ -5,7 +5,7 @@ of each message type are built once; checking a valid field costs a call and a c
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from credit_models._generated.message_pool import default_message_pool
-from credit_models.checks import Check, Constraint, field_check
+from credit_models.checks import Check, Constraint, field_check, map_check, size_check
 from credit_models.errors import Violation
 from credit_models.fields import map_value
 from credit_models.image import POOL, full_names, option
@@ -37,7 +37,7 @@ class _Nested:
 class _Rules:
     constraints: Mapping[str, Constraint]
     checks: tuple[tuple[str, Check], ...]
-    sizes: tuple[tuple[str, Check], ...]  # of repeated fields; they are among the checks
+    sizes: tuple[tuple[str, Check], ...]  # of repeated fields and maps; the checks include them
     nested: tuple[_Nested, ...]
 
 
@@ -108,17 +108,14 @@ def _violations(rules: _Rules, message: betterproto2.Message, path: str) -> Iter
             yield from _violations(below, value, f"{path}{nested.name}.")
 
 
-def _constraint(field: FieldDescriptor) -> Constraint | None:
-    found = option(field, _OPTION)
-    if found is None:
-        return None
-
+# Any: the option's class exists only at run time.
+def _parsed(found: Any) -> Constraint:
     def bound(name: str) -> Any:  # Any: the option defines an integer or a string
         return getattr(found, name) if found.HasField(name) else None
 
-    constraint = Constraint(
-        minimum=bound("minimum"),
-        maximum=bound("maximum"),
+    return Constraint(
+        minimum=bound("signed_minimum") if found.HasField("signed_minimum") else bound("minimum"),
+        maximum=bound("signed_maximum") if found.HasField("signed_maximum") else bound("maximum"),
         length_min=bound("length_min"),
         length_max=bound("length_max"),
         pattern=bound("pattern"),
@@ -126,16 +123,32 @@ def _constraint(field: FieldDescriptor) -> Constraint | None:
         text=Text(found.text),
         items_min=bound("items_min"),
         items_max=bound("items_max"),
+        keys=_parsed(found.keys) if found.HasField("keys") else None,
+        values=_parsed(found.values) if found.HasField("values") else None,
     )
+
+
+def _constraint(field: FieldDescriptor) -> Constraint | None:
+    found = option(field, _OPTION)
+    if found is None:
+        return None
+    constraint = _parsed(found)
     counts_items = Constraint(items_min=constraint.items_min, items_max=constraint.items_max)
-    if field.is_repeated and constraint != counts_items:
-        raise TypeError(f"{field.full_name}: only the items of a repeated field can be limited")
-    if not field.is_repeated and counts_items != Constraint():
+    of_map = replace(counts_items, keys=constraint.keys, values=constraint.values)
+    if map_value(field) is not None:
+        if constraint != of_map:
+            raise TypeError(f"{field.full_name}: only items, keys and values of a map are limited")
+    elif field.is_repeated:
+        if constraint != counts_items:
+            raise TypeError(f"{field.full_name}: only the items of a repeated field can be limited")
+    elif of_map != Constraint():
         raise TypeError(f"{field.full_name}: a field that is not repeated has no items")
     return constraint
 
 
 def _check(field: FieldDescriptor, constraint: Constraint) -> Check:
+    if map_value(field) is not None:
+        return map_check(constraint)
     zero = None if field.has_presence else field.default_value
     return field_check(constraint, zero=zero, explicit=field.has_presence)
 
@@ -144,8 +157,11 @@ def _nested(field: FieldDescriptor) -> _Nested | None:
     message = field.message_type
     if message is None or message.full_name in WELL_KNOWN_TYPES:
         return None
-    if map_value(field) is not None:
-        raise TypeError(f"{field.full_name}: constraints of a map's values are not supported")
+    value = map_value(field)
+    if value is not None:
+        if value.message_type is not None:
+            raise TypeError(f"{field.full_name}: messages in a map are not supported")
+        return None
     return _Nested(name=field.name, full_name=message.full_name, is_repeated=field.is_repeated)
 
 
@@ -157,7 +173,11 @@ def _rules(descriptor: Descriptor) -> _Rules:
     return _Rules(
         constraints=MappingProxyType({field.name: constraint for field, constraint in constrained}),
         checks=tuple((field.name, check) for field, check in checks),
-        sizes=tuple((field.name, check) for field, check in checks if field.is_repeated),
+        sizes=tuple(
+            (field.name, size_check(constraint))
+            for field, constraint in constrained
+            if field.is_repeated
+        ),
         nested=tuple(below for below in nested if below is not None),
     )
 

@@ -60,13 +60,14 @@ class LedgerService(LedgerServiceBase):
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
 
-        Raises:
-            KeyError: A call of the contract has no handler here.
+        A call of the contract without a handler here is answered with UNIMPLEMENTED, as any path
+        that no service has.
         """
         handlers = {"BatchWrite": self._batch_write, "Write": self._write}
         return {
-            path: handler._replace(func=handlers[path.rpartition("/")[2]])
+            path: handler._replace(func=handlers[name])
             for path, handler in super().__mapping__().items()
+            if (name := path.rpartition("/")[2]) in handlers
         }
 
     async def _batch_write(self, call: _BatchCall) -> None:

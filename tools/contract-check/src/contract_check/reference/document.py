@@ -13,8 +13,8 @@ from google.protobuf.descriptor import (
 from contract_check.image import Image
 from contract_check.reference.examples import curl, example
 from contract_check.reference.words import idempotency, takes, type_of
+from contract_check.rules.errors import OPTION as REASON_OPTION
 from contract_check.rules.errors import access_documented, documented, reasons_of
-from contract_check.rules.reasons import OPTION as REASON_OPTION
 from contract_check.rules.scopes import scope_of
 
 _PREFIX = "ERROR_REASON_"

@@ -92,6 +92,132 @@ async for purchase in credits.purchases(user_id=7):
 async for transaction in credits.transactions(user_id=7):
     print(transaction.sequence, transaction.type.name, transaction.balance_after)""",
     ),
+    "credit.v1.LedgerService.GrantCredits": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 50,
+            "expires_after_seconds": 2592000,
+            "category": "GRANT_CATEGORY_PROMOTIONAL",
+            "idempotency_key": "trial-7",
+        },
+    ),
+    "credit.v1.LedgerService.VoidGrant": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "grant_id": "0123456789abcdef01234567",
+        },
+    ),
+    "credit.v1.LedgerService.PlaceHold": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 10,
+            "purpose": "answer 42",
+            "idempotency_key": "hold-42",
+        },
+    ),
+    "credit.v1.LedgerService.CaptureHold": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "hold_id": "0123456789abcdef01234567",
+            "credits": 7,
+            "report_id": "answer-42",
+            "report_name": "Answer 42",
+        },
+    ),
+    "credit.v1.LedgerService.ReleaseHold": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "hold_id": "0123456789abcdef01234567",
+        },
+    ),
+    "credit.v1.LedgerService.ExtendHold": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "hold_id": "0123456789abcdef01234567",
+            "expires_after_seconds": 3600,
+        },
+    ),
+    "credit.v1.LedgerService.ReverseTransaction": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "transaction_id": "0123456789abcdef01234567",
+            "credits": 2,
+            "note": "The report was late.",
+        },
+    ),
+    "credit.v1.LedgerService.TransferCredits": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "to_user_id": 8,
+            "credits": 5,
+            "idempotency_key": "gift-1",
+        },
+    ),
+    "credit.v1.LedgerService.AdjustBalance": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "delta": -3,
+            "note": "Counted twice.",
+            "idempotency_key": "ticket-99",
+        },
+    ),
+    "credit.v1.LedgerService.SetSpendingCap": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "caps": {"per_day": 1000},
+        },
+    ),
+    "credit.v1.LedgerService.SetAppPolicy": Example(
+        request={
+            "app_id": 1,
+            "created_by": 1,
+            "allow_negative": True,
+        },
+    ),
+    "credit.v1.LedgerService.GetAppPolicy": Example(
+        request={
+            "app_id": 1,
+        },
+    ),
+    "credit.v1.LedgerService.ListGrants": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+        },
+    ),
+    "credit.v1.LedgerService.ListHolds": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "include_settled": True,
+        },
+    ),
+    "credit.v1.LedgerService.GetForecast": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+        },
+    ),
     "credit.v1.LedgerService.BatchWrite": Example(
         request={
             "operations": [

@@ -1,5 +1,7 @@
 """Describe constraints, types and retries in words."""
 
+from typing import Any
+
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
@@ -16,27 +18,36 @@ _IDEMPOTENCY = {
 def takes(image: Image, field: FieldDescriptor) -> str:
     """Return the values that a field may hold; empty if any value of its type is valid."""
     found = image.option(field, OPTION)
-    if found is None:
-        return ""
+    return "" if found is None else _constraint(found)
 
+
+# Any: only the image knows the type of the option's value.
+def _constraint(found: Any) -> str:
     def bound(name: str) -> int | None:
         value: int = getattr(found, name)
         return value if found.HasField(name) else None
 
     parts = [
         _range(bound("minimum"), bound("maximum"), ""),
+        _range(bound("signed_minimum"), bound("signed_maximum"), ""),
         _range(bound("length_min"), bound("length_max"), " characters"),
         _range(bound("items_min"), bound("items_max"), " items"),
         f"matches `{found.pattern}`" if found.pattern else "",
         _text(text_of(found)),
         "must be set" if found.required else "",
+        f"keys: {_constraint(found.keys)}" if found.HasField("keys") else "",
+        f"values: {_constraint(found.values)}" if found.HasField("values") else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
 def type_of(field: FieldDescriptor) -> str:
     """Return a field's type, such as `uint32` or "repeated `Balance`"."""
-    composite = field.message_type or field.enum_type
+    entry = field.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        key, value = (type_of(entry.fields_by_name[name]) for name in ("key", "value"))
+        return f"map of {key} to {value}"
+    composite = entry or field.enum_type
     if composite is None:
         number = FieldDescriptorProto.Type.ValueType(field.type)
         name = FieldDescriptorProto.Type.Name(number).removeprefix("TYPE_").lower()

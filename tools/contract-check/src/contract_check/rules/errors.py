@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from google.protobuf.descriptor import EnumDescriptor, MethodDescriptor, ServiceDescriptor
 
 from contract_check.image import Image
+from contract_check.rules.scopes import OF_EACH_OPERATION, scope_of
 from contract_check.violation import Violation
 
 # In each package that has services, by convention.
 _ENUM = "ErrorReason"
 _EXTENSION = "errors"
 _ACCESS_EXTENSION = "access_errors"
+# The option of each reason.
+OPTION = "credit.options.v1.error"
 
 
 def reasons(image: Image) -> dict[str, EnumDescriptor]:
@@ -50,11 +53,29 @@ def error_violations(before: Image, after: Image) -> Iterator[Violation]:
             continue
         enum = reasons_of(before, old)
         known = set() if enum is None else set(enum.values_by_name)
+        known |= _never_sent(before, after, new)
         differences = _differences(documented(before, old), documented(after, new), known)
         for rule, message in differences:
             yield Violation(
                 rule=rule, where=after.where(name), message=f'Call "{new.name}": {message}.'
             )
+
+
+def _never_sent(before: Image, after: Image, method: MethodDescriptor) -> set[str]:
+    """Return the reasons of a call that no client receives that does not use new features.
+
+    These are the reasons of checks that are made on demand, and the reasons of operations that an
+    installed SDK cannot send: of calls that it does not know.
+    """
+    enum = reasons_of(after, method)
+    if enum is None:
+        return set()
+    rules = {name: after.option(value, OPTION) for name, value in enum.values_by_name.items()}
+    on_demand = {name for name, rule in rules.items() if getattr(rule, "opt_in", False)}
+    if scope_of(after, method) != OF_EACH_OPERATION:
+        return on_demand
+    calls = [call for name, call in after.methods.items() if name not in before.methods]
+    return on_demand | {reason for call in calls for reason in documented(after, call)}
 
 
 def _differences(

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from contract_check.image import Image
-from contract_check.rules.errors import reasons
+from contract_check.rules.errors import OPTION, reasons
 from contract_check.violation import Violation
-
-OPTION = "credit.options.v1.error"
 
 
 def reason_violations(before: Image, after: Image) -> Iterator[Violation]:

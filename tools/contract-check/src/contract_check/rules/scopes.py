@@ -15,20 +15,23 @@ _OPTION = "credit.options.v1.scope"
 _ENUM = "credit.options.v1.Scope"
 _PREFIX = "SCOPE_"
 _OF_EACH_OPERATION = "SCOPE_OF_EACH_OPERATION"
+# The scope of a call whose operations require scopes of their own.
+OF_EACH_OPERATION = "of each operation"
 
 
 def scope_of(image: Image, method: MethodDescriptor) -> str:
     """Return the scope that a call requires, as tokens contain it; empty if none is declared.
 
-    It is "of each operation" if the operations in the call's messages require scopes of their own.
+    It is `OF_EACH_OPERATION` if the operations in the call's messages require scopes of their own.
     """
     number = image.option(method, _OPTION)
     if not number:
         return ""
     name: str = image.enums[_ENUM].values_by_number[number].name
-    words = name.removeprefix(_PREFIX).lower()
+    if name == _OF_EACH_OPERATION:
+        return OF_EACH_OPERATION
     # "SCOPE_CREDITS_SPEND" is `credits:spend`.
-    return words.replace("_", " ") if name == _OF_EACH_OPERATION else words.replace("_", ":", 1)
+    return name.removeprefix(_PREFIX).lower().replace("_", ":", 1)
 
 
 def scope_violations(before: Image, after: Image) -> Iterator[Violation]:
