@@ -22,7 +22,13 @@ from credit_server.ledger.commands import (
     VoidGrant,
     Write,
 )
-from credit_server.ledger.decide import InvariantViolated, decide, invariant
+from credit_server.ledger.decide import (
+    decide,
+)
+from credit_server.ledger.invariants import (
+    InvariantViolated,
+    invariant,
+)
 from credit_server.ledger.outcomes import (
     Accepted,
     AlreadyPurchased,
@@ -31,6 +37,8 @@ from credit_server.ledger.outcomes import (
     BatchAborted,
     CapExceeded,
     CreditsLimitExceeded,
+    ExpiresTooEarly,
+    GrantEmpty,
     GrantNotFound,
     GrantsFull,
     HoldAlreadyCaptured,
@@ -70,6 +78,7 @@ from credit_server.ledger.records import (
     Caps,
     Category,
     Details,
+    Expiring,
     Grant,
     Hold,
     Kind,
@@ -79,6 +88,9 @@ from credit_server.ledger.records import (
     Purchase,
     Spent,
     Transaction,
+)
+from credit_server.ledger.settle import (
+    settle,
 )
 
 __all__ = [
@@ -110,9 +122,12 @@ __all__ = [
     "Command",
     "CreditsLimitExceeded",
     "Details",
+    "ExpiresTooEarly",
+    "Expiring",
     "ExtendHold",
     "Grant",
     "GrantCredits",
+    "GrantEmpty",
     "GrantNotFound",
     "GrantsFull",
     "Hold",
@@ -158,4 +173,5 @@ __all__ = [
     "Write",
     "decide",
     "invariant",
+    "settle",
 ]

@@ -1,7 +1,6 @@
 """The commands of the ledger: what a caller, or the server's sweeper, requests.
 
-The attributes of a command have the names of the fields of the request in the contract, because
-`KeyReused` names them.
+Most attributes have the names of the request's fields in the contract. `requests` lists the others.
 """
 
 from dataclasses import dataclass
@@ -146,6 +145,11 @@ class VoidGrant(Write):
 
     grant_id: str
 
+    @property
+    def reference(self) -> str:
+        """The grant."""
+        return self.grant_id
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaceHold(Write):
@@ -171,6 +175,7 @@ class CaptureHold(Write):
 
     Attributes are those of `Use` except `once`, and:
         hold_id: The hold.
+        credits: The price, 0 to 2**32 - 1; 0: all that the hold holds.
         final: Whether the rest of the hold is released.
         allow_excess: Whether the balance pays what the hold is short of.
     """
@@ -178,8 +183,8 @@ class CaptureHold(Write):
     hold_id: str
     report_id: str
     report_name: str
-    credits: int
     purchase_id: str
+    credits: int = 0
     final: bool = True
     allow_excess: bool = False
 
