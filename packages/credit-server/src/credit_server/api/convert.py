@@ -104,6 +104,9 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         message.sequence,
         message.purchase_id,
         message.idempotency_key,
+        message.report_id,
+        message.report_name,
+        _,
     ) in rows:
         message.type = _type(kind)
         _set_time(message.created_at, milliseconds)
@@ -124,6 +127,7 @@ def purchases_to_wire(rows: Iterable[PurchaseRow]) -> Iterator[bytes]:
         message.created_by,
         message.transaction_id,
         message.sequence,
+        message.refunded_credits,
     ) in rows:
         _set_time(message.created_at, milliseconds)
         yield message.SerializeToString()
