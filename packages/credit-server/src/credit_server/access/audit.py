@@ -4,7 +4,6 @@ It holds no secrets: only the name of an identity is written.
 """
 
 import contextvars
-import dataclasses
 import json
 import os
 import stat
@@ -237,11 +236,11 @@ def _shown_fields(
     """Return the fields of a request that its line shows: field, name in the line, constraint."""
     constraints = constraints_of(request_type)
     names = {**_ALWAYS, **_IF_SET}
-    fields = {field.name for field in dataclasses.fields(request_type)}
+    empty = request_type()
     return [
         (field, name, constraints.get(field, Constraint()))
         for field, name in names.items()
-        if field in fields
+        if hasattr(empty, field)
     ]
 
 

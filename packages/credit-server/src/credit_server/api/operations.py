@@ -33,6 +33,7 @@ _CALLS = {
 _PATHS = {
     field.name: _CALLS[field.message_type.full_name]
     for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields
+    if field.message_type is not None
 }
 """The path of the call that each kind of operation stands for: the call with the same request."""
 
