@@ -83,7 +83,7 @@ def test_links_point_to_headings() -> None:
 
 
 def test_a_change_of_the_contract_changes_the_reference(copy: Copy) -> None:
-    copy.edit("// The number of credits.", "// How many | there are.")
+    copy.edit("// The number of credits that can be spent.", "// How many | there are.")
     changed = render(Image(build_image(copy.contracts, source_info=True)))
     assert r"| How many \| there are. |" in changed
 

@@ -6,13 +6,12 @@ import betterproto2
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
-    CreditRequest,
     Operation,
     OperationOutcome,
-    PurchaseRequest,
     WriteRequest,
     WriteResponse,
 )
+from credit_models.image import POOL
 from credit_testing.calls import Answer, call_headers, framed, message_bytes
 from credit_testing.http2_client import Connection
 from grpclib.const import Status
@@ -25,10 +24,13 @@ WRITE = LEDGER + "Write"
 
 def operation(request: betterproto2.Message) -> Operation:
     """Return the operation of a request."""
-    if isinstance(request, CreditRequest):
-        return Operation(add_credits=request)
-    assert isinstance(request, PurchaseRequest)
-    return Operation(use_credits=request)
+    name = type(request).__name__
+    (field,) = (
+        field.name
+        for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields
+        if field.message_type is not None and field.message_type.name == name
+    )
+    return Operation(**{field: request})
 
 
 async def call_as_operation(

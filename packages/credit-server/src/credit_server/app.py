@@ -157,6 +157,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 CreditService(committer, opened.store, audit, commands=commands),
                 LedgerService(
                     committer,
+                    opened.store,
                     commands,
                     audit,
                     access,

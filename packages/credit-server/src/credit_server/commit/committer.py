@@ -138,6 +138,11 @@ class Committer:
         )
 
     @property
+    def clock(self) -> Clock:
+        """The clock for new entries."""
+        return self._clock
+
+    @property
     def waiting(self) -> int:
         """The number of writes without an answer, those of batches under way included."""
         return sum(shard.unanswered for shard in self._shards)

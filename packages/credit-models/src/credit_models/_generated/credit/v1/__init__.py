@@ -524,7 +524,7 @@ class TransactionType(betterproto2.Enum):
 
     USE = 2
     """
-    Credits were spent on a purchase (−): `UseCredits`, `CaptureHold`.
+    Credits were spent on a purchase (-): `UseCredits`, `CaptureHold`.
     """
 
     GRANT = 3
@@ -544,17 +544,17 @@ class TransactionType(betterproto2.Enum):
 
     EXPIRE = 6
     """
-    What was left of a grant expired (−).
+    What was left of a grant expired (-).
     """
 
     VOID = 7
     """
-    What was left of a grant was taken back (− or, before its start, 0): `VoidGrant`.
+    What was left of a grant was taken back (- or, before its start, 0): `VoidGrant`.
     """
 
     HOLD = 8
     """
-    Credits were reserved (−): `PlaceHold`.
+    Credits were reserved (-): `PlaceHold`.
     """
 
     RELEASE = 9
@@ -574,12 +574,12 @@ class TransactionType(betterproto2.Enum):
 
     REVOKE = 12
     """
-    Credits that had been added were taken back (−): `ReverseTransaction`.
+    Credits that had been added were taken back (-): `ReverseTransaction`.
     """
 
     TRANSFER_OUT = 13
     """
-    Credits were moved away (−): `TransferCredits`.
+    Credits were moved away (-): `TransferCredits`.
     """
 
     TRANSFER_IN = 14
@@ -589,7 +589,7 @@ class TransactionType(betterproto2.Enum):
 
     ADJUST = 15
     """
-    The balance was corrected (+ or −): `AdjustBalance`.
+    The balance was corrected (+ or -): `AdjustBalance`.
     """
 
     CAP = 16
