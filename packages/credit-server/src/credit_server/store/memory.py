@@ -51,6 +51,7 @@ class _Tables:
     purchases: dict[str, Purchase] = field(default_factory=dict)
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
     policies: dict[int, AppPolicy] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
     # The ids of the entries that refer to an entry of the same user, the latest last.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
@@ -143,6 +144,15 @@ class MemoryStore:
         due.sort()
         start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
         return [account for account in due if account[:2] > start][:limit]
+
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it: see the port."""
+        now = self._clock()
+        holder, until = self._tables.leases.get(name, (owner, now))
+        if holder != owner and until > now:
+            return False
+        self._tables.leases[name] = (owner, now + seconds)
+        return True
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
