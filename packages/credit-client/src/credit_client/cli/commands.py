@@ -107,7 +107,7 @@ def options(
     """Accept the options that belong to no command."""
 
 
-@app.command(cls=Command)
+@app.command("add", cls=Command)
 @with_groups
 def add(
     user: User,
@@ -137,7 +137,7 @@ def add(
     )
 
 
-@app.command(cls=Command)
+@app.command("use", cls=Command)
 @with_groups
 def use(
     user: User,
@@ -181,7 +181,7 @@ for _write in (grant, void, hold, capture, release, extend, refund, transfer, ad
 app.command("import", cls=Command)(with_groups(import_file))
 
 
-@app.command(cls=Command)
+@app.command("balance", cls=Command)
 @with_groups
 def balance(
     connection: Connection,
@@ -211,7 +211,7 @@ def balance(
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-@app.command(cls=Command)
+@app.command("purchases", cls=Command)
 @with_groups
 def purchases(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
@@ -228,7 +228,7 @@ def purchases(
     )
 
 
-@app.command(cls=Command)
+@app.command("transactions", cls=Command)
 @with_groups
 def transactions(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None

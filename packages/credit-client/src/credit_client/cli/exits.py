@@ -104,7 +104,7 @@ MEANINGS: dict[Exit, str] = {
         " report is owned already"
     ),
     Exit.CAP_EXCEEDED: "a spending cap would be passed: retry when its period has ended",
-    Exit.CONDITION_FAILED: "--expected-revision or --min-available-after is not met",
+    Exit.CONDITION_FAILED: "the expected revision or the least balance is not met",
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
     Exit.QUIT: "quit",

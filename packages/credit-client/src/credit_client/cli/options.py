@@ -170,12 +170,16 @@ class Details(Conditions):
         typer.Option("--metadata", metavar="NAME=TEXT", help="Stored with the write; repeatable."),
     ] = None
 
-    def options(self, attempt: Attempt) -> NotedOptions:
-        """Return the options of a write of the SDK.
+    def __post_init__(self) -> None:
+        """Check the metadata before anything is sent.
 
         Raises:
-            typer.BadParameter: Metadata have no name, or have one twice.
+            typer.BadParameter: They have no name, or have one twice.
         """
+        _mapping(self.metadata or [])
+
+    def options(self, attempt: Attempt) -> NotedOptions:
+        """Return the options of a write of the SDK."""
         return {
             "idempotency_key": attempt.key,
             "expected_revision": self.expected_revision,

@@ -79,7 +79,7 @@ def show_receipt(receipt: Receipt, output: Format) -> None:
             # The receipts of `AddCredits` and `UseCredits` do not have it.
             del record["balance_before"]
         if receipt.validated:
-            del record["replayed"]
+            del record["replayed"], record["transaction_id"]
     show(record, output)
 
 
