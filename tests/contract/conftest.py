@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 ROOT = Path(__file__).parents[2]
 CREDIT = "credit/v1/credit.proto"
 REASONS = "credit/v1/error_reason.proto"
+LEDGER = "credit/v1/ledger.proto"
 OPTIONS = "credit/options/v1/options.proto"
 
 
@@ -44,6 +45,11 @@ class Copy:
         text = path.read_text()
         assert text.count(old) == 1, f"{text.count(old)} times in {file}: {old!r}"
         path.write_text(text.replace(old, new))
+
+    def unreleased(self) -> list[Path]:
+        """Return the files that import the others and are not part of a release yet."""
+        kept = {self.contracts / CREDIT, self.contracts / REASONS}
+        return sorted(set((self.contracts / CREDIT).parent.glob("*.proto")) - kept)
 
     def check(self, command: str, *arguments: str) -> Outcome:
         """Run `contract-check COMMAND` on the copy."""

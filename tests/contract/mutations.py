@@ -9,7 +9,7 @@ RANGE = """ [(credit.options.v1.constraint) = {
     minimum: 1
     maximum: 4294967295
   }]"""
-BALANCE = "  uint32 balance = 2;\n}"
+BALANCE = "  uint32 balance = 2;\n"
 ADD = "  rpc AddCredits(CreditRequest) returns (Empty) {"
 NEW_CALL = """  // Takes credits back.
   rpc RevokeCredits(CreditRequest) returns (Empty) {
@@ -22,7 +22,7 @@ NEW_CALL = """  // Takes credits back.
 ADD_COMMENT = "  // Adds credits to a user's balance in an app.\n"
 NEW_REASON = """
   // ABORTED. The account is frozen.
-  ERROR_REASON_FROZEN = 17 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
+  ERROR_REASON_FROZEN = 70 [(credit.options.v1.error) = {status: STATUS_ABORTED}];
 }
 """
 KEY_RULE = """ [(credit.options.v1.constraint) = {
@@ -50,10 +50,19 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """    metadata: ["index"]
+LAST_REASON = """      "expires_at",
+      "starts_at"
+    ]
   }];
 }
 """
+KEY_REUSED = """    status: STATUS_ALREADY_EXISTS
+    metadata: ["fields"]
+"""
+USE = (
+    "  // Credits were spent on a purchase (-): `UseCredits`, `CaptureHold`.\n"
+    "  TRANSACTION_TYPE_USE = 2;\n"
+)
 OVERLOADED = """    status: STATUS_UNAVAILABLE
     details: ["RetryInfo"]
     retryable: true
@@ -82,8 +91,9 @@ def _edit(name: str, rule: str | None, old: str, new: str, file: str = CREDIT) -
 
 
 def _remove_ledger(copy: Copy) -> None:
-    """Remove the file that imports the others and is not part of a release yet."""
-    (copy.contracts / "credit/v1/ledger.proto").unlink()
+    """Remove the files that are not part of a release yet."""
+    for path in copy.unreleased():
+        path.unlink()
 
 
 def _remove_service(copy: Copy) -> None:
@@ -138,42 +148,42 @@ def _remove_reason(copy: Copy) -> None:
     (copy.contracts / REASONS).write_text(text[:begin] + text[end:])
 
 
-def _add_new_reason_to(anchor: str, call: str) -> Callable[[Copy], None]:
+def _add_new_reason_to(anchor: str, call: str, reason: str = NEW_REASON) -> Callable[[Copy], None]:
     def apply(copy: Copy) -> None:
-        copy.edit(LAST_REASON, LAST_REASON.removesuffix("}\n") + NEW_REASON, file=REASONS)
+        copy.edit(LAST_REASON, LAST_REASON.removesuffix("}\n") + reason, file=REASONS)
         copy.edit(anchor, call)
 
     return apply
 
 
 BREAKING = [
-    _edit("a field is removed", "FIELD_NO_DELETE", BALANCE, "}"),
+    _edit("a field is removed", "FIELD_NO_DELETE", BALANCE, ""),
     _edit(
         "a field is removed and its number and name are reserved",
         "FIELD_NO_DELETE",
         BALANCE,
-        '  reserved 2;\n  reserved "balance";\n}',
+        '  reserved 2;\n  reserved "balance";\n',
     ),
-    _edit("a field is renamed", "FIELD_SAME_NAME", BALANCE, "  uint32 credits = 2;\n}"),
-    _edit("a field is renumbered", "FIELD_NO_DELETE", BALANCE, "  uint32 balance = 3;\n}"),
-    _edit("a field is retyped", "FIELD_SAME_TYPE", BALANCE, "  uint64 balance = 2;\n}"),
+    _edit("a field is renamed", "FIELD_SAME_NAME", BALANCE, "  uint32 credits = 2;\n"),
+    _edit("a field is renumbered", "FIELD_NO_DELETE", BALANCE, "  uint32 balance = 60;\n"),
+    _edit("a field is retyped", "FIELD_SAME_TYPE", BALANCE, "  uint64 balance = 2;\n"),
     _edit(
         "a field becomes optional",
         "FIELD_SAME_CARDINALITY",
         BALANCE,
-        "  optional uint32 balance = 2;\n}",
+        "  optional uint32 balance = 2;\n",
     ),
     _edit(
         "a field becomes repeated",
         "FIELD_SAME_CARDINALITY",
         BALANCE,
-        "  repeated uint32 balance = 2;\n}",
+        "  repeated uint32 balance = 2;\n",
     ),
     _edit(
         "a field moves into a oneof",
         "FIELD_SAME_ONEOF",
         BALANCE,
-        "  // Either.\n  oneof amount {\n    // This.\n    uint32 balance = 2;\n  }\n}",
+        "  // Either.\n  oneof amount {\n    // This.\n    uint32 balance = 2;\n  }\n",
     ),
     _edit(
         "a field loses its explicit presence",
@@ -191,18 +201,18 @@ BREAKING = [
         "a number is reused for something else",
         "FIELD_SAME_NAME",
         BALANCE,
-        "  string currency = 2;\n}",
+        "  string currency = 2;\n",
     ),
     _edit(
         "a name is reused for something else",
         "FIELD_NO_DELETE",
         BALANCE,
-        "  string balance = 3;\n}",
+        "  string balance = 60;\n",
     ),
     _edit(
         "an enum value is removed",
         "ENUM_VALUE_NO_DELETE",
-        "  // Credits were spent on a purchase: `UseCredits`.\n  TRANSACTION_TYPE_USE = 2;\n",
+        USE,
         "",
     ),
     _edit(
@@ -215,7 +225,7 @@ BREAKING = [
         "an enum value is renumbered",
         "ENUM_VALUE_NO_DELETE",
         "TRANSACTION_TYPE_USE = 2",
-        "TRANSACTION_TYPE_USE = 3",
+        "TRANSACTION_TYPE_USE = 70",
     ),
     Mutation(name="a reason is removed", rule="ENUM_VALUE_NO_DELETE", apply=_remove_reason),
     Mutation(name="a call is removed", rule="RPC_NO_DELETE", apply=_remove_call),
@@ -315,7 +325,7 @@ BREAKING = [
         "a response's field gets a constraint",
         "ANSWER_CONSTRAINT_TIGHTENED",
         BALANCE,
-        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 1000}];\n}",
+        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 1000}];\n",
     ),
     _edit(
         "a response's string may be longer",
@@ -395,17 +405,15 @@ BREAKING = [
     _edit(
         "a reason changes its status",
         "REASON_SAME_STATUS",
-        "status: STATUS_ALREADY_EXISTS",
-        "status: STATUS_ABORTED",
+        KEY_REUSED,
+        KEY_REUSED.replace("ALREADY_EXISTS", "ABORTED"),
         REASONS,
     ),
     _edit(
         "a reason loses its option",
         "REASON_SAME_STATUS",
-        """ [(credit.options.v1.error) = {
-    status: STATUS_ALREADY_EXISTS
-    metadata: ["fields"]
-  }];""",
+        f""" [(credit.options.v1.error) = {{
+{KEY_REUSED}  }}];""",
         ";",
         REASONS,
     ),
@@ -433,19 +441,24 @@ BREAKING = [
 ]
 
 ALLOWED = [
-    _edit("a comment is changed", None, "// The number of credits.", "// How many credits."),
-    _edit("a field is deprecated", None, BALANCE, "  uint32 balance = 2 [deprecated = true];\n}"),
+    _edit(
+        "a comment is changed",
+        None,
+        "// The number of credits that can be spent.",
+        "// How many credits.",
+    ),
+    _edit("a field is deprecated", None, BALANCE, "  uint32 balance = 2 [deprecated = true];\n"),
     _edit(
         "a field is added to a response",
         None,
         BALANCE,
-        "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}",
+        "  uint32 balance = 2;\n\n  // In words.\n  string words = 60;\n",
     ),
     _edit(
         "a constrained field is added to a response",
         None,
         BALANCE,
-        "  uint32 balance = 2;\n\n  // Id.\n  uint32 owner = 3" + RANGE + ";\n}",
+        "  uint32 balance = 2;\n\n  // Id.\n  uint32 owner = 60" + RANGE + ";\n",
     ),
     _edit(
         "a field that may be omitted is added to a request",
@@ -466,11 +479,21 @@ ALLOWED = [
         rule=None,
         apply=_add_new_reason_to(ADD_COMMENT, NEW_CALL % "FROZEN" + ADD_COMMENT),
     ),
+    Mutation(
+        name="a new reason that is checked on demand is added to a call",
+        rule=None,
+        apply=_add_new_reason_to(
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+            "    option (errors) = ERROR_REASON_FROZEN;\n"
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+            NEW_REASON.replace("STATUS_ABORTED", "STATUS_ABORTED, opt_in: true"),
+        ),
+    ),
     _edit(
         "an enum value is added",
         None,
         "  TRANSACTION_TYPE_USE = 2;\n",
-        "  TRANSACTION_TYPE_USE = 2;\n  // Given back.\n  TRANSACTION_TYPE_REFUND = 3;\n",
+        "  TRANSACTION_TYPE_USE = 2;\n  // Lent.\n  TRANSACTION_TYPE_LOAN = 70;\n",
     ),
     _edit(
         "a message is added",
@@ -522,7 +545,7 @@ ALLOWED = [
         "a constraint repeats the range of its type",
         None,
         BALANCE,
-        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 4294967295}];\n}",
+        "  uint32 balance = 2 [(credit.options.v1.constraint) = {maximum: 4294967295}];\n",
     ),
     Mutation(name="a second version is added", rule=None, apply=add_second_version),
 ]

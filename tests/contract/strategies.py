@@ -35,7 +35,13 @@ def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
 
 # Any: a value has the type of its field.
 def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    return st.lists(_value(field), max_size=3) if field.is_repeated else _value(field)
+    if not field.is_repeated:
+        return _value(field)
+    entry = field.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        key, value = (entry.fields_by_name[name] for name in ("key", "value"))
+        return st.dictionaries(_value(key), _value(value), max_size=3)
+    return st.lists(_value(field), max_size=3)
 
 
 def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:

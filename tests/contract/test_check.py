@@ -9,8 +9,16 @@ import pytest
 from contract_check.advice import OWN_RULES, advice
 from contract_check.buf import build_image
 
-from tests.contract.conftest import CREDIT, OPTIONS, ROOT, Copy
-from tests.contract.mutations import ALLOWED, BREAKING, RANGE, Mutation
+from tests.contract.conftest import CREDIT, LEDGER, OPTIONS, REASONS, ROOT, Copy
+from tests.contract.mutations import (
+    ALLOWED,
+    BREAKING,
+    LAST_REASON,
+    NEW_CALL,
+    NEW_REASON,
+    RANGE,
+    Mutation,
+)
 
 
 def _in_one_line(text: str) -> str:
@@ -70,7 +78,7 @@ def test_a_violation_is_reported_with_its_line_in_the_source(copy: Copy) -> None
 
 def test_several_violations_are_reported_at_once(copy: Copy) -> None:
     copy.edit("rpc AddCredits(", "rpc GrantCredits(")
-    copy.edit("  uint32 balance = 2;\n}", "}")
+    copy.edit("  uint32 balance = 2;\n", "")
     assert {"RPC_NO_DELETE", "FIELD_NO_DELETE"} <= copy.check("check").rules
 
 
@@ -99,17 +107,44 @@ def test_a_call_cannot_change_its_scope(copy: Copy, tmp_path: Path) -> None:
     [
         ("items_min: 1", "items_min: 2", "items_min raised from 1 to 2"),
         ("items_max: 1000", "items_max: 999", "items_max lowered from 1000 to 999"),
+        ("signed_minimum: -4294967295", "signed_minimum: -9", "minimum raised from -4294967295"),
+        ("signed_maximum: 4294967295", "signed_maximum: 9", "maximum lowered from 4294967295"),
+        ("      length_max: 64\n      text", "      length_max: 9\n      text", "keys: length_max"),
+        ("values: {length_max: 256}", "values: {length_max: 9}", "values: length_max lowered"),
     ],
 )
-def test_a_request_cannot_take_fewer_items(
+def test_a_constraint_of_a_request_cannot_become_stricter(
     copy: Copy, tmp_path: Path, old: str, new: str, difference: str
 ) -> None:
-    image = tmp_path / "items.binpb"
+    image = tmp_path / "before.binpb"
     image.write_bytes(build_image(copy.contracts, source_info=False))
-    copy.edit(old, new, file="credit/v1/ledger.proto")
+    name = "transfer" if "length_max" in old else "correction" if "signed" in old else "ledger"
+    copy.edit(old, new, file=f"credit/v1/{name}.proto")
     outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
     assert difference in _in_one_line(outcome.said)
+
+
+def test_a_call_with_operations_may_gain_the_reasons_of_a_new_call(
+    copy: Copy, tmp_path: Path
+) -> None:
+    image = tmp_path / "before.binpb"
+    image.write_bytes(build_image(copy.contracts, source_info=False))
+    frozen = "    option (errors) = ERROR_REASON_FROZEN;\n"
+    aborted = "    option (errors) = ERROR_REASON_BATCH_ABORTED;\n"
+    copy.edit(LAST_REASON, LAST_REASON.removesuffix("}\n") + NEW_REASON, file=REASONS)
+    copy.edit(aborted, frozen + aborted, file=LEDGER)
+    void = "  // Takes back what is left of one grant."
+    copy.edit(void, NEW_CALL % "FROZEN" + void, file=LEDGER)
+    assert copy.check("check", "--against", str(image)).said == ""
+    # A call without operations cannot gain it, because installed SDKs make this call.
+    empty = (
+        "    option (errors) = ERROR_REASON_GRANT_EMPTY;\n    option (errors) = ERROR_REASON_REV"
+    )
+    copy.edit(empty, frozen + empty, file=LEDGER)
+    outcome = copy.check("check", "--against", str(image))
+    assert (outcome.status, outcome.rules) == (1, {"ERROR_ADDED_UNKNOWN"})
+    assert 'Call "VoidGrant"' in outcome.said
 
 
 def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: Path) -> None:
@@ -118,8 +153,10 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     begin = text.index("\n  // Which characters a string may hold. An empty")
     end = text.index("// How the server sends one reason for an error.")
     path.write_text(text[:begin] + "}\n\n" + text[end:])
-    # The copy has no rules on items either, so it must not contain the file that uses them.
-    (copy.contracts / "credit/v1/ledger.proto").rename(tmp_path / "ledger.proto")
+    # The copy has no rules on items either, so it must not contain the files that use them.
+    unreleased = {path: path.read_bytes() for path in copy.unreleased()}
+    for later in unreleased:
+        later.unlink()
     credit = copy.contracts / CREDIT
     ruled = credit.read_text()
     credit.write_text(re.sub(r" *text: TEXT_[A-Z]+\n", "", ruled))
@@ -127,7 +164,8 @@ def test_an_image_without_rules_on_characters_accepts_any(copy: Copy, tmp_path: 
     image.write_bytes(build_image(copy.contracts, source_info=False))
     path.write_text(text)
     credit.write_text(ruled)
-    (tmp_path / "ledger.proto").rename(copy.contracts / "credit/v1/ledger.proto")
+    for later, data in unreleased.items():
+        later.write_bytes(data)
     outcome = copy.check("check", "--against", str(image))
     assert (outcome.status, outcome.rules) == (1, {"REQUEST_CONSTRAINT_TIGHTENED"})
     assert (

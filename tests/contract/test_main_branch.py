@@ -8,8 +8,8 @@ from contract_check.released import baselines
 
 from tests.contract.conftest import Copy
 
-NEW = "  uint32 balance = 2;\n\n  // In words.\n  string words = 3;\n}"
-FIELD = "  uint32 balance = 2;\n}"
+NEW = "  uint32 balance = 2;\n\n  // In words.\n  string words = 60;\n"
+FIELD = "  uint32 balance = 2;\n"
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -75,7 +75,7 @@ def test_a_released_image_cannot_be_removed_or_changed(repository: Copy) -> None
 def test_a_release_with_a_reason_may_break_main(repository: Copy) -> None:
     repository.edit(
         NEW,
-        '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 3;\n}',
+        '  reserved 2;\n  reserved "balance";\n\n  // In words.\n  string words = 60;\n',
     )
     assert "FIELD_NO_DELETE" in repository.check("check").rules
     released = repository.check("release", "0.9.0", "--reason", "No client reads it.")
@@ -86,7 +86,7 @@ def test_a_release_with_a_reason_may_break_main(repository: Copy) -> None:
 
 
 def test_a_release_with_a_reason_cannot_reuse_numbers_or_names_of_main(repository: Copy) -> None:
-    repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n}')
-    # No release has "words", so only main shows that 3 is used.
+    repository.edit(NEW, '  reserved 2;\n  reserved "balance";\n')
+    # No release has "words", so only main shows that 60 is used.
     assert repository.check("release", "0.9.0", "--reason", "No client reads it.").status == 0
     assert repository.check("check").rules == {"FIELD_NOT_RESERVED"}

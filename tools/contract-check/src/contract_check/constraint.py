@@ -1,6 +1,6 @@
 """The constraint of a field, with every bound explicit so that two can be compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -27,8 +27,10 @@ class Constraint:
         pattern: The pattern that a whole string must match; empty if there is none.
         required: Whether the field must be set.
         text: The rule on the characters of a string; empty if there is none.
-        items_min: The least number of items of a repeated field.
-        items_max: The greatest number of items of a repeated field.
+        items_min: The least number of items of a repeated field or a map.
+        items_max: The greatest number of items of a repeated field or a map.
+        keys: The constraint of a map's keys; None if the field is not a map.
+        values: The constraint of a map's values; None if the field is not a map.
     """
 
     minimum: int
@@ -40,12 +42,28 @@ class Constraint:
     text: str
     items_min: int = 0
     items_max: int = _SIZE_MAX
+    keys: "Constraint | None" = None
+    values: "Constraint | None" = None
 
 
 def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
     """Return a field's constraint; without the option, any value of its type is valid."""
-    least, greatest = _type_bounds(field)
     found = image.option(field, OPTION)
+    constraint = _constraint(field, found)
+    entry = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return constraint
+    key, value = (entry.fields_by_name[name] for name in ("key", "value"))
+    return replace(
+        constraint,
+        keys=_constraint(key, _defined(found, "keys", None)),
+        values=_constraint(value, _defined(found, "values", None)),
+    )
+
+
+# Any: only the image knows the type of the option's value.
+def _constraint(field: FieldDescriptor, found: Any) -> Constraint:
+    least, greatest = _type_bounds(field)
     if found is None:
         return Constraint(
             minimum=least,
@@ -57,24 +75,29 @@ def constraint_of(image: Image, field: FieldDescriptor) -> Constraint:
             text="",
         )
     return Constraint(
-        minimum=max(least, found.minimum) if found.HasField("minimum") else least,
-        maximum=min(greatest, found.maximum) if found.HasField("maximum") else greatest,
+        minimum=max(least, _defined(found, "signed_minimum", _defined(found, "minimum", least))),
+        maximum=min(
+            greatest, _defined(found, "signed_maximum", _defined(found, "maximum", greatest))
+        ),
         length_min=found.length_min,
         length_max=found.length_max if found.HasField("length_max") else _SIZE_MAX,
         pattern=found.pattern,
         required=found.required,
         text=text_of(found),
-        items_min=_items(found, "items_min", 0),
-        items_max=_items(found, "items_max", _SIZE_MAX),
+        items_min=_defined(found, "items_min", 0),
+        items_max=_defined(found, "items_max", _SIZE_MAX),
     )
 
 
 # Any: only the image knows the type of the option's value.
-def _items(option: Any, name: str, unbounded: int) -> int:
-    """Return a bound on a number of items, which images before 0.3.0 do not define."""
-    defined = name in option.DESCRIPTOR.fields_by_name and option.HasField(name)
-    bound: int = getattr(option, name) if defined else unbounded
-    return bound
+def _defined(option: Any, name: str, otherwise: Any) -> Any:
+    """Return a part of the option that is set, or else another value.
+
+    Images of earlier releases do not define all parts.
+    """
+    if option is None or name not in option.DESCRIPTOR.fields_by_name:
+        return otherwise
+    return getattr(option, name) if option.HasField(name) else otherwise
 
 
 # Any: only the image knows the type of the option's value.

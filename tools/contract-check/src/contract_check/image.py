@@ -178,9 +178,11 @@ class Reach:
 
 
 def _with_nested(message: Descriptor) -> Iterator[Descriptor]:
+    """Yield a message and those nested in it, except the entries of maps: no source has them."""
     yield message
     for nested in message.nested_types:
-        yield from _with_nested(nested)
+        if not nested.GetOptions().map_entry:
+            yield from _with_nested(nested)
 
 
 def _reachable(roots: Iterator[Descriptor]) -> frozenset[str]:

@@ -6,7 +6,7 @@ on the bound, for example with the width of a column. If it is tightened, it con
 history: entries are written once, and those of the wider rule are still returned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -92,6 +92,7 @@ def _tightened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield "required now"
     if earlier.text not in {later.text, *_STRICTER.get(later.text, ())}:
         yield f"text changed from {earlier.text or 'any'} to {later.text}"
+    yield from _of_map(_tightened, earlier, later)
 
 
 def _loosened(earlier: Constraint, later: Constraint) -> Iterator[str]:
@@ -113,3 +114,16 @@ def _loosened(earlier: Constraint, later: Constraint) -> Iterator[str]:
         yield "no longer required"
     if later.text not in {earlier.text, *_STRICTER.get(earlier.text, ())}:
         yield f"text changed from {earlier.text} to {later.text or 'any'}"
+    yield from _of_map(_loosened, earlier, later)
+
+
+def _of_map(
+    differences: Callable[[Constraint, Constraint], Iterator[str]],
+    earlier: Constraint,
+    later: Constraint,
+) -> Iterator[str]:
+    """Compare the constraints of keys and values, where both fields are maps."""
+    if earlier.keys is not None and later.keys is not None:
+        yield from (f"keys: {each}" for each in differences(earlier.keys, later.keys))
+    if earlier.values is not None and later.values is not None:
+        yield from (f"values: {each}" for each in differences(earlier.values, later.values))
