@@ -6,6 +6,7 @@ from credit_server.ledger.commands import (
     NOTHING_KNOWN,
     Add,
     AdjustBalance,
+    AnnotatedWrite,
     CaptureHold,
     Command,
     ExtendHold,
@@ -22,7 +23,13 @@ from credit_server.ledger.commands import (
     VoidGrant,
     Write,
 )
-from credit_server.ledger.decide import InvariantViolated, decide, invariant
+from credit_server.ledger.decide import (
+    decide,
+)
+from credit_server.ledger.invariants import (
+    InvariantViolated,
+    invariant,
+)
 from credit_server.ledger.outcomes import (
     Accepted,
     AlreadyPurchased,
@@ -31,6 +38,8 @@ from credit_server.ledger.outcomes import (
     BatchAborted,
     CapExceeded,
     CreditsLimitExceeded,
+    ExpiresTooEarly,
+    GrantEmpty,
     GrantNotFound,
     GrantsFull,
     HoldAlreadyCaptured,
@@ -70,6 +79,7 @@ from credit_server.ledger.records import (
     Caps,
     Category,
     Details,
+    Expiring,
     Grant,
     Hold,
     Kind,
@@ -79,6 +89,9 @@ from credit_server.ledger.records import (
     Purchase,
     Spent,
     Transaction,
+)
+from credit_server.ledger.settle import (
+    settle,
 )
 
 __all__ = [
@@ -99,6 +112,7 @@ __all__ = [
     "AdjustBalance",
     "Allocation",
     "AlreadyPurchased",
+    "AnnotatedWrite",
     "AppAccount",
     "AvailableTooLow",
     "BalanceOverflow",
@@ -110,9 +124,12 @@ __all__ = [
     "Command",
     "CreditsLimitExceeded",
     "Details",
+    "ExpiresTooEarly",
+    "Expiring",
     "ExtendHold",
     "Grant",
     "GrantCredits",
+    "GrantEmpty",
     "GrantNotFound",
     "GrantsFull",
     "Hold",
@@ -158,4 +175,5 @@ __all__ = [
     "Write",
     "decide",
     "invariant",
+    "settle",
 ]

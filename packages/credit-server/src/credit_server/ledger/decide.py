@@ -1,48 +1,65 @@
-"""Decide one command on an account and its history."""
+"""Decide one command on an account and its history: load, decide, apply.
+
+A command is decided in this order, and the first refusal counts:
+
+1. the key: an earlier entry with it is the answer, or another request has used it;
+2. the caller's limit for added credits;
+3. what is due by time in the command's app is settled;
+4. what the command refers to: not found, not reversible, settled, empty, or a time out of range;
+5. the expected revision;
+6. the purchase that may be made only once;
+7. the credits of the hold or of the reversed entry;
+8. the spending caps, and the available credits;
+9. the greatest balance, the number of apps, and the number of grants or holds;
+10. the balance that the command must leave.
+
+The contract's `errors` options have the same order. Each command has a function in the module of
+its theme, which covers the steps 4 to 9.
+"""
 
 from datetime import datetime
 from typing import assert_never
 
-from credit_server.ledger.commands import Add, Command, Known, Use
+from credit_server.ledger.commands import (
+    Add,
+    AdjustBalance,
+    CaptureHold,
+    Command,
+    ExtendHold,
+    GrantCredits,
+    Known,
+    PlaceHold,
+    ReleaseHold,
+    ReverseTransaction,
+    SetSpendingCap,
+    Settle,
+    TransferCredits,
+    Use,
+    VoidGrant,
+)
+from credit_server.ledger.corrections import adjust, set_cap
+from credit_server.ledger.draft import Draft, Made, created_at
+from credit_server.ledger.grants import grant, void
+from credit_server.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
+from credit_server.ledger.invariants import invariant
 from credit_server.ledger.outcomes import (
     Accepted,
-    BalanceOverflow,
+    AvailableTooLow,
     CreditsLimitExceeded,
-    InsufficientCredits,
-    KeyReused,
+    NothingDue,
     Outcome,
-    Replayed,
-    TooManyApps,
+    Refusal,
 )
+from credit_server.ledger.plain import decide_plain
 from credit_server.ledger.records import (
-    APPS_MAX,
     UINT32_MAX,
     Account,
-    Kind,
-    Purchase,
-    Transaction,
 )
-
-
-class InvariantViolated(Exception):
-    """The ledger is in a state that its rules exclude. This is a bug, never the caller's fault."""
-
-
-def invariant(condition: bool, sentence: str) -> None:
-    """Raise an error if a condition that must always hold is false.
-
-    Unlike `assert`, `python -O` does not remove it.
-
-    Args:
-        condition: The condition.
-        sentence: What it means, for the log.
-
-    Raises:
-        InvariantViolated: The condition is false. Nothing was written: the caller aborts its
-            transaction of the store.
-    """
-    if not condition:
-        raise InvariantViolated(sentence)
+from credit_server.ledger.requests import repeated
+from credit_server.ledger.reversals import reverse
+from credit_server.ledger.settle import settle_app
+from credit_server.ledger.transfers import transfer
+from credit_server.ledger.uses import add, use
 
 
 def decide(
@@ -54,9 +71,6 @@ def decide(
     target: Account | None = None,
 ) -> Outcome:
     """Return the outcome of a command.
-
-    Refusals follow the precedence of the contract's `errors` option: a reused key first, then the
-    caller's limit, then the balance.
 
     Args:
         account: The user's account.
@@ -74,116 +88,119 @@ def decide(
             transaction is of another user or app.
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
-    invariant(isinstance(command, Add | Use), "the ledger decides adds and uses")
-    assert isinstance(command, Add | Use)  # noqa: S101 - for the type checker
-    invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
+    if isinstance(command, (Add, Use)):
+        outcome = decide_plain(account, command, known, now, latest)
+        if outcome is not None:
+            return outcome
+    _check(command)
     if known.earlier is not None:
-        return _repeated(command, known.earlier)
-    balance = account.balances.get(command.app_id, 0)
+        return repeated(command, known.earlier)
+    if refusal := _limit_exceeded(command):
+        return refusal
+    draft, target_draft = _drafts(account, command, now, latest, target)
+    made = _apply(draft, target_draft, command, known)
+    if not isinstance(made, Made):
+        return made
+    app = draft.app(command.app_id)
+    settle_app(draft, app, since=draft.at)
+    required = command.min_available_after
+    if required is not None and app.available < required:
+        return AvailableTooLow(available_after=app.available, required=required)
+
+    # Success is certain from here on: the rest collects the effects.
+    drafts = (draft,) if target_draft is draft else (draft, target_draft)
+    return Accepted(
+        accounts=tuple(changed.account() for changed in drafts),
+        transactions=tuple(entry for changed in drafts for entry in changed.entries),
+        main=made.main,
+        purchase=made.purchase,
+        refunded=made.refunded,
+    )
+
+
+def _check(command: Command) -> None:
+    """Raise an error if a command is not valid."""
+    match command:
+        case Settle() | SetSpendingCap() | VoidGrant() | ReleaseHold() | ExtendHold():
+            least, credits_ = 0, 0
+        case CaptureHold() | ReverseTransaction():
+            least, credits_ = 0, command.credits
+        case AdjustBalance():
+            least, credits_ = 1, abs(command.delta)
+        case _:
+            least, credits_ = 1, command.credits
+    invariant(least <= credits_ <= UINT32_MAX, f"credits are {least} to 2**32 - 1")
+    if isinstance(command, TransferCredits):
+        source, goal = (command.user_id, command.app_id), (command.to_user_id, command.to_app_id)
+        invariant(source != goal, "a transfer goes to another app or user")
+
+
+def _limit_exceeded(command: Command) -> CreditsLimitExceeded | None:
+    """Return the refusal if the command adds more credits than its caller may add in one call."""
+    match command:
+        case Add() | GrantCredits():
+            added = command.credits
+        case AdjustBalance():
+            added = command.delta
+        case _:
+            return None
+    if added <= command.credits_max:
+        return None
+    return CreditsLimitExceeded(credits=added, limit=command.credits_max)
+
+
+def _drafts(
+    account: Account,
+    command: Command,
+    now: datetime,
+    latest: datetime | None,
+    target: Account | None,
+) -> tuple[Draft, Draft]:
+    """Return the drafts of the accounts that pays and that gets credits, with what was due."""
+    at = created_at(account, now, latest)
+    if len(command.users) == 1:
+        draft = target_draft = Draft(account, at)
+    else:
+        invariant(
+            target is not None and target.user_id == command.users[1],
+            "a transfer is decided on the accounts of both users",
+        )
+        assert target is not None  # noqa: S101 - for the type checker
+        at = max(at, created_at(target, now, latest))
+        draft, target_draft = Draft(account, at), Draft(target, at)
+    settle_app(draft, draft.app(command.app_id))
+    if isinstance(command, TransferCredits):
+        settle_app(target_draft, target_draft.app(command.to_app_id))
+    return draft, target_draft
+
+
+def _apply(draft: Draft, target: Draft, command: Command, known: Known) -> Made | Refusal:
     match command:
         case Add():
-            if command.credits > command.credits_max:
-                return CreditsLimitExceeded(credits=command.credits, limit=command.credits_max)
-            balance_after = balance + command.credits
-            if balance_after > UINT32_MAX:
-                return BalanceOverflow(balance=balance, credits=command.credits)
-            if command.app_id not in account.balances and len(account.balances) >= APPS_MAX:
-                return TooManyApps(limit=APPS_MAX)
+            return add(draft, command)
         case Use():
-            balance_after = balance - command.credits
-            if balance_after < 0:
-                return InsufficientCredits(available=balance, required=command.credits)
+            return use(draft, command, known)
+        case GrantCredits():
+            return grant(draft, command)
+        case VoidGrant():
+            return void(draft, command, known)
+        case PlaceHold():
+            return place_hold(draft, command)
+        case CaptureHold():
+            return capture_hold(draft, command, known)
+        case ReleaseHold():
+            return release_hold(draft, command, known)
+        case ExtendHold():
+            return extend_hold(draft, command, known)
+        case ReverseTransaction():
+            return reverse(draft, command, known)
+        case TransferCredits():
+            return transfer(draft, target, command)
+        case AdjustBalance():
+            return adjust(draft, command)
+        case SetSpendingCap():
+            return set_cap(draft, command)
+        case Settle():
+            return Made(main=draft.entries[-1]) if draft.entries else NothingDue()
         case _:
             assert_never(command)
-
-    # Success is certain from here on: the rest computes the effects.
-    return _effects(account, command, balance_after, _created_at(account, now, latest))
-
-
-def _created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
-    """Return the time of a new entry.
-
-    Clocks of several servers differ and may be set back. So a new entry is not dated before the
-    latest entry, as long as a correct server can have given that entry its time. A later time is a
-    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
-    that a correct server can have.
-    """
-    if account.updated_at is None or account.updated_at <= now:
-        return now
-    return account.updated_at if latest is None else min(account.updated_at, latest)
-
-
-def _effects(
-    account: Account, command: Add | Use, balance_after: int, created_at: datetime
-) -> Accepted:
-    invariant(0 <= balance_after <= UINT32_MAX, "a balance stays in 0 to 2**32 - 1")
-    sequence = account.revision + 1
-    first = account.created_at is None
-    purchase = _purchase(command, sequence, created_at) if isinstance(command, Use) else None
-    changed = Account(
-        user_id=account.user_id,
-        id=account.id,
-        balances={**account.balances, command.app_id: balance_after},
-        apps=account.apps,
-        revision=sequence,
-        created_at=created_at if first else account.created_at,
-        updated_at=created_at,
-        created_by=command.created_by if first else account.created_by,
-        updated_by=command.created_by,
-    )
-    entry = Transaction(
-        id=command.transaction_id,
-        user_id=command.user_id,
-        app_id=command.app_id,
-        kind=Kind.ADD if purchase is None else Kind.USE,
-        credits=command.credits,
-        balance_after=balance_after,
-        sequence=sequence,
-        created_at=created_at,
-        created_by=command.created_by,
-        key=command.key,
-        purchase_id="" if purchase is None else purchase.id,
-        report_id="" if purchase is None else purchase.report_id,
-        report_name="" if purchase is None else purchase.report_name,
-    )
-    return Accepted(accounts=(changed,), transactions=(entry,), main=entry, purchase=purchase)
-
-
-def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
-    return Purchase(
-        id=command.purchase_id,
-        user_id=command.user_id,
-        app_id=command.app_id,
-        report_id=command.report_id,
-        report_name=command.report_name,
-        credits=command.credits,
-        created_at=created_at,
-        created_by=command.created_by,
-        transaction_id=command.transaction_id,
-        sequence=sequence,
-    )
-
-
-def _repeated(command: Add | Use, earlier: Transaction) -> Replayed | KeyReused:
-    """Return the outcome of a command whose key or id an earlier transaction has."""
-    invariant(
-        (command.user_id, command.app_id) == (earlier.user_id, earlier.app_id),
-        "a key belongs to a user in an app",
-    )
-    fields = _differences(command, earlier)
-    return KeyReused(fields=fields) if fields else Replayed(transaction=earlier)
-
-
-def _differences(command: Add | Use, earlier: Transaction) -> tuple[str, ...]:
-    """Return the names of the fields in which a request differs from that of a transaction.
-
-    The user, the app and the key are equal by the look-up. `created_by` is compared, because the
-    requester is part of the request.
-    """
-    kind = Kind.ADD if isinstance(command, Add) else Kind.USE
-    if kind is not earlier.kind:
-        return ("call",)
-    compared = ["credits", "created_by"]
-    if isinstance(command, Use):
-        compared = ["report_id", "report_name", "credits", "created_by"]
-    return tuple(name for name in compared if getattr(command, name) != getattr(earlier, name))

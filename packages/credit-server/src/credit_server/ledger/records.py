@@ -4,7 +4,7 @@ An account is one user's document. What it keeps for one app beyond the balance 
 an app without grants, holds and caps has none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -99,17 +99,20 @@ class Hold:
 
     Attributes:
         id: The id of the HOLD entry that placed it.
+        sequence: The `sequence` of that entry.
         credits: The number of credits that it still holds, at least 1.
         allocations: The grants that these credits are from, in the order in which they were taken;
             empty if all are base credits.
         placed_at: The time at which it was placed.
         ends_at: The time at which it ends. What it still holds then returns to the balance.
-        captured: The number of credits that its captures have used so far.
+        captured: The number of its credits that captures have used so far. It was placed with
+            `credits` and `captured` together.
         purpose: What it is for, for people; may be empty.
         created_by: The number of the requester of the entry.
     """
 
     id: str
+    sequence: int
     credits: int
     allocations: tuple[Allocation, ...] = ()
     placed_at: datetime
@@ -124,7 +127,7 @@ class Caps:
     """How many credits may be used in a period; None: there is no cap for it.
 
     Attributes:
-        hour: In an hour of UTC, 0 to 2**32 - 1, like the others.
+        hour: In an hour of UTC, 1 to 2**32 - 1, like the others.
         day: In a day of UTC.
         month: In a calendar month of UTC.
     """
@@ -168,6 +171,18 @@ class Spent:
     credits: int
 
 
+def next_due(
+    grants: Iterable[Grant], scheduled: Iterable[Grant], holds: Iterable[Hold]
+) -> datetime | None:
+    """Return the earliest time at which a grant starts or ends, or a hold ends; None: never."""
+    times = [
+        *(grant.ends_at for grant in grants if grant.left),
+        *(grant.starts_at for grant in scheduled),
+        *(hold.ends_at for hold in holds),
+    ]
+    return min((time for time in times if time is not None), default=None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppAccount:
     """What an account keeps for one app beyond the balance. `AppAccount.of` makes it.
@@ -203,9 +218,6 @@ class AppAccount:
         spent: tuple[Spent, ...] = (),
     ) -> "AppAccount":
         """Return the record with `granted` and `due_at`, which follow from the rest."""
-        ends = [grant.ends_at for grant in grants if grant.left]
-        starts = [grant.starts_at for grant in scheduled]
-        times = [*starts, *ends, *(hold.ends_at for hold in holds)]
         return cls(
             grants=grants,
             scheduled=scheduled,
@@ -213,13 +225,35 @@ class AppAccount:
             caps=caps,
             spent=spent,
             granted=sum(grant.left for grant in grants),
-            due_at=min((time for time in times if time is not None), default=None),
+            due_at=next_due(grants, scheduled, holds),
         )
 
     @property
     def held(self) -> int:
         """The number of credits that all open holds hold."""
         return sum(hold.credits for hold in self.holds)
+
+    @property
+    def expiring_next(self) -> "Expiring | None":
+        """What expires next if nothing is used; None if nothing expires."""
+        left = [grant for grant in (*self.grants, *self.scheduled) if grant.left]
+        at = min((grant.ends_at for grant in left if grant.ends_at is not None), default=None)
+        if at is None:
+            return None
+        return Expiring(credits=sum(grant.left for grant in left if grant.ends_at == at), at=at)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expiring:
+    """Credits that expire at one time.
+
+    Attributes:
+        credits: Their number, at least 1.
+        at: The time.
+    """
+
+    credits: int
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +291,11 @@ class Account:
     def balance(self, app_id: int) -> int:
         """Return the balance in an app; 0 if the user never had credits there."""
         return self.balances.get(app_id, 0)
+
+    def base(self, app_id: int) -> int:
+        """Return the base credits in an app: the balance without those of grants."""
+        app = self.apps.get(app_id)
+        return self.balance(app_id) - (0 if app is None else app.granted)
 
 
 class Kind(Enum):
@@ -314,8 +353,8 @@ class Details:
             RELEASE, EXTEND and the USE of a capture; the reversed entry of REFUND and REVOKE; the
             entry that placed the grant of ACTIVATE, EXPIRE and VOID; the TRANSFER_OUT of a
             TRANSFER_IN; and the first TRANSFER_IN of a TRANSFER_OUT.
-        related_total: The credits of the related entry that were reversed so far, or the credits
-            of the related hold that were captured so far; this entry included.
+        related_total: The credits of the reversed entry that were reversed so far, or the credits
+            of the hold that were captured so far; this entry included.
         allocations: The grants that the credits were taken from or added to, in order; empty if
             all are base credits.
         delta: The change of the balance if `Kind.sign` and the credits do not define it; else None.
@@ -325,7 +364,8 @@ class Details:
         ends_at: For GRANT, SCHEDULE and TRANSFER_IN: the grant's end; None: never. For REFUND: the
             new end of grants that had ended; None: they expire at once. For HOLD and EXTEND: the
             hold's end.
-        released: For the USE of a capture: the credits of the RELEASE before it.
+        released: For the USE of a capture, and for the RELEASE that a request makes: the credits
+            of the hold that returned to the balance. They are not those that were captured.
         held_after: For entries of a hold: the credits that it holds after the entry.
         metadata: The caller's names and values.
         note: The caller's note, for people.
