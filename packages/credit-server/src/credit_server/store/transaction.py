@@ -15,7 +15,7 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pymongo import MongoClient
+from pymongo import DESCENDING, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, WriteConcernError
@@ -23,21 +23,23 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account, Transaction
+from credit_server.ledger import Account, Purchase, ReportKey, Transaction
 from credit_server.store import schema
 from credit_server.store.documents import (
     AccountDocument,
-    Document,
     PurchaseDocument,
     TransactionDocument,
 )
 from credit_server.store.errors import translate, translated
+from credit_server.store.fields import Document
 from credit_server.store.port import (
     AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
+    Reference,
+    References,
     Rejected,
     StoreTransaction,
     StoreUnavailable,
@@ -133,6 +135,72 @@ class MongoTransaction:
         found = await self._find(schema.CREDIT_TRANSACTIONS, {"$or": wanted})
         return [TransactionDocument.model_validate(document).to_transaction() for document in found]
 
+    async def known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        """Return what the history has about references and reports."""
+
+        def find() -> References:
+            with translated():
+                return self._known(references, reports)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, find)
+
+    def _known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        # A client sends the references, and no entry has an id of another form.
+        valid = [reference for reference in references if ObjectId.is_valid(reference[1])]
+        return References(
+            entries=self._entries(valid),
+            latest_related={
+                reference: found
+                for reference in valid
+                if (found := self._latest_related(*reference)) is not None
+            },
+            purchases={
+                report: self._purchases(report, limit=1 + len(references)) for report in reports
+            },
+        )
+
+    def _entries(self, references: Collection[Reference]) -> dict[Reference, Transaction]:
+        if not references:
+            return {}
+        wanted = {
+            "user_id": {"$in": list({user_id for user_id, _ in references})},
+            "_id": {"$in": [ObjectId(id_) for _, id_ in references]},
+        }
+        cursor = self._database[schema.CREDIT_TRANSACTIONS].find(wanted, session=self._session)
+        entries = [TransactionDocument.model_validate(found).to_transaction() for found in cursor]
+        found = {(entry.user_id, entry.id): entry for entry in entries}
+        return {reference: found[reference] for reference in references if reference in found}
+
+    def _latest_related(self, user_id: int, id_: str) -> Transaction | None:
+        """Return the latest entry that refers to another one.
+
+        Each reference is a command of its own. One aggregation for all of them would read every
+        entry that refers to them, and a hold can have thousands of captures.
+        """
+        found = self._database[schema.CREDIT_TRANSACTIONS].find_one(
+            {"user_id": user_id, "related_id": ObjectId(id_)},
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_RELATED_ID,
+            session=self._session,
+        )
+        return None if found is None else TransactionDocument.model_validate(found).to_transaction()
+
+    def _purchases(self, report: ReportKey, *, limit: int) -> list[Purchase]:
+        user_id, app_id, report_id = report
+        owned = {"$lt": [{"$ifNull": ["$refunded_credits", 0]}, "$credits"]}
+        cursor = self._database[schema.PURCHASES].find(
+            {"user_id": user_id, "app_id": app_id, "report_id": report_id, "$expr": owned},
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_REPORT,
+            limit=limit,
+            session=self._session,
+        )
+        return [PurchaseDocument.model_validate(found).to_purchase() for found in cursor]
+
     async def write(self, changes: Changes) -> None:
         """Keep the changes for the commit, which reports conflicts."""
         self._changes.append(changes)
@@ -177,7 +245,7 @@ class MongoTransaction:
                 {
                     # Compare and set: an account that has changed meanwhile does not match.
                     "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
-                    "u": {"$set": AccountDocument.from_account(account).to_bson()},
+                    "u": _account_update(account, emptied=account.user_id in changes.emptied),
                     # A new account is inserted. If it exists after all, its user_id is taken.
                     "upsert": revision == 0,
                 }
@@ -191,6 +259,16 @@ class MongoTransaction:
         self._insert(
             schema.PURCHASES,
             [PurchaseDocument.from_purchase(purchase) for purchase in changes.purchases],
+        )
+        self._update(
+            schema.PURCHASES,
+            [
+                {
+                    "q": {"_id": ObjectId(each.purchase_id), "user_id": Int64(user_id)},
+                    "u": {"$set": {"refunded_credits": Int64(each.refunded_credits)}},
+                }
+                for user_id, each in changes.refunded
+            ],
         )
         self._update(
             schema.APP_TOTALS,
@@ -242,3 +320,12 @@ class MongoTransaction:
             raise CommitUnknown(str(error)) from error
         except Exception as error:
             raise CommitUnknown(f"{type(error).__name__}: {error}") from error
+
+
+def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
+    update: dict[str, Any] = {"$set": AccountDocument.from_account(account).to_bson()}
+    if emptied:
+        update["$unset"] = {"apps": "", "due_at": ""}
+    elif account.apps and "due_at" not in update["$set"]:
+        update["$unset"] = {"due_at": ""}
+    return update
