@@ -25,13 +25,8 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Purchase, ReportKey, Transaction
 from credit_server.store import schema
-from credit_server.store.documents import (
-    AccountDocument,
-    PurchaseDocument,
-    TransactionDocument,
-)
+from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated
-from credit_server.store.fields import Document
 from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppKey,
@@ -45,6 +40,7 @@ from credit_server.store.port import (
     StoreTransaction,
     StoreUnavailable,
 )
+from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
 # The most updates in one command of MongoDB, which may have 16 MiB. An account with credits in
 # 1,000 apps has about 40 kB, and an atomic batch may have 1,000 accounts.
@@ -256,11 +252,11 @@ class MongoTransaction:
             ),
             *_inserts(
                 schema.CREDIT_TRANSACTIONS,
-                [TransactionDocument.from_transaction(entry) for entry in changes.transactions],
+                [transaction_bson(entry) for entry in changes.transactions],
             ),
             *_inserts(
                 schema.PURCHASES,
-                [PurchaseDocument.from_purchase(purchase) for purchase in changes.purchases],
+                [purchase_bson(purchase) for purchase in changes.purchases],
             ),
             *_updates(
                 schema.PURCHASES,
@@ -309,7 +305,7 @@ class MongoTransaction:
 
 
 def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
-    update: dict[str, Any] = {"$set": AccountDocument.from_account(account).to_bson()}
+    update: dict[str, Any] = {"$set": account_bson(account)}
     if emptied:
         update["$unset"] = {"apps": "", "due_at": ""}
     elif account.apps and "due_at" not in update["$set"]:
@@ -323,7 +319,7 @@ def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[
         yield {"update": collection, "updates": updates[start : start + _UPDATES_MAX]}
 
 
-def _inserts(collection: str, documents: Sequence[Document]) -> Iterator[dict[str, Any]]:
+def _inserts(collection: str, documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the command that inserts some documents; none for no document."""
     if documents:
-        yield {"insert": collection, "documents": [entry.to_bson() for entry in documents]}
+        yield {"insert": collection, "documents": documents}
