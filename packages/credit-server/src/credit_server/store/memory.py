@@ -52,15 +52,15 @@ class _Tables:
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
     policies: dict[int, AppPolicy] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
-    # The ids of the entries that refer to an entry of the same user, the latest last.
+    # The ids of the entries that refer to an entry of the same user.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
     def latest_related(self, reference: Reference) -> Transaction | None:
         """Return the latest entry that refers to another one and belongs to the data."""
-        for id_ in reversed(self.related.get(reference, [])):
-            if id_ in self.transactions:  # not of a later transaction than the snapshot
-                return self.transactions[id_]
-        return None
+        ids = self.related.get(reference, ())
+        # A snapshot has no entry of a later transaction.
+        entries = [self.transactions[id_] for id_ in ids if id_ in self.transactions]
+        return max(entries, key=lambda entry: entry.sequence, default=None)
 
 
 class MemoryStore:

@@ -441,7 +441,9 @@ def _due_account(document: Document, before: datetime) -> DueAccount:
         due_at=document["due_at"],
         user_id=document["user_id"],
         app_ids=tuple(
-            app["app_id"] for app in document["apps"] if "due_at" in app and app["due_at"] <= before
+            app["app_id"]
+            for app in document.get("apps", ())
+            if "due_at" in app and app["due_at"] <= before
         ),
     )
 
