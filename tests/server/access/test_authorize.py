@@ -31,7 +31,9 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
+from tests.server.callers import WireCaller
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import prepared
 from tests.server.serving import Serving, serving, until
 
 TENANT = Identity(
@@ -137,11 +139,10 @@ async def test_the_table_decides_which_caller_may_make_which_call(
 
 @pytest.mark.parametrize("path", METHOD_SCOPES)
 async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
-    method = path.rpartition("/")[2]
     async with guarded() as wire:
-        await wire.call("AddCredits", REQUESTS["AddCredits"], token("everything"))
+        request = await prepared(WireCaller(wire, "everything"), path.rpartition("/")[2])
         for scope in SCOPES:
-            answer = await wire.call(method, REQUESTS[method], token(scope))
+            answer = await wire.call(path, request, token(scope))
             assert (reason(answer) == "") is (scope == METHOD_SCOPES[path])
 
 
