@@ -18,13 +18,11 @@ from credit_models import (
 )
 from credit_models.reasons import method_reasons, reason_name
 from credit_server.store.mongo import MongoStore
-from credit_testing.calls import Answer
 from credit_testing.http2_client import Connection
 from credit_testing.server import running_server
-from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
-from tests.server.callers import WireCaller, open_wire, receipt_of
+from tests.server.callers import WireCaller, open_wire, reason_of, receipt_of
 from tests.server.clocks import Clocks
 from tests.server.provocations import LONG_AGO, UINT32_MAX
 from tests.server.requests import PATHS, WRITES, prepared, request_of
@@ -72,12 +70,6 @@ async def everything(caller: WireCaller) -> tuple[object, ...]:
     )
 
 
-def reason(answer: Answer) -> str:
-    info = answer.details[0]
-    assert isinstance(info, ErrorInfo)
-    return info.reason
-
-
 @pytest.mark.parametrize("call", WRITES)
 async def test_a_write_that_is_accepted_is_in_the_history(caller: WireCaller, call: str) -> None:
     receipt = receipt_of(call, await caller.call(call, await prepared(caller, call)))
@@ -98,7 +90,7 @@ async def test_a_write_that_is_rejected_changes_nothing(caller: WireCaller, call
     request: Any = replace(await prepared(caller, call), **changed)  # type: ignore[type-var]
     before = await everything(caller)
     answer = await caller.call(call, request)
-    assert reason(answer) == expected
+    assert reason_of(answer) == expected
     assert expected in {reason_name(each) for each in method_reasons()[PATHS[call]]}
     assert await everything(caller) == before
 
@@ -148,7 +140,7 @@ async def test_a_read_is_answered_and_a_broken_one_is_rejected(
     assert (await caller.call(call, request_of(call))).status is Status.OK
     field = "app_id" if call in {"GetAppBalance", "GetAppPolicy"} else "user_id"
     broken = await caller.call(call, request_of(call, **{field: 0}))
-    assert (broken.status, reason(broken)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert (broken.status, reason_of(broken)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 def test_every_call_is_made_here() -> None:
@@ -161,7 +153,7 @@ async def test_an_operation_is_that_call(caller: WireCaller, call: str, around: 
     request: Any = replace(await prepared(caller, call), idempotency_key="k")  # type: ignore[type-var]
     changed, expected = REFUSED[call]
     refused = replace(request, idempotency_key="", **changed)
-    assert reason(await caller.call(around + call, refused)) == expected
+    assert reason_of(await caller.call(around + call, refused)) == expected
     receipt = receipt_of(around + call, await caller.call(around + call, request))
     alone = receipt_of(call, await caller.call(call, request))
     assert alone == replace(receipt, replayed=True)

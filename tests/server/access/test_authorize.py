@@ -10,7 +10,14 @@ from typing import Any, cast
 
 import betterproto2
 import pytest
-from credit_models import AppId, CreditRequest, CreditTransaction, PurchaseRequest, UserId
+from credit_models import (
+    AppId,
+    CreditRequest,
+    CreditTransaction,
+    PurchaseRequest,
+    TransferCreditsRequest,
+    UserId,
+)
 from credit_models.codec import encode
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.access import Credentials, Identity
