@@ -29,6 +29,7 @@ from credit_server.store.documents import (
     AccountDocument,
     PurchaseDocument,
     TransactionDocument,
+    account_to_bson,
 )
 from credit_server.store.errors import translate, translated
 from credit_server.store.fields import Document
@@ -323,7 +324,7 @@ class MongoTransaction:
 
 
 def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
-    update: dict[str, Any] = {"$set": AccountDocument.from_account(account).to_bson()}
+    update: dict[str, Any] = {"$set": account_to_bson(account)}
     if emptied:
         update["$unset"] = {"apps": "", "due_at": ""}
     elif account.apps and "due_at" not in update["$set"]:
