@@ -1,8 +1,10 @@
 """The working copy of one app of an account: its balance, grants and holds."""
 
 from bisect import insort
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 
 from credit_server.ledger.burning import Parts, burn_key, of_grant, plan_taking
 from credit_server.ledger.invariants import invariant
@@ -34,6 +36,7 @@ class AppDraft:
         "_due_at",
         "_due_known",
         "_granted",
+        "_held",
         "app_id",
         "at",
         "balance",
@@ -54,6 +57,7 @@ class AppDraft:
         self.caps = app.caps
         self.spent = app.spent
         self._granted = app.granted
+        self._held: Counter[str] | None = None
         self._due_at = app.due_at
         self._due_known = True
 
@@ -174,7 +178,7 @@ class AppDraft:
 
     def find_grant(self, grant_id: str) -> Grant | None:
         """Return a grant with credits left, started or not; None if there is none."""
-        grants = (*self.grants, *self.scheduled)
+        grants = chain(self.grants, self.scheduled)
         return next((grant for grant in grants if grant.id == grant_id and grant.left), None)
 
     def reduce(self, grant: Grant, credits_: int, *, voided: bool = False) -> None:
@@ -272,7 +276,19 @@ class AppDraft:
         return inserted
 
     def _is_held(self, grant_id: str) -> bool:
-        return any(part.grant_id == grant_id for hold in self.holds for part in hold.allocations)
+        """Return whether an open hold refers to a grant.
+
+        They are counted once. With 256 holds, counting them for each grant made the end of all of
+        them take 0.3 s (2-core machine).
+        """
+        if self._held is None:
+            self._held = Counter(part.grant_id for hold in self.holds for part in hold.allocations)
+        return self._held[grant_id] > 0
+
+    def _count_held(self, hold: Hold, times: int) -> None:
+        if self._held is not None:
+            for part in hold.allocations:
+                self._held[part.grant_id] += times
 
     # Holds.
 
@@ -283,6 +299,7 @@ class AppDraft:
     def open_hold(self, hold: Hold) -> None:
         """Add a hold."""
         self.holds = (*self.holds, hold)
+        self._count_held(hold, 1)
         self._comes(hold.ends_at)
 
     def change_hold(self, hold: Hold, changed: Hold) -> None:
@@ -291,20 +308,23 @@ class AppDraft:
             self.drop_hold(hold)
             return
         self._goes(hold.ends_at)
+        self._count_held(hold, -1)
+        self._count_held(changed, 1)
         self.holds = tuple(changed if other is hold else other for other in self.holds)
         self._comes(changed.ends_at)
 
     def drop_hold(self, hold: Hold) -> None:
         """Remove a hold, before its credits return to the balance."""
         self._goes(hold.ends_at)
+        self._count_held(hold, -1)
         self.holds = tuple(other for other in self.holds if other is not hold)
 
-    def drop_unneeded_grants(self) -> None:
-        """Remove the grants that nothing is left of, and that no open hold refers to."""
-        if not all(grant.left for grant in self.grants):
-            self.grants = tuple(
-                grant for grant in self.grants if grant.left or self._is_held(grant.id)
-            )
+    def drop_unneeded(self, parts: Parts) -> None:
+        """Remove the grants of a former hold that nothing is left of and no open hold refers to."""
+        for part in parts:
+            grant = self._find(part.grant_id) if part.grant_id else None
+            if grant is not None and not grant.left and not self._is_held(grant.id):
+                self.grants = tuple(other for other in self.grants if other is not grant)
 
     # The earliest time at which something is due. It is computed again only if it may have changed.
 
