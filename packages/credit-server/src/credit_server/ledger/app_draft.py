@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 
 from credit_server.ledger.burning import Parts, burn_key, of_grant, plan_taking
-from credit_server.ledger.invariants import invariant
+from credit_server.ledger.invariants import InvariantViolated, invariant
 from credit_server.ledger.records import (
     GRANTS_MAX,
     UINT32_MAX,
@@ -109,9 +109,7 @@ class AppDraft:
         """Take credits out of the grants that the parts name."""
         for part in parts:
             if part.grant_id:
-                grant = self._find(part.grant_id)
-                invariant(grant is not None, "credits are taken from grants of the account")
-                assert grant is not None  # noqa: S101 - for the type checker
+                grant = self.grants[self._position(part.grant_id)]
                 self._put(grant, grant.left - part.credits, grant.ends_at)
 
     def give_back(
@@ -229,6 +227,12 @@ class AppDraft:
         """Return the end of a grant to which credits return."""
         return restore_until or ends_at if self._has_ended(ends_at) else ends_at
 
+    def _position(self, grant_id: str) -> int:
+        for position, grant in enumerate(self.grants):
+            if grant.id == grant_id:
+                return position
+        raise InvariantViolated("credits are taken from grants of the account")
+
     def _find(self, grant_id: str) -> Grant | None:
         return next((grant for grant in self.grants if grant.id == grant_id), None)
 
@@ -253,7 +257,7 @@ class AppDraft:
 
     def _put(self, grant: Grant, left: int, ends_at: datetime | None) -> Grant:
         """Change what is left of a grant, and its end; remove a grant that nothing refers to."""
-        position = next(i for i, other in enumerate(self.grants) if other.id == grant.id)
+        position = self._position(grant.id)
         self._granted += left - grant.left
         self._goes(grant.ends_at)
         others = self.grants[:position], self.grants[position + 1 :]
