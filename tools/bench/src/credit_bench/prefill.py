@@ -13,10 +13,10 @@ from bson import ObjectId
 from bson.int64 import Int64
 from credit_server.ledger import Account, Kind, Purchase, Transaction
 from credit_server.store.documents import (
+    AccountDocument,
     AppTotalDocument,
     PurchaseDocument,
     TransactionDocument,
-    account_to_bson,
 )
 from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
@@ -82,7 +82,7 @@ def balance_after(sequence: int) -> int:
 
 def account(user_id: int, revision: int) -> dict[str, Any]:
     """Return the document of a user with a number of transactions."""
-    return account_to_bson(
+    document = AccountDocument.from_account(
         Account(
             user_id=user_id,
             balances={APP_ID: balance_after(revision)},
@@ -93,6 +93,7 @@ def account(user_id: int, revision: int) -> dict[str, Any]:
             updated_by=_CREATED_BY,
         )
     )
+    return document.to_bson()
 
 
 def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:

@@ -5,8 +5,7 @@ Also that of an app's policy, which has caps too.
 
 from collections.abc import Sequence as Values
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from bson.objectid import ObjectId
 from pydantic import Field
@@ -26,10 +25,6 @@ from credit_server.ledger import (
 )
 from credit_server.store.fields import Credits, Document, Long, Number, Sequence
 from credit_server.store.port import AppPolicy
-
-# A write changes few of an account's grants and holds, and stores all of them again. An account
-# with 256 grants takes 0.1 ms with the documents of them kept, and 2.5 ms without (2-core machine).
-_CACHED_MAX = 1 << 14
 
 _Priority = Annotated[Long, Field(ge=0, le=1000)]
 # Absent: unspecified.
@@ -107,6 +102,21 @@ class GrantDocument(Document):
     ends_at: datetime | None = None
     created_by: Number
 
+    @classmethod
+    def from_grant(cls, grant: Grant) -> "GrantDocument":
+        """Translate from the ledger."""
+        return cls(
+            id=ObjectId(grant.id),
+            sequence=grant.sequence,
+            credits=grant.credits,
+            left=grant.left,
+            priority=grant.priority,
+            category=_CATEGORIES.get(grant.category),
+            starts_at=grant.starts_at,
+            ends_at=grant.ends_at,
+            created_by=grant.created_by,
+        )
+
     def to_grant(self) -> Grant:
         """Translate to the ledger."""
         return Grant(
@@ -134,6 +144,21 @@ class HoldDocument(Document):
     captured: Credits | None = None
     purpose: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     created_by: Number
+
+    @classmethod
+    def from_hold(cls, hold: Hold) -> "HoldDocument":
+        """Translate from the ledger."""
+        return cls(
+            id=ObjectId(hold.id),
+            sequence=hold.sequence,
+            credits=hold.credits,
+            allocations=from_allocations(hold.allocations),
+            placed_at=hold.placed_at,
+            ends_at=hold.ends_at,
+            captured=hold.captured or None,
+            purpose=hold.purpose or None,
+            created_by=hold.created_by,
+        )
 
     def to_hold(self) -> Hold:
         """Translate to the ledger."""
@@ -200,6 +225,25 @@ class AppDocument(Document):
     scheduled: list[GrantDocument] | None = None
     holds: list[HoldDocument] | None = None
 
+    @classmethod
+    def from_app(cls, app_id: int, app: AppAccount) -> "AppDocument":
+        """Translate from the ledger."""
+        return cls(
+            app_id=app_id,
+            grants=[GrantDocument.from_grant(grant) for grant in app.grants] or None,
+            scheduled=[GrantDocument.from_grant(grant) for grant in app.scheduled] or None,
+            holds=[HoldDocument.from_hold(hold) for hold in app.holds] or None,
+            caps=CapsDocument.from_caps(app.caps),
+            spent=[
+                SpentDocument(
+                    period=_PERIODS[each.period], starts_at=each.starts_at, credits=each.credits
+                )
+                for each in app.spent
+            ]
+            or None,
+            due_at=app.due_at,
+        )
+
     def to_app(self) -> AppAccount:
         """Translate to the ledger."""
         return AppAccount.of(
@@ -212,59 +256,6 @@ class AppDocument(Document):
                 for each in self.spent or ()
             ),
         )
-
-
-@lru_cache(_CACHED_MAX)
-def _grant_to_bson(grant: Grant) -> dict[str, Any]:
-    return GrantDocument(
-        id=ObjectId(grant.id),
-        sequence=grant.sequence,
-        credits=grant.credits,
-        left=grant.left,
-        priority=grant.priority,
-        category=_CATEGORIES.get(grant.category),
-        starts_at=grant.starts_at,
-        ends_at=grant.ends_at,
-        created_by=grant.created_by,
-    ).to_bson()
-
-
-@lru_cache(_CACHED_MAX)
-def _hold_to_bson(hold: Hold) -> dict[str, Any]:
-    return HoldDocument(
-        id=ObjectId(hold.id),
-        sequence=hold.sequence,
-        credits=hold.credits,
-        allocations=from_allocations(hold.allocations),
-        placed_at=hold.placed_at,
-        ends_at=hold.ends_at,
-        captured=hold.captured or None,
-        purpose=hold.purpose or None,
-        created_by=hold.created_by,
-    ).to_bson()
-
-
-def app_to_bson(app_id: int, app: AppAccount) -> dict[str, Any]:
-    """Return the document that the driver stores."""
-    document = AppDocument(
-        app_id=app_id,
-        caps=CapsDocument.from_caps(app.caps),
-        spent=[
-            SpentDocument(
-                period=_PERIODS[each.period], starts_at=each.starts_at, credits=each.credits
-            )
-            for each in app.spent
-        ]
-        or None,
-        due_at=app.due_at,
-    ).to_bson()
-    if app.grants:
-        document["grants"] = [_grant_to_bson(grant) for grant in app.grants]
-    if app.scheduled:
-        document["scheduled"] = [_grant_to_bson(grant) for grant in app.scheduled]
-    if app.holds:
-        document["holds"] = [_hold_to_bson(hold) for hold in app.holds]
-    return document
 
 
 class AppPolicyDocument(Document):

@@ -13,7 +13,6 @@ from credit_server.ledger import NO_DETAILS, Account, Details, Kind, Purchase, T
 from credit_server.store.app_documents import (
     AllocationDocument,
     AppDocument,
-    app_to_bson,
     from_allocations,
     to_allocations,
 )
@@ -56,6 +55,27 @@ class AccountDocument(Document):
     # The earliest of those of `apps`.
     due_at: datetime | None = None
 
+    @classmethod
+    def from_account(cls, account: Account) -> "AccountDocument":
+        """Translate from the ledger. The store sets the id."""
+        assert account.created_at is not None  # noqa: S101 - for the type checker; the model checks it
+        assert account.updated_at is not None  # noqa: S101
+        return cls(
+            user_id=account.user_id,
+            balances=[
+                BalanceDocument(app_id=app_id, balance=balance)
+                for app_id, balance in sorted(account.balances.items())
+            ],
+            created_at=account.created_at,
+            updated_at=account.updated_at,
+            created_by=account.created_by,
+            updated_by=account.updated_by,
+            revision=account.revision,
+            apps=[AppDocument.from_app(app_id, app) for app_id, app in sorted(account.apps.items())]
+            or None,
+            due_at=due_at(account),
+        )
+
     def to_account(self) -> Account:
         """Translate to the ledger."""
         return Account(
@@ -69,30 +89,6 @@ class AccountDocument(Document):
             created_by=self.created_by,
             updated_by=self.updated_by,
         )
-
-
-def account_to_bson(account: Account) -> dict[str, Any]:
-    """Return the document that the driver stores. The store sets the id."""
-    assert account.created_at is not None  # noqa: S101 - for the type checker; the model checks it
-    assert account.updated_at is not None  # noqa: S101
-    document = AccountDocument(
-        user_id=account.user_id,
-        balances=[
-            BalanceDocument(app_id=app_id, balance=balance)
-            for app_id, balance in sorted(account.balances.items())
-        ],
-        created_at=account.created_at,
-        updated_at=account.updated_at,
-        created_by=account.created_by,
-        updated_by=account.updated_by,
-        revision=account.revision,
-        due_at=due_at(account),
-    ).to_bson()
-    if account.apps:
-        document["apps"] = [
-            app_to_bson(app_id, app) for app_id, app in sorted(account.apps.items())
-        ]
-    return document
 
 
 def due_at(account: Account) -> datetime | None:
