@@ -5,13 +5,30 @@ make and dump the models of one USE takes 50 µs, to make its documents here 15 
 That was a fifth of the CPU of a batch of 1,000. Tests compare the results with those of the models.
 """
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 
-from credit_server.ledger import NO_DETAILS, Account, Kind, Purchase, Transaction
-from credit_server.store.documents import AccountDocument, TransactionDocument
+from credit_server.ledger import (
+    NO_DETAILS,
+    Account,
+    AppAccount,
+    Grant,
+    Hold,
+    Kind,
+    Purchase,
+    Transaction,
+)
+from credit_server.store.app_documents import AppDocument, GrantDocument, HoldDocument
+from credit_server.store.documents import TransactionDocument, due_at
+
+# A write changes few of an account's grants and holds, and stores all of them again. So the documents
+# of this many are kept. An account with 256 grants takes 0.1 ms, and 2.5 ms if none is kept (2-core
+# machine).
+_KEPT_MAX = 1 << 14
 
 # Any: documents hold values of many types.
 Bson = dict[str, Any]
@@ -19,9 +36,7 @@ Bson = dict[str, Any]
 
 def account_bson(account: Account) -> Bson:
     """Return the fields of an account's document that a write sets."""
-    if account.apps:
-        return AccountDocument.from_account(account).to_bson()
-    return {
+    document: Bson = {
         "user_id": Int64(account.user_id),
         "balances": [
             {"app_id": Int64(app_id), "balance": Int64(balance)}
@@ -33,6 +48,34 @@ def account_bson(account: Account) -> Bson:
         "updated_by": Int64(account.updated_by),
         "revision": Int64(account.revision),
     }
+    if account.apps:
+        document["apps"] = [_app_bson(app_id, app) for app_id, app in sorted(account.apps.items())]
+        due = due_at(account)
+        if due is not None:
+            document["due_at"] = due
+    return document
+
+
+def _app_bson(app_id: int, app: AppAccount) -> Bson:
+    rest = replace(app, grants=(), scheduled=(), holds=())
+    document = AppDocument.from_app(app_id, rest).to_bson()
+    if app.grants:
+        document["grants"] = [_grant_bson(grant) for grant in app.grants]
+    if app.scheduled:
+        document["scheduled"] = [_grant_bson(grant) for grant in app.scheduled]
+    if app.holds:
+        document["holds"] = [_hold_bson(hold) for hold in app.holds]
+    return document
+
+
+@lru_cache(_KEPT_MAX)
+def _grant_bson(grant: Grant) -> Bson:
+    return GrantDocument.from_grant(grant).to_bson()
+
+
+@lru_cache(_KEPT_MAX)
+def _hold_bson(hold: Hold) -> Bson:
+    return HoldDocument.from_hold(hold).to_bson()
 
 
 def transaction_bson(entry: Transaction) -> Bson:
