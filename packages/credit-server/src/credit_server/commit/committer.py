@@ -258,12 +258,14 @@ class Committer:
         seconds_left: float | None,
     ) -> None:
         for write in writes:
-            shard = self._shard_of(write)
-            rejection = unready or self._rejection({shard: 1}, seconds_left)
-            if rejection is None:
-                shard.offer(write)
-            else:
+            shards = self._shards_of(write)
+            rejection = unready or self._rejection(dict.fromkeys(shards, 1), seconds_left)
+            if rejection is not None:
                 self._reject(write, rejection)
+            elif len(shards) == 1:
+                shards[0].offer(write)
+            else:
+                self._offer_shared([write], dict.fromkeys(shards, 1))
 
     def _offer_atomic(
         self,
@@ -271,20 +273,26 @@ class Committer:
         unready: ClockSkewed | Stopping | None,
         seconds_left: float | None,
     ) -> None:
-        counts = Counter(self._shard_of(write) for write in writes)
+        counts = Counter(shard for write in writes for shard in self._shards_of(write))
         shares = {shard: counts[shard] for shard in self._shards if shard in counts}
         rejection = unready or self._rejection(shares, seconds_left)
         if rejection is not None:
             for write in writes:
                 self._reject(write, rejection)
             return
+        self._offer_shared(writes, shares)
+
+    def _offer_shared(self, writes: Sequence[PendingWrite], shares: Mapping[Shard, int]) -> None:
         batch = AtomicBatch(writes, shares)
         for shard in shares:
             shard.offer_atomic(batch)
 
-    def _shard_of(self, write: PendingWrite) -> Shard:
+    def _shards_of(self, write: PendingWrite) -> Sequence[Shard]:
+        """Return the shards of the write's users, in the order of all shards."""
         # User ids are usually consecutive, so the remainder spreads them evenly.
-        return self._shards[write.command.user_id % len(self._shards)]
+        count = len(self._shards)
+        numbers = {user_id % count for user_id in write.command.users}
+        return [self._shards[number] for number in sorted(numbers)]
 
     def _unready(self) -> ClockSkewed | Stopping | None:
         """Return why no write is accepted now; None: writes are accepted."""

@@ -263,8 +263,10 @@ class _MemoryTransaction:
             )
             if taken:
                 raise Conflict(f"a unique value of transaction {entry.id} is taken")
+        bought = {purchase.id: purchase for purchase in changes.purchases}
         for user_id, refunded in changes.refunded:
-            purchase = tables.purchases.get(refunded.purchase_id)
+            id_ = refunded.purchase_id
+            purchase = bought.get(id_) or tables.purchases.get(id_)
             if purchase is None or purchase.user_id != user_id:
                 raise Conflict(f"the purchase {refunded.purchase_id} is not stored")
 

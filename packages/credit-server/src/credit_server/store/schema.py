@@ -25,8 +25,8 @@ from credit_server.store.fields import Document
 from credit_server.store.port import StoreMisconfigured
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
-# to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: there
-# are grants, holds, reversals, transfers, corrections and policies of apps.
+# to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: an
+# account has grants, holds and caps, an entry refers to others, and an app has a policy.
 SCHEMA_VERSION = 3
 
 USER_CREDITS = "user_credits"
@@ -251,17 +251,17 @@ def validator_of(document: type[BaseModel]) -> dict[str, Any]:
 def _object(document: type[BaseModel]) -> dict[str, Any]:
     # The store gives every document an _id, so it may be None in a model but is always required.
     fields = {field.alias or name: field for name, field in document.model_fields.items()}
-    schema: dict[str, Any] = {
+    required = sorted(
+        name for name, field in fields.items() if name == "_id" or not _is_optional(field)
+    )
+    return {
         "bsonType": "object",
         "additionalProperties": False,
-        "required": sorted(
-            name for name, field in fields.items() if name == "_id" or not _is_optional(field)
-        ),
+        **({"required": required} if required else {}),  # an empty list is an error
         "properties": {
             name: _value(field.annotation, field.metadata) for name, field in fields.items()
         },
     }
-    return schema
 
 
 def _is_optional(field: FieldInfo) -> bool:
