@@ -1,16 +1,21 @@
 """Make any call of the contract on the wire, by its name."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import betterproto2
 import credit_models
-from credit_models import BatchWriteResponse, Empty, Receipt, WriteResponse
+from credit_models import BatchWriteRequest, BatchWriteResponse, Empty, Receipt, WriteResponse
 from credit_models.codec import decode
+from credit_server.store.port import Store
 from credit_testing.calls import Answer
+from credit_testing.frames import Header
 from credit_testing.http2_client import Connection
 
-from tests.server.operations import call_as_operation
+from tests.server.operations import BATCH_WRITE, as_answer, call_as_operation
 from tests.server.requests import PATHS, request_of
+from tests.server.serving import serving
 
 RECEIPT = "credit-receipt-bin"
 
@@ -22,18 +27,28 @@ class WireCaller:
         self.wire = wire
         self.token = ("authorization", f"Bearer {token}")
 
-    async def call(self, call: str, request: betterproto2.Message) -> Answer:
+    async def call(self, call: str, request: betterproto2.Message, *more: Header) -> Answer:
         """Make a call, and return its answer.
 
         Args:
             call: The name of the call. `A/B` is the call A with one operation, which stands for B:
                 its failure is returned as the answer of B.
             request: The request of the call, or of the operation.
+            more: More headers.
         """
         outer, _, inner = call.rpartition("/")
         if outer:
-            return await call_as_operation(self.wire, PATHS[outer], request, self.token)
-        return await self.wire.call(PATHS[inner], request, self.token)
+            return await call_as_operation(self.wire, PATHS[outer], request, self.token, *more)
+        return await self.wire.call(PATHS[inner], request, self.token, *more)
+
+    async def attempt(self, call: str, request: betterproto2.Message) -> None:
+        """Make a call that may be rejected."""
+        await self.call(call, request)
+
+    async def aborted(self, request: BatchWriteRequest) -> Answer:
+        """Make an atomic batch, and return the failure of its first operation as an answer."""
+        answer = await self.wire.call(BATCH_WRITE, request, self.token)
+        return as_answer(answer.message(BatchWriteResponse).outcomes[0])
 
     # Any, here and below: the fields and the answers of the calls have many types.
     async def write(self, call: str, **changed: Any) -> Receipt:
@@ -44,6 +59,14 @@ class WireCaller:
         """Make a call that succeeds, and return its answer."""
         answer = await self.call(call, request_of(call, **changed))
         return answer.message(getattr(credit_models, f"{call}Response"))
+
+
+# Any: the options of `serving`.
+@asynccontextmanager
+async def open_wire(*store: Store, **options: Any) -> AsyncIterator[WireCaller]:
+    """Start a server with these options, and connect to it."""
+    async with serving(*store, **options) as served, Connection.connect(served.port) as wire:
+        yield WireCaller(wire)
 
 
 def receipt_of(call: str, answer: Answer) -> Receipt:

@@ -24,13 +24,12 @@ WRITE = LEDGER + "Write"
 
 def operation(request: betterproto2.Message) -> Operation:
     """Return the operation of a request."""
-    name = type(request).__name__
-    (field,) = (
-        field.name
-        for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields
-        if field.message_type is not None and field.message_type.name == name
-    )
-    return Operation(**{field: request})
+    found = Operation()
+    for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields:
+        assert field.message_type is not None
+        if field.message_type.name == type(request).__name__:
+            setattr(found, field.name, request)
+    return found
 
 
 async def call_as_operation(

@@ -12,6 +12,7 @@ from random import Random
 from cachetools import LRUCache
 
 from credit_server.commit.clock import Clock
+from credit_server.commit.policies import Policies
 from credit_server.ledger import (
     NOTHING_KNOWN,
     Accepted,
@@ -245,16 +246,20 @@ class BatchWriter:
     stale account runs twice, so the batches that follow it read all accounts.
     """
 
-    def __init__(self, writer: Writer, *, clock: Clock, random: Random, cache_max: int) -> None:
+    def __init__(
+        self, writer: Writer, policies: Policies, *, clock: Clock, random: Random, cache_max: int
+    ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             writer: Begins the transactions of the store.
+            policies: Returns the policies of apps.
             clock: The clock for new entries.
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
         """
         self._writer = writer
+        self._policies = policies
         self._clock = clock
         self._random = random
         self._counter_shard = random.randrange(_COUNTER_SHARDS)
@@ -273,6 +278,7 @@ class BatchWriter:
         """
         committing = False
         try:
+            commands = await self._policies.apply(commands)
             moment = self._clock.now()
             known = self._cached(commands)
             async with self._writer.begin() as transaction:

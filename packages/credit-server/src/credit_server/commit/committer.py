@@ -17,6 +17,7 @@ from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed, CommitError, Overloaded, Stopping
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, PendingWrite, Submission, WriteResult
+from credit_server.commit.policies import Policies
 from credit_server.commit.retry import RetryLimits
 from credit_server.commit.shard import Shard, ShardLimits, Turn
 from credit_server.ledger import Command, Receipt, Refusal
@@ -105,16 +106,18 @@ class Committer:
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
         turns = turns or [nullcontext()] * self._limits.shards
-        self._shards = [self._shard(store, random, turn) for turn in turns]
+        policies = Policies(store)
+        self._shards = [self._shard(store, policies, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start
         self._stopping = False
 
-    def _shard(self, store: Store, random: Random, turn: Turn) -> Shard:
+    def _shard(self, store: Store, policies: Policies, random: Random, turn: Turn) -> Shard:
         limits = self._limits
         return Shard(
             BatchWriter(
                 store.writer(),
+                policies,
                 clock=self._clock,
                 random=random,
                 cache_max=limits.cache_max // limits.shards,

@@ -248,7 +248,7 @@ class AppDraft:
         return self._insert(restored, credits_, ends_at)
 
     def _put(self, grant: Grant, left: int, ends_at: datetime | None) -> Grant:
-        """Change what is left of a grant, and its end; remove the grant if nobody needs it."""
+        """Change what is left of a grant, and its end; remove a grant that nothing refers to."""
         position = next(i for i, other in enumerate(self.grants) if other.id == grant.id)
         self._granted += left - grant.left
         self._goes(grant.ends_at)

@@ -73,7 +73,10 @@ def _append(parts: list[Allocation], part: Allocation) -> int:
 def recorded(parts: Iterable[Allocation]) -> Parts:
     """Return the parts as entries and holds record them: none if all are base credits."""
     parts = tuple(parts)
-    return parts if any(part.grant_id for part in parts) else ()
+    for part in parts:
+        if part.grant_id:
+            return parts
+    return ()
 
 
 def parts_of(allocations: Parts, credits_: int) -> Parts:

@@ -58,7 +58,9 @@ def count_refund(app: AppDraft, used_at: datetime, credits_: int) -> None:
 
 def _capped(app: AppDraft, policy: Policy) -> list[tuple[Period, int]]:
     """Return the periods with a cap. A user's own caps replace those of the app's policy."""
-    caps = policy.caps if app.caps == NO_CAPS else app.caps
+    caps = policy.caps if app.caps is NO_CAPS or app.caps == NO_CAPS else app.caps
+    if caps is NO_CAPS:
+        return []
     return [(period, cap) for period in Period if (cap := cap_of(caps, period)) is not None]
 
 

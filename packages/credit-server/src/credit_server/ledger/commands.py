@@ -43,8 +43,6 @@ class Write:
         min_available_after: The balance in the app that the command must leave; None: any.
         validate_only: Whether the command is only decided and not written. The decision is the
             same, so the ledger ignores it.
-        metadata: Names and values for the entry, ordered by name.
-        note: A note for the entry, for people.
         policy: The policy of the app. It is not part of the request.
     """
 
@@ -56,8 +54,6 @@ class Write:
     expected_revision: int | None = None
     min_available_after: int | None = None
     validate_only: bool = False
-    metadata: Pairs = ()
-    note: str = ""
     policy: Policy = NO_POLICY
 
     @property
@@ -74,6 +70,19 @@ class Write:
     def once_key(self) -> ReportKey | None:
         """The report that must not be bought again; None if that does not matter."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotatedWrite(Write):
+    """What all commands but `Add` and `Use` have in common.
+
+    Attributes are those of `Write`, and:
+        metadata: Names and values for the entry, ordered by name.
+        note: A note for the entry, for people.
+    """
+
+    metadata: Pairs = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,10 +124,12 @@ class Use(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GrantCredits(Write):
+class GrantCredits(AnnotatedWrite):
     """Add credits with terms of their own.
 
-    Attributes are those of `Add`, and:
+    Attributes are those of `AnnotatedWrite`, and:
+        credits: The number of credits, 1 to 2**32 - 1.
+        credits_max: The most credits that this caller may add in one call; see `Add`.
         effective_at: The start; None, or a time in the past: at once.
         expires_at: The end; None: never, or as `expires_after` defines. After `effective_at`.
         expires_after: The time from the start to the end, more than 0. Not with `expires_at`.
@@ -136,10 +147,10 @@ class GrantCredits(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoidGrant(Write):
+class VoidGrant(AnnotatedWrite):
     """Take back what is left of a grant.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         grant_id: The grant.
     """
 
@@ -152,10 +163,10 @@ class VoidGrant(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlaceHold(Write):
+class PlaceHold(AnnotatedWrite):
     """Reserve credits.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         credits: The number of credits, 1 to 2**32 - 1.
         expires_after: How long the hold lasts, more than 0 and at most `HOLD_MAX`; None:
             `HOLD_DEFAULT`.
@@ -170,11 +181,14 @@ class PlaceHold(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CaptureHold(Write):
+class CaptureHold(AnnotatedWrite):
     """Buy a report with the credits of a hold.
 
-    Attributes are those of `Use` except `once`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         hold_id: The hold.
+        report_id: The report, as the app names it.
+        report_name: Its name for people.
+        purchase_id: The id of the purchase if the command is accepted.
         credits: The price, 0 to 2**32 - 1; 0: all that the hold holds.
         final: Whether the rest of the hold is released.
         allow_excess: Whether the balance pays what the hold is short of.
@@ -195,10 +209,10 @@ class CaptureHold(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseHold(Write):
+class ReleaseHold(AnnotatedWrite):
     """Return all credits of a hold to the balance.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         hold_id: The hold.
     """
 
@@ -211,10 +225,10 @@ class ReleaseHold(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtendHold(Write):
+class ExtendHold(AnnotatedWrite):
     """Set a new end of a hold.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         hold_id: The hold.
         expires_after: The time from now to the new end, more than 0 and at most `HOLD_MAX`. The new
             end is at most `HOLD_MAX` after the hold was placed.
@@ -230,10 +244,10 @@ class ExtendHold(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReverseTransaction(Write):
+class ReverseTransaction(AnnotatedWrite):
     """Refund a use, or take back credits that were added.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         reversed_id: The entry to reverse.
         credits: The number of credits, 0 to 2**32 - 1; 0: all that can be reversed.
         restore_until: The new end of grants that have ended since the use; None: what is refunded
@@ -251,10 +265,10 @@ class ReverseTransaction(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransferCredits(Write):
+class TransferCredits(AnnotatedWrite):
     """Move credits to another app or user, with their terms.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         to_user_id: The user that gets the credits.
         to_app_id: The app that gets the credits. User and app are not both those of the source.
         credits: The number of credits, 1 to 2**32 - 1.
@@ -273,10 +287,10 @@ class TransferCredits(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdjustBalance(Write):
+class AdjustBalance(AnnotatedWrite):
     """Correct a balance.
 
-    Attributes are those of `Write`, whose `note` is the reason and must not be empty, and:
+    Attributes are those of `AnnotatedWrite`, whose `note` is the reason and must not be empty, and:
         delta: The change, -(2**32 - 1) to 2**32 - 1, not 0.
         credits_max: The most credits that this caller may add in one call; see `Add`.
     """
@@ -286,10 +300,10 @@ class AdjustBalance(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetSpendingCap(Write):
+class SetSpendingCap(AnnotatedWrite):
     """Set a user's own caps in an app.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `AnnotatedWrite`, and:
         caps: The caps; `NO_CAPS` removes them, and the app's policy applies again.
     """
 

@@ -38,29 +38,22 @@ from credit_server.ledger.commands import (
     VoidGrant,
 )
 from credit_server.ledger.corrections import adjust, set_cap
-from credit_server.ledger.draft import Draft, Made
+from credit_server.ledger.draft import Draft, Made, created_at
 from credit_server.ledger.grants import grant, void
 from credit_server.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
 from credit_server.ledger.invariants import invariant
 from credit_server.ledger.outcomes import (
     Accepted,
     AvailableTooLow,
-    BalanceOverflow,
     CreditsLimitExceeded,
-    InsufficientCredits,
     NothingDue,
     Outcome,
     Refusal,
-    TooManyApps,
 )
+from credit_server.ledger.plain import decide_plain
 from credit_server.ledger.records import (
-    APPS_MAX,
-    NO_CAPS,
     UINT32_MAX,
     Account,
-    Kind,
-    Purchase,
-    Transaction,
 )
 from credit_server.ledger.requests import repeated
 from credit_server.ledger.reversals import reverse
@@ -95,8 +88,10 @@ def decide(
             transaction is of another user or app.
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
-    if isinstance(command, Add | Use) and _is_plain(account, command):
-        return _decide_plain(account, command, known, now, latest)
+    if isinstance(command, (Add, Use)):
+        outcome = decide_plain(account, command, known, now, latest)
+        if outcome is not None:
+            return outcome
     _check(command)
     if known.earlier is not None:
         return repeated(command, known.earlier)
@@ -162,7 +157,7 @@ def _drafts(
     target: Account | None,
 ) -> tuple[Draft, Draft]:
     """Return the drafts of the accounts that pays and that gets credits, with what was due."""
-    at = _created_at(account, now, latest)
+    at = created_at(account, now, latest)
     if len(command.users) == 1:
         draft = target_draft = Draft(account, at)
     else:
@@ -171,7 +166,7 @@ def _drafts(
             "a transfer is decided on the accounts of both users",
         )
         assert target is not None  # noqa: S101 - for the type checker
-        at = max(at, _created_at(target, now, latest))
+        at = max(at, created_at(target, now, latest))
         draft, target_draft = Draft(account, at), Draft(target, at)
     settle_app(draft, draft.app(command.app_id))
     if isinstance(command, TransferCredits):
@@ -209,108 +204,3 @@ def _apply(draft: Draft, target: Draft, command: Command, known: Known) -> Made 
             return Made(main=draft.entries[-1]) if draft.entries else NothingDue()
         case _:
             assert_never(command)
-
-
-def _created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
-    """Return the time of a new entry.
-
-    Clocks of several servers differ and may be set back. So a new entry is not dated before the
-    latest entry, as long as a correct server can have given that entry its time. A later time is a
-    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
-    that a correct server can have.
-    """
-    if account.updated_at is None or account.updated_at <= now:
-        return now
-    return account.updated_at if latest is None else min(account.updated_at, latest)
-
-
-def _is_plain(account: Account, command: Add | Use) -> bool:
-    """Return whether only the balance matters, so that the command takes the short way."""
-    if (
-        command.app_id in account.apps
-        or command.expected_revision is not None
-        or command.min_available_after is not None
-        or command.note
-        or command.metadata
-    ):
-        return False
-    return isinstance(command, Add) or not (command.once or command.policy.caps != NO_CAPS)
-
-
-def _decide_plain(
-    account: Account, command: Add | Use, known: Known, now: datetime, latest: datetime | None
-) -> Outcome:
-    """Decide a plain command. The result is that of the long way, in a sixth of the time."""
-    invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
-    if known.earlier is not None:
-        return repeated(command, known.earlier)
-    balance = account.balances.get(command.app_id, 0)
-    match command:
-        case Add():
-            if command.credits > command.credits_max:
-                return CreditsLimitExceeded(credits=command.credits, limit=command.credits_max)
-            balance_after = balance + command.credits
-            if balance_after > UINT32_MAX:
-                return BalanceOverflow(balance=balance, credits=command.credits)
-            if command.app_id not in account.balances and len(account.balances) >= APPS_MAX:
-                return TooManyApps(limit=APPS_MAX)
-        case Use():
-            balance_after = balance - command.credits
-            if balance_after < 0:
-                return InsufficientCredits(available=max(0, balance), required=command.credits)
-        case _:
-            assert_never(command)
-
-    # Success is certain from here on: the rest computes the effects.
-    return _effects(account, command, balance_after, _created_at(account, now, latest))
-
-
-def _effects(
-    account: Account, command: Add | Use, balance_after: int, created_at: datetime
-) -> Accepted:
-    invariant(0 <= balance_after <= UINT32_MAX, "a balance stays in 0 to 2**32 - 1")
-    sequence = account.revision + 1
-    first = account.created_at is None
-    purchase = _purchase(command, sequence, created_at) if isinstance(command, Use) else None
-    changed = Account(
-        user_id=account.user_id,
-        id=account.id,
-        balances={**account.balances, command.app_id: balance_after},
-        apps=account.apps,
-        revision=sequence,
-        created_at=created_at if first else account.created_at,
-        updated_at=created_at,
-        created_by=command.created_by if first else account.created_by,
-        updated_by=command.created_by,
-    )
-    entry = Transaction(
-        id=command.transaction_id,
-        user_id=command.user_id,
-        app_id=command.app_id,
-        kind=Kind.ADD if purchase is None else Kind.USE,
-        credits=command.credits,
-        balance_after=balance_after,
-        sequence=sequence,
-        created_at=created_at,
-        created_by=command.created_by,
-        key=command.key,
-        purchase_id="" if purchase is None else purchase.id,
-        report_id="" if purchase is None else purchase.report_id,
-        report_name="" if purchase is None else purchase.report_name,
-    )
-    return Accepted(accounts=(changed,), transactions=(entry,), main=entry, purchase=purchase)
-
-
-def _purchase(command: Use, sequence: int, created_at: datetime) -> Purchase:
-    return Purchase(
-        id=command.purchase_id,
-        user_id=command.user_id,
-        app_id=command.app_id,
-        report_id=command.report_id,
-        report_name=command.report_name,
-        credits=command.credits,
-        created_at=created_at,
-        created_by=command.created_by,
-        transaction_id=command.transaction_id,
-        sequence=sequence,
-    )

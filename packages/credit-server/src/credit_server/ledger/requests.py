@@ -10,6 +10,7 @@ from enum import Enum
 from credit_server.ledger.commands import (
     Add,
     AdjustBalance,
+    AnnotatedWrite,
     CaptureHold,
     Command,
     ExtendHold,
@@ -115,16 +116,27 @@ def details_of(
         ends_at=ends_at,
         released=released,
         held_after=held_after,
-        metadata=command.metadata,
-        note=command.note,
+        metadata=command.metadata if isinstance(command, AnnotatedWrite) else (),
+        note=command.note if isinstance(command, AnnotatedWrite) else "",
         request=request_of(command),
     )
 
 
 def request_of(command: Command) -> Pairs:
     """Return the fields of a request that its entry does not hold, by name."""
+    if isinstance(command, (Add, Use)) and not _is_conditional(command):
+        return ()
     texts = ((name, _text(command, name)) for name in _RECORDED[type(command)])
     return tuple((name, text) for name, text in texts if text)
+
+
+def _is_conditional(command: Add | Use) -> bool:
+    """Return whether a request has a condition: nothing else of it is recorded."""
+    return (
+        command.expected_revision is not None
+        or command.min_available_after is not None
+        or (isinstance(command, Use) and command.once)
+    )
 
 
 def repeated(command: Command, earlier: Transaction) -> Replayed | KeyReused:

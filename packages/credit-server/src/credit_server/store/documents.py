@@ -290,6 +290,14 @@ class AppTotalDocument(Document):
     total: Long
 
 
+class LeaseDocument(Document):
+    """`leases`: the process that does some work for all servers."""
+
+    id: Annotated[str, Field(min_length=1)] = Field(alias="_id")
+    owner: Annotated[str, Field(min_length=1)]
+    until: datetime
+
+
 class SchemaVersionDocument(Document):
     """`schema_version`: the version of the database's schema; a single document."""
 

@@ -51,15 +51,16 @@ class _Tables:
     purchases: dict[str, Purchase] = field(default_factory=dict)
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
     policies: dict[int, AppPolicy] = field(default_factory=dict)
-    # The ids of the entries that refer to an entry of the same user, the latest last.
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # The ids of the entries that refer to an entry of the same user.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
     def latest_related(self, reference: Reference) -> Transaction | None:
         """Return the latest entry that refers to another one and belongs to the data."""
-        for id_ in reversed(self.related.get(reference, [])):
-            if id_ in self.transactions:  # not of a later transaction than the snapshot
-                return self.transactions[id_]
-        return None
+        ids = self.related.get(reference, ())
+        # A snapshot has no entry of a later transaction.
+        entries = [self.transactions[id_] for id_ in ids if id_ in self.transactions]
+        return max(entries, key=lambda entry: entry.sequence, default=None)
 
 
 class MemoryStore:
@@ -143,6 +144,15 @@ class MemoryStore:
         due.sort()
         start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
         return [account for account in due if account[:2] > start][:limit]
+
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it: see the port."""
+        now = self._clock()
+        holder, until = self._tables.leases.get(name, (owner, now))
+        if holder != owner and until > now:
+            return False
+        self._tables.leases[name] = (owner, now + seconds)
+        return True
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0

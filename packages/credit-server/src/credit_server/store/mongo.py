@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -101,6 +101,7 @@ class MongoStore:
         )
         self._totals: Collection = self._database[schema.APP_TOTALS]
         self._policies: Collection = self._database[schema.APP_POLICIES]
+        self._leases: Collection = self._database[schema.LEASES]
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
         self._policy_reads = SharedReads(self._policy_documents)
@@ -290,6 +291,25 @@ class MongoStore:
             found = await cursor.batch_size(limit + 1).to_list(None)
         return [_due_account(document, before) for document in found]
 
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it: see the port."""
+        # A lease that was never taken has ended.
+        ended = {"$lte": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}
+        free = {"$or": [{"$eq": ["$owner", {"$literal": owner}]}, ended]}
+        until = {"$add": ["$$NOW", Int64(seconds * 1000)]}
+        taken = {
+            "owner": {"$cond": [free, {"$literal": owner}, "$owner"]},
+            "until": {"$cond": [free, until, "$until"]},
+        }
+        async with self._deadline():
+            lease = await self._leases.find_one_and_update(
+                {"_id": name},
+                [{"$set": taken}],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return lease is not None and bool(lease["owner"] == owner)
+
     def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[TransactionRow]]:
@@ -421,7 +441,9 @@ def _due_account(document: Document, before: datetime) -> DueAccount:
         due_at=document["due_at"],
         user_id=document["user_id"],
         app_ids=tuple(
-            app["app_id"] for app in document["apps"] if "due_at" in app and app["due_at"] <= before
+            app["app_id"]
+            for app in document.get("apps", ())
+            if "due_at" in app and app["due_at"] <= before
         ),
     )
 

@@ -392,6 +392,19 @@ class Store(Protocol):
         """
         ...
 
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it; return whether the owner has it.
+
+        Until it ends by the store's clock, no other owner gets it. A holder whose process stops for
+        longer does not notice that it has lost the lease, so a lease only saves double work.
+
+        Args:
+            name: The name of the work.
+            owner: The name of the process that wants to do it, unique among all processes.
+            seconds: For how long, above 0.
+        """
+        ...
+
     def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[TransactionRow]]:

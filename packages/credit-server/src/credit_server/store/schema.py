@@ -16,6 +16,7 @@ from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
+    LeaseDocument,
     PurchaseDocument,
     SchemaVersionDocument,
     TransactionDocument,
@@ -34,6 +35,7 @@ CREDIT_TRANSACTIONS = "credit_transactions"
 PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
+LEASES = "leases"
 VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
@@ -49,6 +51,7 @@ _DOCUMENTS: dict[str, type[Document]] = {
     PURCHASES: PurchaseDocument,
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
+    LEASES: LeaseDocument,
     VERSION: SchemaVersionDocument,
 }
 
@@ -112,6 +115,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
     ],
     APP_POLICIES: [IndexModel([("app_id", ASCENDING)], name="app_id", unique=True)],
+    LEASES: [],
     VERSION: [],
 }
 

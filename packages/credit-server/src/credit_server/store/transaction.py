@@ -172,7 +172,8 @@ class MongoTransaction:
         }
         cursor = self._database[schema.CREDIT_TRANSACTIONS].find(wanted, session=self._session)
         entries = [TransactionDocument.model_validate(found).to_transaction() for found in cursor]
-        return {(entry.user_id, entry.id): entry for entry in entries}
+        found = {(entry.user_id, entry.id): entry for entry in entries}
+        return {reference: found[reference] for reference in references if reference in found}
 
     def _latest_related(self, user_id: int, id_: str) -> Transaction | None:
         """Return the latest entry that refers to another one.
