@@ -4,17 +4,20 @@ from datetime import UTC, datetime
 
 import pytest
 from credit_models import (
+    AdjustBalanceRequest,
     AppId,
     Balance,
     BatchWriteRequest,
     CreditRequest,
     CreditTransaction,
     Empty,
+    GrantCreditsRequest,
     Operation,
     PurchaseRequest,
     TransactionType,
     UserCredits,
     UserId,
+    VoidGrantRequest,
 )
 from credit_models._generated.message_pool import default_message_pool
 from credit_models.codec import encode
@@ -116,7 +119,15 @@ def test_the_parsed_constraints_equal_those_of_the_contract() -> None:
         "credits": identifier,
         "created_by": identifier,
         "idempotency_key": Constraint(length_max=128, text=Text.IDENTIFIER),
+        "expected_revision": Constraint(maximum=2**63 - 1),
     }
+    adjusted = constraints_of(AdjustBalanceRequest)
+    assert adjusted["delta"] == Constraint(minimum=-UINT32_MAX, maximum=UINT32_MAX, required=True)
+    assert adjusted["metadata"] == Constraint(
+        items_max=16,
+        keys=Constraint(length_min=1, length_max=64, text=Text.IDENTIFIER),
+        values=Constraint(length_max=256),
+    )
     assert constraints_of(Empty) == {}
     assert constraints_of(BatchWriteRequest) == {
         "operations": Constraint(items_min=1, items_max=1000)
@@ -136,6 +147,61 @@ def test_the_sizes_alone_are_checked_before_a_message_is_converted() -> None:
     assert list(broken(batch)) == [f"operations[0].add_credits.{field}" for field in fields]
     google = message_class("credit.v1.BatchWriteRequest")
     assert size_violations(BatchWriteRequest, google.FromString(encode(batch))) == ()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "description"),
+    [
+        ({}, None),
+        ({"k": ""}, None),
+        ({str(number): "v" * 256 for number in range(16)}, None),
+        ({str(number): "v" for number in range(17)}, "must be at most 16 items, got 17"),
+        ({"": "v"}, "keys must be 1 to 64 characters, got 0"),
+        ({"k" * 65: "v"}, "keys must be 1 to 64 characters, got 65"),
+        ({"k": "", " k": ""}, "keys must not begin or end with white space"),
+        ({"k": "", "l": "v" * 257}, "values must be at most 256 characters, got 257"),
+    ],
+)
+def test_the_keys_and_values_of_a_map_are_checked(
+    metadata: dict[str, str], description: str | None
+) -> None:
+    request = VoidGrantRequest(user_id=1, app_id=1, created_by=1, grant_id="g", metadata=metadata)
+    expected = {} if description is None else {"metadata": description}
+    assert broken(request) == expected
+    nested = BatchWriteRequest(operations=[Operation(void_grant=request)])
+    assert broken(nested) == {
+        f"operations[0].void_grant.{field}": text for field, text in expected.items()
+    }
+
+
+@pytest.mark.parametrize("delta", [-UINT32_MAX, -1, 1, UINT32_MAX])
+def test_a_signed_integer_in_its_range_is_valid(delta: int) -> None:
+    request = AdjustBalanceRequest(user_id=1, app_id=1, created_by=1, note="n", delta=delta)
+    assert broken(request) == {}
+
+
+@pytest.mark.parametrize(
+    ("delta", "description"),
+    [
+        (0, "must be set"),
+        (-UINT32_MAX - 1, f"must be -{UINT32_MAX} to {UINT32_MAX}, got {-UINT32_MAX - 1}"),
+        (UINT32_MAX + 1, f"must be -{UINT32_MAX} to {UINT32_MAX}, got {UINT32_MAX + 1}"),
+    ],
+)
+def test_a_signed_integer_outside_its_range_is_named(delta: int, description: str) -> None:
+    request = AdjustBalanceRequest(user_id=1, app_id=1, created_by=1, note="n", delta=delta)
+    assert broken(request) == {"delta": description}
+
+
+def test_an_optional_field_and_a_member_of_a_oneof_are_checked_if_they_are_set() -> None:
+    request = GrantCreditsRequest(user_id=1, app_id=1, created_by=1, credits=1)
+    assert broken(request) == {}
+    request.priority = 1001
+    request.expires_after_seconds = 0
+    assert broken(request) == {
+        "priority": "must be at most 1000, got 1001",
+        "expires_after_seconds": f"must be 1 to {UINT32_MAX}, got 0",
+    }
 
 
 def test_the_parsed_constraints_are_read_only() -> None:

@@ -214,12 +214,9 @@ def make_nans_quiet(message: Any) -> None:
     for field, value in message.ListFields():
         if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
             if not field.is_repeated:
-                if math.isnan(value):
-                    setattr(message, field.name, math.nan)
+                setattr(message, field.name, value)
                 continue
-            for index, item in enumerate(value):
-                if math.isnan(item):
-                    value[index] = math.nan
+            value[:] = list(value)
         elif field.message_type is not None and not field.is_repeated:
             make_nans_quiet(value)
         elif field.message_type is not None and not field.message_type.GetOptions().map_entry:

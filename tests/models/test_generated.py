@@ -64,3 +64,21 @@ def test_a_stale_tree_fails_and_names_the_command_to_run(
     (root / generate.GENERATED / "left_over.py").write_text("")
     generate.replace(fresh)
     generate.check(fresh)
+
+
+# `datetime` is another object here than in the generated module.
+COMPLETE = """
+from datetime import UTC, datetime
+import credit_models
+messages = [getattr(credit_models, name) for name in credit_models.__all__]
+assert all(getattr(message, "__pydantic_complete__", True) for message in messages)
+print(credit_models.AppPolicy(updated_at=datetime(2024, 1, 1, tzinfo=UTC)).updated_at)
+"""
+
+
+def test_every_message_is_complete_once_the_package_is_imported() -> None:
+    # A process of its own, because the first use of a message would complete it in this one.
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPLETE], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (0, "2024-01-01 00:00:00+00:00\n"), ended.stderr

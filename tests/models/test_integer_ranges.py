@@ -4,9 +4,17 @@ import re
 from typing import Any
 
 import pytest
-from credit_models import CreditRequest, CreditTransaction, PurchaseRequest, UserCredits, UserId
-from credit_models.codec import WireError, decode
+from credit_models import (
+    BatchWriteRequest,
+    CreditRequest,
+    CreditTransaction,
+    PurchaseRequest,
+    UserCredits,
+    UserId,
+)
+from credit_models.codec import WireError, decode, encode
 from credit_models.errors import Violation
+from credit_models.image import POOL, message_class
 from credit_models.integer_ranges import VARINTS_MAX
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
@@ -259,8 +267,39 @@ def test_a_length_or_tag_that_parsers_may_truncate_is_rejected(
     ],
 )
 def test_the_cost_of_a_scan_is_bounded(data: bytes) -> None:
-    with pytest.raises(WireError, match="more than 20000 varints"):
+    with pytest.raises(WireError, match="more than 65000 varints"):
         decode(CreditRequest, data)
+
+
+KINDS = [field.name for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_largest_batch_is_read_whatever_the_order_of_its_metadata(kind: str) -> None:
+    # Any: Google's classes exist only at run time.
+    google: Any = message_class("credit.v1.BatchWriteRequest")()
+    filled = getattr(google.operations.add(), kind)
+    for field in filled.DESCRIPTOR.fields:
+        _set_greatest(filled, field)
+    google.operations.extend([google.operations[0]] * 999)
+    data = google.SerializeToString(deterministic=True)
+    read = decode(BatchWriteRequest, data)
+    assert len(read.operations) == 1000
+    assert message_class("credit.v1.BatchWriteRequest").FromString(encode(read)) == google
+
+
+# Any: Google's classes exist only at run time.
+def _set_greatest(message: Any, field: FieldDescriptor) -> None:
+    """Set a field of a request, with as many varints as the contract allows."""
+    if field.name == "metadata":
+        message.metadata.update({f"key {number}": "value" for number in range(16)})
+    elif field.message_type is None:
+        setattr(message, field.name, "x" if field.cpp_type == field.CPPTYPE_STRING else 1)
+    elif field.message_type.name == "Timestamp":
+        getattr(message, field.name).FromMilliseconds(1)
+    else:
+        for nested in field.message_type.fields:
+            _set_greatest(getattr(message, field.name), nested)
 
 
 def test_a_message_in_protobufs_own_form_may_have_any_length(everything: Any) -> None:

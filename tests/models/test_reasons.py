@@ -70,7 +70,11 @@ def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
     assert method_reasons()[WRITE] == (
         ErrorReason.INVALID_FIELD,
         ErrorReason.IDEMPOTENCY_KEY_REUSED,
+        ErrorReason.REVISION_CHANGED,
+        ErrorReason.ALREADY_PURCHASED,
+        ErrorReason.CAP_EXCEEDED,
         ErrorReason.INSUFFICIENT_CREDITS,
+        ErrorReason.AVAILABLE_TOO_LOW,
         ErrorReason.CLOCK_SKEWED,
         ErrorReason.OVERLOADED,
         ErrorReason.STORE_UNAVAILABLE,

@@ -26,13 +26,35 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         SERVICE + "GetAppBalance": "credits:read",
         SERVICE + "ListUserPurchases": "credits:read",
         SERVICE + "ListUserTransactions": "credits:read",
+        LEDGER + "GrantCredits": "credits:issue",
+        LEDGER + "VoidGrant": "credits:issue",
+        LEDGER + "PlaceHold": "credits:spend",
+        LEDGER + "CaptureHold": "credits:spend",
+        LEDGER + "ReleaseHold": "credits:spend",
+        LEDGER + "ExtendHold": "credits:spend",
+        LEDGER + "ReverseTransaction": "credits:refund",
+        LEDGER + "TransferCredits": "credits:transfer",
+        LEDGER + "AdjustBalance": "credits:admin",
+        LEDGER + "SetSpendingCap": "credits:admin",
+        LEDGER + "SetAppPolicy": "credits:admin",
+        LEDGER + "GetAppPolicy": "credits:read",
+        LEDGER + "ListGrants": "credits:read",
+        LEDGER + "ListHolds": "credits:read",
+        LEDGER + "GetForecast": "credits:read",
     }
     assert {LEDGER + "BatchWrite", LEDGER + "Write"} == SCOPED_BY_OPERATION
     assert METHOD_SCOPES.keys() | SCOPED_BY_OPERATION == method_reasons().keys()
 
 
 def test_scopes_have_the_names_that_tokens_use() -> None:
-    assert {"credits:issue", "credits:spend", "credits:read", "credits:admin"} == SCOPES
+    assert {
+        "credits:issue",
+        "credits:spend",
+        "credits:read",
+        "credits:refund",
+        "credits:transfer",
+        "credits:admin",
+    } == SCOPES
 
 
 def test_a_contract_with_a_method_without_a_scope_cannot_be_imported() -> None:

@@ -4,6 +4,9 @@ Messages are pydantic dataclasses: the constructor rejects a value that does not
 type.
 """
 
+from pydantic.dataclasses import rebuild_dataclass
+
+from credit_models._generated.credit import v1
 from credit_models._generated.credit.v1 import (
     AdjustBalanceRequest,
     AdjustBalanceResponse,
@@ -133,3 +136,10 @@ __all__ = [
     "WriteRequest",
     "WriteResponse",
 ]
+
+# A class whose fields refer to a class further down in the generated module is incomplete. pydantic
+# would complete it at its first use, with the names of the module that uses it: there `datetime`
+# may be the class.
+for _name in __all__:
+    if hasattr(getattr(v1, _name), "__pydantic_complete__"):
+        rebuild_dataclass(getattr(v1, _name), _types_namespace=vars(v1))
