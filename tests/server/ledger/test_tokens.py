@@ -26,12 +26,9 @@ from credit_server.ledger import (
     ExtendHold,
     GrantCredits,
     Kind,
-    Known,
-    Outcome,
     Period,
     PlaceHold,
     Policy,
-    Purchase,
     ReleaseHold,
     Replayed,
     ReverseTransaction,
@@ -41,13 +38,13 @@ from credit_server.ledger import (
     TransferCredits,
     Use,
     VoidGrant,
-    decide,
     settle,
 )
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.fuzz.playing import play
+from tests.server.ledger.history import History
 from tests.server.ledger.tokens import (
     FREE,
     GRANTS_MAX,
@@ -95,63 +92,6 @@ NO_CAPS_MOSTLY = st.just(Caps()) | st.just(Caps()) | CAPS
 POLICIES = st.builds(Policy, caps=NO_CAPS_MOSTLY, allow_negative=st.booleans())
 
 
-class History:
-    """What a store keeps: accounts, entries and purchases of all users."""
-
-    def __init__(self) -> None:
-        self.accounts = {user_id: Account.empty(user_id) for user_id in USERS}
-        self.entries: dict[int, list[Transaction]] = {user_id: [] for user_id in USERS}
-        self.purchases: dict[str, Purchase] = {}
-
-    def known(self, command: Command) -> Known:
-        """Return what a command must know."""
-        entries = self.entries[command.user_id]
-        owned = [
-            purchase
-            for purchase in self.purchases.values()
-            if (purchase.user_id, purchase.app_id, purchase.report_id) == command.once_key
-            and purchase.refunded_credits < purchase.credits
-        ]
-        return Known(
-            earlier=_last(e for e in entries if command.key and self._has_key(e, command)),
-            referenced=_last(e for e in entries if e.id == command.reference),
-            latest_related=_last(
-                e
-                for e in entries
-                if command.reference and e.details.related_id == command.reference
-            ),
-            owned_purchase=owned[0] if owned else None,
-        )
-
-    def _has_key(self, entry: Transaction, command: Command) -> bool:
-        return (entry.app_id, entry.key) == (command.app_id, command.key)
-
-    def write(self, outcome: Accepted) -> None:
-        """Write the effects of a command, and check what holds for all of them."""
-        for account in outcome.accounts:
-            self.accounts[account.user_id] = account
-        for entry in outcome.transactions:
-            entries = self.entries[entry.user_id]
-            entries.append(entry)
-            assert entry.sequence == len(entries)
-            before = sum(e.effect for e in entries if e.app_id == entry.app_id)
-            assert entry.balance_after == before
-        if outcome.purchase is not None:
-            assert outcome.purchase.id == outcome.main.purchase_id
-            self.purchases[outcome.purchase.id] = outcome.purchase
-        if outcome.refunded is not None:
-            purchase = self.purchases[outcome.refunded.purchase_id]
-            credits_ = outcome.refunded.refunded_credits
-            assert purchase.refunded_credits < credits_ <= purchase.credits
-            self.purchases[purchase.id] = replace(purchase, refunded_credits=credits_)
-        for account in outcome.accounts:
-            assert account.revision == len(self.entries[account.user_id])
-
-
-def _last(items: Iterable[Transaction]) -> Transaction | None:
-    return next(iter(reversed(list(items))), None)
-
-
 class Machine(RuleBasedStateMachine):
     """Sends commands to the ledger and to the model, and compares."""
 
@@ -160,7 +100,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(start=st.sampled_from(STARTS))
     def begin(self, start: datetime) -> None:
         self.now = start
-        self.history = History()
+        self.history = History(USERS)
         self.model = Model()
         self.policies = dict.fromkeys(APPS, Policy())
         self.answered: list[tuple[Command, Transaction]] = []
@@ -354,7 +294,7 @@ class Machine(RuleBasedStateMachine):
         command, entry = data.draw(st.sampled_from(self.answered))
         self.number += 1
         again = replace(command, transaction_id=f"again {self.number}")
-        assert self._decide(again) == Replayed(transaction=entry)
+        assert self.history.decide(again, self.now) == Replayed(transaction=entry)
 
     # What all commands have in common.
 
@@ -399,15 +339,9 @@ class Machine(RuleBasedStateMachine):
             return data.draw(st.sampled_from([*fitting, *fitting[-3:], *fitting[-3:]]))
         return data.draw(st.sampled_from(["unknown", *(entry.id for entry in entries[-20:])]))
 
-    def _decide(self, command: Command) -> Outcome:
-        accounts = self.history.accounts
-        target = accounts[command.users[-1]] if len(command.users) > 1 else None
-        known = self.history.known(command)
-        return decide(accounts[command.user_id], command, known, self.now, target=target)
-
     def _do(self, command: Command) -> None:
         expected = self.model.apply(command, self.now)
-        outcome = self._decide(command)
+        outcome = self.history.decide(command, self.now)
         name = type(command).__name__
         if not isinstance(expected, Expected):
             assert outcome == expected
