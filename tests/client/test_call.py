@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from credit_client import request
+from credit_client import methods
 from credit_client.call import Caller
 from credit_client.errors import (
     ClientClosed,
@@ -76,7 +76,7 @@ async def test_a_repetition_is_the_same_request_under_the_same_id(
     scripted: Scripted, written: Answer[object], time: MadeUpTime
 ) -> None:
     transport = scripted(LOST, LOST, written)
-    answer, request_id = await time.caller(transport).unary(request.ADD, VALUES)
+    answer, request_id = await time.caller(transport).unary(methods.ADD, VALUES)
     assert answer is written
     assert len(transport.sent) == 3
     assert {sent.request_id for sent in transport.sent} == {request_id}
@@ -88,8 +88,8 @@ async def test_two_calls_have_different_request_ids(
 ) -> None:
     transport = scripted(written)
     caller = time.caller(transport)
-    await caller.unary(request.ADD, VALUES)
-    await caller.unary(request.ADD, VALUES)
+    await caller.unary(methods.ADD, VALUES)
+    await caller.unary(methods.ADD, VALUES)
     first, second = transport.sent
     assert first.request_id != second.request_id
 
@@ -103,7 +103,7 @@ async def test_the_waits_grow_and_the_attempts_end(scripted: Scripted, time: Mad
         retry_backoff_max_seconds=0.3,
     )
     with pytest.raises(Unavailable) as caught:
-        await caller.unary(request.ADD, VALUES)
+        await caller.unary(methods.ADD, VALUES)
     assert time.waits == [0.1, 0.2, 0.3, 0.3]
     assert caught.value.__cause__ is LOST
     assert caught.value.request_id == transport.sent[0].request_id
@@ -112,7 +112,7 @@ async def test_the_waits_grow_and_the_attempts_end(scripted: Scripted, time: Mad
 async def test_the_jitter_goes_down_to_no_wait(
     scripted: Scripted, written: Answer[object], time: MadeUpTime
 ) -> None:
-    await time.caller(scripted(LOST, written), drawn=0.0).unary(request.ADD, VALUES)
+    await time.caller(scripted(LOST, written), drawn=0.0).unary(methods.ADD, VALUES)
     assert time.waits == [0.0]
 
 
@@ -126,7 +126,7 @@ async def test_other_failures_are_not_retried(
 ) -> None:
     transport = scripted(AttemptFailed(status, "no"))
     with pytest.raises(Exception, match="no"):
-        await time.caller(transport).unary(request.ADD, VALUES)
+        await time.caller(transport).unary(methods.ADD, VALUES)
     assert len(transport.sent) == 1
 
 
@@ -134,14 +134,14 @@ async def test_the_server_s_retry_info_is_the_least_wait(
     scripted: Scripted, written: Answer[object], time: MadeUpTime
 ) -> None:
     caller = time.caller(scripted(_overloaded(3), written), retry_backoff_initial_seconds=0.5)
-    await caller.unary(request.ADD, VALUES)
+    await caller.unary(methods.ADD, VALUES)
     assert time.waits == [3.5]
 
 
 async def test_a_wait_past_the_deadline_is_not_begun(scripted: Scripted, time: MadeUpTime) -> None:
     transport = scripted(_overloaded(10))
     with pytest.raises(Overloaded):
-        await time.caller(transport, timeout_seconds=10).unary(request.ADD, VALUES)
+        await time.caller(transport, timeout_seconds=10).unary(methods.ADD, VALUES)
     assert time.waits == []
 
 
@@ -149,7 +149,7 @@ async def test_each_attempt_gets_the_time_that_is_left(
     scripted: Scripted, written: Answer[object], time: MadeUpTime
 ) -> None:
     transport = scripted(_overloaded(3), written)
-    await time.caller(transport, drawn=0.0).unary(request.ADD, VALUES, timeout_seconds=5)
+    await time.caller(transport, drawn=0.0).unary(methods.ADD, VALUES, timeout_seconds=5)
     assert [sent.timeout_seconds for sent in transport.sent] == [5.0, 2.0]
 
 
@@ -159,14 +159,14 @@ async def test_a_used_up_budget_ends_the_repetitions_of_all_calls_but_not_the_ca
     transport = scripted(LOST)
     caller = time.caller(transport, retry_budget_tokens=4, retry_budget_ratio=1)
     with pytest.raises(Unavailable):
-        await caller.unary(request.ADD, VALUES)
+        await caller.unary(methods.ADD, VALUES)
     assert len(transport.sent) == 2
     with pytest.raises(Unavailable):
-        await caller.unary(request.ADD, VALUES)
+        await caller.unary(methods.ADD, VALUES)
     assert len(transport.sent) == 3
     transport.outcomes[:] = [written, written, written, LOST, written]
     for _ in range(4):
-        await caller.unary(request.ADD, VALUES)
+        await caller.unary(methods.ADD, VALUES)
     assert len(transport.sent) == 8
 
 
@@ -177,7 +177,7 @@ async def test_an_attempt_without_an_answer_ends_at_the_deadline(
     with pytest.raises(
         DeadlineExceeded, match=r"within 0\.02 s.*the connection was lost"
     ) as caught:
-        await time.caller(transport, drawn=0.0).unary(request.ADD, VALUES, timeout_seconds=0.02)
+        await time.caller(transport, drawn=0.0).unary(methods.ADD, VALUES, timeout_seconds=0.02)
     assert caught.value.__cause__ is LOST
     assert caught.value.request_id == transport.sent[0].request_id
 
@@ -188,7 +188,7 @@ async def test_the_failure_before_is_named_without_its_advice(
     unsettled = AttemptFailed(Status.UNAVAILABLE, "not settled; it may have happened: repeat it")
     transport = scripted(unsettled, asyncio.Event())
     with pytest.raises(DeadlineExceeded) as caught:
-        await time.caller(transport, drawn=0.0).unary(request.ADD, VALUES, timeout_seconds=0.02)
+        await time.caller(transport, drawn=0.0).unary(methods.ADD, VALUES, timeout_seconds=0.02)
     assert caught.value.message == (
         "no answer within 0.02 s; before that: not settled; the write may have taken effect"
     )
@@ -200,18 +200,18 @@ async def test_a_timeout_out_of_range_is_refused(
 ) -> None:
     transport = scripted(written)
     with pytest.raises(ValueError, match="timeout_seconds"):
-        await time.caller(transport).unary(request.ADD, VALUES, timeout_seconds=seconds)
+        await time.caller(transport).unary(methods.ADD, VALUES, timeout_seconds=seconds)
     with pytest.raises(ValueError, match="timeout_seconds"):
-        time.caller(transport).stream(request.PURCHASES, {"user_id": 7}, timeout_seconds=seconds)
+        time.caller(transport).stream(methods.PURCHASES, {"user_id": 7}, timeout_seconds=seconds)
     assert transport.sent == []
 
 
 async def test_an_invalid_request_is_not_sent(scripted: Scripted, time: MadeUpTime) -> None:
     transport = scripted(LOST)
     with pytest.raises(InvalidField):
-        await time.caller(transport).unary(request.ADD, VALUES | {"credits": 0})
+        await time.caller(transport).unary(methods.ADD, VALUES | {"credits": 0})
     with pytest.raises(InvalidField):
-        time.caller(transport).stream(request.PURCHASES, {"user_id": 0})
+        time.caller(transport).stream(methods.PURCHASES, {"user_id": 0})
     assert transport.sent == []
 
 
@@ -219,7 +219,7 @@ async def test_a_cancelled_call_is_cancelled_and_leaves_no_task(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
     before, reached = asyncio.all_tasks(), asyncio.Event()
-    task = asyncio.create_task(time.caller(scripted(reached)).unary(request.ADD, VALUES))
+    task = asyncio.create_task(time.caller(scripted(reached)).unary(methods.ADD, VALUES))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -232,7 +232,7 @@ async def test_closing_ends_an_attempt_that_is_under_way(
 ) -> None:
     reached = asyncio.Event()
     caller = time.caller(scripted(reached))
-    task = asyncio.create_task(caller.unary(request.ADD, VALUES))
+    task = asyncio.create_task(caller.unary(methods.ADD, VALUES))
     await reached.wait()
     caller.close()
     with pytest.raises(ClientClosed):
@@ -247,7 +247,7 @@ async def test_closing_ends_a_wait(scripted: Scripted) -> None:
         await asyncio.Event().wait()
 
     caller = Caller(scripted(LOST), ClientSettings(), sleep=sleep)
-    task = asyncio.create_task(caller.unary(request.ADD, VALUES))
+    task = asyncio.create_task(caller.unary(methods.ADD, VALUES))
     await waiting.wait()
     caller.close()
     with pytest.raises(ClientClosed):
@@ -256,13 +256,13 @@ async def test_closing_ends_a_wait(scripted: Scripted) -> None:
 
 async def test_a_stream_yields_all_messages(scripted: Scripted, time: MadeUpTime) -> None:
     transport = scripted(PURCHASES)
-    messages = time.caller(transport).stream(request.PURCHASES, {"user_id": 7})
+    messages = time.caller(transport).stream(methods.PURCHASES, {"user_id": 7})
     assert [message async for message in messages] == PURCHASES
     assert transport.closed_streams == 1
 
 
 async def test_a_stream_without_messages_is_empty(scripted: Scripted, time: MadeUpTime) -> None:
-    messages = time.caller(scripted([])).stream(request.PURCHASES, {"user_id": 7})
+    messages = time.caller(scripted([])).stream(methods.PURCHASES, {"user_id": 7})
     assert [message async for message in messages] == []
 
 
@@ -270,7 +270,7 @@ async def test_a_stream_is_retried_before_its_first_message(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
     transport = scripted([LOST], [LOST], PURCHASES)
-    messages = time.caller(transport).stream(request.PURCHASES, {"user_id": 7})
+    messages = time.caller(transport).stream(methods.PURCHASES, {"user_id": 7})
     assert [message async for message in messages] == PURCHASES
     assert len({sent.request_id for sent in transport.sent}) == 1
     assert len(transport.sent) == 3
@@ -280,7 +280,7 @@ async def test_a_stream_is_not_retried_after_its_first_message(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
     transport = scripted([*PURCHASES[:1], LOST], PURCHASES)
-    messages = time.caller(transport).stream(request.PURCHASES, {"user_id": 7})
+    messages = time.caller(transport).stream(methods.PURCHASES, {"user_id": 7})
     assert await anext(messages) == PURCHASES[0]
     with pytest.raises(Unavailable):
         await anext(messages)
@@ -292,12 +292,12 @@ async def test_a_stream_that_keeps_failing_raises_the_failure(
 ) -> None:
     transport = scripted([AttemptFailed(Status.INTERNAL, "bug")])
     with pytest.raises(InternalError, match="bug"):
-        await anext(time.caller(transport).stream(request.PURCHASES, {"user_id": 7}))
+        await anext(time.caller(transport).stream(methods.PURCHASES, {"user_id": 7}))
 
 
 async def test_leaving_a_loop_early_closes_the_stream(scripted: Scripted, time: MadeUpTime) -> None:
     transport = scripted(PURCHASES)
-    async for _ in time.caller(transport).stream(request.PURCHASES, {"user_id": 7}):
+    async for _ in time.caller(transport).stream(methods.PURCHASES, {"user_id": 7}):
         break
     await transport.stream_closed.wait()
 
@@ -305,7 +305,7 @@ async def test_leaving_a_loop_early_closes_the_stream(scripted: Scripted, time: 
 async def test_the_reader_of_a_stream_may_take_its_time(
     scripted: Scripted, time: MadeUpTime
 ) -> None:
-    messages = time.caller(scripted(PURCHASES)).stream(request.PURCHASES, {"user_id": 7})
+    messages = time.caller(scripted(PURCHASES)).stream(methods.PURCHASES, {"user_id": 7})
     async for _ in messages:
         time.now += 1_000_000
 
@@ -316,7 +316,7 @@ async def test_a_stream_that_stops_coming_ends_at_the_deadline(
 ) -> None:
     transport = scripted([*PURCHASES[:received], asyncio.Event()])
     messages = time.caller(transport).stream(
-        request.PURCHASES, {"user_id": 7}, timeout_seconds=0.02
+        methods.PURCHASES, {"user_id": 7}, timeout_seconds=0.02
     )
     for _ in range(received):
         await anext(messages)
@@ -331,9 +331,9 @@ async def test_closing_ends_a_stream_now_or_at_its_next_message(
     reached = asyncio.Event()
     transport = scripted(PURCHASES, [reached])
     caller = time.caller(transport)
-    paused = caller.stream(request.PURCHASES, {"user_id": 7})
+    paused = caller.stream(methods.PURCHASES, {"user_id": 7})
     await anext(paused)
-    waiting = asyncio.ensure_future(anext(caller.stream(request.PURCHASES, {"user_id": 7})))
+    waiting = asyncio.ensure_future(anext(caller.stream(methods.PURCHASES, {"user_id": 7})))
     await reached.wait()
     caller.close()
     for pending in (waiting, anext(paused)):

@@ -58,7 +58,9 @@ def test_writes_and_reads_give_one_json_document_each(served: Served) -> None:
     of_user = {"app_id": 1, "user_id": 7, "balance": 115}
     assert json.loads(credit("balance", "--app", "1", "--user", "7").stdout) == of_user
     held = json.loads(credit("balance", "--user", "7").stdout)
-    assert held["balances"] == [{"app_id": 1, "balance": 115}]
+    assert held["balances"] == [
+        {"app_id": 1, "balance": 115, "held": 0, "owed": 0, "expiring_next": None}
+    ]
     assert held["updated_at"].endswith("Z")
 
 

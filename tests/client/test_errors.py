@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 from credit_client import errors
@@ -11,6 +12,8 @@ from credit_models.constraints import Violation
 from credit_models.reasons import RULES
 from grpclib.const import Status
 
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
 SAMPLES: list[CreditError] = [
     errors.InvalidField("m", violations=[Violation(field="f", description="d")], request_id="r"),
     errors.IdempotencyKeyReused("m", fields=["credits", "app_id"], request_id="r"),
@@ -18,6 +21,27 @@ SAMPLES: list[CreditError] = [
     errors.CreditsLimitExceeded("m", credits=5, limit=4),
     errors.BalanceOverflow("m", balance=4, credits=5),
     errors.TooManyApps("m", limit=1000),
+    errors.TransactionNotFound("m", transaction_id="t"),
+    errors.NotReversible("m", type="HOLD"),
+    errors.ReversalExceeds("m", reversible=1, required=2, request_id="r"),
+    errors.GrantNotFound("m", grant_id="g"),
+    errors.GrantEmpty("m", grant_id="g"),
+    errors.ExpiresTooEarly("m", expires_at=NOW, starts_at=NOW),
+    errors.HoldNotFound("m", hold_id="h"),
+    errors.HoldSettled("m", captured=1, released=2, settled_at=NOW),
+    errors.HoldAlreadyCaptured("m", captured=1, released=2, settled_at=NOW),
+    errors.HoldAlreadyReleased("m", captured=0, released=2, settled_at=NOW, request_id="r"),
+    errors.HoldExpired("m", captured=0, released=2, settled_at=NOW),
+    errors.HoldExceeded("m", held=1, required=2),
+    errors.HoldLifeExceeded("m", limit_seconds=604_800, placed_at=NOW),
+    errors.RevisionChanged("m", revision=7),
+    errors.AlreadyPurchased("m", purchase_id="p"),
+    errors.CapExceeded(
+        "m", period="day", cap=9, spent=8, held=1, required=2, resets_at=NOW, request_id="r"
+    ),
+    errors.AvailableTooLow("m", available_after=1, required=2),
+    errors.GrantsFull("m", limit=256),
+    errors.HoldsFull("m", limit=256),
     errors.BatchAborted("m", index=0),
     errors.AppTotalOverflow("m", total=2**32),
     errors.AccessDenied("m", status=Status.PERMISSION_DENIED),
@@ -37,6 +61,7 @@ SAMPLES: list[CreditError] = [
     errors.ClientClosed("m"),
     errors.InternalError("m", status=Status.INTERNAL),
     errors.ProtocolMismatch("m", status=Status.OK, request_id="r"),
+    errors.ServerTooOld("m", method="credit.v1.LedgerService/GrantCredits"),
 ]
 
 
@@ -80,7 +105,7 @@ def test_every_reason_of_the_contract_has_an_error_with_its_status(reason: Error
     kinds = {type(sample) for sample in SAMPLES if sample.reason is reason}
     assert len(kinds) == 1, (
         f"{reason.name} needs one class of its own with `reason = ErrorReason.{reason.name}`:"
-        " add it to errors.py and to the tree at its top, to `_by_reason` in refusal.py, to"
+        " add it to errors.py and to the tree at its top, to `_KINDS` in refusal.py, to"
         " `credit_client.__all__`, to the table in README.md, and with a sample to SAMPLES here"
     )
     assert kinds.pop().status is RULES[reason].status

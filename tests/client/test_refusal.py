@@ -1,5 +1,7 @@
 """Failed attempts and the errors that they become."""
 
+from datetime import UTC, datetime
+
 import pytest
 from credit_client import errors
 from credit_client.refusal import error_of, retry_after_seconds
@@ -21,10 +23,8 @@ def _refused(reason: ErrorReason, *more: object, **metadata: str) -> AttemptFail
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
 def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> None:
     metadata = dict.fromkeys(RULES[reason].metadata, "5")
-    try:
-        error = error_of(_refused(reason, **metadata), request_id="ours")
-    except AssertionError as unreachable:  # `assert_never`
-        pytest.fail(f"{reason.name} needs a case in `_by_reason` of refusal.py: {unreachable}")
+    error = error_of(_refused(reason, **metadata), request_id="ours")
+    assert type(error) is not errors.ProtocolMismatch, f"add {reason.name} to `_KINDS`"
     assert type(error) is not errors.CreditError
     assert (error.reason, error.status) == (reason, RULES[reason].status)
     assert (error.message, error.request_id) == ("why", "theirs")
@@ -136,6 +136,56 @@ def test_a_limit_on_credits_and_a_skewed_clock_come_with_their_figures() -> None
     assert isinstance(skewed, errors.Unavailable)
     assert (skewed.skew_milliseconds, skewed.limit_milliseconds) == (3_600_000, 2000)
     assert is_retryable(failure)
+
+
+def test_what_the_ledger_found_arrives_typed_with_times_in_utc() -> None:
+    settled = {"captured": "7", "released": "13", "settled_at": "1772323200123"}
+    expired = error_of(_refused(ErrorReason.HOLD_EXPIRED, **settled), request_id="")
+    assert isinstance(expired, errors.HoldExpired)
+    assert isinstance(expired, errors.HoldSettled)
+    assert (expired.captured, expired.released) == (7, 13)
+    assert expired.settled_at == datetime(2026, 3, 1, 0, 0, 0, 123_000, tzinfo=UTC)
+    capped = error_of(
+        _refused(
+            ErrorReason.CAP_EXCEEDED,
+            period="day",
+            cap="100",
+            spent="90",
+            held="8",
+            required="3",
+            resets_at="1772409600000",
+        ),
+        request_id="",
+    )
+    assert isinstance(capped, errors.CapExceeded)
+    assert (capped.period, capped.cap, capped.spent, capped.held, capped.required) == (
+        "day",
+        100,
+        90,
+        8,
+        3,
+    )
+    assert capped.resets_at == datetime(2026, 3, 2, tzinfo=UTC)
+    owned = error_of(_refused(ErrorReason.ALREADY_PURCHASED, purchase_id="p7"), request_id="")
+    assert isinstance(owned, errors.AlreadyPurchased)
+    assert owned.purchase_id == "p7"
+
+
+def test_a_new_call_that_a_server_does_not_know_names_the_version_that_it_requires() -> None:
+    unknown = AttemptFailed(Status.UNIMPLEMENTED, "unknown method")
+    error = error_of(unknown, request_id="ours", path="/credit.v1.LedgerService/PlaceHold")
+    assert isinstance(error, errors.ServerTooOld)
+    assert error.method == "credit.v1.LedgerService/PlaceHold"
+    assert "requires a server newer than 0.2.0" in error.message
+    seed = error_of(unknown, request_id="ours", path="/credit.v1.CreditService/AddCredits")
+    assert type(seed) is errors.ProtocolMismatch
+
+
+def test_an_unknown_reason_of_an_aborted_call_is_named_too() -> None:
+    info = ErrorInfo(reason="MOON_IS_FULL", domain=DOMAIN)
+    error = error_of(AttemptFailed(Status.ABORTED, "why", details=[info]), request_id="ours")
+    assert isinstance(error, errors.UnknownRefusal)
+    assert error.reason_name == "MOON_IS_FULL"
 
 
 def test_a_connection_that_is_not_safe_is_an_error_of_its_own_and_not_retried() -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import pytest
-from credit_client import ClientClosed, CreditClient, request
+from credit_client import ClientClosed, CreditClient, methods
 from credit_client.bearer import FetchedToken, FixedToken
 from credit_client.call import Caller
 from credit_client.errors import DeadlineExceeded, TokenUnavailable, Unauthenticated
@@ -46,8 +46,8 @@ async def test_the_token_goes_with_every_call_and_every_attempt(
     transport = scripted(AttemptFailed(Status.UNAVAILABLE, "lost"), written, [Purchase(id="1")])
     settings = ClientSettings(retry_backoff_initial_seconds=0.001)
     caller = Caller(transport, settings, bearer=FixedToken("t"))
-    await caller.unary(request.ADD, VALUES)
-    assert [one.id async for one in caller.stream(request.PURCHASES, {"user_id": 7})] == ["1"]
+    await caller.unary(methods.ADD, VALUES)
+    assert [one.id async for one in caller.stream(methods.PURCHASES, {"user_id": 7})] == ["1"]
     assert _tokens(transport) == ["Bearer t"] * 3
 
 
@@ -57,8 +57,8 @@ async def test_a_rejected_token_is_replaced_and_the_call_retried_once_with_its_k
     transport = scripted(REJECTED, written)
     # Not one of the repetitions that the settings bound: nothing is wrong with the server.
     caller = Caller(transport, ClientSettings(retry_attempts_max=1), bearer=_numbered())
-    await caller.unary(request.ADD, VALUES)
-    await caller.unary(request.ADD, VALUES)
+    await caller.unary(methods.ADD, VALUES)
+    await caller.unary(methods.ADD, VALUES)
     assert _tokens(transport) == ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
     assert {sent.request.idempotency_key for sent in transport.sent} == {"k"}
     assert transport.sent[0].request_id == transport.sent[1].request_id
@@ -67,7 +67,7 @@ async def test_a_rejected_token_is_replaced_and_the_call_retried_once_with_its_k
 async def test_a_list_replaces_its_token_too(scripted: Scripted) -> None:
     transport = scripted([REJECTED], [Purchase(id="1")])
     caller = Caller(transport, ClientSettings(), bearer=_numbered())
-    assert [one.id async for one in caller.stream(request.PURCHASES, {"user_id": 7})] == ["1"]
+    assert [one.id async for one in caller.stream(methods.PURCHASES, {"user_id": 7})] == ["1"]
     assert _tokens(transport) == ["Bearer token-1", "Bearer token-2"]
 
 
@@ -77,7 +77,7 @@ async def test_a_server_that_rejects_every_token_gets_two_attempts_and_no_more(
     transport = scripted(REJECTED)
     caller = Caller(transport, ClientSettings(), bearer=_numbered())
     with pytest.raises(Unauthenticated, match="the token has expired"):
-        await caller.unary(request.ADD, VALUES)
+        await caller.unary(methods.ADD, VALUES)
     assert _tokens(transport) == ["Bearer token-1", "Bearer token-2"]
 
 
@@ -87,7 +87,7 @@ async def test_without_another_token_the_call_is_not_retried(
 ) -> None:
     transport = scripted(REJECTED)
     with pytest.raises(Unauthenticated) as caught:
-        await Caller(transport, ClientSettings(), bearer=bearer).unary(request.ADD, VALUES)
+        await Caller(transport, ClientSettings(), bearer=bearer).unary(methods.ADD, VALUES)
     assert len(transport.sent) == 1
     assert caught.value.__cause__ is REJECTED
 
@@ -97,7 +97,7 @@ async def test_calls_that_are_rejected_together_share_one_new_token(
 ) -> None:
     transport = scripted(*[REJECTED] * 5, written)
     caller = Caller(transport, ClientSettings(), bearer=_numbered())
-    await asyncio.gather(*(caller.unary(request.ADD, VALUES) for _ in range(5)))
+    await asyncio.gather(*(caller.unary(methods.ADD, VALUES) for _ in range(5)))
     assert _tokens(transport) == ["Bearer token-1"] * 5 + ["Bearer token-2"] * 5
 
 
@@ -130,7 +130,7 @@ async def test_a_token_that_does_not_come_ends_the_call_at_its_deadline(
     transport = scripted(written)
     caller = Caller(transport, ClientSettings(), bearer=FetchedToken(never))
     with pytest.raises(DeadlineExceeded, match=r"no token within 0\.02 s"):
-        await caller.unary(request.ADD, VALUES, timeout_seconds=0.02)
+        await caller.unary(methods.ADD, VALUES, timeout_seconds=0.02)
     assert transport.sent == []
     caller.close()
 
@@ -146,7 +146,7 @@ async def test_closing_the_client_ends_a_call_that_waits_for_its_token(
         raise AssertionError
 
     caller = Caller(scripted(written), ClientSettings(), bearer=FetchedToken(never))
-    task = asyncio.create_task(caller.unary(request.ADD, VALUES))
+    task = asyncio.create_task(caller.unary(methods.ADD, VALUES))
     await asked.wait()
     caller.close()
     with pytest.raises(ClientClosed) as caught:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from credit_client import request
+from credit_client import methods
 from credit_client.call import Caller
 from credit_client.errors import CreditError, DeadlineExceeded
 from credit_client.settings import ClientSettings
@@ -80,7 +80,7 @@ def collected() -> Collected:
 async def test_a_call_is_a_client_span_with_the_names_of_the_conventions(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
-    await collected.caller(scripted(written)).unary(request.ADD, ADD)
+    await collected.caller(scripted(written)).unary(methods.ADD, ADD)
     span = collected.span()
     assert (span.name, span.kind) == (NAME, SpanKind.CLIENT)
     assert span.attributes == {
@@ -96,7 +96,7 @@ async def test_a_call_is_a_client_span_with_the_names_of_the_conventions(
 async def test_the_duration_is_measured_in_seconds_with_the_span_s_attributes(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
-    await collected.caller(scripted(written)).unary(request.ADD, ADD)
+    await collected.caller(scripted(written)).unary(methods.ADD, ADD)
     metric, point = collected.duration()
     assert (metric.name, metric.unit, point.count) == ("rpc.client.call.duration", "s", 1)
     assert point.attributes == collected.span().attributes
@@ -110,7 +110,7 @@ async def test_the_trace_and_the_baggage_are_sent(
     token = context.attach(baggage.set_baggage("tenant", "blue green"))
     try:
         with collected.traces.get_tracer("app").start_as_current_span("page") as page:
-            await collected.caller(transport).unary(request.ADD, ADD)
+            await collected.caller(transport).unary(methods.ADD, ADD)
     finally:
         context.detach(token)
     span = collected._exporter.get_finished_spans()[0]
@@ -132,7 +132,7 @@ async def test_a_trace_that_is_not_sampled_is_sent(
         Target(host="credit.example", port=443),
         tracer_provider=TracerProvider(ALWAYS_OFF, shutdown_on_exit=False),
     )
-    await Caller(transport, ClientSettings(), tracing=tracing).unary(request.ADD, ADD)
+    await Caller(transport, ClientSettings(), tracing=tracing).unary(methods.ADD, ADD)
     flags = int(transport.sent[0].metadata["traceparent"].rpartition("-")[2], 16)
     assert flags & trace.TraceFlags.SAMPLED == 0
 
@@ -141,7 +141,7 @@ async def test_each_repetition_is_an_event_of_the_one_span(
     scripted: Scripted, written: Answer[object], collected: Collected
 ) -> None:
     lost = AttemptFailed(Status.UNAVAILABLE, "lost")
-    await collected.caller(scripted(lost, lost, written)).unary(request.ADD, ADD)
+    await collected.caller(scripted(lost, lost, written)).unary(methods.ADD, ADD)
     first, second = collected.span().events
     assert first.name == "credit.attempt_failed"
     assert first.attributes is not None
@@ -155,7 +155,7 @@ async def test_a_span_has_the_status_of_an_error_and_not_its_message(
 ) -> None:
     failure = AttemptFailed(Status.FAILED_PRECONDITION, "user 70007 has 3 credits")
     with pytest.raises(CreditError):
-        await collected.caller(scripted(failure)).unary(request.ADD, ADD)
+        await collected.caller(scripted(failure)).unary(methods.ADD, ADD)
     span = collected.span()
     assert span.attributes is not None
     assert span.attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
@@ -171,7 +171,7 @@ async def test_a_span_shows_a_call_that_ran_out_of_time(
 ) -> None:
     with pytest.raises(DeadlineExceeded):
         await collected.caller(scripted(asyncio.Event())).unary(
-            request.ADD, ADD, timeout_seconds=0.01
+            methods.ADD, ADD, timeout_seconds=0.01
         )
     _, point = collected.duration()
     assert point.attributes is not None
@@ -181,7 +181,7 @@ async def test_a_span_shows_a_call_that_ran_out_of_time(
 async def test_a_span_shows_a_cancelled_call(scripted: Scripted, collected: Collected) -> None:
     reached = asyncio.Event()
     caller = collected.caller(scripted(reached))
-    task = asyncio.create_task(caller.unary(request.ADD, ADD))
+    task = asyncio.create_task(caller.unary(methods.ADD, ADD))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -196,7 +196,7 @@ async def test_a_list_is_one_span_until_its_end_and_not_the_current_one(
     scripted: Scripted, collected: Collected
 ) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
-    async for _ in caller.stream(request.PURCHASES, {"user_id": 7}):
+    async for _ in caller.stream(methods.PURCHASES, {"user_id": 7}):
         assert trace.get_current_span() is trace.INVALID_SPAN
         assert collected._exporter.get_finished_spans() == ()
     assert collected.span().name == "credit.v1.CreditService/ListUserPurchases"
@@ -204,7 +204,7 @@ async def test_a_list_is_one_span_until_its_end_and_not_the_current_one(
 
 async def test_leaving_a_list_early_is_no_error(scripted: Scripted, collected: Collected) -> None:
     caller = collected.caller(scripted([Purchase(id="1"), Purchase(id="2")]))
-    messages = caller.stream(request.PURCHASES, {"user_id": 7})
+    messages = caller.stream(methods.PURCHASES, {"user_id": 7})
     await anext(messages)
     await messages.aclose()
     span = collected.span()
@@ -243,7 +243,7 @@ def test_the_global_providers_are_used_by_default() -> None:
 
 async def test_without_an_sdk_nothing_is_sent(scripted: Scripted, written: Answer[object]) -> None:
     transport = scripted(written)
-    await Caller(transport, ClientSettings()).unary(request.ADD, ADD)
+    await Caller(transport, ClientSettings()).unary(methods.ADD, ADD)
     assert transport.sent[0].metadata == {}
 
 

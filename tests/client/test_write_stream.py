@@ -22,7 +22,7 @@ from credit_client import (
 )
 from credit_client.call_stream import CODEC, STATUS_DETAILS_CODEC
 from credit_client.grpc_transport import GrpcTransport
-from credit_client.request import ADD, WRITE
+from credit_client.methods import ADD, WRITE
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_client.write_stream import WriteStreams
 from credit_models import ErrorReason, WriteRequest, WriteResponse

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from credit_client import ClientSettings, CreditClient, write_stream
 from credit_client.grpc_transport import GrpcTransport
-from credit_client.request import WRITE
+from credit_client.methods import WRITE
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_models import WriteRequest, WriteResponse
 from grpclib.const import Cardinality, Handler

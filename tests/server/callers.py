@@ -12,6 +12,8 @@ from credit_server.store.port import Store
 from credit_testing.calls import Answer
 from credit_testing.frames import Header
 from credit_testing.http2_client import Connection
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpclib.const import Status
 
 from tests.server.operations import BATCH_WRITE, as_answer, call_as_operation
 from tests.server.requests import PATHS, request_of
@@ -84,3 +86,12 @@ def receipt_of(call: str, answer: Answer) -> Receipt:
             found = answer.message(getattr(credit_models, f"{name}Response")).receipt
     assert isinstance(found, Receipt)
     return found
+
+
+def reason_of(answer: Answer) -> str:
+    """Return the reason of a rejection; empty for a call that has succeeded."""
+    infos = [detail for detail in answer.details if isinstance(detail, ErrorInfo)]
+    if answer.status is Status.OK:
+        assert not infos
+        return ""
+    return str(infos[0].reason)

@@ -472,4 +472,8 @@ async def test_long_values_are_cut_where_the_contract_ends_them() -> None:
         await caller.call("GrantCredits", request)
     (line,) = lines
     assert line["note"] == "n" * 500
-    assert line["metadata"] == {f"{number}" + "k" * 62: "v" * 256 for number in range(10, 26)}
+    # A map has no order, so any 16 of the pairs are shown.
+    shown = line["metadata"]
+    assert isinstance(shown, dict)
+    assert len(shown) == 16
+    assert shown.items() <= {(f"{number}" + "k" * 62, "v" * 256) for number in range(10, 30)}

@@ -209,7 +209,7 @@ def broken_fields(request: Write) -> list[str]:
 def test_a_request_arrives_whole(
     request_: Write, command: type[Command], expected: dict[str, Any]
 ) -> None:
-    ids = {"transaction_id": "id-1"}
+    ids: dict[str, Any] = {"transaction_id": "id-1"}
     if command in BUYING:
         ids = {"purchase_id": "id-1", "transaction_id": "id-2"}
     assert command_of(request_) == command(**expected, **ids)

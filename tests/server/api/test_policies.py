@@ -8,11 +8,9 @@ from credit_models import AppPolicy, SpendingCaps
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppPolicy as StoredPolicy
 from credit_server.store.port import Conflict
-from credit_testing.calls import Answer
-from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
-from tests.server.callers import WireCaller, open_wire
+from tests.server.callers import WireCaller, open_wire, reason_of
 from tests.server.clocks import NOON, Clocks
 from tests.server.requests import request_of
 
@@ -44,19 +42,13 @@ async def set_caps(caller: WireCaller, **changed: Any) -> AppPolicy:
     return answer.policy
 
 
-def reason(answer: Answer) -> str:
-    info = answer.details[0]
-    assert isinstance(info, ErrorInfo)
-    return info.reason
-
-
 async def test_an_app_without_a_policy_has_the_default_one(caller: WireCaller) -> None:
     assert await policy(caller) == AppPolicy(app_id=1)
 
 
 async def test_a_policy_changes_where_a_request_sets_it(caller: WireCaller) -> None:
     first = await set_policy(caller)
-    changed = {"updated_at": NOON, "updated_by": 9}
+    changed: dict[str, Any] = {"updated_at": NOON, "updated_by": 9}
     assert first == AppPolicy(app_id=1, allow_negative=True, revision=1, **changed)
     second = await set_caps(caller, caps=CAPS, created_by=9)
     assert second == AppPolicy(app_id=1, allow_negative=True, caps=CAPS, revision=2, **changed)
@@ -89,7 +81,7 @@ async def test_a_change_may_require_a_revision(caller: WireCaller) -> None:
     for call in ("SetAppPolicy", "SetSpendingCap"):
         user = {"user_id": None} if call == "SetSpendingCap" else {"allow_negative": False}
         answer = await caller.call(call, request_of(call, expected_revision=0, **user))
-        assert (answer.status, reason(answer)) == (Status.ABORTED, "REVISION_CHANGED")
+        assert (answer.status, reason_of(answer)) == (Status.ABORTED, "REVISION_CHANGED")
         assert answer.details[0].metadata == {"revision": "1"}  # type: ignore[attr-defined]
     assert (await set_caps(caller, caps=CAPS, expected_revision=1)).revision == 2
 
@@ -100,14 +92,14 @@ async def test_a_retry_of_a_change_succeeds_although_the_revision_is_its_own(
     first = await set_policy(caller, expected_revision=0)
     assert await set_policy(caller, expected_revision=0) == first
     another = request_of("SetAppPolicy", expected_revision=0, created_by=8)
-    assert reason(await caller.call("SetAppPolicy", another)) == "REVISION_CHANGED"
+    assert reason_of(await caller.call("SetAppPolicy", another)) == "REVISION_CHANGED"
 
 
 async def test_the_caps_of_an_app_bind_users_without_caps_of_their_own(caller: WireCaller) -> None:
     await set_caps(caller, caps=SpendingCaps(per_day=10))
     await caller.write("AddCredits", credits=1000)
     refused = await caller.call("UseCredits", request_of("UseCredits", credits=11))
-    assert reason(refused) == "CAP_EXCEEDED"
+    assert reason_of(refused) == "CAP_EXCEEDED"
     await caller.write("SetSpendingCap", caps=SpendingCaps(per_day=20))
     await caller.write("UseCredits", credits=11)
 
@@ -131,5 +123,5 @@ async def test_a_change_is_decided_again_if_another_one_was_faster() -> None:
         assert (await set_policy(caller)).revision == 1
     async with open_wire(Contended(5)) as caller:
         answer = await caller.call("SetAppPolicy", request_of("SetAppPolicy"))
-        assert (answer.status, reason(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
         assert (await policy(caller)).revision == 0

@@ -11,11 +11,8 @@ from credit_models import ErrorReason, SpendingCaps
 from credit_models.reasons import ACCESS_REASONS, method_reasons, reason_name
 from credit_models.scopes import METHOD_SCOPES
 from credit_server.access.identity import AddLimits, Identity
-from credit_testing.calls import Answer
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpclib.const import Status
 
-from tests.server.callers import WireCaller, open_wire
+from tests.server.callers import WireCaller, open_wire, reason_of
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.provocations import UINT32_MAX
 from tests.server.requests import ANY_ID, PATHS, WRITES, request_of
@@ -203,15 +200,6 @@ async def scene() -> AsyncIterator[Scene]:
         yield found
 
 
-def reason(answer: Answer) -> str:
-    """Return the reason of a failure; empty for a success."""
-    if answer.status is Status.OK:
-        return ""
-    info = answer.details[0]
-    assert isinstance(info, ErrorInfo)
-    return info.reason
-
-
 def access_steps(call: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the steps about the identity, each with how the identity changes after it."""
     scope = METHOD_SCOPES[PATHS[call]]
@@ -239,7 +227,7 @@ async def test_reasons_come_in_their_order_of_precedence(call: str, around: str)
 
         async def step(expected: str) -> None:
             walked.append(expected)
-            assert reason(await found.caller.call(around + call, request)) == expected
+            assert reason_of(await found.caller.call(around + call, request)) == expected
 
         found.become(
             scopes=frozenset(),
@@ -259,7 +247,7 @@ async def test_reasons_come_in_their_order_of_precedence(call: str, around: str)
         for expected, changes in steps:
             await step(expected)
             request = await found.fix(request, changes)
-        assert reason(await found.caller.call(around + call, request)) == ""
+        assert reason_of(await found.caller.call(around + call, request)) == ""
     assert [name for name in _documented(call) if name in walked] == walked
 
 

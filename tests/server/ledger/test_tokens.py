@@ -82,11 +82,11 @@ SPANS = st.sampled_from(
     + [timedelta(days=days) for days in (1, 7, 29, 31)]
 )
 few = st.integers(1, 12)
-CAPS = st.builds(
-    Caps,
-    hour=st.none() | st.integers(1, 20),
-    day=st.none() | st.integers(5, 30),
-    month=st.none() | st.integers(10, 60),
+hourly, daily, monthly = (st.integers(1, most) for most in (15, 20, 25))
+CAPS = (
+    st.builds(Caps, month=monthly)
+    | st.builds(Caps, day=daily)
+    | st.builds(Caps, hour=hourly, day=st.none() | daily, month=st.none() | monthly)
 )
 NO_CAPS_MOSTLY = st.just(Caps()) | st.just(Caps()) | CAPS
 POLICIES = st.builds(Policy, caps=NO_CAPS_MOSTLY, allow_negative=st.booleans())
@@ -105,17 +105,13 @@ class Machine(RuleBasedStateMachine):
         self.policies = dict.fromkeys(APPS, Policy())
         self.answered: list[tuple[Command, Transaction]] = []
         self.number = 0
-        # Without these, most of the first commands are rejected.
-        first = {"user_id": 1, "app_id": 1, "created_by": 9, "key": ""}
-        self._do(Add(**first, transaction_id="t-1", credits=10))  # type: ignore[arg-type]
-        self._do(
-            GrantCredits(
-                **first,  # type: ignore[arg-type]
-                transaction_id="t-2",
-                credits=10,
-                expires_after=timedelta(minutes=20),
-            )
-        )
+        # Without these, most of the first commands are rejected. The use is of three pots.
+        first: dict[str, Any] = {"user_id": 1, "app_id": 1, "created_by": 9, "key": ""}
+        span = timedelta(minutes=20)
+        self._do(Add(**first, transaction_id="a", credits=10))
+        self._do(GrantCredits(**first, transaction_id="g", credits=6, expires_after=span))
+        self._do(GrantCredits(**first, transaction_id="h", credits=15, priority=501))
+        self._do(Use(**first, **self._report("z"), transaction_id="u", credits=18))
 
     # Time.
 

@@ -1,5 +1,6 @@
 """Test the migration of a database of an earlier release: no data are lost, no key counts twice."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
+from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 
@@ -31,6 +33,7 @@ NEW_IN_3 = [
     "the validator of purchases differs",
     "the index user_id_app_id_report_id_sequence of purchases is missing",
     "the collection app_policies is missing",
+    "the collection leases is missing",
 ]
 """The differences of a database that was not migrated to schema 3."""
 
@@ -165,6 +168,37 @@ async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_
     assert await old.app_total(1) == 300
     pages = old.list_transactions(7, frozenset({2}))
     assert [entry.sequence async for page in pages for entry in page] == [2, 5]
+
+
+async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
+    mongod_uri: str, database: str, client: MongoClient[Document]
+) -> None:
+    """The writer makes plain writes only, and so has the documents and commands of 0.2.0."""
+    await make_schema(2, mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database)
+    written, ended = 0, asyncio.Event()
+
+    async def write(user: int) -> None:
+        nonlocal written
+        while not ended.is_set():
+            found(await committer.submit(add("", user=user, credits_=1)))
+            written += 1
+
+    # Each step of the migration is slow, so that writes meet all of them.
+    slow = {"failCommands": STEPS, "blockConnection": True, "blockTimeMS": 20}
+    async with Committer(store) as committer, asyncio.TaskGroup() as group:
+        for user in (7, 8, 9):
+            group.create_task(write(user))
+        with failpoint(client, "alwaysOn", **slow):
+            assert await store.migrate() == 3
+        before = written
+        while written < before + 10:
+            await asyncio.sleep(0.001)
+        ended.set()
+    await store.verify_schema()
+    assert findings(client[database]) == []
+    assert await store.app_total(1) == 200 + written
+    await store.close()
 
 
 async def test_a_migration_that_is_interrupted_at_any_step_can_be_repeated(

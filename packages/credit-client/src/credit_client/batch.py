@@ -4,19 +4,24 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from credit_models import CreditRequest, PurchaseRequest, Receipt
+from credit_models import Receipt
 
 from credit_client.call import Caller
+from credit_client.corrections import CorrectionWrites
 from credit_client.errors import CreditError, Outcome
+from credit_client.grants import GrantWrites
+from credit_client.holds import HoldWrites
+from credit_client.methods import ADD, USE, AnyWrite, WriteReplyT, WriteT
 from credit_client.operation import (
     OPERATIONS_MAX,
     Messages,
     PendingWrite,
-    WriteRequestT,
     checked_key,
     name_key,
 )
-from credit_client.request import RequestT, Values, build
+from credit_client.request import Values, build
+from credit_client.transport import Method
+from credit_client.writes import NotedOptions
 
 
 class BatchOperation:
@@ -32,7 +37,7 @@ class BatchOperation:
 
     @property
     def error(self) -> CreditError | None:
-        """Why the write failed: what `add` or `use` would have raised. None: it has not failed."""
+        """Why the write failed: what the call would have raised. None: it has not failed."""
         return self._write.error
 
     @property
@@ -40,7 +45,7 @@ class BatchOperation:
         """What the write did to the ledger, as far as the SDK knows."""
         write = self._write
         if write.receipt is not None:
-            return Outcome.APPLIED
+            return Outcome.NO_CHANGE if write.receipt.validated else Outcome.APPLIED
         if write.error is not None:
             return write.error.outcome
         unknown = write.effect.earlier_unknown or write.effect.outcome is Outcome.UNKNOWN
@@ -51,7 +56,7 @@ class BatchOperation:
         """The receipt of the write.
 
         Raises:
-            CreditError: The write failed: what `add` or `use` would have raised.
+            CreditError: The write failed: what the call would have raised.
             RuntimeError: The batch has not been sent, or was cancelled before this write's outcome.
         """
         if self._write.receipt is not None:
@@ -61,8 +66,12 @@ class BatchOperation:
         raise RuntimeError("the write has no outcome: the batch was not sent, or was cancelled")
 
 
-class Batch:
+class Batch(
+    GrantWrites[BatchOperation], HoldWrites[BatchOperation], CorrectionWrites[BatchOperation]
+):
     """Collects writes, and sends them together: `async with credits.batch() as batch:`.
+
+    Its methods are those of `CreditClient`, with the same arguments except `timeout_seconds`.
 
     At the end of the `async with` block the writes are sent, in messages of up to 1,000. If the
     block raises, nothing is sent. If writes fail, the end of the block raises an `ExceptionGroup`
@@ -122,6 +131,8 @@ class Batch:
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
         idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
     ) -> BatchOperation:
         """Collect an addition; the arguments are those of `CreditClient.add`.
 
@@ -134,8 +145,10 @@ class Batch:
             "app_id": app_id,
             "credits": credits,
             "created_by": created_by,
+            "expected_revision": expected_revision,
+            "min_available_after": min_available_after,
         }
-        return self._collect(CreditRequest, values, idempotency_key)
+        return self._write(ADD, values, {"idempotency_key": idempotency_key})
 
     def use(
         self,
@@ -146,7 +159,10 @@ class Batch:
         report_name: str,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
+        once: bool = False,
         idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
     ) -> BatchOperation:
         """Collect a purchase; the arguments are those of `CreditClient.use`.
 
@@ -161,8 +177,11 @@ class Batch:
             "report_name": report_name,
             "credits": credits,
             "created_by": created_by,
+            "once": once,
+            "expected_revision": expected_revision,
+            "min_available_after": min_available_after,
         }
-        return self._collect(PurchaseRequest, values, idempotency_key)
+        return self._write(USE, values, {"idempotency_key": idempotency_key})
 
     async def send(self) -> Sequence[BatchOperation]:
         """Send the writes that have no receipt yet, and wait until each has its outcome.
@@ -190,23 +209,24 @@ class Batch:
                 break
         return self._operations
 
-    def _collect(
-        self, message_type: type[RequestT], values: Values, given_key: str | None
+    def _write(
+        self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> BatchOperation:
+        if "timeout_seconds" in options:
+            raise TypeError("timeout_seconds belongs to the batch, not to a write of it")
         if self._atomic and len(self) == OPERATIONS_MAX:
             raise ValueError(
                 f"an atomic batch has at most {OPERATIONS_MAX} writes, because all of them travel"
                 " in one message: make several batches, or pass atomic=False"
             )
-        write = PendingWrite(build_write(message_type, values, given_key))
+        given_key = options.pop("idempotency_key", None)
+        write = PendingWrite(build_write(method.request_type, {**values, **options}, given_key))
         self._writes.append(write)
         self._operations.append(BatchOperation(write))
         return self._operations[-1]
 
 
-def build_write(
-    message_type: type[RequestT], values: Values, given_key: str | None
-) -> WriteRequestT:
+def build_write(message_type: type[WriteT], values: Values, given_key: str | None) -> WriteT:
     """Build the valid request of a write, with its key.
 
     Raises:
@@ -215,13 +235,27 @@ def build_write(
     """
     key = checked_key(given_key)
     try:
-        request = build(message_type, {**values, "idempotency_key": key})
+        return build(message_type, {**values, "idempotency_key": key})
     except CreditError as error:
         name_key(error, key)
         raise
-    if isinstance(request, CreditRequest | PurchaseRequest):
-        return request
-    raise TypeError(f"{message_type.__name__} is no write")
+
+
+async def write_alone(
+    caller: Caller, request: AnyWrite, *, timeout_seconds: float | None
+) -> Receipt:
+    """Send one write as a batch of one, and return its receipt.
+
+    Raises:
+        CreditError: The write failed.
+    """
+    write = PendingWrite(request)
+    messages = Messages([write], atomic=False)
+    try:
+        await caller.batch(messages, timeout_seconds=timeout_seconds)
+    except CreditError as error:
+        messages.abandon(error)
+    return BatchOperation(write).receipt
 
 
 async def send_writes(

@@ -18,9 +18,10 @@ from credit_client.errors import (
     DeadlineExceeded,
 )
 from credit_client.listing import Listing, RowT
+from credit_client.methods import BATCH_WRITE
 from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import BATCH_WRITE, RequestT, Values, build, current_request_id
+from credit_client.request import RequestT, Values, build, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
@@ -132,7 +133,8 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request = build(method.request_type, values)
-        effect = WriteEffect() if "idempotency_key" in values else ReadEffect()
+        writes = method.writes and not values.get("validate_only")
+        effect = WriteEffect() if writes else ReadEffect()
         call = self._call(method.path, timeout_seconds, effect)
         with self._under_way(call) as scope, scope:
             return await self._answer(call, method, request), call.request_id
@@ -267,7 +269,7 @@ class Caller:
         self, call: _Call, listing: Listing[RowT], failure: AttemptFailed
     ) -> None:
         if not listing.can_continue:
-            raise error_of(failure, request_id=call.request_id) from failure
+            raise _error(call, failure) from failure
         if failure.status is Status.DEADLINE_EXCEEDED and listing.rows:
             # The client sends no time limit for a list: this is the server's own, and no failure.
             call.span.retried(failure, attempts=1, wait_seconds=0.0)
@@ -313,7 +315,7 @@ class Caller:
         call.token = await self._bearer.token()
         call.waits_for_token = False
         if call.token == call.token_rejected and call.failure is not None:
-            raise error_of(call.failure, request_id=call.request_id) from call.failure
+            raise _error(call, call.failure) from call.failure
         return {**call.span.metadata, "authorization": f"Bearer {call.token}"}
 
     def _restart_deadline(self, call: _Call) -> None:
@@ -350,7 +352,7 @@ class Caller:
         )
         # A wait past the deadline would only hide what went wrong behind DEADLINE_EXCEEDED.
         if not retry or wait_seconds >= self._time_left(call):
-            raise error_of(failure, request_id=call.request_id) from failure
+            raise _error(call, failure) from failure
         call.span.retried(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
 
@@ -377,6 +379,10 @@ class Caller:
         call.token_rejected = call.token
         self._bearer.reject(call.token)
         return True
+
+
+def _error(call: _Call, failure: AttemptFailed) -> CreditError:
+    return error_of(failure, request_id=call.request_id, path=call.path)
 
 
 def _too_late(call: _Call) -> DeadlineExceeded:

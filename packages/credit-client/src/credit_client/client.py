@@ -1,11 +1,12 @@
 """The client of the credit service: one method for each call of the contract."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
+from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
-from credit_models import CreditTransaction, Empty, Purchase, Receipt, UserCredits
+from credit_models import Empty, Receipt
 
 from credit_client.arguments import (
     Config,
@@ -14,31 +15,35 @@ from credit_client.arguments import (
     TokenArgument,
     resolve_config,
 )
-from credit_client.batch import Batch
+from credit_client.batch import Batch, build_write, write_alone
 from credit_client.call import Caller
+from credit_client.corrections import CorrectionWrites
 from credit_client.errors import ClientClosed, Outcome
+from credit_client.grants import GrantWrites
 from credit_client.grpc_transport import connect
+from credit_client.hold import RELEASE_SECONDS, AwaitedReceipt, HoldHandle, PendingHold
+from credit_client.holds import HoldWrites
 from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
+from credit_client.methods import ADD, USE, WriteReplyT, WriteT
 from credit_client.operation import checked_key, name_key, new_key, receipt_of
-from credit_client.request import (
-    ADD,
-    BALANCE,
-    PURCHASES,
-    TRANSACTIONS,
-    USE,
-    USER_CREDITS,
-    RequestT,
-    Values,
-    given_request_id,
-)
+from credit_client.policies import Policies
+from credit_client.reads import Reads
+from credit_client.request import Values, given_request_id
 from credit_client.retry import Backoff
 from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
+from credit_client.writes import NotedOptions, WriteOptions
 
 
-class CreditClient:
+class CreditClient(
+    GrantWrites[AwaitedReceipt],
+    HoldWrites[AwaitedReceipt],
+    CorrectionWrites[AwaitedReceipt],
+    Policies,
+    Reads,
+):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
 
     All tasks of an event loop may share a client. Keep it open as long as the app runs: it keeps
@@ -169,6 +174,8 @@ class CreditClient:
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
         idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Add credits to a user's balance in an app.
@@ -183,7 +190,14 @@ class CreditClient:
                 makes a new key, which covers the SDK's own retries. For your own, make the key
                 first (`new_key`). Every exception that this method raises carries the key: a
                 `CreditError` as its attribute, and every exception, a cancellation too, in a note.
+            expected_revision: The write is rejected with `RevisionChanged` unless this is the
+                `revision` of the user's `UserCredits`.
+            min_available_after: The write is rejected with `AvailableTooLow` if the user's balance
+                in the app would be lower than this after it.
             timeout_seconds: The time for the whole call; None for the client's.
+
+        A server up to 0.2.0 would ignore the two conditions. So such a write travels as a batch of
+        one, which that server rejects with `ServerTooOld`.
 
         Raises:
             InvalidField: An argument is out of its range.
@@ -199,9 +213,10 @@ class CreditClient:
                 "app_id": app_id,
                 "credits": credits,
                 "created_by": created_by,
+                "expected_revision": expected_revision,
+                "min_available_after": min_available_after,
             },
-            idempotency_key,
-            timeout_seconds,
+            {"idempotency_key": idempotency_key, "timeout_seconds": timeout_seconds},
         )
 
     async def use(
@@ -213,7 +228,10 @@ class CreditClient:
         report_name: str,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
+        once: bool = False,
         idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Receipt:
         """Buy a report with a user's credits in an app: take them and record the purchase.
@@ -225,12 +243,18 @@ class CreditClient:
             report_name: The report's name for people to read: 1 to 256 characters.
             credits: The price.
             created_by: The identity of the acting person or service.
+            once: Whether the purchase is rejected with `AlreadyPurchased` if the user owns the
+                report in this app: a purchase of it is not fully refunded.
             idempotency_key: As for `add`.
+            expected_revision: As for `add`, and so is `min_available_after`. With one of them or
+                `once`, a server up to 0.2.0 rejects the purchase with `ServerTooOld`.
+            min_available_after: See `expected_revision`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
             InvalidField: An argument is out of its range.
             IdempotencyKeyReused: The key was used for another request.
+            CapExceeded: A spending cap would be passed.
             InsufficientCredits: The user holds fewer credits in the app than the price.
             Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
         """
@@ -243,9 +267,91 @@ class CreditClient:
                 "report_name": report_name,
                 "credits": credits,
                 "created_by": created_by,
+                "once": once,
+                "expected_revision": expected_revision,
+                "min_available_after": min_available_after,
             },
-            idempotency_key,
-            timeout_seconds,
+            {"idempotency_key": idempotency_key, "timeout_seconds": timeout_seconds},
+        )
+
+    def hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        expires_after: timedelta | None = None,
+        purpose: str = "",
+        allow_partial: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> PendingHold:
+        """Reserve credits for a block of code, which captures what it uses.
+
+            async with credits.hold(user_id=7, app_id=1, credits=20, created_by=1) as hold:
+                tokens = await answer()
+                await hold.capture(tokens, report_id="r-1", report_name="Answer")
+
+        The end of the block releases what was not captured, also if the block raises. Without a
+        block, `hold = await credits.hold(…)` places the hold, and you release it yourself; at its
+        end what it still holds is free again.
+
+        Args:
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service, also for captures.
+            expires_after: As for `place_hold`, and so are the other arguments. Make it longer than
+                the block takes: a hold that has ended cannot be captured (`HoldExpired`).
+            purpose: See `expires_after`.
+            allow_partial: See `expires_after`. `HoldHandle.held` are the credits that it holds.
+            options: See `WriteOptions`.
+
+        Raises:
+            CreditError: As `place_hold` raises, when the hold is awaited or the block begins.
+        """
+
+        async def place() -> HoldHandle:
+            receipt = await self.place_hold(
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                expires_after=expires_after,
+                purpose=purpose,
+                allow_partial=allow_partial,
+                **options,
+            )
+            handle = self.hold_of(
+                hold_id=receipt.transaction_id,
+                user_id=user_id,
+                app_id=app_id,
+                created_by=created_by,
+            )
+            handle.receipt = receipt
+            return handle
+
+        return PendingHold(place())
+
+    def hold_of(self, *, hold_id: str, user_id: int, app_id: int, created_by: int) -> HoldHandle:
+        """Return a handle of a hold that was placed earlier, perhaps by another process.
+
+        Nothing is sent. `async with` on it releases at its end what was not captured.
+
+        Args:
+            hold_id: The hold: `HoldHandle.id`, `Hold.id`, or the `transaction_id` of the receipt
+                that placed it.
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+        """
+        return HoldHandle(
+            self,
+            hold_id=hold_id,
+            user_id=user_id,
+            app_id=app_id,
+            created_by=created_by,
+            release_seconds=min(self.settings.timeout_seconds, RELEASE_SECONDS),
         )
 
     def batch(self, *, atomic: bool = False, timeout_seconds: float | None = None) -> Batch:
@@ -307,60 +413,6 @@ class CreditClient:
         )
         return await importing.run(rows)
 
-    async def user_credits(
-        self, *, user_id: int, timeout_seconds: float | None = None
-    ) -> UserCredits:
-        """Return a user's balances in all apps; the list is empty without any credits so far."""
-        answer, _ = await self._open_caller.unary(
-            USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
-        )
-        return answer.reply
-
-    async def balance(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
-    ) -> int:
-        """Return a user's balance in an app or, without `user_id`, the sum over all its users.
-
-        Raises:
-            AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
-        """
-        answer, _ = await self._open_caller.unary(
-            BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
-        )
-        return answer.reply.balance
-
-    def purchases(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
-    ) -> AsyncGenerator[Purchase, None]:
-        """Return a user's purchases, oldest first, as they arrive: `async for … in …`.
-
-        Leaving the loop early ends the call. The client holds a few messages at a time, however
-        long the list is. A list that breaks off is continued after its last row: no row comes
-        twice, and none is left out. Servers before 0.2.0 do not number purchases: with them the
-        failure is raised.
-
-        Args:
-            user_id: The user.
-            after_sequence: The purchases after this `sequence`; 0 for all.
-            timeout_seconds: The time to wait for each next message; None for the client's. The
-                whole list may take as long as its reader takes.
-        """
-        return self._open_caller.stream(
-            PURCHASES,
-            {"user_id": user_id, "after_sequence": after_sequence},
-            timeout_seconds=timeout_seconds,
-        )
-
-    def transactions(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
-    ) -> AsyncGenerator[CreditTransaction, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`."""
-        return self._open_caller.stream(
-            TRANSACTIONS,
-            {"user_id": user_id, "after_sequence": after_sequence},
-            timeout_seconds=timeout_seconds,
-        )
-
     @property
     def _open_caller(self) -> Caller:
         if self._caller is None:
@@ -373,22 +425,27 @@ class CreditClient:
         return self._caller
 
     async def _write(
-        self,
-        method: Method[RequestT, Empty],
-        values: Values,
-        given_key: str | None,
-        timeout_seconds: float | None,
+        self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> Receipt:
         caller = self._open_caller
-        key = checked_key(given_key)
+        key = checked_key(options.pop("idempotency_key", None))
+        timeout_seconds = options.pop("timeout_seconds", None)
+        fields: Values = {**values, **options, "idempotency_key": key}
         try:
-            answer, request_id = await caller.unary(
-                method, {**values, "idempotency_key": key}, timeout_seconds=timeout_seconds
-            )
+            if method.reply_type is Empty and _has_conditions(values):
+                request = build_write(method.request_type, fields, key)
+                return await write_alone(caller, request, timeout_seconds=timeout_seconds)
+            answer, request_id = await caller.unary(method, fields, timeout_seconds=timeout_seconds)
             return receipt_of(answer, request_id)
         except BaseException as error:
             name_key(error, key)
             raise
+
+
+def _has_conditions(values: Values) -> bool:
+    """Return whether a server up to 0.2.0 would ignore a field of `add` or `use`."""
+    conditions = values["expected_revision"], values["min_available_after"]
+    return bool(values.get("once")) or conditions != (None, None)
 
 
 def _connect(config: Config) -> Transport:

@@ -24,7 +24,13 @@ class Effect(Protocol):
 
 
 class ReadEffect:
-    """The effect of a call that changes nothing."""
+    """The effect of a call that changes nothing.
+
+    Attributes are those of `WriteEffect`.
+    """
+
+    outcome = Outcome.NO_CHANGE
+    earlier_unknown = False
 
     def begin_attempt(self) -> None:
         """See `Effect`."""

@@ -3,10 +3,29 @@
     CreditError
     ├── InvalidField            your request: correct it
     ├── IdempotencyKeyReused    your request: use a new key for a new request
+    ├── TransactionNotFound     your request: the user has no such transaction in the app
+    ├── NotReversible           your request: transactions of this type cannot be reversed
+    ├── ReversalExceeds         your request: less of the transaction is left to reverse
+    ├── GrantNotFound           your request: the user has and had no such grant in the app
+    ├── GrantEmpty              no fault: nothing is left of the grant
+    ├── ExpiresTooEarly         your request: the grant would end before it starts
+    ├── HoldNotFound            your request: the user has and had no such hold in the app
+    ├── HoldSettled             your app: the hold is not open any more
+    │   ├── HoldAlreadyCaptured     a capture has settled it
+    │   ├── HoldAlreadyReleased     it was released
+    │   └── HoldExpired             it has ended: use the credits instead
+    ├── HoldExceeded            your request: the price is above what the hold still holds
+    ├── HoldLifeExceeded        your request: the hold would last longer than allowed
+    ├── RevisionChanged         no fault: another write came first; read and decide again
+    ├── AlreadyPurchased        the user: owns the report already
+    ├── CapExceeded             the user: retry when the period of the cap has ended
     ├── InsufficientCredits     the user: the same call succeeds once credits have been added
+    ├── AvailableTooLow         no fault: the balance would be lower than you require
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
+    ├── GrantsFull              your app: the user has as many live grants as allowed
+    ├── HoldsFull               your app: the user has as many open holds as allowed
     ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
     ├── RateLimited             your app: make fewer calls, retry later
@@ -26,6 +45,7 @@
     ├── ClientClosed            your app: the client was not open, or was closed during the call
     ├── InternalError           the server: report it, with the request id
     └── ProtocolMismatch        the server, or a proxy: the answer breaks the contract
+        └── ServerTooOld        the operator: the server must be updated for this call
 
 The SDK raises these after its own retries. `error.outcome` shows whether a write may have taken
 effect. Unless that is `Outcome.NO_CHANGE`, a retry must send the same idempotency key
@@ -33,8 +53,10 @@ effect. Unless that is `Outcome.NO_CHANGE`, a retry must send the same idempoten
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 from credit_models import ErrorReason
 from credit_models.constraints import Violation
@@ -131,34 +153,265 @@ class IdempotencyKeyReused(CreditError):
         self.fields = tuple(fields)
 
 
-class InsufficientCredits(CreditError):
-    """The user holds fewer credits in the app than the purchase costs. Nothing was taken.
+@dataclass_transform(kw_only_default=True, eq_default=False)
+def _figures(kind: type[_ErrorT]) -> type[_ErrorT]:
+    """Make a constructor that takes the figures by name."""
+    return dataclass(kw_only=True, eq=False, repr=False)(kind)
+
+
+@dataclass(eq=False, repr=False)
+class _Refusal(CreditError):
+    """An error whose fields are the metadata of its reason, by the contract's names."""
+
+    message: str
+    request_id: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message, request_id=self.request_id)
+
+
+@_figures
+class TransactionNotFound(_Refusal):
+    """The user has no such transaction in the app. Nothing was changed.
 
     Attributes:
-        available: The balance, in credits.
+        transaction_id: The id in the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.TRANSACTION_NOT_FOUND
+    transaction_id: str
+
+
+@_figures
+class NotReversible(_Refusal):
+    """Transactions of this type cannot be reversed. Nothing was changed.
+
+    Attributes:
+        type: The name of the `TransactionType`, such as `HOLD`.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.NOT_REVERSIBLE
+    type: str
+
+
+@_figures
+class ReversalExceeds(_Refusal):
+    """All reversals of the transaction together would exceed it. Nothing was changed.
+
+    Attributes:
+        reversible: How many credits of the transaction can still be reversed.
+        required: How many the request reverses; 0 where it does not set a number.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.REVERSAL_EXCEEDS
+    reversible: int
+    required: int
+
+
+@_figures
+class GrantNotFound(_Refusal):
+    """The user has and had no such grant in the app. Nothing was changed.
+
+    Attributes:
+        grant_id: The id in the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.GRANT_NOT_FOUND
+    grant_id: str
+
+
+@_figures
+class GrantEmpty(_Refusal):
+    """Nothing is left of the grant: it is spent, held, voided, revoked or expired.
+
+    Attributes:
+        grant_id: The grant.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.GRANT_EMPTY
+    grant_id: str
+
+
+@_figures
+class ExpiresTooEarly(_Refusal):
+    """The grant would end at or before its start. Nothing was added.
+
+    Attributes:
+        expires_at: The end, by the request.
+        starts_at: The start.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.EXPIRES_TOO_EARLY
+    expires_at: datetime
+    starts_at: datetime
+
+
+@_figures
+class HoldNotFound(_Refusal):
+    """The user has and had no such hold in the app. Nothing was changed.
+
+    Attributes:
+        hold_id: The id in the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.HOLD_NOT_FOUND
+    hold_id: str
+
+
+@_figures
+class HoldSettled(_Refusal):
+    """The hold is not open any more. Nothing was changed. The base of three errors.
+
+    Attributes:
+        captured: How many of the reserved credits were captured.
+        released: How many of them were released.
+        settled_at: When the hold was settled.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    captured: int
+    released: int
+    settled_at: datetime
+
+
+class HoldAlreadyCaptured(HoldSettled):
+    """A capture has settled the hold. Nothing was changed."""
+
+    reason = ErrorReason.HOLD_ALREADY_CAPTURED
+
+
+class HoldAlreadyReleased(HoldSettled):
+    """The hold was released. Nothing was changed."""
+
+    reason = ErrorReason.HOLD_ALREADY_RELEASED
+
+
+class HoldExpired(HoldSettled):
+    """The hold has ended, and its credits are free again. Use them with `use` and a new key."""
+
+    reason = ErrorReason.HOLD_EXPIRED
+
+
+@_figures
+class HoldExceeded(_Refusal):
+    """The price is above what the hold still holds. Nothing was taken; see `allow_excess`.
+
+    Attributes:
+        held: The credits that the hold still holds.
         required: The price, in credits.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.HOLD_EXCEEDED
+    held: int
+    required: int
+
+
+@_figures
+class HoldLifeExceeded(_Refusal):
+    """The hold would last longer than a hold may in all. Nothing was changed.
+
+    Attributes:
+        limit_seconds: How long a hold may last, from when it was placed.
+        placed_at: When the hold was placed.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.HOLD_LIFE_EXCEEDED
+    limit_seconds: int
+    placed_at: datetime
+
+
+@_figures
+class RevisionChanged(_Refusal):
+    """The user's revision is not `expected_revision`. Nothing was changed; read and decide again.
+
+    Attributes:
+        revision: The revision now.
+    """
+
+    status = Status.ABORTED
+    reason = ErrorReason.REVISION_CHANGED
+    revision: int
+
+
+@_figures
+class AlreadyPurchased(_Refusal):
+    """The user owns the report in the app, and the request is `once`. Nothing was taken.
+
+    Attributes:
+        purchase_id: The purchase of the report.
+    """
+
+    status = Status.ALREADY_EXISTS
+    reason = ErrorReason.ALREADY_PURCHASED
+    purchase_id: str
+
+
+@_figures
+class CapExceeded(_Refusal):
+    """The request would pass a spending cap. Nothing was taken.
+
+    Attributes:
+        period: "hour", "day" or "month".
+        cap: The cap, in credits.
+        spent: The credits that were spent in this period.
+        held: The credits of open holds, which count too.
+        required: The credits of the request.
+        resets_at: When the period ends.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.CAP_EXCEEDED
+    period: str
+    cap: int
+    spent: int
+    held: int
+    required: int
+    resets_at: datetime
+
+
+@_figures
+class InsufficientCredits(_Refusal):
+    """The user holds fewer credits in the app than the request takes. Nothing was taken.
+
+    Attributes:
+        available: The balance, in credits; of a reversal, what is left of the credits.
+        required: The price or the other credits that the request takes.
         shortfall: `required - available`, 1 or more.
     """
 
     status = Status.FAILED_PRECONDITION
     reason = ErrorReason.INSUFFICIENT_CREDITS
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        available: int,
-        required: int,
-        shortfall: int,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.available = available
-        self.required = required
-        self.shortfall = shortfall
+    available: int
+    required: int
+    shortfall: int
 
 
-class CreditsLimitExceeded(CreditError):
+@_figures
+class AvailableTooLow(_Refusal):
+    """The balance would be lower than `min_available_after`. Nothing was changed.
+
+    Attributes:
+        available_after: The balance that the request would leave; 0 where credits would be owed.
+        required: `min_available_after`.
+    """
+
+    status = Status.ABORTED
+    reason = ErrorReason.AVAILABLE_TOO_LOW
+    available_after: int
+    required: int
+
+
+@_figures
+class CreditsLimitExceeded(_Refusal):
     """The request adds more credits than the operator allows in one call. Nothing was added.
 
     Attributes:
@@ -168,45 +421,27 @@ class CreditsLimitExceeded(CreditError):
 
     status = Status.OUT_OF_RANGE
     reason = ErrorReason.CREDITS_LIMIT_EXCEEDED
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        credits: int,  # noqa: A002 - the contract's word
-        limit: int,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.credits = credits
-        self.limit = limit
+    credits: int
+    limit: int
 
 
-class BalanceOverflow(CreditError):
+@_figures
+class BalanceOverflow(_Refusal):
     """Adding the credits would take the balance past 4294967295. Nothing was added.
 
     Attributes:
-        balance: The balance, in credits.
+        balance: The balance, in credits. Credits that are held or start later count too.
         credits: The credits of the request.
     """
 
     status = Status.OUT_OF_RANGE
     reason = ErrorReason.BALANCE_OVERFLOW
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        balance: int,
-        credits: int,  # noqa: A002 - the contract's word
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.balance = balance
-        self.credits = credits
+    balance: int
+    credits: int
 
 
-class TooManyApps(CreditError):
+@_figures
+class TooManyApps(_Refusal):
     """The user has, or had, credits in as many apps as one user may. Nothing was added.
 
     Attributes:
@@ -215,13 +450,37 @@ class TooManyApps(CreditError):
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.TOO_MANY_APPS
-
-    def __init__(self, message: str, *, limit: int, request_id: str | None = None) -> None:
-        super().__init__(message, request_id=request_id)
-        self.limit = limit
+    limit: int
 
 
-class BatchAborted(CreditError):
+@_figures
+class GrantsFull(_Refusal):
+    """The user has as many live grants in the app as one user may. Nothing was changed.
+
+    Attributes:
+        limit: The largest number of live grants.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.GRANTS_FULL
+    limit: int
+
+
+@_figures
+class HoldsFull(_Refusal):
+    """The user has as many open holds in the app as one user may. Nothing was changed.
+
+    Attributes:
+        limit: The largest number of open holds.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.HOLDS_FULL
+    limit: int
+
+
+@_figures
+class BatchAborted(_Refusal):
     """Another operation of the same atomic batch was rejected. The batch made no change.
 
     Attributes:
@@ -230,13 +489,11 @@ class BatchAborted(CreditError):
 
     status = Status.ABORTED
     reason = ErrorReason.BATCH_ABORTED
-
-    def __init__(self, message: str, *, index: int, request_id: str | None = None) -> None:
-        super().__init__(message, request_id=request_id)
-        self.index = index
+    index: int
 
 
-class AppTotalOverflow(CreditError):
+@_figures
+class AppTotalOverflow(_Refusal):
     """The sum over all users of the app is past 4294967295; single balances are not affected.
 
     Attributes:
@@ -245,10 +502,7 @@ class AppTotalOverflow(CreditError):
 
     status = Status.OUT_OF_RANGE
     reason = ErrorReason.APP_TOTAL_OVERFLOW
-
-    def __init__(self, message: str, *, total: int, request_id: str | None = None) -> None:
-        super().__init__(message, request_id=request_id)
-        self.total = total
+    total: int
 
 
 class _StatusError(CreditError):
@@ -460,3 +714,20 @@ class ProtocolMismatch(_StatusError):
     The server is of another version, or something on the way is no gRPC server. A write may or may
     not have happened.
     """
+
+
+class ServerTooOld(ProtocolMismatch):
+    """The server does not implement the call: it is 0.2.0 or older. Nothing happened.
+
+    All other calls still work. Ask the operator for a newer server.
+
+    Attributes:
+        method: The call, such as `credit.v1.LedgerService/GrantCredits`.
+    """
+
+    status = Status.UNIMPLEMENTED
+    outcome = Outcome.NO_CHANGE
+
+    def __init__(self, message: str, *, method: str, request_id: str | None = None) -> None:
+        super().__init__(message, status=self.status, request_id=request_id)
+        self.method = method

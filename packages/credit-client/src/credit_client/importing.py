@@ -12,6 +12,7 @@ from credit_client.call import Caller
 from credit_client.errors import (
     AccessDenied,
     BalanceOverflow,
+    CapExceeded,
     CreditError,
     CreditsLimitExceeded,
     DeadlineExceeded,
@@ -24,7 +25,7 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
-from credit_client.operation import PendingWrite, WriteRequestT
+from credit_client.operation import PendingWrite
 from credit_client.request import Values
 
 CONCURRENCY_MAX = 64
@@ -37,6 +38,7 @@ _ROWS_PER_MESSAGE = 500
 _REJECTIONS = (
     AccessDenied,
     BalanceOverflow,
+    CapExceeded,
     CreditsLimitExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -71,7 +73,7 @@ class ImportRow:
     report_name: str | None = None
     idempotency_key: str | None = None
 
-    def request(self) -> WriteRequestT:
+    def request(self) -> CreditRequest | PurchaseRequest:
         """Return the valid request of the row, which must have a key.
 
         Raises:

@@ -3,7 +3,7 @@
 import copy
 import uuid
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, get_args
 
 from credit_models import (
     BatchWriteRequest,
@@ -15,23 +15,28 @@ from credit_models import (
     OperationOutcome,
     PurchaseRequest,
     Receipt,
+    TransferCreditsRequest,
 )
 from credit_models.codec import WireError, decode
 from credit_models.constraints import Violation
 from credit_models.status import StatusDetailsCodec
 from grpclib.const import Status
 
-from credit_client.effect import WriteEffect
+from credit_client.effect import ReadEffect, WriteEffect
 from credit_client.errors import BatchAborted, CreditError, InvalidField, Outcome, ProtocolMismatch
+from credit_client.methods import AnyWrite, WriteReplyT
 from credit_client.refusal import error_of
-from credit_client.request import describe, given_request_id
+from credit_client.request import describe, fields_of, given_request_id
 from credit_client.retry import is_retryable
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed
 
 # What one message of `BatchWrite` holds at most (ledger.proto).
 OPERATIONS_MAX = 1000
 
-WriteRequestT: TypeAlias = CreditRequest | PurchaseRequest
+WRITE_TYPES: tuple[type[AnyWrite], ...] = get_args(AnyWrite)
+
+# The field of an `Operation` for each request.
+_FIELDS = {field.message: name for name, field in fields_of(Operation).items()}
 
 _DETAILS = StatusDetailsCodec()
 
@@ -61,6 +66,8 @@ def checked_key(given: str | None) -> str:
 def name_key(error: BaseException, key: str) -> None:
     """Add the write's key to its exception: to a cancellation too."""
     if isinstance(error, CreditError):
+        if error.idempotency_key == key:
+            return  # it is named already
         error.idempotency_key = key
         if error.outcome is Outcome.NO_CHANGE:
             return
@@ -70,14 +77,16 @@ def name_key(error: BaseException, key: str) -> None:
     )
 
 
-def receipt_of(answer: Answer[Empty], request_id: str) -> Receipt:
-    """Return the receipt of a write that took effect.
+def receipt_of(answer: Answer[WriteReplyT], request_id: str) -> Receipt:
+    """Return the receipt of a write that took effect, or was only validated.
 
     Raises:
         ProtocolMismatch: There is none that can be read.
     """
     if isinstance(answer.receipt, Receipt):
         return answer.receipt
+    if not isinstance(answer.reply, Empty) and answer.reply.receipt is not None:
+        return answer.reply.receipt
     try:
         if answer.receipt is not None:
             return decode(Receipt, answer.receipt)
@@ -91,11 +100,29 @@ def receipt_of(answer: Answer[Empty], request_id: str) -> Receipt:
     raise mismatch
 
 
-def operation_of(request: WriteRequestT) -> Operation:
+def operation_of(request: AnyWrite) -> Operation:
     """Return the operation that stands for the call with this request."""
-    if isinstance(request, CreditRequest):
-        return Operation(add_credits=request)
-    return Operation(use_credits=request)
+    # Any: mypy cannot know which field it is.
+    field: dict[str, Any] = {_FIELDS[type(request)]: request}
+    return Operation(**field)
+
+
+def request_of(operation: Operation) -> AnyWrite | None:
+    """Return the request of an operation; None if it has none."""
+    found = (getattr(operation, field) for field in _FIELDS.values())
+    return next((request for request in found if request is not None), None)
+
+
+def validates_only(request: AnyWrite) -> bool:
+    """Return whether a write is only decided, and nothing is written."""
+    return not isinstance(request, CreditRequest | PurchaseRequest) and request.validate_only
+
+
+def _users(request: AnyWrite) -> set[int | None]:
+    """Return the users whose balances a write may change."""
+    if isinstance(request, TransferCreditsRequest):
+        return {request.user_id, request.to_user_id or request.user_id}
+    return {request.user_id}
 
 
 def settled(outcome: OperationOutcome | None, *, request_id: str | None) -> Receipt | AttemptFailed:
@@ -139,12 +166,14 @@ class PendingWrite:
 
     __slots__ = ("effect", "error", "failure", "receipt", "request")
 
-    def __init__(self, request: WriteRequestT) -> None:
+    effect: WriteEffect | ReadEffect
+
+    def __init__(self, request: AnyWrite) -> None:
         self.request = request
         self.receipt: Receipt | None = None
         self.error: CreditError | None = None
         self.failure: AttemptFailed | None = None
-        self.effect = WriteEffect()
+        self.effect = ReadEffect() if validates_only(request) else WriteEffect()
 
     def settle(self, outcome: OperationOutcome, request_id: str) -> None:
         """Take what came of the latest attempt."""
@@ -252,10 +281,11 @@ class Messages:
             causes = [each for each in failed.values() if not _is_aborted(each)]
             return failed if causes and all(map(is_retryable, causes)) else {}
         again: dict[PendingWrite, AttemptFailed] = {}
-        users: set[int] = set()
+        users: set[int | None] = set()
         for write, failure in failed.items():
-            if is_retryable(failure) or write.request.user_id in users:
-                users.add(write.request.user_id)
+            concerned = _users(write.request)
+            if is_retryable(failure) or concerned & users:
+                users |= concerned
                 again[write] = failure
         return again
 

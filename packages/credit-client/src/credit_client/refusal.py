@@ -1,7 +1,9 @@
 """Translates a failed attempt into the error that the caller gets: by reason first, then status."""
 
-from collections.abc import Sequence
-from typing import TypeVar, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from inspect import signature
+from typing import Any, TypeVar, assert_never, get_type_hints
 
 from credit_models import ErrorReason
 from credit_models.constraints import Violation
@@ -12,25 +14,44 @@ from grpclib.const import Status
 from credit_client.errors import (
     AccessDenied,
     ActorNotAllowed,
+    AlreadyPurchased,
     AppNotAllowed,
     AppTotalOverflow,
+    AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    CapExceeded,
     ClockSkewed,
     CreditError,
     CreditsLimitExceeded,
     DeadlineExceeded,
+    ExpiresTooEarly,
+    GrantEmpty,
+    GrantNotFound,
+    GrantsFull,
+    HoldAlreadyCaptured,
+    HoldAlreadyReleased,
+    HoldExceeded,
+    HoldExpired,
+    HoldLifeExceeded,
+    HoldNotFound,
+    HoldsFull,
     IdempotencyKeyReused,
     InsufficientCredits,
     InternalError,
     InvalidField,
+    NotReversible,
     Overloaded,
     ProtocolMismatch,
     RateLimited,
+    ReversalExceeds,
+    RevisionChanged,
     ScopeMissing,
+    ServerTooOld,
     StoreUnavailable,
     TlsFailed,
     TooManyApps,
+    TransactionNotFound,
     Unauthenticated,
     Unavailable,
     UnknownRefusal,
@@ -39,15 +60,19 @@ from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 
 _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 
+# The service that servers up to 0.2.0 do not have.
+LEDGER = "credit.v1.LedgerService"
+
 _REASONS = {reason_name(reason): reason for reason in RULES}
 
 
-def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
+def error_of(failure: AttemptFailed, *, request_id: str, path: str = "") -> CreditError:
     """Return the error for a failed attempt.
 
     Args:
         failure: What the transport raised.
         request_id: The id that the SDK sent. If the server answered, the error has the server's id.
+        path: The path of the call. Servers up to 0.2.0 implement no call of `LedgerService`.
     """
     request_id = failure.request_id or request_id
     if isinstance(failure, AnswerBroken):
@@ -58,7 +83,9 @@ def error_of(failure: AttemptFailed, *, request_id: str) -> CreditError:
     reason = None if info is None else _REASONS.get(info.reason)
     if info is None or reason is None:
         name = None if info is None else info.reason
-        return _by_status(failure, reason_name=name, request_id=request_id)
+        return _by_status(
+            failure, reason_name=name, request_id=request_id, method=path.removeprefix("/")
+        )
     try:
         return _by_reason(reason, failure, info, request_id=request_id)
     except (KeyError, ValueError):
@@ -97,89 +124,76 @@ def _by_reason(
         case ErrorReason.IDEMPOTENCY_KEY_REUSED:
             fields = [field for field in metadata["fields"].split(",") if field]
             return IdempotencyKeyReused(message, fields=fields, request_id=request_id)
-        case ErrorReason.INSUFFICIENT_CREDITS:
-            return InsufficientCredits(
-                message,
-                available=int(metadata["available"]),
-                required=int(metadata["required"]),
-                shortfall=int(metadata["shortfall"]),
-                request_id=request_id,
-            )
-        case ErrorReason.CREDITS_LIMIT_EXCEEDED:
-            return CreditsLimitExceeded(
-                message,
-                credits=int(metadata["credits"]),
-                limit=int(metadata["limit"]),
-                request_id=request_id,
-            )
-        case ErrorReason.BALANCE_OVERFLOW:
-            return BalanceOverflow(
-                message,
-                balance=int(metadata["balance"]),
-                credits=int(metadata["credits"]),
-                request_id=request_id,
-            )
-        case ErrorReason.TOO_MANY_APPS:
-            return TooManyApps(message, limit=int(metadata["limit"]), request_id=request_id)
-        case ErrorReason.BATCH_ABORTED:
-            return BatchAborted(message, index=int(metadata["index"]), request_id=request_id)
-        case ErrorReason.APP_TOTAL_OVERFLOW:
-            return AppTotalOverflow(message, total=int(metadata["total"]), request_id=request_id)
-        case ErrorReason.OVERLOADED:
-            return Overloaded(message, request_id=request_id)
-        case ErrorReason.CLOCK_SKEWED:
-            return ClockSkewed(
-                message,
-                skew_milliseconds=int(metadata["skew_milliseconds"]),
-                limit_milliseconds=int(metadata["limit_milliseconds"]),
-                request_id=request_id,
-            )
-        case ErrorReason.STORE_UNAVAILABLE:
-            return StoreUnavailable(_without_advice(message), request_id=request_id)
-        case ErrorReason.UNAUTHENTICATED:
-            return Unauthenticated(message, request_id=request_id)
         case ErrorReason.RATE_LIMITED:
             return RateLimited(
                 message, retry_after_seconds=retry_after_seconds(failure), request_id=request_id
             )
-        case ErrorReason.SCOPE_MISSING:
-            return ScopeMissing(message, scope=metadata["scope"], request_id=request_id)
-        case ErrorReason.APP_NOT_ALLOWED:
-            return AppNotAllowed(message, app_id=int(metadata["app_id"]), request_id=request_id)
-        case ErrorReason.ACTOR_NOT_ALLOWED:
-            return ActorNotAllowed(
-                message, created_by=int(metadata["created_by"]), request_id=request_id
-            )
-        case (
-            ErrorReason.HOLD_NOT_FOUND
-            | ErrorReason.HOLD_ALREADY_CAPTURED
-            | ErrorReason.HOLD_ALREADY_RELEASED
-            | ErrorReason.HOLD_EXPIRED
-            | ErrorReason.HOLD_EXCEEDED
-            | ErrorReason.HOLD_LIFE_EXCEEDED
-            | ErrorReason.GRANT_NOT_FOUND
-            | ErrorReason.GRANT_EMPTY
-            | ErrorReason.GRANTS_FULL
-            | ErrorReason.HOLDS_FULL
-            | ErrorReason.TRANSACTION_NOT_FOUND
-            | ErrorReason.NOT_REVERSIBLE
-            | ErrorReason.REVERSAL_EXCEEDS
-            | ErrorReason.CAP_EXCEEDED
-            | ErrorReason.ALREADY_PURCHASED
-            | ErrorReason.REVISION_CHANGED
-            | ErrorReason.AVAILABLE_TOO_LOW
-            | ErrorReason.EXPIRES_TOO_EARLY
-        ):
-            return UnknownRefusal(
-                message, status=failure.status, reason_name=info.reason, request_id=request_id
-            )
-        case ErrorReason.UNSPECIFIED:
-            raise ValueError("never sent")
+        case ErrorReason.STORE_UNAVAILABLE:
+            return StoreUnavailable(_without_advice(message), request_id=request_id)
         case _:
-            assert_never(reason)
+            kind = _KINDS[reason]
+            figures = {name: read(metadata[name]) for name, read in _FIGURES[kind].items()}
+            return kind(message, request_id=request_id, **figures)
 
 
-def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: str) -> CreditError:
+def _moment(milliseconds: str) -> datetime:
+    return _EPOCH + timedelta(milliseconds=int(milliseconds))
+
+
+def _reads(kind: type[CreditError]) -> Mapping[str, Callable[[str], Any]]:
+    """Return what reads each figure of an error's constructor from the metadata."""
+    hints = get_type_hints(kind.__init__)
+    names = signature(kind).parameters.keys() - {"message", "request_id"}
+    return {name: _READERS[hints[name]] for name in names}
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Any: a figure has the type of its argument.
+_READERS: Mapping[type, Callable[[str], Any]] = {int: int, str: str, datetime: _moment}
+
+# The errors whose arguments are the metadata of their reason.
+_KINDS: Mapping[ErrorReason, type[CreditError]] = {
+    kind.reason: kind
+    for kind in (
+        ActorNotAllowed,
+        AlreadyPurchased,
+        AppNotAllowed,
+        AppTotalOverflow,
+        AvailableTooLow,
+        BalanceOverflow,
+        BatchAborted,
+        CapExceeded,
+        ClockSkewed,
+        CreditsLimitExceeded,
+        ExpiresTooEarly,
+        GrantEmpty,
+        GrantNotFound,
+        GrantsFull,
+        HoldAlreadyCaptured,
+        HoldAlreadyReleased,
+        HoldExceeded,
+        HoldExpired,
+        HoldLifeExceeded,
+        HoldNotFound,
+        HoldsFull,
+        InsufficientCredits,
+        NotReversible,
+        Overloaded,
+        ReversalExceeds,
+        RevisionChanged,
+        ScopeMissing,
+        TooManyApps,
+        TransactionNotFound,
+        Unauthenticated,
+    )
+    if kind.reason is not None
+}
+_FIGURES = {kind: _reads(kind) for kind in _KINDS.values()}
+
+
+def _by_status(
+    failure: AttemptFailed, *, reason_name: str | None, request_id: str, method: str
+) -> CreditError:
     message, status = failure.message, failure.status
     match status:
         case Status.INVALID_ARGUMENT:
@@ -194,10 +208,19 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
             return Unauthenticated(message, request_id=request_id)
         case Status.PERMISSION_DENIED:
             return AccessDenied(message, status=status, request_id=request_id)
+        case Status.UNIMPLEMENTED if method.startswith(LEDGER):
+            return ServerTooOld(
+                f"{method} requires a server newer than 0.2.0, and this one answered: {message}",
+                method=method,
+                request_id=request_id,
+            )
         case Status.OK | Status.UNIMPLEMENTED:
             return ProtocolMismatch(message, status=status, request_id=request_id)
+        case Status.ABORTED if reason_name is None:
+            return InternalError(message, status=status, request_id=request_id)
         case (
-            Status.NOT_FOUND
+            Status.ABORTED
+            | Status.NOT_FOUND
             | Status.ALREADY_EXISTS
             | Status.RESOURCE_EXHAUSTED
             | Status.FAILED_PRECONDITION
@@ -206,9 +229,7 @@ def _by_status(failure: AttemptFailed, *, reason_name: str | None, request_id: s
             return UnknownRefusal(
                 message, status=status, reason_name=reason_name, request_id=request_id
             )
-        case (
-            Status.CANCELLED | Status.UNKNOWN | Status.ABORTED | Status.INTERNAL | Status.DATA_LOSS
-        ):
+        case Status.CANCELLED | Status.UNKNOWN | Status.INTERNAL | Status.DATA_LOSS:
             return InternalError(message, status=status, request_id=request_id)
         case _:
             assert_never(status)

@@ -1,53 +1,25 @@
-"""The calls of the contract, and what each sends: a checked request and a request id."""
+"""What a call sends: a checked request and a request id."""
 
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
-from credit_models import (
-    AppId,
-    Balance,
-    BatchWriteRequest,
-    BatchWriteResponse,
-    CreditRequest,
-    CreditTransaction,
-    Empty,
-    Purchase,
-    PurchaseRequest,
-    UserCredits,
-    UserId,
-    WriteRequest,
-    WriteResponse,
-)
+import betterproto2
 from credit_models.constraints import Violation, violations
 
 from credit_client.errors import InvalidField
-from credit_client.transport import Method
 
-RequestT = TypeVar("RequestT", CreditRequest, PurchaseRequest, UserId, AppId)
+RequestT = TypeVar("RequestT", bound=betterproto2.Message)
 
-Values = Mapping[str, int | str | None]
+# The value of each field. A mapping holds the fields of a nested message, or a map of strings.
+Values = Mapping[str, object]
 
-_SERVICE = "/credit.v1.CreditService"
-_LEDGER = "/credit.v1.LedgerService"
-
-ADD = Method(path=f"{_SERVICE}/AddCredits", request_type=CreditRequest, reply_type=Empty)
-USE = Method(path=f"{_SERVICE}/UseCredits", request_type=PurchaseRequest, reply_type=Empty)
-USER_CREDITS = Method(
-    path=f"{_SERVICE}/GetUserCredits", request_type=UserId, reply_type=UserCredits
-)
-BALANCE = Method(path=f"{_SERVICE}/GetAppBalance", request_type=AppId, reply_type=Balance)
-PURCHASES = Method(path=f"{_SERVICE}/ListUserPurchases", request_type=UserId, reply_type=Purchase)
-TRANSACTIONS = Method(
-    path=f"{_SERVICE}/ListUserTransactions", request_type=UserId, reply_type=CreditTransaction
-)
-BATCH_WRITE = Method(
-    path=f"{_LEDGER}/BatchWrite", request_type=BatchWriteRequest, reply_type=BatchWriteResponse
-)
-WRITE = Method(path=f"{_LEDGER}/Write", request_type=WriteRequest, reply_type=WriteResponse)
+_SECOND = timedelta(seconds=1)
 
 # The ids that the server writes to its logs. It replaces any other id with one of its own.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -60,26 +32,18 @@ def build(message_type: type[RequestT], values: Values) -> RequestT:
 
     Args:
         message_type: The request's class.
-        values: A value for each field; None leaves an optional field unset.
+        values: A value for each field; None leaves an optional field unset. The value of a field
+            `…_seconds` may be a timedelta, under the name without `_seconds`.
 
     Raises:
         InvalidField: Values break the contract's constraints. The error names all broken fields,
             as the server would.
-        TypeError: A value has another type than its field, or is None where the field is required.
+        TypeError: A value has another type than its field, or is None where the field is required,
+            or there is no such field.
     """
     request: RequestT = message_type()
-    for name, value in values.items():
-        unset = getattr(request, name)
-        if value is None and unset is None:
-            continue
-        expected = str if isinstance(unset, str) else int
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
-        # Assigned and not passed to the constructor, which would reject values that do not fit
-        # the wire one at a time, and accept "7" and 7.0 for 7.
-        setattr(request, name, value)
+    unencodable = _assign(request, values)
     broken = violations(request)
-    unencodable = _unencodable(values)
     if unencodable:
         named = {violation.field for violation in broken}
         broken += tuple(found for found in unencodable if found.field not in named)
@@ -133,19 +97,114 @@ def given_request_id() -> str | None:
     return _given_id.get()
 
 
-def _unencodable(values: Values) -> list[Violation]:
-    """Find values that cannot be sent.
+class _Field(NamedTuple):
+    """A field of a request.
 
-    All numbers of requests are unsigned. A Python string may hold halves of surrogate pairs, for
-    which UTF-8 has no bytes.
+    Attributes:
+        argument: The type of its value in `Values`.
+        bounds: The least and the greatest integer that can be encoded; None for other types.
+        optional: Whether it may be unset.
+        message: The class of a nested message; None for other fields.
     """
+
+    argument: type
+    bounds: tuple[int, int] | None
+    optional: bool
+    message: type[betterproto2.Message] | None
+
+
+_BOUNDS = {
+    betterproto2.TYPE_UINT32: (0, 2**32 - 1),
+    betterproto2.TYPE_UINT64: (0, 2**64 - 1),
+    betterproto2.TYPE_SINT64: (-(2**63), 2**63 - 1),
+}
+
+
+@cache
+def fields_of(message_type: type[betterproto2.Message]) -> Mapping[str, _Field]:
+    """Return the fields of a message by name."""
+    # Private, but only there are the types resolved. Any: mypy cannot bind such a class property.
+    private: Any = message_type
+    metadata = private._betterproto  # noqa: SLF001
+    found = {}
+    for name, meta in metadata.meta_by_field_name.items():
+        kind = metadata.cls_by_field[name]
+        is_map = meta.proto_type == betterproto2.TYPE_MAP
+        message = kind if not is_map and issubclass(kind, betterproto2.Message) else None
+        argument = Mapping if is_map or message is not None else kind
+        bounds = _BOUNDS.get(meta.proto_type)
+        found[name] = _Field(argument, bounds, meta.optional, message)
+    return found
+
+
+def _assign(message: betterproto2.Message, values: Values, path: str = "") -> list[Violation]:
+    """Set the fields of a message; return the values that cannot be sent."""
+    fields = fields_of(type(message))
     found = []
     for name, value in values.items():
-        if isinstance(value, int) and value < 0:
-            found.append(Violation(field=name, description=f"must be 0 or more, got {value}"))
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                found.append(Violation(field=name, description="must be valid Unicode text"))
+        target = name if name in fields else f"{name}_seconds"
+        field = fields.get(target)
+        if field is None:
+            raise TypeError(f"there is no argument {name}")
+        if value is None and field.optional:
+            continue
+        expected = field.argument if target == name else timedelta
+        # A bool is an int in Python only.
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
+        if field.message is not None and isinstance(value, Mapping):
+            taken: object = (below := field.message())
+            found += _assign(below, value, f"{path}{target}.")
+        else:
+            taken, problem = _encodable(name, value, field.bounds)
+            if problem is not None:
+                found.append(Violation(field=path + target, description=problem))
+        # Assigned and not passed to the constructor, which would reject values that do not fit
+        # the wire one at a time, and accept "7" and 7.0 for 7.
+        setattr(message, target, taken)
     return found
+
+
+def _encodable(
+    name: str, value: object, bounds: tuple[int, int] | None
+) -> tuple[object, str | None]:
+    """Return a value as its field takes it, and what is wrong if it cannot be sent."""
+    match value:
+        case str():
+            return value, _text_problem(value)
+        case datetime():
+            return value, _time_problem(value)
+        case timedelta():
+            if value % _SECOND:
+                return 1, "must be a whole number of seconds"
+            return _encodable(name, value // _SECOND, bounds)
+        case Mapping():
+            texts = [text for pair in value.items() for text in pair if isinstance(text, str)]
+            if len(texts) < 2 * len(value):
+                raise TypeError(f"{name} must be a mapping of str to str")
+            return dict(value), _text_problem("".join(texts))
+        case int() if bounds is not None and value > bounds[1]:
+            return value, f"must be at most {bounds[1]}, got {value}"
+        case int() if bounds is not None and value < bounds[0]:
+            return value, f"must be {bounds[0]} or more, got {value}"
+    return value, None
+
+
+def _text_problem(text: str) -> str | None:
+    """Find halves of surrogate pairs: a Python string may hold them, and UTF-8 has no bytes."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "must be valid Unicode text"
+    return None
+
+
+def _time_problem(moment: datetime) -> str | None:
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        return "must have a time zone, as datetime.now(UTC) has"
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return "must be in the years 1 to 9999"
+    return None

@@ -16,11 +16,19 @@ ReplyT = TypeVar("ReplyT")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method(Generic[RequestT, ReplyT]):
-    """One call of the contract."""
+    """One call of the contract.
+
+    Attributes:
+        path: Its path.
+        request_type: The message that is sent.
+        reply_type: The message, or each message, that is answered.
+        writes: Whether the call changes something.
+    """
 
     path: str
     request_type: type[RequestT]
     reply_type: type[ReplyT]
+    writes: bool = False
 
 
 class Answer(NamedTuple, Generic[ReplyT]):

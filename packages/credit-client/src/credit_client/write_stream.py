@@ -19,13 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from functools import partial
 
-from credit_models import (
-    CreditRequest,
-    OperationOutcome,
-    PurchaseRequest,
-    Receipt,
-    WriteResponse,
-)
+from credit_models import OperationOutcome, Receipt, WriteResponse
 from credit_models import WriteRequest as Message
 from credit_models.codec import encode
 from grpclib.client import Channel
@@ -35,10 +29,11 @@ from grpclib.protocol import Connection
 from h2.exceptions import ProtocolError
 
 from credit_client.call_stream import CallStream, framed
-from credit_client.operation import WriteRequestT, operation_of, settled
+from credit_client.methods import WRITE, AnyWrite
+from credit_client.operation import WRITE_TYPES, operation_of, settled
 from credit_client.pool import Pool
 from credit_client.refusal import reason_of
-from credit_client.request import WRITE, current_request_id, given_request_id
+from credit_client.request import current_request_id, given_request_id
 from credit_client.transport import (
     AnswerBroken,
     AttemptFailed,
@@ -100,7 +95,7 @@ class WriteStreams:
         Returns:
             `WriteStream.write` of the request. Its argument is called before anything is sent.
         """
-        if not isinstance(request, CreditRequest | PurchaseRequest):
+        if not isinstance(request, WRITE_TYPES):
             return None
         if self._pool.under_way(channel) < CONCURRENT_MIN or not request.idempotency_key:
             return None
@@ -221,9 +216,7 @@ class WriteStream:
         self._leaves = True
         self._wake.set()
 
-    async def write(
-        self, request: CreditRequest | PurchaseRequest, sending: Callable[[], None]
-    ) -> Receipt | None:
+    async def write(self, request: AnyWrite, sending: Callable[[], None]) -> Receipt | None:
         """Send a write and wait for its receipt.
 
         Args:
@@ -260,7 +253,7 @@ class WriteStream:
         else:
             self._end(StreamBroken(Status.UNAVAILABLE, "the server has ended the stream"))
 
-    def _ride(self, request: WriteRequestT, sending: Callable[[], None]) -> _Riding:
+    def _ride(self, request: AnyWrite, sending: Callable[[], None]) -> _Riding:
         number = next(self._numbers)
         message = Message(correlation_id=number, operation=operation_of(request))
         riding = _Riding(number, framed(encode(message)), sending)

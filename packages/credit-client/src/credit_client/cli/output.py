@@ -13,6 +13,18 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from credit_client.cli.table import Record, Table, shown
 
+# The fields of a receipt that some writes set and others do not. A table has those that are set.
+_SELDOM = {
+    "balance_before",
+    "credits",
+    "effect",
+    "held",
+    "owed",
+    "released_credits",
+    "type",
+    "validated",
+}
+
 
 class Format(StrEnum):
     """The values of `--output`."""
@@ -43,7 +55,7 @@ def show(record: Record, output: Format, *, utc: bool = False) -> None:
     if output is Format.JSON:
         show_json(record)
         return
-    given = {name: value for name, value in record.items() if value not in (None, "")}
+    given = {name: value for name, value in record.items() if _is_given(name, value)}
     width = max(map(len, given))
     for name, value in given.items():
         sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")
@@ -110,6 +122,12 @@ def _report_none(noun: str) -> None:
     sys.stderr.write(f"no {noun}\n")
 
 
+def _is_given(name: str, value: object) -> bool:
+    if name in _SELDOM:
+        return bool(value) and value != "UNSPECIFIED"
+    return value not in (None, "")
+
+
 def _plain(value: object) -> object:
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -117,4 +135,6 @@ def _plain(value: object) -> object:
         return value.name
     if isinstance(value, list):
         return [record_of(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return record_of(value)
     return value

@@ -13,7 +13,16 @@ from rich.text import Text
 
 Record: TypeAlias = Mapping[str, object]
 
-_AMOUNTS = {"balance", "balance_after", "credits"}
+_AMOUNTS = {
+    "balance",
+    "balance_after",
+    "balance_before",
+    "credits",
+    "effect",
+    "held",
+    "owed",
+    "released_credits",
+}
 _NUMBERS = {"app_id", "created_by", "sequence", "user_id"}
 # Free text is wrapped where it does not fit beside other columns. Ids, numbers and times stay in
 # one piece, unless one alone is wider than the terminal.

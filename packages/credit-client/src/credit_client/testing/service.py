@@ -38,7 +38,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
-from credit_client.request import (
+from credit_client.methods import (
     ADD,
     BALANCE,
     BATCH_WRITE,
@@ -47,8 +47,8 @@ from credit_client.request import (
     USE,
     USER_CREDITS,
     WRITE,
-    describe,
 )
+from credit_client.request import describe
 from credit_client.testing.ledger import FakeLedger, Refused
 from credit_client.transport import Method, ReplyT
 

@@ -110,6 +110,8 @@ class AuditLog:
             operation: The kind of the operation in a call that has several; empty: the call itself
                 is the write.
         """
+        if self._sink is None:
+            return AuditedWrite(self, {}, call.request.request_id)
         asked: dict[str, Shown] = {"operation": operation} if operation else {}
         if request is not None:
             asked |= _shown(request)

@@ -85,7 +85,8 @@ class Commands:
         """
         check(request, identity)
         make, own_fields = _CALLS[type(request)]
-        fields = _common_fields(request) | own_fields(request)
+        fields = _common_fields(request)
+        fields.update(own_fields(request))
         if make in _BUYING:
             fields["purchase_id"] = self._new_id()
         if make in _ADDING:
@@ -113,7 +114,10 @@ def validate(request: betterproto2.Message) -> None:
     Raises:
         GRPCError: The request breaks them.
     """
-    broken = (*violations(request), *_further_violations(request))
+    broken = violations(request)
+    further = _FURTHER_RULES.get(type(request))
+    if further is not None:
+        broken = (*broken, *further(request))
     if broken:
         raise errors.invalid(broken)
 
@@ -132,23 +136,35 @@ def caps_from_message(caps: SpendingCaps | None) -> Caps:
     return Caps(hour=caps.per_hour, day=caps.per_day, month=caps.per_month)
 
 
-def _further_violations(request: betterproto2.Message) -> Iterator[Violation]:
-    """Check the rules that the comments of the contract define, and no option."""
-    match request:
-        case GrantCreditsRequest(category=category) if category not in CATEGORIES:
-            yield Violation(
-                field="category", description=f"must be a known category, got {int(category)}"
-            )
-        case TransferCreditsRequest():
-            source = request.user_id, request.app_id
-            if _target(request) == source:
-                what = "must differ from user_id unless to_app_id differs from app_id"
-                yield Violation(field="to_user_id", description=what)
-        case SetSpendingCapRequest(user_id=None):
-            for name in ("note", "metadata", "min_available_after"):
-                if getattr(request, name) not in ("", {}, None):
-                    what = "must not be set without user_id"
-                    yield Violation(field=name, description=what)
+def _category_rule(request: GrantCreditsRequest) -> Iterator[Violation]:
+    if request.category not in CATEGORIES:
+        what = f"must be a known category, got {int(request.category)}"
+        yield Violation(field="category", description=what)
+
+
+def _target_rule(request: TransferCreditsRequest) -> Iterator[Violation]:
+    if _target(request) == (request.user_id, request.app_id):
+        what = "must differ from user_id unless to_app_id differs from app_id"
+        yield Violation(field="to_user_id", description=what)
+
+
+def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
+    if request.user_id is None:
+        for name in ("note", "metadata", "min_available_after"):
+            if getattr(request, name) not in ("", {}, None):
+                yield Violation(field=name, description="must not be set without user_id")
+
+
+# The rules that the comments of the contract define, and no option. Any: each takes its request.
+_FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
+    MappingProxyType(
+        {
+            GrantCreditsRequest: _category_rule,
+            TransferCreditsRequest: _target_rule,
+            SetSpendingCapRequest: _app_caps_rule,
+        }
+    )
+)
 
 
 def _target(request: TransferCreditsRequest) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, Transac
 _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
 
+_ADD, _USE = Kind.ADD, Kind.USE
 _TYPES = {kind: TransactionType[kind.name] for kind in Kind}
 _CATEGORIES = {category: message for message, category in CATEGORIES.items()}
 
@@ -220,14 +221,18 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         details,
     ) in rows:
         message.credits = credits_
-        message.type = _TYPES[kind]
         _set_time(message.created_at, milliseconds)
-        message.balance_after = max(0, balance_after)
-        if details is None and balance_after >= 0:
-            message.effect = kind.sign * credits_
+        if details is None and balance_after >= 0 and (kind is _USE or kind is _ADD):
+            # Nearly all rows. Comparing kinds takes a third of the time of a look-up by kind.
+            if kind is _USE:
+                message.type, message.effect = TransactionType.USE, -credits_
+            else:
+                message.type, message.effect = TransactionType.ADD, credits_
+            message.balance_after = balance_after
             yield message.SerializeToString()
             continue
-        message.owed_after = max(0, -balance_after)
+        message.type = _TYPES[kind]
+        message.balance_after, message.owed_after = max(0, balance_after), max(0, -balance_after)
         if details is None:
             message.effect = kind.sign * credits_
         else:

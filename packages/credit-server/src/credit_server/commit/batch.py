@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from credit_server.commit.clock import Clock
 from credit_server.commit.policies import Policies
 from credit_server.ledger import (
+    NO_DETAILS,
     NOTHING_KNOWN,
     Accepted,
     Account,
@@ -125,7 +126,7 @@ class _History:
         """Add what a command has done."""
         self._fresh.add(accepted.transactions)
         for entry in accepted.transactions:
-            if entry.details.related_id:
+            if entry.details is not NO_DETAILS and entry.details.related_id:
                 self._related[entry.user_id, entry.details.related_id] = entry
         purchase, refunded = accepted.purchase, accepted.refunded
         if purchase is not None:
@@ -161,7 +162,8 @@ class Plan:
 
     def add(self, accepted: Accepted) -> None:
         """Add the effects of a command."""
-        self.accounts.update((account.user_id, account) for account in accepted.accounts)
+        for account in accepted.accounts:
+            self.accounts[account.user_id] = account
         self.transactions.extend(accepted.transactions)
         if accepted.purchase is not None:
             self.purchases.append(accepted.purchase)
@@ -199,14 +201,12 @@ def plan(
     result = Plan()
     history = _History(known, references)
 
-    def account_of(user_id: int) -> Account:
-        return result.accounts.get(user_id) or accounts[user_id]
-
     for command in commands:
-        users = command.users
-        target = account_of(users[1]) if len(users) > 1 else None
-        account, facts = account_of(command.user_id), history.known(command)
-        outcome = decide(account, command, facts, now, latest, target)
+        account = result.accounts.get(command.user_id) or accounts[command.user_id]
+        target = None
+        for user_id in command.users[1:]:
+            target = result.accounts.get(user_id) or accounts[user_id]
+        outcome = decide(account, command, history.known(command), now, latest, target)
         match outcome:
             case Accepted() if not command.validate_only:
                 result.add(outcome)

@@ -293,9 +293,10 @@ class Committer:
     def _shards_of(self, write: PendingWrite) -> Sequence[Shard]:
         """Return the shards of the write's users, in the order of all shards."""
         # User ids are usually consecutive, so the remainder spreads them evenly.
-        count = len(self._shards)
-        numbers = {user_id % count for user_id in write.command.users}
-        return [self._shards[number] for number in sorted(numbers)]
+        users, count = write.command.users, len(self._shards)
+        if len(users) == 1:
+            return (self._shards[users[0] % count],)
+        return [self._shards[number] for number in sorted({user_id % count for user_id in users})]
 
     def _unready(self) -> ClockSkewed | Stopping | None:
         """Return why no write is accepted now; None: writes are accepted."""

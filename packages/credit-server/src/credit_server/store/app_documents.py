@@ -217,13 +217,13 @@ class AppDocument(Document):
     """What an account keeps for one app beyond the balance."""
 
     app_id: Number
-    grants: list[GrantDocument] | None = None
-    scheduled: list[GrantDocument] | None = None
-    holds: list[HoldDocument] | None = None
     caps: CapsDocument | None = None
     spent: list[SpentDocument] | None = None
     # It follows from the grants and holds. It is stored because the sweeper reads it by itself.
     due_at: datetime | None = None
+    grants: list[GrantDocument] | None = None
+    scheduled: list[GrantDocument] | None = None
+    holds: list[HoldDocument] | None = None
 
     @classmethod
     def from_app(cls, app_id: int, app: AppAccount) -> "AppDocument":

@@ -7,7 +7,7 @@ side; PyMongo's asyncio client: 0.96 and 0.93).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,13 +25,9 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.ledger import Account, Purchase, ReportKey, Transaction
 from credit_server.store import schema
-from credit_server.store.documents import (
-    AccountDocument,
-    PurchaseDocument,
-    TransactionDocument,
-)
+from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated
-from credit_server.store.fields import Document
+from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppKey,
     Changes,
@@ -44,6 +40,7 @@ from credit_server.store.port import (
     StoreTransaction,
     StoreUnavailable,
 )
+from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
 # The most updates in one command of MongoDB, which may have 16 MiB. An account with credits in
 # 1,000 apps has about 40 kB, and an atomic batch may have 1,000 accounts.
@@ -239,69 +236,54 @@ class MongoTransaction:
         self._commit()
 
     def _write(self, changes: Changes) -> None:
-        self._update(
-            schema.USER_CREDITS,
-            [
-                {
-                    # Compare and set: an account that has changed meanwhile does not match.
-                    "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
-                    "u": _account_update(account, emptied=account.user_id in changes.emptied),
-                    # A new account is inserted. If it exists after all, its user_id is taken.
-                    "upsert": revision == 0,
-                }
-                for revision, account in changes.accounts
-            ],
-        )
-        self._insert(
-            schema.CREDIT_TRANSACTIONS,
-            [TransactionDocument.from_transaction(entry) for entry in changes.transactions],
-        )
-        self._insert(
-            schema.PURCHASES,
-            [PurchaseDocument.from_purchase(purchase) for purchase in changes.purchases],
-        )
-        self._update(
-            schema.PURCHASES,
-            [
-                {
-                    "q": {"_id": ObjectId(each.purchase_id), "user_id": Int64(user_id)},
-                    "u": {"$set": {"refunded_credits": Int64(each.refunded_credits)}},
-                }
-                for user_id, each in changes.refunded
-            ],
-        )
-        self._update(
-            schema.APP_TOTALS,
-            [
-                {
-                    "q": {"app_id": Int64(app_id), "slot": Int64(changes.counter_shard)},
-                    "u": {"$inc": {"total": Int64(delta)}},
-                    "upsert": True,
-                }
-                for app_id, delta in changes.totals.items()
-            ],
-        )
-
-    def _update(self, collection: str, updates: Sequence[Mapping[str, Any]]) -> None:
-        for start in range(0, len(updates), _UPDATES_MAX):
-            some = updates[start : start + _UPDATES_MAX]
-            reply = self._command({"update": collection, "updates": some})
-            if reply["n"] != len(some):
-                raise Conflict(f"a document of {collection} has changed since it was read")
-
-    def _insert(self, collection: str, documents: Sequence[Document]) -> None:
-        if documents:
-            self._command(
-                {"insert": collection, "documents": [entry.to_bson() for entry in documents]}
-            )
-
-    def _command(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Run a write command; a command that is applied in part is an error."""
-        reply = self._database.command(command, session=self._session)
-        errors = reply.get("writeErrors")
-        if errors:
-            raise OperationFailure(errors[0]["errmsg"], errors[0]["code"], errors[0])
-        return reply
+        commands = [
+            *_updates(
+                schema.USER_CREDITS,
+                [
+                    {
+                        # Compare and set: an account that has changed meanwhile does not match.
+                        "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
+                        "u": _account_update(account, emptied=account.user_id in changes.emptied),
+                        # A new account is inserted. If it exists after all, its user_id is taken.
+                        "upsert": revision == 0,
+                    }
+                    for revision, account in changes.accounts
+                ],
+            ),
+            *_inserts(
+                schema.CREDIT_TRANSACTIONS,
+                [transaction_bson(entry) for entry in changes.transactions],
+            ),
+            *_inserts(
+                schema.PURCHASES,
+                [purchase_bson(purchase) for purchase in changes.purchases],
+            ),
+            *_updates(
+                schema.PURCHASES,
+                [
+                    {
+                        "q": {"_id": ObjectId(each.purchase_id), "user_id": Int64(user_id)},
+                        "u": {"$set": {"refunded_credits": Int64(each.refunded_credits)}},
+                    }
+                    for user_id, each in changes.refunded
+                ],
+            ),
+            *_updates(
+                schema.APP_TOTALS,
+                [
+                    {
+                        "q": {"app_id": Int64(app_id), "slot": Int64(changes.counter_shard)},
+                        "u": {"$inc": {"total": Int64(delta)}},
+                        "upsert": True,
+                    }
+                    for app_id, delta in changes.totals.items()
+                ],
+            ),
+        ]
+        replies = run_pipelined(self._session, self._database.name, commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if "updates" in command and reply["n"] != len(command["updates"]):
+                raise Conflict(f"a document of {command['update']} has changed since it was read")
 
     def _commit(self) -> None:
         """Commit.
@@ -323,9 +305,21 @@ class MongoTransaction:
 
 
 def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
-    update: dict[str, Any] = {"$set": AccountDocument.from_account(account).to_bson()}
+    update: dict[str, Any] = {"$set": account_bson(account)}
     if emptied:
         update["$unset"] = {"apps": "", "due_at": ""}
     elif account.apps and "due_at" not in update["$set"]:
         update["$unset"] = {"due_at": ""}
     return update
+
+
+def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the commands of some updates."""
+    for start in range(0, len(updates), _UPDATES_MAX):
+        yield {"update": collection, "updates": updates[start : start + _UPDATES_MAX]}
+
+
+def _inserts(collection: str, documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the command that inserts some documents; none for no document."""
+    if documents:
+        yield {"insert": collection, "documents": documents}

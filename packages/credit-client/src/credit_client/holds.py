@@ -1,0 +1,184 @@
+"""The writes of holds: credits that are reserved for a purchase."""
+
+from datetime import timedelta
+from typing import Unpack
+
+from credit_client.methods import CAPTURE_HOLD, EXTEND_HOLD, PLACE_HOLD, RELEASE_HOLD
+from credit_client.request import Values
+from credit_client.writes import ResultT, WriteOptions, Writes
+
+
+class HoldWrites(Writes[ResultT]):
+    """Places, captures, releases and extends holds."""
+
+    def place_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,  # noqa: A002 - the contract's word
+        created_by: int,
+        expires_after: timedelta | None = None,
+        purpose: str = "",
+        allow_partial: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> ResultT:
+        """Reserve credits for a purchase whose price is not known yet.
+
+        `CreditClient.hold` also releases what is not used. Held credits are not in the balance.
+
+        Args:
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            expires_after: The time until the hold ends, and what it still holds is free again:
+                1 second to 7 days; None for 15 minutes.
+            purpose: What the credits are reserved for, for people to read: up to 256 characters.
+            allow_partial: Whether to reserve the whole balance if it is lower than `credits`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `transaction_id` is the hold's id, and `held` are the credits that the
+            hold holds.
+
+        Raises:
+            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
+            CapExceeded: A spending cap would be passed.
+            HoldsFull: The user has as many open holds in the app as one user may.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "credits": credits,
+            "created_by": created_by,
+            "expires_after": expires_after,
+            "purpose": purpose,
+            "allow_partial": allow_partial,
+        }
+        return self._write(PLACE_HOLD, values, options)
+
+    def capture_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        report_id: str,
+        report_name: str,
+        created_by: int,
+        credits: int | None = None,  # noqa: A002 - the contract's word
+        final: bool = True,
+        allow_excess: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> ResultT:
+        """Buy a report with reserved credits, and record the purchase as `use` does.
+
+        Args:
+            user_id: The user who buys.
+            app_id: The app.
+            hold_id: The `transaction_id` of the receipt of `place_hold`, or `Hold.id`.
+            report_id: The report's id in the app: 1 to 128 characters.
+            report_name: The report's name for people to read: 1 to 256 characters.
+            created_by: The identity of the acting person or service.
+            credits: The price; None for all that the hold still holds.
+            final: Whether what is left is released. If not, the hold stays open for more captures.
+            allow_excess: Whether the balance pays what the hold is short of.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. `held` are the credits that the hold still holds, and `released_credits`
+            those that were released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldAlreadyCaptured: A capture has settled the hold.
+            HoldAlreadyReleased: The hold was released.
+            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExceeded: The price is above what the hold still holds.
+            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            InsufficientCredits: With `allow_excess`, the balance is too low.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "hold_id": hold_id,
+            "report_id": report_id,
+            "report_name": report_name,
+            "created_by": created_by,
+            "credits": credits,
+            "final": final,
+            "allow_excess": allow_excess,
+        }
+        return self._write(CAPTURE_HOLD, values, options)
+
+    def release_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> ResultT:
+        """Release what a hold still holds, and settle the hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `released_credits` are those released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "hold_id": hold_id,
+            "created_by": created_by,
+        }
+        return self._write(RELEASE_HOLD, values, options)
+
+    def extend_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        expires_after: timedelta,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> ResultT:
+        """Set another end of a hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            expires_after: The time from now to the new end, which may be sooner than before: at
+                least a second. A hold ends at most 7 days after it was placed.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `expires_at` is the new end.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+            HoldLifeExceeded: The hold would last longer than 7 days in all.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "hold_id": hold_id,
+            "expires_after": expires_after,
+            "created_by": created_by,
+        }
+        return self._write(EXTEND_HOLD, values, options)

@@ -1,0 +1,127 @@
+"""The calls of the contract, each with its path and its messages."""
+
+from typing import TypeAlias, TypeVar
+
+from credit_models import (
+    AdjustBalanceRequest,
+    AdjustBalanceResponse,
+    AppId,
+    Balance,
+    BatchWriteRequest,
+    BatchWriteResponse,
+    CaptureHoldRequest,
+    CaptureHoldResponse,
+    CreditRequest,
+    CreditTransaction,
+    Empty,
+    ExtendHoldRequest,
+    ExtendHoldResponse,
+    GetAppPolicyRequest,
+    GetAppPolicyResponse,
+    GetForecastRequest,
+    GetForecastResponse,
+    GrantCreditsRequest,
+    GrantCreditsResponse,
+    ListGrantsRequest,
+    ListGrantsResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
+    PlaceHoldRequest,
+    PlaceHoldResponse,
+    Purchase,
+    PurchaseRequest,
+    ReleaseHoldRequest,
+    ReleaseHoldResponse,
+    ReverseTransactionRequest,
+    ReverseTransactionResponse,
+    SetAppPolicyRequest,
+    SetAppPolicyResponse,
+    SetSpendingCapRequest,
+    SetSpendingCapResponse,
+    TransferCreditsRequest,
+    TransferCreditsResponse,
+    UserCredits,
+    UserId,
+    VoidGrantRequest,
+    VoidGrantResponse,
+    WriteRequest,
+    WriteResponse,
+)
+
+from credit_client.transport import Method, ReplyT, RequestT
+
+# The requests that an `Operation` takes, and the answers of their calls.
+AnyWrite: TypeAlias = (
+    CreditRequest
+    | PurchaseRequest
+    | GrantCreditsRequest
+    | VoidGrantRequest
+    | PlaceHoldRequest
+    | CaptureHoldRequest
+    | ReleaseHoldRequest
+    | ExtendHoldRequest
+    | ReverseTransactionRequest
+    | TransferCreditsRequest
+    | AdjustBalanceRequest
+    | SetSpendingCapRequest
+)
+WriteReply: TypeAlias = (
+    Empty
+    | GrantCreditsResponse
+    | VoidGrantResponse
+    | PlaceHoldResponse
+    | CaptureHoldResponse
+    | ReleaseHoldResponse
+    | ExtendHoldResponse
+    | ReverseTransactionResponse
+    | TransferCreditsResponse
+    | AdjustBalanceResponse
+    | SetSpendingCapResponse
+)
+
+WriteT = TypeVar("WriteT", bound=AnyWrite)
+WriteReplyT = TypeVar("WriteReplyT", bound=WriteReply)
+
+
+def _credit(
+    name: str, request: type[RequestT], reply: type[ReplyT], *, writes: bool = False
+) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.CreditService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=writes)
+
+
+def _ledger(
+    name: str, request: type[RequestT], reply: type[ReplyT], *, writes: bool = False
+) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.LedgerService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=writes)
+
+
+ADD = _credit("AddCredits", CreditRequest, Empty, writes=True)
+USE = _credit("UseCredits", PurchaseRequest, Empty, writes=True)
+USER_CREDITS = _credit("GetUserCredits", UserId, UserCredits)
+BALANCE = _credit("GetAppBalance", AppId, Balance)
+PURCHASES = _credit("ListUserPurchases", UserId, Purchase)
+TRANSACTIONS = _credit("ListUserTransactions", UserId, CreditTransaction)
+
+GRANT = _ledger("GrantCredits", GrantCreditsRequest, GrantCreditsResponse, writes=True)
+VOID_GRANT = _ledger("VoidGrant", VoidGrantRequest, VoidGrantResponse, writes=True)
+PLACE_HOLD = _ledger("PlaceHold", PlaceHoldRequest, PlaceHoldResponse, writes=True)
+CAPTURE_HOLD = _ledger("CaptureHold", CaptureHoldRequest, CaptureHoldResponse, writes=True)
+RELEASE_HOLD = _ledger("ReleaseHold", ReleaseHoldRequest, ReleaseHoldResponse, writes=True)
+EXTEND_HOLD = _ledger("ExtendHold", ExtendHoldRequest, ExtendHoldResponse, writes=True)
+REVERSE = _ledger(
+    "ReverseTransaction", ReverseTransactionRequest, ReverseTransactionResponse, writes=True
+)
+TRANSFER = _ledger("TransferCredits", TransferCreditsRequest, TransferCreditsResponse, writes=True)
+ADJUST = _ledger("AdjustBalance", AdjustBalanceRequest, AdjustBalanceResponse, writes=True)
+SET_SPENDING_CAP = _ledger(
+    "SetSpendingCap", SetSpendingCapRequest, SetSpendingCapResponse, writes=True
+)
+SET_APP_POLICY = _ledger("SetAppPolicy", SetAppPolicyRequest, SetAppPolicyResponse, writes=True)
+APP_POLICY = _ledger("GetAppPolicy", GetAppPolicyRequest, GetAppPolicyResponse)
+GRANTS = _ledger("ListGrants", ListGrantsRequest, ListGrantsResponse)
+HOLDS = _ledger("ListHolds", ListHoldsRequest, ListHoldsResponse)
+FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)
+BATCH_WRITE = _ledger("BatchWrite", BatchWriteRequest, BatchWriteResponse, writes=True)
+WRITE = _ledger("Write", WriteRequest, WriteResponse, writes=True)

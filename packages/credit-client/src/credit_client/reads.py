@@ -1,0 +1,165 @@
+"""The calls that read: balances, histories, grants, holds, forecasts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+
+from credit_models import (
+    CreditTransaction,
+    Grant,
+    Hold,
+    Purchase,
+    UserCredits,
+)
+from credit_models import GetForecastResponse as Forecast
+
+from credit_client.call import Caller
+from credit_client.methods import (
+    BALANCE,
+    FORECAST,
+    GRANTS,
+    HOLDS,
+    PURCHASES,
+    TRANSACTIONS,
+    USER_CREDITS,
+)
+from credit_client.request import Values
+
+_PAGE_SIZE = 1000
+
+
+class Reads(ABC):
+    """The calls that change nothing."""
+
+    @property
+    @abstractmethod
+    def _open_caller(self) -> Caller:
+        """What makes the calls of the open client."""
+
+    async def user_credits(
+        self, *, user_id: int, timeout_seconds: float | None = None
+    ) -> UserCredits:
+        """Return a user's balances in all apps; the list is empty without any credits so far."""
+        answer, _ = await self._open_caller.unary(
+            USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply
+
+    async def balance(
+        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+    ) -> int:
+        """Return a user's balance in an app or, without `user_id`, the sum over all its users.
+
+        Raises:
+            AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+        """
+        answer, _ = await self._open_caller.unary(
+            BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply.balance
+
+    def purchases(
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[Purchase, None]:
+        """Return a user's purchases, oldest first, as they arrive: `async for … in …`.
+
+        Leaving the loop early ends the call. The client holds a few messages at a time, however
+        long the list is. A list that breaks off is continued after its last row: no row comes
+        twice, and none is left out. Servers before 0.2.0 do not number purchases: with them the
+        failure is raised.
+
+        Args:
+            user_id: The user.
+            after_sequence: The purchases after this `sequence`; 0 for all.
+            timeout_seconds: The time to wait for each next message; None for the client's. The
+                whole list may take as long as its reader takes.
+        """
+        return self._open_caller.stream(
+            PURCHASES,
+            {"user_id": user_id, "after_sequence": after_sequence},
+            timeout_seconds=timeout_seconds,
+        )
+
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[CreditTransaction, None]:
+        """Return a user's transactions, oldest first. All else is as for `purchases`."""
+        return self._open_caller.stream(
+            TRANSACTIONS,
+            {"user_id": user_id, "after_sequence": after_sequence},
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def grants(
+        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+    ) -> Sequence[Grant]:
+        """Return the live grants of a user in an app: at most 256.
+
+        Needs a server newer than 0.2.0.
+        """
+        values: Values = {"user_id": user_id, "app_id": app_id}
+        answer, _ = await self._open_caller.unary(GRANTS, values, timeout_seconds=timeout_seconds)
+        return answer.reply.grants
+
+    async def holds(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        include_settled: bool = False,
+        after_sequence: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[Hold, None]:
+        """Return the holds of a user in an app, oldest first: `async for … in …`.
+
+        They are read in parts of 1,000. Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            include_settled: Whether to return settled holds too, and not only open ones.
+            after_sequence: The holds after this `sequence`; 0 for all.
+            timeout_seconds: The time for each part; None for the client's.
+        """
+        while True:
+            values: Values = {
+                "user_id": user_id,
+                "app_id": app_id,
+                "include_settled": include_settled,
+                "after_sequence": after_sequence,
+                "page_size": _PAGE_SIZE,
+            }
+            answer, _ = await self._open_caller.unary(
+                HOLDS, values, timeout_seconds=timeout_seconds
+            )
+            for hold in answer.reply.holds:
+                yield hold
+            if answer.reply.next_after_sequence <= after_sequence:
+                return
+            after_sequence = answer.reply.next_after_sequence
+
+    async def forecast(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        until: datetime | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Forecast:
+        """Return how a user's balance in an app changes by time alone, if nothing is spent.
+
+        Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            until: The last moment of the forecast, with a time zone; None: without an end.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The balance now, and the steps by ascending time: which grant starts or expires, which
+            hold ends, and the balance after it.
+        """
+        values: Values = {"user_id": user_id, "app_id": app_id, "until": until}
+        answer, _ = await self._open_caller.unary(FORECAST, values, timeout_seconds=timeout_seconds)
+        return answer.reply
