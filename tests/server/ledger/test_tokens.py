@@ -26,12 +26,9 @@ from credit_server.ledger import (
     ExtendHold,
     GrantCredits,
     Kind,
-    Known,
-    Outcome,
     Period,
     PlaceHold,
     Policy,
-    Purchase,
     ReleaseHold,
     Replayed,
     ReverseTransaction,
@@ -41,13 +38,13 @@ from credit_server.ledger import (
     TransferCredits,
     Use,
     VoidGrant,
-    decide,
     settle,
 )
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.fuzz.playing import play
+from tests.server.ledger.history import History
 from tests.server.ledger.tokens import (
     FREE,
     GRANTS_MAX,
@@ -61,7 +58,7 @@ from tests.server.ledger.tokens import (
     window_end,
 )
 
-EXAMPLES = 150
+EXAMPLES = 100
 STEPS = 60
 
 PLACING = (Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
@@ -85,71 +82,14 @@ SPANS = st.sampled_from(
     + [timedelta(days=days) for days in (1, 7, 29, 31)]
 )
 few = st.integers(1, 12)
-CAPS = st.builds(
-    Caps,
-    hour=st.none() | st.integers(1, 20),
-    day=st.none() | st.integers(5, 30),
-    month=st.none() | st.integers(10, 60),
+hourly, daily, monthly = (st.integers(1, most) for most in (15, 20, 25))
+CAPS = (
+    st.builds(Caps, month=monthly)
+    | st.builds(Caps, day=daily)
+    | st.builds(Caps, hour=hourly, day=st.none() | daily, month=st.none() | monthly)
 )
 NO_CAPS_MOSTLY = st.just(Caps()) | st.just(Caps()) | CAPS
 POLICIES = st.builds(Policy, caps=NO_CAPS_MOSTLY, allow_negative=st.booleans())
-
-
-class History:
-    """What a store keeps: accounts, entries and purchases of all users."""
-
-    def __init__(self) -> None:
-        self.accounts = {user_id: Account.empty(user_id) for user_id in USERS}
-        self.entries: dict[int, list[Transaction]] = {user_id: [] for user_id in USERS}
-        self.purchases: dict[str, Purchase] = {}
-
-    def known(self, command: Command) -> Known:
-        """Return what a command must know."""
-        entries = self.entries[command.user_id]
-        owned = [
-            purchase
-            for purchase in self.purchases.values()
-            if (purchase.user_id, purchase.app_id, purchase.report_id) == command.once_key
-            and purchase.refunded_credits < purchase.credits
-        ]
-        return Known(
-            earlier=_last(e for e in entries if command.key and self._has_key(e, command)),
-            referenced=_last(e for e in entries if e.id == command.reference),
-            latest_related=_last(
-                e
-                for e in entries
-                if command.reference and e.details.related_id == command.reference
-            ),
-            owned_purchase=owned[0] if owned else None,
-        )
-
-    def _has_key(self, entry: Transaction, command: Command) -> bool:
-        return (entry.app_id, entry.key) == (command.app_id, command.key)
-
-    def write(self, outcome: Accepted) -> None:
-        """Write the effects of a command, and check what holds for all of them."""
-        for account in outcome.accounts:
-            self.accounts[account.user_id] = account
-        for entry in outcome.transactions:
-            entries = self.entries[entry.user_id]
-            entries.append(entry)
-            assert entry.sequence == len(entries)
-            before = sum(e.effect for e in entries if e.app_id == entry.app_id)
-            assert entry.balance_after == before
-        if outcome.purchase is not None:
-            assert outcome.purchase.id == outcome.main.purchase_id
-            self.purchases[outcome.purchase.id] = outcome.purchase
-        if outcome.refunded is not None:
-            purchase = self.purchases[outcome.refunded.purchase_id]
-            credits_ = outcome.refunded.refunded_credits
-            assert purchase.refunded_credits < credits_ <= purchase.credits
-            self.purchases[purchase.id] = replace(purchase, refunded_credits=credits_)
-        for account in outcome.accounts:
-            assert account.revision == len(self.entries[account.user_id])
-
-
-def _last(items: Iterable[Transaction]) -> Transaction | None:
-    return next(iter(reversed(list(items))), None)
 
 
 class Machine(RuleBasedStateMachine):
@@ -157,48 +97,42 @@ class Machine(RuleBasedStateMachine):
 
     met: ClassVar[Counter[str]] = Counter()
 
-    @initialize(start=st.sampled_from(STARTS))
-    def begin(self, start: datetime) -> None:
+    @initialize(start=st.sampled_from(STARTS), allow_negative=st.booleans())
+    def begin(self, start: datetime, allow_negative: bool) -> None:
         self.now = start
-        self.history = History()
+        self.history = History(USERS)
         self.model = Model()
-        self.policies = dict.fromkeys(APPS, Policy())
+        self.policies = dict.fromkeys(APPS, Policy(allow_negative=allow_negative))
         self.answered: list[tuple[Command, Transaction]] = []
         self.number = 0
-        # Without these, most of the first commands are rejected.
-        first = {"user_id": 1, "app_id": 1, "created_by": 9, "key": ""}
-        self._do(Add(**first, transaction_id="t-1", credits=10))  # type: ignore[arg-type]
-        self._do(
-            GrantCredits(
-                **first,  # type: ignore[arg-type]
-                transaction_id="t-2",
-                credits=10,
-                expires_after=timedelta(minutes=20),
-            )
-        )
+        # Without these, most of the first commands are rejected. The use is of three pots.
+        first: dict[str, Any] = {"user_id": 1, "app_id": 1, "created_by": 9, "key": ""}
+        span = timedelta(minutes=20)
+        self._do(Add(**first, transaction_id="a", credits=10))
+        self._do(GrantCredits(**first, transaction_id="g", credits=6, expires_after=span))
+        self._do(GrantCredits(**first, transaction_id="h", credits=15, priority=501))
+        self._do(Use(**first, **self._report("z"), transaction_id="u", credits=18))
 
     # Time.
 
+    @precondition(lambda self: self._due())
+    @rule(early=st.booleans())
+    def advance_to_what_is_due(self, early: bool) -> None:
+        self._set_time(min(self._due()) - early * MILLISECOND)
+
     @rule(
-        how=st.sampled_from(["due", "before due", "hour", "before hour", "day", "month", "minute"]),
-        before_month=st.booleans(),
+        to=st.sampled_from([*Period, None]),
+        early=st.booleans(),
     )
-    def advance(self, how: str, before_month: bool) -> None:
-        due = [
-            instant
-            for person in self.model.people.values()
-            for purse in person.purses.values()
-            if (instant := purse.next_instant()) is not None
-        ]
-        later = self.now + timedelta(minutes=1)
-        if how in ("due", "before due"):
-            later = min(due, default=later)
-        elif how in ("hour", "before hour"):
-            later = window_end(Period.HOUR, self.now)
-        elif how in ("day", "month"):
-            later = window_end(Period(how), self.now) - before_month * MILLISECOND
-        if how.startswith("before"):
-            later -= MILLISECOND
+    def advance(self, to: Period | None, early: bool) -> None:
+        later = self.now + timedelta(minutes=1) if to is None else window_end(to, self.now)
+        self._set_time(later - early * MILLISECOND)
+
+    def _due(self) -> list[datetime]:
+        purses = [purse for user in self.model.people.values() for purse in user.purses.values()]
+        return [due for purse in purses if (due := purse.next_instant()) is not None]
+
+    def _set_time(self, later: datetime) -> None:
         self.now = max(self.now, later)
         self.model.advance(self.now)
 
@@ -220,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         credits_=few,
-        start=st.none() | st.none() | SPANS,
+        start=st.none() | st.just(-timedelta(hours=1)) | SPANS,
         span=st.none() | SPANS,
         absolute=st.booleans(),
         priority=st.sampled_from([0, 499, 500, 500, 500, 501]),
@@ -240,7 +174,7 @@ class Machine(RuleBasedStateMachine):
             GrantCredits(
                 **self._common(data),
                 credits=credits_,
-                effective_at=None if start is None else self.now + start - timedelta(hours=1),
+                effective_at=None if start is None else self.now + start,
                 expires_at=self.now + span if span is not None and absolute else None,
                 expires_after=None if absolute else span,
                 priority=priority,
@@ -263,7 +197,6 @@ class Machine(RuleBasedStateMachine):
             span = min(span, timedelta(days=7))
         self._do(PlaceHold(**common, credits=credits_, allow_partial=partial, expires_after=span))
 
-    @precondition(lambda self: self._has(Kind.HOLD))
     @rule(
         data=st.data(),
         credits_=st.just(0) | few,
@@ -274,6 +207,9 @@ class Machine(RuleBasedStateMachine):
     def capture(
         self, data: st.DataObject, credits_: int, final: bool, excess: bool, report: str
     ) -> None:
+        if not any(self.model.person(user_id).purse(1).open_holds for user_id in USERS):
+            held = data.draw(few)
+            self._do(PlaceHold(**self._common(data), credits=held, allow_partial=True))
         common = self._common(data)
         self._do(
             CaptureHold(
@@ -334,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             return
         self._do(TransferCredits(**common, credits=credits_, to_user_id=goal[0], to_app_id=goal[1]))
 
-    @rule(data=st.data(), delta=st.integers(-8, 15).filter(bool))
+    @rule(data=st.data(), delta=st.sampled_from([-25, -10, -3, -1, 1, 5, 15]))
     def adjust(self, data: st.DataObject, delta: int) -> None:
         self._do(AdjustBalance(**self._common(data), delta=delta, note="why"))
 
@@ -342,8 +278,10 @@ class Machine(RuleBasedStateMachine):
     def set_cap(self, data: st.DataObject, caps: Caps) -> None:
         self._do(SetSpendingCap(**self._common(data), caps=caps))
 
-    @rule(user_id=st.sampled_from(USERS), app_id=st.sampled_from(APPS))
-    def sweep(self, user_id: int, app_id: int) -> None:
+    @precondition(lambda self: self._unwritten())
+    @rule(data=st.data())
+    def sweep(self, data: st.DataObject) -> None:
+        user_id, app_id = data.draw(st.sampled_from([*self._unwritten(), (2, 2)]))
         self._do(
             Settle(user_id=user_id, app_id=app_id, created_by=9, key="", transaction_id="unused")
         )
@@ -354,9 +292,18 @@ class Machine(RuleBasedStateMachine):
         command, entry = data.draw(st.sampled_from(self.answered))
         self.number += 1
         again = replace(command, transaction_id=f"again {self.number}")
-        assert self._decide(again) == Replayed(transaction=entry)
+        assert self.history.decide(again, self.now) == Replayed(transaction=entry)
 
     # What all commands have in common.
+
+    def _unwritten(self) -> list[tuple[int, int]]:
+        """Return the users and apps in which something is due."""
+        return [
+            (user_id, app_id)
+            for user_id, person in self.model.people.items()
+            for app_id, purse in person.purses.items()
+            if purse.unwritten
+        ]
 
     def _has(self, *kinds: Kind) -> bool:
         """Return whether there is an entry to refer to."""
@@ -392,22 +339,20 @@ class Machine(RuleBasedStateMachine):
         """Return the id of an entry; mostly a late one of the kinds, in the command's app."""
         entries = self.history.entries[common["user_id"]]
         purse = self.model.person(common["user_id"]).purse(common["app_id"])
-        if kinds == (Kind.HOLD,) and purse.open_holds and data.draw(st.booleans()):
-            return data.draw(st.sampled_from([hold.id for hold in purse.open_holds]))
+        live = [hold.id for hold in purse.open_holds] if kinds == (Kind.HOLD,) else []
+        if kinds == PLACING:
+            live = [pot.id for pot in purse.pots()]
+        prefers_live = data.draw(st.booleans())
+        if live and prefers_live:
+            return data.draw(st.sampled_from(live))
         fitting = [e.id for e in entries if e.app_id == common["app_id"] and e.kind in kinds]
         if fitting and data.draw(st.integers(0, 9)) < 9:
             return data.draw(st.sampled_from([*fitting, *fitting[-3:], *fitting[-3:]]))
         return data.draw(st.sampled_from(["unknown", *(entry.id for entry in entries[-20:])]))
 
-    def _decide(self, command: Command) -> Outcome:
-        accounts = self.history.accounts
-        target = accounts[command.users[-1]] if len(command.users) > 1 else None
-        known = self.history.known(command)
-        return decide(accounts[command.user_id], command, known, self.now, target=target)
-
     def _do(self, command: Command) -> None:
         expected = self.model.apply(command, self.now)
-        outcome = self._decide(command)
+        outcome = self.history.decide(command, self.now)
         name = type(command).__name__
         if not isinstance(expected, Expected):
             assert outcome == expected

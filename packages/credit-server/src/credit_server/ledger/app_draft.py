@@ -1,11 +1,13 @@
 """The working copy of one app of an account: its balance, grants and holds."""
 
 from bisect import insort
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 
 from credit_server.ledger.burning import Parts, burn_key, of_grant, plan_taking
-from credit_server.ledger.invariants import invariant
+from credit_server.ledger.invariants import InvariantViolated, invariant
 from credit_server.ledger.records import (
     GRANTS_MAX,
     UINT32_MAX,
@@ -34,6 +36,7 @@ class AppDraft:
         "_due_at",
         "_due_known",
         "_granted",
+        "_held",
         "app_id",
         "at",
         "balance",
@@ -54,6 +57,7 @@ class AppDraft:
         self.caps = app.caps
         self.spent = app.spent
         self._granted = app.granted
+        self._held: Counter[str] | None = None
         self._due_at = app.due_at
         self._due_known = True
 
@@ -105,9 +109,7 @@ class AppDraft:
         """Take credits out of the grants that the parts name."""
         for part in parts:
             if part.grant_id:
-                grant = self._find(part.grant_id)
-                invariant(grant is not None, "credits are taken from grants of the account")
-                assert grant is not None  # noqa: S101 - for the type checker
+                grant = self.grants[self._position(part.grant_id)]
                 self._put(grant, grant.left - part.credits, grant.ends_at)
 
     def give_back(
@@ -174,7 +176,7 @@ class AppDraft:
 
     def find_grant(self, grant_id: str) -> Grant | None:
         """Return a grant with credits left, started or not; None if there is none."""
-        grants = (*self.grants, *self.scheduled)
+        grants = chain(self.grants, self.scheduled)
         return next((grant for grant in grants if grant.id == grant_id and grant.left), None)
 
     def reduce(self, grant: Grant, credits_: int, *, voided: bool = False) -> None:
@@ -225,6 +227,12 @@ class AppDraft:
         """Return the end of a grant to which credits return."""
         return restore_until or ends_at if self._has_ended(ends_at) else ends_at
 
+    def _position(self, grant_id: str) -> int:
+        for position, grant in enumerate(self.grants):
+            if grant.id == grant_id:
+                return position
+        raise InvariantViolated("credits are taken from grants of the account")
+
     def _find(self, grant_id: str) -> Grant | None:
         return next((grant for grant in self.grants if grant.id == grant_id), None)
 
@@ -249,7 +257,7 @@ class AppDraft:
 
     def _put(self, grant: Grant, left: int, ends_at: datetime | None) -> Grant:
         """Change what is left of a grant, and its end; remove a grant that nothing refers to."""
-        position = next(i for i, other in enumerate(self.grants) if other.id == grant.id)
+        position = self._position(grant.id)
         self._granted += left - grant.left
         self._goes(grant.ends_at)
         others = self.grants[:position], self.grants[position + 1 :]
@@ -272,7 +280,19 @@ class AppDraft:
         return inserted
 
     def _is_held(self, grant_id: str) -> bool:
-        return any(part.grant_id == grant_id for hold in self.holds for part in hold.allocations)
+        """Return whether an open hold refers to a grant.
+
+        They are counted once. With 256 holds, counting them for each grant made the end of all of
+        them take 0.3 s (2-core machine).
+        """
+        if self._held is None:
+            self._held = Counter(part.grant_id for hold in self.holds for part in hold.allocations)
+        return self._held[grant_id] > 0
+
+    def _count_held(self, hold: Hold, times: int) -> None:
+        if self._held is not None:
+            for part in hold.allocations:
+                self._held[part.grant_id] += times
 
     # Holds.
 
@@ -283,6 +303,7 @@ class AppDraft:
     def open_hold(self, hold: Hold) -> None:
         """Add a hold."""
         self.holds = (*self.holds, hold)
+        self._count_held(hold, 1)
         self._comes(hold.ends_at)
 
     def change_hold(self, hold: Hold, changed: Hold) -> None:
@@ -291,20 +312,23 @@ class AppDraft:
             self.drop_hold(hold)
             return
         self._goes(hold.ends_at)
+        self._count_held(hold, -1)
+        self._count_held(changed, 1)
         self.holds = tuple(changed if other is hold else other for other in self.holds)
         self._comes(changed.ends_at)
 
     def drop_hold(self, hold: Hold) -> None:
         """Remove a hold, before its credits return to the balance."""
         self._goes(hold.ends_at)
+        self._count_held(hold, -1)
         self.holds = tuple(other for other in self.holds if other is not hold)
 
-    def drop_unneeded_grants(self) -> None:
-        """Remove the grants that nothing is left of, and that no open hold refers to."""
-        if not all(grant.left for grant in self.grants):
-            self.grants = tuple(
-                grant for grant in self.grants if grant.left or self._is_held(grant.id)
-            )
+    def drop_unneeded(self, parts: Parts) -> None:
+        """Remove the grants of a former hold that nothing is left of and no open hold refers to."""
+        for part in parts:
+            grant = self._find(part.grant_id) if part.grant_id else None
+            if grant is not None and not grant.left and not self._is_held(grant.id):
+                self.grants = tuple(other for other in self.grants if other is not grant)
 
     # The earliest time at which something is due. It is computed again only if it may have changed.
 

@@ -156,7 +156,7 @@ def _drafts(
     latest: datetime | None,
     target: Account | None,
 ) -> tuple[Draft, Draft]:
-    """Return the drafts of the accounts that pays and that gets credits, with what was due."""
+    """Return the drafts of the account that pays and of the one that gets credits, settled."""
     at = created_at(account, now, latest)
     if len(command.users) == 1:
         draft = target_draft = Draft(account, at)

@@ -120,7 +120,7 @@ def capture_hold(draft: Draft, command: CaptureHold, known: Known) -> Made | Ref
         ),
         purchase=(command.purchase_id, command.report_id, command.report_name),
     )
-    app.drop_unneeded_grants()
+    app.drop_unneeded(hold.allocations)
     return Made(main=main, purchase=purchase_of(main))
 
 
@@ -166,7 +166,7 @@ def release_hold(draft: Draft, command: ReleaseHold, known: Known) -> Made | Ref
             released=hold.credits,
         ),
     )
-    app.drop_unneeded_grants()
+    app.drop_unneeded(parts)
     return Made(main=main)
 
 

@@ -124,7 +124,7 @@ def details_of(
 
 def request_of(command: Command) -> Pairs:
     """Return the fields of a request that its entry does not hold, by name."""
-    if isinstance(command, (Add, Use)) and not _is_conditional(command):  # noqa: UP038 - faster
+    if isinstance(command, (Add, Use)) and not _is_conditional(command):
         return ()
     texts = ((name, _text(command, name)) for name in _RECORDED[type(command)])
     return tuple((name, text) for name, text in texts if text)

@@ -141,7 +141,7 @@ def _end_hold(draft: Draft, app: AppDraft, hold: Hold, effective_at: datetime) -
         ),
         created_by=hold.created_by,
     )
-    app.drop_unneeded_grants()
+    app.drop_unneeded(parts)
     for part in given:
         grant = app.find_grant(part.grant_id) if part.grant_id else None
         if grant is not None and grant.ends_at is not None and grant.ends_at < effective_at:
