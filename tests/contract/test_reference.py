@@ -28,6 +28,8 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 ADDRESS = "localhost:50051"
 # The first Python example only shows the context of the others.
 SDK = re.findall(r"```python\n(.*?)```", REFERENCE, re.DOTALL)[1:]
+# The calls whose receipts have the ids that later examples name.
+NAMED = {"GrantCredits": "GRANT_ID", "PlaceHold": "HOLD_ID", "CaptureHold": "TRANSACTION_ID"}
 CURL = re.findall(r"```sh\n(.*?)```", REFERENCE, re.DOTALL)
 
 
@@ -126,14 +128,24 @@ async def test_the_examples_of_the_sdk_work(
 async def test_the_examples_of_buf_curl_work(served: Serving) -> None:
     executables = Path(sys.executable).parent
     path = f"{executables}{os.pathsep}{os.environ['PATH']}"
-    script = "set -e\n" + "".join(CURL).replace(ADDRESS, f"localhost:{served.port}")
-    assert ADDRESS not in script
-    process = await _shell(script, path)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("{}") == 2
-    assert '"reportName": "Traffic"' in process.stdout
-    assert '"type": "TRANSACTION_TYPE_USE"' in process.stdout
-    assert process.stdout.count('"receipt"') == 4  # of a batch, and of a stream
+    ids: dict[str, str] = {}
+    output = ""
+    for command in CURL:
+        script = command.replace(ADDRESS, f"localhost:{served.port}")
+        assert ADDRESS not in script
+        for name, value in ids.items():
+            script = script.replace(name, value)
+        process = await _shell(script, path)
+        assert process.returncode == 0, (script, process.stderr)
+        output += process.stdout
+        created = re.search(r'"transactionId": "(\w+)"', process.stdout)
+        method = command.strip().rpartition("/")[2]
+        if created is not None and method in NAMED:
+            ids[NAMED[method]] = created[1]
+    assert output.count("{}") == 2
+    assert '"reportName": "Traffic"' in output
+    assert '"type": "TRANSACTION_TYPE_USE"' in output
+    assert output.count('"receipt"') == 14  # of each write, of a batch, and of a stream
 
 
 async def _shell(script: str, path: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from credit_testing.server import Ended, ServerProcess, run_credit_server, runni
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
 from tests.server.doctor.credential_files import certificate, written
-from tests.server.store.schema_1 import make_schema_1
+from tests.server.store.old_schemas import make_schema_1
 
 USER, APP, CREDITS = 7, 1, 120
 CALLERS = 16

@@ -1,9 +1,12 @@
 """Adapters read constraints and declared errors from options."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from credit_models.image import FILE_DESCRIPTOR_SET
 from grpc_fuzz.adapters import CustomErrorOptions, CustomFieldOptions, CustomOptions
+from grpc_fuzz.config import read, settings_from
 from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.schema import Schema
 
@@ -88,6 +91,22 @@ def test_custom_options_are_read_as_configured() -> None:
 
     assert any(constraint.minimum is not None for constraint in ruled)
     assert any(constraint.length_max is not None for constraint in ruled)
+
+
+def test_custom_options_bound_signed_integers_and_the_keys_and_values_of_maps() -> None:
+    file = Path(__file__).parents[2] / "tools" / "fuzz" / "grpc-fuzz.toml"
+    adapters = settings_from(read(file)).adapters
+    schema = Schema.from_image(FILE_DESCRIPTOR_SET.SerializeToString(), adapters)
+    adjust = schema.method("/credit.v1.LedgerService/AdjustBalance")
+    fields = adjust.input.fields_by_name
+
+    delta = schema.constraint(fields["delta"])
+    assert (delta.minimum, delta.maximum, delta.required) == (-(2**32) + 1, 2**32 - 1, True)
+    assert schema.constraint(fields["metadata"]) == Constraint(
+        items_max=16,
+        key=Constraint(length_min=1, length_max=64, text="identifier"),
+        item=Constraint(length_max=256),
+    )
 
 
 def test_options_that_the_contract_does_not_define_are_ignored() -> None:

@@ -15,14 +15,17 @@ import credit_server
 import pytest
 from credit_client.private_names import PRIVATE_NAMES as CLIENT_NAMES
 from credit_models.private_names import PrivateNames, check_private_names
-from credit_server.http2.private_names import PRIVATE_NAMES as SERVER_NAMES
+from credit_server.http2.private_names import PRIVATE_NAMES as HTTP2_NAMES
+from credit_server.store.pipeline import PRIVATE_NAMES as STORE_NAMES
 from grpclib.protocol import Buffer
 from h2.connection import H2Connection
 
-LIBRARIES = ("grpclib", "h2", "hpack", "hyperframe")
+LIBRARIES = ("grpclib", "h2", "hpack", "hyperframe", "pymongo")
+SERVER_NAMES = {**HTTP2_NAMES, **STORE_NAMES}
 STANDARD = {name for kind in (type, FunctionType, ModuleType) for name in dir(kind)} | {
     *dir(builtins.object), *dir(builtins.list), *dir(builtins.BaseException),
     "__aenter__", "__aexit__", "__name__", "__next__", "__signature__", "_replace",
+    "_id", "_get_running_loop",  # a field of MongoDB's documents, and a function of asyncio
 }  # fmt: skip
 
 

@@ -6,13 +6,12 @@ import betterproto2
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
-    CreditRequest,
     Operation,
     OperationOutcome,
-    PurchaseRequest,
     WriteRequest,
     WriteResponse,
 )
+from credit_models.image import POOL
 from credit_testing.calls import Answer, call_headers, framed, message_bytes
 from credit_testing.http2_client import Connection
 from grpclib.const import Status
@@ -25,10 +24,12 @@ WRITE = LEDGER + "Write"
 
 def operation(request: betterproto2.Message) -> Operation:
     """Return the operation of a request."""
-    if isinstance(request, CreditRequest):
-        return Operation(add_credits=request)
-    assert isinstance(request, PurchaseRequest)
-    return Operation(use_credits=request)
+    found = Operation()
+    for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields:
+        assert field.message_type is not None
+        if field.message_type.name == type(request).__name__:
+            setattr(found, field.name, request)
+    return found
 
 
 async def call_as_operation(

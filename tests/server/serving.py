@@ -105,6 +105,7 @@ async def serving(
                     CreditService(committer, store, audit, list_slots, commands=commands),
                     LedgerService(
                         committer,
+                        store,
                         commands,
                         audit,
                         access,

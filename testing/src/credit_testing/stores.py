@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 
 from credit_server.ledger import APPS_MAX, Account
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Changes, PurchaseRow, StoreTransaction, TransactionRow
+from credit_server.store.port import (
+    AppPolicy,
+    Changes,
+    HoldRow,
+    PurchaseRow,
+    StoreTransaction,
+    TransactionRow,
+)
 
 
 class HeldStore(MemoryStore):
@@ -85,6 +92,17 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def app_total(self, app_id: int) -> int:
+        raise self._error
+
+    async def hold_entries(
+        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[HoldRow]:
+        raise self._error
+
+    async def policy(self, app_id: int) -> AppPolicy:
+        raise self._error
+
+    async def set_policy(self, changed: AppPolicy) -> None:
         raise self._error
 
     async def list_transactions(

@@ -16,6 +16,7 @@ from credit_models import AppId, CreditRequest, PurchaseRequest, Receipt, UserId
 from credit_models.codec import decode, encode
 from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
+from credit_server.grpc.handler import CallLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
 from credit_testing.calls import SERVICE, call_headers, framed
@@ -24,7 +25,9 @@ from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
 from h2.exceptions import StreamClosedError
 
+from tests.server.callers import open_wire
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import ANY_ID, PATHS, WRITES, request_of
 from tests.server.serving import Serving, serving, until
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=50, created_by=9, idempotency_key="order-1")
@@ -371,3 +374,106 @@ async def test_no_log_has_a_secret(
     everything = audit + str(logged) + caplog.text
     assert len(audit.splitlines()) == 3 * len(headers) - 2
     assert not [text for text in (good, bad, password, basic, "secret") if text in everything]
+
+
+# What the line of each write shows besides the user, the app, the requester and the key.
+ALSO: dict[str, dict[str, object]] = {
+    "AddCredits": {"credits": 50},
+    "UseCredits": {"credits": 50},
+    "GrantCredits": {"credits": 50},
+    "VoidGrant": {"grant_id": ANY_ID},
+    "PlaceHold": {"credits": 50},
+    "CaptureHold": {"hold_id": ANY_ID},
+    "ReleaseHold": {"hold_id": ANY_ID},
+    "ExtendHold": {"hold_id": ANY_ID},
+    "ReverseTransaction": {"reversed_id": ANY_ID},
+    "TransferCredits": {"to_app_id": 2, "credits": 50},
+    "AdjustBalance": {"delta": 50, "note": "a correction"},
+    "SetSpendingCap": {},
+}
+
+
+@pytest.mark.parametrize("around", ["", "BatchWrite/", "Write/"])
+@pytest.mark.parametrize("call", WRITES)
+async def test_every_write_is_recorded_with_what_it_is_about(call: str, around: str) -> None:
+    lines: list[Line] = []
+    async with open_wire(
+        authenticator=FakeAuthenticator({"secret": EVERYTHING}), audit_sink=lines.append
+    ) as caller:
+        await caller.call(around + call, request_of(call, idempotency_key="k"))
+    (line,) = lines
+    rest = {"peer", "request_id", "status", "reason", "transaction_id", "replayed", "operation"}
+    assert {name: value for name, value in line.items() if name not in rest} == {
+        "identity": "caller",
+        "method": PATHS[around.rstrip("/") or call],
+        "user_id": 7,
+        "app_id": 1,
+        "created_by": 9,
+        "key": "k",
+        **ALSO[call],
+    }
+    assert ("operation" in line) is bool(around)
+
+
+async def test_a_write_that_is_only_validated_is_recorded_without_a_transaction() -> None:
+    lines: list[Line] = []
+    async with open_wire(audit_sink=lines.append) as caller:
+        metadata = {"order": "o-1"}
+        for validate_only in (True, False):
+            await caller.write("GrantCredits", validate_only=validate_only, metadata=metadata)
+    validated, written = lines
+    assert "transaction_id" in written
+    assert "transaction_id" not in validated
+    assert (validated["validate_only"], validated["replayed"]) == (True, False)
+    assert "validate_only" not in written
+    assert validated["metadata"] == written["metadata"] == metadata
+
+
+async def test_a_change_of_a_policy_is_recorded_with_its_revision() -> None:
+    lines: list[Line] = []
+    async with open_wire(
+        authenticator=FakeAuthenticator({"secret": SHOP}), audit_sink=lines.append
+    ) as caller:
+        await caller.call("SetAppPolicy", request_of("SetAppPolicy"))
+        await caller.call("SetSpendingCap", request_of("SetSpendingCap", user_id=None))
+        await caller.call("SetAppPolicy", request_of("SetAppPolicy", app_id=2))
+        await caller.call("SetAppPolicy", request_of("SetAppPolicy", expected_revision=7))
+    shown = [(line["status"], line.get("revision"), line.get("reason")) for line in lines]
+    assert shown == [
+        ("OK", 1, None),
+        ("OK", 2, None),
+        ("PERMISSION_DENIED", None, "APP_NOT_ALLOWED"),
+        ("ABORTED", None, "REVISION_CHANGED"),
+    ]
+    assert (lines[0]["created_by"], lines[0]["allow_negative"]) == (9, True)
+    assert {line["identity"] for line in lines} == {"shop"}
+
+
+@pytest.mark.parametrize("call", ["GetAppPolicy", "ListGrants", "ListHolds", "GetForecast"])
+async def test_a_read_of_another_app_is_recorded(call: str) -> None:
+    lines: list[Line] = []
+    async with open_wire(
+        authenticator=FakeAuthenticator({"secret": SHOP}), audit_sink=lines.append
+    ) as caller:
+        await caller.call(call, request_of(call))
+        assert lines == []
+        await caller.call(call, request_of(call, app_id=2))
+    (line,) = lines
+    assert (line["reason"], line["app_id"]) == ("APP_NOT_ALLOWED", 2)
+    assert line.get("user_id") == (None if call == "GetAppPolicy" else 7)
+
+
+async def test_long_values_are_cut_where_the_contract_ends_them() -> None:
+    lines: list[Line] = []
+    limits = CallLimits(loop_lag_seconds_max=3600.0)
+    async with open_wire(audit_sink=lines.append, call_limits=limits) as caller:
+        metadata = {f"{number}" + "k" * 100: "v" * 300 for number in range(10, 30)}
+        request = request_of("GrantCredits", note="n" * 600, metadata=metadata)
+        await caller.call("GrantCredits", request)
+    (line,) = lines
+    assert line["note"] == "n" * 500
+    # A map has no order, so any 16 of the pairs are shown.
+    shown = line["metadata"]
+    assert isinstance(shown, dict)
+    assert len(shown) == 16
+    assert shown.items() <= {(f"{number}" + "k" * 62, "v" * 256) for number in range(10, 30)}

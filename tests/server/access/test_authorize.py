@@ -10,7 +10,14 @@ from typing import Any, cast
 
 import betterproto2
 import pytest
-from credit_models import AppId, CreditRequest, CreditTransaction, PurchaseRequest, UserId
+from credit_models import (
+    AppId,
+    CreditRequest,
+    CreditTransaction,
+    PurchaseRequest,
+    TransferCreditsRequest,
+    UserId,
+)
 from credit_models.codec import encode
 from credit_models.scopes import METHOD_SCOPES, SCOPES
 from credit_server.access import Credentials, Identity
@@ -31,7 +38,9 @@ from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
+from tests.server.callers import WireCaller
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import prepared
 from tests.server.serving import Serving, serving, until
 
 TENANT = Identity(
@@ -137,11 +146,12 @@ async def test_the_table_decides_which_caller_may_make_which_call(
 
 @pytest.mark.parametrize("path", METHOD_SCOPES)
 async def test_a_call_takes_its_own_scope_and_no_other(path: str) -> None:
-    method = path.rpartition("/")[2]
     async with guarded() as wire:
-        await wire.call("AddCredits", REQUESTS["AddCredits"], token("everything"))
+        request = await prepared(WireCaller(wire, "everything"), path.rpartition("/")[2])
+        if isinstance(request, TransferCreditsRequest):  # the identities have one app
+            request.to_user_id, request.to_app_id = 8, None
         for scope in SCOPES:
-            answer = await wire.call(method, REQUESTS[method], token(scope))
+            answer = await wire.call(path, request, token(scope))
             assert (reason(answer) == "") is (scope == METHOD_SCOPES[path])
 
 

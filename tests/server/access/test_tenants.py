@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from credit_models import (
@@ -17,13 +18,16 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode
+from credit_models.scopes import METHOD_SCOPES
 from credit_server.access.identity import AddLimits
 from credit_testing.calls import Answer
 from credit_testing.http2_client import Connection
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
+from tests.server.callers import WireCaller, open_wire
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import ANY_ID, PATHS, WRITES, request_of
 from tests.server.serving import serving
 
 USER = UserId(user_id=7)
@@ -270,3 +274,170 @@ async def test_what_a_purchase_costs_is_not_bounded_by_the_limit() -> None:
         for _ in range(2):
             await shop.add(5)
         assert (await shop.use(10)).status is Status.OK
+
+
+# ---- grants, holds, transfers and policies
+
+
+@pytest.fixture
+async def callers() -> AsyncIterator[tuple[WireCaller, WireCaller, WireCaller]]:
+    """Callers of app 1, of the apps 2 and 3, and of all apps. User 7 has credits in all three."""
+    apps = {"one": frozenset({1}), "two": frozenset({2, 3}), "all": None}
+    tokens = FakeAuthenticator(
+        {name: replace(EVERYTHING, name=name, apps=own) for name, own in apps.items()}
+    )
+    async with (
+        serving(authenticator=tokens) as served,
+        Connection.connect(served.port) as wire,
+    ):
+        one, two, everybody = (WireCaller(wire, name) for name in apps)
+        for app_id in (1, 2, 3):
+            await everybody.write("AddCredits", app_id=app_id, credits=100)
+        yield one, two, everybody
+
+
+Callers = tuple[WireCaller, WireCaller, WireCaller]
+SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "call", ["GetAppPolicy", "ListGrants", "ListHolds", "GetForecast", "GetAppBalance"]
+)
+async def test_nothing_is_read_in_another_tenants_app(callers: Callers, call: str) -> None:
+    one, two, _ = callers
+    assert (await one.call(call, request_of(call))).status is Status.OK
+    refused = await two.call(call, request_of(call))
+    assert (refused.status, info(refused).metadata) == (Status.PERMISSION_DENIED, {"app_id": "1"})
+
+
+@pytest.mark.parametrize("call", [*WRITES, "SetAppPolicy"])
+async def test_nothing_is_written_in_another_tenants_app(callers: Callers, call: str) -> None:
+    _, two, _ = callers
+    request = request_of(call)
+    refused = await two.call(call, request)
+    assert (refused.status, info(refused).metadata) == (Status.PERMISSION_DENIED, {"app_id": "1"})
+    if call in WRITES:
+        for around in ("BatchWrite/", "Write/"):
+            assert info(await two.call(around + call, request)).reason == "APP_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "reason"),
+    [
+        ("VoidGrant", "grant_id", "GRANT_NOT_FOUND"),
+        ("CaptureHold", "hold_id", "HOLD_NOT_FOUND"),
+        ("ReleaseHold", "hold_id", "HOLD_NOT_FOUND"),
+        ("ExtendHold", "hold_id", "HOLD_NOT_FOUND"),
+        ("ReverseTransaction", "transaction_id", "TRANSACTION_NOT_FOUND"),
+    ],
+)
+async def test_an_id_of_another_tenants_app_looks_like_one_that_never_was(
+    callers: Callers, call: str, field: str, reason: str
+) -> None:
+    one, two, _ = callers
+    place = {"VoidGrant": "GrantCredits", "ReverseTransaction": "UseCredits"}
+    placed = await one.write(place.get(call, "PlaceHold"), credits=10)
+    found = []
+    for id_ in (placed.transaction_id, ANY_ID):
+        answer = await two.call(call, request_of(call, app_id=2, **{field: id_}))
+        found.append((answer.status, answer.sentence, info(answer).reason))
+        assert info(answer).metadata == {field: id_}
+    assert found[0] == found[1]
+    assert found[0][2] == reason
+
+
+async def test_each_tenant_sees_their_own_grants_holds_and_forecast(callers: Callers) -> None:
+    one, two, _ = callers
+    await one.write("GrantCredits", credits=10, expires_at=SOON)
+    await one.write("PlaceHold", credits=5)
+    whole = (await one.call("GetUserCredits", USER)).message(UserCredits)
+    (balance,) = whole.balances
+    assert (balance.held, balance.expiring_next is not None) == (5, True)
+    assert len((await one.read("ListGrants")).grants) == 1
+    assert len((await one.read("ListHolds", include_settled=True)).holds) == 1
+    assert len((await one.read("GetForecast")).steps) == 2
+    for app_id in (2, 3):
+        grants = await two.read("ListGrants", app_id=app_id)
+        assert (grants.grants, grants.base_credits) == ([], 100)
+        assert (await two.read("ListHolds", app_id=app_id, include_settled=True)).holds == []
+        assert (await two.read("GetForecast", app_id=app_id)).steps == []
+    others = (await two.call("GetUserCredits", USER)).message(UserCredits).balances
+    assert others == [Balance(app_id=2, balance=100), Balance(app_id=3, balance=100)]
+
+
+@pytest.mark.parametrize(("source", "target", "denied"), [(2, 1, 1), (1, 2, 1), (3, 2, None)])
+async def test_a_transfer_needs_both_apps(
+    callers: Callers, source: int, target: int, denied: int | None
+) -> None:
+    _, two, everybody = callers
+    request = request_of("TransferCredits", app_id=source, to_app_id=target)
+    for around in ("", "BatchWrite/", "Write/"):
+        answer = await two.call(around + "TransferCredits", replace(request, credits=10))
+        if denied is None:
+            assert answer.status is Status.OK
+        else:
+            assert info(answer).metadata == {"app_id": str(denied)}
+    allowed = await everybody.call("TransferCredits", replace(request, credits=10))
+    assert allowed.status is Status.OK
+
+
+async def test_the_other_side_of_a_transfer_is_seen_by_its_own_tenant_alone(
+    callers: Callers,
+) -> None:
+    one, two, everybody = callers
+    note, metadata = "between us", {"deal": "d-1"}
+    await everybody.write("TransferCredits", credits=30, note=note, metadata=metadata)
+    await everybody.write("TransferCredits", to_user_id=8, to_app_id=3, credits=20)
+    entries = {
+        name: (await caller.call("ListUserTransactions", user)).messages(CreditTransaction)
+        for name, caller, user in (
+            ("out", one, USER),
+            ("in", two, USER),
+            ("to 8", two, UserId(user_id=8)),
+            ("hidden", one, UserId(user_id=8)),
+        )
+    }
+    assert [each.effect for each in entries["out"]] == [100, -30, -20]
+    assert {each.app_id for each in entries["out"]} == {1}
+    assert [(each.app_id, each.effect) for each in entries["in"]] == [(2, 100), (3, 100), (2, 30)]
+    assert [(each.app_id, each.effect) for each in entries["to 8"]] == [(3, 20)]
+    assert entries["hidden"] == []
+    received = entries["in"][-1]
+    assert (received.note, received.metadata, received.idempotency_key) == ("", {}, "")
+    # The id of the other side is opaque: it opens nothing in one's own app.
+    answer = await two.call(
+        "ReverseTransaction",
+        request_of("ReverseTransaction", app_id=2, transaction_id=received.related_id),
+    )
+    assert info(answer).reason == "TRANSACTION_NOT_FOUND"
+
+
+@pytest.mark.parametrize("call", ["GrantCredits", "AdjustBalance"])
+async def test_the_limit_of_what_one_call_adds_holds_for_grants_and_adjustments(call: str) -> None:
+    limited = replace(EVERYTHING, add_limits=AddLimits(default=400, by_app={1: 40}))
+    async with open_wire(
+        authenticator=FakeAuthenticator({"secret": limited}), credits_max=300
+    ) as caller:
+        field = "delta" if call == "AdjustBalance" else "credits"
+        for app_id, limit in ((1, 40), (2, 300)):
+            for around in ("", "BatchWrite/", "Write/"):
+                request = request_of(call, app_id=app_id, **{field: limit + 1})
+                refused = await caller.call(around + call, request)
+                assert info(refused).reason == "CREDITS_LIMIT_EXCEEDED"
+                assert info(refused).metadata == {"credits": str(limit + 1), "limit": str(limit)}
+            await caller.write(call, app_id=app_id, **{field: limit})
+        if call == "AdjustBalance":
+            await caller.write(call, app_id=2, delta=-300)
+
+
+@pytest.mark.parametrize("call", [*WRITES, "SetAppPolicy"])
+async def test_each_write_requires_its_scope_alone(call: str) -> None:
+    scope = METHOD_SCOPES[PATHS[call]]
+    for scopes, denied in ((frozenset({scope}), False), (EVERYTHING.scopes - {scope}, True)):
+        tokens = FakeAuthenticator({"secret": replace(EVERYTHING, scopes=scopes)})
+        async with open_wire(authenticator=tokens) as caller:
+            arounds = ("", "BatchWrite/", "Write/") if call in WRITES else ("",)
+            for around in arounds:
+                answer = await caller.call(around + call, request_of(call))
+                reason = "" if answer.status is Status.OK else info(answer).reason
+                assert (reason == "SCOPE_MISSING") is denied

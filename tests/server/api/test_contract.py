@@ -10,10 +10,22 @@ from grpclib.exceptions import GRPCError
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
 from tests.server.operations import BATCH_WRITE, WRITE
+from tests.server.requests import PATHS
 
 
 def test_the_writes_are_known_from_the_contract() -> None:
-    assert {SERVICE + "AddCredits", SERVICE + "UseCredits", BATCH_WRITE, WRITE} == WRITES
+    reads = {
+        "GetUserCredits",
+        "GetAppBalance",
+        "ListUserPurchases",
+        "ListUserTransactions",
+        "GetAppPolicy",
+        "ListGrants",
+        "ListHolds",
+        "GetForecast",
+    }
+    assert {path for call, path in PATHS.items() if call not in reads} == WRITES
+    assert {SERVICE + "AddCredits", SERVICE + "UseCredits", BATCH_WRITE, WRITE} <= WRITES
 
 
 @pytest.mark.parametrize("message_type", [UserId, HealthCheckRequest])

@@ -1,112 +1,57 @@
 """Every reason of the contract, provoked on every call that declares it, has the defined form."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import betterproto2
 import pytest
 from credit_models import (
     AppId,
-    BatchWriteRequest,
-    BatchWriteResponse,
     CreditRequest,
     Empty,
     ErrorReason,
     PurchaseRequest,
-    UserId,
 )
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES, method_reasons, reason_name
 from credit_models.scopes import SCOPED_BY_OPERATION
-from credit_server.access import Identity
 from credit_server.access.authorize import AccessLimits
 from credit_server.admission.decision import Decision, NotAdmitted
 from credit_server.api import errors
+from credit_server.api.contract import WRITES as WRITING
 from credit_server.commit import (
     ClockSkewed,
     CommitError,
-    CommitLimits,
     NotCommitted,
     Overloaded,
     ResultUnknown,
     Stopping,
 )
-from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import CutOff
 from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
 from credit_testing.calls import Answer, call_headers, framed
 from credit_testing.http2_client import Connection
-from credit_testing.stores import FailingStore, HeldStore, full_store
+from credit_testing.stores import FailingStore
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from tests.server.callers import open_wire
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.operations import BATCH_WRITE, WRITE, as_answer, call_as_operation, operation
+from tests.server.provocations import PROVOCATIONS, UINT32_MAX, call_with, cases, queue_full
+from tests.server.requests import PATHS, WRITES, request_of
 from tests.server.serving import is_served, serving
 
-UINT32_MAX = 2**32 - 1
-NO_APP = (ErrorReason.APP_NOT_ALLOWED, ErrorReason.ACTOR_NOT_ALLOWED)
-UNNAMED = {
-    "GetUserCredits": NO_APP,
-    "ListUserPurchases": NO_APP,
-    "ListUserTransactions": NO_APP,
-    "GetAppBalance": (ErrorReason.ACTOR_NOT_ALLOWED,),
-}
-
-
-def _method(path: str, reason: ErrorReason) -> str:
-    """Return the method of a path, and of one with operations the call that its operation is."""
-    if path not in SCOPED_BY_OPERATION:
-        return path.rpartition("/")[2]
-    spends = reason is ErrorReason.INSUFFICIENT_CREDITS
-    return f"{path}/{'UseCredits' if spends else 'AddCredits'}"
-
-
 EVERY_CASE = [
-    pytest.param(_method(path, reason), reason, id=f"{path.rpartition('/')[2]}-{reason.name}")
-    for path, reasons in method_reasons().items()
-    for reason in (*ACCESS_REASONS, *reasons)
-    # Errors about apps and actors require a request that names them.
-    if reason not in UNNAMED.get(path.rpartition("/")[2], ())
+    pytest.param(call, reason, id=f"{call.replace('/', '-')}-{reason.name}")
+    for call, reason in cases()
 ]
 
 
-async def _call(
-    wire: Connection,
-    method: str,
-    request: betterproto2.Message,
-    *more: tuple[str | bytes, str | bytes],
-) -> Answer:
-    path, _, _ = method.rpartition("/")
-    if path:
-        return await call_as_operation(wire, path, request, *more)
-    return await wire.call(method, request, *more)
-
-
-def _request(method: str, *, amount: int = 50, key: str = "") -> betterproto2.Message:
-    """Return a valid request of user 7 in app 1."""
-    match method.rpartition("/")[2]:
-        case "AddCredits":
-            return CreditRequest(
-                user_id=7, app_id=1, credits=amount, created_by=9, idempotency_key=key
-            )
-        case "UseCredits":
-            return PurchaseRequest(
-                user_id=7,
-                app_id=1,
-                report_id="r",
-                report_name="Report",
-                credits=amount,
-                created_by=9,
-                idempotency_key=key,
-            )
-        case "GetAppBalance":
-            return AppId(app_id=1)
-        case _:
-            return UserId(user_id=7)
+async def _provoked(reason: ErrorReason, call: str) -> Answer:
+    answer = await PROVOCATIONS[reason](open_wire, call)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 @asynccontextmanager
@@ -114,146 +59,6 @@ async def _wire(error: Exception | None = None) -> AsyncIterator[Connection]:
     store = None if error is None else FailingStore(error)
     async with serving(store) as served, Connection.connect(served.port) as wire:
         yield wire
-
-
-async def _invalid_field(method: str) -> Answer:
-    async with _wire() as wire:
-        return await _call(wire, method, type(_request(method))())
-
-
-async def _key_reused(method: str) -> Answer:
-    async with _wire() as wire:
-        await wire.call("AddCredits", _request("AddCredits", key="k"))
-        return await _call(wire, method, _request(method, amount=51, key="k"))
-
-
-async def _credits_limit_exceeded(method: str) -> Answer:
-    async with serving(credits_max=49) as served, Connection.connect(served.port) as wire:
-        return await _call(wire, method, _request(method))
-
-
-async def _insufficient_credits(method: str) -> Answer:
-    async with _wire() as wire:
-        await wire.call("AddCredits", _request("AddCredits", amount=20))
-        return await _call(wire, method, _request(method, amount=50))
-
-
-async def _balance_overflow(method: str) -> Answer:
-    async with _wire() as wire:
-        await wire.call("AddCredits", _request("AddCredits", amount=UINT32_MAX - 1))
-        return await _call(wire, method, _request(method, amount=2))
-
-
-async def _total_overflow(method: str) -> Answer:
-    async with _wire() as wire:
-        for user in (7, 8):
-            request = CreditRequest(user_id=user, app_id=1, credits=UINT32_MAX, created_by=9)
-            await wire.call("AddCredits", request)
-        return await _call(wire, method, _request(method))
-
-
-async def _too_many_apps(method: str) -> Answer:
-    async with serving(await full_store()) as served, Connection.connect(served.port) as wire:
-        return await _call(wire, method, _request(method))
-
-
-async def _batch_aborted(_: str) -> Answer:
-    async with _wire() as wire:
-        requests = (_request("AddCredits", amount=20), _request("UseCredits", amount=50))
-        operations = [operation(request) for request in requests]
-        answer = await wire.call(BATCH_WRITE, BatchWriteRequest(operations=operations, atomic=True))
-        return as_answer(answer.message(BatchWriteResponse).outcomes[0])
-
-
-async def _overloaded(method: str) -> Answer:
-    return await _beside_a_held_write(
-        method, call_limits=CallLimits(message_bytes_max=4096, calls_max=1)
-    )
-
-
-async def _queue_full(method: str) -> Answer:
-    return await _beside_a_held_write(method, limits=CommitLimits(shards=1, waiting_max=1))
-
-
-async def _beside_a_held_write(
-    method: str, *, call_limits: CallLimits | None = None, limits: CommitLimits | None = None
-) -> Answer:
-    """Make a call while a write takes up all that the limits admit."""
-    store = HeldStore()
-    async with (
-        serving(store, limits=limits, call_limits=call_limits) as served,
-        Connection.connect(served.port) as wire,
-    ):
-        running = asyncio.create_task(wire.call("AddCredits", _request("AddCredits")))
-        await store.entered.wait()
-        answer = await _call(wire, method, _request(method))
-        store.released.set()
-        assert (await running).message(Empty) == Empty()
-        return answer
-
-
-async def _clock_skewed(method: str) -> Answer:
-    async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
-        return await _call(wire, method, _request(method))
-
-
-async def _store_unavailable(method: str) -> Answer:
-    async with _wire(StoreUnavailable("mongodb://user:secret@host is away")) as wire:
-        return await _call(wire, method, _request(method))
-
-
-def _provoked_by(
-    identity: Identity, authorization: str = "Bearer caller"
-) -> Callable[[str], Awaitable[Answer]]:
-    """Return a function that provokes the rejection of a call of one identity."""
-
-    async def provoke(method: str) -> Answer:
-        tokens = FakeAuthenticator({"caller": identity})
-        # A stream counts as a call, and so does its operation.
-        limits = AccessLimits(
-            calls_per_second=0.001, calls_burst=1 + method.startswith(f"{WRITE}/")
-        )
-        async with (
-            serving(authenticator=tokens, access_limits=limits) as served,
-            Connection.connect(served.port) as wire,
-        ):
-            return await _call(wire, method, _request(method), ("authorization", authorization))
-
-    return provoke
-
-
-async def _rate_limited(method: str) -> Answer:
-    tokens = FakeAuthenticator({"caller": EVERYTHING})
-    limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
-    token = ("authorization", "Bearer caller")
-    async with (
-        serving(authenticator=tokens, access_limits=limits) as served,
-        Connection.connect(served.port) as wire,
-    ):
-        await _call(wire, method, _request(method), token)
-        return await _call(wire, method, _request(method), token)
-
-
-PROVOCATIONS: dict[ErrorReason, Callable[[str], Awaitable[Answer]]] = {
-    ErrorReason.INVALID_FIELD: _invalid_field,
-    ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
-    ErrorReason.CREDITS_LIMIT_EXCEEDED: _credits_limit_exceeded,
-    ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
-    ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
-    ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
-    ErrorReason.TOO_MANY_APPS: _too_many_apps,
-    ErrorReason.BATCH_ABORTED: _batch_aborted,
-    ErrorReason.CLOCK_SKEWED: _clock_skewed,
-    ErrorReason.OVERLOADED: _overloaded,
-    ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
-    ErrorReason.UNAUTHENTICATED: _provoked_by(EVERYTHING, "Bearer secret"),
-    ErrorReason.RATE_LIMITED: _rate_limited,
-    ErrorReason.SCOPE_MISSING: _provoked_by(replace(EVERYTHING, scopes=frozenset())),
-    ErrorReason.APP_NOT_ALLOWED: _provoked_by(replace(EVERYTHING, apps=frozenset({2}))),
-    ErrorReason.ACTOR_NOT_ALLOWED: _provoked_by(
-        replace(EVERYTHING, actor=8, may_impersonate=False)
-    ),
-}
 
 
 def _translated(error: Exception) -> GRPCError:
@@ -275,9 +80,9 @@ def test_every_reason_of_the_contract_is_provoked_here() -> None:
     assert not own & set(ACCESS_REASONS)
 
 
-@pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
-async def test_a_reason_travels_as_the_contract_defines(method: str, reason: ErrorReason) -> None:
-    answer = await PROVOCATIONS[reason](method)
+@pytest.mark.parametrize(("call", "reason"), EVERY_CASE)
+async def test_a_reason_travels_as_the_contract_defines(call: str, reason: ErrorReason) -> None:
+    answer = await _provoked(reason, call)
     rule = RULES[reason]
     info = _info(answer)
     assert answer.status is rule.status
@@ -287,9 +92,9 @@ async def test_a_reason_travels_as_the_contract_defines(method: str, reason: Err
     assert names == ["google.rpc.ErrorInfo", *(f"google.rpc.{name}" for name in rule.details)]
 
 
-@pytest.mark.parametrize(("method", "reason"), EVERY_CASE)
-async def test_a_refusal_has_a_sentence_and_no_receipt(method: str, reason: ErrorReason) -> None:
-    answer = await PROVOCATIONS[reason](method)
+@pytest.mark.parametrize(("call", "reason"), EVERY_CASE)
+async def test_a_refusal_has_a_sentence_and_no_receipt(call: str, reason: ErrorReason) -> None:
+    answer = await _provoked(reason, call)
     assert answer.sentence
     assert "secret" not in str(answer.metadata)
     assert "credit-receipt-bin" not in answer.metadata
@@ -298,29 +103,30 @@ async def test_a_refusal_has_a_sentence_and_no_receipt(method: str, reason: Erro
 
 @pytest.mark.parametrize("method", ["AddCredits", "UseCredits"])
 async def test_a_write_in_a_full_queue_is_rejected_as_a_shed_call_is(method: str) -> None:
-    answer = await _queue_full(method)
+    answer = await queue_full(open_wire, method)
     assert (answer.status, _info(answer).reason) == (Status.UNAVAILABLE, "OVERLOADED")
 
 
 async def test_a_retryable_reason_has_a_retry_time() -> None:
-    for provoke in (_overloaded, _queue_full, _store_unavailable, _rate_limited):
-        retry = (await provoke("AddCredits")).details[1]
+    retryable = (reason for reason, rule in RULES.items() if rule.retryable)
+    for provoke in (queue_full, *(PROVOCATIONS[reason] for reason in retryable)):
+        retry = (await provoke(open_wire, "AddCredits")).details[1]
         assert isinstance(retry, RetryInfo)
         assert 0 < retry.retry_delay.ToMilliseconds() <= 10_000
 
 
 async def test_insufficient_credits_come_with_numbers() -> None:
-    metadata = _info(await _insufficient_credits("UseCredits")).metadata
+    metadata = _info(await _provoked(ErrorReason.INSUFFICIENT_CREDITS, "UseCredits")).metadata
     assert metadata == {"available": "20", "required": "50", "shortfall": "30"}
 
 
 async def test_an_overflow_comes_with_numbers() -> None:
-    metadata = _info(await _balance_overflow("AddCredits")).metadata
-    assert metadata == {"balance": str(UINT32_MAX - 1), "credits": "2"}
+    metadata = _info(await _provoked(ErrorReason.BALANCE_OVERFLOW, "AddCredits")).metadata
+    assert metadata == {"balance": str(UINT32_MAX), "credits": "50"}
 
 
 async def test_a_total_that_does_not_fit_comes_with_numbers() -> None:
-    metadata = _info(await _total_overflow("GetAppBalance")).metadata
+    metadata = _info(await _provoked(ErrorReason.APP_TOTAL_OVERFLOW, "GetAppBalance")).metadata
     assert metadata == {"total": str(2 * UINT32_MAX)}
 
 
@@ -338,7 +144,10 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
 
 
 async def test_a_key_of_another_call_is_named_as_such() -> None:
-    assert _info(await _key_reused("UseCredits")).metadata == {"fields": "call"}
+    for call in WRITES:
+        fields = "credits" if call == "AddCredits" else "call"
+        answer = await _provoked(ErrorReason.IDEMPOTENCY_KEY_REUSED, call)
+        assert _info(answer).metadata == {"fields": fields}
 
 
 async def test_denied_access_comes_with_its_own_metadata() -> None:
@@ -347,7 +156,7 @@ async def test_denied_access_comes_with_its_own_metadata() -> None:
         (ErrorReason.APP_NOT_ALLOWED, {"app_id": "1"}),
         (ErrorReason.ACTOR_NOT_ALLOWED, {"created_by": "9"}),
     ):
-        assert _info(await PROVOCATIONS[reason]("UseCredits")).metadata == metadata
+        assert _info(await _provoked(reason, "UseCredits")).metadata == metadata
 
 
 def test_the_wait_is_rounded_up_to_a_millisecond() -> None:
@@ -413,7 +222,7 @@ async def test_reasons_come_in_their_order_of_precedence() -> None:
             answer = await wire.call("UseCredits", request, ("authorization", f"Bearer {bearer}"))
             return "" if answer.status is Status.OK else _info(answer).reason
 
-        add = _request("AddCredits", amount=50, key="k")
+        add = request_of("AddCredits", idempotency_key="k")
         await wire.call("AddCredits", add, ("authorization", "Bearer boss"))
         for _ in range(6):  # all that this one may call for a long time
             bearer = "eager"
@@ -447,22 +256,23 @@ async def test_reasons_come_in_their_order_of_precedence() -> None:
 
 async def test_a_key_of_a_rejected_request_may_succeed_later() -> None:
     async with _wire() as wire:
-        request = _request("UseCredits", key="k")
+        request = request_of("UseCredits", idempotency_key="k")
         assert (await wire.call("UseCredits", request)).status is Status.FAILED_PRECONDITION
-        await wire.call("AddCredits", _request("AddCredits"))
+        await wire.call("AddCredits", request_of("AddCredits"))
         assert (await wire.call("UseCredits", request)).message(Empty) == Empty()
 
 
 async def test_reads_are_served_while_the_clocks_differ() -> None:
-    async with serving(clock=skewed_clock()) as served, Connection.connect(served.port) as wire:
-        assert (await wire.call("AddCredits", _request("AddCredits"))).status is Status.UNAVAILABLE
-        for method in ("GetUserCredits", "GetAppBalance", "ListUserTransactions"):
-            assert (await _call(wire, method, _request(method))).status is Status.OK
+    async with open_wire(clock=skewed_clock()) as caller:
+        for call, path in PATHS.items():
+            if path not in SCOPED_BY_OPERATION:
+                answer = await caller.call(call, request_of(call))
+                assert answer.status is (Status.UNAVAILABLE if path in WRITING else Status.OK)
 
 
 async def test_an_unavailable_store_does_not_end_the_connection() -> None:
     async with serving() as served, Connection.connect(served.port) as wire:
-        await _store_unavailable("AddCredits")
+        await _provoked(ErrorReason.STORE_UNAVAILABLE, "AddCredits")
         await is_served(wire)
 
 
@@ -519,7 +329,7 @@ def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [_method(path, ErrorReason.UNSPECIFIED) for path in method_reasons()]
+    "call", [call_with(path, ErrorReason.UNSPECIFIED) for path in method_reasons()]
 )
 @pytest.mark.parametrize(
     "error",
@@ -532,10 +342,11 @@ def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:
     ids=lambda error: type(error).__name__,
 )
 async def test_a_bug_of_the_server_is_an_internal_error_and_nothing_else(
-    method: str, error: Exception
+    call: str, error: Exception
 ) -> None:
-    async with _wire(error) as wire:
-        answer = await _call(wire, method, _request(method), ("grpc-timeout", "1H"))
+    async with open_wire(FailingStore(error)) as caller:
+        request = request_of(call.rpartition("/")[2])
+        answer = await caller.call(call, request, ("grpc-timeout", "1H"))
         assert (answer.status, answer.sentence) == (Status.INTERNAL, "internal error")
         assert "internals" not in str(answer.metadata)
         assert answer.details == []

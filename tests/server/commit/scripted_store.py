@@ -6,9 +6,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from credit_server.commit import CommitLimits
-from credit_server.ledger import Account, Add, Transaction, Use
+from credit_server.ledger import Account, Add, ReportKey, Transaction, Use
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import AppKey, Changes, Store, StoreTransaction, TransactionRow
+from credit_server.store.port import (
+    AppKey,
+    Changes,
+    Reference,
+    References,
+    Store,
+    StoreTransaction,
+    TransactionRow,
+)
 
 LIMITS = CommitLimits(
     shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
@@ -55,6 +63,11 @@ class ScriptedTransaction:
         self._script.looked_up.append(len(keys))
         _raise_next(self._script.looked_up_fails)
         return await self._transaction.transactions(keys, ids)
+
+    async def known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        return await self._transaction.known(references, reports)
 
     async def write(self, changes: Changes) -> None:
         self._script.batches.append(len(changes.transactions))

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from credit_server.commit import Clock
 from credit_server.commit.batch import BatchWriter, DedupIndex, plan
+from credit_server.commit.policies import Policies
 from credit_server.ledger import (
     Accepted,
     Account,
@@ -170,6 +171,7 @@ class CountingTransaction:
     def __init__(self, transaction: StoreTransaction, store: CountingStore) -> None:
         self._transaction = transaction
         self._store = store
+        self.known = transaction.known
         self.write = transaction.write
         self.commit = transaction.commit
 
@@ -185,7 +187,9 @@ class CountingTransaction:
 
 
 def writer(store: MemoryStore, *, cache_max: int) -> BatchWriter:
-    return BatchWriter(store.writer(), clock=Clock(), random=Random(7), cache_max=cache_max)
+    return BatchWriter(
+        store.writer(), Policies(store), clock=Clock(), random=Random(7), cache_max=cache_max
+    )
 
 
 async def commit(writer: BatchWriter, *commands: Command, verify_first: bool = False) -> None:

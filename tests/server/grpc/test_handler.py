@@ -21,6 +21,7 @@ from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
 
+from tests.server.requests import request_of
 from tests.server.serving import Serving, is_served, serving
 
 PATH = SERVICE + "GetUserCredits"
@@ -449,14 +450,8 @@ async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
 ) -> None:
     async with serving(FailingStore(ZeroDivisionError("why"))) as served:
         async with Connection.connect(served.port) as wire:
-            sound = {
-                "AddCredits": framed(encode(ADD)),
-                "UseCredits": framed(
-                    bytes.fromhex("080710011a017222015228053009")
-                ),  # user 7, app 1, report "r" named "R", 5 credits, by 9
-                "GetAppBalance": framed(b"\x08\x01"),
-            }.get(path.rpartition("/")[2], SOUND)
-            answer = await wire.request(call_headers(path, ("x-request-id", "mine")), sound)
+            request = request_of(path.rpartition("/")[2])
+            answer = await wire.call(path, request, ("x-request-id", "mine"))
             assert answer.status is Status.INTERNAL
         await served.wait_quiet()
     (line,) = [line for line in logged if line["event"] == "call"]

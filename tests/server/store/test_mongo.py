@@ -6,7 +6,6 @@ See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +30,7 @@ from pydantic import ValidationError
 from pymongo import MongoClient
 
 from tests.server.cancelled_connects import sockets_are_collected
+from tests.server.store.fail_point import failing
 
 NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, counter_shard=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -51,24 +51,6 @@ async def store(mongod_uri: str, database: str, driver: Driver) -> AsyncIterator
     await mongo.migrate()
     yield mongo
     await mongo.close()
-
-
-@asynccontextmanager
-async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIterator[None]:
-    """Have mongod fail a command of the server's client, `times` times."""
-    with MongoClient[dict[str, Any]](uri) as client:
-        client.admin.command(
-            "configureFailPoint",
-            "failCommand",
-            mode={"times": times},
-            data={"failCommands": [command], "appName": "credit-server", **data},
-        )
-        try:
-            yield
-        finally:
-            client.admin.command("configureFailPoint", "failCommand", mode="off")
-            # The failed transactions are still open in mongod, and would delay the next test.
-            client.admin.command("killAllSessions", [])
 
 
 async def listed(store: MongoStore, apps: frozenset[int] | None = None) -> list[TransactionRow]:

@@ -117,6 +117,8 @@ def row(entry: Transaction) -> TransactionRow:
         sequence=entry.sequence,
         purchase_id=entry.purchase_id,
         key=entry.key,
+        report_id=entry.report_id,
+        report_name=entry.report_name,
     )
 
 

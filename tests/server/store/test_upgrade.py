@@ -1,5 +1,6 @@
-"""Test the migration of a database of release 0.1.0: no data are lost, no key counts twice."""
+"""Test the migration of a database of an earlier release: no data are lost, no key counts twice."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,19 +14,45 @@ from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
+from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 
-from tests.server.store.schema_1 import DATA, Document, make_schema_1
+from tests.server.store.old_schemas import DATA, Document, make_schema, make_schema_1
 
 STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
 """The commands of a migration that change the database."""
+
+
+NEW_IN_3 = [
+    "the validator of user_credits differs",
+    "the index due_at_user_id of user_credits is missing",
+    "the validator of credit_transactions differs",
+    "the index user_id_related_id_sequence of credit_transactions is missing",
+    "the index user_id_app_id_type_sequence of credit_transactions is missing",
+    "the validator of purchases differs",
+    "the index user_id_app_id_report_id_sequence of purchases is missing",
+    "the collection app_policies is missing",
+    "the collection leases is missing",
+]
+"""The differences of a database that was not migrated to schema 3."""
 
 
 @pytest.fixture
 async def old(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     """Provide a store on a database of release 0.1.0."""
     await make_schema_1(mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=[1, 2])
+async def earlier(
+    request: pytest.FixtureRequest, mongod_uri: str, database: str
+) -> AsyncIterator[MongoStore]:
+    """Provide a store on a database of each earlier schema."""
+    await make_schema(request.param, mongod_uri, database)
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
     yield store
     await store.close()
@@ -84,29 +111,44 @@ async def test_a_database_of_0_1_0_is_not_served_before_it_is_migrated(old: Mong
     with pytest.raises(StoreMisconfigured, match="credit-server migrate") as refused:
         await old.verify_schema()
     for difference in (
-        "the schema has version 1, this server needs 2",
+        "the schema has version 1, this server needs 3",
         "the index user_id_app_id_sequence of credit_transactions is missing",
         "the index user_id_app_id_idempotency_key of credit_transactions is missing",
         "the index user_id_idempotency_key of credit_transactions is obsolete",
         "the index user_id_app_id_sequence of purchases is missing",
+        *NEW_IN_3,
     ):
         assert difference in str(refused.value)
-    assert "validator" not in str(refused.value)
+
+
+async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
+    mongod_uri: str, database: str
+) -> None:
+    await make_schema(2, mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    with pytest.raises(StoreMisconfigured, match="credit-server migrate") as refused:
+        await store.verify_schema()
+    await store.close()
+    differences = str(refused.value).partition("needs: ")[2].partition(". Run:")[0].split("; ")
+    assert sorted(differences) == sorted(
+        ["the schema has version 2, this server needs 3", *NEW_IN_3]
+    )
 
 
 async def test_a_migration_keeps_every_document_as_it_was(
-    old: MongoStore, client: MongoClient[Document], database: str
+    earlier: MongoStore, client: MongoClient[Document], database: str
 ) -> None:
     for _ in range(2):  # safe to repeat
-        assert await old.migrate() == 2
-        await old.verify_schema()
+        assert await earlier.migrate() == 3
+        await earlier.verify_schema()
         kept = {name: list(client[database][name].find()) for name in DATA}
         assert kept == DATA
 
 
 async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_others(
-    old: MongoStore,
+    earlier: MongoStore,
 ) -> None:
+    old = earlier
     await old.migrate()
     async with Committer(old) as committer:
         assert found(await committer.submit(add("order-4711"))) == (True, 1)
@@ -126,6 +168,37 @@ async def test_after_a_migration_old_keys_are_replayed_in_their_app_and_free_in_
     assert await old.app_total(1) == 300
     pages = old.list_transactions(7, frozenset({2}))
     assert [entry.sequence async for page in pages for entry in page] == [2, 5]
+
+
+async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
+    mongod_uri: str, database: str, client: MongoClient[Document]
+) -> None:
+    """The writer makes plain writes only, and so has the documents and commands of 0.2.0."""
+    await make_schema(2, mongod_uri, database)
+    store = MongoStore(mongod_uri, database=database)
+    written, ended = 0, asyncio.Event()
+
+    async def write(user: int) -> None:
+        nonlocal written
+        while not ended.is_set():
+            found(await committer.submit(add("", user=user, credits_=1)))
+            written += 1
+
+    # Each step of the migration is slow, so that writes meet all of them.
+    slow = {"failCommands": STEPS, "blockConnection": True, "blockTimeMS": 20}
+    async with Committer(store) as committer, asyncio.TaskGroup() as group:
+        for user in (7, 8, 9):
+            group.create_task(write(user))
+        with failpoint(client, "alwaysOn", **slow):
+            assert await store.migrate() == 3
+        before = written
+        while written < before + 10:
+            await asyncio.sleep(0.001)
+        ended.set()
+    await store.verify_schema()
+    assert findings(client[database]) == []
+    assert await store.app_total(1) == 200 + written
+    await store.close()
 
 
 async def test_a_migration_that_is_interrupted_at_any_step_can_be_repeated(

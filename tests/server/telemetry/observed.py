@@ -88,7 +88,7 @@ async def observed(
         access, commands = Access(None, audit=audit), Commands(store)
         contract: list[ICheckable] = [
             CreditService(committer, store, audit, commands=commands),
-            LedgerService(committer, commands, audit, access, operation_seconds=30.0),
+            LedgerService(committer, store, commands, audit, access, operation_seconds=30.0),
         ]
         services = with_standard_services(contract, status, CONTRACT.files)
         calls = telemetry.calls(

@@ -27,6 +27,8 @@ EXPORTED = {
     "credit_operations": ("counter", ("grpc_code", "kind")),
     "credit_queue_depth": ("gauge", ()),
     "credit_retries": ("counter", ()),
+    "credit_settle_lag_seconds": ("gauge", ()),
+    "credit_settled": ("counter", ()),
     "credit_shed": ("counter", ("cause",)),
     "credit_store_healthy": ("gauge", ()),
     "credit_store_ping_seconds": ("histogram", ("le",)),

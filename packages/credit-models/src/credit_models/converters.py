@@ -6,7 +6,6 @@ and it measured 1.2 times as fast as passing values to the constructor.
 """
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import betterproto2
@@ -21,6 +20,7 @@ from credit_models.fields import (
     Element,
     FieldConverter,
     Read,
+    Write,
     field_converter,
     map_value,
     scalar,
@@ -35,6 +35,53 @@ MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 _VALUE_ERRORS = (TypeError, ValueError, OverflowError, AttributeError)
 
 
+def _state_reader(fields: tuple[FieldConverter, ...]) -> Read:
+    """Return a function that returns the attributes of a dataclass for Google's message.
+
+    The function is compiled from source, as `dataclasses` does: one dictionary of attributes reads
+    a `CreditRequest` in half the time of a loop over its fields. A field that is not set costs one
+    call of `HasField`.
+    """
+    names: dict[str, Any] = {}
+    parts = ["'_unknown_fields': b''"]
+    for number, field in enumerate(fields):
+        names[f"read_{number}"] = field.read
+        value = f"source.{field.name}" if field.is_read_copy else f"read_{number}(source)"
+        if field.has_presence:
+            value = f"{value} if is_set({field.wire_name!r}) else None"
+        parts.append(f"{field.name!r}: {value}")
+    body = f"    is_set = source.HasField\n    return {{{', '.join(parts)}}}"
+    convert: Read = _compiled(f"def convert(source):\n{body}", names)
+    return convert
+
+
+def _state_writer(fields: tuple[FieldConverter, ...]) -> Write:
+    """Return a function that sets the fields of Google's empty message from a dataclass.
+
+    It is compiled as in `_state_reader`. A value that is not set is skipped. Single values are
+    compared by identity: -0.0 is written, and an equal value of another type is rejected.
+    """
+    names: dict[str, Any] = {}
+    lines = ["def convert(message, target):", "    pass"]
+    for number, field in enumerate(fields):
+        unset = field.unset()
+        names |= {f"write_{number}": field.write, f"unset_{number}": unset}
+        differs = "!=" if isinstance(unset, list | dict) else "is not"
+        target = f"target.{field.name} = value"
+        write = target if field.is_write_copy else f"write_{number}(value, target)"
+        lines.append(f"    value = message.{field.name}")
+        lines.append(f"    if value {differs} unset_{number}: {write}")
+    convert: Write = _compiled("\n".join(lines), names)
+    return convert
+
+
+# Any: a function of the source.
+def _compiled(source: str, names: dict[str, Any]) -> Any:
+    # The source consists of the names of fields, which are identifiers.
+    exec(source, names)  # noqa: S102
+    return names["convert"]
+
+
 class Converter:
     """The reader and writer of one message type.
 
@@ -47,9 +94,9 @@ class Converter:
         self.descriptor = descriptor
         self.google_class = GetMessageClass(descriptor)
         self.message_type = message_type
-        self._copied_names: tuple[str, ...] = ()
-        self._copied_values: Read = lambda _source: ()
-        self._others: tuple[FieldConverter, ...] = ()
+        self._fields: tuple[FieldConverter, ...] = ()
+        self._read_state = _state_reader(())
+        self._write_state = _state_writer(())
         self._oneofs: tuple[tuple[str, ...], ...] = ()
 
     def set_fields(
@@ -63,11 +110,9 @@ class Converter:
             fields: All fields.
             oneofs: The names of the fields of each oneof.
         """
-        copied = tuple(field.name for field in fields if field.is_copy)
-        if len(copied) > 1:  # attrgetter returns no tuple for a single name
-            self._copied_names = copied
-            self._copied_values = attrgetter(*copied)
-        self._others = tuple(field for field in fields if field.name not in self._copied_names)
+        self._fields = fields
+        self._read_state = _state_reader(fields)
+        self._write_state = _state_writer(fields)
         self._oneofs = oneofs
 
     def read(self, source: Message) -> betterproto2.Message:
@@ -79,11 +124,7 @@ class Converter:
         # This bypasses pydantic's constructor, which would repeat upb's checks. An instance of
         # betterproto2 contains only the fields and `_unknown_fields`.
         message = object.__new__(self.message_type)
-        state = message.__dict__
-        state["_unknown_fields"] = b""
-        state.update(zip(self._copied_names, self._copied_values(source), strict=True))
-        for field in self._others:
-            state[field.name] = field.read(source)
+        message.__dict__ = self._read_state(source)
         return message
 
     def write(self, message: betterproto2.Message, target: Message) -> None:
@@ -99,19 +140,22 @@ class Converter:
             if sum(getattr(message, name) is not None for name in oneof) > 1:
                 path = self.descriptor.full_name
                 raise WireError(f"{path} accepts only one of {', '.join(oneof)}.")
-        values = self._copied_values(message)
-        name = ""
         try:
-            for name, value in zip(self._copied_names, values, strict=True):
-                setattr(target, name, value)
-            for field in self._others:
-                name = field.name
-                field.write(getattr(message, name), target)
+            self._write_state(message, target)
         except WireError:  # The error of a nested message already names its field.
             raise
         except _VALUE_ERRORS as error:
-            path = f"{self.descriptor.full_name}.{name}"
+            path = f"{self.descriptor.full_name}.{self._misfit(message)}"
             raise WireError(f"{path} has a value that does not fit its type.") from error
+
+    def _misfit(self, message: betterproto2.Message) -> str:
+        """Return the name of the first field whose value does not fit its type."""
+        for field in self._fields:
+            try:
+                field.write(getattr(message, field.name), self.google_class())
+            except _VALUE_ERRORS:
+                return field.name
+        raise AssertionError("the message has no value that does not fit")
 
 
 def _parse(converter: Converter, data: bytes) -> tuple[Message, bool]:

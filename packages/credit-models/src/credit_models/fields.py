@@ -6,6 +6,7 @@ combination has one reader and one writer, which are built once, when a schema i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import betterproto2
@@ -44,11 +45,15 @@ class FieldConverter:
     """The reader and writer of one field."""
 
     name: str  # in the dataclass
-    read: Read
+    wire_name: str  # in Google's message
+    read: Read  # of a field with explicit presence only if it is set
     write: Write
-    # Whether both directions only copy the value under the same name. A caller may then copy many
+    unset: Callable[[], Any]  # makes the value of a field that is not set
+    has_presence: bool
+    # Whether a direction only copies the value under the same name. A caller may then copy many
     # fields at once.
-    is_copy: bool
+    is_read_copy: bool
+    is_write_copy: bool
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
@@ -96,36 +101,52 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         name: Its name in the dataclass, which differs where the name is a keyword of Python.
         element: What the field contains; the values where the field is a map.
     """
-    is_copy = False
+    is_plain = False
+    unset: Callable[[], Any]
     if map_value(field) is not None:
-        read = _map_reader(field.name, element.read)
-        write = _map_writer(field.name, element)
+        read, write = _map_reader(field.name, element.read), _map_writer(field.name, element)
+        unset = dict
     elif field.is_repeated:
-        read = _list_reader(field.name, element.read)
-        write = _list_writer(field.name, element)
+        read, write = _list_reader(field.name, element.read), _list_writer(field.name, element)
+        unset = list
     else:
-        read = _single_reader(field, element.read)
-        write = _single_writer(field, element)
-        is_copy = element == Scalar() and not field.has_presence and field.name == name
-    return FieldConverter(name=name, read=read, write=write, is_copy=is_copy)
+        read, write = _single_reader(field.name, element.read), _single_writer(field, element)
+        is_plain = not field.has_presence and field.name == name
+        unset = _unset_value(field, element.read)
+    return FieldConverter(
+        name=name,
+        wire_name=field.name,
+        read=read,
+        write=write,
+        unset=unset,
+        has_presence=field.has_presence,
+        is_read_copy=is_plain and element.read is None,
+        is_write_copy=is_plain and isinstance(element, Scalar) and element.write is None,
+    )
 
 
-def _single_reader(field: FieldDescriptor, convert: Convert | None) -> Read:
-    name = field.name
+def _unset_value(field: FieldDescriptor, convert: Convert | None) -> Callable[[], Any]:
+    default = None if field.has_presence else field.default_value
+    value = default if default is None or convert is None else convert(default)
+    return lambda: value
 
-    def read_always(source: Any) -> Any:
-        value = getattr(source, name)
-        return value if convert is None else convert(value)
 
-    def read_present(source: Any) -> Any:
-        return read_always(source) if source.HasField(name) else None
+def _single_reader(name: str, convert: Convert | None) -> Read:
+    if convert is None:
+        return attrgetter(name)
+    convert_value = convert
 
-    return read_present if field.has_presence else read_always
+    def read(source: Any) -> Any:
+        return convert_value(getattr(source, name))
+
+    return read
 
 
 def _list_reader(name: str, convert: Convert | None) -> Read:
     def read(source: Any) -> list[Any]:
         values = getattr(source, name)
+        if not values:  # the next line takes 5 times as long for an empty field
+            return []
         return list(values) if convert is None else [convert(value) for value in values]
 
     return read
@@ -133,7 +154,10 @@ def _list_reader(name: str, convert: Convert | None) -> Read:
 
 def _map_reader(name: str, convert: Convert | None) -> Read:
     def read(source: Any) -> dict[Any, Any]:
-        items = getattr(source, name).items()
+        values = getattr(source, name)
+        if not values:  # the next lines take 5 times as long for an empty field
+            return {}
+        items = values.items()
         return dict(items) if convert is None else {key: convert(value) for key, value in items}
 
     return read

@@ -24,7 +24,7 @@ from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.banner import address_of, banner
-from credit_server.commit import Clock, Committer
+from credit_server.commit import Clock, Committer, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
 from credit_server.errors import PartFailed, StartError
@@ -157,6 +157,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 CreditService(committer, opened.store, audit, commands=commands),
                 LedgerService(
                     committer,
+                    opened.store,
                     commands,
                     audit,
                     access,
@@ -178,11 +179,20 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     "the report of connections", worker.report(lambda: server.open_connections)
                 )
             watching = supervisor.start("the health watch", watch.run())
+            sweeper = Sweeper(
+                opened.store,
+                committer,
+                clock,
+                observed.telemetry.sweeper,
+                SweepLimits(per_second=settings.settle_per_second),
+            )
+            sweeping = supervisor.start("the sweeper", sweeper.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:
                 await first_of(signalled, supervisor)
             finally:
                 watching.cancel()
+                sweeping.cancel()
                 if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first
                 await _stop(server, settings, worker)

@@ -7,15 +7,18 @@ import contextvars
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+import betterproto2
 import structlog
-from credit_models import AppId, CreditRequest, PurchaseRequest
+from credit_models.constraints import Constraint, constraints_of
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -24,17 +27,40 @@ from credit_server.errors import StartError
 from credit_server.grpc.call import Call
 from credit_server.grpc.ports import Translate
 from credit_server.ledger import Receipt
+from credit_server.store.port import AppPolicy
 
-Line = Mapping[str, str | int | bool]
+# What a line shows under one name.
+Shown = str | int | bool | Mapping[str, str]
+Line = Mapping[str, Shown]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
-# What came of a write: the receipt, why it failed, or None if it was dropped without an effect.
-WriteResult = Receipt | BaseException | None
+
+# What came of a write: its effect, why it failed, or None if it was dropped without an effect.
+WriteResult = Receipt | AppPolicy | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
-# The contract's bound; a longer key is rejected, and its line need not be longer than others.
-_KEY_CHARACTERS_MAX = 128
+# The fields that the line of each write shows, and then those that it shows if they are set. Some
+# have another name there: a line shows the transaction of the receipt as `transaction_id`.
+_ALWAYS = {
+    "user_id": "user_id",
+    "app_id": "app_id",
+    "credits": "credits",
+    "created_by": "created_by",
+    "idempotency_key": "key",
+}
+_IF_SET = {
+    "delta": "delta",
+    "grant_id": "grant_id",
+    "hold_id": "hold_id",
+    "transaction_id": "reversed_id",
+    "to_user_id": "to_user_id",
+    "to_app_id": "to_app_id",
+    "allow_negative": "allow_negative",
+    "validate_only": "validate_only",
+    "note": "note",
+    "metadata": "metadata",
+}
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 
 _log = structlog.get_logger("credit_server.audit")
@@ -43,6 +69,12 @@ _log = structlog.get_logger("credit_server.audit")
 def ordinary_log(line: Line) -> None:
     """Write a line to the server's ordinary log, at level info."""
     _log.info("audit", **line)
+
+
+class _AboutApp(Protocol):
+    """A request about an app, and perhaps a user of it."""
+
+    app_id: int
 
 
 class AuditLog:
@@ -62,7 +94,7 @@ class AuditLog:
         self,
         call: Call[Any, Any],
         identity: Identity | None,
-        request: CreditRequest | PurchaseRequest | None,
+        request: betterproto2.Message | None,
         *,
         operation: str = "",
     ) -> "AuditedWrite":
@@ -78,15 +110,11 @@ class AuditLog:
             operation: The kind of the operation in a call that has several; empty: the call itself
                 is the write.
         """
-        asked: dict[str, str | int | bool] = {"operation": operation} if operation else {}
+        if self._sink is None:
+            return AuditedWrite(self, {}, call.request.request_id)
+        asked: dict[str, Shown] = {"operation": operation} if operation else {}
         if request is not None:
-            asked |= {
-                "user_id": request.user_id,
-                "app_id": request.app_id,
-                "credits": request.credits,
-                "created_by": request.created_by,
-                "key": request.idempotency_key[:_KEY_CHARACTERS_MAX],
-            }
+            asked |= _shown(request)
         # Now: a connection that has gone has lost its peer.
         return AuditedWrite(self, {**_who(call, identity), **asked}, call.request.request_id)
 
@@ -95,7 +123,7 @@ class AuditLog:
         call: Call[Any, Any],
         identity: Identity | None,
         denial: Exception,
-        request: AppId | None = None,
+        request: _AboutApp | None = None,
     ) -> None:
         """Write that a call was denied.
 
@@ -105,11 +133,12 @@ class AuditLog:
             denial: Why.
             request: Its message, if that has been read and is not a write.
         """
-        what: dict[str, str | int | bool] = {}
+        what: dict[str, Shown] = {}
         if request is not None:
             what["app_id"] = request.app_id
-            if request.user_id is not None:
-                what["user_id"] = request.user_id
+            user_id: int | None = getattr(request, "user_id", None)
+            if user_id is not None:
+                what["user_id"] = user_id
         self.record({**_who(call, identity), **what}, denial, call.request.request_id)
 
     def record(
@@ -132,11 +161,10 @@ class AuditLog:
 
     def _outcome(self, ending: WriteResult) -> Line:
         if isinstance(ending, Receipt):
-            return {
-                "status": Status.OK.name,
-                "transaction_id": ending.transaction.id,
-                "replayed": ending.replayed,
-            }
+            written = {} if ending.validated else {"transaction_id": ending.transaction.id}
+            return {"status": Status.OK.name, **written, "replayed": ending.replayed}
+        if isinstance(ending, AppPolicy):
+            return {"status": Status.OK.name, "revision": ending.revision}
         if ending is None:
             return {"status": Status.CANCELLED.name}
         error = self._translate(ending)
@@ -152,10 +180,10 @@ class AuditedWrite:
     """A write under way.
 
     Attributes:
-        receipt: What the ledger has accepted; None until then.
+        receipt: What was accepted; None until then.
     """
 
-    receipt: Receipt | None
+    receipt: Receipt | AppPolicy | None
 
     def __init__(self, audit: AuditLog, what: Line, request_id: str) -> None:
         self.receipt = None
@@ -191,6 +219,45 @@ class AuditedWrite:
         if not self._recorded:
             self._recorded = True
             self._audit.record(self._what, ending, self._request_id, answered=answered)
+
+
+def _shown(request: betterproto2.Message) -> dict[str, Shown]:
+    """Return what the line of a write shows of its request."""
+    shown: dict[str, Shown] = {}
+    for field, name, constraint in _shown_fields(type(request)):
+        value: Shown | None = getattr(request, field)
+        if value or (value is not None and field in _ALWAYS):
+            shown[name] = _cut(value, constraint)
+    return shown
+
+
+@cache
+def _shown_fields(
+    request_type: type[betterproto2.Message],
+) -> Sequence[tuple[str, str, Constraint]]:
+    """Return the fields of a request that its line shows: field, name in the line, constraint."""
+    constraints = constraints_of(request_type)
+    names = {**_ALWAYS, **_IF_SET}
+    empty = request_type()
+    return [
+        (field, name, constraints.get(field, Constraint()))
+        for field, name in names.items()
+        if hasattr(empty, field)
+    ]
+
+
+def _cut(value: Shown, constraint: Constraint) -> Shown:
+    """Return a value that is no longer than the contract allows.
+
+    A longer one is rejected, and its line need not be longer than others.
+    """
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return value[: constraint.length_max]
+    keys, values = constraint.keys or Constraint(), constraint.values or Constraint()
+    pairs = islice(value.items(), constraint.items_max)
+    return {name[: keys.length_max]: text[: values.length_max] for name, text in pairs}
 
 
 def _who(call: Call[Any, Any], identity: Identity | None) -> Line:

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
-from credit_models import AppId, CreditRequest, PurchaseRequest
 from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION
 
 from credit_server.access.audit import AuditLog
@@ -309,17 +308,33 @@ def check_scope(identity: Identity | None, path: str) -> None:
         raise ScopeMissing(METHOD_SCOPES[path])
 
 
-def check_app(identity: Identity | None, request: CreditRequest | PurchaseRequest | AppId) -> None:
-    """Check that an identity may act in the app that a request names, and read it.
+class NamesApp(Protocol):
+    """A request about an app."""
+
+    app_id: int
+
+
+class NamesActor(Protocol):
+    """A write, which gives the number of its requester."""
+
+    created_by: int
+
+
+def check_app(identity: Identity | None, request: NamesApp) -> None:
+    """Check that an identity may act in all apps that a request names, and read them.
 
     Raises:
         AppNotAllowed: It may not.
     """
-    if identity is not None and not identity.may_act_in(request.app_id):
-        raise AppNotAllowed(request.app_id)
+    if identity is None:
+        return
+    # A transfer names the app that receives the credits too, unless it is the same.
+    for app_id in (request.app_id, getattr(request, "to_app_id", None)):
+        if app_id is not None and not identity.may_act_in(app_id):
+            raise AppNotAllowed(app_id)
 
 
-def check_actor(identity: Identity | None, request: CreditRequest | PurchaseRequest) -> None:
+def check_actor(identity: Identity | None, request: NamesActor) -> None:
     """Check that an identity may act in the name that a write gives.
 
     Raises:
@@ -356,4 +371,7 @@ def visible_account(account: Account, identity: Identity | None) -> Account:
     if apps is None:
         return account
     balances = {app: balance for app, balance in account.balances.items() if app in apps}
-    return Account(user_id=account.user_id, id=account.id if balances else "", balances=balances)
+    kept = {app: kept for app, kept in account.apps.items() if app in apps}
+    return Account(
+        user_id=account.user_id, id=account.id if balances else "", balances=balances, apps=kept
+    )

@@ -29,16 +29,6 @@ from credit_server.commit import (
 from credit_server.grpc.call import status_details
 from credit_server.grpc.handler import UNCERTAIN_WRITE
 from credit_server.grpc.ports import CutOff
-from credit_server.ledger import (
-    BalanceOverflow,
-    BatchAborted,
-    CreditsLimitExceeded,
-    InsufficientCredits,
-    InvariantViolated,
-    KeyReused,
-    Refusal,
-    TooManyApps,
-)
 from credit_server.store.port import Rejected, StoreError
 
 # A replica set takes some seconds to elect a primary, and a server to be replaced.
@@ -61,7 +51,7 @@ def translate(error: BaseException) -> GRPCError | None:
                 ErrorReason.RATE_LIMITED if decision in _CALLERS_OWN else ErrorReason.OVERLOADED
             )
             sentence = f"{error}; no change was made"
-            return _error(reason, sentence, {}, _retry_in(error.retry_seconds))
+            return status_of(reason, sentence, {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
         case Rejected():
@@ -82,15 +72,15 @@ def translate(error: BaseException) -> GRPCError | None:
 def _denied(error: AccessDenied) -> GRPCError:
     match error:
         case ScopeMissing(scope=scope):
-            return _error(ErrorReason.SCOPE_MISSING, str(error), {"scope": scope})
+            return status_of(ErrorReason.SCOPE_MISSING, str(error), {"scope": scope})
         case AppNotAllowed(app_id=app_id):
-            return _error(ErrorReason.APP_NOT_ALLOWED, str(error), {"app_id": str(app_id)})
+            return status_of(ErrorReason.APP_NOT_ALLOWED, str(error), {"app_id": str(app_id)})
         case ActorNotAllowed(created_by=created_by):
-            return _error(
+            return status_of(
                 ErrorReason.ACTOR_NOT_ALLOWED, str(error), {"created_by": str(created_by)}
             )
         case _:
-            return _error(ErrorReason.UNAUTHENTICATED, str(error), {})
+            return status_of(ErrorReason.UNAUTHENTICATED, str(error), {})
 
 
 def invalid(violations: Sequence[Violation]) -> GRPCError:
@@ -102,61 +92,12 @@ def invalid(violations: Sequence[Violation]) -> GRPCError:
             for broken in violations
         ]
     )
-    return _error(ErrorReason.INVALID_FIELD, named, {}, details)
-
-
-def refused(refusal: Refusal) -> GRPCError:
-    """Return the status of a request that the ledger has rejected."""
-    match refusal:
-        case KeyReused(fields=fields):
-            return _error(
-                ErrorReason.IDEMPOTENCY_KEY_REUSED,
-                f"the idempotency key was used in this app for a request with another"
-                f" {', '.join(fields)}; no change was made",
-                {"fields": ",".join(fields)},
-            )
-        case CreditsLimitExceeded(credits=added, limit=limit):
-            return _error(
-                ErrorReason.CREDITS_LIMIT_EXCEEDED,
-                f"the request adds {added} credits and one call may add {limit};"
-                " no change was made",
-                {"credits": str(added), "limit": str(limit)},
-            )
-        case InsufficientCredits(available=available, required=required):
-            return _error(
-                ErrorReason.INSUFFICIENT_CREDITS,
-                f"the user holds {available} credits and {required} are required",
-                {
-                    "available": str(available),
-                    "required": str(required),
-                    "shortfall": str(refusal.shortfall),
-                },
-            )
-        case BalanceOverflow(balance=balance, credits=added):
-            return _error(
-                ErrorReason.BALANCE_OVERFLOW,
-                f"the balance is {balance} and {added} more would take it past 4294967295",
-                {"balance": str(balance), "credits": str(added)},
-            )
-        case TooManyApps(limit=limit):
-            return _error(
-                ErrorReason.TOO_MANY_APPS,
-                f"the user has credits in {limit} apps, and more are not allowed",
-                {"limit": str(limit)},
-            )
-        case BatchAborted(index=index):
-            return _error(
-                ErrorReason.BATCH_ABORTED,
-                f"operation {index} of the atomic batch was rejected; the batch made no change",
-                {"index": str(index)},
-            )
-        case _:
-            raise InvariantViolated(f"the contract has no reason for {refusal}")
+    return status_of(ErrorReason.INVALID_FIELD, named, {}, details)
 
 
 def total_overflow(total: int) -> GRPCError:
     """Return the status of an app's sum that does not fit its field."""
-    return _error(
+    return status_of(
         ErrorReason.APP_TOTAL_OVERFLOW,
         f"the balances of the app's users add up to {total}, past 4294967295",
         {"total": str(total)},
@@ -165,7 +106,7 @@ def total_overflow(total: int) -> GRPCError:
 
 def drained() -> GRPCError:
     """Return the status of a stream of operations that the server ends with its connection."""
-    return _error(
+    return status_of(
         ErrorReason.OVERLOADED,
         "the server closes the connection; operations without an outcome had no effect: send them"
         " on another connection",
@@ -189,14 +130,14 @@ def to_failure(error: GRPCError) -> OperationFailure:
 def _unavailable(error: CommitError | StoreError) -> GRPCError:
     match error:
         case Overloaded(retry_seconds=seconds):
-            return _error(
+            return status_of(
                 ErrorReason.OVERLOADED,
                 "more writes are waiting than can be answered in time; no change was made",
                 {},
                 _retry_in(seconds),
             )
         case Stopping():
-            return _error(
+            return status_of(
                 ErrorReason.OVERLOADED,
                 "the server is shutting down; no change was made",
                 {},
@@ -204,7 +145,7 @@ def _unavailable(error: CommitError | StoreError) -> GRPCError:
             )
         case ClockSkewed(skew_seconds=skew, limit_seconds=limit):
             skew_milliseconds, limit_milliseconds = ceil(skew * 1000), ceil(limit * 1000)
-            return _error(
+            return status_of(
                 ErrorReason.CLOCK_SKEWED,
                 f"the clocks of the server and its store differ by {skew_milliseconds} ms or more,"
                 f" and {limit_milliseconds} ms are allowed; no change was made: retry, at another"
@@ -228,12 +169,20 @@ def _unavailable(error: CommitError | StoreError) -> GRPCError:
 
 
 def _store_unavailable(sentence: str) -> GRPCError:
-    return _error(ErrorReason.STORE_UNAVAILABLE, sentence, {}, _retry_in(_RETRY_STORE_SECONDS))
+    return status_of(ErrorReason.STORE_UNAVAILABLE, sentence, {}, _retry_in(_RETRY_STORE_SECONDS))
 
 
-def _error(
+def status_of(
     reason: ErrorReason, sentence: str, metadata: Mapping[str, str], *details: Message
 ) -> GRPCError:
+    """Return the status of a reason.
+
+    Args:
+        reason: The reason.
+        sentence: What happened, for people.
+        metadata: What the contract lists for the reason.
+        details: Further messages that the contract lists for the reason.
+    """
     info = ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
     return GRPCError(RULES[reason].status, sentence, [info, *details])
 

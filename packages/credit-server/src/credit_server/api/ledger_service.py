@@ -1,13 +1,19 @@
-"""The calls with several operations: a batch in one message, and a stream of operations."""
+"""The calls of `LedgerService`: single writes, policies, reads, and calls with many operations."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
     LedgerServiceBase,
     OperationOutcome,
+    SetAppPolicyRequest,
+    SetAppPolicyResponse,
+    SetSpendingCapRequest,
+    SetSpendingCapResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -15,14 +21,19 @@ from grpclib import const
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
-from credit_server.api import errors
+from credit_server.api import convert, refusals
 from credit_server.api.commands import Commands
 from credit_server.api.contract import WithMisfits
+from credit_server.api.ledger_reads import LedgerReads
 from credit_server.api.operations import Operations, PendingOperation
+from credit_server.api.policies import Policies
+from credit_server.api.reads import Reads
 from credit_server.api.write_stream import WriteStream
+from credit_server.api.writes import Writes
 from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.ledger import BatchAborted
+from credit_server.store.port import Store
 
 # After this many operations, which take about 10 ms, the event loop runs other calls.
 _SLICE = 250
@@ -32,11 +43,12 @@ _StreamCall = Call[WithMisfits[WriteRequest], WriteResponse]
 
 
 class LedgerService(LedgerServiceBase):
-    """Serves the calls of the contract that have several operations."""
+    """Serves the contract on a committer for writes and a store for reads."""
 
     def __init__(
         self,
         committer: Committer,
+        store: Store,
         commands: Commands,
         audit: AuditLog,
         access: Access,
@@ -46,29 +58,66 @@ class LedgerService(LedgerServiceBase):
         """Prepare to serve.
 
         Args:
-            committer: Settles the operations.
-            commands: Makes their commands.
-            audit: Writes a line for each operation.
+            committer: Settles the writes.
+            store: Answers the reads, and keeps the policies of apps.
+            commands: Makes the commands of writes.
+            audit: Writes a line for each write and each denial.
             access: Limits the rate of operations.
             operation_seconds: The deadline of each operation of a stream.
         """
         self._committer = committer
         self._operations = Operations(commands, audit)
+        self._writes = Writes(committer, commands, audit)
+        self._policies = Policies(store, committer.clock, audit)
+        self._reads = LedgerReads(store, Reads(store, committer.clock, audit))
         self._access = access
         self._operation_seconds = operation_seconds
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
 
-        A call of the contract without a handler here is answered with UNIMPLEMENTED, as any path
-        that no service has.
+        If a call of the contract has no handler here, it is answered as a single write.
         """
-        handlers = {"BatchWrite": self._batch_write, "Write": self._write}
-        return {
-            path: handler._replace(func=handlers[name])
-            for path, handler in super().__mapping__().items()
-            if (name := path.rpartition("/")[2]) in handlers
+        # Any: each handler takes a call of its own types, which grpclib's Handler does not have.
+        handlers: dict[str, Callable[[Call[Any, Any]], Coroutine[Any, Any, None]]] = {
+            "SetSpendingCap": self._set_spending_cap,
+            "SetAppPolicy": self._set_app_policy,
+            "GetAppPolicy": self._reads.get_app_policy,
+            "ListGrants": self._reads.list_grants,
+            "ListHolds": self._reads.list_holds,
+            "GetForecast": self._reads.get_forecast,
+            "BatchWrite": self._batch_write,
+            "Write": self._write,
         }
+        return {
+            path: handler._replace(
+                func=handlers.get(
+                    path.rpartition("/")[2], partial(self._write_one, handler.reply_type)
+                )
+            )
+            for path, handler in super().__mapping__().items()
+        }
+
+    # Any: the calls of single writes differ in their types alone.
+    async def _write_one(self, answer: type[Any], call: Call[Any, Any]) -> None:
+        receipt = await self._writes.make(call, await call.recv_request())
+        await call.send_answer(answer(receipt=convert.receipt_to_message(receipt)))
+
+    async def _set_spending_cap(
+        self, call: Call[SetSpendingCapRequest, SetSpendingCapResponse]
+    ) -> None:
+        request = await call.recv_request()
+        if request.user_id is None:
+            policy = await self._policies.set_caps(call, request)
+            answer = SetSpendingCapResponse(policy=convert.policy_to_message(policy))
+        else:
+            receipt = await self._writes.make(call, request)
+            answer = SetSpendingCapResponse(receipt=convert.receipt_to_message(receipt))
+        await call.send_answer(answer)
+
+    async def _set_app_policy(self, call: Call[SetAppPolicyRequest, SetAppPolicyResponse]) -> None:
+        policy = await self._policies.set_policy(call, await call.recv_request())
+        await call.send_answer(SetAppPolicyResponse(policy=convert.policy_to_message(policy)))
 
     async def _batch_write(self, call: _BatchCall) -> None:
         received = await call.recv_request()
@@ -155,4 +204,4 @@ async def _end(
 def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:
     """Return the results of an atomic batch, at least one operation of which was rejected."""
     first = next(index for index, each in enumerate(pending) if each.rejection is not None)
-    return [each.rejection or errors.refused(BatchAborted(index=first)) for each in pending]
+    return [each.rejection or refusals.refused(BatchAborted(index=first)) for each in pending]

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from credit_models import Operation, OperationOutcome
 from credit_models.constraints import Violation
+from credit_models.image import POOL, SERVICES, method_path
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -21,17 +22,24 @@ from credit_server.ledger import Receipt
 
 log = structlog.get_logger("credit_server.calls")
 
-ADD_CREDITS = "add_credits"
-USE_CREDITS = "use_credits"
 UNKNOWN = "unknown"
 """The kind of an operation without a request, or of a kind that this server does not support."""
 
-KINDS = (ADD_CREDITS, USE_CREDITS, UNKNOWN)
-
-_PATHS = {
-    ADD_CREDITS: "/credit.v1.CreditService/AddCredits",
-    USE_CREDITS: "/credit.v1.CreditService/UseCredits",
+_CALLS = {
+    method.input_type.full_name: method_path(method)
+    for service in SERVICES
+    for method in service.methods
 }
+_PATHS = {
+    field.name: _CALLS[field.message_type.full_name]
+    for field in POOL.FindMessageTypeByName("credit.v1.Operation").fields
+    if field.message_type is not None
+}
+"""The path of the call that each kind of operation stands for: the call with the same request."""
+
+KINDS = (*_PATHS, UNKNOWN)
+"""The kinds of operations: the names of the requests in the contract's `Operation`."""
+
 # In this file, Any stands for a call of any messages.
 
 
@@ -144,10 +152,9 @@ class Operations:
 
 
 def _request(operation: Operation | None) -> tuple[str, Write | None]:
-    if operation is None:
-        return UNKNOWN, None
-    if operation.add_credits is not None:
-        return ADD_CREDITS, operation.add_credits
-    if operation.use_credits is not None:
-        return USE_CREDITS, operation.use_credits
+    """Return the kind and the request of an operation."""
+    for kind in _PATHS:
+        request: Write | None = getattr(operation, kind, None)
+        if request is not None:
+            return kind, request
     return UNKNOWN, None

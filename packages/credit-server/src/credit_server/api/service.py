@@ -22,13 +22,14 @@ from grpclib import const
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
-from credit_server.access.identity import AppNotAllowed
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.api.commands import Commands, as_raised, validate
+from credit_server.api.commands import Commands, validate
+from credit_server.api.reads import Reads
+from credit_server.api.writes import Writes
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
-from credit_server.ledger import UINT32_MAX, Account, Receipt
+from credit_server.ledger import UINT32_MAX
 from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
@@ -79,11 +80,10 @@ class CreditService(CreditServiceBase):
             list_slots: Bounds the pages of lists; None: with the defaults of the settings.
             commands: Makes the commands of writes; None: without a limit on added credits.
         """
-        self._committer = committer
+        self._reads = Reads(store, committer.clock, audit)
         self._store = store
-        self._audit = audit
         self._list_slots = list_slots or ListSlots()
-        self._commands = commands or Commands(store)
+        self._writes = Writes(committer, commands or Commands(store), audit)
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
@@ -105,45 +105,28 @@ class CreditService(CreditServiceBase):
         }
 
     async def _write(self, call: Call[_Write, Empty]) -> None:
-        request, identity = await call.recv_request(), authorize.identity_of(call)
-        with self._audit.write(call, identity, request) as audited:
-            result = await self._committer.submit(
-                self._commands.of(request, identity),
-                call.observation.context,
-                request_id=call.request.request_id,
-                seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
-                after=lambda ending: audited.outlived(as_raised(ending)),
-            )
-            if not isinstance(result, Receipt):
-                raise errors.refused(result)
-            audited.receipt = result
-        # Whether the caller gets the answer or not, the write has happened.
-        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(result))
+        receipt = await self._writes.make(call, await call.recv_request())
+        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(receipt))
         await call.send_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()
         validate(request)
-        account = await self._store.account(request.user_id) or Account.empty(request.user_id)
+        account = await self._reads.account(request.user_id)
         visible = authorize.visible_account(account, authorize.identity_of(call))
         await call.send_answer(convert.account_to_message(visible))
 
     async def _get_app_balance(self, call: Call[AppId, Balance]) -> None:
-        request, identity = await call.recv_request(), authorize.identity_of(call)
-        try:
-            authorize.check_app(identity, request)
-        except AppNotAllowed as denial:
-            self._audit.denied(call, identity, denial, request)
-            raise
-        validate(request)
+        request = await self._reads.request(call)
         if request.user_id is None:
-            balance = await self._store.app_total(request.app_id)
+            total = await self._store.app_total(request.app_id)
+            if total > UINT32_MAX:
+                raise errors.total_overflow(total)
+            answer = Balance(app_id=request.app_id, balance=total)
         else:
-            account = await self._store.account(request.user_id)
-            balance = 0 if account is None else account.balance(request.app_id)
-        if balance > UINT32_MAX:
-            raise errors.total_overflow(balance)
-        await call.send_answer(Balance(app_id=request.app_id, balance=balance))
+            account = await self._reads.account(request.user_id)
+            answer = convert.balance_to_message(account, request.app_id)
+        await call.send_answer(answer)
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
         await self._list(call, self._store.list_purchases, convert.purchases_to_wire)

@@ -12,6 +12,7 @@ from credit_server.commit.errors import (
 )
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, Submission, WriteResult
+from credit_server.commit.sweeper import Sweeper, SweepLimits, SweepObserver
 
 __all__ = [
     "Answer",
@@ -27,5 +28,8 @@ __all__ = [
     "ResultUnknown",
     "Stopping",
     "Submission",
+    "SweepLimits",
+    "SweepObserver",
+    "Sweeper",
     "WriteResult",
 ]

@@ -1,4 +1,7 @@
-"""An atomic batch: writes of any users that take effect together or not at all."""
+"""An atomic batch: writes of any users that take effect together or not at all.
+
+A transfer between users of two shards is an atomic batch of one write.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ class AtomicBatch:
     Attributes:
         writes: The writes, in the order of the batch. Their caller cancels all of them or none.
         commands: Their commands.
-        shares: The number of writes of each shard.
+        shares: The number of writes of each shard. A write for users of two shards is one of both.
     """
 
     def __init__(self, writes: Sequence[PendingWrite], shares: "Mapping[Shard, int]") -> None:

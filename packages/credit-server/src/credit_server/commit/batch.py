@@ -6,12 +6,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from random import Random
 
 from cachetools import LRUCache
 
 from credit_server.commit.clock import Clock
+from credit_server.commit.policies import Policies
 from credit_server.ledger import (
+    NO_DETAILS,
     NOTHING_KNOWN,
     Accepted,
     Account,
@@ -21,8 +24,10 @@ from credit_server.ledger import (
     Known,
     Outcome,
     Purchase,
+    Refunded,
     Refusal,
     Replayed,
+    ReportKey,
     Transaction,
     decide,
 )
@@ -32,6 +37,8 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
+    Reference,
+    References,
     Rejected,
     StoreTransaction,
     StoreUnavailable,
@@ -47,6 +54,8 @@ _COUNTER_SHARDS = 256
 # write for the same users, most batches have a stale account. If the other servers stop, the cache
 # is used again after about a second.
 _READS_AFTER_STALE = 64
+
+_NO_REFERENCES = References()
 
 # A commit raises these if it certainly had no effect; see `StoreTransaction.commit`.
 _NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable)
@@ -74,6 +83,59 @@ class DedupIndex:
         return made
 
 
+class _History:
+    """What a batch's commands must know: what was read, and what earlier commands have done."""
+
+    def __init__(self, index: DedupIndex, read: References) -> None:
+        self._index = index
+        self._read = read
+        self._fresh = DedupIndex()
+        self._related: dict[Reference, Transaction] = {}
+        self._bought: dict[ReportKey, list[Purchase]] = {}
+        self._refunded: dict[str, int] = {}
+
+    def known(self, command: Command) -> Known:
+        """Return what a command must know."""
+        earlier = self._index.find(command) or self._fresh.find(command)
+        reference, report = command.reference, command.once_key
+        if not reference and report is None:
+            return NOTHING_KNOWN if earlier is None else Known(earlier=earlier)
+        place = (command.user_id, reference)
+        return Known(
+            earlier=earlier,
+            referenced=self._read.entries.get(place) or self._made(place),
+            latest_related=self._related.get(place) or self._read.latest_related.get(place),
+            owned_purchase=None if report is None else self._owned(report),
+        )
+
+    def _made(self, place: Reference) -> Transaction | None:
+        made = self._fresh.by_id.get(place[1])
+        return made if made is not None and made.user_id == place[0] else None
+
+    def _owned(self, report: ReportKey) -> Purchase | None:
+        owned: list[Purchase] = [
+            *self._bought.get(report, ()),
+            *self._read.purchases.get(report, ()),
+        ]
+        for purchase in owned:
+            if self._refunded.get(purchase.id, purchase.refunded_credits) < purchase.credits:
+                return purchase
+        return None
+
+    def add(self, accepted: Accepted) -> None:
+        """Add what a command has done."""
+        self._fresh.add(accepted.transactions)
+        for entry in accepted.transactions:
+            if entry.details is not NO_DETAILS and entry.details.related_id:
+                self._related[entry.user_id, entry.details.related_id] = entry
+        purchase, refunded = accepted.purchase, accepted.refunded
+        if purchase is not None:
+            report = (purchase.user_id, purchase.app_id, purchase.report_id)
+            self._bought.setdefault(report, []).append(purchase)
+        if refunded is not None:
+            self._refunded[refunded.purchase_id] = refunded.refunded_credits
+
+
 @dataclass(kw_only=True, slots=True)
 class Plan:
     """The result of a batch.
@@ -83,18 +145,32 @@ class Plan:
         accounts: The changed accounts.
         transactions: New entries, in order.
         purchases: New purchases, in order.
+        refunded: Changed purchases by their id, each with its user.
         totals: The change of each app's total.
-        rests_on_reads: Whether a refusal rests on what was read: a balance, or that the key is
-            new. Such a refusal is certain only after a cached balance was read from the store and
-            the keys were looked up.
+        rests_on_reads: Whether the answer to a command that writes nothing rests on what was read:
+            a balance, or that the key is new. Such an answer is certain only after a cached balance
+            was read from the store and the keys were looked up.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     accounts: dict[int, Account] = field(default_factory=dict)
     transactions: list[Transaction] = field(default_factory=list)
     purchases: list[Purchase] = field(default_factory=list)
+    refunded: dict[str, tuple[int, Refunded]] = field(default_factory=dict)
     totals: dict[int, int] = field(default_factory=dict)
     rests_on_reads: bool = False
+
+    def add(self, accepted: Accepted) -> None:
+        """Add the effects of a command."""
+        for account in accepted.accounts:
+            self.accounts[account.user_id] = account
+        self.transactions.extend(accepted.transactions)
+        if accepted.purchase is not None:
+            self.purchases.append(accepted.purchase)
+        if (refunded := accepted.refunded) is not None:
+            self.refunded[refunded.purchase_id] = (accepted.main.user_id, refunded)
+        for entry in accepted.transactions:
+            self.totals[entry.app_id] = self.totals.get(entry.app_id, 0) + entry.effect
 
 
 def plan(
@@ -104,12 +180,14 @@ def plan(
     now: datetime,
     latest: datetime | None = None,
     *,
+    references: References = _NO_REFERENCES,
     atomic: bool = False,
 ) -> Plan:
     """Decide a batch in memory.
 
     A key that is in a batch twice needs no special case: the second command finds the transaction
     of the first. If the first is rejected, the second is a new request, as the contract defines.
+    A command that is only validated has no effect on the commands after it.
 
     Args:
         commands: The commands, in the order of arrival.
@@ -117,25 +195,22 @@ def plan(
         known: Earlier transactions with their keys or ids.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have; None: there is no limit.
+        references: What the history has about the entries and reports that the commands refer to.
         atomic: Whether no command takes effect if one is rejected.
     """
     result = Plan()
-    fresh = DedupIndex()
+    history = _History(known, references)
+
     for command in commands:
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
-        earlier = known.find(command) or fresh.find(command)
-        history = NOTHING_KNOWN if earlier is None else Known(earlier=earlier)
-        outcome = decide(account, command, history, now, latest)
+        target = None
+        for user_id in command.users[1:]:
+            target = result.accounts.get(user_id) or accounts[user_id]
+        outcome = decide(account, command, history.known(command), now, latest, target)
         match outcome:
-            case Accepted(accounts=changed, transactions=entries, purchase=purchase):
-                result.accounts.update((account.user_id, account) for account in changed)
-                result.transactions.extend(entries)
-                if purchase is not None:
-                    result.purchases.append(purchase)
-                for entry in entries:
-                    total = result.totals.get(entry.app_id, 0)
-                    result.totals[entry.app_id] = total + entry.effect
-                fresh.add(entries)
+            case Accepted() if not command.validate_only:
+                result.add(outcome)
+                history.add(outcome)
             case Replayed() | KeyReused():  # decided by the key: transactions never change
                 pass
             case _:
@@ -171,16 +246,20 @@ class BatchWriter:
     stale account runs twice, so the batches that follow it read all accounts.
     """
 
-    def __init__(self, writer: Writer, *, clock: Clock, random: Random, cache_max: int) -> None:
+    def __init__(
+        self, writer: Writer, policies: Policies, *, clock: Clock, random: Random, cache_max: int
+    ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             writer: Begins the transactions of the store.
+            policies: Returns the policies of apps.
             clock: The clock for new entries.
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
         """
         self._writer = writer
+        self._policies = policies
         self._clock = clock
         self._random = random
         self._counter_shard = random.randrange(_COUNTER_SHARDS)
@@ -199,16 +278,25 @@ class BatchWriter:
         """
         committing = False
         try:
+            commands = await self._policies.apply(commands)
             moment = self._clock.now()
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
+                references = await self._references(transaction, commands, known)
+                decided = partial(
+                    plan,
+                    commands,
+                    known=known,
+                    now=moment.now,
+                    latest=moment.latest,
+                    references=references,
+                    atomic=atomic,
+                )
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
-                batch = plan(commands, accounts, known, moment.now, moment.latest, atomic=atomic)
+                batch = decided(accounts)
                 if batch.rests_on_reads and not verify_first:
                     accounts = await self._load(transaction, commands, known, verify=True)
-                    batch = plan(
-                        commands, accounts, known, moment.now, moment.latest, atomic=atomic
-                    )
+                    batch = decided(accounts)
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))
                 # An answer that rests on what was read needs the commit too: only the commit proves
@@ -238,7 +326,7 @@ class BatchWriter:
         To verify is to read all accounts from the store, and to look up the keys and ids there that
         the index does not contain.
         """
-        users = {command.user_id for command in commands}
+        users = {user_id for command in commands for user_id in command.users}
         accounts: dict[int, Account] = {}
         if self._reads and not verify:
             self._reads -= 1
@@ -259,10 +347,32 @@ class BatchWriter:
             keys = {
                 (command.user_id, command.app_id, command.key) for command in new if command.key
             }
-            # The ids show whether an earlier attempt with an unknown result took effect.
-            ids = {command.transaction_id for command in new}
+            # The ids show whether an earlier attempt with an unknown result took effect. A command
+            # that makes no entry of its own has none.
+            ids = {command.transaction_id for command in new if command.transaction_id}
             known.add(await transaction.transactions(keys, ids))
         return accounts
+
+    async def _references(
+        self, transaction: StoreTransaction, commands: Sequence[Command], known: DedupIndex
+    ) -> References:
+        """Return what the history has about what the commands refer to.
+
+        It is never cached. What refers to an entry changes the account too, so if it is newer than
+        a cached account, the comparison of revisions rejects the batch.
+        """
+        references: set[Reference] = set()
+        reports: set[ReportKey] = set()
+        for command in commands:
+            reference, report = command.reference, command.once_key
+            if (reference or report is not None) and known.find(command) is None:
+                if reference:
+                    references.add((command.user_id, reference))
+                if report is not None:
+                    reports.add(report)
+        if not references and not reports:
+            return _NO_REFERENCES
+        return await transaction.known(references, reports)
 
     def _is_stale(self, account: Account) -> bool:
         """Return whether the cached account is older than one that was read."""
@@ -278,6 +388,12 @@ class BatchWriter:
             purchases=batch.purchases,
             totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
             counter_shard=self._counter_shard,
+            refunded=list(batch.refunded.values()),
+            emptied=[
+                user_id
+                for user_id, account in batch.accounts.items()
+                if accounts[user_id].apps and not account.apps
+            ],
         )
 
     def _cached(self, commands: Sequence[Command]) -> DedupIndex:
@@ -300,7 +416,8 @@ class BatchWriter:
     def forget_users(self, commands: Sequence[Command]) -> None:
         """Drop the cached accounts of the commands' users: another writer may change them."""
         for command in commands:
-            self._accounts.pop(command.user_id, None)
+            for user_id in command.users:
+                self._accounts.pop(user_id, None)
 
     def _forget(self, commands: Sequence[Command], error: Exception) -> None:
         """Drop what a failed attempt may have made stale."""

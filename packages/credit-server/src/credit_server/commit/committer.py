@@ -17,6 +17,7 @@ from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed, CommitError, Overloaded, Stopping
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, PendingWrite, Submission, WriteResult
+from credit_server.commit.policies import Policies
 from credit_server.commit.retry import RetryLimits
 from credit_server.commit.shard import Shard, ShardLimits, Turn
 from credit_server.ledger import Command, Receipt, Refusal
@@ -105,16 +106,18 @@ class Committer:
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
         turns = turns or [nullcontext()] * self._limits.shards
-        self._shards = [self._shard(store, random, turn) for turn in turns]
+        policies = Policies(store)
+        self._shards = [self._shard(store, policies, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start
         self._stopping = False
 
-    def _shard(self, store: Store, random: Random, turn: Turn) -> Shard:
+    def _shard(self, store: Store, policies: Policies, random: Random, turn: Turn) -> Shard:
         limits = self._limits
         return Shard(
             BatchWriter(
                 store.writer(),
+                policies,
                 clock=self._clock,
                 random=random,
                 cache_max=limits.cache_max // limits.shards,
@@ -133,6 +136,11 @@ class Committer:
             observer=self._observer,
             turn=turn,
         )
+
+    @property
+    def clock(self) -> Clock:
+        """The clock for new entries."""
+        return self._clock
 
     @property
     def waiting(self) -> int:
@@ -253,12 +261,14 @@ class Committer:
         seconds_left: float | None,
     ) -> None:
         for write in writes:
-            shard = self._shard_of(write)
-            rejection = unready or self._rejection({shard: 1}, seconds_left)
-            if rejection is None:
-                shard.offer(write)
-            else:
+            shards = self._shards_of(write)
+            rejection = unready or self._rejection(dict.fromkeys(shards, 1), seconds_left)
+            if rejection is not None:
                 self._reject(write, rejection)
+            elif len(shards) == 1:
+                shards[0].offer(write)
+            else:
+                self._offer_shared([write], dict.fromkeys(shards, 1))
 
     def _offer_atomic(
         self,
@@ -266,20 +276,27 @@ class Committer:
         unready: ClockSkewed | Stopping | None,
         seconds_left: float | None,
     ) -> None:
-        counts = Counter(self._shard_of(write) for write in writes)
+        counts = Counter(shard for write in writes for shard in self._shards_of(write))
         shares = {shard: counts[shard] for shard in self._shards if shard in counts}
         rejection = unready or self._rejection(shares, seconds_left)
         if rejection is not None:
             for write in writes:
                 self._reject(write, rejection)
             return
+        self._offer_shared(writes, shares)
+
+    def _offer_shared(self, writes: Sequence[PendingWrite], shares: Mapping[Shard, int]) -> None:
         batch = AtomicBatch(writes, shares)
         for shard in shares:
             shard.offer_atomic(batch)
 
-    def _shard_of(self, write: PendingWrite) -> Shard:
+    def _shards_of(self, write: PendingWrite) -> Sequence[Shard]:
+        """Return the shards of the write's users, in the order of all shards."""
         # User ids are usually consecutive, so the remainder spreads them evenly.
-        return self._shards[write.command.user_id % len(self._shards)]
+        users, count = write.command.users, len(self._shards)
+        if len(users) == 1:
+            return (self._shards[users[0] % count],)
+        return [self._shards[number] for number in sorted({user_id % count for user_id in users})]
 
     def _unready(self) -> ClockSkewed | Stopping | None:
         """Return why no write is accepted now; None: writes are accepted."""

@@ -82,7 +82,8 @@ def answer(writes: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
     for write, outcome in zip(writes, outcomes, strict=True):
         match outcome:
             case Accepted(main=transaction):
-                write.resolve(Receipt(transaction=transaction, replayed=False))
+                validated = write.command.validate_only
+                write.resolve(Receipt(transaction=transaction, replayed=False, validated=validated))
             case Replayed(transaction=transaction):
                 # The transaction of an earlier attempt at this command is not a replay.
                 replayed = transaction.id != write.command.transaction_id

@@ -33,6 +33,8 @@ _ACTIONS_NEEDED = {
     "credit_transactions": _WRITES,
     "purchases": _WRITES,
     "app_totals": _WRITES,
+    "app_policies": _WRITES,
+    "leases": _WRITES,
     "schema_version": _READS,
 }
 

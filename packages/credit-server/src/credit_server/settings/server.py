@@ -78,6 +78,10 @@ class WriteSettings(Settings):
     """Difference that is allowed between the clocks of this machine and the store. Beyond it,
     writes are rejected as CLOCK_SKEWED, and health is NOT_SERVING until the clocks agree again."""
 
+    settle_per_second: Annotated[float, Ge(1), Le(100_000)] = 200.0
+    """Accounts per second in which the server writes what is due by time, such as the end of a
+    grant. Balances are right before that too. One of all servers does this work at a time."""
+
 
 class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSettings):
     """All settings of `credit-server serve`."""

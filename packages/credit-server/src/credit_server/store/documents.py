@@ -1,53 +1,42 @@
 """The documents of the collections, and their translation from and to the ledger's values.
 
 The models define the collections: `schema.py` makes the `$jsonSchema` validators from them.
-Integers are stored as int64 (`long`), because uint32 does not fit MongoDB's int32.
 """
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import Field
 
-from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction, invariant
-from credit_server.store.port import PurchaseRow, TransactionRow
-
-# A document as the driver returns it. The model that parses it checks its values.
-Raw = Mapping[str, Any]
-
-_Long = Annotated[int, PlainSerializer(Int64)]
-# An id or a number of credits.
-Number = Annotated[_Long, Field(ge=1, le=UINT32_MAX)]
-# A balance.
-Credits = Annotated[_Long, Field(ge=0, le=UINT32_MAX)]
-Sequence = Annotated[_Long, Field(ge=1)]
-Key = Annotated[str, Field(min_length=1, max_length=128)]
-ReportId = Annotated[str, Field(min_length=1, max_length=128)]
-ReportName = Annotated[str, Field(min_length=1, max_length=256)]
-
-_KINDS = {kind.value: kind for kind in Kind}
-
-
-class Document(BaseModel):
-    """A document or a part of one. Fields that are None are absent in the store."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
-    )
-
-    def to_bson(self) -> dict[str, Any]:
-        """Return the document that the driver stores."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+from credit_server.ledger import NO_DETAILS, Account, Details, Kind, Purchase, Transaction
+from credit_server.store.app_documents import (
+    AllocationDocument,
+    AppDocument,
+    from_allocations,
+    to_allocations,
+)
+from credit_server.store.fields import (
+    Credits,
+    Document,
+    Key,
+    Long,
+    Number,
+    PairDocument,
+    ReportId,
+    ReportName,
+    Sequence,
+    Signed,
+    from_pairs,
+    to_pairs,
+)
 
 
 class BalanceDocument(Document):
     """A user's balance in one app."""
 
     app_id: Number
-    balance: Credits
+    balance: Signed
 
 
 class AccountDocument(Document):
@@ -61,6 +50,10 @@ class AccountDocument(Document):
     created_by: Number
     updated_by: Number
     revision: Sequence
+    # Absent in an account that keeps nothing for any app.
+    apps: list[AppDocument] | None = None
+    # The earliest of those of `apps`.
+    due_at: datetime | None = None
 
     @classmethod
     def from_account(cls, account: Account) -> "AccountDocument":
@@ -78,6 +71,9 @@ class AccountDocument(Document):
             created_by=account.created_by,
             updated_by=account.updated_by,
             revision=account.revision,
+            apps=[AppDocument.from_app(app_id, app) for app_id, app in sorted(account.apps.items())]
+            or None,
+            due_at=due_at(account),
         )
 
     def to_account(self) -> Account:
@@ -86,6 +82,7 @@ class AccountDocument(Document):
             id=str(self.id),
             user_id=self.user_id,
             balances={entry.app_id: entry.balance for entry in self.balances},
+            apps={app.app_id: app.to_app() for app in self.apps or ()},
             revision=self.revision,
             created_at=self.created_at,
             updated_at=self.updated_at,
@@ -94,35 +91,91 @@ class AccountDocument(Document):
         )
 
 
+def due_at(account: Account) -> datetime | None:
+    """Return the earliest time at which something is due in an account; None: never."""
+    times = (app.due_at for app in account.apps.values())
+    return min((time for time in times if time is not None), default=None)
+
+
 class FingerprintDocument(Document):
-    """The fields of a USE request that the transaction does not hold, to compare retries."""
+    """The report of a USE. It is stored here too, to compare a retry with the first request."""
 
     report_id: ReportId
     report_name: ReportName
 
 
+_Type = Literal[
+    "add",
+    "use",
+    "grant",
+    "schedule",
+    "activate",
+    "expire",
+    "void",
+    "hold",
+    "release",
+    "extend",
+    "refund",
+    "revoke",
+    "transfer_out",
+    "transfer_in",
+    "adjust",
+    "cap",
+]
+_TYPES: dict[str, _Type] = {name: name for name in get_args(_Type)}
+
+
+# Any: the values of fields of several types, which the model checks.
+def _details_fields(details: Details) -> dict[str, Any]:
+    if details == NO_DETAILS:
+        return {}
+    return {
+        "related_id": ObjectId(details.related_id) if details.related_id else None,
+        "related_total": details.related_total or None,
+        "allocations": from_allocations(details.allocations),
+        "delta": details.delta,
+        "effective_at": details.effective_at,
+        "ends_at": details.ends_at,
+        "released": details.released or None,
+        "held_after": details.held_after or None,
+        "metadata": from_pairs(details.metadata),
+        "note": details.note or None,
+        "request": from_pairs(details.request),
+    }
+
+
 class TransactionDocument(Document):
-    """`credit_transactions`: one change of a balance."""
+    """`credit_transactions`: one entry of a history. A plain ADD or USE has no details."""
 
     id: ObjectId = Field(alias="_id")
     user_id: Number
     app_id: Number
-    credits: Number
+    credits: Credits
     created_at: datetime
     created_by: Number
-    type: Literal["add", "use"]
-    balance_after: Credits
+    type: _Type
+    balance_after: Signed
     sequence: Sequence
     purchase_id: ObjectId | None = None
     idempotency_key: Key | None = None
     fingerprint: FingerprintDocument | None = None
+    # The details.
+    related_id: ObjectId | None = None
+    related_total: Number | None = None
+    allocations: list[AllocationDocument] | None = None
+    delta: Signed | None = None
+    effective_at: datetime | None = None
+    ends_at: datetime | None = None
+    released: Number | None = None
+    held_after: Number | None = None
+    metadata: list[PairDocument] | None = None
+    note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    request: list[PairDocument] | None = None
 
     @classmethod
     def from_transaction(cls, entry: Transaction) -> "TransactionDocument":
         """Translate from the ledger."""
-        kind = entry.kind
-        invariant(kind in (Kind.ADD, Kind.USE), f"no document of the kind {kind.value} exists")
-        used = kind is Kind.USE
+        used = entry.kind is Kind.USE
         return cls(
             _id=ObjectId(entry.id),
             user_id=entry.user_id,
@@ -130,7 +183,7 @@ class TransactionDocument(Document):
             credits=entry.credits,
             created_at=entry.created_at,
             created_by=entry.created_by,
-            type="use" if used else "add",
+            type=_TYPES[entry.kind.value],
             balance_after=entry.balance_after,
             sequence=entry.sequence,
             purchase_id=ObjectId(entry.purchase_id) if used else None,
@@ -140,6 +193,7 @@ class TransactionDocument(Document):
                 if used
                 else None
             ),
+            **_details_fields(entry.details),
         )
 
     def to_transaction(self) -> Transaction:
@@ -158,6 +212,22 @@ class TransactionDocument(Document):
             purchase_id="" if self.purchase_id is None else str(self.purchase_id),
             report_id="" if self.fingerprint is None else self.fingerprint.report_id,
             report_name="" if self.fingerprint is None else self.fingerprint.report_name,
+            details=self._details(),
+        )
+
+    def _details(self) -> Details:
+        return Details(
+            related_id="" if self.related_id is None else str(self.related_id),
+            related_total=self.related_total or 0,
+            allocations=to_allocations(self.allocations),
+            delta=self.delta,
+            effective_at=self.effective_at,
+            ends_at=self.ends_at,
+            released=self.released or 0,
+            held_after=self.held_after or 0,
+            metadata=to_pairs(self.metadata),
+            note=self.note or "",
+            request=to_pairs(self.request),
         )
 
 
@@ -174,6 +244,8 @@ class PurchaseDocument(Document):
     created_by: Number
     transaction_id: ObjectId
     sequence: Sequence
+    # Absent before the first refund.
+    refunded_credits: Number | None = None
 
     @classmethod
     def from_purchase(cls, purchase: Purchase) -> "PurchaseDocument":
@@ -189,6 +261,7 @@ class PurchaseDocument(Document):
             created_by=purchase.created_by,
             transaction_id=ObjectId(purchase.transaction_id),
             sequence=purchase.sequence,
+            refunded_credits=purchase.refunded_credits or None,
         )
 
     def to_purchase(self) -> Purchase:
@@ -204,41 +277,8 @@ class PurchaseDocument(Document):
             created_by=self.created_by,
             transaction_id=str(self.transaction_id),
             sequence=self.sequence,
+            refunded_credits=self.refunded_credits or 0,
         )
-
-
-def transaction_row(document: Raw) -> TransactionRow:
-    """Return the row of a transaction's document, whose times were decoded as `DatetimeMS`."""
-    purchase_id = document.get("purchase_id")
-    return TransactionRow(
-        document["_id"].binary.hex(),
-        document["user_id"],
-        document["app_id"],
-        document["credits"],
-        int(document["created_at"]),
-        document["created_by"],
-        _KINDS[document["type"]],
-        document["balance_after"],
-        document["sequence"],
-        "" if purchase_id is None else purchase_id.binary.hex(),
-        document.get("idempotency_key", ""),
-    )
-
-
-def purchase_row(document: Raw) -> PurchaseRow:
-    """Return the row of a purchase's document; see `transaction_row`."""
-    return PurchaseRow(
-        document["_id"].binary.hex(),
-        document["user_id"],
-        document["app_id"],
-        document["report_id"],
-        document["report_name"],
-        document["credits"],
-        int(document["created_at"]),
-        document["created_by"],
-        document["transaction_id"].binary.hex(),
-        document["sequence"],
-    )
 
 
 class AppTotalDocument(Document):
@@ -246,13 +286,21 @@ class AppTotalDocument(Document):
 
     id: ObjectId | None = Field(default=None, alias="_id")
     app_id: Number
-    slot: Annotated[_Long, Field(ge=0)]
-    total: _Long
+    slot: Annotated[Long, Field(ge=0)]
+    total: Long
+
+
+class LeaseDocument(Document):
+    """`leases`: the process that does some work for all servers."""
+
+    id: Annotated[str, Field(min_length=1)] = Field(alias="_id")
+    owner: Annotated[str, Field(min_length=1)]
+    until: datetime
 
 
 class SchemaVersionDocument(Document):
     """`schema_version`: the version of the database's schema; a single document."""
 
     id: Literal["credit"] = Field(default="credit", alias="_id")
-    version: Annotated[_Long, Field(ge=1)]
+    version: Annotated[Long, Field(ge=1)]
     migrated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -9,14 +9,27 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from credit_server.ledger import Account, Purchase, Transaction
+from credit_server.ledger import (
+    NO_DETAILS,
+    Account,
+    Kind,
+    Purchase,
+    ReportKey,
+    Transaction,
+)
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
+    AppPolicy,
     Changes,
     ClockReading,
     Conflict,
+    DueAccount,
+    HoldRow,
     PurchaseRow,
+    Reference,
+    References,
+    RowDetails,
     StoreTransaction,
     TransactionRow,
     Writer,
@@ -37,6 +50,17 @@ class _Tables:
     keys: dict[AppKey, str] = field(default_factory=dict)
     purchases: dict[str, Purchase] = field(default_factory=dict)
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
+    policies: dict[int, AppPolicy] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # The ids of the entries that refer to an entry of the same user.
+    related: dict[Reference, list[str]] = field(default_factory=dict)
+
+    def latest_related(self, reference: Reference) -> Transaction | None:
+        """Return the latest entry that refers to another one and belongs to the data."""
+        ids = self.related.get(reference, ())
+        # A snapshot has no entry of a later transaction.
+        entries = [self.transactions[id_] for id_ in ids if id_ in self.transactions]
+        return max(entries, key=lambda entry: entry.sequence, default=None)
 
 
 class MemoryStore:
@@ -76,6 +100,59 @@ class MemoryStore:
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
         return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)
+
+    async def hold_entries(
+        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[HoldRow]:
+        """Return holds with the latest entry of each: see the port."""
+        placed = [
+            entry
+            for entry in self._tables.transactions.values()
+            if (entry.user_id, entry.app_id, entry.kind) == (user_id, app_id, Kind.HOLD)
+            and entry.sequence > after_sequence
+        ]
+        placed.sort(key=lambda entry: entry.sequence)
+        return [
+            HoldRow(hold, self._tables.latest_related((user_id, hold.id)))
+            for hold in placed[:limit]
+        ]
+
+    async def policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
+        return self._tables.policies.get(app_id, AppPolicy(app_id=app_id))
+
+    async def set_policy(self, changed: AppPolicy) -> None:
+        """Store the policy of an app: see the port."""
+        stored = await self.policy(changed.app_id)
+        if stored.revision != changed.revision - 1:
+            raise Conflict(f"the policy of app {changed.app_id} has changed since it was read")
+        self._tables.policies[changed.app_id] = changed
+
+    async def due_accounts(
+        self, before: datetime, *, after: DueAccount | None = None, limit: int
+    ) -> Sequence[DueAccount]:
+        """Return accounts in which something is due: see the port."""
+        due = []
+        for account in self._tables.accounts.values():
+            times = {
+                app_id: app.due_at
+                for app_id, app in account.apps.items()
+                if app.due_at is not None and app.due_at <= before
+            }
+            if times:
+                due.append(DueAccount(min(times.values()), account.user_id, tuple(sorted(times))))
+        due.sort()
+        start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
+        return [account for account in due if account[:2] > start][:limit]
+
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it: see the port."""
+        now = self._clock()
+        holder, until = self._tables.leases.get(name, (owner, now))
+        if holder != owner and until > now:
+            return False
+        self._tables.leases[name] = (owner, now + seconds)
+        return True
 
     async def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
@@ -130,6 +207,7 @@ class _MemoryTransaction:
             accounts=dict(tables.accounts),
             transactions=dict(tables.transactions),
             keys=dict(tables.keys),
+            purchases=dict(tables.purchases),
         )
         self._changes: list[Changes] = []
 
@@ -143,6 +221,33 @@ class _MemoryTransaction:
         found = {self._snapshot.keys[key] for key in keys if key in self._snapshot.keys}
         found.update(id_ for id_ in ids if id_ in self._snapshot.transactions)
         return [self._snapshot.transactions[id_] for id_ in found]
+
+    async def known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        snapshot = self._snapshot
+        entries = {
+            (user_id, id_): entry
+            for user_id, id_ in references
+            if (entry := snapshot.transactions.get(id_)) is not None and entry.user_id == user_id
+        }
+        related = {
+            reference: entry
+            for reference in references
+            if (entry := snapshot.latest_related(reference)) is not None
+        }
+        limit = 1 + len(references)
+        purchases = {report: self._owned(report)[:limit] for report in reports}
+        return References(entries=entries, latest_related=related, purchases=purchases)
+
+    def _owned(self, report: ReportKey) -> list[Purchase]:
+        owned = [
+            purchase
+            for purchase in self._snapshot.purchases.values()
+            if (purchase.user_id, purchase.app_id, purchase.report_id) == report
+            and purchase.refunded_credits < purchase.credits
+        ]
+        return sorted(owned, key=lambda purchase: purchase.sequence, reverse=True)
 
     async def write(self, changes: Changes) -> None:
         self._check(changes)
@@ -168,6 +273,12 @@ class _MemoryTransaction:
             )
             if taken:
                 raise Conflict(f"a unique value of transaction {entry.id} is taken")
+        bought = {purchase.id: purchase for purchase in changes.purchases}
+        for user_id, refunded in changes.refunded:
+            id_ = refunded.purchase_id
+            purchase = bought.get(id_) or tables.purchases.get(id_)
+            if purchase is None or purchase.user_id != user_id:
+                raise Conflict(f"the purchase {refunded.purchase_id} is not stored")
 
     def _apply(self, changes: Changes) -> None:
         tables = self._store._tables  # noqa: SLF001
@@ -180,8 +291,15 @@ class _MemoryTransaction:
             tables.sequences[entry.user_id, entry.sequence] = entry.id
             if entry.key:
                 tables.keys[entry.user_id, entry.app_id, entry.key] = entry.id
+            if entry.details.related_id:
+                related = tables.related.setdefault((entry.user_id, entry.details.related_id), [])
+                related.append(entry.id)
         for purchase in changes.purchases:
             tables.purchases[purchase.id] = purchase
+        for _, refunded in changes.refunded:
+            tables.purchases[refunded.purchase_id] = replace(
+                tables.purchases[refunded.purchase_id], refunded_credits=refunded.refunded_credits
+            )
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
@@ -200,6 +318,25 @@ def _transaction_row(entry: Transaction) -> TransactionRow:
         sequence=entry.sequence,
         purchase_id=entry.purchase_id,
         key=entry.key,
+        report_id=entry.report_id,
+        report_name=entry.report_name,
+        details=_row_details(entry),
+    )
+
+
+def _row_details(entry: Transaction) -> RowDetails | None:
+    details = entry.details
+    # The request is not part of a list.
+    if entry.kind in (Kind.ADD, Kind.USE) and replace(details, request=()) == NO_DETAILS:
+        return None
+    return RowDetails(
+        effect=entry.effect,
+        related_id=details.related_id,
+        effective_at=None if details.effective_at is None else _milliseconds(details.effective_at),
+        ends_at=None if details.ends_at is None else _milliseconds(details.ends_at),
+        allocations=tuple((part.grant_id, part.credits) for part in details.allocations),
+        metadata=details.metadata,
+        note=details.note,
     )
 
 
@@ -215,6 +352,7 @@ def _purchase_row(purchase: Purchase) -> PurchaseRow:
         created_by=purchase.created_by,
         transaction_id=purchase.transaction_id,
         sequence=purchase.sequence,
+        refunded_credits=purchase.refunded_credits,
     )
 
 

@@ -4,34 +4,41 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pymongo import ASCENDING
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account
+from credit_server.ledger import Account, Kind, Transaction
 from credit_server.store import schema
+from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
-from credit_server.store.documents import AccountDocument, purchase_row, transaction_row
+from credit_server.store.documents import AccountDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.port import (
     PAGE_SIZE,
+    AppPolicy,
     ClockReading,
+    Conflict,
+    DueAccount,
+    HoldRow,
     PurchaseRow,
     StoreMisconfigured,
     StoreUnavailable,
     TransactionRow,
     Writer,
 )
+from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import SharedReads
 from credit_server.store.transaction import MongoWriter
 
@@ -40,7 +47,7 @@ _Row = TypeVar("_Row", TransactionRow, PurchaseRow)
 _ReadPage = Callable[[int], Awaitable[list[Document]]]
 
 # The fields of a document that no list returns, as a projection.
-_NOT_LISTED = {"fingerprint": False}
+_NOT_LISTED = {"request": False}
 
 # How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For more
 # values of `$in` it sorts everything that it finds (6.0.5: 10,001 keys for a page of 1,000).
@@ -93,8 +100,11 @@ class MongoStore:
             schema.PURCHASES, codec_options=listed
         )
         self._totals: Collection = self._database[schema.APP_TOTALS]
+        self._policies: Collection = self._database[schema.APP_POLICIES]
+        self._leases: Collection = self._database[schema.LEASES]
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
+        self._policy_reads = SharedReads(self._policy_documents)
 
     async def check_topology(self) -> None:
         """Check that the server behind the URI supports transactions.
@@ -202,6 +212,103 @@ class MongoStore:
             async for part in cursor:
                 totals[part["app_id"]] = totals.get(part["app_id"], 0) + part["total"]
         return totals
+
+    async def hold_entries(
+        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[HoldRow]:
+        """Return holds with the latest entry of each: see the port."""
+        entries = self._database[schema.CREDIT_TRANSACTIONS]
+        async with self._deadline(), self._clients.snapshot() as session:
+            of_snapshot = entries.with_options(read_concern=ReadConcern())
+            query = {
+                "user_id": user_id,
+                "app_id": app_id,
+                "type": Kind.HOLD.value,
+                "sequence": {"$gt": after_sequence},
+            }
+            cursor = of_snapshot.find(query, session=session).hint(schema.BY_HOLD)
+            placed = await cursor.sort("sequence", ASCENDING).limit(limit).to_list(None)
+            # One command for each: an aggregation would read all entries of every hold.
+            latest = [
+                await of_snapshot.find_one(
+                    {"user_id": user_id, "related_id": hold["_id"]},
+                    sort=[("sequence", DESCENDING)],
+                    hint=schema.BY_RELATED_ID,
+                    session=session,
+                )
+                for hold in placed
+            ]
+        return [
+            HoldRow(_transaction(hold), None if related is None else _transaction(related))
+            for hold, related in zip(placed, latest, strict=True)
+        ]
+
+    async def policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
+        async with self._deadline():
+            found = await self._policy_reads.read(app_id)
+        if found is None:
+            return AppPolicy(app_id=app_id)
+        return AppPolicyDocument.model_validate(found).to_policy()
+
+    async def _policy_documents(self, app_ids: Sequence[int]) -> dict[int, Document]:
+        async with self._deadline():
+            cursor = self._policies.find({"app_id": {"$in": app_ids}})
+            found = await cursor.batch_size(len(app_ids) + 1).to_list(None)
+        return {document["app_id"]: document for document in found}
+
+    async def set_policy(self, changed: AppPolicy) -> None:
+        """Store the policy of an app: see the port."""
+        document = AppPolicyDocument.from_policy(changed).to_bson()
+        unset = {} if "caps" in document else {"$unset": {"caps": ""}}
+        async with self._deadline():
+            result = await self._policies.update_one(
+                {"app_id": Int64(changed.app_id), "revision": Int64(changed.revision - 1)},
+                {"$set": document, **unset},
+                # A new policy is inserted. If it exists after all, its app_id is taken.
+                upsert=changed.revision == 1,
+            )
+        if not result.matched_count and result.upserted_id is None:
+            raise Conflict(f"the policy of app {changed.app_id} has changed since it was read")
+
+    async def due_accounts(
+        self, before: datetime, *, after: DueAccount | None = None, limit: int
+    ) -> Sequence[DueAccount]:
+        """Return accounts in which something is due: see the port."""
+        query: Document = {"due_at": {"$lte": before}}
+        if after is not None:
+            query = {
+                "$or": [
+                    {"due_at": after.due_at, "user_id": {"$gt": after.user_id}},
+                    {"due_at": {"$gt": after.due_at, "$lte": before}},
+                ]
+            }
+        # Not the whole accounts: one that cannot be read must not hide the others.
+        fields = {"user_id": 1, "due_at": 1, "apps.app_id": 1, "apps.due_at": 1}
+        async with self._deadline():
+            cursor = self._accounts.find(query, fields).hint(schema.BY_DUE_AT)
+            cursor = cursor.sort([("due_at", ASCENDING), ("user_id", ASCENDING)]).limit(limit)
+            found = await cursor.batch_size(limit + 1).to_list(None)
+        return [_due_account(document, before) for document in found]
+
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it: see the port."""
+        # A lease that was never taken has ended.
+        ended = {"$lte": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}
+        free = {"$or": [{"$eq": ["$owner", {"$literal": owner}]}, ended]}
+        until = {"$add": ["$$NOW", Int64(seconds * 1000)]}
+        taken = {
+            "owner": {"$cond": [free, {"$literal": owner}, "$owner"]},
+            "until": {"$cond": [free, until, "$until"]},
+        }
+        async with self._deadline():
+            lease = await self._leases.find_one_and_update(
+                {"_id": name},
+                [{"$set": taken}],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return lease is not None and bool(lease["owner"] == owner)
 
     def list_transactions(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
@@ -322,6 +429,22 @@ def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float)
     local_time = hello["localTime"].replace(tzinfo=UTC)
     return ClockReading(
         store_seconds=local_time.timestamp(), asked_at=asked_at, answered_at=answered_at
+    )
+
+
+def _transaction(document: Document) -> Transaction:
+    return TransactionDocument.model_validate(document).to_transaction()
+
+
+def _due_account(document: Document, before: datetime) -> DueAccount:
+    return DueAccount(
+        due_at=document["due_at"],
+        user_id=document["user_id"],
+        app_ids=tuple(
+            app["app_id"]
+            for app in document.get("apps", ())
+            if "due_at" in app and app["due_at"] <= before
+        ),
     )
 
 

@@ -2,10 +2,21 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from credit_server.ledger import Account, Kind, Purchase, Transaction
+from credit_server.ledger import (
+    NO_POLICY,
+    Account,
+    Kind,
+    Pairs,
+    Policy,
+    Purchase,
+    Refunded,
+    ReportKey,
+    Transaction,
+)
 
 # How many entries of a list are read at a time, unless a store is created with another number. Each
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
@@ -13,6 +24,9 @@ PAGE_SIZE = 250
 
 # The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
+
+# The user id, and the id of the entry that a command of this user refers to.
+Reference = tuple[int, str]
 
 # MongoDB truncates `localTime` to whole milliseconds.
 _CLOCK_PRECISION_SECONDS = 0.001
@@ -124,6 +138,32 @@ class TransactionRow(NamedTuple):
     sequence: int
     purchase_id: str
     key: str
+    report_id: str = ""
+    report_name: str = ""
+    details: "RowDetails | None" = None
+
+
+class RowDetails(NamedTuple):
+    """What a transaction of a list has beyond a plain ADD or USE, which have no details.
+
+    Attributes:
+        effect: The signed change of the balance.
+        related_id: The entry that this one refers to; empty if there is none.
+        effective_at: The time at which it took effect, in milliseconds since 1970; None: when it
+            was created.
+        ends_at: The end of its grant or hold, in milliseconds since 1970; None: there is none.
+        allocations: The id of each grant, empty for base credits, and the number of its credits.
+        metadata: The caller's names and values.
+        note: The caller's note.
+    """
+
+    effect: int
+    related_id: str
+    effective_at: int | None
+    ends_at: int | None
+    allocations: tuple[tuple[str, int], ...]
+    metadata: Pairs
+    note: str
 
 
 class PurchaseRow(NamedTuple):
@@ -139,6 +179,67 @@ class PurchaseRow(NamedTuple):
     created_by: int
     transaction_id: str
     sequence: int
+    refunded_credits: int = 0
+
+
+class HoldRow(NamedTuple):
+    """A hold of a list, open or settled.
+
+    Attributes:
+        placed: The entry that placed it.
+        latest: The latest entry that refers to it; None if there is none.
+    """
+
+    placed: Transaction
+    latest: Transaction | None
+
+
+class DueAccount(NamedTuple):
+    """An account in which something is due by time.
+
+    Attributes:
+        due_at: The earliest time at which something is due.
+        user_id: The user.
+        app_ids: The apps in which something is due.
+    """
+
+    due_at: datetime
+    user_id: int
+    app_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppPolicy:
+    """The policy of an app, as it is stored.
+
+    Attributes:
+        app_id: The app.
+        policy: The policy.
+        revision: How often it was changed; 0 if it was never set.
+        updated_at: The time of the latest change; None if there was none.
+        updated_by: The number of the requester of the latest change; 0 if there was none.
+    """
+
+    app_id: int
+    policy: Policy = NO_POLICY
+    revision: int = 0
+    updated_at: datetime | None = None
+    updated_by: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class References:
+    """What the history has about entries and reports that commands refer to.
+
+    Attributes:
+        entries: The entries that are referred to, of those users that have them.
+        latest_related: The latest entry of the user whose `related_id` is the reference.
+        purchases: The purchases of each report that are not refunded in full, the latest first.
+    """
+
+    entries: Mapping[Reference, Transaction] = field(default_factory=dict)
+    latest_related: Mapping[Reference, Transaction] = field(default_factory=dict)
+    purchases: Mapping[ReportKey, Sequence[Purchase]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +254,9 @@ class Changes:
         totals: The change of each app's total; may be negative.
         counter_shard: The part of the totals that the writer adds to. Concurrent writers use
             different counter shards, so that they do not conflict on a document.
+        refunded: Changed purchases, which are stored, each with its user.
+        emptied: The users of `accounts` whose account kept something for an app before the change
+            and keeps nothing for any app after it.
     """
 
     accounts: Sequence[tuple[int, Account]]
@@ -160,6 +264,8 @@ class Changes:
     purchases: Sequence[Purchase]
     totals: Mapping[int, int]
     counter_shard: int
+    refunded: Sequence[tuple[int, Refunded]] = ()
+    emptied: Collection[int] = ()
 
 
 class StoreTransaction(Protocol):
@@ -173,6 +279,19 @@ class StoreTransaction(Protocol):
         self, keys: Collection[AppKey], ids: Collection[str]
     ) -> list[Transaction]:
         """Return the transactions that have one of the keys or one of the ids."""
+        ...
+
+    async def known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        """Return what the history has about references and reports.
+
+        Args:
+            references: What commands refer to.
+            reports: The reports that commands may buy only once. At most one purchase more than
+                there are references is returned for each, because no more can be refunded by the
+                commands.
+        """
         ...
 
     async def write(self, changes: Changes) -> None:
@@ -228,6 +347,62 @@ class Store(Protocol):
 
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all users' balances in an app, at least 0."""
+        ...
+
+    async def hold_entries(
+        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[HoldRow]:
+        """Return the holds of a user in an app, open and settled, by ascending sequence.
+
+        Its cost depends on `limit` alone, not on the user's other entries.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
+            limit: The most holds, at least 1.
+        """
+        ...
+
+    async def policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app; revision 0 if it was never set."""
+        ...
+
+    async def set_policy(self, changed: AppPolicy) -> None:
+        """Store the policy of an app if the stored revision is the one before `changed.revision`.
+
+        The result of a failed call is known from `policy`: the stored policy is the changed one, or
+        the call may be repeated.
+
+        Raises:
+            Conflict: The stored revision is another one. Nothing was written.
+            StoreUnavailable: The store cannot be reached, or has not confirmed the write.
+        """
+        ...
+
+    async def due_accounts(
+        self, before: datetime, *, after: DueAccount | None = None, limit: int
+    ) -> Sequence[DueAccount]:
+        """Return accounts in which something is due, in the order of the time and the user.
+
+        Args:
+            before: What is due at this time or earlier is returned.
+            after: The list starts after this account; None: with the first.
+            limit: The most accounts, at least 1.
+        """
+        ...
+
+    async def lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Take a lease, or extend it; return whether the owner has it.
+
+        Until it ends by the store's clock, no other owner gets it. A holder whose process stops for
+        longer does not notice that it has lost the lease, so a lease only saves double work.
+
+        Args:
+            name: The name of the work.
+            owner: The name of the process that wants to do it, unique among all processes.
+            seconds: For how long, above 0.
+        """
         ...
 
     def list_transactions(

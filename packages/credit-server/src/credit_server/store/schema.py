@@ -12,35 +12,46 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
+from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
-    Document,
+    LeaseDocument,
     PurchaseDocument,
     SchemaVersionDocument,
     TransactionDocument,
 )
 from credit_server.store.driver import Database
+from credit_server.store.fields import Document
 from credit_server.store.port import StoreMisconfigured
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
-# to a user. 2: it belongs to a user in an app, and lists of some apps have indexes.
-SCHEMA_VERSION = 2
+# to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: an
+# account has grants, holds and caps, an entry refers to others, and an app has a policy.
+SCHEMA_VERSION = 3
 
 USER_CREDITS = "user_credits"
 CREDIT_TRANSACTIONS = "credit_transactions"
 PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
+APP_POLICIES = "app_policies"
+LEASES = "leases"
 VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
+BY_RELATED_ID = "user_id_related_id_sequence"
+BY_HOLD = "user_id_app_id_type_sequence"
+BY_REPORT = "user_id_app_id_report_id_sequence"
+BY_DUE_AT = "due_at_user_id"
 
 _DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
     CREDIT_TRANSACTIONS: TransactionDocument,
     PURCHASES: PurchaseDocument,
     APP_TOTALS: AppTotalDocument,
+    APP_POLICIES: AppPolicyDocument,
+    LEASES: LeaseDocument,
     VERSION: SchemaVersionDocument,
 }
 
@@ -53,7 +64,14 @@ _LIST_INDEXES = [
 ]
 
 _INDEXES: dict[str, list[IndexModel]] = {
-    USER_CREDITS: [IndexModel([("user_id", ASCENDING)], name="user_id", unique=True)],
+    USER_CREDITS: [
+        IndexModel([("user_id", ASCENDING)], name="user_id", unique=True),
+        IndexModel(
+            [("due_at", ASCENDING), ("user_id", ASCENDING)],
+            name=BY_DUE_AT,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+    ],
     CREDIT_TRANSACTIONS: [
         *_LIST_INDEXES,
         IndexModel(
@@ -63,11 +81,41 @@ _INDEXES: dict[str, list[IndexModel]] = {
             # Calls without a key need no entry.
             partialFilterExpression={"idempotency_key": {"$exists": True}},
         ),
+        IndexModel(
+            [("user_id", ASCENDING), ("related_id", ASCENDING), ("sequence", ASCENDING)],
+            name=BY_RELATED_ID,
+            partialFilterExpression={"related_id": {"$exists": True}},
+        ),
+        # With `type`: before MongoDB 5.0 two indexes cannot have the same fields, and the order of
+        # the holds is the same.
+        IndexModel(
+            [
+                ("user_id", ASCENDING),
+                ("app_id", ASCENDING),
+                ("type", ASCENDING),
+                ("sequence", ASCENDING),
+            ],
+            name=BY_HOLD,
+            partialFilterExpression={"type": "hold"},
+        ),
     ],
-    PURCHASES: _LIST_INDEXES,
+    PURCHASES: [
+        *_LIST_INDEXES,
+        IndexModel(
+            [
+                ("user_id", ASCENDING),
+                ("app_id", ASCENDING),
+                ("report_id", ASCENDING),
+                ("sequence", ASCENDING),
+            ],
+            name=BY_REPORT,
+        ),
+    ],
     APP_TOTALS: [
         IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
     ],
+    APP_POLICIES: [IndexModel([("app_id", ASCENDING)], name="app_id", unique=True)],
+    LEASES: [],
     VERSION: [],
 }
 
@@ -81,7 +129,13 @@ _VALIDATION = {"validationLevel": "strict", "validationAction": "error"}
 _INDEX_NOT_FOUND = 27
 _NAMESPACE_EXISTS = 48
 
-_BSON_TYPES = {int: "long", str: "string", datetime: "date", ObjectId: "objectId"}
+_BSON_TYPES = {
+    bool: "bool",
+    int: "long",
+    str: "string",
+    datetime: "date",
+    ObjectId: "objectId",
+}
 
 
 async def migrate(database: Database) -> int:
@@ -201,17 +255,17 @@ def validator_of(document: type[BaseModel]) -> dict[str, Any]:
 def _object(document: type[BaseModel]) -> dict[str, Any]:
     # The store gives every document an _id, so it may be None in a model but is always required.
     fields = {field.alias or name: field for name, field in document.model_fields.items()}
-    schema: dict[str, Any] = {
+    required = sorted(
+        name for name, field in fields.items() if name == "_id" or not _is_optional(field)
+    )
+    return {
         "bsonType": "object",
         "additionalProperties": False,
-        "required": sorted(
-            name for name, field in fields.items() if name == "_id" or not _is_optional(field)
-        ),
+        **({"required": required} if required else {}),  # an empty list is an error
         "properties": {
             name: _value(field.annotation, field.metadata) for name, field in fields.items()
         },
     }
-    return schema
 
 
 def _is_optional(field: FieldInfo) -> bool:

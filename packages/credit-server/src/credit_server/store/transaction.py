@@ -7,7 +7,7 @@ side; PyMongo's asyncio client: 0.96 and 0.93).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from pymongo import MongoClient
+from pymongo import DESCENDING, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, WriteConcernError
@@ -23,25 +23,24 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account, Transaction
+from credit_server.ledger import Account, Purchase, ReportKey, Transaction
 from credit_server.store import schema
-from credit_server.store.documents import (
-    AccountDocument,
-    Document,
-    PurchaseDocument,
-    TransactionDocument,
-)
+from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated
+from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppKey,
     Changes,
     CommitUnknown,
     Conflict,
     Interrupted,
+    Reference,
+    References,
     Rejected,
     StoreTransaction,
     StoreUnavailable,
 )
+from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
 # The most updates in one command of MongoDB, which may have 16 MiB. An account with credits in
 # 1,000 apps has about 40 kB, and an atomic batch may have 1,000 accounts.
@@ -133,6 +132,72 @@ class MongoTransaction:
         found = await self._find(schema.CREDIT_TRANSACTIONS, {"$or": wanted})
         return [TransactionDocument.model_validate(document).to_transaction() for document in found]
 
+    async def known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        """Return what the history has about references and reports."""
+
+        def find() -> References:
+            with translated():
+                return self._known(references, reports)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, find)
+
+    def _known(
+        self, references: Collection[Reference], reports: Collection[ReportKey]
+    ) -> References:
+        # A client sends the references, and no entry has an id of another form.
+        valid = [reference for reference in references if ObjectId.is_valid(reference[1])]
+        return References(
+            entries=self._entries(valid),
+            latest_related={
+                reference: found
+                for reference in valid
+                if (found := self._latest_related(*reference)) is not None
+            },
+            purchases={
+                report: self._purchases(report, limit=1 + len(references)) for report in reports
+            },
+        )
+
+    def _entries(self, references: Collection[Reference]) -> dict[Reference, Transaction]:
+        if not references:
+            return {}
+        wanted = {
+            "user_id": {"$in": list({user_id for user_id, _ in references})},
+            "_id": {"$in": [ObjectId(id_) for _, id_ in references]},
+        }
+        cursor = self._database[schema.CREDIT_TRANSACTIONS].find(wanted, session=self._session)
+        entries = [TransactionDocument.model_validate(found).to_transaction() for found in cursor]
+        found = {(entry.user_id, entry.id): entry for entry in entries}
+        return {reference: found[reference] for reference in references if reference in found}
+
+    def _latest_related(self, user_id: int, id_: str) -> Transaction | None:
+        """Return the latest entry that refers to another one.
+
+        Each reference is a command of its own. One aggregation for all of them would read every
+        entry that refers to them, and a hold can have thousands of captures.
+        """
+        found = self._database[schema.CREDIT_TRANSACTIONS].find_one(
+            {"user_id": user_id, "related_id": ObjectId(id_)},
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_RELATED_ID,
+            session=self._session,
+        )
+        return None if found is None else TransactionDocument.model_validate(found).to_transaction()
+
+    def _purchases(self, report: ReportKey, *, limit: int) -> list[Purchase]:
+        user_id, app_id, report_id = report
+        owned = {"$lt": [{"$ifNull": ["$refunded_credits", 0]}, "$credits"]}
+        cursor = self._database[schema.PURCHASES].find(
+            {"user_id": user_id, "app_id": app_id, "report_id": report_id, "$expr": owned},
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_REPORT,
+            limit=limit,
+            session=self._session,
+        )
+        return [PurchaseDocument.model_validate(found).to_purchase() for found in cursor]
+
     async def write(self, changes: Changes) -> None:
         """Keep the changes for the commit, which reports conflicts."""
         self._changes.append(changes)
@@ -171,59 +236,54 @@ class MongoTransaction:
         self._commit()
 
     def _write(self, changes: Changes) -> None:
-        self._update(
-            schema.USER_CREDITS,
-            [
-                {
-                    # Compare and set: an account that has changed meanwhile does not match.
-                    "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
-                    "u": {"$set": AccountDocument.from_account(account).to_bson()},
-                    # A new account is inserted. If it exists after all, its user_id is taken.
-                    "upsert": revision == 0,
-                }
-                for revision, account in changes.accounts
-            ],
-        )
-        self._insert(
-            schema.CREDIT_TRANSACTIONS,
-            [TransactionDocument.from_transaction(entry) for entry in changes.transactions],
-        )
-        self._insert(
-            schema.PURCHASES,
-            [PurchaseDocument.from_purchase(purchase) for purchase in changes.purchases],
-        )
-        self._update(
-            schema.APP_TOTALS,
-            [
-                {
-                    "q": {"app_id": Int64(app_id), "slot": Int64(changes.counter_shard)},
-                    "u": {"$inc": {"total": Int64(delta)}},
-                    "upsert": True,
-                }
-                for app_id, delta in changes.totals.items()
-            ],
-        )
-
-    def _update(self, collection: str, updates: Sequence[Mapping[str, Any]]) -> None:
-        for start in range(0, len(updates), _UPDATES_MAX):
-            some = updates[start : start + _UPDATES_MAX]
-            reply = self._command({"update": collection, "updates": some})
-            if reply["n"] != len(some):
-                raise Conflict(f"a document of {collection} has changed since it was read")
-
-    def _insert(self, collection: str, documents: Sequence[Document]) -> None:
-        if documents:
-            self._command(
-                {"insert": collection, "documents": [entry.to_bson() for entry in documents]}
-            )
-
-    def _command(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Run a write command; a command that is applied in part is an error."""
-        reply = self._database.command(command, session=self._session)
-        errors = reply.get("writeErrors")
-        if errors:
-            raise OperationFailure(errors[0]["errmsg"], errors[0]["code"], errors[0])
-        return reply
+        commands = [
+            *_updates(
+                schema.USER_CREDITS,
+                [
+                    {
+                        # Compare and set: an account that has changed meanwhile does not match.
+                        "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
+                        "u": _account_update(account, emptied=account.user_id in changes.emptied),
+                        # A new account is inserted. If it exists after all, its user_id is taken.
+                        "upsert": revision == 0,
+                    }
+                    for revision, account in changes.accounts
+                ],
+            ),
+            *_inserts(
+                schema.CREDIT_TRANSACTIONS,
+                [transaction_bson(entry) for entry in changes.transactions],
+            ),
+            *_inserts(
+                schema.PURCHASES,
+                [purchase_bson(purchase) for purchase in changes.purchases],
+            ),
+            *_updates(
+                schema.PURCHASES,
+                [
+                    {
+                        "q": {"_id": ObjectId(each.purchase_id), "user_id": Int64(user_id)},
+                        "u": {"$set": {"refunded_credits": Int64(each.refunded_credits)}},
+                    }
+                    for user_id, each in changes.refunded
+                ],
+            ),
+            *_updates(
+                schema.APP_TOTALS,
+                [
+                    {
+                        "q": {"app_id": Int64(app_id), "slot": Int64(changes.counter_shard)},
+                        "u": {"$inc": {"total": Int64(delta)}},
+                        "upsert": True,
+                    }
+                    for app_id, delta in changes.totals.items()
+                ],
+            ),
+        ]
+        replies = run_pipelined(self._session, self._database.name, commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if "updates" in command and reply["n"] != len(command["updates"]):
+                raise Conflict(f"a document of {command['update']} has changed since it was read")
 
     def _commit(self) -> None:
         """Commit.
@@ -242,3 +302,24 @@ class MongoTransaction:
             raise CommitUnknown(str(error)) from error
         except Exception as error:
             raise CommitUnknown(f"{type(error).__name__}: {error}") from error
+
+
+def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
+    update: dict[str, Any] = {"$set": account_bson(account)}
+    if emptied:
+        update["$unset"] = {"apps": "", "due_at": ""}
+    elif account.apps and "due_at" not in update["$set"]:
+        update["$unset"] = {"due_at": ""}
+    return update
+
+
+def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the commands of some updates."""
+    for start in range(0, len(updates), _UPDATES_MAX):
+        yield {"update": collection, "updates": updates[start : start + _UPDATES_MAX]}
+
+
+def _inserts(collection: str, documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the command that inserts some documents; none for no document."""
+    if documents:
+        yield {"insert": collection, "documents": documents}

@@ -206,6 +206,28 @@ class CommitMetrics:
         self.shed.expect(*_SHED_CAUSES)
 
 
+class SweeperMetrics:
+    """The metrics of the sweeper: a `SweepObserver`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics."""
+        self._settled = Counter(
+            "credit_settled_total",
+            "Apps of accounts in which the sweeper wrote what was due.",
+            registry=registry,
+        )
+        self._lag = Gauge(
+            "credit_settle_lag_seconds",
+            "How long the oldest entry that the sweeper found had been due.",
+            registry=registry,
+        )
+
+    def swept(self, settled: int, lag_seconds: float) -> None:
+        """Record the progress of a sweep."""
+        self._settled.inc(settled)
+        self._lag.set(lag_seconds)
+
+
 class ConnectionMetrics:
     """The metrics of all connections. The transport counts them; this class exports the counts."""
 

@@ -22,6 +22,7 @@ from credit_server.telemetry.metrics import (
     OperationMetrics,
     ProcessMetrics,
     StoreMetrics,
+    SweeperMetrics,
 )
 from credit_server.telemetry.traces import BatchSpans, CallSpan, CallSpans
 
@@ -36,6 +37,7 @@ class Telemetry:
         commits: Observes batches.
         connections: The metrics of connections.
         store: The metrics of the store's health.
+        sweeper: The metrics of the sweeper.
         process: The metrics of the process.
         certificates: Watches certificates that expire.
     """
@@ -58,6 +60,7 @@ class Telemetry:
         )
         self.connections = ConnectionMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
+        self.sweeper = SweeperMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
         self.certificates = CertificateWatch(CertificateMetrics(self.registry))
 

@@ -34,6 +34,9 @@ from credit_client import CreditClient, InsufficientCredits
 async with CreditClient("localhost:50051") as credits:
     ...
 ```
+
+GRANT_ID, HOLD_ID and TRANSACTION_ID stand for the `transaction_id` of the receipts of the earlier
+examples of `GrantCredits`, `PlaceHold` and `CaptureHold`.
 """
 
 

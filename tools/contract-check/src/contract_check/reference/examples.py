@@ -1,6 +1,8 @@
 """One example of each call, for `buf curl` and for the SDK.
 
-The examples build on each other, and a test runs them in this order.
+The examples build on each other, and a test runs them in this order. GRANT_ID, HOLD_ID and
+TRANSACTION_ID stand for the `transaction_id` of the receipts of `GrantCredits`, `PlaceHold` and
+`CaptureHold`.
 """
 
 import json
@@ -108,7 +110,7 @@ async for transaction in credits.transactions(user_id=7):
             "user_id": 7,
             "app_id": 1,
             "created_by": 1,
-            "grant_id": "0123456789abcdef01234567",
+            "grant_id": "GRANT_ID",
         },
     ),
     "credit.v1.LedgerService.PlaceHold": Example(
@@ -121,15 +123,25 @@ async for transaction in credits.transactions(user_id=7):
             "idempotency_key": "hold-42",
         },
     ),
+    "credit.v1.LedgerService.ExtendHold": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "hold_id": "HOLD_ID",
+            "expires_after_seconds": 3600,
+        },
+    ),
     "credit.v1.LedgerService.CaptureHold": Example(
         request={
             "user_id": 7,
             "app_id": 1,
             "created_by": 1,
-            "hold_id": "0123456789abcdef01234567",
+            "hold_id": "HOLD_ID",
             "credits": 7,
             "report_id": "answer-42",
             "report_name": "Answer 42",
+            "final": False,
         },
     ),
     "credit.v1.LedgerService.ReleaseHold": Example(
@@ -137,16 +149,7 @@ async for transaction in credits.transactions(user_id=7):
             "user_id": 7,
             "app_id": 1,
             "created_by": 1,
-            "hold_id": "0123456789abcdef01234567",
-        },
-    ),
-    "credit.v1.LedgerService.ExtendHold": Example(
-        request={
-            "user_id": 7,
-            "app_id": 1,
-            "created_by": 1,
-            "hold_id": "0123456789abcdef01234567",
-            "expires_after_seconds": 3600,
+            "hold_id": "HOLD_ID",
         },
     ),
     "credit.v1.LedgerService.ReverseTransaction": Example(
@@ -154,7 +157,7 @@ async for transaction in credits.transactions(user_id=7):
             "user_id": 7,
             "app_id": 1,
             "created_by": 1,
-            "transaction_id": "0123456789abcdef01234567",
+            "transaction_id": "TRANSACTION_ID",
             "credits": 2,
             "note": "The report was late.",
         },

@@ -1,6 +1,6 @@
 """Options of the contract's own, which the configuration describes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,7 +16,9 @@ from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.errors import Misuse
 from grpc_fuzz.model import DeclaredError
 
-MAPPABLE = frozenset(entry.name for entry in fields(Constraint)) - {"item", "key", "opaque"}
+MAPPABLE = frozenset(entry.name for entry in fields(Constraint)) - {"opaque"}
+# These are rules of their own: the option holds them as messages of its own type.
+_NESTED = frozenset({"item", "key"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +28,14 @@ class CustomFieldOptions:
     Attributes:
         extension: The full name of the extension of FieldOptions, a message.
         map: The names of the attributes of `Constraint`, each with the name of its field in the
-            message.
+            message, or with several names: the first field that is set counts. The fields of `item`
+            and `key` are messages of the same type.
         texts: For the enum that `text` is mapped to: the names of its values, each with the name of
             a rule in `constraint.TEXT_RULES`.
     """
 
     extension: str
-    map: Mapping[str, str]
+    map: Mapping[str, str | Sequence[str]]
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,18 +79,7 @@ class CustomOptions:
         if source is None:
             return None
         message = options.read(field, source.extension)
-        if message is None:
-            return None
-        values: dict[str, Any] = {}  # Any: the contract's message decides the types.
-        for attribute, name in source.map.items():
-            member = message.DESCRIPTOR.fields_by_name.get(name)
-            if member is None:
-                raise Misuse(f"{source.extension} has no field {name}")
-            value = getattr(message, name)
-            if message.HasField(name) if member.has_presence else bool(value):
-                is_text = attribute == "text"
-                values[attribute] = _text_rule(source, member, value) if is_text else value
-        return Constraint(**values)
+        return None if message is None else _constraint(source, message)
 
     def oneof_required(self, oneof: OneofDescriptor, options: Options) -> bool:
         """Return False, because the options are about fields."""
@@ -114,6 +106,25 @@ class CustomOptions:
         return tuple(
             _error(reasons.values_by_number[number], source, options) for number in numbers
         )
+
+
+# Any: the contract's message decides the types.
+def _constraint(source: CustomFieldOptions, message: Any) -> Constraint:
+    values: dict[str, Any] = {}
+    for attribute, named in source.map.items():
+        for name in [named] if isinstance(named, str) else named:
+            member = message.DESCRIPTOR.fields_by_name.get(name)
+            if member is None:
+                raise Misuse(f"{source.extension} has no field {name}")
+            value = getattr(message, name)
+            if not (message.HasField(name) if member.has_presence else bool(value)):
+                continue
+            if attribute == "text":
+                value = _text_rule(source, member, value)
+            elif attribute in _NESTED:
+                value = _constraint(source, value)
+            values.setdefault(attribute, value)
+    return Constraint(**values)
 
 
 def _text_rule(source: CustomFieldOptions, member: FieldDescriptor, number: int) -> str:

@@ -3584,6 +3584,27 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def extend_hold(
+        self,
+        message: "ExtendHoldRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ExtendHoldResponse":
+        """
+        Changes when a hold ends.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.LedgerService/ExtendHold",
+            message,
+            ExtendHoldResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def capture_hold(
         self,
         message: "CaptureHoldRequest",
@@ -3624,27 +3645,6 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.LedgerService/ReleaseHold",
             message,
             ReleaseHoldResponse,
-            timeout=timeout,
-            deadline=deadline,
-            metadata=metadata,
-        )
-
-    async def extend_hold(
-        self,
-        message: "ExtendHoldRequest",
-        *,
-        timeout: "float | None" = None,
-        deadline: "Deadline | None" = None,
-        metadata: "MetadataLike | None" = None,
-    ) -> "ExtendHoldResponse":
-        """
-        Changes when a hold ends.
-        """
-
-        return await self._unary_unary(
-            "/credit.v1.LedgerService/ExtendHold",
-            message,
-            ExtendHoldResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4134,6 +4134,13 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def extend_hold(self, message: "ExtendHoldRequest") -> "ExtendHoldResponse":
+        """
+        Changes when a hold ends.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def capture_hold(self, message: "CaptureHoldRequest") -> "CaptureHoldResponse":
         """
         Buys a report with reserved credits: releases them and uses them, both or neither. It records a
@@ -4147,13 +4154,6 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
     async def release_hold(self, message: "ReleaseHoldRequest") -> "ReleaseHoldResponse":
         """
         Releases what a hold still holds, and settles the hold.
-        """
-
-        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-
-    async def extend_hold(self, message: "ExtendHoldRequest") -> "ExtendHoldResponse":
-        """
-        Changes when a hold ends.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4301,6 +4301,14 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.place_hold(request)
         await stream.send_message(response)
 
+    async def __rpc_extend_hold(
+        self, stream: "grpclib.server.Stream[ExtendHoldRequest, ExtendHoldResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.extend_hold(request)
+        await stream.send_message(response)
+
     async def __rpc_capture_hold(
         self, stream: "grpclib.server.Stream[CaptureHoldRequest, CaptureHoldResponse]"
     ) -> None:
@@ -4315,14 +4323,6 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         request = await stream.recv_message()
         assert request is not None
         response = await self.release_hold(request)
-        await stream.send_message(response)
-
-    async def __rpc_extend_hold(
-        self, stream: "grpclib.server.Stream[ExtendHoldRequest, ExtendHoldResponse]"
-    ) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        response = await self.extend_hold(request)
         await stream.send_message(response)
 
     async def __rpc_reverse_transaction(
@@ -4435,6 +4435,12 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
                 PlaceHoldRequest,
                 PlaceHoldResponse,
             ),
+            "/credit.v1.LedgerService/ExtendHold": grpclib.const.Handler(
+                self.__rpc_extend_hold,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ExtendHoldRequest,
+                ExtendHoldResponse,
+            ),
             "/credit.v1.LedgerService/CaptureHold": grpclib.const.Handler(
                 self.__rpc_capture_hold,
                 grpclib.const.Cardinality.UNARY_UNARY,
@@ -4446,12 +4452,6 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ReleaseHoldRequest,
                 ReleaseHoldResponse,
-            ),
-            "/credit.v1.LedgerService/ExtendHold": grpclib.const.Handler(
-                self.__rpc_extend_hold,
-                grpclib.const.Cardinality.UNARY_UNARY,
-                ExtendHoldRequest,
-                ExtendHoldResponse,
             ),
             "/credit.v1.LedgerService/ReverseTransaction": grpclib.const.Handler(
                 self.__rpc_reverse_transaction,

@@ -1,6 +1,7 @@
-"""Create a database of release 0.1.0: schema 1, with the history of two users.
+"""Create a database of an earlier release, with the history of two users.
 
-The schema is a copy, because the code has changed since that release.
+Release 0.1.0 has schema 1, and release 0.2.0 has schema 2. The schemas are copies, because the code
+has changed since those releases.
 """
 
 from datetime import UTC, datetime
@@ -88,19 +89,39 @@ _SCHEMAS = {
 
 _BY_SEQUENCE = IndexModel({"user_id": 1, "sequence": 1}, name="user_id_sequence", unique=True)
 
+_BY_APP_AND_SEQUENCE = IndexModel(
+    {"user_id": 1, "app_id": 1, "sequence": 1}, name="user_id_app_id_sequence"
+)
+
+
+def _keys(name: str, *fields: str) -> IndexModel:
+    return IndexModel(
+        dict.fromkeys(fields, 1),
+        name=name,
+        unique=True,
+        partialFilterExpression={"idempotency_key": {"$exists": True}},
+    )
+
+
 _INDEXES = {
-    "user_credits": [IndexModel({"user_id": 1}, name="user_id", unique=True)],
+    1: {
+        "user_credits": [IndexModel({"user_id": 1}, name="user_id", unique=True)],
+        "credit_transactions": [
+            _BY_SEQUENCE,
+            _keys("user_id_idempotency_key", "user_id", "idempotency_key"),
+        ],
+        "purchases": [_BY_SEQUENCE],
+        "app_totals": [IndexModel({"app_id": 1, "slot": 1}, name="app_id_slot", unique=True)],
+    }
+}
+_INDEXES[2] = {
+    **_INDEXES[1],
     "credit_transactions": [
         _BY_SEQUENCE,
-        IndexModel(
-            {"user_id": 1, "idempotency_key": 1},
-            name="user_id_idempotency_key",
-            unique=True,
-            partialFilterExpression={"idempotency_key": {"$exists": True}},
-        ),
+        _BY_APP_AND_SEQUENCE,
+        _keys("user_id_app_id_idempotency_key", "user_id", "app_id", "idempotency_key"),
     ],
-    "purchases": [_BY_SEQUENCE],
-    "app_totals": [IndexModel({"app_id": 1, "slot": 1}, name="app_id_slot", unique=True)],
+    "purchases": [_BY_SEQUENCE, _BY_APP_AND_SEQUENCE],
 }
 
 
@@ -171,6 +192,17 @@ DATA: dict[str, list[Document]] = {
 
 async def make_schema_1(uri: str, database: str) -> None:
     """Create and fill a database as `migrate` of release 0.1.0 did."""
+    await make_schema(1, uri, database)
+
+
+async def make_schema(version: int, uri: str, database: str) -> None:
+    """Create and fill a database as `migrate` of an earlier release did.
+
+    Args:
+        version: The version of the schema.
+        uri: The connection string.
+        database: The name of the database.
+    """
     client: AsyncMongoClient[Document]
     async with AsyncMongoClient(uri) as client:
         created: AsyncDatabase[Document] = client[database]
@@ -181,9 +213,9 @@ async def make_schema_1(uri: str, database: str) -> None:
                 validationLevel="strict",
                 validationAction="error",
             )
-            if name in _INDEXES:
-                await created[name].create_indexes(_INDEXES[name])
+            if name in _INDEXES[version]:
+                await created[name].create_indexes(_INDEXES[version][name])
             if name in DATA:
                 await created[name].insert_many(DATA[name])
-        version = {"_id": "credit", "version": Int64(1), "migrated_at": NOW}
-        await created["schema_version"].insert_one(version)
+        stored = {"_id": "credit", "version": Int64(version), "migrated_at": NOW}
+        await created["schema_version"].insert_one(stored)

@@ -1,0 +1,134 @@
+"""The reads of `LedgerService`: live grants, holds, and what time alone will change."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from credit_models import (
+    GetAppPolicyRequest,
+    GetAppPolicyResponse,
+    GetForecastRequest,
+    GetForecastResponse,
+    ListGrantsRequest,
+    ListGrantsResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
+)
+from credit_models import Hold as HoldMessage
+
+from credit_server.api import convert
+from credit_server.api.reads import Reads
+from credit_server.grpc.call import Call
+from credit_server.ledger import AppAccount, Hold, Kind, Transaction, settle
+from credit_server.store.port import HoldRow, Store
+
+# The number of holds of a page whose request names none: that of the contract.
+_PAGE_SIZE = 100
+_NO_APP = AppAccount()
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+class LedgerReads:
+    """Serves the calls of `LedgerService` that change nothing."""
+
+    def __init__(self, store: Store, reads: Reads) -> None:
+        """Prepare to serve.
+
+        Args:
+            store: Where holds and policies are read.
+            reads: Checks the calls, and reads accounts.
+        """
+        self._store = store
+        self._reads = reads
+
+    async def get_app_policy(self, call: Call[GetAppPolicyRequest, GetAppPolicyResponse]) -> None:
+        """Answer with the policy of an app."""
+        request = await self._reads.request(call)
+        policy = await self._store.policy(request.app_id)
+        await call.send_answer(GetAppPolicyResponse(policy=convert.policy_to_message(policy)))
+
+    async def list_grants(self, call: Call[ListGrantsRequest, ListGrantsResponse]) -> None:
+        """Answer with the live grants of a user in an app."""
+        request = await self._reads.request(call)
+        account = await self._reads.account(request.user_id)
+        app = account.apps.get(request.app_id, _NO_APP)
+        await call.send_answer(
+            ListGrantsResponse(
+                grants=[convert.grant_to_message(grant) for grant in (*app.grants, *app.scheduled)],
+                base_credits=max(0, account.base(request.app_id)),
+            )
+        )
+
+    async def list_holds(self, call: Call[ListHoldsRequest, ListHoldsResponse]) -> None:
+        """Answer with a page of the holds of a user in an app."""
+        request = await self._reads.request(call)
+        size = request.page_size or _PAGE_SIZE
+        # Before the entries: a hold that is settled in between has its last entry then.
+        settled = await self._reads.settled(request.user_id)
+        app = settled.account.apps.get(request.app_id, _NO_APP)
+        if request.include_settled:
+            rows = await self._store.hold_entries(
+                request.user_id,
+                request.app_id,
+                after_sequence=request.after_sequence,
+                limit=size + 1,
+            )
+            holds = _from_rows(rows, app, settled.entries)
+        else:
+            holds = [
+                convert.hold_to_message(hold)
+                for hold in app.holds
+                if hold.sequence > request.after_sequence
+            ]
+        page = holds[:size]
+        more = page[-1].sequence if len(holds) > size else 0
+        await call.send_answer(ListHoldsResponse(holds=page, next_after_sequence=more))
+
+    async def get_forecast(self, call: Call[GetForecastRequest, GetForecastResponse]) -> None:
+        """Answer with the changes of a balance by time alone."""
+        request = await self._reads.request(call)
+        account = await self._reads.account(request.user_id)
+        ahead = settle(account, request.until or _END_OF_TIME, {request.app_id})
+        await call.send_answer(
+            GetForecastResponse(
+                balance=max(0, account.balance(request.app_id)),
+                steps=[convert.step_to_message(due) for due in ahead.entries],
+            )
+        )
+
+
+def _from_rows(
+    rows: Sequence[HoldRow], app: AppAccount, due: Sequence[Transaction]
+) -> list[HoldMessage]:
+    """Return holds, open and settled.
+
+    Args:
+        rows: The holds, as the history has them.
+        app: What the account keeps for the app as it is now, except that it can be a little older
+            than the history.
+        due: The entries that are due and not in the history.
+    """
+    open_holds = {hold.id: hold for hold in app.holds}
+    ended = {entry.details.related_id: entry for entry in due if entry.kind is Kind.RELEASE}
+    holds = []
+    for placed, written in rows:
+        latest = ended.get(placed.id, written)
+        if latest is not None and not latest.details.held_after:
+            holds.append(convert.settled_hold_to_message(placed, latest))
+        else:
+            hold = open_holds.get(placed.id) or _new_hold(placed, latest or placed)
+            holds.append(convert.hold_to_message(hold))
+    return holds
+
+
+def _new_hold(placed: Transaction, latest: Transaction) -> Hold:
+    """Return a hold that was placed since the account was read, from its entries."""
+    return Hold(
+        id=placed.id,
+        sequence=placed.sequence,
+        credits=latest.details.held_after,
+        placed_at=placed.created_at,
+        ends_at=latest.details.ends_at or placed.details.ends_at or placed.created_at,
+        captured=latest.details.related_total,
+        purpose=convert.purpose_of(placed),
+        created_by=placed.created_by,
+    )

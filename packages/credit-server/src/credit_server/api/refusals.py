@@ -1,0 +1,192 @@
+"""Translates the refusals of the ledger into statuses with google.rpc details."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from credit_models import ErrorReason
+from credit_models.reasons import RULES
+from grpclib.exceptions import GRPCError
+
+from credit_server.api.errors import status_of
+from credit_server.ledger import (
+    AlreadyPurchased,
+    AvailableTooLow,
+    BalanceOverflow,
+    BatchAborted,
+    CapExceeded,
+    CreditsLimitExceeded,
+    ExpiresTooEarly,
+    GrantEmpty,
+    GrantNotFound,
+    GrantsFull,
+    HoldAlreadyCaptured,
+    HoldAlreadyReleased,
+    HoldExceeded,
+    HoldExpired,
+    HoldLifeExceeded,
+    HoldNotFound,
+    HoldsFull,
+    InsufficientCredits,
+    InvariantViolated,
+    KeyReused,
+    Kind,
+    NotReversible,
+    Refusal,
+    ReversalExceeds,
+    RevisionChanged,
+    TooManyApps,
+    TransactionNotFound,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_OF_HOLD = ": {captured} of its credits were captured and {released} released; no change was made"
+
+# The reason and the sentence of each refusal. The sentence contains metadata of the reason.
+_FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
+    {
+        KeyReused: (
+            ErrorReason.IDEMPOTENCY_KEY_REUSED,
+            (
+                "the idempotency key was used in this app for a request with another {fields};"
+                " no change was made"
+            ),
+        ),
+        CreditsLimitExceeded: (
+            ErrorReason.CREDITS_LIMIT_EXCEEDED,
+            "the request adds {credits} credits and one call may add {limit}; no change was made",
+        ),
+        TransactionNotFound: (
+            ErrorReason.TRANSACTION_NOT_FOUND,
+            "the user has no such transaction in the app; no change was made",
+        ),
+        GrantNotFound: (
+            ErrorReason.GRANT_NOT_FOUND,
+            "the user has no such grant in the app; no change was made",
+        ),
+        HoldNotFound: (
+            ErrorReason.HOLD_NOT_FOUND,
+            "the user has no such hold in the app; no change was made",
+        ),
+        NotReversible: (
+            ErrorReason.NOT_REVERSIBLE,
+            "transactions of the type {type} cannot be reversed; no change was made",
+        ),
+        HoldAlreadyCaptured: (
+            ErrorReason.HOLD_ALREADY_CAPTURED,
+            "a capture has settled the hold" + _OF_HOLD,
+        ),
+        HoldAlreadyReleased: (
+            ErrorReason.HOLD_ALREADY_RELEASED,
+            "the hold was released" + _OF_HOLD,
+        ),
+        HoldExpired: (ErrorReason.HOLD_EXPIRED, "the hold has ended" + _OF_HOLD),
+        GrantEmpty: (
+            ErrorReason.GRANT_EMPTY,
+            "nothing is left of the grant; no change was made",
+        ),
+        ExpiresTooEarly: (
+            ErrorReason.EXPIRES_TOO_EARLY,
+            "the grant would end at or before its start; no change was made",
+        ),
+        HoldLifeExceeded: (
+            ErrorReason.HOLD_LIFE_EXCEEDED,
+            "a hold ends at most {limit_seconds} seconds after it was placed; no change was made",
+        ),
+        RevisionChanged: (
+            ErrorReason.REVISION_CHANGED,
+            (
+                "the revision is {revision} and the request requires another; no change was made:"
+                " read again before the next attempt"
+            ),
+        ),
+        AlreadyPurchased: (
+            ErrorReason.ALREADY_PURCHASED,
+            "the user owns the report and the request buys it only once; no change was made",
+        ),
+        HoldExceeded: (
+            ErrorReason.HOLD_EXCEEDED,
+            "the hold has {held} credits and {required} are required; no change was made",
+        ),
+        ReversalExceeds: (
+            ErrorReason.REVERSAL_EXCEEDS,
+            "{reversible} credits of the transaction can still be reversed; no change was made",
+        ),
+        CapExceeded: (
+            ErrorReason.CAP_EXCEEDED,
+            (
+                "the spending cap is {cap} credits per {period}: {spent} are spent, {held} held and"
+                " {required} required; no change was made"
+            ),
+        ),
+        InsufficientCredits: (
+            ErrorReason.INSUFFICIENT_CREDITS,
+            "the user holds {available} credits and {required} are required",
+        ),
+        BalanceOverflow: (
+            ErrorReason.BALANCE_OVERFLOW,
+            "the balance is {balance} and {credits} more would take it past 4294967295",
+        ),
+        TooManyApps: (
+            ErrorReason.TOO_MANY_APPS,
+            "the user has credits in {limit} apps, and more are not allowed",
+        ),
+        GrantsFull: (
+            ErrorReason.GRANTS_FULL,
+            "the user has {limit} grants in the app, and more are not allowed; no change was made",
+        ),
+        HoldsFull: (
+            ErrorReason.HOLDS_FULL,
+            (
+                "the user has {limit} open holds in the app, and more are not allowed;"
+                " no change was made"
+            ),
+        ),
+        AvailableTooLow: (
+            ErrorReason.AVAILABLE_TOO_LOW,
+            (
+                "the balance after the request would be {available_after}, and {required} are"
+                " required; no change was made"
+            ),
+        ),
+        BatchAborted: (
+            ErrorReason.BATCH_ABORTED,
+            "operation {index} of the atomic batch was rejected; the batch made no change",
+        ),
+    }
+)
+
+
+def refused(refusal: Refusal) -> GRPCError:
+    """Return the status of a request that the ledger has rejected.
+
+    Raises:
+        InvariantViolated: The refusal is none of a request.
+    """
+    if type(refusal) not in _FORMS:
+        raise InvariantViolated(f"the contract has no reason for {refusal}")
+    reason, sentence = _FORMS[type(refusal)]
+    # The keys of the metadata are the attributes of the refusal.
+    metadata = {key: _text(refusal, key) for key in RULES[reason].metadata}
+    shown = {key: value.replace(",", ", ") for key, value in metadata.items()}
+    return status_of(reason, sentence.format(**shown), metadata)
+
+
+def _text(refusal: Refusal, key: str) -> str:
+    # Any: the attributes have many types.
+    value: Any = getattr(refusal, "kind" if key == "type" else key)
+    match value:
+        case tuple():
+            return ",".join(value)
+        case datetime():
+            # The contract has no signs; an instant before 1970 is as much too early as 1970 is.
+            return str(max(0, (value - _EPOCH) // timedelta(milliseconds=1)))
+        case Kind():
+            return value.name
+        case Enum():
+            return str(value.value)
+        case _:
+            return str(value)

@@ -1,0 +1,66 @@
+"""The policies of apps, which are part of every decision."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cachetools import TTLCache
+
+from credit_server.ledger import NO_POLICY, Command, Policy
+from credit_server.store.port import Store
+
+# A change of a policy takes effect within 5 s on every server. A second is left for the read.
+_CACHED_SECONDS = 4.0
+
+_CACHED_MAX = 10_000
+
+
+class Policies:
+    """Reads the policies of apps, and keeps each for a few seconds.
+
+    A policy is not read in the transaction of the store. It bounds what later commands may do, and
+    has no effect on what is written already.
+    """
+
+    def __init__(self, store: Store, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            store: Where the policies are.
+            monotonic: A clock in seconds.
+        """
+        self._store = store
+        self._cached: TTLCache[int, Policy] = TTLCache(
+            _CACHED_MAX, ttl=_CACHED_SECONDS, timer=monotonic
+        )
+
+    async def apply(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """Return the commands with the policies of their apps.
+
+        Raises:
+            StoreError: A policy cannot be read.
+        """
+        policies = {}
+        missing = []
+        for app_id in {command.app_id for command in commands}:
+            policy = self._cached.get(app_id)
+            if policy is None:
+                missing.append(app_id)
+            elif policy is not NO_POLICY:
+                policies[app_id] = policy
+        if missing:
+            # The store reads them with one query.
+            for stored in await asyncio.gather(*map(self._store.policy, missing)):
+                policy = NO_POLICY if stored.policy == NO_POLICY else stored.policy
+                self._cached[stored.app_id] = policy
+                if policy is not NO_POLICY:
+                    policies[stored.app_id] = policy
+        if not policies:
+            return commands
+        return [
+            replace(command, policy=policies[command.app_id])
+            if command.app_id in policies
+            else command
+            for command in commands
+        ]

@@ -1,0 +1,182 @@
+"""The sweeper writes what is due by time: grants start and end, and holds end.
+
+Balances do not depend on it, because each read and each write settles what is due. It keeps
+histories, totals of apps and accounts up to date for users that make no writes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Protocol
+
+import structlog
+from cachetools import TTLCache
+
+from credit_server.commit.clock import Clock
+from credit_server.commit.committer import Committer
+from credit_server.commit.errors import CommitError
+from credit_server.commit.pending import Submission
+from credit_server.ledger import NothingDue, Receipt, Refusal, Settle
+from credit_server.store.port import DueAccount, Store, StoreError
+
+log = structlog.get_logger("credit_server.commit")
+
+_LEASE = "sweeper"
+
+# The number of a requester starts at 1. The entries have those of the grants and holds.
+_NOBODY = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepLimits:
+    """The limits of a sweeper. Times are in seconds.
+
+    Attributes:
+        per_second: The most apps of accounts that are settled in a second, above 0.
+        chunk: The most that are settled at once, from 1. It is less than a batch, so that writes of
+            callers share its batches.
+        interval_seconds: The pause between two sweeps.
+        lease_seconds: For how long a process is the only one that sweeps. After a crash the work
+            rests for this time at most.
+        backoff_seconds_max: The longest pause after failed sweeps. It doubles with each failure.
+        skip_seconds: For how long an account that cannot be settled is skipped.
+    """
+
+    per_second: float = 200.0
+    chunk: int = 64
+    interval_seconds: float = 1.0
+    lease_seconds: float = 15.0
+    backoff_seconds_max: float = 30.0
+    skip_seconds: float = 600.0
+
+
+class SweepObserver(Protocol):
+    """Receives what the sweeper does. Its methods must be quick and must not raise."""
+
+    def swept(self, settled: int, lag_seconds: float) -> None:
+        """Note the progress of a sweep.
+
+        Args:
+            settled: How many apps of accounts were settled since the last note.
+            lag_seconds: For how long the oldest entry that was found has been due; 0 if nothing is
+                due, or if another process sweeps.
+        """
+
+
+class Sweeper:
+    """Settles accounts through the committer, in the order in which they became due.
+
+    A lease leaves the work to one process. If two do it nevertheless, no harm is done: the second
+    one finds nothing due.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        observer: SweepObserver,
+        limits: SweepLimits | None = None,
+        *,
+        random: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; `run` sweeps.
+
+        Args:
+            store: Returns what is due, and keeps the lease.
+            committer: Commits the entries.
+            clock: The clock for new entries.
+            observer: Receives what was settled.
+            limits: The limits; None: the defaults.
+            random: For jitter; not for secrets.
+            monotonic: A clock in seconds.
+        """
+        self._store = store
+        self._committer = committer
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits or SweepLimits()
+        self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
+        self._owner = store.new_id()
+        self._skipped: TTLCache[int, None] = TTLCache(
+            10_000, ttl=self._limits.skip_seconds, timer=monotonic
+        )
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        limits = self._limits
+        pause = limits.interval_seconds
+        while True:
+            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            try:
+                await self.sweep()
+            except (StoreError, CommitError) as error:
+                if pause == limits.interval_seconds:
+                    log.warning(
+                        "due entries were not written; the sweeper retries", error=str(error)
+                    )
+                pause = min(2 * pause, limits.backoff_seconds_max)
+            else:
+                pause = limits.interval_seconds
+
+    async def sweep(self) -> None:
+        """Settle all accounts in which something is due, unless another process does.
+
+        Raises:
+            StoreError: The store cannot be reached.
+            CommitError: The server is overloaded or stops, or the store is away.
+        """
+        limits = self._limits
+        after: DueAccount | None = None
+        while await self._store.lease(_LEASE, self._owner, limits.lease_seconds):
+            now = self._clock.now().now
+            found = await self._store.due_accounts(now, after=after, limit=limits.chunk)
+            lag = (now - found[0].due_at) / timedelta(seconds=1) if found else 0.0
+            self._observer.swept(0, lag)
+            commands = [
+                _settle(account.user_id, app_id)
+                for account in found
+                if account.user_id not in self._skipped
+                for app_id in account.app_ids
+            ]
+            for start in range(0, len(commands), limits.chunk):
+                some = commands[start : start + limits.chunk]
+                self._observer.swept(await self._submit(some), lag)
+                await asyncio.sleep(len(some) / limits.per_second)
+            if len(found) < limits.chunk:
+                return
+            after = found[-1]
+        self._observer.swept(0, 0.0)
+
+    async def _submit(self, commands: Sequence[Settle]) -> int:
+        """Settle accounts, and return how many commands have written something."""
+        answers = self._committer.submit_all([Submission(command) for command in commands])
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        unserved: CommitError | None = None
+        for command, result in zip(commands, results, strict=True):
+            if isinstance(result, CommitError):
+                unserved = result
+            elif not isinstance(result, Receipt | NothingDue):
+                self._skip(command, result)
+        if unserved is not None:
+            raise unserved
+        return sum(isinstance(result, Receipt) for result in results)
+
+    def _skip(self, command: Settle, result: Refusal | BaseException) -> None:
+        """Note that an account cannot be settled. A faulty one must not stop the others."""
+        self._skipped[command.user_id] = None
+        log.error(
+            "what is due in an account cannot be written; the sweeper skips the account",
+            user_id=command.user_id,
+            app_id=command.app_id,
+            error=str(result) or type(result).__name__,
+            retry_seconds=self._limits.skip_seconds,
+        )
+
+
+def _settle(user_id: int, app_id: int) -> Settle:
+    return Settle(user_id=user_id, app_id=app_id, created_by=_NOBODY, key="", transaction_id="")

@@ -1,0 +1,132 @@
+"""Build sound requests of all calls of the contract, and what must be true before they succeed."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import betterproto2
+from credit_models import (
+    AdjustBalanceRequest,
+    AppId,
+    CaptureHoldRequest,
+    CreditRequest,
+    ExtendHoldRequest,
+    GetAppPolicyRequest,
+    GetForecastRequest,
+    GrantCreditsRequest,
+    ListGrantsRequest,
+    ListHoldsRequest,
+    PlaceHoldRequest,
+    PurchaseRequest,
+    Receipt,
+    ReleaseHoldRequest,
+    ReverseTransactionRequest,
+    SetAppPolicyRequest,
+    SetSpendingCapRequest,
+    SpendingCaps,
+    TransferCreditsRequest,
+    UserId,
+    VoidGrantRequest,
+)
+from credit_models.image import SERVICES, method_path
+
+ANY_ID = "0" * 24
+"""The id of no grant, hold or transaction."""
+
+PATHS: Mapping[str, str] = {
+    method.name: method_path(method) for service in SERVICES for method in service.methods
+}
+"""The path of each call by its name."""
+
+# Any: the fields of the requests have many types.
+_WRITE: Mapping[str, Any] = {"user_id": 7, "app_id": 1, "created_by": 9}
+_REPORT: Mapping[str, Any] = {"report_id": "r", "report_name": "Report"}
+
+_SOUND: Mapping[str, betterproto2.Message] = {
+    "AddCredits": CreditRequest(**_WRITE, credits=50),
+    "UseCredits": PurchaseRequest(**_WRITE, **_REPORT, credits=50),
+    "GrantCredits": GrantCreditsRequest(**_WRITE, credits=50),
+    "VoidGrant": VoidGrantRequest(**_WRITE, grant_id=ANY_ID),
+    "PlaceHold": PlaceHoldRequest(**_WRITE, credits=50),
+    "CaptureHold": CaptureHoldRequest(**_WRITE, **_REPORT, hold_id=ANY_ID),
+    "ReleaseHold": ReleaseHoldRequest(**_WRITE, hold_id=ANY_ID),
+    "ExtendHold": ExtendHoldRequest(**_WRITE, hold_id=ANY_ID, expires_after_seconds=60),
+    "ReverseTransaction": ReverseTransactionRequest(**_WRITE, transaction_id=ANY_ID),
+    "TransferCredits": TransferCreditsRequest(**_WRITE, to_app_id=2, credits=50),
+    "AdjustBalance": AdjustBalanceRequest(**_WRITE, note="a correction", delta=50),
+    "SetSpendingCap": SetSpendingCapRequest(**_WRITE, caps=SpendingCaps(per_day=500)),
+    "SetAppPolicy": SetAppPolicyRequest(app_id=1, created_by=9, allow_negative=True),
+    "GetUserCredits": UserId(user_id=7),
+    "GetAppBalance": AppId(app_id=1),
+    "ListUserPurchases": UserId(user_id=7),
+    "ListUserTransactions": UserId(user_id=7),
+    "GetAppPolicy": GetAppPolicyRequest(app_id=1),
+    "ListGrants": ListGrantsRequest(user_id=7, app_id=1),
+    "ListHolds": ListHoldsRequest(user_id=7, app_id=1),
+    "GetForecast": GetForecastRequest(user_id=7, app_id=1),
+}
+
+WRITES = tuple(name for name, request in _SOUND.items() if hasattr(request, "idempotency_key"))
+"""The calls with an idempotency key: those that make transactions, which are also operations."""
+
+
+# Any: a request of any call, whose fields the caller knows.
+def request_of(call: str, **changed: Any) -> Any:
+    """Return a sound request of user 7 in app 1, by 9.
+
+    Args:
+        call: The name of the call.
+        changed: Fields with other values.
+    """
+    return replace(_SOUND[call], **changed)  # type: ignore[type-var]
+
+
+class Caller(Protocol):
+    """Makes calls on a server."""
+
+    async def write(self, call: str, **changed: Any) -> Receipt:
+        """Make a write that succeeds, and return its receipt.
+
+        Args:
+            call: The name of the call.
+            changed: Fields of its sound request with other values.
+        """
+
+
+async def prepared(caller: Caller, call: str) -> betterproto2.Message:
+    """Make what the sound request of a call needs, and return the request: it then succeeds."""
+    prepare = _PREPARATIONS.get(call)
+    changed = {} if prepare is None else await prepare(caller)
+    request: betterproto2.Message = request_of(call, **changed)
+    return request
+
+
+async def _credits(caller: Caller) -> dict[str, Any]:
+    await caller.write("AddCredits")
+    return {}
+
+
+async def _grant(caller: Caller) -> dict[str, Any]:
+    return {"grant_id": (await caller.write("GrantCredits")).transaction_id}
+
+
+async def _hold(caller: Caller) -> dict[str, Any]:
+    await caller.write("AddCredits")
+    return {"hold_id": (await caller.write("PlaceHold", credits=20)).transaction_id}
+
+
+async def _use(caller: Caller) -> dict[str, Any]:
+    await caller.write("AddCredits")
+    return {"transaction_id": (await caller.write("UseCredits", credits=20)).transaction_id}
+
+
+_PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
+    "UseCredits": _credits,
+    "VoidGrant": _grant,
+    "PlaceHold": _credits,
+    "CaptureHold": _hold,
+    "ReleaseHold": _hold,
+    "ExtendHold": _hold,
+    "ReverseTransaction": _use,
+    "TransferCredits": _credits,
+}
