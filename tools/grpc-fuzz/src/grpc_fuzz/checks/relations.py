@@ -74,13 +74,14 @@ def needs_exclusive_access(case: Case, context: Context) -> bool:
 
 
 def _is_idempotent(case: Case, context: Context) -> bool:
-    if case.wire is not None:
+    if case.wire is not None or _sets(case, context, context.dry_run):
         return False
-    return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or _has_key(case, context)
+    has_key = _sets(case, context, context.idempotency_key)
+    return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or has_key
 
 
-def _has_key(case: Case, context: Context) -> bool:
-    name = context.idempotency_key
+def _sets(case: Case, context: Context, name: str | None) -> bool:
+    """Return whether the first request of a case sets a field."""
     if name is None or name not in case.method.input.fields_by_name or not case.requests:
         return False
     try:
