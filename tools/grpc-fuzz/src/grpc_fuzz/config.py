@@ -273,7 +273,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "examples": _examples,
     "links": lambda value: tuple(Link(**link) for link in value),
     "idempotency_key": str,
-    "dry_run": str,
     "trailers": _trailers,
     "allowed_statuses": lambda value: ALLOWED_STATUSES | frozenset(value),
     "answered_inside": _strings,

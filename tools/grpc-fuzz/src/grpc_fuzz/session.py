@@ -66,7 +66,6 @@ class Session:
             allowed_statuses=settings.allowed_statuses,
             answered_inside=settings.answered_inside,
             related_fields=settings.related_fields,
-            dry_run=settings.dry_run,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
             credentials=settings.credentials,

@@ -100,8 +100,6 @@ class Settings:
         examples: The requests of the examples phase.
         links: The declared links of the stateful phase.
         idempotency_key: The request field that makes a call safe to repeat, or None.
-        dry_run: The request field that makes a call only show its effect, or None. Its replies may
-            differ, because they may depend on the time.
         trailers: The trailers that carry messages, by name.
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of fields, such as `operations*.*`. If one of them breaks a
@@ -137,7 +135,6 @@ class Settings:
     examples: tuple[Example, ...] = ()
     links: tuple[Link, ...] = ()
     idempotency_key: str | None = None
-    dry_run: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     allowed_statuses: frozenset[str] = ALLOWED_STATUSES
     answered_inside: tuple[str, ...] = ()

@@ -20,7 +20,6 @@ class Context:
         answered_inside: Globs of the fields whose constraints are answered in the response.
         related_fields: Fields for which a request that keeps every constraint can be rejected.
         idempotency_key: The request field that makes a call safe to repeat, or None.
-        dry_run: The request field that makes a call only show its effect, or None.
         trailers: The declared trailers, by name.
         credentials: The credentials of every call, or None.
     """
@@ -32,7 +31,6 @@ class Context:
     answered_inside: tuple[str, ...] = ()
     related_fields: frozenset[str] = frozenset()
     idempotency_key: str | None = None
-    dry_run: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     credentials: Credentials | None = None
 

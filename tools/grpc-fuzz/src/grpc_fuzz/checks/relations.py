@@ -74,14 +74,13 @@ def needs_exclusive_access(case: Case, context: Context) -> bool:
 
 
 def _is_idempotent(case: Case, context: Context) -> bool:
-    if case.wire is not None or _sets(case, context, context.dry_run):
+    if case.wire is not None:
         return False
-    has_key = _sets(case, context, context.idempotency_key)
-    return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or has_key
+    return case.method.idempotency != "IDEMPOTENCY_UNKNOWN" or _has_key(case, context)
 
 
-def _sets(case: Case, context: Context, name: str | None) -> bool:
-    """Return whether the first request of a case sets a field."""
+def _has_key(case: Case, context: Context) -> bool:
+    name = context.idempotency_key
     if name is None or name not in case.method.input.fields_by_name or not case.requests:
         return False
     try:
