@@ -11,8 +11,7 @@ from typing import Any
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     Account,
     AppAccount,
@@ -22,6 +21,7 @@ from credit_server.ledger import (
     Purchase,
     Transaction,
 )
+
 from credit_server.store.app_documents import AppDocument, GrantDocument, HoldDocument
 from credit_server.store.documents import TransactionDocument, due_at
 

@@ -6,10 +6,10 @@ their grant ended can be captured until the hold ends, because they were taken i
 
 from dataclasses import replace
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import Parts, parts_of, recorded, split
-from credit_server.ledger.caps import cap_exceeded, count_use
-from credit_server.ledger.commands import (
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import Parts, parts_of, recorded, split
+from credit_models.ledger.caps import cap_exceeded, count_use
+from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
     CaptureHold,
@@ -18,9 +18,9 @@ from credit_server.ledger.commands import (
     PlaceHold,
     ReleaseHold,
 )
-from credit_server.ledger.draft import Draft, Made
-from credit_server.ledger.invariants import invariant
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.outcomes import (
     HoldAlreadyCaptured,
     HoldAlreadyReleased,
     HoldExceeded,
@@ -31,9 +31,9 @@ from credit_server.ledger.outcomes import (
     InsufficientCredits,
     Refusal,
 )
-from credit_server.ledger.records import HOLDS_MAX, Details, Hold, Kind, Transaction
-from credit_server.ledger.requests import details_of
-from credit_server.ledger.uses import purchase_of
+from credit_models.ledger.records import HOLDS_MAX, Details, Hold, Kind, Transaction
+from credit_models.ledger.requests import details_of
+from credit_models.ledger.uses import purchase_of
 
 
 def place_hold(draft: Draft, command: PlaceHold) -> Made | Refusal:

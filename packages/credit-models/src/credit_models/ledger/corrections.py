@@ -1,14 +1,14 @@
 """What an operator does to an account: adjust a balance, and set spending caps."""
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import Parts, recorded
-from credit_server.ledger.caps import count_use
-from credit_server.ledger.commands import AdjustBalance, SetSpendingCap
-from credit_server.ledger.draft import Draft, Made
-from credit_server.ledger.outcomes import InsufficientCredits, Refusal
-from credit_server.ledger.records import UINT32_MAX, Allocation, Kind
-from credit_server.ledger.requests import details_of
-from credit_server.ledger.uses import no_room
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import Parts, recorded
+from credit_models.ledger.caps import count_use
+from credit_models.ledger.commands import AdjustBalance, SetSpendingCap
+from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.outcomes import InsufficientCredits, Refusal
+from credit_models.ledger.records import UINT32_MAX, Allocation, Kind
+from credit_models.ledger.requests import details_of
+from credit_models.ledger.uses import no_room
 
 
 def adjust(draft: Draft, command: AdjustBalance) -> Made | Refusal:

@@ -7,7 +7,7 @@ request that they do not hold, as strings.
 from datetime import datetime, timedelta
 from enum import Enum
 
-from credit_server.ledger.commands import (
+from credit_models.ledger.commands import (
     Add,
     AdjustBalance,
     AnnotatedWrite,
@@ -25,9 +25,9 @@ from credit_server.ledger.commands import (
     VoidGrant,
     Write,
 )
-from credit_server.ledger.invariants import invariant
-from credit_server.ledger.outcomes import KeyReused, Replayed
-from credit_server.ledger.records import (
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.outcomes import KeyReused, Replayed
+from credit_models.ledger.records import (
     NO_CAPS,
     PRIORITY_DEFAULT,
     Allocation,

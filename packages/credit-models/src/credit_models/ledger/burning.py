@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from credit_server.ledger.invariants import invariant
-from credit_server.ledger.records import PRIORITY_DEFAULT, Allocation, Grant
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.records import PRIORITY_DEFAULT, Allocation, Grant
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 

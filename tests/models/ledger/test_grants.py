@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     GRANTS_MAX,
     UINT32_MAX,
     Accepted,
@@ -25,7 +25,7 @@ from credit_server.ledger import (
     VoidGrant,
 )
 
-from tests.server.ledger.history import NOON, Ledger, parts
+from tests.models.ledger.history import NOON, Ledger, parts
 
 DAY = timedelta(days=1)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_CAPS,
     Add,
     AdjustBalance,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from credit_server.ledger import (
+from credit_models.ledger import (
     Accepted,
     Account,
     Add,

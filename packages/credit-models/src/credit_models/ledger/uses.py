@@ -1,18 +1,18 @@
 """Add credits without terms, and use credits."""
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import recorded
-from credit_server.ledger.caps import cap_exceeded, count_use
-from credit_server.ledger.commands import Add, Known, Use
-from credit_server.ledger.draft import Draft, Made
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import recorded
+from credit_models.ledger.caps import cap_exceeded, count_use
+from credit_models.ledger.commands import Add, Known, Use
+from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.outcomes import (
     AlreadyPurchased,
     BalanceOverflow,
     InsufficientCredits,
     Refusal,
 )
-from credit_server.ledger.records import UINT32_MAX, Kind, Purchase, Transaction
-from credit_server.ledger.requests import details_of
+from credit_models.ledger.records import UINT32_MAX, Kind, Purchase, Transaction
+from credit_models.ledger.requests import details_of
 
 
 def add(draft: Draft, command: Add) -> Made | Refusal:

@@ -7,7 +7,7 @@ Times are in UTC and in whole milliseconds, which is the precision of the store.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from credit_server.ledger.records import (
+from credit_models.ledger.records import (
     NO_CAPS,
     NO_POLICY,
     PRIORITY_DEFAULT,

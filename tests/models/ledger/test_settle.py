@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from credit_server.ledger import (
+from credit_models.ledger import (
     NOTHING_KNOWN,
     Account,
     AppAccount,
@@ -15,7 +15,7 @@ from credit_server.ledger import (
     settle,
 )
 
-from tests.server.ledger.history import NOON, Ledger
+from tests.models.ledger.history import NOON, Ledger
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

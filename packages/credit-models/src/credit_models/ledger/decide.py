@@ -20,7 +20,7 @@ its theme, which covers the steps 4 to 9.
 from datetime import datetime
 from typing import assert_never
 
-from credit_server.ledger.commands import (
+from credit_models.ledger.commands import (
     Add,
     AdjustBalance,
     CaptureHold,
@@ -37,12 +37,12 @@ from credit_server.ledger.commands import (
     Use,
     VoidGrant,
 )
-from credit_server.ledger.corrections import adjust, set_cap
-from credit_server.ledger.draft import Draft, Made, created_at
-from credit_server.ledger.grants import grant, void
-from credit_server.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
-from credit_server.ledger.invariants import invariant
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.corrections import adjust, set_cap
+from credit_models.ledger.draft import Draft, Made, created_at
+from credit_models.ledger.grants import grant, void
+from credit_models.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.outcomes import (
     Accepted,
     AvailableTooLow,
     CreditsLimitExceeded,
@@ -50,16 +50,16 @@ from credit_server.ledger.outcomes import (
     Outcome,
     Refusal,
 )
-from credit_server.ledger.plain import decide_plain
-from credit_server.ledger.records import (
+from credit_models.ledger.plain import decide_plain
+from credit_models.ledger.records import (
     UINT32_MAX,
     Account,
 )
-from credit_server.ledger.requests import repeated
-from credit_server.ledger.reversals import reverse
-from credit_server.ledger.settle import settle_app
-from credit_server.ledger.transfers import transfer
-from credit_server.ledger.uses import add, use
+from credit_models.ledger.requests import repeated
+from credit_models.ledger.reversals import reverse
+from credit_models.ledger.settle import settle_app
+from credit_models.ledger.transfers import transfer
+from credit_models.ledger.uses import add, use
 
 
 def decide(

@@ -2,19 +2,19 @@
 
 from datetime import datetime
 
-from credit_server.ledger.burning import of_grant, recorded
-from credit_server.ledger.commands import GrantCredits, Known, VoidGrant
-from credit_server.ledger.draft import Draft, Made
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.burning import of_grant, recorded
+from credit_models.ledger.commands import GrantCredits, Known, VoidGrant
+from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.outcomes import (
     ExpiresTooEarly,
     GrantEmpty,
     GrantNotFound,
     GrantsFull,
     Refusal,
 )
-from credit_server.ledger.records import GRANTS_MAX, Grant, Kind
-from credit_server.ledger.requests import details_of
-from credit_server.ledger.uses import no_room
+from credit_models.ledger.records import GRANTS_MAX, Grant, Kind
+from credit_models.ledger.requests import details_of
+from credit_models.ledger.uses import no_room
 
 # The kinds of the entries that place a grant.
 PLACING = (Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)

@@ -1,13 +1,13 @@
 """Move credits to another app or another user, with their terms."""
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import Parts, recorded
-from credit_server.ledger.commands import TransferCredits
-from credit_server.ledger.draft import Draft, Made, entry_id
-from credit_server.ledger.outcomes import GrantsFull, InsufficientCredits, Refusal
-from credit_server.ledger.records import GRANTS_MAX, Allocation, Details, Grant, Kind
-from credit_server.ledger.requests import details_of
-from credit_server.ledger.uses import no_room
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import Parts, recorded
+from credit_models.ledger.commands import TransferCredits
+from credit_models.ledger.draft import Draft, Made, entry_id
+from credit_models.ledger.outcomes import GrantsFull, InsufficientCredits, Refusal
+from credit_models.ledger.records import GRANTS_MAX, Allocation, Details, Grant, Kind
+from credit_models.ledger.requests import details_of
+from credit_models.ledger.uses import no_room
 
 
 def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Made | Refusal:

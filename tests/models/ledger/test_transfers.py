@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     APPS_MAX,
     GRANTS_MAX,
     UINT32_MAX,
@@ -25,7 +25,7 @@ from credit_server.ledger import (
     decide,
 )
 
-from tests.server.ledger.history import NOON, Ledger, parts
+from tests.models.ledger.history import NOON, Ledger, parts
 
 DAY = timedelta(days=1)
 NEGATIVE = Policy(allow_negative=True)

@@ -6,10 +6,10 @@ makes no draft: 6 µs for a use (2-core machine), of which the constructors take
 
 from datetime import datetime
 
-from credit_server.ledger.commands import Add, Known, Use
-from credit_server.ledger.draft import created_at
-from credit_server.ledger.invariants import invariant
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.commands import Add, Known, Use
+from credit_models.ledger.draft import created_at
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.outcomes import (
     Accepted,
     BalanceOverflow,
     CreditsLimitExceeded,
@@ -17,7 +17,7 @@ from credit_server.ledger.outcomes import (
     Outcome,
     TooManyApps,
 )
-from credit_server.ledger.records import (
+from credit_models.ledger.records import (
     APPS_MAX,
     NO_CAPS,
     NO_POLICY,
@@ -27,7 +27,7 @@ from credit_server.ledger.records import (
     Purchase,
     Transaction,
 )
-from credit_server.ledger.requests import repeated
+from credit_models.ledger.requests import repeated
 
 
 def decide_plain(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from credit_server.ledger.records import Account, Kind, Period, Purchase, Transaction
+from credit_models.ledger.records import Account, Kind, Period, Purchase, Transaction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

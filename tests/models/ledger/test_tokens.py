@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     Accepted,
     Account,
     Add,
@@ -44,8 +44,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.fuzz.playing import play
-from tests.server.ledger.history import History
-from tests.server.ledger.tokens import (
+from tests.models.ledger.history import History
+from tests.models.ledger.tokens import (
     FREE,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -467,8 +467,8 @@ def _compare(account: Account, app_id: int, purse: Purse) -> None:
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the account be full with few grants and holds."""
     for module in ("app_draft", "grants", "reversals", "transfers"):
-        monkeypatch.setattr(f"credit_server.ledger.{module}.GRANTS_MAX", GRANTS_MAX)
-    monkeypatch.setattr("credit_server.ledger.holds.HOLDS_MAX", HOLDS_MAX)
+        monkeypatch.setattr(f"credit_models.ledger.{module}.GRANTS_MAX", GRANTS_MAX)
+    monkeypatch.setattr("credit_models.ledger.holds.HOLDS_MAX", HOLDS_MAX)
 
 
 @pytest.mark.usefixtures("low_limits")

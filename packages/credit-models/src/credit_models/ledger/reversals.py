@@ -1,11 +1,11 @@
 """Reverse an entry: refund a use, or take back credits that were added."""
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import of_grant, parts_of, recorded, split
-from credit_server.ledger.caps import count_refund
-from credit_server.ledger.commands import Known, ReverseTransaction
-from credit_server.ledger.draft import Draft, Made
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import of_grant, parts_of, recorded, split
+from credit_models.ledger.caps import count_refund
+from credit_models.ledger.commands import Known, ReverseTransaction
+from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.outcomes import (
     BalanceOverflow,
     GrantsFull,
     InsufficientCredits,
@@ -15,14 +15,14 @@ from credit_server.ledger.outcomes import (
     ReversalExceeds,
     TransactionNotFound,
 )
-from credit_server.ledger.records import (
+from credit_models.ledger.records import (
     GRANTS_MAX,
     UINT32_MAX,
     Grant,
     Kind,
     Transaction,
 )
-from credit_server.ledger.requests import details_of
+from credit_models.ledger.requests import details_of
 
 _ADDING = (Kind.ADD, Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
-from credit_server.ledger.burning import Parts, burn_key, of_grant, plan_taking
-from credit_server.ledger.invariants import InvariantViolated, invariant
-from credit_server.ledger.records import (
+from credit_models.ledger.burning import Parts, burn_key, of_grant, plan_taking
+from credit_models.ledger.invariants import InvariantViolated, invariant
+from credit_models.ledger.records import (
     GRANTS_MAX,
     UINT32_MAX,
     Allocation,

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     Add,
     AdjustBalance,
     Caps,
@@ -26,7 +26,7 @@ from credit_server.ledger import (
     VoidGrant,
 )
 
-from tests.server.ledger.history import NOON, Ledger
+from tests.models.ledger.history import NOON, Ledger
 
 DAY = timedelta(days=1)
 COMMON: dict[str, Any] = {"created_by": 4, "expected_revision": 99, "min_available_after": 99}

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     HOLDS_MAX,
     Accepted,
     AdjustBalance,
@@ -26,7 +26,7 @@ from credit_server.ledger import (
     Use,
 )
 
-from tests.server.ledger.history import NOON, Ledger, parts
+from tests.models.ledger.history import NOON, Ledger, parts
 
 QUARTER = timedelta(minutes=15)
 DAY = timedelta(days=1)

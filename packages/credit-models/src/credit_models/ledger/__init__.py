@@ -1,6 +1,6 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
-from credit_server.ledger.commands import (
+from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
     NOTHING_KNOWN,
@@ -23,14 +23,14 @@ from credit_server.ledger.commands import (
     VoidGrant,
     Write,
 )
-from credit_server.ledger.decide import (
+from credit_models.ledger.decide import (
     decide,
 )
-from credit_server.ledger.invariants import (
+from credit_models.ledger.invariants import (
     InvariantViolated,
     invariant,
 )
-from credit_server.ledger.outcomes import (
+from credit_models.ledger.outcomes import (
     Accepted,
     AlreadyPurchased,
     AvailableTooLow,
@@ -64,7 +64,7 @@ from credit_server.ledger.outcomes import (
     TooManyApps,
     TransactionNotFound,
 )
-from credit_server.ledger.records import (
+from credit_models.ledger.records import (
     APPS_MAX,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -90,7 +90,7 @@ from credit_server.ledger.records import (
     Spent,
     Transaction,
 )
-from credit_server.ledger.settle import (
+from credit_models.ledger.settle import (
     settle,
 )
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_CAPS,
     UINT32_MAX,
     Accepted,
@@ -23,7 +23,7 @@ from credit_server.ledger import (
     Use,
 )
 
-from tests.server.ledger.history import NOON, Ledger
+from tests.models.ledger.history import NOON, Ledger
 
 MILLISECOND = timedelta(milliseconds=1)
 

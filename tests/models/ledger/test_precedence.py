@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     APPS_MAX,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -58,7 +58,7 @@ from credit_server.ledger import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.server.ledger.history import NOON, Ledger
+from tests.models.ledger.history import NOON, Ledger
 
 DAY = timedelta(days=1)
 CAPPED = Policy(caps=Caps(hour=5))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     APPS_MAX,
     NOTHING_KNOWN,
     UINT32_MAX,

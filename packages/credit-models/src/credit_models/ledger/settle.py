@@ -8,11 +8,11 @@ balances are right at any moment.
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.burning import of_grant, parts_of, recorded
-from credit_server.ledger.draft import Draft
-from credit_server.ledger.outcomes import Settled
-from credit_server.ledger.records import Account, Details, Grant, Hold, Kind
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.burning import of_grant, parts_of, recorded
+from credit_models.ledger.draft import Draft
+from credit_models.ledger.outcomes import Settled
+from credit_models.ledger.records import Account, Details, Grant, Hold, Kind
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 
-from credit_server.ledger.app_draft import NO_APP, AppDraft
-from credit_server.ledger.commands import Command
-from credit_server.ledger.outcomes import Refunded, Refusal, RevisionChanged, TooManyApps
-from credit_server.ledger.records import (
+from credit_models.ledger.app_draft import NO_APP, AppDraft
+from credit_models.ledger.commands import Command
+from credit_models.ledger.outcomes import Refunded, Refusal, RevisionChanged, TooManyApps
+from credit_models.ledger.records import (
     APPS_MAX,
     Account,
     AppAccount,

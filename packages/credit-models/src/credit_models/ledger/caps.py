@@ -7,9 +7,9 @@ as used. A capture of held credits is not checked, because they were checked whe
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from credit_server.ledger.app_draft import AppDraft
-from credit_server.ledger.outcomes import CapExceeded, Refusal
-from credit_server.ledger.records import NO_CAPS, Caps, Period, Policy, Spent
+from credit_models.ledger.app_draft import AppDraft
+from credit_models.ledger.outcomes import CapExceeded, Refusal
+from credit_models.ledger.records import NO_CAPS, Caps, Period, Policy, Spent
 
 
 def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None:
