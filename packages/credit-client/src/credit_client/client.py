@@ -21,7 +21,7 @@ from credit_client.corrections import CorrectionWrites
 from credit_client.errors import ClientClosed, Outcome
 from credit_client.grants import GrantWrites
 from credit_client.grpc_transport import connect
-from credit_client.hold import RELEASE_SECONDS, AwaitedReceipt, HoldHandle, PendingHold
+from credit_client.hold_handle import RELEASE_SECONDS, AwaitedReceipt, HoldHandle, PendingHold
 from credit_client.holds import HoldWrites
 from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
