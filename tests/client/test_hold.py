@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,10 +28,16 @@ HOLD: dict[str, Any] = {"user_id": 7, "app_id": 1, "credits": 20, "created_by": 
 REPORT: dict[str, Any] = {"report_id": "r-1", "report_name": "Answer"}
 ONCE = ClientSettings(retry_attempts_max=1)
 
+ENDS = datetime(2026, 3, 1, tzinfo=UTC)
 PLACED = Answer(
     reply=PlaceHoldResponse(
         receipt=Receipt(
-            transaction_id="h1", sequence=2, type=TransactionType.HOLD, credits=20, held=20
+            transaction_id="h1",
+            sequence=2,
+            type=TransactionType.HOLD,
+            credits=20,
+            held=20,
+            expires_at=ENDS,
         )
     ),
     receipt=None,
@@ -71,6 +77,7 @@ async def test_a_hold_that_still_holds_credits_is_released_at_the_end(scripted: 
         credits_.hold(**HOLD) as hold,
     ):
         await hold.capture(7, **REPORT, final=False)
+        assert (hold.held, hold.expires_at) == (13, ENDS)
     assert _paths(transport) == ["PlaceHold", "CaptureHold", "ReleaseHold"]
 
 
@@ -159,6 +166,7 @@ async def test_a_capture_without_an_answer_may_have_taken_effect(scripted: Scrip
     transport = scripted(PLACED, LOST, RELEASED)
     async with CreditClient(transport=transport, settings=ONCE) as credits_:
         hold = await credits_.hold(**HOLD)
+        assert hold.expires_at == ENDS
         with pytest.raises(CreditError) as caught:
             await hold.capture(7, **REPORT, idempotency_key="answer-1")
         assert caught.value.outcome is Outcome.UNKNOWN

@@ -5,9 +5,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from credit_client import CreditClient, CreditError, ErrorReason, InvalidField, request_id
+from credit_client import (
+    CreditClient,
+    CreditError,
+    ErrorReason,
+    InvalidField,
+    methods,
+    request_id,
+)
 from credit_client.request import build, current_request_id
 from credit_client.testing import FakeCreditService, fake_credits
+from credit_client.transport import Method
 from credit_models import (
     AdjustBalanceRequest,
     AppId,
@@ -19,6 +27,7 @@ from credit_models import (
     SpendingCaps,
 )
 from credit_models.constraints import violations
+from credit_models.image import SERVICES, method_path
 
 # Any: the fields of a request have no common type.
 VALID: dict[str, Any] = {
@@ -241,3 +250,21 @@ def test_new_arguments_out_of_their_range_are_named_at_once() -> None:
     with pytest.raises(InvalidField) as nested:
         build(SetSpendingCapRequest, caps)
     assert {one.field for one in nested.value.violations} == {"caps.per_day", "caps.per_hour"}
+
+
+def test_the_sdk_has_every_call_of_the_contract_with_its_messages() -> None:
+    ours = {
+        each.path: (each.request_type.__name__, each.reply_type.__name__, each.writes)
+        for each in vars(methods).values()
+        if isinstance(each, Method)
+    }
+    no_side_effects = 1  # of google.protobuf.MethodOptions.IdempotencyLevel
+    assert ours == {
+        method_path(method): (
+            method.input_type.name,
+            method.output_type.name,
+            method.GetOptions().idempotency_level != no_side_effects,
+        )
+        for service in SERVICES
+        for method in service.methods
+    }

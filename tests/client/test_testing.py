@@ -24,6 +24,7 @@ from credit_models import (
 )
 from credit_models.codec import WireCodec
 from credit_models.constraints import violations
+from credit_models.image import SERVICES, method_path
 from credit_models.reasons import RULES
 from grpclib.testing import ChannelFor
 from hypothesis import given, settings
@@ -323,3 +324,8 @@ async def test_the_examples_of_the_readme_run() -> None:
             code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             await eval(code, dict(names))
         assert await client.balance(app_id=1, user_id=7) == 46
+
+
+def test_the_fake_serves_every_call_of_the_contract() -> None:
+    paths = {method_path(method) for service in SERVICES for method in service.methods}
+    assert FakeCreditService().__mapping__().keys() == paths

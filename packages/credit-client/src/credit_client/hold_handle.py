@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Coroutine, Generator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
 
@@ -33,6 +33,7 @@ class HoldHandle:
         app_id: The app.
         receipt: The receipt of the latest write of this handle, which placed, captured, released or
             extended the hold; None before the first.
+        expires_at: When the hold ends; None: this handle has neither placed nor extended it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class HoldHandle:
         app_id: int,
         created_by: int,
         release_seconds: float,
+        placed: Receipt | None = None,
     ) -> None:
         """Make a handle; see `CreditClient.hold_of`.
 
@@ -54,11 +56,13 @@ class HoldHandle:
             app_id: The app.
             created_by: The identity for all writes of the handle.
             release_seconds: How long the end of a block waits for the release.
+            placed: The receipt that placed the hold, if that has just happened.
         """
         self.id = hold_id
         self.user_id = user_id
         self.app_id = app_id
-        self.receipt: Receipt | None = None
+        self.receipt = placed
+        self.expires_at = None if placed is None else placed.expires_at
         self._writes = writes
         self._created_by = created_by
         self._release_seconds = release_seconds
@@ -67,11 +71,6 @@ class HoldHandle:
     def held(self) -> int | None:
         """The credits that the hold held after the latest write; None before the first."""
         return None if self.receipt is None else self.receipt.held
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the hold ends, where the latest write has placed or extended it; else None."""
-        return None if self.receipt is None else self.receipt.expires_at
 
     async def capture(
         self,
@@ -161,6 +160,7 @@ class HoldHandle:
     def _note(self, receipt: Receipt) -> Receipt:
         if not receipt.validated:
             self.receipt = receipt
+            self.expires_at = receipt.expires_at or self.expires_at
         return receipt
 
 
