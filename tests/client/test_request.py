@@ -200,7 +200,7 @@ def test_a_duration_becomes_whole_seconds() -> None:
         (datetime(2026, 3, 1), "must have a time zone, as datetime.now(UTC) has"),  # noqa: DTZ001
         (
             datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),
-            "must be in the years 1 to 9999",
+            "must be in the years 0001 to 9999",
         ),
     ],
 )

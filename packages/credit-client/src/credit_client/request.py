@@ -208,5 +208,5 @@ def _time_problem(moment: datetime) -> str | None:
     try:
         moment.astimezone(UTC)
     except OverflowError:
-        return "must be in the years 1 to 9999"
+        return "must be in the years 0001 to 9999"
     return None
