@@ -276,4 +276,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "trailers": _trailers,
     "allowed_statuses": lambda value: ALLOWED_STATUSES | frozenset(value),
     "answered_inside": _strings,
+    "related_fields": lambda value: frozenset(_strings(value)),
 }

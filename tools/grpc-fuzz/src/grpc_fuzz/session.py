@@ -65,6 +65,7 @@ class Session:
             limits=settings.limits,
             allowed_statuses=settings.allowed_statuses,
             answered_inside=settings.answered_inside,
+            related_fields=settings.related_fields,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
             credentials=settings.credentials,

@@ -104,6 +104,8 @@ class Settings:
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of fields, such as `operations*.*`. If one of them breaks a
             constraint, the response reports it, and the status may be OK.
+        related_fields: Fields that a rule relates to others, such as `pkg.Service/Method field`. A
+            request can keep every constraint and be rejected for them.
         origin: The options with which the run was started. They are stored with each crash, so
             `replay` needs none. None if the run was not started from the command line.
     """
@@ -136,6 +138,7 @@ class Settings:
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     allowed_statuses: frozenset[str] = ALLOWED_STATUSES
     answered_inside: tuple[str, ...] = ()
+    related_fields: frozenset[str] = frozenset()
     # Any: JSON.
     origin: Mapping[str, Any] | None = None
 

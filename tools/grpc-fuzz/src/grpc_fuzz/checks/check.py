@@ -18,6 +18,7 @@ class Context:
         limits: The limits on the time of a reply.
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of the fields whose constraints are answered in the response.
+        related_fields: Fields for which a request that keeps every constraint can be rejected.
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The declared trailers, by name.
         credentials: The credentials of every call, or None.
@@ -28,6 +29,7 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     allowed_statuses: frozenset[str] = frozenset()
     answered_inside: tuple[str, ...] = ()
+    related_fields: frozenset[str] = frozenset()
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     credentials: Credentials | None = None

@@ -1,8 +1,9 @@
 """Checks that compare the replies to two calls."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
@@ -123,7 +124,11 @@ def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | 
 
 
 def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
-    """Return the responses, with the entries of maps in a fixed order."""
+    """Return the responses, with the entries of maps in a fixed order.
+
+    They lack the fields that may differ in a message that is sent in trailers too.
+    """
+    ignored = {rule.message: rule.ignore for rule in context.trailers.values()}
     responses = []
     for data in reply.responses:
         try:
@@ -131,8 +136,25 @@ def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
         except DecodeError:
             responses.append(data)
         else:
+            _clear(message, ignored)
             responses.append(message.SerializePartialToString(deterministic=True))
     return responses
+
+
+def _clear(message: Message, ignored: Mapping[str, Sequence[str]]) -> None:
+    """Clear fields of a message and of its nested messages.
+
+    Args:
+        message: The message.
+        ignored: The names of the fields by the full name of their message.
+    """
+    for name in ignored.get(message.DESCRIPTOR.full_name, ()):
+        message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for item in value if field.is_repeated else [value]:
+            _clear(item, ignored)
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:
