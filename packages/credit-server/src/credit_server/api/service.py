@@ -122,7 +122,8 @@ class CreditService(CreditServiceBase):
             total = await self._store.app_total(request.app_id)
             if total > UINT32_MAX:
                 raise errors.total_overflow(total)
-            answer = Balance(app_id=request.app_id, balance=total)
+            # Users who owe credits can take the sum below 0, which a balance never shows.
+            answer = Balance(app_id=request.app_id, balance=max(0, total))
         else:
             account = await self._reads.account(request.user_id)
             answer = convert.balance_to_message(account, request.app_id)
