@@ -90,8 +90,8 @@ def test_tables_have_aligned_columns(served: Served) -> None:
     credit(*ADD)
     credit(*USE)
     head, first, second = credit("transactions", "--user", "7", "-o", "table").stdout.splitlines()
-    end = head.index("CREDITS") + len("CREDITS")
-    assert (first[:end].split()[-1], second[:end].split()[-1]) == ("120", "5")
+    end = head.index("EFFECT") + len("EFFECT")
+    assert (first[:end].split()[-1], second[:end].split()[-1]) == ("+120", "-5")
     head, only = credit("balance", "--user", "7", "-o", "table").stdout.splitlines()
     assert (head.split(), only.split()) == (["APP", "ID", "BALANCE"], ["1", "115"])
     single = credit("balance", "--app", "1", "-o", "table").stdout
@@ -293,7 +293,7 @@ def test_options_turn_tls_on(served: Served, tmp_path: Path) -> None:
     _refused(credit("balance", "--app", "1", "--tls-ca", "missing.pem"), 2, "missing.pem: No such")
 
 
-@pytest.mark.parametrize("command", ["add", "use", "balance", "purchases", "transactions", "user"])
+@pytest.mark.parametrize("command", [one.name for one in app.registered_commands])
 def test_every_command_has_the_options_of_a_connection(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], terminal_width=200).stdout
     for option in ("--target", "--timeout", "--token-file", "--tls", "--tls-ca", "--insecure"):

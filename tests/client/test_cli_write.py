@@ -382,7 +382,7 @@ def test_a_bug_is_a_traceback_and_the_key(
     assert "credit: unexpected ZeroDivisionError; the write may have taken effect\n" in complaint
     assert "--key" in _retry_of(complaint)
     with monkeypatch.context() as patch:
-        patch.setattr(calls, "record_of", lambda _: 1 // 0)
+        patch.setattr(calls, "show_receipt", lambda *_: 1 // 0)
         code, complaint = _in_process(*ADD)
     assert code == 11
     assert "ZeroDivisionError: integer division or modulo by zero; the write took" in complaint
@@ -481,4 +481,4 @@ def test_the_exit_code_of_a_failed_write_depends_on_its_outcome(kind: type[Credi
     error.outcome = Outcome.APPLIED
     assert exit_of(error) is Exit.NOT_SHOWN
     error.outcome = Outcome.NO_CHANGE
-    assert exit_of(error) < Exit.OUTCOME_UNKNOWN
+    assert exit_of(error) not in (Exit.DONE, Exit.OUTCOME_UNKNOWN, Exit.NOT_SHOWN)

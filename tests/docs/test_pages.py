@@ -24,7 +24,7 @@ VARIABLE = re.compile(r"\bCREDIT_[A-Z0-9_]*[A-Z0-9]\b")
 SETTINGS = {
     *(setting.variable for setting in settings_of(ServerSettings)),
     *(f"CREDIT_{name.upper()}" for name in ClientSettings.model_fields),
-    "CREDIT_BY",  # of the `credit` command alone
+    *("CREDIT_ASK_ABOVE", "CREDIT_BY"),  # of the `credit` command alone
 }
 
 

@@ -109,6 +109,7 @@ async def serving(
                         commands,
                         audit,
                         access,
+                        list_slots,
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                 ],

@@ -113,8 +113,9 @@ def test_ids_of_due_entries_are_the_same_in_every_attempt_and_differ_from_each_o
     ids = {entry.id for entry in first.entries}
     assert len(ids) == 6
     assert all(len(id_) == 24 and int(id_, 16) >= 0 for id_ in ids)
-    # sha256("credit entry", the user and the sequence as 8 bytes each)
-    assert first.entries[0].id == "2c2b2092a88d43edf3b328e5"
+    # The time in seconds, then sha256("credit entry", the user and the sequence as 8 bytes each).
+    seconds = int((NOON + DAY).timestamp())
+    assert first.entries[0].id == f"{seconds:08x}2c2b2092a88d43ed"
 
 
 def test_a_clock_that_is_behind_does_not_undo_what_was_settled() -> None:

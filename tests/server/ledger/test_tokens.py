@@ -58,7 +58,7 @@ from tests.server.ledger.tokens import (
     window_end,
 )
 
-EXAMPLES = 150
+EXAMPLES = 100
 STEPS = 60
 
 PLACING = (Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
@@ -97,12 +97,12 @@ class Machine(RuleBasedStateMachine):
 
     met: ClassVar[Counter[str]] = Counter()
 
-    @initialize(start=st.sampled_from(STARTS))
-    def begin(self, start: datetime) -> None:
+    @initialize(start=st.sampled_from(STARTS), allow_negative=st.booleans())
+    def begin(self, start: datetime, allow_negative: bool) -> None:
         self.now = start
         self.history = History(USERS)
         self.model = Model()
-        self.policies = dict.fromkeys(APPS, Policy())
+        self.policies = dict.fromkeys(APPS, Policy(allow_negative=allow_negative))
         self.answered: list[tuple[Command, Transaction]] = []
         self.number = 0
         # Without these, most of the first commands are rejected. The use is of three pots.
@@ -115,26 +115,24 @@ class Machine(RuleBasedStateMachine):
 
     # Time.
 
+    @precondition(lambda self: self._due())
+    @rule(early=st.booleans())
+    def advance_to_what_is_due(self, early: bool) -> None:
+        self._set_time(min(self._due()) - early * MILLISECOND)
+
     @rule(
-        how=st.sampled_from(["due", "before due", "hour", "before hour", "day", "month", "minute"]),
-        before_month=st.booleans(),
+        to=st.sampled_from([*Period, None]),
+        early=st.booleans(),
     )
-    def advance(self, how: str, before_month: bool) -> None:
-        due = [
-            instant
-            for person in self.model.people.values()
-            for purse in person.purses.values()
-            if (instant := purse.next_instant()) is not None
-        ]
-        later = self.now + timedelta(minutes=1)
-        if how in ("due", "before due"):
-            later = min(due, default=later)
-        elif how in ("hour", "before hour"):
-            later = window_end(Period.HOUR, self.now)
-        elif how in ("day", "month"):
-            later = window_end(Period(how), self.now) - before_month * MILLISECOND
-        if how.startswith("before"):
-            later -= MILLISECOND
+    def advance(self, to: Period | None, early: bool) -> None:
+        later = self.now + timedelta(minutes=1) if to is None else window_end(to, self.now)
+        self._set_time(later - early * MILLISECOND)
+
+    def _due(self) -> list[datetime]:
+        purses = [purse for user in self.model.people.values() for purse in user.purses.values()]
+        return [due for purse in purses if (due := purse.next_instant()) is not None]
+
+    def _set_time(self, later: datetime) -> None:
         self.now = max(self.now, later)
         self.model.advance(self.now)
 
@@ -156,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         credits_=few,
-        start=st.none() | st.none() | SPANS,
+        start=st.none() | st.just(-timedelta(hours=1)) | SPANS,
         span=st.none() | SPANS,
         absolute=st.booleans(),
         priority=st.sampled_from([0, 499, 500, 500, 500, 501]),
@@ -176,7 +174,7 @@ class Machine(RuleBasedStateMachine):
             GrantCredits(
                 **self._common(data),
                 credits=credits_,
-                effective_at=None if start is None else self.now + start - timedelta(hours=1),
+                effective_at=None if start is None else self.now + start,
                 expires_at=self.now + span if span is not None and absolute else None,
                 expires_after=None if absolute else span,
                 priority=priority,
@@ -199,7 +197,6 @@ class Machine(RuleBasedStateMachine):
             span = min(span, timedelta(days=7))
         self._do(PlaceHold(**common, credits=credits_, allow_partial=partial, expires_after=span))
 
-    @precondition(lambda self: self._has(Kind.HOLD))
     @rule(
         data=st.data(),
         credits_=st.just(0) | few,
@@ -210,6 +207,9 @@ class Machine(RuleBasedStateMachine):
     def capture(
         self, data: st.DataObject, credits_: int, final: bool, excess: bool, report: str
     ) -> None:
+        if not any(self.model.person(user_id).purse(1).open_holds for user_id in USERS):
+            held = data.draw(few)
+            self._do(PlaceHold(**self._common(data), credits=held, allow_partial=True))
         common = self._common(data)
         self._do(
             CaptureHold(
@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             return
         self._do(TransferCredits(**common, credits=credits_, to_user_id=goal[0], to_app_id=goal[1]))
 
-    @rule(data=st.data(), delta=st.integers(-8, 15).filter(bool))
+    @rule(data=st.data(), delta=st.sampled_from([-25, -10, -3, -1, 1, 5, 15]))
     def adjust(self, data: st.DataObject, delta: int) -> None:
         self._do(AdjustBalance(**self._common(data), delta=delta, note="why"))
 
@@ -278,8 +278,10 @@ class Machine(RuleBasedStateMachine):
     def set_cap(self, data: st.DataObject, caps: Caps) -> None:
         self._do(SetSpendingCap(**self._common(data), caps=caps))
 
-    @rule(user_id=st.sampled_from(USERS), app_id=st.sampled_from(APPS))
-    def sweep(self, user_id: int, app_id: int) -> None:
+    @precondition(lambda self: self._unwritten())
+    @rule(data=st.data())
+    def sweep(self, data: st.DataObject) -> None:
+        user_id, app_id = data.draw(st.sampled_from([*self._unwritten(), (2, 2)]))
         self._do(
             Settle(user_id=user_id, app_id=app_id, created_by=9, key="", transaction_id="unused")
         )
@@ -293,6 +295,15 @@ class Machine(RuleBasedStateMachine):
         assert self.history.decide(again, self.now) == Replayed(transaction=entry)
 
     # What all commands have in common.
+
+    def _unwritten(self) -> list[tuple[int, int]]:
+        """Return the users and apps in which something is due."""
+        return [
+            (user_id, app_id)
+            for user_id, person in self.model.people.items()
+            for app_id, purse in person.purses.items()
+            if purse.unwritten
+        ]
 
     def _has(self, *kinds: Kind) -> bool:
         """Return whether there is an entry to refer to."""
@@ -328,8 +339,12 @@ class Machine(RuleBasedStateMachine):
         """Return the id of an entry; mostly a late one of the kinds, in the command's app."""
         entries = self.history.entries[common["user_id"]]
         purse = self.model.person(common["user_id"]).purse(common["app_id"])
-        if kinds == (Kind.HOLD,) and purse.open_holds and data.draw(st.booleans()):
-            return data.draw(st.sampled_from([hold.id for hold in purse.open_holds]))
+        live = [hold.id for hold in purse.open_holds] if kinds == (Kind.HOLD,) else []
+        if kinds == PLACING:
+            live = [pot.id for pot in purse.pots()]
+        prefers_live = data.draw(st.booleans())
+        if live and prefers_live:
+            return data.draw(st.sampled_from(live))
         fitting = [e.id for e in entries if e.app_id == common["app_id"] and e.kind in kinds]
         if fitting and data.draw(st.integers(0, 9)) < 9:
             return data.draw(st.sampled_from([*fitting, *fitting[-3:], *fitting[-3:]]))

@@ -3,22 +3,45 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import typer
 from credit_models import Receipt
 
 from credit_client.cli.connection import Connection
-from credit_client.cli.exits import Exit, discard, exit_of
+from credit_client.cli.exits import Exit, complain, discard, exit_of
 from credit_client.cli.flags import sentence_of
-from credit_client.cli.options import client_of, fail, format_of
-from credit_client.cli.output import Format, record_of, show, show_stream
+from credit_client.cli.groups import words_of
+from credit_client.cli.options import Attempt, Details, Sending, client_of, fail, format_of
+from credit_client.cli.output import Format, show_receipt, show_stream
+from credit_client.cli.table import Record
 from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.write import retryable
 from credit_client.client import CreditClient
 from credit_client.errors import CreditError, Outcome
 
+Write: TypeAlias = Callable[[CreditClient, Attempt], Coroutine[None, None, Receipt]]
+
 # The columns that a table leaves out on a narrow terminal. JSON output always has them.
 OPTIONAL = ("id", "created_by")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a person is asked before a large write.
+
+    Attributes:
+        action: The write as a verb, such as "grant".
+        user_id: The user.
+        app_id: The app.
+        amount: The number of credits; None: only a preview shows it.
+    """
+
+    action: str
+    user_id: int
+    app_id: int
+    amount: int | None
 
 
 def make_list(
@@ -29,8 +52,19 @@ def make_list(
     *,
     utc: bool,
     output: Format | None,
+    row: Callable[[Record], Record] | None = None,
 ) -> None:
-    """Show the rows of a list as they arrive."""
+    """Show the rows of a list as they arrive.
+
+    Args:
+        rows: The list.
+        fields: The columns of the table.
+        noun: What the rows are.
+        connection: How to reach the server.
+        utc: Whether the table has times in UTC.
+        output: How to show the rows.
+        row: Makes the row of the table from a record; None changes nothing.
+    """
     make_reads(
         lambda client, notice: show_stream(
             notice.until_first(rows(client)),
@@ -39,6 +73,7 @@ def make_list(
             noun,
             optional=OPTIONAL,
             utc=utc,
+            row=row,
         ),
         connection,
     )
@@ -67,34 +102,102 @@ def make_reads(
 
 
 def make_write(
-    call: Callable[[CreditClient, str], Coroutine[None, None, Receipt]],
-    command: Sequence[object],
+    write: Write,
+    words: Sequence[object],
     connection: Connection,
+    sending: Sending,
     *,
-    key: str | None,
-    output: Format | None,
+    question: Question | None = None,
 ) -> None:
-    """Make a write and show its receipt.
+    """Make a write and show its receipt; ask first where that is due.
 
     Args:
-        call: The write.
-        command: Its name and its options, without the key and the connection.
+        write: The write.
+        words: The command's name and its options, without the key and the connection.
         connection: How to reach the server.
-        key: The idempotency key; None for a new one.
-        output: How to show the receipt.
+        sending: How to send the write.
+        question: What to ask; None asks nothing.
     """
+    if question is not None and question.amount is not None and sending.asks(question.amount):
+        _confirm(question, question.amount)
+        words = [*words, "--yes"]
+    _make_write(write, words, connection, sending)
+
+
+def make_ledger_write(
+    write: Write,
+    words: Sequence[object],
+    connection: Connection,
+    sending: Sending,
+    details: Details,
+    *,
+    dry_run: bool,
+    question: Question | None = None,
+) -> None:
+    """Make a write that can be only validated; see `make_write`.
+
+    Args:
+        write: The write.
+        words: The command's name and its own options.
+        connection: How to reach the server.
+        sending: How to send the write.
+        details: The conditions of the write, and what is stored with it.
+        dry_run: Whether to show only what the write would do.
+        question: What to ask; None asks nothing.
+    """
+    if dry_run:
+        show_receipt(_preview(write, connection, sending), format_of(sending.output))
+        return
+    words = [*words, *words_of(details)]
+    if question is not None and sending.asks(question.amount):
+        receipt = _preview(write, connection, sending)
+        if sending.asks(receipt.credits) and receipt.validated:
+            _confirm(question, receipt.credits, receipt)
+            words = [*words, "--yes"]
+    _make_write(write, words, connection, sending)
+
+
+def _preview(write: Write, connection: Connection, sending: Sending) -> Receipt:
+    """Return the receipt that a write would have."""
+    receipts: list[Receipt] = []
+
+    async def validate(client: CreditClient, _: WaitingNotice) -> None:
+        receipts.append(await write(client, Attempt(key=sending.key, validate_only=True)))
+
+    make_reads(validate, connection)
+    return receipts[0]
+
+
+def _confirm(question: Question, amount: int, preview: Receipt | None = None) -> None:
+    """Ask a person at the terminal; end the command unless the answer is yes."""
+    change = (
+        ""
+        if preview is None
+        else f", from {preview.balance_before:,} to {preview.balance:,} credits"
+    )
+    complain(
+        f"credit: {question.action} {amount:,} credits, user {question.user_id} in app"
+        f" {question.app_id}{change}? [y/N] "
+    )
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail("not confirmed; no change was made", Exit.NOT_CONFIRMED)
+
+
+def _make_write(
+    write: Write, words: Sequence[object], connection: Connection, sending: Sending
+) -> None:
     client = client_of(connection)
-    key = client.new_key() if key is None else key
-    shape = [] if output is None else ["--output", output]
-    retry = ["credit", *command, "--key", key, *connection.words(client.settings.target), *shape]
+    key = client.new_key() if sending.key is None else sending.key
+    shape = [] if sending.output is None else ["--output", sending.output]
+    retry = ["credit", *words, "--key", key, *connection.words(client.settings.target), *shape]
 
     async def made() -> None:
         async with client:
             with WaitingNotice(client.settings.target):
-                receipt = await call(client, key)
-            write.outcome = Outcome.APPLIED
-            show(record_of(receipt), format_of(output))
+                receipt = await write(client, Attempt(key=key, validate_only=False))
+            running.outcome = Outcome.APPLIED
+            show_receipt(receipt, format_of(sending.output))
             sys.stdout.flush()
 
-    with retryable(retry) as write:
+    with retryable(retry) as running:
         asyncio.run(made())

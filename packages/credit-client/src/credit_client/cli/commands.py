@@ -11,33 +11,52 @@ from typing import Annotated
 import typer
 from credit_models import CreditTransaction, UserCredits
 
-from credit_client.cli.calls import OPTIONAL, make_list, make_reads, make_write
-from credit_client.cli.connection import Connection, with_connection
+from credit_client.cli.calls import OPTIONAL, Question, make_list, make_reads, make_write
+from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
+from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
 from credit_client.cli.importing import import_file
+from credit_client.cli.ledger_reads import filled, forecast, grants, holds, policy
+from credit_client.cli.ledger_writes import (
+    adjust,
+    cap,
+    capture,
+    extend,
+    grant,
+    hold,
+    refund,
+    release,
+    transfer,
+    void,
+)
 from credit_client.cli.options import (
     USER,
     After,
     App,
     By,
+    Conditions,
     Credits,
-    Key,
     Output,
+    ReportId,
+    ReportName,
+    Sending,
     User,
     Utc,
     format_of,
     number,
 )
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows
+from credit_client.cli.table import Record
 from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
+_BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
 _TRANSACTIONS = (
     "sequence",
     "created_at",
     "app_id",
-    "credits",
+    "effect",
     "type",
     "balance_after",
     "created_by",
@@ -53,6 +72,7 @@ _PURCHASES = (
     "report_id",
     "report_name",
 )
+_SIGNS = {"ADD": 1, "USE": -1}
 _SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
@@ -87,66 +107,82 @@ def options(
     """Accept the options that belong to no command."""
 
 
-@app.command(cls=Command)
-@with_connection
+@app.command("add", cls=Command)
+@with_groups
 def add(
     user: User,
     app_id: App,
     amount: Credits,
+    words: list[object],
+    sending: Sending,
+    conditions: Conditions,
     connection: Connection,
     by: By = 1,
-    key: Key = None,
-    output: Output = None,
 ) -> None:
     """Add credits to a user's balance in an app."""
     make_write(
-        lambda client, key: client.add(
-            user_id=user, app_id=app_id, credits=amount, created_by=by, idempotency_key=key
+        lambda client, attempt: client.add(
+            user_id=user,
+            app_id=app_id,
+            credits=amount,
+            created_by=by,
+            idempotency_key=attempt.key,
+            expected_revision=conditions.expected_revision,
+            min_available_after=conditions.min_available_after,
         ),
-        ["add", "--user", user, "--app", app_id, "--credits", amount, "--by", by],
+        [*words, *words_of(conditions)],
         connection,
-        key=key,
-        output=output,
+        sending,
+        question=Question(action="add", user_id=user, app_id=app_id, amount=amount),
     )
 
 
-@app.command(cls=Command)
-@with_connection
+@app.command("use", cls=Command)
+@with_groups
 def use(
     user: User,
     app_id: App,
-    report: Annotated[str, typer.Option("--report", help="The report's id.")],
-    name: Annotated[str, typer.Option("--name", help="The report's name.")],
+    report: ReportId,
+    name: ReportName,
     amount: Credits,
+    words: list[object],
+    sending: Sending,
+    conditions: Conditions,
     connection: Connection,
     by: By = 1,
-    key: Key = None,
-    output: Output = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Reject it if the user owns the report already.")
+    ] = False,
 ) -> None:
     """Buy a report with a user's credits in an app."""
-    what = ["--user", user, "--app", app_id, "--report", report, "--name", name]
     make_write(
-        lambda client, key: client.use(
+        lambda client, attempt: client.use(
             user_id=user,
             app_id=app_id,
             report_id=report,
             report_name=name,
             credits=amount,
             created_by=by,
-            idempotency_key=key,
+            once=once,
+            idempotency_key=attempt.key,
+            expected_revision=conditions.expected_revision,
+            min_available_after=conditions.min_available_after,
         ),
-        ["use", *what, "--credits", amount, "--by", by],
+        [*words, *words_of(conditions)],
         connection,
-        key=key,
-        output=output,
+        sending,
+        question=Question(action="use", user_id=user, app_id=app_id, amount=amount),
     )
 
 
-app.command("import", cls=Command)(with_connection(import_file))
+for _write in (grant, void, hold, capture, release, extend, refund, transfer, adjust, cap):
+    app.command(_write.__name__, cls=Command)(_write)
+
+app.command("import", cls=Command)(with_groups(import_file))
 
 
-@app.command(cls=Command)
-@with_connection
+@app.command("balance", cls=Command)
+@with_groups
 def balance(
     connection: Connection,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
@@ -165,7 +201,7 @@ def balance(
         if format_of(output) is Format.JSON:
             show_json(record_of(held))
         else:
-            show_rows(map(record_of, held.balances), _BALANCES, "balances")
+            _show_balances(held)
 
     if app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
@@ -175,8 +211,8 @@ def balance(
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-@app.command(cls=Command)
-@with_connection
+@app.command("purchases", cls=Command)
+@with_groups
 def purchases(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
@@ -188,11 +224,12 @@ def purchases(
         connection,
         utc=utc,
         output=output,
+        row=_with_refund,
     )
 
 
-@app.command(cls=Command)
-@with_connection
+@app.command("transactions", cls=Command)
+@with_groups
 def transactions(
     user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
 ) -> None:
@@ -204,11 +241,12 @@ def transactions(
         connection,
         utc=utc,
         output=output,
+        row=_with_effect,
     )
 
 
 @app.command("user", cls=Command)
-@with_connection
+@with_groups
 def user_summary(
     connection: Connection,
     given: Annotated[int | None, USER] = None,
@@ -229,16 +267,47 @@ def user_summary(
         about = {**record_of(held), "user_id": user_id, "last_sequence": held.revision}
         show({field: about[field] for field in _SUMMARY}, Format.TABLE, utc=utc)
         sys.stdout.write("\n")
-        show_rows(map(record_of, held.balances), _BALANCES, "balances")
+        _show_balances(held, utc=utc)
         if latest:
             sys.stdout.write("\n")
-            show_rows(
-                map(record_of, latest), _TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc
-            )
+            rows = [_with_effect(record_of(one)) for one in latest]
+            show_rows(rows, _TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc)
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
     make_reads(lambda client, _: summary(client), connection)
+
+
+for _read in (grants, holds, forecast, policy):
+    app.command(_read.__name__, cls=Command)(_read)
+
+
+def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
+    """Show a user's balances, with what is held, owed and expires next where there is any."""
+    records = []
+    for balance in held.balances:
+        following = balance.expiring_next
+        record = {**record_of(balance), "expiring": 0, "expires_at": None}
+        if following is not None:
+            record |= {"expiring": following.credits, "expires_at": record_of(following)["at"]}
+        records.append(record)
+    fields = [*_BALANCES, *filled(records, _BALANCES_SELDOM)]
+    show_rows(records, fields, "balances", utc=utc)
+
+
+def _with_effect(record: Record) -> Record:
+    """Add the effect to a transaction from a server up to 0.2.0, which sends none."""
+    if record["effect"] or record["type"] not in _SIGNS:
+        return record
+    return {**record, "effect": _SIGNS[str(record["type"])] * int(str(record["credits"]))}
+
+
+def _with_refund(record: Record) -> Record:
+    """Show in a purchase how much of it was refunded, where a column would be 0 mostly."""
+    refunded = record["refunded_credits"]
+    if not refunded:
+        return record
+    return {**record, "report_name": f"{record['report_name']} ({refunded:,} refunded)"}
 
 
 def _one_user(argument: int | None, option: int | None) -> int:

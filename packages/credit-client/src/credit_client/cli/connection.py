@@ -1,11 +1,8 @@
 """The options that all commands share: the server, the connection to it, and the identity."""
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -115,40 +112,3 @@ class Connection:
         if self.insecure:
             words.append("--insecure")
         return words
-
-
-def with_connection(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `Connection` to a command, and pass one as its argument `connection`.
-
-    typer reads options from a function's signature: without this decorator each command would
-    repeat them.
-    """
-    hints = get_type_hints(Connection, include_extras=True)
-    own = inspect.signature(command).parameters
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(Connection)
-    ]
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:  # Any: each option has a type of its own
-        given = {option.name: values.pop(option.name) for option in options}
-        command(**values, connection=Connection(**given))
-
-    parameters = [
-        *(
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in own.values()
-            if parameter.name != "connection"
-        ),
-        *options,
-    ]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    # typeshed knows no such attribute; `inspect.signature` documents it (PEP 362).
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run

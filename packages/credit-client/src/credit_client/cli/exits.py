@@ -16,19 +16,35 @@ from grpclib.const import Status
 
 from credit_client.errors import (
     AccessDenied,
+    AlreadyPurchased,
     AppTotalOverflow,
+    AvailableTooLow,
     BalanceOverflow,
+    CapExceeded,
     CreditError,
     CreditsLimitExceeded,
     DeadlineExceeded,
+    ExpiresTooEarly,
+    GrantEmpty,
+    GrantNotFound,
+    GrantsFull,
+    HoldExceeded,
+    HoldLifeExceeded,
+    HoldNotFound,
+    HoldSettled,
+    HoldsFull,
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
+    NotReversible,
     Outcome,
     RateLimited,
+    ReversalExceeds,
+    RevisionChanged,
     TlsFailed,
     TokenUnavailable,
     TooManyApps,
+    TransactionNotFound,
     Unavailable,
 )
 from credit_client.transport import AttemptFailed
@@ -52,6 +68,11 @@ class Exit(IntEnum):
     OUTCOME_UNKNOWN = 10
     NOT_SHOWN = 11
     ROWS_REJECTED = 12
+    NOT_CONFIRMED = 13
+    NOT_FOUND = 14
+    NOT_POSSIBLE = 15
+    CAP_EXCEEDED = 16
+    CONDITION_FAILED = 17
     HUNG_UP = 129  # 128 + SIGHUP, as shells have it
     INTERRUPTED = 130  # 128 + SIGINT
     QUIT = 131  # 128 + SIGQUIT
@@ -66,8 +87,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.INSUFFICIENT_CREDITS: "too few credits",
     Exit.KEY_REUSED: "the idempotency key belongs to another request",
     Exit.OVERFLOW: (
-        "a balance or sum would pass 4294967295, a user would have too many apps, or one call adds"
-        " too many credits"
+        "a balance or sum would pass 4294967295, a user would have too many apps, grants or holds,"
+        " or one call adds too many credits"
     ),
     Exit.UNAVAILABLE: "the server cannot be reached or cannot serve",
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no other failure before",
@@ -76,6 +97,14 @@ MEANINGS: dict[Exit, str] = {
     Exit.OUTCOME_UNKNOWN: "a write may have taken effect: retry it with its key",
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
+    Exit.NOT_CONFIRMED: "not confirmed at the terminal: no change was made",
+    Exit.NOT_FOUND: "the user has no such transaction, grant or hold in the app",
+    Exit.NOT_POSSIBLE: (
+        "the hold is settled or too small, nothing is left of the grant or to reverse, or the"
+        " report is owned already"
+    ),
+    Exit.CAP_EXCEEDED: "a spending cap would be passed: retry when its period has ended",
+    Exit.CONDITION_FAILED: "the expected revision or the least balance is not met",
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
     Exit.QUIT: "quit",
@@ -105,6 +134,22 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
     TooManyApps: Exit.OVERFLOW,
+    GrantsFull: Exit.OVERFLOW,
+    HoldsFull: Exit.OVERFLOW,
+    ExpiresTooEarly: Exit.MISUSE,
+    HoldLifeExceeded: Exit.MISUSE,
+    TransactionNotFound: Exit.NOT_FOUND,
+    GrantNotFound: Exit.NOT_FOUND,
+    HoldNotFound: Exit.NOT_FOUND,
+    HoldSettled: Exit.NOT_POSSIBLE,
+    HoldExceeded: Exit.NOT_POSSIBLE,
+    GrantEmpty: Exit.NOT_POSSIBLE,
+    NotReversible: Exit.NOT_POSSIBLE,
+    ReversalExceeds: Exit.NOT_POSSIBLE,
+    AlreadyPurchased: Exit.NOT_POSSIBLE,
+    CapExceeded: Exit.CAP_EXCEEDED,
+    RevisionChanged: Exit.CONDITION_FAILED,
+    AvailableTooLow: Exit.CONDITION_FAILED,
     AccessDenied: Exit.ACCESS_DENIED,
     TokenUnavailable: Exit.ACCESS_DENIED,
     RateLimited: Exit.RATE_LIMITED,

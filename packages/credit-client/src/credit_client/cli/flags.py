@@ -9,11 +9,30 @@ from credit_client.settings import ClientSettings
 _OF_FIELD = {
     "after_sequence": "--after",
     "app_id": "--app",
+    "caps.per_day": "--day",
+    "caps.per_hour": "--hour",
+    "caps.per_month": "--month",
     "created_by": "--by",
     "credits": "--credits",
+    "delta": "--delta",
+    "effective_at": "--starts",
+    "expected_revision": "--expected-revision",
+    "expires_after_seconds": "--expires",
+    "expires_at": "--expires",
+    "grant_id": "--grant",
+    "hold_id": "--hold",
     "idempotency_key": "--key",
+    "metadata": "--metadata",
+    "min_available_after": "--min-available-after",
+    "note": "--note",
+    "priority": "--priority",
+    "purpose": "--purpose",
     "report_id": "--report",
     "report_name": "--name",
+    "restore_until": "--restore-until",
+    "to_app_id": "--to-app",
+    "to_user_id": "--to-user",
+    "transaction_id": "--transaction",
     "user_id": "--user",
 }
 
@@ -57,7 +76,7 @@ def sentence_of(error: CreditError) -> str:
         names = set(error.fields)
     text = str(error)
     for name in names & _OF_FIELD.keys():
-        text = re.sub(rf"\b{name}\b", _OF_FIELD[name], text)
+        text = re.sub(rf"\b{re.escape(name)}\b", _OF_FIELD[name], text)
     return _with_options(text)
 
 

@@ -1,6 +1,10 @@
 """What the commands share: options, the form of the output, and how a command fails."""
 
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated, NoReturn, TypeAlias
 
 import typer
@@ -11,6 +15,10 @@ from credit_client.cli.exits import Exit, complain
 from credit_client.cli.flags import settings_sentence
 from credit_client.cli.output import Format
 from credit_client.client import CreditClient
+from credit_client.writes import NotedOptions, WriteOptions
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 
 
 def whole(text: str | int) -> int:
@@ -23,6 +31,37 @@ def whole(text: str | int) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def duration(text: str | timedelta) -> timedelta:
+    """Read a time such as 30d, 12h, 15m or 90s.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a time such as 30d, 12h, 15m or 90s")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def moment(text: str | datetime) -> datetime:
+    """Read a date with a time and a time zone, such as 2026-12-31T00:00Z.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    try:
+        found = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a time with a time zone, such as 2026-12-31T00:00Z"
+        )
+    return found
 
 
 def number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
@@ -41,6 +80,8 @@ USER: ArgumentInfo = typer.Argument(
 User: TypeAlias = Annotated[int, number("--user", "The user's id.")]
 App: TypeAlias = Annotated[int, number("--app", "The app's id.")]
 Credits: TypeAlias = Annotated[int, number("--credits", "The number of credits.")]
+ReportId: TypeAlias = Annotated[str, typer.Option("--report", help="The report's id.")]
+ReportName: TypeAlias = Annotated[str, typer.Option("--name", help="The report's name.")]
 By: TypeAlias = Annotated[
     int, number("--by", "The id of the acting person or service, 1 or more.", "CREDIT_BY")
 ]
@@ -58,6 +99,112 @@ After: TypeAlias = Annotated[int, number("--after", "Only entries after this seq
 Utc: TypeAlias = Annotated[
     bool, typer.Option("--utc", help="Show times of tables in UTC and not in local time.")
 ]
+
+
+Note: TypeAlias = Annotated[
+    str | None, typer.Option("--note", help="Why the write is made; stored with it.")
+]
+
+
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Show what the write would do, and write nothing.")
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """What differs between a write and its preview.
+
+    Attributes:
+        key: The idempotency key; None for a new one.
+        validate_only: Whether nothing is written.
+    """
+
+    key: str | None
+    validate_only: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sending:
+    """How a write is sent and shown."""
+
+    key: Key = None
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    ask_above: Annotated[
+        int,
+        number(
+            "--ask-above",
+            "Ask before a write of more credits, if a person is at the terminal.",
+            "CREDIT_ASK_ABOVE",
+        ),
+    ] = 10_000
+    output: Output = None
+
+    def asks(self, amount: int | None) -> bool:
+        """Return whether a write of so many credits, or of an unknown number, may need a yes."""
+        if self.yes or (amount is not None and amount <= self.ask_above):
+            return False
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """The conditions under which a write takes effect."""
+
+    expected_revision: Annotated[
+        int | None,
+        number("--expected-revision", "Reject the write unless the user's revision is this one."),
+    ] = None
+    min_available_after: Annotated[
+        int | None,
+        number("--min-available-after", "Reject the write if the balance would be lower after it."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Details(Conditions):
+    """The conditions of a write, and what is stored with it."""
+
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", metavar="NAME=TEXT", help="Stored with the write; repeatable."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the metadata before anything is sent.
+
+        Raises:
+            typer.BadParameter: They have no name, or have one twice.
+        """
+        _mapping(self.metadata or [])
+
+    def options(self, attempt: Attempt) -> NotedOptions:
+        """Return the options of a write of the SDK."""
+        return {
+            "idempotency_key": attempt.key,
+            "expected_revision": self.expected_revision,
+            "min_available_after": self.min_available_after,
+            "validate_only": attempt.validate_only,
+            "metadata": _mapping(self.metadata or []),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotedDetails(Details):
+    """The details of a write whose note is optional."""
+
+    note: Note = None
+
+    def options(self, attempt: Attempt) -> WriteOptions:
+        """See `Details.options`."""
+        return {**Details.options(self, attempt), "note": self.note or ""}
+
+
+def _mapping(words: list[str]) -> Mapping[str, str]:
+    pairs = [word.partition("=")[::2] for word in words]
+    if any("=" not in word for word in words) or len(dict(pairs)) < len(pairs):
+        raise typer.BadParameter("--metadata has the form NAME=TEXT, and each name once")
+    return dict(pairs)
 
 
 def format_of(given: Format | None) -> Format:

@@ -4,26 +4,35 @@ import dataclasses
 import datetime as dt
 import json
 import sys
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from enum import Enum, StrEnum
 
+from credit_models import Receipt, TransactionType
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from credit_client.cli.table import Record, Table, shown
 
 # The fields of a receipt that some writes set and others do not. A table has those that are set.
-_SELDOM = {
-    "balance_before",
+_SELDOM = {"credits", "effect", "held", "owed", "released_credits", "type", "validated"}
+
+# The order of a receipt's fields in a table. What is not here comes first.
+_LAST = (
+    "type",
     "credits",
     "effect",
-    "held",
+    "balance_before",
+    "balance",
     "owed",
+    "held",
     "released_credits",
-    "type",
+    "expires_at",
+    "related_id",
+    "sequence",
+    "replayed",
     "validated",
-}
+)
 
 
 class Format(StrEnum):
@@ -61,6 +70,19 @@ def show(record: Record, output: Format, *, utc: bool = False) -> None:
         sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")
 
 
+def show_receipt(receipt: Receipt, output: Format) -> None:
+    """Write the receipt of a write, in a table with the balance before the one after it."""
+    record = dict(record_of(receipt))
+    if output is Format.TABLE:
+        record |= {name: record.pop(name) for name in _LAST}
+        if receipt.type is TransactionType.UNSPECIFIED:
+            # The receipts of `AddCredits` and `UseCredits` do not have it.
+            del record["balance_before"]
+        if receipt.validated:
+            del record["replayed"], record["transaction_id"]
+    show(record, output)
+
+
 def show_rows(
     records: Iterable[Record],
     fields: Sequence[str],
@@ -86,6 +108,7 @@ async def show_stream(
     *,
     optional: Sequence[str] = (),
     utc: bool = False,
+    row: Callable[[Record], Record] | None = None,
 ) -> None:
     """Write messages as they come, in constant memory: JSON lines, or rows of a table.
 
@@ -109,7 +132,11 @@ async def show_stream(
         with progress:
             task = progress.add_task(noun, total=None)
             async for message in messages:
-                (show_json if table is None else table.add)(record_of(message))
+                record = record_of(message)
+                if table is None:
+                    show_json(record)
+                else:
+                    table.add(record if row is None else row(record))
                 progress.advance(task)
                 count += 1
     if table is not None:

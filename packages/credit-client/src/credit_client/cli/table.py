@@ -17,16 +17,24 @@ _AMOUNTS = {
     "balance",
     "balance_after",
     "balance_before",
+    "captured",
     "credits",
     "effect",
+    "expiring",
     "held",
+    "left",
     "owed",
+    "per_day",
+    "per_hour",
+    "per_month",
+    "refunded_credits",
+    "released",
     "released_credits",
 }
-_NUMBERS = {"app_id", "created_by", "sequence", "user_id"}
+_NUMBERS = {"app_id", "created_by", "priority", "sequence", "user_id"}
 # Free text is wrapped where it does not fit beside other columns. Ids, numbers and times stay in
 # one piece, unless one alone is wider than the terminal.
-_TEXTS = {"report_name"}
+_TEXTS = {"purpose", "report_name"}
 _TEXT_WIDTH_MIN = 20
 _SHORT_HEADS = {"sequence": "SEQ", "balance_after": "BALANCE"}
 
@@ -40,14 +48,17 @@ _MEASURED_ROWS = 20
 def shown(field: str, value: object, *, utc: bool = False) -> str:
     """Return a value as text for people.
 
-    Amounts have thousands separators. Times are in the local time zone with its offset, unless
-    `utc` is set. Control characters are escaped: the names of reports must not steer the terminal.
+    Amounts have thousands separators, and effects a sign. Times are in the local time zone with its
+    offset, unless `utc` is set. Control characters are escaped: the names of reports must not steer
+    the terminal.
     """
     if value is None:
         return "-"
+    if field == "effect" and isinstance(value, int) and value:
+        return f"{value:+,}"
     if field in _AMOUNTS and isinstance(value, int):
         return f"{value:,}"
-    if field.endswith("_at"):
+    if field == "at" or field.endswith("_at"):
         time = dt.datetime.fromisoformat(str(value))
         return str((time if utc else time.astimezone()).replace(microsecond=0))
     return "".join(

@@ -38,6 +38,10 @@ _REFUSED = {
     Exit.OVERFLOW,
     Exit.ACCESS_DENIED,
     Exit.RATE_LIMITED,
+    Exit.NOT_FOUND,
+    Exit.NOT_POSSIBLE,
+    Exit.CAP_EXCEEDED,
+    Exit.CONDITION_FAILED,
 }
 
 # How long a standard error that nothing reads may delay the end of the process.

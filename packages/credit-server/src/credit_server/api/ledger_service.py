@@ -21,6 +21,7 @@ from grpclib import const
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, refusals
 from credit_server.api.commands import Commands
 from credit_server.api.contract import WithMisfits
@@ -52,6 +53,7 @@ class LedgerService(LedgerServiceBase):
         commands: Commands,
         audit: AuditLog,
         access: Access,
+        list_slots: ListSlots | None = None,
         *,
         operation_seconds: float,
     ) -> None:
@@ -63,13 +65,15 @@ class LedgerService(LedgerServiceBase):
             commands: Makes the commands of writes.
             audit: Writes a line for each write and each denial.
             access: Limits the rate of operations.
+            list_slots: Bounds the pages of lists; None: with the defaults of the settings.
             operation_seconds: The deadline of each operation of a stream.
         """
         self._committer = committer
         self._operations = Operations(commands, audit)
         self._writes = Writes(committer, commands, audit)
         self._policies = Policies(store, committer.clock, audit)
-        self._reads = LedgerReads(store, Reads(store, committer.clock, audit))
+        reads = Reads(store, committer.clock, audit)
+        self._reads = LedgerReads(store, reads, list_slots or ListSlots())
         self._access = access
         self._operation_seconds = operation_seconds
 

@@ -122,7 +122,7 @@ class CreditService(CreditServiceBase):
             total = await self._store.app_total(request.app_id)
             if total > UINT32_MAX:
                 raise errors.total_overflow(total)
-            # Users who owe credits can take the sum below 0, which a balance never shows.
+            # It is negative if users owe more than others have.
             answer = Balance(app_id=request.app_id, balance=max(0, total))
         else:
             account = await self._reads.account(request.user_id)

@@ -1,6 +1,7 @@
 """The commands of the ledger: what a caller, or the server's sweeper, requests.
 
 Most attributes have the names of the request's fields in the contract. `requests` lists the others.
+Times are in UTC and in whole milliseconds, which is the precision of the store.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ the account itself never changes.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from credit_server.ledger.app_draft import NO_APP, AppDraft
@@ -21,6 +21,8 @@ from credit_server.ledger.records import (
     Transaction,
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
@@ -31,13 +33,21 @@ class Made:
     refunded: Refunded | None = None
 
 
-def entry_id(user_id: int, sequence: int) -> str:
+def entry_id(user_id: int, sequence: int, at: datetime) -> str:
     """Return the id of an entry that a command does not make for itself.
 
     It is derived from the entry's place in the history, so that the ledger needs no random numbers.
+    Like other ids it begins with the seconds since 1970: new entries are at the end of the index of
+    ids, and the ids of an index's end are those of new entries.
+
+    Args:
+        user_id: The user.
+        sequence: The `sequence` of the entry.
+        at: Its `created_at`.
     """
     place = user_id.to_bytes(8, "big") + sequence.to_bytes(8, "big")
-    return sha256(b"credit entry" + place).hexdigest()[:24]
+    seconds = (at - _EPOCH) // timedelta(seconds=1) % 2**32
+    return f"{seconds:08x}{sha256(b'credit entry' + place).hexdigest()[:16]}"
 
 
 def created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
@@ -143,7 +153,7 @@ class Draft:
         delta = kind.sign * credits_ if details.delta is None else details.delta
         app.balance += delta
         entry = Transaction(
-            id=own_id or entry_id(user_id, self.sequence),
+            id=own_id or entry_id(user_id, self.sequence, self.at),
             user_id=user_id,
             app_id=app.app_id,
             kind=kind,

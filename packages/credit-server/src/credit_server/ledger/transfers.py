@@ -36,7 +36,7 @@ def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Made | Re
         command.credits,
         details_of(
             command,
-            related_id=entry_id(target.source.user_id, first),
+            related_id=entry_id(target.source.user_id, first, target.at),
             allocations=recorded(parts),
         ),
     )
@@ -63,7 +63,7 @@ def _place(
     sequence = target.sequence + 1
     return app.place(
         Grant(
-            id=entry_id(target.source.user_id, sequence),
+            id=entry_id(target.source.user_id, sequence, target.at),
             sequence=sequence,
             credits=part.credits,
             left=part.credits,

@@ -25,9 +25,9 @@ from credit_server.ledger import (
 from credit_server.store.app_documents import AppDocument, GrantDocument, HoldDocument
 from credit_server.store.documents import TransactionDocument, due_at
 
-# A write changes few of an account's grants and holds, and stores all of them again. So the documents
-# of this many are kept. An account with 256 grants takes 0.1 ms, and 2.5 ms if none is kept (2-core
-# machine).
+# A write changes few of an account's grants and holds, and stores all of them again. So the
+# documents of this many are kept. An account with 256 grants takes 0.1 ms, and takes 2.5 ms if none
+# is kept (2-core machine).
 _KEPT_MAX = 1 << 14
 
 # Any: documents hold values of many types.

@@ -2452,7 +2452,8 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Receipt(betterproto2.Message):
     """
-    What a successful write did. It is sent serialized in the trailing metadata `credit-receipt-bin`.
+    What a successful write did. `AddCredits` and `UseCredits` send it serialized in the trailing metadata
+    `credit-receipt-bin`: with the fields up to `replayed`, and `owed`. Other calls return all fields.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(

@@ -1,0 +1,172 @@
+"""The commands that show grants, holds, forecasts and the policies of apps."""
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from credit_models import AppPolicy
+
+from credit_client.cli.calls import make_list, make_reads
+from credit_client.cli.connection import Connection
+from credit_client.cli.groups import with_groups
+from credit_client.cli.options import (
+    After,
+    App,
+    By,
+    DryRun,
+    Output,
+    User,
+    Utc,
+    format_of,
+    moment,
+    number,
+)
+from credit_client.cli.output import Format, record_of, show, show_json, show_rows
+from credit_client.cli.table import Record
+from credit_client.client import CreditClient
+
+_GRANTS = ("id", "left", "credits", "priority")
+_GRANTS_SELDOM = ("category", "effective_at", "expires_at")
+_HOLDS = ("id", "held", "expires_at", "created_by", "purpose")
+_ALL_HOLDS = ("id", "state", "credits", "held", "captured", "released", "placed_at", "purpose")
+_STEPS = ("at", "type", "effect", "balance_after", "related_id")
+
+
+@with_groups
+def grants(
+    user: User, app_id: App, connection: Connection, utc: Utc = False, output: Output = None
+) -> None:
+    """List what is left of a user's grants in an app."""
+
+    async def listed(client: CreditClient) -> None:
+        records = [record_of(one) for one in await client.grants(user_id=user, app_id=app_id)]
+        if format_of(output) is Format.JSON:
+            for record in records:
+                show_json(record)
+        else:
+            fields = [*_GRANTS, *filled(records, _GRANTS_SELDOM)]
+            show_rows(records, fields, "grants", optional=("category",), utc=utc)
+
+    make_reads(lambda client, _: listed(client), connection)
+
+
+@with_groups
+def holds(
+    user: User,
+    app_id: App,
+    connection: Connection,
+    everything: Annotated[bool, typer.Option("--all", help="List settled holds too.")] = False,
+    after: After = 0,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """List a user's open holds in an app, oldest first."""
+    make_list(
+        lambda client: client.holds(
+            user_id=user, app_id=app_id, include_settled=everything, after_sequence=after
+        ),
+        _ALL_HOLDS if everything else _HOLDS,
+        "holds",
+        connection,
+        utc=utc,
+        output=output,
+    )
+
+
+@with_groups
+def forecast(
+    user: User,
+    app_id: App,
+    connection: Connection,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--until",
+            parser=moment,
+            metavar="TIME",
+            help="The end, such as 2026-12-31T00:00Z. Default: without an end.",
+        ),
+    ] = None,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """Show what starts, expires and is released when, if nothing is spent."""
+
+    async def shown(client: CreditClient) -> None:
+        found = await client.forecast(user_id=user, app_id=app_id, until=until)
+        if format_of(output) is Format.JSON:
+            show_json(record_of(found))
+            return
+        show({"balance": found.balance}, Format.TABLE)
+        if found.steps:
+            typer.echo()
+            show_rows(map(record_of, found.steps), _STEPS, "steps", utc=utc)
+
+    make_reads(lambda client, _: shown(client), connection)
+
+
+@with_groups
+def policy(
+    app_id: App,
+    connection: Connection,
+    allow_negative: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-negative/--no-negative",
+            help="Set whether an adjustment can take a balance below 0.",
+        ),
+    ] = None,
+    expected_revision: Annotated[
+        int | None,
+        number("--expected-revision", "Reject the change unless the policy's revision is this."),
+    ] = None,
+    by: By = 1,
+    dry_run: DryRun = False,
+    output: Output = None,
+) -> None:
+    """Show or change the policy of an app: its caps, and whether balances may be negative."""
+    if allow_negative is None:
+        make_policy_call(lambda client: client.app_policy(app_id=app_id), connection, output=output)
+        return
+    make_policy_call(
+        lambda client: client.set_app_policy(
+            app_id=app_id,
+            created_by=by,
+            allow_negative=allow_negative,
+            validate_only=dry_run,
+            expected_revision=expected_revision,
+        ),
+        connection,
+        output=output,
+    )
+
+
+def make_policy_call(
+    call: Callable[[CreditClient], Coroutine[Any, Any, AppPolicy]],
+    connection: Connection,
+    *,
+    output: Format | None,
+) -> None:
+    """Make a call that returns a policy, and show it. It can be repeated: it has no key.
+
+    Any: what a coroutine yields and is sent.
+    """
+
+    async def shown(client: CreditClient) -> None:
+        record = dict(record_of(await call(client)))
+        if format_of(output) is Format.TABLE:
+            caps = record.pop("caps")
+            caps = caps if isinstance(caps, dict) else {}
+            record = {"app_id": record.pop("app_id"), **caps, **record}
+        show(record, format_of(output))
+
+    make_reads(lambda client, _: shown(client), connection)
+
+
+def filled(records: Iterable[Record], fields: Sequence[str]) -> list[str]:
+    """Return those of the fields that have a value in any record."""
+    rows = list(records)
+    return [
+        field for field in fields if any(row[field] not in (None, 0, "UNSPECIFIED") for row in rows)
+    ]

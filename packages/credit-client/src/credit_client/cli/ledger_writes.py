@@ -1,0 +1,493 @@
+"""The commands that grant, reserve, return, move and correct credits."""
+
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from credit_models import GrantCategory
+
+from credit_client.cli.calls import Question, make_ledger_write, make_reads
+from credit_client.cli.connection import Connection
+from credit_client.cli.exits import Exit
+from credit_client.cli.groups import with_groups
+from credit_client.cli.ledger_reads import make_policy_call
+from credit_client.cli.options import (
+    App,
+    By,
+    Credits,
+    Details,
+    DryRun,
+    NotedDetails,
+    ReportId,
+    ReportName,
+    Sending,
+    User,
+    duration,
+    fail,
+    moment,
+    number,
+)
+from credit_client.client import CreditClient
+
+
+class Category(StrEnum):
+    """The values of `--category`."""
+
+    PAID = "paid"
+    PROMOTIONAL = "promotional"
+    OWN = "own"
+
+
+HoldId = Annotated[str, typer.Option("--hold", help="The hold's id.")]
+
+
+@with_groups
+def grant(
+    user: User,
+    app_id: App,
+    amount: Credits,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            "--expires",
+            metavar="WHEN",
+            help="When they end: after a time such as 30d or 12h, or at one such as"
+            " 2026-12-31T00:00Z. Default: never.",
+        ),
+    ] = None,
+    starts: Annotated[
+        str | None,
+        typer.Option("--starts", metavar="WHEN", help="When they start, likewise. Default: now."),
+    ] = None,
+    priority: Annotated[
+        int | None, number("--priority", "0 to 1000: the lowest is spent first. Default: 500.")
+    ] = None,
+    category: Annotated[
+        Category | None, typer.Option("--category", help="What the credits stand for.")
+    ] = None,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Add credits that have an end, a start, a priority or a category."""
+    ends_at, ends_after = _when(expires)
+    starts_at, starts_after = _when(starts)
+    if starts_after is not None:
+        raise typer.BadParameter("--starts is a time such as 2026-12-31T00:00Z")
+    make_ledger_write(
+        lambda client, attempt: client.grant(
+            user_id=user,
+            app_id=app_id,
+            credits=amount,
+            created_by=by,
+            expires_at=ends_at,
+            expires_after=ends_after,
+            effective_at=starts_at,
+            priority=priority,
+            category=GrantCategory[category.name] if category else GrantCategory.UNSPECIFIED,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="grant", user_id=user, app_id=app_id, amount=amount),
+    )
+
+
+@with_groups
+def void(
+    user: User,
+    app_id: App,
+    grant_id: Annotated[str, typer.Option("--grant", help="The grant's id.")],
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Take back what is left of a grant."""
+    make_ledger_write(
+        lambda client, attempt: client.void_grant(
+            user_id=user,
+            app_id=app_id,
+            grant_id=grant_id,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="void", user_id=user, app_id=app_id, amount=None),
+    )
+
+
+@with_groups
+def hold(
+    user: User,
+    app_id: App,
+    amount: Credits,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    expires: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--expires",
+            parser=duration,
+            metavar="TIME",
+            help="The time until the hold ends, such as 90s or 2h. Default: 15m.",
+        ),
+    ] = None,
+    purpose: Annotated[
+        str, typer.Option("--purpose", help="What the credits are reserved for.")
+    ] = "",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Reserve what is there, if that is less.")
+    ] = False,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Reserve credits for a purchase whose price is not known yet."""
+    make_ledger_write(
+        lambda client, attempt: client.place_hold(
+            user_id=user,
+            app_id=app_id,
+            credits=amount,
+            created_by=by,
+            expires_after=expires,
+            purpose=purpose,
+            allow_partial=partial,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="hold", user_id=user, app_id=app_id, amount=amount),
+    )
+
+
+@with_groups
+def capture(
+    user: User,
+    app_id: App,
+    hold_id: HoldId,
+    report: ReportId,
+    name: ReportName,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    amount: Annotated[
+        int | None, number("--credits", "The price. Default: all that the hold holds.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what is left held, for more captures.")
+    ] = False,
+    excess: Annotated[
+        bool, typer.Option("--excess", help="Let the balance pay what the hold is short of.")
+    ] = False,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Buy a report with reserved credits."""
+    make_ledger_write(
+        lambda client, attempt: client.capture_hold(
+            user_id=user,
+            app_id=app_id,
+            hold_id=hold_id,
+            report_id=report,
+            report_name=name,
+            credits=amount,
+            final=not keep,
+            allow_excess=excess,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="capture", user_id=user, app_id=app_id, amount=amount),
+    )
+
+
+@with_groups
+def release(
+    user: User,
+    app_id: App,
+    hold_id: HoldId,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Release what a hold still holds."""
+    make_ledger_write(
+        lambda client, attempt: client.release_hold(
+            user_id=user,
+            app_id=app_id,
+            hold_id=hold_id,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+    )
+
+
+@with_groups
+def extend(
+    user: User,
+    app_id: App,
+    hold_id: HoldId,
+    expires: Annotated[
+        timedelta,
+        typer.Option(
+            "--expires",
+            parser=duration,
+            metavar="TIME",
+            help="The time from now to the hold's new end, such as 90s or 2h.",
+        ),
+    ],
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Change when a hold ends."""
+    make_ledger_write(
+        lambda client, attempt: client.extend_hold(
+            user_id=user,
+            app_id=app_id,
+            hold_id=hold_id,
+            expires_after=expires,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+    )
+
+
+@with_groups
+def refund(
+    user: User,
+    app_id: App,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    transaction: Annotated[
+        str | None, typer.Option("--transaction", help="The transaction's id.")
+    ] = None,
+    sequence: Annotated[
+        int | None, number("--sequence", "Or its sequence, which lists show as SEQ.")
+    ] = None,
+    amount: Annotated[
+        int | None, number("--credits", "The number of credits. Default: all that is left.")
+    ] = None,
+    restore_until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--restore-until",
+            parser=moment,
+            metavar="TIME",
+            help="Until when credits of grants that have ended can be spent, such as"
+            " 2026-12-31T00:00Z. Default: they expire at once.",
+        ),
+    ] = None,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Return the credits of a purchase, or take back credits that were added."""
+    if (transaction is None) == (sequence is None):
+        raise typer.BadParameter("name one transaction: --transaction or --sequence")
+    found = transaction or _transaction_at(sequence or 0, user, connection)
+    make_ledger_write(
+        lambda client, attempt: client.reverse(
+            user_id=user,
+            app_id=app_id,
+            transaction_id=found,
+            credits=amount,
+            restore_until=restore_until,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="reverse", user_id=user, app_id=app_id, amount=amount),
+    )
+
+
+@with_groups
+def transfer(
+    user: User,
+    app_id: App,
+    amount: Credits,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    to_user: Annotated[
+        int | None, number("--to-user", "The user who receives. Default: the same one.")
+    ] = None,
+    to_app: Annotated[
+        int | None, number("--to-app", "The app in which they are received. Default: the same one.")
+    ] = None,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Move credits to another user, another app, or both."""
+    make_ledger_write(
+        lambda client, attempt: client.transfer(
+            user_id=user,
+            app_id=app_id,
+            credits=amount,
+            to_user_id=to_user,
+            to_app_id=to_app,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="transfer", user_id=user, app_id=app_id, amount=amount),
+    )
+
+
+@with_groups
+def adjust(
+    user: User,
+    app_id: App,
+    delta: Annotated[int, number("--delta", "The change of the balance, such as 5 or -5.")],
+    note: Annotated[str, typer.Option("--note", help="The reason; stored with it.")],
+    words: list[object],
+    sending: Sending,
+    details: Details,
+    connection: Connection,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Correct a balance, for what no other command can express."""
+    make_ledger_write(
+        lambda client, attempt: client.adjust(
+            user_id=user,
+            app_id=app_id,
+            delta=delta,
+            note=note,
+            created_by=by,
+            **details.options(attempt),
+        ),
+        words,
+        connection,
+        sending,
+        details,
+        dry_run=dry_run,
+        question=Question(action="adjust by", user_id=user, app_id=app_id, amount=abs(delta)),
+    )
+
+
+@with_groups
+def cap(
+    app_id: App,
+    words: list[object],
+    sending: Sending,
+    details: NotedDetails,
+    connection: Connection,
+    user: Annotated[
+        int | None, number("--user", "The user. Default: all users without caps of their own.")
+    ] = None,
+    hour: Annotated[int | None, number("--hour", "The cap of each hour (UTC).")] = None,
+    day: Annotated[int | None, number("--day", "The cap of each day.")] = None,
+    month: Annotated[int | None, number("--month", "The cap of each calendar month.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove all caps.")] = False,
+    by: By = 1,
+    dry_run: DryRun = False,
+) -> None:
+    """Cap what a user can spend. Caps that are not given are removed."""
+    if remove == ((hour, day, month) != (None, None, None)):
+        raise typer.BadParameter("give the caps (--hour, --day, --month), or --remove")
+    caps = {"per_hour": hour, "per_day": day, "per_month": month}
+    if user is not None:
+        make_ledger_write(
+            lambda client, attempt: client.set_spending_cap(
+                user_id=user, app_id=app_id, created_by=by, **caps, **details.options(attempt)
+            ),
+            words,
+            connection,
+            sending,
+            details,
+            dry_run=dry_run,
+        )
+        return
+    if details.note or details.metadata or details.min_available_after or sending.key:
+        raise typer.BadParameter(
+            "--key, --note, --metadata and --min-available-after need --user: the caps of an app"
+            " are no transaction"
+        )
+    make_policy_call(
+        lambda client: client.set_app_spending_cap(
+            app_id=app_id,
+            created_by=by,
+            **caps,
+            validate_only=dry_run,
+            expected_revision=details.expected_revision,
+        ),
+        connection,
+        output=sending.output,
+    )
+
+
+def _when(text: str | None) -> tuple[datetime | None, timedelta | None]:
+    """Read a moment or a duration."""
+    if text is None:
+        return None, None
+    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
+        return None, duration(text)
+    return moment(text), None
+
+
+def _transaction_at(sequence: int, user: int, connection: Connection) -> str:
+    """Return the id of a user's transaction, or end the command."""
+    found: list[str] = []
+
+    async def find(client: CreditClient) -> None:
+        rows = client.transactions(user_id=user, after_sequence=max(0, sequence - 1))
+        async with aclosing(rows):
+            async for row in rows:
+                found.extend([row.id] if row.sequence == sequence else [])
+                return
+
+    make_reads(lambda client, _: find(client), connection)
+    if not found:
+        fail(f"user {user} has no transaction {sequence}; no change was made", Exit.NOT_FOUND)
+    return found[0]
