@@ -115,6 +115,7 @@ def capture_hold(draft: Draft, command: CaptureHold, known: Known) -> Made | Ref
             related_id=hold.id,
             related_total=kept.captured,
             allocations=recorded((*captured, *paid_by_balance)),
+            ends_at=hold.ends_at,
             released=freed,
             held_after=kept.credits,
         ),
@@ -163,6 +164,7 @@ def release_hold(draft: Draft, command: ReleaseHold, known: Known) -> Made | Ref
             related_id=hold.id,
             related_total=hold.captured,
             allocations=recorded(given),
+            ends_at=hold.ends_at,
             released=hold.credits,
         ),
     )
