@@ -242,6 +242,18 @@ class TestHolds:
         await caller.write("AddCredits", credits=1)
         assert await holds(caller, include_settled=True) == found
 
+    @pytest.mark.parametrize("settling", ["CaptureHold", "ReleaseHold"])
+    async def test_a_settled_hold_shows_the_end_to_which_it_was_extended(
+        self, caller: WireCaller, settling: str
+    ) -> None:
+        await caller.write("AddCredits")
+        placed = await caller.write("PlaceHold", credits=20)
+        hold_id = placed.transaction_id
+        await caller.write("ExtendHold", hold_id=hold_id, expires_after_seconds=3600)
+        await caller.write(settling, hold_id=hold_id)
+        (settled,) = await holds(caller, include_settled=True)
+        assert settled.expires_at == after(1)
+
     @pytest.mark.parametrize("include_settled", [False, True])
     async def test_holds_come_in_pages(self, caller: WireCaller, include_settled: bool) -> None:
         await caller.write("AddCredits", credits=100)

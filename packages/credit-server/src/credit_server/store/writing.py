@@ -13,8 +13,7 @@ import bson
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
-
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     Account,
     AppAccount,
@@ -24,6 +23,7 @@ from credit_server.ledger import (
     Purchase,
     Transaction,
 )
+
 from credit_server.store.app_documents import AppDocument, GrantDocument, HoldDocument
 from credit_server.store.documents import TransactionDocument, due_at
 
