@@ -224,15 +224,19 @@ class Converters:
         """Read a message from bytes.
 
         Raises:
-            WireError: The bytes are not a valid message of this type, or an integer does not fit
-                its field.
+            WireError: The bytes are not a valid message of this type, or an integer or a time does
+                not fit its field.
             TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
         source, is_exact = _parse(converter, data)
         if not is_exact:
             self._ranges.check(converter.descriptor, data)
-        return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
+        try:
+            return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
+        except WireError as error:
+            error.violations = (*error.violations, *_clear_misfit_times(source))
+            raise
 
     def decode_with_violations(
         self,
@@ -240,7 +244,7 @@ class Converters:
         data: bytes,
         check: Callable[[Message], Sequence[Violation]] = lambda _source: (),
     ) -> tuple[MessageType, tuple[Violation, ...]]:
-        """Read a message from bytes even if integers in it do not fit their fields.
+        """Read a message from bytes even if integers or times in it do not fit their fields.
 
         Args:
             message_type: The message's class.
@@ -248,8 +252,8 @@ class Converters:
             check: Returns the violations for which Google's message is not worth converting.
 
         Returns:
-            The message, and the fields whose integers do not fit. Their values in the message are
-            wrong and must not be used.
+            The message, and the fields whose integers or times do not fit. Their values in the
+            message are wrong and must not be used.
 
         Raises:
             WireError: The bytes are not a valid message of this type, or `check` has found
@@ -263,7 +267,13 @@ class Converters:
                 f"{converter.descriptor.full_name} breaks its constraints.", violations=broken
             )
         violations = () if is_exact else self._ranges.violations(converter.descriptor, data)
-        return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
+        try:
+            return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
+        except WireError:
+            misfits = _clear_misfit_times(source)
+            if not misfits:
+                raise
+            return converter.read(source), (*violations, *misfits)  # type: ignore[return-value]
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
         converter = self._by_type.get(message_type)
@@ -303,3 +313,23 @@ class Converters:
             return Composite(read=well_known.read, write=well_known.write)
         nested = self._by_name[name]
         return Composite(read=nested.read, write=nested.write)
+
+
+def _clear_misfit_times(source: Message, prefix: str = "") -> tuple[Violation, ...]:
+    """Return the fields of a message whose times are out of range, and clear these times."""
+    found: list[Violation] = []
+    for field, value in source.ListFields():
+        if field.message_type is None or map_value(field) is not None:
+            continue
+        for position, entry in enumerate(value if field.is_repeated else [value]):
+            path = f"{prefix}{field.name}" + (f"[{position}]" if field.is_repeated else "")
+            well_known = WELL_KNOWN_TYPES.get(field.message_type.full_name)
+            if well_known is None:
+                found += _clear_misfit_times(entry, f"{path}.")
+                continue
+            try:
+                well_known.read(entry)
+            except WireError as error:
+                found.append(Violation(field=path, description=f"does not fit: {error}"))
+                entry.Clear()
+    return tuple(found)
