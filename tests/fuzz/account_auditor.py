@@ -256,8 +256,8 @@ class _Auditor:
 def _comparable(outcome: Outcome) -> str:
     """Return an outcome as a text, without what the model cannot predict.
 
-    A dry run has no entry, so its ids are unknown. The exact time is known from the entry alone, with
-    which `_receipt_findings` compares a receipt.
+    A dry run has no entry, so its ids are unknown. The exact time is known from the entry alone,
+    with which `_receipt_findings` compares a receipt.
     """
     if isinstance(outcome, Refused):
         kept = [pair for pair in outcome.metadata if pair[0] != "starts_at"]
