@@ -122,11 +122,10 @@ class _Auditor:
                 yield from self._prediction_findings(call, (question.request,), (answer,))
         elif isinstance(question, Together):
             assert isinstance(answer, tuple)
-            if all(isinstance(one, Receipt) and not one.validated for one in answer):
-                for request, one in zip(question.requests, answer, strict=True):
-                    assert isinstance(one, Receipt)
+            for request, one in zip(question.requests, answer, strict=True):
+                if isinstance(one, Receipt) and not one.validated:
                     yield from self._receipt_findings(call, request, one)
-            else:
+            if any(isinstance(one, Refused) or one.validated for one in answer):
                 yield from self._prediction_findings(call, question.requests, answer, together=True)
 
     def _receipt_findings(self, call: Call, request: Write, receipt: Receipt) -> Iterator[str]:
@@ -257,15 +256,15 @@ class _Auditor:
 def _comparable(outcome: Outcome) -> str:
     """Return an outcome as a text, without what the model cannot predict.
 
-    A dry run has no entry, so its ids and its exact time are unknown.
+    A dry run has no entry, so its ids are unknown. The exact time is known from the entry alone,
+    with which `_receipt_findings` compares a receipt.
     """
     if isinstance(outcome, Refused):
         kept = [pair for pair in outcome.metadata if pair[0] != "starts_at"]
         return str(Refused(outcome.reason, tuple(kept)))
+    outcome = replace(outcome, expires_at=None)
     if outcome.validated:
-        outcome = replace(
-            outcome, transaction_id="", purchase_id="", expires_at=None, related_id=""
-        )
+        outcome = replace(outcome, transaction_id="", purchase_id="", related_id="")
     return str(outcome)
 
 

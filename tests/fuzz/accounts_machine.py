@@ -202,7 +202,7 @@ class AccountsMachine(RuleBasedStateMachine):
         self.users = [next(FRESH_NUMBERS) for _ in range(3)]
         self.apps = [next(FRESH_NUMBERS) for _ in range(2)]
         self.policies: Mapping[int, AppRules] = {
-            self.apps[1]: AppRules(caps={"day": 500}, allow_negative=True)
+            self.apps[1]: AppRules(caps={"day": 100}, allow_negative=True)
         }
         self._key_numbers = itertools.count(1)
         self._calls: list[Call] = []
@@ -210,7 +210,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     async def _prepare(self) -> None:
         app = self.apps[1]
-        caps = SetSpendingCapRequest(app_id=app, created_by=1, caps=SpendingCaps(per_day=500))
+        caps = SetSpendingCapRequest(app_id=app, created_by=1, caps=SpendingCaps(per_day=100))
         policy = SetAppPolicyRequest(app_id=app, created_by=1, allow_negative=True)
         for name, request in (("SetSpendingCap", caps), ("SetAppPolicy", policy)):
             answer = await self.loop.wires[0].call(f"/credit.v1.LedgerService/{name}", request)

@@ -59,14 +59,14 @@ def _accepted(case: Case, reply: Reply, context: Context) -> str | None:
     if reply.status not in _INVALID_REQUEST:
         return None
     bad_request = detail(reply, "google.rpc.BadRequest")
-    fields: set[str] = set()
+    fields = ""
     if isinstance(bad_request, BadRequest):
-        fields = {entry.field for entry in bad_request.field_violations}
-    method = case.method.path.removeprefix("/")
-    if fields and all(f"{method} {name}" in context.related_fields for name in fields):
-        return None
-    named = f" ({', '.join(sorted(fields))})" if fields else ""
-    return f"{reply.status} for a request that keeps every constraint{named}"
+        named = {entry.field for entry in bad_request.field_violations}
+        message = case.method.input.name
+        if named and {f"{message}.{field}" for field in named} <= {*context.unstated_rules}:
+            return None
+        fields = ", ".join(sorted(named))
+    return f"{reply.status} for a request that keeps every constraint" + (fields and f" ({fields})")
 
 
 POSITIVE_DATA_ACCEPTED = Check(

@@ -1,13 +1,13 @@
 """Checks that compare the replies to two calls."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
 from grpc_fuzz.model import Case, Reply, Severity, Twin
+from grpc_fuzz.stateful.bindings import clear
 
 # Another caller may change the state, and with it the reply, between two calls; but not three times
 # in a row.
@@ -124,11 +124,7 @@ def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | 
 
 
 def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
-    """Return the responses, with the entries of maps in a fixed order.
-
-    They lack the fields that may differ in a message that is sent in trailers too.
-    """
-    ignored = {rule.message: rule.ignore for rule in context.trailers.values()}
+    """Return the responses without the fields that may differ, with maps in a fixed order."""
     responses = []
     for data in reply.responses:
         try:
@@ -136,25 +132,10 @@ def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
         except DecodeError:
             responses.append(data)
         else:
-            _clear(message, ignored)
+            for path in context.changing_fields:
+                clear(message, path)
             responses.append(message.SerializePartialToString(deterministic=True))
     return responses
-
-
-def _clear(message: Message, ignored: Mapping[str, Sequence[str]]) -> None:
-    """Clear fields of a message and of its nested messages.
-
-    Args:
-        message: The message.
-        ignored: The names of the fields by the full name of their message.
-    """
-    for name in ignored.get(message.DESCRIPTOR.full_name, ()):
-        message.ClearField(name)
-    for field, value in message.ListFields():
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        for item in value if field.is_repeated else [value]:
-            _clear(item, ignored)
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:
