@@ -2,12 +2,11 @@
 
 import dataclasses
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
 from grpc_fuzz.model import Case, Reply, Severity, Twin
-from grpc_fuzz.stateful.bindings import clear
 
 # Another caller may change the state, and with it the reply, between two calls; but not three times
 # in a row.
@@ -133,9 +132,21 @@ def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
             responses.append(data)
         else:
             for path in context.changing_fields:
-                clear(message, path)
+                _clear(message, path)
             responses.append(message.SerializePartialToString(deterministic=True))
     return responses
+
+
+def _clear(message: Message, path: str) -> None:
+    """Clear a field at a path through messages that are not repeated, if there is one."""
+    *outer, name = path.split(".")
+    holder = message
+    for part in outer:
+        if part not in holder.DESCRIPTOR.fields_by_name or not holder.HasField(part):
+            return
+        holder = getattr(holder, part)
+    if name in holder.DESCRIPTOR.fields_by_name:
+        holder.ClearField(name)
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:

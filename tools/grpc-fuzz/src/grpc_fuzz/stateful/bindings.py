@@ -40,18 +40,6 @@ def write(message: Message, path: str, value: Any) -> None:
     setattr(holder, name, value)
 
 
-def clear(message: Message, path: str) -> None:
-    """Clear a field at a path through messages that are not repeated, if there is one."""
-    *outer, name = path.split(".")
-    holder = message
-    for part in outer:
-        if part not in holder.DESCRIPTOR.fields_by_name or not holder.HasField(part):
-            return
-        holder = getattr(holder, part)
-    if name in holder.DESCRIPTOR.fields_by_name:
-        holder.ClearField(name)
-
-
 def resolve_bindings(
     case: Case, replies: Sequence[Reply], before: Sequence[Case], schema: Schema
 ) -> Case:
