@@ -6,8 +6,8 @@ from datetime import timedelta
 from signal import SIGKILL
 from typing import Any
 
+from credit_models.ledger import GrantCredits, PlaceHold, Receipt
 from credit_server.commit import Clock, Committer
-from credit_server.ledger import GrantCredits, PlaceHold, Receipt
 from credit_server.store.mongo import MongoStore
 from credit_testing.ledger_check import findings
 from credit_testing.server import PATIENT, migrated

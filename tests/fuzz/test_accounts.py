@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from credit_server.ledger import decide
+from credit_models.ledger import decide
 from credit_server.store.memory import MemoryStore
 from credit_testing.http2_client import Connection
 from hypothesis.errors import Flaky

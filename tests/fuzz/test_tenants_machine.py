@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from credit_models.ledger import Command
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
 from credit_server.access.identity import AppNotAllowed, Identity
 from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import make_keys
-from credit_server.ledger import Command
 from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import PurchaseRow, TransactionRow

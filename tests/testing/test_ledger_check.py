@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
-from credit_server.commit import Committer
-from credit_server.ledger import (
+from credit_models.ledger import (
     Add,
     AdjustBalance,
     CaptureHold,
@@ -19,6 +18,7 @@ from credit_server.ledger import (
     ReverseTransaction,
     Use,
 )
+from credit_server.commit import Committer
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import AppPolicy
 from credit_testing.ledger_check import findings, main

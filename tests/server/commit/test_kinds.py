@@ -7,9 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from credit_server.commit import Clock, Committer, Submission
-from credit_server.commit.policies import Policies
-from credit_server.ledger import (
+from credit_models.ledger import (
     Add,
     AlreadyPurchased,
     BatchAborted,
@@ -35,6 +33,8 @@ from credit_server.ledger import (
     TransferCredits,
     Use,
 )
+from credit_server.commit import Clock, Committer, Submission
+from credit_server.commit.policies import Policies
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import AppPolicy, CommitUnknown, Conflict, Store

@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 from bson.objectid import ObjectId
-from credit_server.commit import Clock, Committer
-from credit_server.doctor.ledger import account_fault, app_fault, check_dates, check_ledger
-from credit_server.doctor.report import Finding, Verdict
-from credit_server.doctor.subject import LedgerReading
-from credit_server.ledger import (
+from credit_models.ledger import (
     Account,
     Add,
     AppAccount,
@@ -23,6 +19,10 @@ from credit_server.ledger import (
     Purchase,
     Transaction,
 )
+from credit_server.commit import Clock, Committer
+from credit_server.doctor.ledger import account_fault, app_fault, check_dates, check_ledger
+from credit_server.doctor.report import Finding, Verdict
+from credit_server.doctor.subject import LedgerReading
 from credit_server.store.mongo import MongoStore
 from credit_server.store.report import connected
 from credit_server.store.sample import (

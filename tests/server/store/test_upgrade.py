@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.commit import Committer
-from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import bson
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     UINT32_MAX,
     Account,

@@ -27,7 +27,7 @@ from credit_models.fields import (
 )
 from credit_models.image import full_names
 from credit_models.integer_ranges import IntegerRanges
-from credit_models.well_known import WELL_KNOWN_TYPES
+from credit_models.well_known import WELL_KNOWN_TYPES, OutOfRange, remove_out_of_range
 
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 
@@ -224,8 +224,8 @@ class Converters:
         """Read a message from bytes.
 
         Raises:
-            WireError: The bytes are not a valid message of this type, or an integer or a time does
-                not fit its field.
+            WireError: The bytes are not a valid message of this type, or an integer, a Timestamp or
+                a Duration does not fit its field.
             TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
@@ -234,9 +234,8 @@ class Converters:
             self._ranges.check(converter.descriptor, data)
         try:
             return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
-        except WireError as error:
-            error.violations = (*error.violations, *_clear_misfit_times(source))
-            raise
+        except OutOfRange as error:
+            raise WireError(str(error), violations=remove_out_of_range(source)) from None
 
     def decode_with_violations(
         self,
@@ -252,8 +251,8 @@ class Converters:
             check: Returns the violations for which Google's message is not worth converting.
 
         Returns:
-            The message, and the fields whose integers or times do not fit. Their values in the
-            message are wrong and must not be used.
+            The message, and the fields whose integers, Timestamps or Durations do not fit. Their
+            values in the message are wrong and must not be used.
 
         Raises:
             WireError: The bytes are not a valid message of this type, or `check` has found
@@ -268,12 +267,11 @@ class Converters:
             )
         violations = () if is_exact else self._ranges.violations(converter.descriptor, data)
         try:
-            return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
-        except WireError:
-            misfits = _clear_misfit_times(source)
-            if not misfits:
-                raise
-            return converter.read(source), (*violations, *misfits)  # type: ignore[return-value]
+            message = converter.read(source)
+        except OutOfRange:
+            violations = (*violations, *remove_out_of_range(source))
+            message = converter.read(source)
+        return message, violations  # type: ignore[return-value]  # as in `decode`
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
         converter = self._by_type.get(message_type)
@@ -313,23 +311,3 @@ class Converters:
             return Composite(read=well_known.read, write=well_known.write)
         nested = self._by_name[name]
         return Composite(read=nested.read, write=nested.write)
-
-
-def _clear_misfit_times(source: Message, prefix: str = "") -> tuple[Violation, ...]:
-    """Return the fields of a message whose times are out of range, and clear these times."""
-    found: list[Violation] = []
-    for field, value in source.ListFields():
-        if field.message_type is None or map_value(field) is not None:
-            continue
-        for position, entry in enumerate(value if field.is_repeated else [value]):
-            path = f"{prefix}{field.name}" + (f"[{position}]" if field.is_repeated else "")
-            well_known = WELL_KNOWN_TYPES.get(field.message_type.full_name)
-            if well_known is None:
-                found += _clear_misfit_times(entry, f"{path}.")
-                continue
-            try:
-                well_known.read(entry)
-            except WireError as error:
-                found.append(Violation(field=path, description=f"does not fit: {error}"))
-                entry.Clear()
-    return tuple(found)

@@ -15,12 +15,12 @@ from credit_models import (
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
+from credit_models.ledger import AppAccount, Hold, Kind, Transaction, settle
 
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert
 from credit_server.api.reads import Reads
 from credit_server.grpc.call import Call
-from credit_server.ledger import AppAccount, Hold, Kind, Transaction, settle
 from credit_server.store.port import HoldRow, Store
 
 # The number of holds of a page whose request names none: that of the contract.

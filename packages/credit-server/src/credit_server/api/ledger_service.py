@@ -17,6 +17,7 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
+from credit_models.ledger import BatchAborted
 from grpclib import const
 
 from credit_server.access.audit import AuditLog
@@ -33,7 +34,6 @@ from credit_server.api.write_stream import WriteStream
 from credit_server.api.writes import Writes
 from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
-from credit_server.ledger import BatchAborted
 from credit_server.store.port import Store
 
 # After this many operations, which take about 10 ms, the event loop runs other calls.

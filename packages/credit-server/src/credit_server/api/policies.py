@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from credit_models import SetAppPolicyRequest, SetSpendingCapRequest
+from credit_models.ledger import Policy, RevisionChanged
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
@@ -13,7 +14,6 @@ from credit_server.api import refusals
 from credit_server.api.commands import caps_from_message, check
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
-from credit_server.ledger import Policy, RevisionChanged
 from credit_server.store.port import AppPolicy, Conflict, Store
 
 # How often a change is decided again because another one was faster.

@@ -18,6 +18,7 @@ from credit_models import (
 )
 from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
+from credit_models.ledger import UINT32_MAX
 from grpclib import const
 
 from credit_server.access import authorize
@@ -29,7 +30,6 @@ from credit_server.api.reads import Reads
 from credit_server.api.writes import Writes
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
-from credit_server.ledger import UINT32_MAX
 from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"

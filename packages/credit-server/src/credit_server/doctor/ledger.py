@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from credit_models.ledger import Account, Kind, Purchase, Transaction
+
 from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import AppSum, FutureEntry, LedgerSample, SampledAccount, Subject
-from credit_server.ledger import Account, Kind, Purchase, Transaction
 
 # One fault is enough to stop the servers, so few are reported.
 _FAULTS_MAX = 5
