@@ -244,6 +244,7 @@ class AccountsMachine(RuleBasedStateMachine):
         priority=st.none() | st.sampled_from((0, 400, 500, 900)),
         start=st.none() | st.sampled_from((-5, 500, 2000)),
         lasts=st.none() | st.sampled_from((1, 2, 30, 86_400)),
+        moves=st.booleans(),
     )
     def endow(
         self,
@@ -254,8 +255,9 @@ class AccountsMachine(RuleBasedStateMachine):
         priority: int | None,
         start: int | None,
         lasts: int | None,
+        moves: bool,
     ) -> None:
-        """Grant credits that can be spent, which chance does too seldom."""
+        """Grant credits that can be spent or moved, which chance does too seldom."""
         grant = GrantCreditsRequest(
             user_id=self.users[user],
             app_id=self.apps[app],
@@ -267,6 +269,16 @@ class AccountsMachine(RuleBasedStateMachine):
             expires_after_seconds=lasts,
         )
         self._send(client, Way.CALL, 0, grant)
+        if moves:
+            transfer = TransferCreditsRequest(
+                user_id=self.users[user],
+                app_id=self.apps[app],
+                created_by=1,
+                idempotency_key=self._key(""),
+                credits=credits // 2,
+                to_user_id=self.users[1 - user],
+            )
+            self._send(client, Way.CALL, 0, transfer)
 
     @rule(client=clients, drawn=writes(), place=places, user=whose, app=whose)
     def use_what_is_there(self, client: int, drawn: Drawn, place: int, user: int, app: int) -> None:

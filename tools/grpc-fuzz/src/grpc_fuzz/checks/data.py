@@ -50,7 +50,9 @@ TIMES_IN_RANGE = Check(
     name="times_in_range",
     severity=Severity.MAJOR,
     sentence="A Timestamp or Duration outside its documented range is rejected.",
-    applies=lambda case, context: _is_negative(case) and _breaks_time_range(case),
+    applies=lambda case, context: (
+        _is_negative(case) and _breaks_time_range(case) and not _is_answered_inside(case, context)
+    ),
     run=_rejected,
 )
 
