@@ -1225,9 +1225,9 @@ class CreditTransaction(betterproto2.Message):
     )
     """
     The `id` of the transaction that this one refers to: of the hold (EXTEND, RELEASE, and USE that
-    captures), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID, and
-    GRANT that was merged into a live grant), or of the other side (TRANSFER_OUT, TRANSFER_IN). Empty
-    for others.
+    captures), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID), or of
+    the other side (TRANSFER_OUT, TRANSFER_IN). Empty for others: a GRANT that was merged into a live
+    grant names that grant in `allocations` alone.
     """
 
     allocations: "list[Allocation]" = betterproto2.field(
