@@ -1,6 +1,7 @@
 """Batches: what is collected, sent and retried, and what comes of each write."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,13 +23,16 @@ from credit_client import (
     StoreUnavailable,
     Unavailable,
 )
-from credit_client.operation import settled
+from credit_client.operation import WRITE_TYPES, operation_of, request_of, settled
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed
 from credit_models import (
     BatchWriteResponse,
+    Operation,
     OperationFailure,
     OperationOutcome,
+    PurchaseRequest,
+    TransferCreditsRequest,
 )
 from grpclib.const import Status
 
@@ -367,3 +371,72 @@ async def test_a_reused_key_within_a_batch_is_the_error_of_the_second_write() ->
         await batch.send()
     assert again.receipt.replayed
     assert isinstance(other.error, IdempotencyKeyReused)
+
+
+async def test_a_write_of_a_batch_has_no_time_of_its_own() -> None:
+    batch = CreditClient().batch()
+    with pytest.raises(TypeError, match="timeout_seconds belongs to the batch"):
+        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, timeout_seconds=1)
+    with pytest.raises(TypeError, match="there is no argument colour"):
+        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg]
+    assert len(batch) == 0
+
+
+async def test_writes_of_the_user_who_gets_a_transfer_are_sent_again_with_it(
+    scripted: Scripted,
+) -> None:
+    transport = scripted(
+        _reply(
+            _failure(Status.UNAVAILABLE, "busy"),
+            _failure(Status.FAILED_PRECONDITION, "too few"),
+            _failure(Status.FAILED_PRECONDITION, "too few for a third user"),
+        ),
+        _reply(_receipt(2), _receipt(3)),
+    )
+    async with CreditClient(transport=transport, settings=QUICK) as credits_:
+        batch = credits_.batch()
+        batch.transfer(user_id=7, app_id=1, credits=5, created_by=1, to_user_id=8)
+        batch.use(**PURCHASE | {"user_id": 8})
+        batch.use(**PURCHASE | {"user_id": 9})
+        results = await batch.send()
+    again = transport.sent[1].request.operations
+    assert [type(request_of(each)) for each in again] == [TransferCreditsRequest, PurchaseRequest]
+    assert [each.error is None for each in results] == [True, True, False]
+
+
+def test_every_operation_of_the_contract_has_its_request() -> None:
+    fields = {field.name for field in dataclasses.fields(Operation)}
+    made = [operation_of(kind()) for kind in WRITE_TYPES]
+    assert {name for each in made for name in fields if getattr(each, name) is not None} == fields
+    assert [type(request_of(each)) for each in made] == list(WRITE_TYPES)
+    assert request_of(Operation()) is None
+
+
+async def test_a_write_that_is_only_validated_made_no_change_whatever_happens(
+    scripted: Scripted,
+) -> None:
+    async with CreditClient(transport=scripted(LOST), settings=QUICK) as credits_:
+        batch = credits_.batch()
+        preview = batch.grant(user_id=7, app_id=1, credits=1, created_by=1, validate_only=True)
+        await batch.send()
+        assert isinstance(preview.error, Unavailable)
+        assert preview.outcome is Outcome.NO_CHANGE
+        with pytest.raises(Unavailable) as alone:
+            await credits_.grant(user_id=7, app_id=1, credits=1, created_by=1, validate_only=True)
+        assert alone.value.outcome is Outcome.NO_CHANGE
+
+
+async def test_a_write_with_a_condition_is_retried_and_carries_its_key(scripted: Scripted) -> None:
+    transport = scripted(LOST, _reply(_receipt(7)))
+    async with CreditClient(transport=transport, settings=QUICK) as credits_:
+        receipt = await credits_.use(**PURCHASE, once=True)
+    assert receipt.sequence == 7
+    first, second = transport.sent
+    assert first.request == second.request
+    assert first.request.operations[0].use_credits.once
+    async with CreditClient(transport=scripted(LOST), settings=QUICK) as credits_:
+        with pytest.raises(Unavailable) as caught:
+            await credits_.add(**ADDITION, min_available_after=1, idempotency_key="k")
+    assert caught.value.idempotency_key == "k"
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert len(caught.value.__notes__) == 1

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import credit_client
 import credit_client.testing
@@ -13,13 +13,18 @@ def test_the_public_names_are_these() -> None:
     assert credit_client.__all__ == [
         "AccessDenied",
         "ActorNotAllowed",
+        "Allocation",
+        "AlreadyPurchased",
         "AppNotAllowed",
+        "AppPolicy",
         "AppTotalOverflow",
+        "AvailableTooLow",
         "Balance",
         "BalanceOverflow",
         "Batch",
         "BatchAborted",
         "BatchOperation",
+        "CapExceeded",
         "ClientClosed",
         "ClientSettings",
         "ClockSkewed",
@@ -29,31 +34,60 @@ def test_the_public_names_are_these() -> None:
         "CreditsLimitExceeded",
         "DeadlineExceeded",
         "ErrorReason",
+        "ExpiresTooEarly",
+        "ExpiringCredits",
+        "Forecast",
+        "ForecastStep",
+        "Grant",
+        "GrantCategory",
+        "GrantEmpty",
+        "GrantNotFound",
+        "GrantsFull",
+        "Hold",
+        "HoldAlreadyCaptured",
+        "HoldAlreadyReleased",
+        "HoldExceeded",
+        "HoldExpired",
+        "HoldHandle",
+        "HoldLifeExceeded",
+        "HoldNotFound",
+        "HoldSettled",
+        "HoldState",
+        "HoldsFull",
         "IdempotencyKeyReused",
         "ImportReport",
         "ImportRow",
         "InsufficientCredits",
         "InternalError",
         "InvalidField",
+        "NotReversible",
+        "NotedOptions",
         "Outcome",
         "Overloaded",
+        "PendingHold",
         "ProtocolMismatch",
         "Purchase",
         "RateLimited",
         "Receipt",
         "RejectedRow",
+        "ReversalExceeds",
+        "RevisionChanged",
         "ScopeMissing",
+        "ServerTooOld",
+        "SpendingCaps",
         "StoreUnavailable",
         "Streams",
         "TlsFailed",
         "TokenUnavailable",
         "TooManyApps",
+        "TransactionNotFound",
         "TransactionType",
         "Unauthenticated",
         "Unavailable",
         "UnknownRefusal",
         "UserCredits",
         "Violation",
+        "WriteOptions",
         "request_id",
     ]
     assert all(hasattr(credit_client, name) for name in credit_client.__all__)
@@ -65,18 +99,96 @@ def test_the_client_has_these_methods() -> None:
         for name, member in inspect.getmembers(credit_client.CreditClient, inspect.isfunction)
         if not name.startswith("_")
     }
-    write = ["created_by", "idempotency_key", "timeout_seconds"]
+    conditions = ["idempotency_key", "expected_revision", "min_available_after"]
+    at, report, caps = (
+        ["user_id", "app_id"],
+        ["report_id", "report_name"],
+        ["per_hour", "per_day", "per_month"],
+    )
+    hold = [*at, "credits", "created_by", "expires_after", "purpose", "allow_partial", "options"]
+    policy = ["validate_only", "expected_revision", "timeout_seconds"]
     assert public == {
-        "add": ["user_id", "app_id", "credits", *write],
-        "use": ["user_id", "app_id", "report_id", "report_name", "credits", *write],
+        "add": [*at, "credits", "created_by", *conditions, "timeout_seconds"],
+        "use": [*at, *report, "credits", "created_by", "once", *conditions, "timeout_seconds"],
+        "grant": [
+            *at,
+            "credits",
+            "created_by",
+            "expires_at",
+            "expires_after",
+            "effective_at",
+            "priority",
+            "category",
+            "options",
+        ],
+        "void_grant": [*at, "grant_id", "created_by", "options"],
+        "hold": hold,
+        "hold_of": ["hold_id", *at, "created_by"],
+        "place_hold": hold,
+        "capture_hold": [
+            *at,
+            "hold_id",
+            *report,
+            "created_by",
+            "credits",
+            "final",
+            "allow_excess",
+            "options",
+        ],
+        "release_hold": [*at, "hold_id", "created_by", "options"],
+        "extend_hold": [*at, "hold_id", "expires_after", "created_by", "options"],
+        "refund": ["bought", "created_by", *at, "credits", "restore_until", "options"],
+        "reverse": [*at, "transaction_id", "created_by", "credits", "restore_until", "options"],
+        "transfer": [*at, "credits", "created_by", "to_user_id", "to_app_id", "options"],
+        "adjust": [*at, "delta", "note", "created_by", "options"],
+        "set_spending_cap": [*at, "created_by", *caps, "options"],
+        "set_app_spending_cap": ["app_id", "created_by", *caps, *policy],
+        "app_policy": ["app_id", "timeout_seconds"],
+        "set_app_policy": ["app_id", "created_by", "allow_negative", *policy],
         "batch": ["atomic", "timeout_seconds"],
         "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
         "user_credits": ["user_id", "timeout_seconds"],
         "balance": ["app_id", "user_id", "timeout_seconds"],
         "purchases": ["user_id", "after_sequence", "timeout_seconds"],
         "transactions": ["user_id", "after_sequence", "timeout_seconds"],
+        "grants": [*at, "timeout_seconds"],
+        "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
+        "forecast": [*at, "until", "timeout_seconds"],
         "new_key": [],
     }
+
+
+def test_the_options_of_the_new_writes_are_these() -> None:
+    assert list(get_type_hints(credit_client.WriteOptions)) == [
+        "idempotency_key",
+        "expected_revision",
+        "min_available_after",
+        "validate_only",
+        "metadata",
+        "timeout_seconds",
+        "note",
+    ]
+    assert get_type_hints(credit_client.WriteOptions).keys() - get_type_hints(
+        credit_client.NotedOptions
+    ).keys() == {"note"}
+
+
+def test_a_batch_takes_every_write_of_the_client() -> None:
+    def writes(kind: type) -> dict[str, list[str]]:
+        return {
+            name: [
+                each
+                for each in inspect.signature(member).parameters
+                if each not in {"self", "timeout_seconds"}
+            ]
+            for name, member in inspect.getmembers(kind, inspect.isfunction)
+            if "created_by" in inspect.signature(member).parameters
+        }
+
+    own = writes(credit_client.CreditClient)
+    for name in ("hold", "hold_of", "set_app_policy", "set_app_spending_cap"):
+        del own[name]  # no operations of the contract
+    assert writes(credit_client.Batch) == own
 
 
 @pytest.mark.parametrize("kind", [credit_client.CreditClient, credit_client.testing.FakeLedger])
@@ -90,7 +202,12 @@ def test_ids_are_given_by_name_so_that_none_takes_the_place_of_another(kind: typ
     }
     # A request is one value, whose fields have names.
     requests = {"add(request)", "use(request)", "write(request)", "write_all(requests)"}
-    requests.add("import_(rows)")
+    requests |= {"import_(rows)", "refund(bought)", "set_policy(request)"}
+    requests |= {
+        f"{name}(options)"
+        for name, member in inspect.getmembers(kind, inspect.isfunction)
+        if "options" in inspect.signature(member).parameters
+    }
     assert by_position - requests <= {
         f"{name}(self)" for name, _ in inspect.getmembers(kind, inspect.isfunction)
     }
@@ -115,4 +232,9 @@ def test_an_id_by_position_is_a_type_error(call: Callable[[Any], object]) -> Non
 
 
 def test_the_test_kit_has_these_names() -> None:
-    assert credit_client.testing.__all__ == ["FakeCreditService", "FakeLedger", "fake_credits"]
+    assert credit_client.testing.__all__ == [
+        "FakeClock",
+        "FakeCreditService",
+        "FakeLedger",
+        "fake_credits",
+    ]

@@ -1,21 +1,31 @@
 """The fake service obeys the contract's table of refusals, in its order of precedence."""
 
+import ast
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
-from credit_client import ClientSettings, errors
-from credit_client.testing import FakeCreditService, FakeLedger, fake_credits
-from credit_client.testing.ledger import Refused
+from credit_client import ClientSettings, CreditClient, errors
+from credit_client.testing import FakeClock, FakeCreditService, FakeLedger, fake_credits
+from credit_client.testing.refusals import Refused, refused
 from credit_models import (
     CreditRequest,
     CreditServiceStub,
     ErrorReason,
     PurchaseRequest,
+    TransactionType,
+    TransferCreditsRequest,
     UserCredits,
     UserId,
 )
 from credit_models.codec import WireCodec
 from credit_models.constraints import violations
+from credit_models.image import SERVICES, method_path
+from credit_models.reasons import RULES
 from grpclib.testing import ChannelFor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,3 +223,109 @@ async def test_the_fake_limits_what_one_call_adds_but_replays_an_earlier_answer(
 def test_only_a_temporary_failure_can_be_made_to_happen(reason: ErrorReason) -> None:
     with pytest.raises(ValueError, match="cannot be made to happen"):
         FakeCreditService().fail_next(reason)
+
+
+# Any: the arguments of a call have no common type.
+WHO: dict[str, Any] = {"user_id": 7, "app_id": 1, "created_by": 3}
+
+
+async def test_what_is_due_takes_effect_with_the_first_call_after_the_clock_has_moved() -> None:
+    service = FakeCreditService()
+    async with fake_credits(service) as client:
+        granted = await client.grant(**WHO, credits=10, expires_after=timedelta(days=30))
+        service.clock.advance(timedelta(days=30) - timedelta(seconds=5))
+        assert await client.balance(app_id=1) == 10
+        service.clock.advance(timedelta(seconds=5))
+        assert await client.balance(app_id=1) == 0
+        _, expired = [entry async for entry in client.transactions(user_id=7)]
+        assert (expired.type, expired.effect) == (TransactionType.EXPIRE, -10)
+        assert expired.effective_at == granted.expires_at
+        assert (expired.related_id, expired.created_by) == (granted.transaction_id, 3)
+        assert (await client.user_credits(user_id=7)).revision == 2
+
+
+def test_the_clock_of_the_fake_starts_now_moves_forward_only_and_has_milliseconds() -> None:
+    clock = FakeClock(lambda: datetime(2026, 3, 1, 1, 0, 0, 123_456, tzinfo=UTC))
+    clock.advance(timedelta(hours=1))
+    assert clock.now() == datetime(2026, 3, 1, 2, 0, 0, 123_000, tzinfo=UTC)
+    with pytest.raises(ValueError, match="forward only"):
+        clock.advance(timedelta(seconds=-1))
+    assert FakeClock().now().tzinfo is UTC
+    ledger = FakeLedger(lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    ledger.add(ADDITION)
+    assert ledger.transactions(user_id=7)[0].created_at == datetime(2026, 3, 1, tzinfo=UTC)
+    assert FakeLedger(clock).clock is clock
+    assert FakeCreditService(ledger).clock is ledger.clock
+
+
+def test_an_atomic_batch_of_the_fake_leaves_no_trace_of_any_of_its_writes() -> None:
+    ledger = FakeLedger()
+    ledger.add(ADDITION)
+    transfer = TransferCreditsRequest(
+        user_id=7, app_id=1, credits=4, created_by=1, to_user_id=8, idempotency_key="t"
+    )
+    moved, refusal = ledger.write_all([transfer, _purchase(11)])
+    assert isinstance(moved, Refused)
+    assert isinstance(refusal, Refused)
+    assert moved.reason is ErrorReason.BATCH_ABORTED
+    assert (ledger.balance(app_id=1, user_id=7), ledger.balance(app_id=1, user_id=8)) == (10, 0)
+    assert ledger.transactions(user_id=8) == ()
+    assert not ledger.write(transfer).replayed
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.grant(**WHO, credits=1),
+        lambda client: client.hold(**WHO, credits=1),
+        lambda client: client.grants(user_id=7, app_id=1),
+        lambda client: client.set_app_policy(app_id=1, created_by=3),
+    ],
+)
+async def test_the_new_calls_of_the_fake_can_be_made_to_fail_too(
+    call: Callable[[CreditClient], Awaitable[object]],
+) -> None:
+    service = FakeCreditService()
+    settings = ClientSettings(retry_attempts_max=1)
+    async with fake_credits(service, settings=settings) as client:
+        await client.add(**WHO, credits=5)
+        service.fail_next(ErrorReason.OVERLOADED)
+        with pytest.raises(errors.Overloaded):
+            await call(client)
+        await call(client)
+
+
+def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
+    for reason, rule in RULES.items():
+        figures: dict[str, object] = dict.fromkeys(rule.metadata, 5)
+        refusal = refused(reason, **figures)
+        assert refusal.message
+        assert refusal.metadata == dict.fromkeys(rule.metadata, "5")
+
+
+async def test_the_examples_of_the_readme_run() -> None:
+    page = (Path(__file__).parents[2] / "packages/credit-client/README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    ours = [block for block in blocks if "timedelta" in block]
+    assert len(ours) == 2
+    service = FakeCreditService()
+
+    async def answer() -> int:
+        return 7
+
+    async with fake_credits(service) as client:
+        names = {
+            "credits": client,
+            "answer": answer,
+            "FakeCreditService": FakeCreditService,
+            "fake_credits": fake_credits,
+        }
+        for block in ours:
+            code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            await eval(code, dict(names))
+        assert await client.balance(app_id=1, user_id=7) == 46
+
+
+def test_the_fake_serves_every_call_of_the_contract() -> None:
+    paths = {method_path(method) for service in SERVICES for method in service.methods}
+    assert FakeCreditService().__mapping__().keys() == paths

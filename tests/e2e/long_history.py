@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
-from credit_server.ledger import Account, Kind, Transaction
+from credit_models.ledger import Account, Kind, Transaction
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes
 

@@ -1,10 +1,12 @@
 """Provide ledgers with one bug each, which the machine and its auditor must find."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from credit_client import CreditTransaction, Purchase, Receipt, UserCredits
 from credit_client.testing import FakeLedger
-from credit_client.testing.ledger import Refused
+from credit_client.testing.convert import receipt_of
+from credit_client.testing.refusals import Refused
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 
 
@@ -12,7 +14,7 @@ class ForgetsKeys(FakeLedger):
     """A resend has a second effect."""
 
     def add(self, request: CreditRequest) -> Receipt:
-        self._accounts[request.user_id].answers.clear()
+        self._user(request.user_id).by_key.clear()
         return super().add(request)
 
 
@@ -20,16 +22,16 @@ class TakesAnyRequestForAReplay(FakeLedger):
     """A used key gets the first answer, even for another request."""
 
     def add(self, request: CreditRequest) -> Receipt:
-        answers = self._accounts[request.user_id].answers
-        known = answers.get((request.app_id, request.idempotency_key))
-        return super().add(request) if known is None else known[1]
+        by_key = self._user(request.user_id).by_key
+        known = by_key.get((request.app_id, request.idempotency_key))
+        return super().add(request) if known is None else receipt_of(known, replayed=True)
 
 
 class SharesKeysBetweenApps(FakeLedger):
     """A key that was used in one app is refused in another, as until 0.1.0."""
 
     def add(self, request: CreditRequest) -> Receipt:
-        for app_id, key in self._accounts[request.user_id].answers:
+        for app_id, key in self._user(request.user_id).by_key:
             if key == request.idempotency_key and app_id != request.app_id:
                 raise Refused(
                     ErrorReason.IDEMPOTENCY_KEY_REUSED, "planted", metadata={"fields": "app_id"}
@@ -60,11 +62,12 @@ class LosesUpdates(FakeLedger):
     """A purchase is decided on the balance before the latest write, as if two had read at once."""
 
     def use(self, request: PurchaseRequest) -> Receipt:
-        account = self._accounts[request.user_id]
-        if account.transactions and account.transactions[-1].app_id == request.app_id:
-            latest = account.transactions[-1]
-            sign = 1 if latest.purchase_id else -1
-            account.balances[request.app_id] += sign * latest.credits
+        user = self._user(request.user_id)
+        latest = next(reversed(user.entries.values()), None)
+        if latest is not None and latest.app_id == request.app_id:
+            balance = latest.balance_after - latest.effect
+            balances = {**user.account.balances, request.app_id: balance}
+            user.account = replace(user.account, balances=balances)
         return super().use(request)
 
 
@@ -74,7 +77,7 @@ class LosesPurchases(FakeLedger):
     def use(self, request: PurchaseRequest) -> Receipt:
         receipt = super().use(request)
         if not receipt.replayed:
-            self._accounts[request.user_id].purchases.clear()
+            self._user(request.user_id).purchases.clear()
         return receipt
 
 
@@ -108,7 +111,7 @@ class MiscountsTotals(FakeLedger):
 
     def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         if user_id is None:
-            user_id = next(iter(self._accounts), 1)
+            user_id = next(iter(self._users), 1)
         return super().balance(app_id=app_id, user_id=user_id)
 
 

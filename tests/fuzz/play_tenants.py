@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from tests.fuzz import tenant_writes_machine
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenants_machine import explore
 
@@ -23,7 +24,8 @@ def main(address: str, key_file: str, seed: str, seconds: str) -> int:
     calls = Calls(address, Path(key_file))
     try:
         while True:
-            explore(calls, seed=random.getrandbits(32), examples=EXAMPLES_AT_A_TIME)
+            for game in (explore, tenant_writes_machine.explore):
+                game(calls, seed=random.getrandbits(32), examples=EXAMPLES_AT_A_TIME)
             if time.monotonic() >= end:
                 break
     except AssertionError as failure:

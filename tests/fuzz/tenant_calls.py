@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from credit_models.scopes import SCOPES
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import Grant, issue_token
 from grpc_fuzz.client import Client
@@ -42,12 +43,19 @@ class Calls:
 
     def token(self, tenant: Tenant) -> str:
         """Return a token with all scopes of a tenant."""
+        return self._token(tenant.name, apps=sorted(tenant.apps), actor=tenant.actor)
+
+    def operators_token(self) -> str:
+        """Return a token with all scopes, for all apps and in the name of any actor."""
+        return self._token("operator", apps=None, actor=None)
+
+    def _token(self, subject: str, *, apps: list[int] | None, actor: int | None) -> str:
         grant = Grant(
-            subject=tenant.name,
-            scopes=["credits:issue", "credits:spend", "credits:read"],
-            apps=sorted(tenant.apps),
-            actor=tenant.actor,
-            impersonate=False,
+            subject=subject,
+            scopes=sorted(SCOPES),
+            apps=apps,
+            actor=actor,
+            impersonate=actor is None,
             minutes=_MINUTES,
             issuer=ISSUER,
             audience=AUDIENCE,
@@ -57,13 +65,19 @@ class Calls:
     # Any: a field's value has the type that the contract gives it; so has a message's.
     def make(self, token: str, name: str, **fields: Any) -> tuple[Reply, list[Any]]:
         """Make a call, retry it while the server is busy, and return the reply and its messages."""
-        method = self._schema.method(f"/{SERVICE}/{name}")
+        path = f"/{SERVICE}/{name}"
+        method = self._schema.method(path)
         request = self._schema.message_class(method.input)(**fields)
+        reply = self.send(token, path, request.SerializeToString())
+        return reply, [self._schema.parse(method.output, data) for data in reply.responses]
+
+    def send(self, token: str, path: str, request: bytes) -> Reply:
+        """Make a call with the bytes of its request, and retry it while the server is busy."""
         case = Case(
-            method=method,
+            method=self._schema.method(path),
             phase="stateful",
             positive=None,
-            requests=(request.SerializeToString(),),
+            requests=(request,),
             metadata=(("authorization", f"Bearer {token}"),),
         )
         for _ in range(_TRIES):
@@ -72,7 +86,7 @@ class Calls:
                 break
             time.sleep(_PAUSE_SECONDS)
         self.answers[reason_of(reply) or str(reply.status)] += 1
-        return reply, [self._schema.parse(method.output, data) for data in reply.responses]
+        return reply
 
     def receipt(self, reply: Reply) -> Any:
         """Return the receipt in the trailers of a write."""

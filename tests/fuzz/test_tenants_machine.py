@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from credit_models.ledger import Command
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
+from credit_server.access.identity import AppNotAllowed, Identity
 from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import make_keys
-from credit_server.ledger import Command
 from credit_server.settings import AccessSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import PurchaseRow, TransactionRow
@@ -22,7 +24,7 @@ from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.fuzz import play_tenants
+from tests.fuzz import play_tenants, tenant_writes_machine
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenants_machine import explore
 from tests.server.serving import serving
@@ -34,6 +36,19 @@ EVERY_ANSWER = {
 }
 
 
+def _check_one_app(identity: Identity | None, request: Any) -> None:
+    """Look at the app that gives, and not at the one that receives. Any: any request."""
+    if identity is not None and not identity.may_act_in(request.app_id):
+        raise AppNotAllowed(request.app_id)
+
+
+# Each hole: where it is, and the code that replaces the check there.
+WRITE_HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "transfers into any app": (authorize, "check_app", _check_one_app),
+    "writes in another's name": (authorize, "check_actor", lambda identity, request: None),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guarded:
     """A server that verifies tokens, and the key that signs them."""
@@ -41,12 +56,17 @@ class Guarded:
     address: str
     key_file: Path
 
-    async def explore(self, seed: int, examples: int, *, shrink: bool = True) -> Counter[str]:
+    async def explore(
+        self,
+        seed: int,
+        examples: int,
+        *,
+        shrink: bool = True,
+        game: Callable[..., Counter[str]] = explore,
+    ) -> Counter[str]:
         calls = Calls(self.address, self.key_file)
         try:
-            return await asyncio.to_thread(
-                explore, calls, seed=seed, examples=examples, shrink=shrink
-            )
+            return await asyncio.to_thread(game, calls, seed=seed, examples=examples, shrink=shrink)
         finally:
             calls.close()
 
@@ -80,6 +100,26 @@ async def test_the_real_server_isolates_its_tenants(
         answers = await guarded.explore(seed, EXAMPLES)
     assert answers["APP_NOT_ALLOWED"] > 0
     assert {*answers} <= EVERY_ANSWER
+
+
+async def test_the_server_isolates_the_writes_and_references_of_its_tenants(
+    seed: int, tmp_path: Path
+) -> None:
+    async with _guarded(tmp_path) as guarded:
+        answers = await guarded.explore(seed, EXAMPLES, game=tenant_writes_machine.explore)
+    assert {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "HOLD_NOT_FOUND"} <= {*answers}
+
+
+@pytest.mark.parametrize("hole", WRITE_HOLES)
+async def test_each_hole_in_the_isolation_of_writes_is_found(
+    hole: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*WRITE_HOLES[hole])
+    async with _guarded(tmp_path) as guarded:
+        with pytest.raises((AssertionError, Flaky)):
+            await guarded.explore(
+                seed, EXAMPLES_MAX, shrink=False, game=tenant_writes_machine.explore
+            )
 
 
 async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:

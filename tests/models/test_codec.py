@@ -251,6 +251,21 @@ def test_a_message_of_which_a_part_does_not_fit_is_read_with_its_violations() ->
         decode_with_violations(BatchWriteRequest, b"\x0a\x05")
 
 
+def test_a_message_of_which_a_time_does_not_fit_is_read_with_its_violations() -> None:
+    fits = Operation(add_credits=CreditRequest(user_id=1))
+    # `effective_at` of a grant, in the year 69 million.
+    misfit = b"\x0a\x0b\x1a\x09\x6a\x07\x08\xff\xff\xff\xff\xff\x3f"
+    data = encode(BatchWriteRequest(operations=[fits])) + misfit + b"\x10\x01"
+    read, violations = decode_with_violations(BatchWriteRequest, data)
+    assert (read.operations[0], read.atomic) == (fits, True)
+    assert [violation.field for violation in violations] == [
+        "operations[1].grant_credits.effective_at"
+    ]
+    with pytest.raises(WireError) as caught:
+        decode(GetForecastRequest, b"\x1a\x07\x08\xff\xff\xff\xff\xff\x3f")
+    assert [violation.field for violation in caught.value.violations] == ["until"]
+
+
 @pytest.mark.parametrize("count", [0, 1001, 100_000])
 def test_items_of_a_wrong_number_are_not_converted(count: int) -> None:
     with pytest.raises(WireError) as caught:

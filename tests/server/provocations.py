@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import betterproto2
 from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps
+from credit_models.ledger import GRANTS_MAX, HOLDS_MAX
 from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
-from credit_server.ledger import GRANTS_MAX, HOLDS_MAX
 from credit_server.store.port import StoreUnavailable
 from credit_testing.stores import FailingStore, HeldStore, full_store
 

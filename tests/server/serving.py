@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from credit_models import UserCredits, UserId
 from credit_models.http2_engine import Engine
+from credit_models.ledger import UINT32_MAX
 from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
@@ -22,7 +23,6 @@ from credit_server.grpc.server import GrpcServer
 from credit_server.grpc.standard import with_standard_services
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.ledger import UINT32_MAX
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Store
 from credit_testing.http2_client import Connection
@@ -109,6 +109,7 @@ async def serving(
                         commands,
                         audit,
                         access,
+                        list_slots,
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                 ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from credit_models import CreditRequest
+from credit_models.ledger import Add
 from credit_server import app
 from credit_server.admission.controller import LoopLag
 from credit_server.admission.stream_quota import StreamQuota
@@ -18,7 +19,6 @@ from credit_server.embedded import EmbeddedMongod
 from credit_server.errors import PartFailed
 from credit_server.grpc.server import GrpcServer
 from credit_server.http2.connections import Connections
-from credit_server.ledger import Add
 from credit_server.telemetry import HealthWatch
 from credit_server.telemetry.exposition import _HttpServer
 from credit_server.telemetry.metrics import ProcessMetrics

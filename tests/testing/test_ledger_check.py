@@ -1,11 +1,26 @@
 """Test that the ledger check names each kind of fault and passes a correct ledger."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
+from credit_models.ledger import (
+    Add,
+    AdjustBalance,
+    CaptureHold,
+    Command,
+    GrantCredits,
+    PlaceHold,
+    Policy,
+    Receipt,
+    ReverseTransaction,
+    Use,
+)
+from credit_server.commit import Committer
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import AppPolicy
 from credit_testing.ledger_check import findings, main
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -93,6 +108,76 @@ def test_a_forgery_is_named(
 
 def test_a_sound_ledger_passes(documents: Documents) -> None:
     assert findings(documents) == []
+
+
+@pytest.fixture
+async def kinds(mongod_uri: str, database: str) -> AsyncIterator[Documents]:
+    """A ledger of the server with a grant, a hold with a capture, a refund and a debt."""
+    store = MongoStore(mongod_uri, database=database)
+    await store.migrate()
+    await store.set_policy(
+        AppPolicy(
+            app_id=2, policy=Policy(allow_negative=True), revision=1, updated_at=NOW, updated_by=1
+        )
+    )
+
+    def common(app: int = APP) -> dict[str, Any]:
+        made = {"transaction_id": store.new_id(), "key": ""}
+        return {"user_id": USER, "app_id": app, "created_by": 1, **made}
+
+    def bought() -> dict[str, Any]:
+        return {"report_id": "r", "report_name": "n", "purchase_id": store.new_id()}
+
+    async with Committer(store) as committer:
+
+        async def done(command: Command) -> str:
+            result = await committer.submit(command)
+            assert isinstance(result, Receipt), result
+            return result.transaction.id
+
+        await done(Add(**common(), credits=10))
+        await done(GrantCredits(**common(), credits=20, priority=1))
+        used = await done(Use(**common(), **bought(), credits=5))
+        hold = await done(PlaceHold(**common(), credits=6))
+        await done(CaptureHold(**common(), **bought(), hold_id=hold, credits=2, final=False))
+        await done(ReverseTransaction(**common(), reversed_id=used, credits=3))
+        later = NOW + timedelta(days=365_000)
+        await done(GrantCredits(**common(), credits=7, effective_at=later))
+        await done(AdjustBalance(**common(2), delta=-4, note="n"))
+        await done(GrantCredits(**common(2), credits=3))
+    await store.close()
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(mongod_uri) as client:
+        for name in ("user_credits", "credit_transactions", "purchases"):
+            client[database].command("collMod", name, validationLevel="off")
+        yield client[database]
+
+
+async def test_a_sound_ledger_of_all_kinds_passes(kinds: Documents) -> None:
+    assert findings(kinds) == []
+
+
+@pytest.mark.parametrize(
+    ("forge", "named"),
+    [
+        (_set("user_credits", 0, **{"apps.0.grants.0.left": 13}), "a grant has other credits"),
+        (_set("user_credits", 0, **{"apps.0.grants": []}), "a grant has other credits"),
+        (_set("user_credits", 0, **{"apps.0.grants.0.left": 10**6}), "more was granted"),
+        (_set("user_credits", 0, **{"apps.0.holds.0.credits": 5}), "a hold has other credits"),
+        (_set("user_credits", 0, **{"apps.0.holds": []}), "a hold has other credits"),
+        (_set("credit_transactions", 4, credits=3), "a hold has other credits"),
+        (_set("credit_transactions", 3, type="use"), "a payment without its purchase"),
+        (_set("credit_transactions", 6, credits=4), "a purchase shows other refunds"),
+        (_set("purchases", 0, refunded_credits=2), "a purchase shows other refunds"),
+        (_set("credit_transactions", 8, delta=4), "an entry has another"),
+        (_set("credit_transactions", 8, type="expire"), "without an adjustment"),
+    ],
+)
+async def test_a_forgery_of_a_grant_a_hold_or_a_refund_is_named(
+    kinds: Documents, forge: Callable[[Documents], None], named: str
+) -> None:
+    forge(kinds)
+    assert named in "\n".join(findings(kinds))
 
 
 def test_the_exit_code_of_the_command_is_the_verdict(documents: Documents, mongod_uri: str) -> None:

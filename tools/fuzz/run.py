@@ -1,7 +1,8 @@
 """Fuzz the real server on a real mongod, then check its ledger: the command behind `make fuzz`.
 
-The first half runs without identities, the second with tokens: first two tenants attack each other,
-then the fuzzer, which may do everything, makes each call without its token too.
+The first part runs without identities, the second with tokens: first two tenants attack each other,
+then the fuzzer, which may do everything, makes each call without its token too. In the last part
+two servers on one database are killed in turn.
 
 Run as `.venv/bin/python tools/fuzz/run.py`. Variables: MINUTES, how long, 5 by default; SEED, to
 send the same cases again; STATE, the folder for the server's log and for failures, which the next
@@ -41,6 +42,8 @@ FAILURES_MAX = 20
 """A broken server fails in hundreds of ways; more failures are of no use to a reader."""
 TENANTS_SHARE = 0.3
 """The share of the time with tokens that two tenants attack each other."""
+TWO_SERVERS_SHARE = 0.2
+"""The share of the time in which two servers write to one database and are killed."""
 SLACK_MINUTES = 60.0
 """How much longer than the run a token is valid."""
 EXPIRED_MINUTES = -10.0
@@ -122,12 +125,12 @@ def _everything(minutes: float) -> Grant:
 
 
 async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
-    """Fuzz a server without identities, then one with tokens, for half of the time each.
+    """Fuzz a server without identities, then one with tokens, then two on one database.
 
     Returns:
         The exit code: of the first of all parts that has not passed.
     """
-    seconds = minutes * 60 / 2
+    seconds = minutes * 60 * (1 - TWO_SERVERS_SHARE) / 2
     with tempfile.TemporaryDirectory(prefix="credit-fuzz-") as folder:
         _say("without identities")
         open_to_all = await _round(
@@ -145,7 +148,12 @@ async def fuzz(*, minutes: float, seed: int, state: Path) -> int:
                 _fuzzer(state, seed, seconds * (1 - TENANTS_SHARE), *tokens.fuzzer_options),
             ],
         )
-    return open_to_all or guarded
+    _say("two servers, one of which is killed")
+    alone = minutes * 60 * TWO_SERVERS_SHARE
+    two_servers = await _run(
+        sys.executable, "-m", "tests.fuzz.play_two_servers", str(seed), str(alone)
+    )
+    return open_to_all or guarded or two_servers
 
 
 Part = Callable[[str], Sequence[str | Path]]

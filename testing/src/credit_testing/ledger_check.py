@@ -19,7 +19,22 @@ SHOWN_MAX = 10
 Document = Mapping[str, Any]
 Stage = dict[str, Any]
 
-_SIGNED = {"$cond": [{"$eq": ["$type", "add"]}, "$credits", {"$multiply": ["$credits", -1]}]}
+_ADDING = ["add", "grant", "activate", "release", "refund", "transfer_in"]
+_TAKING = ["use", "expire", "void", "hold", "revoke", "transfer_out"]
+# Entries that only an operator makes, and that may leave a debt.
+_CORRECTING = ["adjust"]
+
+_BY_TYPE = {
+    "$switch": {
+        "branches": [
+            {"case": {"$in": ["$type", _ADDING]}, "then": "$credits"},
+            {"case": {"$in": ["$type", _TAKING]}, "then": {"$multiply": ["$credits", -1]}},
+        ],
+        "default": 0,
+    }
+}
+# The change of the balance: the effect of an entry.
+_SIGNED = {"$ifNull": ["$delta", _BY_TYPE]}
 _BY_USER_AND_APP = {"user_id": "$user_id", "app_id": "$app_id"}
 
 
@@ -36,7 +51,7 @@ def findings(database: Database[dict[str, Any]], *, totals: bool = True) -> list
     transactions = database["credit_transactions"]
     looked_for: list[tuple[str, str, Sequence[Stage]]] = [
         (
-            "a balance leaves 0 to 4294967295, or an entry has another",
+            "a balance leaves 0 to 4294967295 without an adjustment, or an entry has another",
             transactions.name,
             _running(),
         ),
@@ -50,6 +65,10 @@ def findings(database: Database[dict[str, Any]], *, totals: bool = True) -> list
         ("a payment without its purchase", transactions.name, _unbought()),
         ("a purchase without its payment", "purchases", _unpaid()),
         ("a key has happened twice", transactions.name, _keys()),
+        ("a purchase shows other refunds than were made", "purchases", _refunds()),
+        ("a hold has other credits than its entries leave", transactions.name, _holds()),
+        ("a grant has other credits than its entries leave", transactions.name, _grants()),
+        ("more was granted than the balance has", "user_credits", _granted()),
     ]
     if totals:
         sentence = "an app's total is not the sum of its balances"
@@ -80,8 +99,15 @@ def _running() -> list[Stage]:
     wrong = {
         "$or": [
             {"$ne": ["$sum", "$balance_after"]},
-            {"$lt": ["$sum", 0]},
             {"$gt": ["$sum", UINT32_MAX]},
+            {"$lt": ["$sum", -UINT32_MAX]},
+            {
+                "$and": [
+                    {"$lt": ["$sum", 0]},
+                    {"$lt": [_SIGNED, 0]},
+                    {"$not": [{"$in": ["$type", _CORRECTING]}]},
+                ]
+            },
         ]
     }
     return [{"$setWindowFields": window}, {"$match": {"$expr": wrong}}]
@@ -136,7 +162,7 @@ def _sums() -> list[Stage]:
 
 
 def _unbought() -> list[Stage]:
-    """Return USE entries without their purchase, and ADD entries that name one."""
+    """Return USE entries without their purchase, and other entries that name one."""
     same = [
         {"$eq": [[f"${name}"], f"$bought.{name}"]}
         for name in ("user_id", "app_id", "credits", "created_by", "sequence", "created_at")
@@ -169,6 +195,112 @@ def _keys() -> list[Stage]:
         {"$match": {"idempotency_key": {"$exists": True}}},
         {"$group": {"_id": scope, "count": {"$sum": 1}}},
         {"$match": {"count": {"$gt": 1}}},
+    ]
+
+
+def _refunds() -> list[Stage]:
+    """Return purchases whose refunds are not the sum of the REFUNDs of their payment."""
+    refunds = {
+        "$lookup": {
+            "from": "credit_transactions",
+            "let": {"user_id": "$user_id", "paid": "$transaction_id"},
+            "pipeline": [
+                {
+                    "$match": {
+                        "$expr": {
+                            "$and": [
+                                {"$eq": ["$user_id", "$$user_id"]},
+                                {"$eq": ["$related_id", "$$paid"]},
+                            ]
+                        },
+                        "type": "refund",
+                        "related_id": {"$exists": True},
+                    }
+                }
+            ],
+            "as": "refunds",
+        }
+    }
+    shown = {"$ifNull": ["$refunded_credits", 0]}
+    made = {"$sum": "$refunds.credits"}
+    wrong = {"$or": [{"$ne": [shown, made]}, {"$gt": [made, "$credits"]}]}
+    return [
+        refunds,
+        {"$match": {"$expr": wrong}},
+        {"$project": {"shown": shown, "made": made}},
+    ]
+
+
+def _holds() -> list[Stage]:
+    """Return holds that do not hold what was held less what was released."""
+    signed = {"$cond": [{"$eq": ["$type", "hold"]}, "$credits", {"$multiply": ["$credits", -1]}]}
+    hold = {"$cond": [{"$eq": ["$type", "hold"]}, "$_id", "$related_id"]}
+    return [
+        {"$match": {"type": {"$in": ["hold", "release"]}}},
+        {"$project": {**_BY_USER_AND_APP, "id": hold, "signed": signed}},
+        *_compared_with("holds", "credits"),
+    ]
+
+
+def _grants() -> list[Stage]:
+    """Return grants that do not have what entries added to them less what they took from them."""
+    part = "$allocations.credits"
+    signed = {"$cond": [{"$lt": [_SIGNED, 0]}, {"$multiply": [part, -1]}, part]}
+    return [
+        # A schedule adds nothing before its start, nor does taking it back take anything.
+        {"$match": {"allocations": {"$exists": True}, "$expr": {"$ne": [_SIGNED, 0]}}},
+        {"$unwind": "$allocations"},
+        {"$match": {"allocations.grant_id": {"$exists": True}}},
+        {"$project": {**_BY_USER_AND_APP, "id": "$allocations.grant_id", "signed": signed}},
+        *_compared_with("grants", "left"),
+    ]
+
+
+def _compared_with(kind: str, field: str) -> list[Stage]:
+    """Compare the sums of changes of holds or grants with those in the accounts.
+
+    The changes have the fields `user_id`, `app_id`, `id` and `signed`.
+    """
+    kept: list[Stage] = [
+        {"$unwind": "$apps"},
+        {"$unwind": f"$apps.{kind}"},
+        {
+            "$project": {
+                "_id": 0,
+                "user_id": 1,
+                "app_id": "$apps.app_id",
+                "id": f"$apps.{kind}.id",
+                "kept": f"$apps.{kind}.{field}",
+            }
+        },
+    ]
+    return [
+        {"$unionWith": {"coll": "user_credits", "pipeline": kept}},
+        {
+            "$group": {
+                "_id": {"user_id": "$user_id", "app_id": "$app_id", "id": "$id"},
+                "left": {"$sum": "$signed"},
+                "kept": {"$sum": "$kept"},
+            }
+        },
+        {"$match": {"$expr": {"$ne": ["$left", "$kept"]}}},
+    ]
+
+
+def _granted() -> list[Stage]:
+    """Return apps of accounts whose grants have more credits than the balance."""
+    of_app = {"$filter": {"input": "$balances", "cond": {"$eq": ["$$this.app_id", "$apps.app_id"]}}}
+    return [
+        {"$unwind": "$apps"},
+        {
+            "$project": {
+                "user_id": 1,
+                "app_id": "$apps.app_id",
+                "granted": {"$sum": "$apps.grants.left"},
+                "balance": {"$sum": {"$map": {"input": of_app, "in": "$$this.balance"}}},
+            }
+        },
+        {"$match": {"$expr": {"$gt": ["$granted", {"$max": ["$balance", 0]}]}}},
     ]
 
 

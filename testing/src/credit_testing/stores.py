@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from credit_server.ledger import APPS_MAX, Account
+from credit_models.ledger import APPS_MAX, Account
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppPolicy,

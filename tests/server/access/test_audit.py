@@ -18,7 +18,7 @@ from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Store, StoreTransaction, StoreUnavailable
+from credit_server.store.port import AppPolicy, Store, StoreTransaction, StoreUnavailable
 from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
@@ -477,3 +477,31 @@ async def test_long_values_are_cut_where_the_contract_ends_them() -> None:
     assert isinstance(shown, dict)
     assert len(shown) == 16
     assert shown.items() <= {(f"{number}" + "k" * 62, "v" * 256) for number in range(10, 30)}
+
+
+class HeldPolicies(MemoryStore):
+    """Holds each change of a policy until the test releases it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.released = asyncio.Event(), asyncio.Event()
+
+    async def set_policy(self, changed: AppPolicy) -> None:
+        self.entered.set()
+        await self.released.wait()
+        await super().set_policy(changed)
+
+
+async def test_a_change_of_a_policy_whose_caller_leaves_is_recorded_with_its_result() -> None:
+    store = HeldPolicies()
+    async with auditing(store) as audited:
+        headers = call_headers(PATHS["SetAppPolicy"], *AS_SHOP)
+        stream_id, _ = audited.wire.begin(headers, framed(encode(request_of("SetAppPolicy"))))
+        await store.entered.wait()
+        await give_up(audited, stream_id)
+        assert audited.lines == []
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+    line = audited.line
+    assert (line["status"], line["revision"], line["answered"]) == ("OK", 1, False)
+    assert (await store.policy(1)).revision == 1

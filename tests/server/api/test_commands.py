@@ -20,11 +20,11 @@ from credit_models import (
     SpendingCaps,
     TransferCreditsRequest,
     VoidGrantRequest,
+    ledger,
 )
 from credit_models.constraints import constraints_of
-from credit_server import ledger
+from credit_models.ledger import Caps, Category, Command
 from credit_server.api.commands import Commands, Write
-from credit_server.ledger import Caps, Category, Command
 from credit_server.store.memory import MemoryStore
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.exceptions import GRPCError

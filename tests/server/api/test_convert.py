@@ -10,8 +10,7 @@ from credit_models import Allocation as AllocationMessage
 from credit_models import CreditTransaction, GrantCategory, HoldState, TransactionType
 from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import decode, encode
-from credit_server.api import convert
-from credit_server.ledger import (
+from credit_models.ledger import (
     Account,
     Allocation,
     AppAccount,
@@ -25,6 +24,7 @@ from credit_server.ledger import (
     Receipt,
     Transaction,
 )
+from credit_server.api import convert
 from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, TransactionRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)

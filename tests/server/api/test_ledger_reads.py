@@ -1,6 +1,7 @@
 """The reads, as a client sees them on the wire: everything is as it is now."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -21,11 +22,15 @@ from credit_models import (
     UserCredits,
     UserId,
 )
+from credit_server.admission.list_slots import ListSlots
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import HoldRow
 from grpclib.const import Status
 
 from tests.server.callers import WireCaller, open_wire
 from tests.server.clocks import NOON, Clocks
 from tests.server.requests import request_of
+from tests.server.serving import until
 
 HOUR = timedelta(hours=1)
 
@@ -237,6 +242,18 @@ class TestHolds:
         await caller.write("AddCredits", credits=1)
         assert await holds(caller, include_settled=True) == found
 
+    @pytest.mark.parametrize("settling", ["CaptureHold", "ReleaseHold"])
+    async def test_a_settled_hold_shows_the_end_to_which_it_was_extended(
+        self, caller: WireCaller, settling: str
+    ) -> None:
+        await caller.write("AddCredits")
+        placed = await caller.write("PlaceHold", credits=20)
+        hold_id = placed.transaction_id
+        await caller.write("ExtendHold", hold_id=hold_id, expires_after_seconds=3600)
+        await caller.write(settling, hold_id=hold_id)
+        (settled,) = await holds(caller, include_settled=True)
+        assert settled.expires_at == after(1)
+
     @pytest.mark.parametrize("include_settled", [False, True])
     async def test_holds_come_in_pages(self, caller: WireCaller, include_settled: bool) -> None:
         await caller.write("AddCredits", credits=100)
@@ -262,6 +279,36 @@ class TestHolds:
             await caller.write("PlaceHold", credits=1)
         page: ListHoldsResponse = await caller.read("ListHolds")
         assert (len(page.holds), page.next_after_sequence) == (100, 101)
+
+
+class GatedHolds(MemoryStore):
+    """Reads holds one at a time, when the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.allowed = asyncio.Semaphore(0)
+
+    async def hold_entries(
+        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[HoldRow]:
+        self.asked += 1
+        await self.allowed.acquire()
+        return []
+
+
+async def test_pages_of_holds_take_turns_with_other_lists() -> None:
+    store, slots = GatedHolds(), ListSlots(at_once=1, wait_seconds_max=3600.0)
+    async with open_wire(store, list_slots=slots) as caller:
+        pages = [asyncio.create_task(holds(caller, include_settled=True)) for _ in range(2)]
+        other = asyncio.create_task(caller.call("ListUserTransactions", UserId(user_id=7)))
+        await until(lambda: sum(map(len, slots._waiting.values())) == 2)
+        assert store.asked == 1
+        store.allowed.release()
+        await until(lambda: store.asked == 2)
+        store.allowed.release()
+        assert await asyncio.gather(*pages) == [[], []]
+        assert (await other).status is Status.OK
 
 
 class TestForecast:

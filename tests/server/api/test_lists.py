@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from credit_models import CreditTransaction, UserId
 from credit_models.codec import encode
+from credit_models.ledger import Kind
 from credit_server.admission.list_slots import ListSlots
-from credit_server.ledger import Kind
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable, TransactionRow
 from credit_testing.calls import SERVICE, call_headers, framed

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from credit_models import AppPolicy, SpendingCaps
+from credit_models import AppId, AppPolicy, Balance, SpendingCaps
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppPolicy as StoredPolicy
 from credit_server.store.port import Conflict
@@ -125,3 +125,12 @@ async def test_a_change_is_decided_again_if_another_one_was_faster() -> None:
         answer = await caller.call("SetAppPolicy", request_of("SetAppPolicy"))
         assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
         assert (await policy(caller)).revision == 0
+
+
+async def test_the_sum_of_an_app_whose_users_owe_more_than_others_have_is_0(
+    caller: WireCaller,
+) -> None:
+    await set_policy(caller)
+    await caller.write("AdjustBalance", delta=-50)
+    answer = await caller.call("GetAppBalance", AppId(app_id=1))
+    assert answer.message(Balance) == Balance(app_id=1)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from credit_server.ledger import Account, Kind, Transaction
+from credit_models.ledger import Account, Kind, Transaction
 from credit_server.store.memory import MemoryStore
 
 from tests.server.commit.scripted_store import history

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from credit_models.ledger import Account, Add, ReportKey, Transaction, Use
 from credit_server.commit import CommitLimits
-from credit_server.ledger import Account, Add, ReportKey, Transaction, Use
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppKey,

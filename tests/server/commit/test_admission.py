@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from credit_models.ledger import Add, Receipt
 from credit_server.admission.decision import Decision
 from credit_server.commit import CommitLimits, Committer, Overloaded
-from credit_server.ledger import Add, Receipt
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreTransaction
 

@@ -5,6 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
+from credit_models.ledger import (
+    UINT32_MAX,
+    BatchAborted,
+    Command,
+    InsufficientCredits,
+    KeyReused,
+    Receipt,
+    Refusal,
+)
 from credit_server.commit import (
     Answer,
     Committer,
@@ -14,15 +23,6 @@ from credit_server.commit import (
     Stopping,
     Submission,
     WriteResult,
-)
-from credit_server.ledger import (
-    UINT32_MAX,
-    BatchAborted,
-    Command,
-    InsufficientCredits,
-    KeyReused,
-    Receipt,
-    Refusal,
 )
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore

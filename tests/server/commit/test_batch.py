@@ -7,10 +7,7 @@ from datetime import UTC, datetime
 from random import Random
 
 import pytest
-from credit_server.commit import Clock
-from credit_server.commit.batch import BatchWriter, DedupIndex, plan
-from credit_server.commit.policies import Policies
-from credit_server.ledger import (
+from credit_models.ledger import (
     Accepted,
     Account,
     Add,
@@ -21,6 +18,9 @@ from credit_server.ledger import (
     Transaction,
     Use,
 )
+from credit_server.commit import Clock
+from credit_server.commit.batch import BatchWriter, DedupIndex, plan
+from credit_server.commit.policies import Policies
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppKey, Conflict, StoreTransaction
 

@@ -7,6 +7,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from credit_models.ledger import (
+    Command,
+    CreditsLimitExceeded,
+    InsufficientCredits,
+    InvariantViolated,
+    KeyReused,
+    Receipt,
+)
 from credit_server.commit import (
     ClockSkewed,
     Committer,
@@ -16,14 +24,6 @@ from credit_server.commit import (
     ResultUnknown,
     Stopping,
     WriteResult,
-)
-from credit_server.ledger import (
-    Command,
-    CreditsLimitExceeded,
-    InsufficientCredits,
-    InvariantViolated,
-    KeyReused,
-    Receipt,
 )
 from credit_server.store.port import (
     CommitUnknown,

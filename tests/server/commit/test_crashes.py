@@ -13,8 +13,7 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from credit_server.commit import CommitError, Committer, Sweeper
-from credit_server.ledger import (
+from credit_models.ledger import (
     Account,
     CaptureHold,
     Command,
@@ -29,6 +28,7 @@ from credit_server.ledger import (
     Transaction,
     TransferCredits,
 )
+from credit_server.commit import CommitError, Committer, Sweeper
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppKey,

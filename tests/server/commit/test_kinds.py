@@ -7,9 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from credit_server.commit import Clock, Committer, Submission
-from credit_server.commit.policies import Policies
-from credit_server.ledger import (
+from credit_models.ledger import (
     Add,
     AlreadyPurchased,
     BatchAborted,
@@ -35,9 +33,13 @@ from credit_server.ledger import (
     TransferCredits,
     Use,
 )
+from credit_server.commit import Clock, Committer, Submission
+from credit_server.commit.policies import Policies
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import AppPolicy, CommitUnknown, Conflict, Store
+from credit_testing.ledger_check import findings
+from pymongo import MongoClient
 
 from tests.server.commit.auditing import audit
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, rows, use
@@ -504,6 +506,8 @@ async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, database: str
     assert [row.refunded_credits for row in bought] == [3, 0]
     assert [row.kind.value for row in await rows(store, 2)] == ["transfer_in", "expire"]
     await store.close()
+    with MongoClient[dict[str, Any]](mongod_uri) as client:
+        assert findings(client[database]) == []
 
 
 def test_a_plain_write_declares_nothing_to_read() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
+from credit_models.ledger import NOTHING_KNOWN, Account, Add, Command, Outcome, Receipt, decide
 from credit_server.commit import ClockSkewed, NoObserver, NotCommitted, ResultUnknown
 from credit_server.commit.pending import PendingWrite
 from credit_server.commit.retry import BatchRun, RetryLimits
-from credit_server.ledger import NOTHING_KNOWN, Account, Add, Command, Outcome, Receipt, decide
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,

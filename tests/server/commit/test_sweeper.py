@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from random import Random
 
 import pytest
+from credit_models.ledger import Account, GrantCredits, Kind, PlaceHold
 from credit_server.commit import CommitLimits, Committer, Stopping, Sweeper, SweepLimits
-from credit_server.ledger import Account, GrantCredits, Kind, PlaceHold
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import DueAccount, Store, StoreTransaction, StoreUnavailable

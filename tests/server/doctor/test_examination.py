@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from bson.int64 import Int64
+from credit_models.ledger import Add, Use
 from credit_server.commit import Committer
 from credit_server.doctor import Finding, Verdict, examine
 from credit_server.embedded import EmbeddedMongod
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.ledger import Add, Use
 from credit_server.settings import ServerSettings
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore

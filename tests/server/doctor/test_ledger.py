@@ -3,15 +3,26 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from bson.objectid import ObjectId
+from credit_models.ledger import (
+    Account,
+    Add,
+    AppAccount,
+    Details,
+    Grant,
+    Hold,
+    Kind,
+    Purchase,
+    Transaction,
+)
 from credit_server.commit import Clock, Committer
 from credit_server.doctor.ledger import account_fault, app_fault, check_dates, check_ledger
 from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import LedgerReading
-from credit_server.ledger import Account, Add, Kind, Purchase, Transaction
 from credit_server.store.mongo import MongoStore
 from credit_server.store.report import connected
 from credit_server.store.sample import (
@@ -146,7 +157,7 @@ def test_a_ledger_without_transactions_is_ok() -> None:
         ),
         (
             replace(WELL, purchases=(BOUGHT, replace(BOUGHT, sequence=2))),
-            "sequence 2 adds credits, but has a purchase",
+            "sequence 2 uses no credits, but has a purchase",
         ),
         (
             replace(WELL, purchases=(BOUGHT, replace(BOUGHT, sequence=4))),
@@ -157,6 +168,80 @@ def test_a_ledger_without_transactions_is_ok() -> None:
 def test_each_fault_of_an_account_is_reported(entry: SampledAccount, fault: str) -> None:
     assert fault in account_fault(entry)
     assert _ledger(LedgerSample(accounts=(WELL, entry))).verdict is Verdict.FAILS
+
+
+def _with_details(entry: Transaction, **details: Any) -> Transaction:
+    return replace(entry, details=Details(**details))
+
+
+GRANT = Grant(id="9" * 24, sequence=4, credits=5, left=5, created_by=1)
+HOLD = Hold(
+    id=f"{5:024x}",
+    sequence=5,
+    credits=4,
+    placed_at=AT,
+    ends_at=AT + timedelta(days=1),
+    created_by=1,
+)
+REFUND = _with_details(_entry(6, 1, Kind.REFUND, 10, 81), related_id=USED.id, related_total=10)
+RICH = SampledAccount(
+    user_id=7,
+    account=Account(
+        user_id=7,
+        balances={1: 81, 2: 7},
+        apps={1: AppAccount.of(grants=(GRANT,), holds=(HOLD,))},
+        revision=6,
+    ),
+    latest=(
+        REFUND,
+        _with_details(_entry(5, 1, Kind.HOLD, 4, 71), held_after=4),
+        _entry(4, 1, Kind.GRANT, 5, 75),
+        USED,
+        OTHER,
+        ADDED,
+    ),
+    purchases=(replace(BOUGHT, refunded_credits=10),),
+    first_sequence=1,
+    transactions=6,
+)
+
+
+def test_an_account_with_grants_holds_and_refunds_that_adds_up_is_ok() -> None:
+    assert account_fault(RICH) == ""
+    debt = _with_details(_entry(4, 2, Kind.ADJUST, 9, -2), delta=-9)
+    owing = replace(
+        WELL,
+        account=replace(ACCOUNT, balances={1: 70, 2: -2}, revision=4),
+        latest=(debt, *WELL.latest),
+        transactions=4,
+    )
+    assert account_fault(owing) == ""
+
+
+@pytest.mark.parametrize(
+    ("purchase", "apps", "fault"),
+    [
+        (BOUGHT, {}, "the purchase of sequence 3 shows 0 refunded credits, not 10"),
+        (None, {"holds": ()}, "sequence 5 left 4 in a hold, not 0"),
+        (None, {"holds": (replace(HOLD, credits=3),)}, "sequence 5 left 4 in a hold, not 3"),
+        (
+            None,
+            {"grants": (replace(GRANT, left=82),)},
+            "grants have 82 in app 1, but the balance is 81",
+        ),
+    ],
+)
+def test_each_fault_of_grants_holds_and_refunds_is_reported(
+    purchase: Purchase | None, apps: dict[str, Any], fault: str
+) -> None:
+    assert RICH.account is not None
+    app = AppAccount.of(**{"grants": (GRANT,), "holds": (HOLD,), **apps})
+    wrong = replace(
+        RICH,
+        account=replace(RICH.account, apps={1: app}),
+        purchases=RICH.purchases if purchase is None else (purchase,),
+    )
+    assert fault in account_fault(wrong)
 
 
 def test_an_app_whose_total_differs_from_its_users_sum_is_reported() -> None:

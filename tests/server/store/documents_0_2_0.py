@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from bson.objectid import ObjectId
-from credit_server.ledger import Account, Kind, Transaction
+from credit_models.ledger import Account, Kind, Transaction
 from pydantic import BaseModel, ConfigDict, Field
 
 _Number = Annotated[int, Field(ge=1, le=2**32 - 1)]

@@ -6,8 +6,7 @@ from typing import Any
 
 import bson
 import pytest
-from credit_server.commit import Committer
-from credit_server.ledger import (
+from credit_models.ledger import (
     Account,
     Add,
     AppAccount,
@@ -22,6 +21,7 @@ from credit_server.ledger import (
     Transaction,
     VoidGrant,
 )
+from credit_server.commit import Committer
 from credit_server.store import transaction
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.fields import Document

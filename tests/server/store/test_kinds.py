@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from credit_server.ledger import (
+from credit_models.ledger import (
     Account,
     Allocation,
     AppAccount,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from credit_server.ledger import Kind, Purchase, Transaction
+from credit_models.ledger import Kind, Purchase, Transaction
 from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from bson.int64 import Int64
+from credit_models.ledger import Account, Add, Receipt, Transaction
 from credit_server.commit import CommitLimits, Committer
-from credit_server.ledger import Account, Add, Receipt, Transaction
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from credit_models.ledger import Add
 from credit_server.commit import Committer
-from credit_server.ledger import Add
 from credit_server.store.driver import Client
 from credit_server.store.mongo import MongoStore
 from credit_server.store.report import connected

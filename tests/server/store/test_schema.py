@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_server.ledger import Kind
+from credit_models.ledger import Kind
 from credit_server.store import schema
 from credit_server.store.documents import BalanceDocument, TransactionDocument
 from credit_server.store.driver import Database

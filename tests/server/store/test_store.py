@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from credit_server.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
+from credit_models.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.commit import Committer
-from credit_server.ledger import Add, KeyReused, Receipt, Refusal, Use
 from credit_server.store import schema
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
@@ -176,25 +176,24 @@ async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
     """The writer makes plain writes only, and so has the documents and commands of 0.2.0."""
     await make_schema(2, mongod_uri, database)
     store = MongoStore(mongod_uri, database=database)
-    written, ended = 0, asyncio.Event()
+    migrated = asyncio.Event()
 
-    async def write(user: int) -> None:
-        nonlocal written
-        while not ended.is_set():
+    async def write(user: int) -> int:
+        for written in itertools.count(1):
+            over = migrated.is_set()  # one more write
             found(await committer.submit(add("", user=user, credits_=1)))
-            written += 1
+            if over:
+                return written
+        raise AssertionError
 
     # Each step of the migration is slow, so that writes meet all of them.
     slow = {"failCommands": STEPS, "blockConnection": True, "blockTimeMS": 20}
-    async with Committer(store) as committer, asyncio.TaskGroup() as group:
-        for user in (7, 8, 9):
-            group.create_task(write(user))
+    async with Committer(store) as committer:
+        writers = [asyncio.create_task(write(user)) for user in (7, 8, 9)]
         with failpoint(client, "alwaysOn", **slow):
             assert await store.migrate() == 3
-        before = written
-        while written < before + 10:
-            await asyncio.sleep(0.001)
-        ended.set()
+        migrated.set()
+        written = sum(await asyncio.gather(*writers))
     await store.verify_schema()
     assert findings(client[database]) == []
     assert await store.app_total(1) == 200 + written

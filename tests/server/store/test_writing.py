@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import bson
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     UINT32_MAX,
     Account,
@@ -19,6 +19,8 @@ from credit_server.store.writing import account_bson, purchase_bson, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.server.store.test_kinds import APP
+
 numbers = st.integers(1, UINT32_MAX)
 balances = st.integers(-UINT32_MAX, UINT32_MAX)
 sequences = st.integers(1, 2**63 - 1)
@@ -32,7 +34,9 @@ accounts = st.builds(
     Account,
     user_id=numbers,
     balances=st.dictionaries(numbers, balances, max_size=4),
-    apps=st.dictionaries(numbers, st.just(AppAccount.of(caps=Caps(hour=1))), max_size=2),
+    apps=st.dictionaries(
+        numbers, st.sampled_from([AppAccount.of(caps=Caps(hour=1)), APP]), max_size=2
+    ),
     revision=sequences,
     created_at=times,
     updated_at=times,

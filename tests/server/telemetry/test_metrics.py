@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 from credit_models import BatchWriteRequest, CreditRequest, Operation, UserId
 from credit_models.codec import encode
+from credit_models.ledger import Account
 from credit_server.commit import CommitLimits
 from credit_server.http2.connections import Closing
-from credit_server.ledger import Account
 from credit_server.store.memory import MemoryStore
 from credit_server.telemetry import Telemetry
 from credit_server.telemetry.metrics import ProcessMetrics

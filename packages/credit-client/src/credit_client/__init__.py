@@ -79,7 +79,7 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
-from credit_client.hold import HoldHandle, PendingHold
+from credit_client.hold_handle import HoldHandle, PendingHold
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
 from credit_client.settings import ClientSettings, Streams

@@ -21,7 +21,7 @@ from credit_client.corrections import CorrectionWrites
 from credit_client.errors import ClientClosed, Outcome
 from credit_client.grants import GrantWrites
 from credit_client.grpc_transport import connect
-from credit_client.hold import RELEASE_SECONDS, AwaitedReceipt, HoldHandle, PendingHold
+from credit_client.hold_handle import RELEASE_SECONDS, AwaitedReceipt, HoldHandle, PendingHold
 from credit_client.holds import HoldWrites
 from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
@@ -322,14 +322,15 @@ class CreditClient(
                 allow_partial=allow_partial,
                 **options,
             )
-            handle = self.hold_of(
+            return HoldHandle(
+                self,
                 hold_id=receipt.transaction_id,
                 user_id=user_id,
                 app_id=app_id,
                 created_by=created_by,
+                release_seconds=self._release_seconds,
+                placed=receipt,
             )
-            handle.receipt = receipt
-            return handle
 
         return PendingHold(place())
 
@@ -351,7 +352,7 @@ class CreditClient(
             user_id=user_id,
             app_id=app_id,
             created_by=created_by,
-            release_seconds=min(self.settings.timeout_seconds, RELEASE_SECONDS),
+            release_seconds=self._release_seconds,
         )
 
     def batch(self, *, atomic: bool = False, timeout_seconds: float | None = None) -> Batch:
@@ -412,6 +413,10 @@ class CreditClient(
             timeout_seconds=timeout_seconds,
         )
         return await importing.run(rows)
+
+    @property
+    def _release_seconds(self) -> float:
+        return min(self.settings.timeout_seconds, RELEASE_SECONDS)
 
     @property
     def _open_caller(self) -> Caller:

@@ -118,11 +118,11 @@ def validates_only(request: AnyWrite) -> bool:
     return not isinstance(request, CreditRequest | PurchaseRequest) and request.validate_only
 
 
-def _users(request: AnyWrite) -> set[int | None]:
+def users_of(request: AnyWrite) -> set[int]:
     """Return the users whose balances a write may change."""
     if isinstance(request, TransferCreditsRequest):
         return {request.user_id, request.to_user_id or request.user_id}
-    return {request.user_id}
+    return set() if request.user_id is None else {request.user_id}
 
 
 def settled(outcome: OperationOutcome | None, *, request_id: str | None) -> Receipt | AttemptFailed:
@@ -281,9 +281,9 @@ class Messages:
             causes = [each for each in failed.values() if not _is_aborted(each)]
             return failed if causes and all(map(is_retryable, causes)) else {}
         again: dict[PendingWrite, AttemptFailed] = {}
-        users: set[int | None] = set()
+        users: set[int] = set()
         for write, failure in failed.items():
-            concerned = _users(write.request)
+            concerned = users_of(write.request)
             if is_retryable(failure) or concerned & users:
                 users |= concerned
                 again[write] = failure

@@ -169,9 +169,15 @@ def _encodable(
     name: str, value: object, bounds: tuple[int, int] | None
 ) -> tuple[object, str | None]:
     """Return a value as its field takes it, and what is wrong if it cannot be sent."""
-    match value:
+    match value:  # the usual types come first
         case str():
             return value, _text_problem(value)
+        case int() if bounds is None or bounds[0] <= value <= bounds[1]:
+            return value, None
+        case int() if bounds is not None and value > bounds[1]:
+            return value, f"must be at most {bounds[1]}, got {value}"
+        case int() if bounds is not None:
+            return value, f"must be {bounds[0]} or more, got {value}"
         case datetime():
             return value, _time_problem(value)
         case timedelta():
@@ -183,10 +189,6 @@ def _encodable(
             if len(texts) < 2 * len(value):
                 raise TypeError(f"{name} must be a mapping of str to str")
             return dict(value), _text_problem("".join(texts))
-        case int() if bounds is not None and value > bounds[1]:
-            return value, f"must be at most {bounds[1]}, got {value}"
-        case int() if bounds is not None and value < bounds[0]:
-            return value, f"must be {bounds[0]} or more, got {value}"
     return value, None
 
 
@@ -206,5 +208,5 @@ def _time_problem(moment: datetime) -> str | None:
     try:
         moment.astimezone(UTC)
     except OverflowError:
-        return "must be in the years 1 to 9999"
+        return "must be in the years 0001 to 9999"
     return None

@@ -27,7 +27,7 @@ from credit_models.fields import (
 )
 from credit_models.image import full_names
 from credit_models.integer_ranges import IntegerRanges
-from credit_models.well_known import WELL_KNOWN_TYPES
+from credit_models.well_known import WELL_KNOWN_TYPES, OutOfRange, remove_out_of_range
 
 MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 
@@ -224,15 +224,18 @@ class Converters:
         """Read a message from bytes.
 
         Raises:
-            WireError: The bytes are not a valid message of this type, or an integer does not fit
-                its field.
+            WireError: The bytes are not a valid message of this type, or an integer, a Timestamp or
+                a Duration does not fit its field.
             TypeError: The type does not belong to this schema.
         """
         converter = self._converter(message_type)
         source, is_exact = _parse(converter, data)
         if not is_exact:
             self._ranges.check(converter.descriptor, data)
-        return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
+        try:
+            return converter.read(source)  # type: ignore[return-value]  # `_by_type` pairs the two
+        except OutOfRange as error:
+            raise WireError(str(error), violations=remove_out_of_range(source)) from None
 
     def decode_with_violations(
         self,
@@ -240,7 +243,7 @@ class Converters:
         data: bytes,
         check: Callable[[Message], Sequence[Violation]] = lambda _source: (),
     ) -> tuple[MessageType, tuple[Violation, ...]]:
-        """Read a message from bytes even if integers in it do not fit their fields.
+        """Read a message from bytes even if integers or times in it do not fit their fields.
 
         Args:
             message_type: The message's class.
@@ -248,8 +251,8 @@ class Converters:
             check: Returns the violations for which Google's message is not worth converting.
 
         Returns:
-            The message, and the fields whose integers do not fit. Their values in the message are
-            wrong and must not be used.
+            The message, and the fields whose integers, Timestamps or Durations do not fit. Their
+            values in the message are wrong and must not be used.
 
         Raises:
             WireError: The bytes are not a valid message of this type, or `check` has found
@@ -263,7 +266,12 @@ class Converters:
                 f"{converter.descriptor.full_name} breaks its constraints.", violations=broken
             )
         violations = () if is_exact else self._ranges.violations(converter.descriptor, data)
-        return converter.read(source), violations  # type: ignore[return-value]  # as in `decode`
+        try:
+            message = converter.read(source)
+        except OutOfRange:
+            violations = (*violations, *remove_out_of_range(source))
+            message = converter.read(source)
+        return message, violations  # type: ignore[return-value]  # as in `decode`
 
     def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
         converter = self._by_type.get(message_type)

@@ -32,9 +32,9 @@ class WireError(ValueError):
     and quotes no content of strings.
 
     Attributes:
-        violations: The fields whose integers do not fit their types, or whose number of items
-            breaks a constraint. Empty where the bytes are not a message at all, and where writing
-            fails.
+        violations: The fields whose integers or times do not fit their types, or whose number of
+            items breaks a constraint. Empty where the bytes are not a message at all, and where
+            writing fails.
     """
 
     def __init__(self, message: str, *, violations: Sequence[Violation] = ()) -> None:

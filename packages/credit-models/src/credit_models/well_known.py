@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from credit_models.errors import WireError
+from google.protobuf.message import Message
+
+from credit_models.errors import Violation, WireError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP_SECONDS_MIN = -62_135_596_800  # 0001-01-01T00:00:00Z
@@ -19,6 +21,10 @@ _TIMESTAMP_SECONDS_MAX = 253_402_300_799  # 9999-12-31T23:59:59Z
 _DURATION_SECONDS_MAX = 315_576_000_000  # about 10,000 years, in both directions
 _NANOSECONDS_PER_SECOND = 1_000_000_000
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class OutOfRange(WireError):
+    """A Timestamp or Duration is outside its range."""
 
 
 # Any: Google's classes exist only at run time, and a value's type depends on the message.
@@ -53,7 +59,7 @@ def _read_timestamp(source: Any) -> datetime:
         _TIMESTAMP_SECONDS_MIN <= seconds <= _TIMESTAMP_SECONDS_MAX
         and 0 <= nanos < _NANOSECONDS_PER_SECOND
     ):
-        raise WireError("A google.protobuf.Timestamp is outside the years 0001 to 9999.")
+        raise OutOfRange("A google.protobuf.Timestamp is outside the years 0001 to 9999.")
     return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
@@ -73,7 +79,7 @@ def _read_duration(source: Any) -> timedelta:
     signs_agree = seconds == 0 or nanos == 0 or (seconds < 0) == (nanos < 0)
     in_range = abs(seconds) <= _DURATION_SECONDS_MAX and abs(nanos) < _NANOSECONDS_PER_SECOND
     if not (signs_agree and in_range):
-        raise WireError("A google.protobuf.Duration is outside its range or has mixed signs.")
+        raise OutOfRange("A google.protobuf.Duration is outside its range or has mixed signs.")
     microseconds = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
     return timedelta(seconds=seconds, microseconds=microseconds)
 
@@ -115,3 +121,44 @@ WELL_KNOWN_TYPES: Mapping[str, WellKnownType] = {
     "google.protobuf.StringValue": _PLAIN,
     "google.protobuf.BytesValue": _PLAIN,
 }
+
+_RANGES = {
+    "google.protobuf.Timestamp": "must be in the years 0001 to 9999",
+    "google.protobuf.Duration": "must be within 10,000 years, with signs that agree",
+}
+
+
+def remove_out_of_range(message: Message, path: str = "") -> list[Violation]:
+    """Remove the Timestamps and Durations outside their ranges from a message.
+
+    Args:
+        message: A message of Google's class.
+        path: Where the message is in another one; it ends with a dot unless it is empty.
+
+    Returns:
+        The fields that were removed, in the message's order.
+    """
+    removed: list[Violation] = []
+    for field, value in message.ListFields():
+        nested = field.message_type
+        if nested is None or nested.GetOptions().map_entry:
+            continue
+        items = value if field.is_repeated else [value]
+        if nested.full_name in _RANGES:
+            if any(_is_out_of_range(nested.full_name, item) for item in items):
+                description = _RANGES[nested.full_name]
+                removed.append(Violation(field=path + field.name, description=description))
+                message.ClearField(field.name)
+            continue
+        for position, item in enumerate(items):
+            index = f"[{position}]" if field.is_repeated else ""
+            removed += remove_out_of_range(item, f"{path}{field.name}{index}.")
+    return removed
+
+
+def _is_out_of_range(full_name: str, value: Message) -> bool:
+    try:
+        WELL_KNOWN_TYPES[full_name].read(value)
+    except OutOfRange:
+        return True
+    return False

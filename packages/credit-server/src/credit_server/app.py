@@ -18,6 +18,7 @@ from credit_server.access import open_authenticator, open_tls
 from credit_server.access.audit import open_audit
 from credit_server.access.authorize import Access
 from credit_server.access.tls import ServerTls
+from credit_server.admission.list_slots import ListSlots
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.ledger_service import LedgerService
@@ -153,14 +154,16 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
         ):
             access = Access(authenticator, audit=audit, limits=settings.access)
             commands = Commands(opened.store, credits_max=settings.credits_max)
+            list_slots = ListSlots()
             contract = (
-                CreditService(committer, opened.store, audit, commands=commands),
+                CreditService(committer, opened.store, audit, list_slots, commands=commands),
                 LedgerService(
                     committer,
                     opened.store,
                     commands,
                     audit,
                     access,
+                    list_slots,
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
             )

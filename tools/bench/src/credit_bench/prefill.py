@@ -11,7 +11,7 @@ from typing import Any
 
 from bson import ObjectId
 from bson.int64 import Int64
-from credit_server.ledger import Account, Kind, Purchase, Transaction
+from credit_models.ledger import Account, Kind, Purchase, Transaction
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,

@@ -276,4 +276,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "trailers": _trailers,
     "allowed_statuses": lambda value: ALLOWED_STATUSES | frozenset(value),
     "answered_inside": _strings,
+    "unstated_rules": _strings,
+    "changing_fields": _strings,
 }

@@ -65,6 +65,8 @@ class Session:
             limits=settings.limits,
             allowed_statuses=settings.allowed_statuses,
             answered_inside=settings.answered_inside,
+            unstated_rules=settings.unstated_rules,
+            changing_fields=settings.changing_fields,
             idempotency_key=settings.idempotency_key,
             trailers=settings.trailers,
             credentials=settings.credentials,

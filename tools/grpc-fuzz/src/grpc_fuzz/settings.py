@@ -104,6 +104,10 @@ class Settings:
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of fields, such as `operations*.*`. If one of them breaks a
             constraint, the response reports it, and the status may be OK.
+        unstated_rules: Fields, such as `TransferRequest.to_user_id`, with rules that no option
+            states. A valid request may be rejected for these fields alone.
+        changing_fields: Paths in responses, such as `receipt.replayed`, that may differ when a call
+            is repeated.
         origin: The options with which the run was started. They are stored with each crash, so
             `replay` needs none. None if the run was not started from the command line.
     """
@@ -136,6 +140,8 @@ class Settings:
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     allowed_statuses: frozenset[str] = ALLOWED_STATUSES
     answered_inside: tuple[str, ...] = ()
+    unstated_rules: tuple[str, ...] = ()
+    changing_fields: tuple[str, ...] = ()
     # Any: JSON.
     origin: Mapping[str, Any] | None = None
 

@@ -3,8 +3,13 @@
     async with fake_credits() as credits:
         await credits.add(user_id=7, app_id=1, credits=120, created_by=1)
 
-The client is the real one and speaks the real protocol; only the sockets and the database are left
-out. Pass a `FakeCreditService` in tests that inspect the service, or make it fail.
+The client is the real one and speaks the real protocol, and the ledger decides by the server's own
+rules; only the sockets and the database are left out. Pass a `FakeCreditService` in tests that
+inspect the service, make it fail, or move its clock:
+
+    service = FakeCreditService()
+    async with fake_credits(service) as credits:
+        service.clock.advance(timedelta(days=30))
 """
 
 from collections.abc import AsyncIterator
@@ -15,10 +20,11 @@ from grpclib.testing import ChannelFor
 from credit_client.client import CreditClient
 from credit_client.grpc_transport import CODEC, STATUS_DETAILS_CODEC, GrpcTransport
 from credit_client.settings import ClientSettings, Streams
+from credit_client.testing.clock import FakeClock
 from credit_client.testing.ledger import FakeLedger
 from credit_client.testing.service import FakeCreditService
 
-__all__ = ["FakeCreditService", "FakeLedger", "fake_credits"]
+__all__ = ["FakeClock", "FakeCreditService", "FakeLedger", "fake_credits"]
 
 
 @asynccontextmanager

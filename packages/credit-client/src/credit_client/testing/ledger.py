@@ -1,197 +1,173 @@
-"""The ledger's rules on dictionaries: what the service does, without its database."""
+"""The accounts of the fake: the ledger's own rules, on dictionaries instead of a database."""
 
-import copy
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from credit_models import (
+    AppPolicy,
     Balance,
     CreditRequest,
     CreditTransaction,
     ErrorReason,
+    GetForecastResponse,
+    ListGrantsResponse,
     Purchase,
     PurchaseRequest,
     Receipt,
-    TransactionType,
+    SetAppPolicyRequest,
+    SetSpendingCapRequest,
     UserCredits,
+    ledger,
 )
-from credit_models.constraints import Violation
+from credit_models import Hold as HoldMessage
+from credit_models.ledger import (
+    NO_CAPS,
+    UINT32_MAX,
+    Accepted,
+    Account,
+    AppAccount,
+    Command,
+    Known,
+    Policy,
+    Replayed,
+    Settle,
+    Transaction,
+    decide,
+    settle,
+)
 
-UINT32_MAX = 2**32 - 1
-APPS_MAX = 1000
+from credit_client.methods import AnyWrite
+from credit_client.operation import users_of
+from credit_client.testing import convert
+from credit_client.testing.clock import FakeClock
+from credit_client.testing.refusals import Refused, refusal_to_refused, refused
 
-_Write = CreditRequest | PurchaseRequest
+_NO_APP = AppAccount()
+_END_OF_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
-class Refused(Exception):
-    """The contract's answer to a request that is rejected.
+@dataclass(kw_only=True, slots=True)
+class _User:
+    """A user's account and history. Entries and purchases are in the order of their sequence."""
+
+    account: Account
+    entries: dict[str, Transaction] = field(default_factory=dict)
+    by_key: dict[tuple[int, str], Transaction] = field(default_factory=dict)
+    purchases: dict[str, ledger.Purchase] = field(default_factory=dict)
+
+    def copy(self) -> "_User":
+        return _User(
+            account=self.account,
+            entries=dict(self.entries),
+            by_key=dict(self.by_key),
+            purchases=dict(self.purchases),
+        )
+
+    def latest_related(self, reference: str) -> Transaction | None:
+        """Return the latest entry that refers to another one."""
+        related = (
+            entry
+            for entry in reversed(self.entries.values())
+            if entry.details.related_id == reference
+        )
+        return next(related, None)
+
+    def known(self, command: Command) -> Known:
+        """Return what a command must know of the history."""
+        reference, report = command.reference, command.once_key
+        owned = (
+            purchase
+            for purchase in reversed(self.purchases.values())
+            if (purchase.user_id, purchase.app_id, purchase.report_id) == report
+            and purchase.refunded_credits < purchase.credits
+        )
+        return Known(
+            earlier=self.by_key.get((command.app_id, command.key)) if command.key else None,
+            referenced=self.entries.get(reference),
+            latest_related=self.latest_related(reference) if reference else None,
+            owned_purchase=None if report is None else next(owned, None),
+        )
+
+
+class FakeLedger:
+    """All accounts. Requests must be valid; nothing is awaited, so that no two ever overlap.
+
+    What is due by time takes effect at the beginning of the next call, as if the server's sweeper
+    had no delay.
 
     Attributes:
-        reason: The contract's reason.
-        metadata: The metadata that the contract defines for the reason.
-        violations: The broken fields, for INVALID_FIELD.
+        clock: The time of the ledger, which tests can move forward.
     """
 
     def __init__(
         self,
-        reason: ErrorReason,
-        message: str,
+        clock: FakeClock | Callable[[], dt.datetime] | None = None,
         *,
-        metadata: Mapping[str, object] | None = None,
-        violations: Sequence[Violation] = (),
-    ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.metadata = {key: str(value) for key, value in (metadata or {}).items()}
-        self.violations = tuple(violations)
-
-
-@dataclass(kw_only=True, slots=True)
-class _Account:
-    balances: dict[int, int] = field(default_factory=dict)
-    transactions: list[CreditTransaction] = field(default_factory=list)
-    purchases: list[Purchase] = field(default_factory=list)
-    answers: dict[tuple[int, str], tuple[_Write, Receipt]] = field(default_factory=dict)
-
-
-def _now() -> dt.datetime:
-    now = dt.datetime.now(dt.UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-class FakeLedger:
-    """All accounts. Requests must be valid; nothing is awaited, so that no two ever overlap."""
-
-    def __init__(
-        self, clock: Callable[[], dt.datetime] = _now, *, credits_max: int = UINT32_MAX
+        credits_max: int = UINT32_MAX,
     ) -> None:
         """Make an empty ledger.
 
         Args:
-            clock: Returns the time of a write, with a time zone.
+            clock: The clock, or what returns its time, with a time zone; None: the present time.
             credits_max: The most credits that one call may add.
         """
-        self._clock = clock
+        if isinstance(clock, FakeClock):
+            self.clock = clock
+        else:
+            self.clock = FakeClock() if clock is None else FakeClock(clock)
         self._credits_max = credits_max
-        self._accounts: defaultdict[int, _Account] = defaultdict(_Account)
+        self._users: dict[int, _User] = {}
+        self._policies: dict[int, AppPolicy] = {}
+        # The users of grants, holds and caps: something may be due of these alone.
+        self._timed: set[int] = set()
 
     def add(self, request: CreditRequest) -> Receipt:
         """Add credits.
 
         Raises:
-            Refused: The key is used, or the credits or the balance would be too large.
+            Refused: The ledger rejects the request.
         """
-        account = self._accounts[request.user_id]
-        replayed = _replayed(account, request)
-        if replayed is not None:
-            return replayed
-        if request.credits > self._credits_max:
-            raise Refused(
-                ErrorReason.CREDITS_LIMIT_EXCEEDED,
-                f"the request adds {request.credits} credits, one call may add {self._credits_max}",
-                metadata={"credits": request.credits, "limit": self._credits_max},
-            )
-        balance = account.balances.get(request.app_id, 0)
-        if balance + request.credits > UINT32_MAX:
-            raise Refused(
-                ErrorReason.BALANCE_OVERFLOW,
-                f"the balance is {balance}; {request.credits} more do not fit",
-                metadata={"balance": balance, "credits": request.credits},
-            )
-        if request.app_id not in account.balances and len(account.balances) >= APPS_MAX:
-            raise Refused(
-                ErrorReason.TOO_MANY_APPS,
-                f"the user has credits in {APPS_MAX} apps",
-                metadata={"limit": APPS_MAX},
-            )
-        return self._apply(account, request, TransactionType.ADD, balance + request.credits)
+        return self._decide(request)
 
     def use(self, request: PurchaseRequest) -> Receipt:
         """Take credits and record the purchase.
 
         Raises:
-            Refused: The key is used, or there are too few credits.
+            Refused: The ledger rejects the request.
         """
-        account = self._accounts[request.user_id]
-        replayed = _replayed(account, request)
-        if replayed is not None:
-            return replayed
-        balance = account.balances.get(request.app_id, 0)
-        if balance < request.credits:
-            shortfall = request.credits - balance
-            raise Refused(
-                ErrorReason.INSUFFICIENT_CREDITS,
-                f"{request.credits} credits are needed and {balance} are there",
-                metadata={
-                    "available": balance,
-                    "required": request.credits,
-                    "shortfall": shortfall,
-                },
-            )
-        receipt = self._apply(account, request, TransactionType.USE, balance - request.credits)
-        account.purchases.append(
-            Purchase(
-                id=receipt.purchase_id,
-                user_id=request.user_id,
-                app_id=request.app_id,
-                report_id=request.report_id,
-                report_name=request.report_name,
-                credits=request.credits,
-                created_at=account.transactions[-1].created_at,
-                created_by=request.created_by,
-                transaction_id=receipt.transaction_id,
-                sequence=receipt.sequence,
-            )
-        )
-        return receipt
+        return self._decide(request)
 
-    def write(self, request: CreditRequest | PurchaseRequest) -> Receipt:
-        """Do what `add` or `use` does, by the request's type.
+    def write(self, request: AnyWrite) -> Receipt:
+        """Do what any write requests, by its type.
 
         Raises:
-            Refused: As `add` or `use` raises.
+            Refused: The ledger rejects the request.
         """
-        return self.add(request) if isinstance(request, CreditRequest) else self.use(request)
+        match request:
+            case CreditRequest():
+                return self.add(request)
+            case PurchaseRequest():
+                return self.use(request)
+            case _:
+                return self._decide(request)
 
-    def write_all(
-        self, requests: Sequence[CreditRequest | PurchaseRequest]
-    ) -> Sequence[Receipt | Refused]:
+    def write_all(self, requests: Sequence[AnyWrite]) -> Sequence[Receipt | Refused]:
         """Make all writes, or none: then each has its refusal, if only `BATCH_ABORTED`."""
-        before = copy.deepcopy({each.user_id: self._account(each.user_id) for each in requests})
+        self._sweep()
+        concerned = set[int]().union(*map(users_of, requests))
+        before = {user_id: self._user(user_id).copy() for user_id in concerned}
         results = [self._result(request) for request in requests]
         first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
         if first is None:
             return results
-        self._accounts.update(before)
-        aborted = Refused(
-            ErrorReason.BATCH_ABORTED,
-            f"operation {first} of the batch was rejected",
-            metadata={"index": first},
-        )
+        self._users |= before
+        aborted = refused(ErrorReason.BATCH_ABORTED, index=first)
         return [each if isinstance(each, Refused) else aborted for each in results]
 
     def user_credits(self, *, user_id: int) -> UserCredits:
         """Return a user's balances in all apps."""
-        account = self._accounts.get(user_id)
-        if account is None or not account.transactions:
-            return UserCredits(user_id=user_id)
-        first, last = account.transactions[0], account.transactions[-1]
-        return UserCredits(
-            id=_id(user_id, 0),
-            user_id=user_id,
-            balances=[
-                Balance(app_id=app_id, balance=balance)
-                for app_id, balance in sorted(account.balances.items())
-            ],
-            created_at=first.created_at,
-            updated_at=last.created_at,
-            created_by=first.created_by,
-            updated_by=last.created_by,
-            revision=last.sequence,
-        )
+        return convert.user_credits_of(self._account(user_id))
 
     def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         """Return a user's balance in an app, or the sum over all users.
@@ -199,94 +175,175 @@ class FakeLedger:
         Raises:
             Refused: The sum is too large for the answer.
         """
-        accounts = self._accounts.values() if user_id is None else [self._account(user_id)]
-        total = sum(account.balances.get(app_id, 0) for account in accounts)
+        if user_id is not None:
+            return max(0, self._account(user_id).balance(app_id))
+        self._sweep()
+        total = sum(user.account.balance(app_id) for user in self._users.values())
         if total > UINT32_MAX:
-            raise Refused(
-                ErrorReason.APP_TOTAL_OVERFLOW,
-                f"the sum over all users is {total}",
-                metadata={"total": total},
-            )
-        return total
+            raise refused(ErrorReason.APP_TOTAL_OVERFLOW, total=total)
+        return max(0, total)
+
+    def app_balance(self, *, app_id: int, user_id: int | None = None) -> Balance:
+        """Return the same with what is held and owed, and what expires next.
+
+        Raises:
+            Refused: The sum is too large for the answer.
+        """
+        balance = self.balance(app_id=app_id, user_id=user_id)
+        if user_id is None:
+            return Balance(app_id=app_id, balance=balance)
+        return replace(convert.balance_of(self._account(user_id), app_id), balance=balance)
 
     def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
         """Return a user's purchases after a sequence, oldest first."""
-        purchases = self._account(user_id).purchases
-        return tuple(one for one in purchases if one.sequence > after_sequence)
+        purchases = self._user(user_id).purchases.values()
+        return tuple(
+            convert.purchase_of(each) for each in purchases if each.sequence > after_sequence
+        )
 
     def transactions(
         self, *, user_id: int, after_sequence: int = 0
     ) -> tuple[CreditTransaction, ...]:
         """Return a user's transactions after a sequence, oldest first."""
-        transactions = self._account(user_id).transactions
-        return tuple(one for one in transactions if one.sequence > after_sequence)
+        entries = self._user(user_id).entries.values()
+        return tuple(
+            convert.transaction_of(each) for each in entries if each.sequence > after_sequence
+        )
 
-    def _account(self, user_id: int) -> _Account:
-        return self._accounts.get(user_id) or _Account()
+    def grants(self, *, user_id: int, app_id: int) -> ListGrantsResponse:
+        """Return the live grants of a user in an app."""
+        account = self._account(user_id)
+        app = account.apps.get(app_id, _NO_APP)
+        return ListGrantsResponse(
+            grants=[convert.grant_of(grant) for grant in (*app.grants, *app.scheduled)],
+            base_credits=max(0, account.base(app_id)),
+        )
 
-    def _result(self, request: CreditRequest | PurchaseRequest) -> Receipt | Refused:
+    def holds(
+        self, *, user_id: int, app_id: int, include_settled: bool = False
+    ) -> tuple[HoldMessage, ...]:
+        """Return the holds of a user in an app, oldest first."""
+        user = self._user(user_id)
+        still_open = {hold.id: hold for hold in user.account.apps.get(app_id, _NO_APP).holds}
+        return tuple(
+            convert.hold_of(entry, still_open.get(entry.id), user.latest_related(entry.id) or entry)
+            for entry in user.entries.values()
+            if (entry.app_id, entry.kind) == (app_id, ledger.Kind.HOLD)
+            and (include_settled or entry.id in still_open)
+        )
+
+    def forecast(
+        self, *, user_id: int, app_id: int, until: dt.datetime | None = None
+    ) -> GetForecastResponse:
+        """Return how a balance changes by time alone."""
+        account = self._account(user_id)
+        ahead = settle(account, until or _END_OF_TIME, {app_id})
+        return GetForecastResponse(
+            balance=max(0, account.balance(app_id)),
+            steps=[convert.step_of(due) for due in ahead.entries],
+        )
+
+    def policy(self, *, app_id: int) -> AppPolicy:
+        """Return an app's policy."""
+        return self._policies.get(app_id, AppPolicy(app_id=app_id))
+
+    def set_policy(self, request: SetAppPolicyRequest | SetSpendingCapRequest) -> AppPolicy:
+        """Change an app's policy: its caps, or the rest.
+
+        Raises:
+            Refused: The policy has another revision.
+        """
+        stored = self.policy(app_id=request.app_id)
+        changed = replace(stored)
+        if isinstance(request, SetSpendingCapRequest):
+            has_caps = convert.caps_of(request.caps) != NO_CAPS
+            changed.caps = request.caps if has_caps else None
+        elif request.allow_negative is not None:
+            changed.allow_negative = request.allow_negative
+        expected = request.expected_revision
+        # A retry of a change whose answer was lost expects the revision before its own change.
+        own = changed == stored and stored.updated_by == request.created_by
+        if expected is not None and expected not in {stored.revision, stored.revision - own}:
+            raise refused(ErrorReason.REVISION_CHANGED, revision=stored.revision)
+        if changed == stored:
+            return stored
+        changed.revision += 1
+        changed.updated_at, changed.updated_by = self.clock.now(), request.created_by
+        if not request.validate_only:
+            self._policies[request.app_id] = changed
+        return changed
+
+    def _user(self, user_id: int) -> _User:
+        """Return a user with what is due; one without history is not kept."""
+        self._sweep()
+        return self._users.get(user_id) or _User(account=Account.empty(user_id))
+
+    def _account(self, user_id: int) -> Account:
+        return self._user(user_id).account
+
+    def _result(self, request: AnyWrite) -> Receipt | Refused:
         try:
             return self.write(request)
-        except Refused as refused:
-            return refused
+        except Refused as refusal:
+            return refusal
 
-    def _apply(
-        self, account: _Account, request: _Write, kind: TransactionType, balance: int
-    ) -> Receipt:
+    def _decide(self, request: AnyWrite) -> Receipt:
+        policy = self.policy(app_id=request.app_id)
+        user_id = request.user_id or 0  # it is set: without it, `set_policy` takes the request
+        user = self._user(user_id)
+        # Each write makes an entry at least, so that no id is used twice.
+        id_ = _id(user_id, user.account.revision + 1)
+        command = convert.command_of(
+            request,
+            transaction_id=id_,
+            purchase_id=f"p{id_}",
+            credits_max=self._credits_max,
+            policy=Policy(caps=convert.caps_of(policy.caps), allow_negative=policy.allow_negative),
+        )
+        target = None if len(command.users) == 1 else self._account(command.users[1])
+        outcome = decide(
+            user.account, command, user.known(command), self.clock.now(), target=target
+        )
+        match outcome:
+            case Accepted():
+                if not command.validate_only:
+                    self._apply(outcome)
+                return convert.receipt_of(outcome.main, validated=command.validate_only)
+            case Replayed(transaction=entry):
+                return convert.receipt_of(entry, replayed=True)
+            case _:
+                raise refusal_to_refused(outcome)
+
+    def _apply(self, accepted: Accepted) -> None:
         # From here on the write is certain: it has been allowed, and nothing below can fail.
-        sequence = len(account.transactions) + 1
-        transaction_id = _id(request.user_id, sequence)
-        purchase_id = f"p{transaction_id}" if kind is TransactionType.USE else ""
-        account.balances[request.app_id] = balance
-        account.transactions.append(
-            CreditTransaction(
-                id=transaction_id,
-                user_id=request.user_id,
-                app_id=request.app_id,
-                credits=request.credits,
-                created_at=self._clock(),
-                created_by=request.created_by,
-                type=kind,
-                balance_after=balance,
-                sequence=sequence,
-                purchase_id=purchase_id,
-                idempotency_key=request.idempotency_key,
-            )
-        )
-        receipt = Receipt(
-            transaction_id=transaction_id,
-            purchase_id=purchase_id,
-            balance=balance,
-            sequence=sequence,
-        )
-        if request.idempotency_key:
-            account.answers[request.app_id, request.idempotency_key] = (request, receipt)
-        return receipt
+        for account in accepted.accounts:
+            user = self._users.setdefault(account.user_id, _User(account=account))
+            user.account = replace(account, id=account.id or _id(account.user_id, 0))
+            if account.apps:
+                self._timed.add(account.user_id)
+        for entry in accepted.transactions:
+            user = self._users[entry.user_id]
+            user.entries[entry.id] = entry
+            if entry.key:
+                user.by_key[entry.app_id, entry.key] = entry
+        purchases = self._users[accepted.main.user_id].purchases
+        if accepted.purchase is not None:
+            purchases[accepted.purchase.id] = accepted.purchase
+        if accepted.refunded is not None:
+            id_, credits_ = accepted.refunded.purchase_id, accepted.refunded.refunded_credits
+            purchases[id_] = replace(purchases[id_], refunded_credits=credits_)
 
-
-def _replayed(account: _Account, request: _Write) -> Receipt | None:
-    known = account.answers.get((request.app_id, request.idempotency_key))
-    if known is None:
-        return None
-    earlier, receipt = known
-    different = _different_fields(earlier, request)
-    if different:
-        raise Refused(
-            ErrorReason.IDEMPOTENCY_KEY_REUSED,
-            f"the key was used for another request: {', '.join(different)} differ",
-            metadata={"fields": ",".join(different)},
-        )
-    return replace(receipt, replayed=True)
-
-
-def _different_fields(earlier: _Write, request: _Write) -> list[str]:
-    if type(earlier) is not type(request):
-        return ["call"]
-    return [
-        field.name
-        for field in fields(request)
-        if getattr(earlier, field.name) != getattr(request, field.name)
-    ]
+    def _sweep(self) -> None:
+        """Write what is due by time."""
+        now = self.clock.now()
+        for user_id in sorted(self._timed & self._users.keys()):
+            for app_id in sorted(self._users[user_id].account.apps):
+                command = Settle(
+                    user_id=user_id, app_id=app_id, created_by=1, key="", transaction_id=""
+                )
+                outcome = decide(self._users[user_id].account, command, ledger.NOTHING_KNOWN, now)
+                if isinstance(outcome, Accepted):
+                    self._apply(outcome)
 
 
 def _id(user_id: int, sequence: int) -> str:

@@ -2,21 +2,24 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import betterproto2
 from credit_models import (
-    AppId,
-    Balance,
     BatchWriteRequest,
     BatchWriteResponse,
-    CreditRequest,
     Empty,
     ErrorReason,
+    GetAppPolicyResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
     Operation,
     OperationFailure,
     OperationOutcome,
-    PurchaseRequest,
     Receipt,
+    SetAppPolicyResponse,
+    SetSpendingCapRequest,
+    SetSpendingCapResponse,
     UserId,
     WriteRequest,
     WriteResponse,
@@ -37,26 +40,44 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
+from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
-from credit_client.methods import (
-    ADD,
-    BALANCE,
-    BATCH_WRITE,
-    PURCHASES,
-    TRANSACTIONS,
-    USE,
-    USER_CREDITS,
-    WRITE,
-)
+from credit_client.methods import BATCH_WRITE, WRITE, AnyWrite
+from credit_client.operation import request_of
 from credit_client.request import describe
-from credit_client.testing.ledger import FakeLedger, Refused
+from credit_client.testing.clock import FakeClock
+from credit_client.testing.convert import broken_fields
+from credit_client.testing.ledger import FakeLedger
+from credit_client.testing.refusals import Refused, refused
 from credit_client.transport import Method, ReplyT
 
-_RequestT = TypeVar("_RequestT", CreditRequest, PurchaseRequest, UserId, AppId)
+_RequestT = TypeVar("_RequestT", bound=betterproto2.Message)
 
 _SentT = TypeVar("_SentT")
 
 _RETRY_AFTER = Duration(nanos=1_000_000)
+
+# The number of holds of a page whose request names none: that of the contract.
+_PAGE_SIZE = 100
+
+# The call of each write.
+_CALLS: Mapping[type[AnyWrite], Method[Any, Any]] = {
+    method.request_type: method
+    for method in (
+        methods.ADD,
+        methods.USE,
+        methods.GRANT,
+        methods.VOID_GRANT,
+        methods.PLACE_HOLD,
+        methods.CAPTURE_HOLD,
+        methods.RELEASE_HOLD,
+        methods.EXTEND_HOLD,
+        methods.REVERSE,
+        methods.TRANSFER,
+        methods.ADJUST,
+        methods.SET_SPENDING_CAP,
+    )
+}
 
 
 class FakeCreditService:
@@ -69,6 +90,11 @@ class FakeCreditService:
     def __init__(self, ledger: FakeLedger | None = None) -> None:
         self.ledger = ledger or FakeLedger()
         self._failures: deque[ErrorReason] = deque()
+
+    @property
+    def clock(self) -> FakeClock:
+        """The clock of the ledger: `service.clock.advance(timedelta(days=30))`."""
+        return self.ledger.clock
 
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
         """Make the next attempts fail before anything happens; the SDK retries them by itself.
@@ -95,53 +121,79 @@ class FakeCreditService:
         ledger = self.ledger
         return dict(
             [
-                self._write(ADD, ledger.add),
-                self._write(USE, ledger.use),
-                self._read(
-                    USER_CREDITS, lambda request: ledger.user_credits(user_id=request.user_id)
-                ),
-                self._read(BALANCE, self._balance),
-                self._list(
-                    PURCHASES,
-                    lambda request: ledger.purchases(
-                        user_id=request.user_id, after_sequence=request.after_sequence
+                *(self._write(method) for method in _CALLS.values()),
+                self._read(methods.USER_CREDITS, ledger.user_credits, "user_id"),
+                self._read(methods.BALANCE, ledger.app_balance, "app_id", "user_id"),
+                self._list(methods.PURCHASES, ledger.purchases),
+                self._list(methods.TRANSACTIONS, ledger.transactions),
+                self._read(methods.GRANTS, ledger.grants, "user_id", "app_id"),
+                self._read(methods.FORECAST, ledger.forecast, "user_id", "app_id", "until"),
+                self._unary(methods.HOLDS, self._holds),
+                self._unary(
+                    methods.APP_POLICY,
+                    lambda request: GetAppPolicyResponse(
+                        policy=ledger.policy(app_id=request.app_id)
                     ),
                 ),
-                self._list(
-                    TRANSACTIONS,
-                    lambda request: ledger.transactions(
-                        user_id=request.user_id, after_sequence=request.after_sequence
-                    ),
+                self._unary(
+                    methods.SET_APP_POLICY,
+                    lambda request: SetAppPolicyResponse(policy=ledger.set_policy(request)),
                 ),
                 self._batch(),
                 self._stream(),
             ]
         )
 
-    def _balance(self, request: AppId) -> Balance:
-        return Balance(
-            app_id=request.app_id,
-            balance=self.ledger.balance(app_id=request.app_id, user_id=request.user_id),
-        )
+    def _holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        size = request.page_size or _PAGE_SIZE
+        holds = [
+            hold
+            for hold in self.ledger.holds(
+                user_id=request.user_id,
+                app_id=request.app_id,
+                include_settled=request.include_settled,
+            )
+            if hold.sequence > request.after_sequence
+        ]
+        more = holds[size - 1].sequence if len(holds) > size else 0
+        return ListHoldsResponse(holds=holds[:size], next_after_sequence=more)
 
-    def _write(
-        self, method: Method[_RequestT, Empty], work: Callable[[_RequestT], Receipt]
-    ) -> tuple[str, Handler]:
-        return self._call(
-            method,
-            Cardinality.UNARY_UNARY,
-            lambda request: ([Empty()], {RECEIPT: encode(work(request))}),
-        )
+    # Any: each call has messages of its own.
+    def _write(self, method: Method[Any, Any]) -> tuple[str, Handler]:
+        def work(request: Any) -> tuple[Iterable[Any], dict[str, str | bytes]]:
+            if isinstance(request, SetSpendingCapRequest) and request.user_id is None:
+                return [SetSpendingCapResponse(policy=self.ledger.set_policy(request))], {}
+            receipt = self.ledger.write(request)
+            if method.reply_type is Empty:
+                return [Empty()], {RECEIPT: encode(receipt)}
+            return [method.reply_type(receipt=receipt)], {}
+
+        return self._call(method, Cardinality.UNARY_UNARY, work)
 
     def _read(
+        self, method: Method[_RequestT, ReplyT], read: Callable[..., ReplyT], *names: str
+    ) -> tuple[str, Handler]:
+        """Serve a call with a method of the ledger, whose arguments are fields of the request."""
+        return self._unary(
+            method, lambda request: read(**{name: getattr(request, name) for name in names})
+        )
+
+    def _unary(
         self, method: Method[_RequestT, ReplyT], work: Callable[[_RequestT], ReplyT]
     ) -> tuple[str, Handler]:
         return self._call(method, Cardinality.UNARY_UNARY, lambda request: ([work(request)], {}))
 
     def _list(
-        self, method: Method[_RequestT, ReplyT], work: Callable[[_RequestT], Iterable[ReplyT]]
+        self, method: Method[UserId, ReplyT], read: Callable[..., Iterable[ReplyT]]
     ) -> tuple[str, Handler]:
-        return self._call(method, Cardinality.UNARY_STREAM, lambda request: (work(request), {}))
+        return self._call(
+            method,
+            Cardinality.UNARY_STREAM,
+            lambda request: (
+                read(user_id=request.user_id, after_sequence=request.after_sequence),
+                {},
+            ),
+        )
 
     def _batch(self) -> tuple[str, Handler]:
         def work(request: BatchWriteRequest) -> BatchWriteResponse:
@@ -159,8 +211,8 @@ class FakeCreditService:
             echo = _echo(stream)
             try:
                 reply = work(request)
-            except Refused as refused:
-                await _refuse(stream, refused, echo)
+            except Refused as refusal:
+                await _refuse(stream, refusal, echo)
                 return
             await stream.send_initial_metadata(metadata=echo)
             await stream.send_message(reply)
@@ -188,37 +240,32 @@ class FakeCreditService:
         for operation in operations:
             try:
                 results.append(self.ledger.write(self._admitted(operation)))
-            except Refused as refused:
-                results.append(refused)
+            except Refused as refusal:
+                results.append(refusal)
         return results
 
     def _all_or_none(self, operations: Sequence[Operation]) -> Sequence[Receipt | Refused]:
         """Settle an atomic batch; what breaks a constraint is found first, as by the server."""
-        requests: list[CreditRequest | PurchaseRequest] = []
+        requests: list[AnyWrite] = []
         refusals: dict[int, Refused] = {}
         for index, operation in enumerate(operations):
             try:
                 requests.append(self._admitted(operation))
-            except Refused as refused:
-                refusals[index] = refused
+            except Refused as refusal:
+                refusals[index] = refusal
         if not refusals:
             return self.ledger.write_all(requests)
-        first = min(refusals)
-        aborted = Refused(
-            ErrorReason.BATCH_ABORTED,
-            f"operation {first} of the batch was rejected",
-            metadata={"index": first},
-        )
+        aborted = refused(ErrorReason.BATCH_ABORTED, index=min(refusals))
         return [refusals.get(index, aborted) for index in range(len(operations))]
 
-    def _admitted(self, operation: Operation) -> CreditRequest | PurchaseRequest:
-        if operation.add_credits is not None:
-            self._admit(ADD, operation.add_credits)
-            return operation.add_credits
-        if operation.use_credits is not None:
-            self._admit(USE, operation.use_credits)
-            return operation.use_credits
+    def _admitted(self, operation: Operation) -> AnyWrite:
+        request = request_of(operation)
         unset = Violation(field="request", description="must be set")
+        if isinstance(request, SetSpendingCapRequest) and request.user_id is None:
+            unset = Violation(field="user_id", description="must be set")
+        elif request is not None:
+            self._admit(_CALLS[type(request)], request)
+            return request
         raise Refused(ErrorReason.INVALID_FIELD, describe([unset]), violations=[unset])
 
     def _call(
@@ -235,8 +282,8 @@ class FakeCreditService:
             try:
                 self._admit(method, request)
                 replies, trailers = work(request)
-            except Refused as refused:
-                await _refuse(stream, refused, echo)
+            except Refused as refusal:
+                await _refuse(stream, refusal, echo)
                 return
             await stream.send_initial_metadata(metadata=echo)
             for reply in replies:
@@ -249,7 +296,7 @@ class FakeCreditService:
         failure = self._failures[0] if self._failures else None
         if failure in ACCESS_REASONS:
             raise self._next_failure(method, request)
-        broken = violations(request)
+        broken = broken_fields(request)
         if broken:
             raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
         if failure in method_reasons()[method.path]:
@@ -275,12 +322,12 @@ def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:
 
 
 async def _refuse(
-    stream: Stream[_SentT, ReplyT], refused: Refused, metadata: Mapping[str, str | bytes]
+    stream: Stream[_SentT, ReplyT], refusal: Refused, metadata: Mapping[str, str | bytes]
 ) -> None:
     await stream.send_trailing_metadata(
-        status=RULES[refused.reason].status,
-        status_message=refused.message,
-        status_details=_details(refused),
+        status=RULES[refusal.reason].status,
+        status_message=refusal.message,
+        status_details=_details(refusal),
         metadata=metadata,
     )
 
@@ -299,15 +346,15 @@ def _outcome(result: Receipt | Refused) -> OperationOutcome:
     )
 
 
-def _details(refused: Refused) -> list[Message]:
+def _details(refusal: Refused) -> list[Message]:
     accompanying = {
         "BadRequest": BadRequest(
             field_violations=[
                 BadRequest.FieldViolation(field=one.field, description=one.description)
-                for one in refused.violations
+                for one in refusal.violations
             ]
         ),
         "RetryInfo": RetryInfo(retry_delay=_RETRY_AFTER),
     }
-    info = ErrorInfo(reason=reason_name(refused.reason), domain=DOMAIN, metadata=refused.metadata)
-    return [info, *(accompanying[name] for name in RULES[refused.reason].details)]
+    info = ErrorInfo(reason=reason_name(refusal.reason), domain=DOMAIN, metadata=refusal.metadata)
+    return [info, *(accompanying[name] for name in RULES[refusal.reason].details)]

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import betterproto2
 import structlog
 from credit_models.constraints import Constraint, constraints_of
+from credit_models.ledger import Receipt
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -26,7 +27,6 @@ from credit_server.access.identity import Identity
 from credit_server.errors import StartError
 from credit_server.grpc.call import Call
 from credit_server.grpc.ports import Translate
-from credit_server.ledger import Receipt
 from credit_server.store.port import AppPolicy
 
 # What a line shows under one name.

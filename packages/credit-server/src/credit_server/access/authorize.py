@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from credit_models.ledger import Account
 from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION
 
 from credit_server.access.audit import AuditLog
@@ -30,7 +31,6 @@ from credit_server.admission.rate_limit import RateLimit, RunningLimit
 from credit_server.grpc import ports
 from credit_server.grpc.call import Call
 from credit_server.http2.peer import network_of
-from credit_server.ledger import Account
 from credit_server.units import Count, Rate
 
 _ADMIN = "credits:admin"

@@ -22,15 +22,15 @@ from credit_models import (
     SpendingCaps,
     TransferCreditsRequest,
     VoidGrantRequest,
+    ledger,
 )
 from credit_models.constraints import Violation, violations
+from credit_models.ledger import UINT32_MAX, Caps, Category, Command, Receipt
 
-from credit_server import ledger
 from credit_server.access import authorize
 from credit_server.access.identity import Identity
 from credit_server.api import errors, refusals
 from credit_server.commit import WriteResult
-from credit_server.ledger import UINT32_MAX, Caps, Category, Command, Receipt
 from credit_server.store.port import Store
 
 Write = (

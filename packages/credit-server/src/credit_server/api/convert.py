@@ -17,10 +17,7 @@ from credit_models import Grant as GrantMessage
 from credit_models import Hold as HoldMessage
 from credit_models import Receipt as ReceiptMessage
 from credit_models.image import message_class
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from credit_server.api.commands import CATEGORIES
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_CAPS,
     Account,
     Grant,
@@ -29,6 +26,9 @@ from credit_server.ledger import (
     Receipt,
     Transaction,
 )
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from credit_server.api.commands import CATEGORIES
 from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, TransactionRow
 
 # Any: protobuf makes these classes at run time.

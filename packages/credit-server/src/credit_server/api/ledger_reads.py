@@ -1,5 +1,6 @@
 """The reads of `LedgerService`: live grants, holds, and what time alone will change."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,15 +15,18 @@ from credit_models import (
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
+from credit_models.ledger import AppAccount, Hold, Kind, Transaction, settle
 
+from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert
 from credit_server.api.reads import Reads
 from credit_server.grpc.call import Call
-from credit_server.ledger import AppAccount, Hold, Kind, Transaction, settle
 from credit_server.store.port import HoldRow, Store
 
 # The number of holds of a page whose request names none: that of the contract.
 _PAGE_SIZE = 100
+# After this many holds, which take a few milliseconds, the event loop runs other calls.
+_SLICE = 250
 _NO_APP = AppAccount()
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
@@ -30,15 +34,17 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 class LedgerReads:
     """Serves the calls of `LedgerService` that change nothing."""
 
-    def __init__(self, store: Store, reads: Reads) -> None:
+    def __init__(self, store: Store, reads: Reads, list_slots: ListSlots) -> None:
         """Prepare to serve.
 
         Args:
             store: Where holds and policies are read.
             reads: Checks the calls, and reads accounts.
+            list_slots: Bounds the pages of lists.
         """
         self._store = store
         self._reads = reads
+        self._list_slots = list_slots
 
     async def get_app_policy(self, call: Call[GetAppPolicyRequest, GetAppPolicyResponse]) -> None:
         """Answer with the policy of an app."""
@@ -62,23 +68,24 @@ class LedgerReads:
         """Answer with a page of the holds of a user in an app."""
         request = await self._reads.request(call)
         size = request.page_size or _PAGE_SIZE
-        # Before the entries: a hold that is settled in between has its last entry then.
-        settled = await self._reads.settled(request.user_id)
-        app = settled.account.apps.get(request.app_id, _NO_APP)
-        if request.include_settled:
-            rows = await self._store.hold_entries(
-                request.user_id,
-                request.app_id,
-                after_sequence=request.after_sequence,
-                limit=size + 1,
-            )
-            holds = _from_rows(rows, app, settled.entries)
-        else:
-            holds = [
-                convert.hold_to_message(hold)
-                for hold in app.holds
-                if hold.sequence > request.after_sequence
-            ]
+        async with self._list_slots.slot(call.caller_name):
+            # Before the entries: a hold that is settled in between has its last entry then.
+            settled = await self._reads.settled(request.user_id)
+            app = settled.account.apps.get(request.app_id, _NO_APP)
+            if request.include_settled:
+                rows = await self._store.hold_entries(
+                    request.user_id,
+                    request.app_id,
+                    after_sequence=request.after_sequence,
+                    limit=size + 1,
+                )
+                holds = await _from_rows(rows, app, settled.entries)
+            else:
+                holds = [
+                    convert.hold_to_message(hold)
+                    for hold in app.holds
+                    if hold.sequence > request.after_sequence
+                ]
         page = holds[:size]
         more = page[-1].sequence if len(holds) > size else 0
         await call.send_answer(ListHoldsResponse(holds=page, next_after_sequence=more))
@@ -96,7 +103,7 @@ class LedgerReads:
         )
 
 
-def _from_rows(
+async def _from_rows(
     rows: Sequence[HoldRow], app: AppAccount, due: Sequence[Transaction]
 ) -> list[HoldMessage]:
     """Return holds, open and settled.
@@ -110,7 +117,9 @@ def _from_rows(
     open_holds = {hold.id: hold for hold in app.holds}
     ended = {entry.details.related_id: entry for entry in due if entry.kind is Kind.RELEASE}
     holds = []
-    for placed, written in rows:
+    for position, (placed, written) in enumerate(rows):
+        if position and position % _SLICE == 0:
+            await asyncio.sleep(0)
         latest = ended.get(placed.id, written)
         if latest is not None and not latest.details.held_after:
             holds.append(convert.settled_hold_to_message(placed, latest))

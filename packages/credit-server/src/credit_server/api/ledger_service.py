@@ -17,10 +17,12 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
+from credit_models.ledger import BatchAborted
 from grpclib import const
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, refusals
 from credit_server.api.commands import Commands
 from credit_server.api.contract import WithMisfits
@@ -32,7 +34,6 @@ from credit_server.api.write_stream import WriteStream
 from credit_server.api.writes import Writes
 from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
-from credit_server.ledger import BatchAborted
 from credit_server.store.port import Store
 
 # After this many operations, which take about 10 ms, the event loop runs other calls.
@@ -52,6 +53,7 @@ class LedgerService(LedgerServiceBase):
         commands: Commands,
         audit: AuditLog,
         access: Access,
+        list_slots: ListSlots | None = None,
         *,
         operation_seconds: float,
     ) -> None:
@@ -63,13 +65,15 @@ class LedgerService(LedgerServiceBase):
             commands: Makes the commands of writes.
             audit: Writes a line for each write and each denial.
             access: Limits the rate of operations.
+            list_slots: Bounds the pages of lists; None: with the defaults of the settings.
             operation_seconds: The deadline of each operation of a stream.
         """
         self._committer = committer
         self._operations = Operations(commands, audit)
         self._writes = Writes(committer, commands, audit)
         self._policies = Policies(store, committer.clock, audit)
-        self._reads = LedgerReads(store, Reads(store, committer.clock, audit))
+        reads = Reads(store, committer.clock, audit)
+        self._reads = LedgerReads(store, reads, list_slots or ListSlots())
         self._access = access
         self._operation_seconds = operation_seconds
 

@@ -8,6 +8,7 @@ import structlog
 from credit_models import Operation, OperationOutcome
 from credit_models.constraints import Violation
 from credit_models.image import POOL, SERVICES, method_path
+from credit_models.ledger import Receipt
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -18,7 +19,6 @@ from credit_server.api.commands import Commands, Write, as_raised
 from credit_server.commit import Submission, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.grpc.handler import UNCERTAIN_WRITE
-from credit_server.ledger import Receipt
 
 log = structlog.get_logger("credit_server.calls")
 

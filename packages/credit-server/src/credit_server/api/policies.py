@@ -1,10 +1,12 @@
 """The writes of an app's policy, which concern no user and therefore are no transactions."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from credit_models import SetAppPolicyRequest, SetSpendingCapRequest
+from credit_models.ledger import Policy, RevisionChanged
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
@@ -12,7 +14,6 @@ from credit_server.api import refusals
 from credit_server.api.commands import caps_from_message, check
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
-from credit_server.ledger import Policy, RevisionChanged
 from credit_server.store.port import AppPolicy, Conflict, Store
 
 # How often a change is decided again because another one was faster.
@@ -33,6 +34,7 @@ class Policies:
         self._store = store
         self._clock = clock
         self._audit = audit
+        self._deciding: set[asyncio.Task[AppPolicy]] = set()  # the event loop does not keep them
 
     # Any, here and below: the answers of the calls have two types.
     async def set_caps(self, call: Call[Any, Any], request: SetSpendingCapRequest) -> AppPolicy:
@@ -66,14 +68,28 @@ class Policies:
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)
-            for _ in range(_ATTEMPTS_MAX - 1):
-                try:
-                    audited.receipt = await self._attempt(request, change)
-                    return audited.receipt
-                except Conflict:
-                    continue
-            audited.receipt = await self._attempt(request, change)
+            deciding = asyncio.create_task(self._decide(request, change))
+            self._deciding.add(deciding)
+            deciding.add_done_callback(self._deciding.discard)
+            try:
+                # A change whose caller leaves is completed, so that its audit line is true.
+                audited.receipt = await asyncio.shield(deciding)
+            except asyncio.CancelledError:
+                deciding.add_done_callback(lambda ended: audited.outlived(_ending(ended)))
+                raise
             return audited.receipt
+
+    async def _decide(
+        self,
+        request: SetSpendingCapRequest | SetAppPolicyRequest,
+        change: Callable[[Policy], Policy],
+    ) -> AppPolicy:
+        for _ in range(_ATTEMPTS_MAX - 1):
+            try:
+                return await self._attempt(request, change)
+            except Conflict:
+                continue
+        return await self._attempt(request, change)
 
     async def _attempt(
         self,
@@ -97,6 +113,11 @@ class Policies:
         if not request.validate_only:
             await self._store.set_policy(changed)
         return changed
+
+
+def _ending(ended: asyncio.Task[AppPolicy]) -> AppPolicy | BaseException | None:
+    """Return the result of a change whose caller has left; None: the server stopped before it."""
+    return None if ended.cancelled() else ended.exception() or ended.result()
 
 
 def _is_expected(

@@ -9,6 +9,7 @@ from credit_models import (
     ListGrantsRequest,
     ListHoldsRequest,
 )
+from credit_models.ledger import Account, Settled, settle
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
@@ -16,7 +17,6 @@ from credit_server.access.identity import AppNotAllowed
 from credit_server.api.commands import validate
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
-from credit_server.ledger import Account, Settled, settle
 from credit_server.store.port import Store
 
 _Request = TypeVar(

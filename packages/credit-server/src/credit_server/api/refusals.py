@@ -7,11 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from credit_models import ErrorReason
-from credit_models.reasons import RULES
-from grpclib.exceptions import GRPCError
-
-from credit_server.api.errors import status_of
-from credit_server.ledger import (
+from credit_models.ledger import (
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
@@ -40,6 +36,10 @@ from credit_server.ledger import (
     TooManyApps,
     TransactionNotFound,
 )
+from credit_models.reasons import RULES
+from grpclib.exceptions import GRPCError
+
+from credit_server.api.errors import status_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -18,6 +18,7 @@ from credit_models import (
 )
 from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
+from credit_models.ledger import UINT32_MAX
 from grpclib import const
 
 from credit_server.access import authorize
@@ -29,7 +30,6 @@ from credit_server.api.reads import Reads
 from credit_server.api.writes import Writes
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
-from credit_server.ledger import UINT32_MAX
 from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
@@ -122,7 +122,8 @@ class CreditService(CreditServiceBase):
             total = await self._store.app_total(request.app_id)
             if total > UINT32_MAX:
                 raise errors.total_overflow(total)
-            answer = Balance(app_id=request.app_id, balance=total)
+            # It is negative if users owe more than others have.
+            answer = Balance(app_id=request.app_id, balance=max(0, total))
         else:
             account = await self._reads.account(request.user_id)
             answer = convert.balance_to_message(account, request.app_id)

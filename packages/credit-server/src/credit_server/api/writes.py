@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from credit_models.ledger import Receipt
+
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
 from credit_server.api import refusals
 from credit_server.api.commands import Commands, Write, as_raised
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
-from credit_server.ledger import Receipt
 
 
 class Writes:

@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from credit_models.ledger import Command
+
 from credit_server.commit.pending import PendingWrite
-from credit_server.ledger import Command
 
 if TYPE_CHECKING:  # `shard` imports this module
     from credit_server.commit.shard import Shard

@@ -10,10 +10,7 @@ from functools import partial
 from random import Random
 
 from cachetools import LRUCache
-
-from credit_server.commit.clock import Clock
-from credit_server.commit.policies import Policies
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     NOTHING_KNOWN,
     Accepted,
@@ -31,6 +28,9 @@ from credit_server.ledger import (
     Transaction,
     decide,
 )
+
+from credit_server.commit.clock import Clock
+from credit_server.commit.policies import Policies
 from credit_server.store.port import (
     AppKey,
     Changes,

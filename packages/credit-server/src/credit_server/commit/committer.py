@@ -9,6 +9,8 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
+from credit_models.ledger import Command, Receipt, Refusal
+
 from credit_server.admission.decision import Decision
 from credit_server.admission.shed_ratio import ShedRatio
 from credit_server.commit.atomic import AtomicBatch
@@ -20,7 +22,6 @@ from credit_server.commit.pending import Answer, PendingWrite, Submission, Write
 from credit_server.commit.policies import Policies
 from credit_server.commit.retry import RetryLimits
 from credit_server.commit.shard import Shard, ShardLimits, Turn
-from credit_server.ledger import Command, Receipt, Refusal
 from credit_server.store.port import Store
 from credit_server.units import Count, Seconds
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from credit_models.ledger import Accepted, Command, Outcome, Receipt, Refusal, Replayed
 
 from credit_server.commit.errors import ClockSkewed, NotCommitted, ResultUnknown
-from credit_server.ledger import Accepted, Command, Outcome, Receipt, Refusal, Replayed
 
 log = structlog.get_logger("credit_server.commit")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cachetools import TTLCache
+from credit_models.ledger import NO_POLICY, Command, Policy
 
-from credit_server.ledger import NO_POLICY, Command, Policy
 from credit_server.store.port import Store
 
 # A change of a policy takes effect within 5 s on every server. A second is left for the read.

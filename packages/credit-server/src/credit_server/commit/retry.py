@@ -20,11 +20,11 @@ from random import Random
 from typing import Protocol
 
 import structlog
+from credit_models.ledger import Command, Outcome
 
 from credit_server.commit.errors import ClockSkewed
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pending import PendingWrite, answer, fail, log_fields
-from credit_server.ledger import Command, Outcome
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,

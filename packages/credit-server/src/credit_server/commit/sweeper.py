@@ -14,12 +14,12 @@ from typing import Protocol
 
 import structlog
 from cachetools import TTLCache
+from credit_models.ledger import NothingDue, Receipt, Refusal, Settle
 
 from credit_server.commit.clock import Clock
 from credit_server.commit.committer import Committer
 from credit_server.commit.errors import CommitError
 from credit_server.commit.pending import Submission
-from credit_server.ledger import NothingDue, Receipt, Refusal, Settle
 from credit_server.store.port import DueAccount, Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 
+from credit_models.ledger import Account, Kind, Purchase, Transaction
+
 from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import AppSum, FutureEntry, LedgerSample, SampledAccount, Subject
-from credit_server.ledger import Account, Kind, Purchase, Transaction
 
 # One fault is enough to stop the servers, so few are reported.
 _FAULTS_MAX = 5
 _FUTURE_MAX = 3
+
+# The kinds of the entries of a hold. A USE is one if it captured a hold.
+_OF_HOLD = (Kind.HOLD, Kind.EXTEND, Kind.RELEASE, Kind.USE)
 
 
 def check_ledger(subject: Subject) -> Iterator[Finding]:
@@ -74,7 +78,15 @@ def account_fault(entry: SampledAccount) -> str:
         return f"{user}: a document cannot be read ({entry.unreadable})"
     if entry.account is None:
         return f"{user}: there is history but no account"
-    faults = (*_history(entry, entry.account), *_extent(entry, entry.account), *_bought(entry))
+    account = entry.account
+    faults = (
+        *_history(entry, account),
+        *_extent(entry, account),
+        *_bought(entry),
+        *_refunded(entry),
+        *_held(entry, account),
+        *_granted(account),
+    )
     return f"{user}: {faults[0]}" if faults else ""
 
 
@@ -102,8 +114,7 @@ def _history(entry: SampledAccount, account: Account) -> Iterator[str]:
             left = transaction.balance_after
             yield f"sequence {expected} left {left} in app {app_id}, not {balance}"
             return
-        sign = 1 if transaction.kind is Kind.ADD else -1
-        balances[app_id] = balance - sign * transaction.credits
+        balances[app_id] = balance - transaction.effect
         expected -= 1
     if expected and not entry.latest:
         yield f"there is no history, but {counted(expected, 'transaction')} should exist"
@@ -126,15 +137,51 @@ def _bought(entry: SampledAccount) -> Iterator[str]:
     bought = {purchase.sequence: purchase for purchase in entry.purchases}
     for paid in entry.latest:
         purchase = bought.pop(paid.sequence, None)
-        if paid.kind is Kind.ADD:
+        if paid.kind is not Kind.USE:
             if purchase is not None:
-                yield f"sequence {paid.sequence} adds credits, but has a purchase"
+                yield f"sequence {paid.sequence} uses no credits, but has a purchase"
         elif purchase is None:
             yield f"sequence {paid.sequence} paid for a purchase that does not exist"
         elif not _fits(paid, purchase):
             yield f"sequence {paid.sequence} and its purchase differ"
     for sequence in sorted(bought):
         yield f"there is a purchase of sequence {sequence}, which does not exist"
+
+
+def _refunded(entry: SampledAccount) -> Iterator[str]:
+    """Compare the refunds of purchases with the latest entry that refunded them."""
+    bought = {purchase.transaction_id: purchase for purchase in entry.purchases}
+    for refund in entry.latest:
+        if refund.kind is Kind.REFUND:
+            purchase = bought.pop(refund.details.related_id, None)
+            refunded = refund.details.related_total
+            if purchase is not None and purchase.refunded_credits != refunded:
+                yield (
+                    f"the purchase of sequence {purchase.sequence} shows"
+                    f" {counted(purchase.refunded_credits, 'refunded credit')}, not {refunded}"
+                )
+
+
+def _held(entry: SampledAccount, account: Account) -> Iterator[str]:
+    """Compare the open holds with the latest entry of each hold."""
+    holds = {hold.id: hold.credits for app in account.apps.values() for hold in app.holds}
+    seen: set[str] = set()
+    for of_hold in entry.latest:
+        hold_id = of_hold.id if of_hold.kind is Kind.HOLD else of_hold.details.related_id
+        if of_hold.kind not in _OF_HOLD or not hold_id or hold_id in seen:
+            continue
+        seen.add(hold_id)
+        left, held = of_hold.details.held_after, holds.get(hold_id, 0)
+        if left != held:
+            yield f"sequence {of_hold.sequence} left {left} in a hold, not {held}"
+
+
+def _granted(account: Account) -> Iterator[str]:
+    """Compare what is left of grants with the balances."""
+    for app_id, app in sorted(account.apps.items()):
+        balance = max(0, account.balance(app_id))
+        if app.granted > balance:
+            yield f"grants have {app.granted} in app {app_id}, but the balance is {balance}"
 
 
 def _fits(paid: Transaction, purchase: Purchase) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Le
 from credit_models.http2_engine import Engine, chosen
+from credit_models.ledger import UINT32_MAX
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from credit_server.access.authorize import AccessLimits
@@ -16,7 +17,6 @@ from credit_server.cpus import usable_cpus
 from credit_server.grpc.handler import CallLimits
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.unix_socket import socket_path
-from credit_server.ledger import UINT32_MAX
 from credit_server.settings.access import AccessSettings
 from credit_server.settings.fields import Group, Settings
 from credit_server.settings.store import StoreSettings

@@ -8,9 +8,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from bson.objectid import ObjectId
-from pydantic import Field
-
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_CAPS,
     PRIORITY_DEFAULT,
     Allocation,
@@ -23,6 +21,8 @@ from credit_server.ledger import (
     Policy,
     Spent,
 )
+from pydantic import Field
+
 from credit_server.store.fields import Credits, Document, Long, Number, Sequence
 from credit_server.store.port import AppPolicy
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
 from bson.objectid import ObjectId
+from credit_models.ledger import NO_DETAILS, Account, Details, Kind, Purchase, Transaction
 from pydantic import Field
 
-from credit_server.ledger import NO_DETAILS, Account, Details, Kind, Purchase, Transaction
 from credit_server.store.app_documents import (
     AllocationDocument,
     AppDocument,

@@ -6,9 +6,8 @@ Integers are stored as int64 (`long`), because uint32 does not fit MongoDB's int
 from typing import Annotated, Any
 
 from bson.int64 import Int64
+from credit_models.ledger import UINT32_MAX, Pairs
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
-
-from credit_server.ledger import UINT32_MAX, Pairs
 
 Long = Annotated[int, PlainSerializer(Int64)]
 # An id or a number of credits.

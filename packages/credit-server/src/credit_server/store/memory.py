@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_DETAILS,
     Account,
     Kind,
@@ -17,6 +17,7 @@ from credit_server.ledger import (
     ReportKey,
     Transaction,
 )
+
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import Account, Kind, Transaction
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account, Kind, Transaction
 from credit_server.store import schema
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from credit_server.ledger import (
+from credit_models.ledger import (
     NO_POLICY,
     Account,
     Kind,

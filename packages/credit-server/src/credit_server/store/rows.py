@@ -6,7 +6,8 @@ No model parses these documents, because lists are long: see `TransactionRow`.
 from collections.abc import Mapping
 from typing import Any
 
-from credit_server.ledger import Kind
+from credit_models.ledger import Kind
+
 from credit_server.store.port import PurchaseRow, RowDetails, TransactionRow
 
 # A document as the driver returns it.

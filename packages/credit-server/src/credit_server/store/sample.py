@@ -12,12 +12,12 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
+from credit_models.ledger import Account, Purchase, Transaction
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.errors import ExecutionTimeout
 
-from credit_server.ledger import Account, Purchase, Transaction
 from credit_server.store import schema
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Session

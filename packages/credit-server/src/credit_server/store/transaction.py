@@ -15,6 +15,7 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import Account, Purchase, ReportKey, Transaction
 from pymongo import DESCENDING, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
@@ -23,7 +24,6 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.ledger import Account, Purchase, ReportKey, Transaction
 from credit_server.store import schema
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated

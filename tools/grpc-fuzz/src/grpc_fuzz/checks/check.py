@@ -18,6 +18,8 @@ class Context:
         limits: The limits on the time of a reply.
         allowed_statuses: The statuses that any method may return, declared or not.
         answered_inside: Globs of the fields whose constraints are answered in the response.
+        unstated_rules: Fields with rules that no option states.
+        changing_fields: Paths in responses that may differ when a call is repeated.
         idempotency_key: The request field that makes a call safe to repeat, or None.
         trailers: The declared trailers, by name.
         credentials: The credentials of every call, or None.
@@ -28,6 +30,8 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     allowed_statuses: frozenset[str] = frozenset()
     answered_inside: tuple[str, ...] = ()
+    unstated_rules: tuple[str, ...] = ()
+    changing_fields: tuple[str, ...] = ()
     idempotency_key: str | None = None
     trailers: Mapping[str, TrailerRule] = field(default_factory=dict)
     credentials: Credentials | None = None

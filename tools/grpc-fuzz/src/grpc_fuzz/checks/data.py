@@ -50,7 +50,9 @@ TIMES_IN_RANGE = Check(
     name="times_in_range",
     severity=Severity.MAJOR,
     sentence="A Timestamp or Duration outside its documented range is rejected.",
-    applies=lambda case, context: _is_negative(case) and _breaks_time_range(case),
+    applies=lambda case, context: (
+        _is_negative(case) and _breaks_time_range(case) and not _is_answered_inside(case, context)
+    ),
     run=_rejected,
 )
 
@@ -61,7 +63,11 @@ def _accepted(case: Case, reply: Reply, context: Context) -> str | None:
     bad_request = detail(reply, "google.rpc.BadRequest")
     fields = ""
     if isinstance(bad_request, BadRequest):
-        fields = ", ".join(sorted({entry.field for entry in bad_request.field_violations}))
+        named = {entry.field for entry in bad_request.field_violations}
+        message = case.method.input.name
+        if named and {f"{message}.{field}" for field in named} <= {*context.unstated_rules}:
+            return None
+        fields = ", ".join(sorted(named))
     return f"{reply.status} for a request that keeps every constraint" + (fields and f" ({fields})")
 
 

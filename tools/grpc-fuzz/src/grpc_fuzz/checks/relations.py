@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from grpc_fuzz.checks.check import Check, Context, Finding
 from grpc_fuzz.checks.liveness import SERVER_ERRORS
@@ -123,7 +123,7 @@ def _changed(case: Case, first: Reply, again: Reply, context: Context) -> str | 
 
 
 def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
-    """Return the responses, with the entries of maps in a fixed order."""
+    """Return the responses without the fields that may differ, with maps in a fixed order."""
     responses = []
     for data in reply.responses:
         try:
@@ -131,8 +131,22 @@ def _responses(case: Case, reply: Reply, context: Context) -> list[bytes]:
         except DecodeError:
             responses.append(data)
         else:
+            for path in context.changing_fields:
+                _clear(message, path)
             responses.append(message.SerializePartialToString(deterministic=True))
     return responses
+
+
+def _clear(message: Message, path: str) -> None:
+    """Clear a field at a path through messages that are not repeated, if there is one."""
+    *outer, name = path.split(".")
+    holder = message
+    for part in outer:
+        if part not in holder.DESCRIPTOR.fields_by_name or not holder.HasField(part):
+            return
+        holder = getattr(holder, part)
+    if name in holder.DESCRIPTOR.fields_by_name:
+        holder.ClearField(name)
 
 
 def _trailer(reply: Reply, name: str, context: Context) -> bytes | str | None:

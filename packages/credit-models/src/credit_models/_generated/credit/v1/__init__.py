@@ -1225,9 +1225,9 @@ class CreditTransaction(betterproto2.Message):
     )
     """
     The `id` of the transaction that this one refers to: of the hold (EXTEND, RELEASE, and USE that
-    captures), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID, and
-    GRANT that was merged into a live grant), or of the other side (TRANSFER_OUT, TRANSFER_IN). Empty
-    for others.
+    captures), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID), or of
+    the other side (TRANSFER_OUT, TRANSFER_IN). Empty for others: a GRANT that was merged into a live
+    grant names that grant in `allocations` alone.
     """
 
     allocations: "list[Allocation]" = betterproto2.field(
@@ -2452,7 +2452,8 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Receipt(betterproto2.Message):
     """
-    What a successful write did. It is sent serialized in the trailing metadata `credit-receipt-bin`.
+    What a successful write did. `AddCredits` and `UseCredits` send it serialized in the trailing metadata
+    `credit-receipt-bin`: with the fields up to `replayed`, and `owed`. Other calls return all fields.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(

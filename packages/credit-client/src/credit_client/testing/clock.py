@@ -1,0 +1,40 @@
+"""The clock of the fake: it runs as usual, and can be moved forward."""
+
+import datetime as dt
+from collections.abc import Callable
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class FakeClock:
+    """A clock that tests move: `service.clock.advance(timedelta(days=30))`.
+
+    It starts at the present time, and runs on by itself. Whatever is due after a move takes effect
+    with the next call: grants start and end, and holds end.
+    """
+
+    def __init__(self, source: Callable[[], dt.datetime] = _now) -> None:
+        """Start at the time of another clock.
+
+        Args:
+            source: Returns the time, with a time zone.
+        """
+        self._source = source
+        self._ahead = dt.timedelta()
+
+    def now(self) -> dt.datetime:
+        """Return the time in UTC, in whole milliseconds: the precision of the ledger."""
+        now = self._source().astimezone(dt.UTC) + self._ahead
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    def advance(self, duration: dt.timedelta) -> None:
+        """Move the clock forward.
+
+        Raises:
+            ValueError: The duration is negative: entries are in the order of their times.
+        """
+        if duration < dt.timedelta():
+            raise ValueError(f"a clock moves forward only, not by {duration}")
+        self._ahead += duration

@@ -1,0 +1,206 @@
+"""Decide one command on an account and its history: load, decide, apply.
+
+A command is decided in this order, and the first refusal counts:
+
+1. the key: an earlier entry with it is the answer, or another request has used it;
+2. the caller's limit for added credits;
+3. what is due by time in the command's app is settled;
+4. what the command refers to: not found, not reversible, settled, empty, or a time out of range;
+5. the expected revision;
+6. the purchase that may be made only once;
+7. the credits of the hold or of the reversed entry;
+8. the spending caps, and the available credits;
+9. the greatest balance, the number of apps, and the number of grants or holds;
+10. the balance that the command must leave.
+
+The contract's `errors` options have the same order. Each command has a function in the module of
+its theme, which covers the steps 4 to 9.
+"""
+
+from datetime import datetime
+from typing import assert_never
+
+from credit_models.ledger.commands import (
+    Add,
+    AdjustBalance,
+    CaptureHold,
+    Command,
+    ExtendHold,
+    GrantCredits,
+    Known,
+    PlaceHold,
+    ReleaseHold,
+    ReverseTransaction,
+    SetSpendingCap,
+    Settle,
+    TransferCredits,
+    Use,
+    VoidGrant,
+)
+from credit_models.ledger.corrections import adjust, set_cap
+from credit_models.ledger.draft import Draft, Made, created_at
+from credit_models.ledger.grants import grant, void
+from credit_models.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
+from credit_models.ledger.invariants import invariant
+from credit_models.ledger.outcomes import (
+    Accepted,
+    AvailableTooLow,
+    CreditsLimitExceeded,
+    NothingDue,
+    Outcome,
+    Refusal,
+)
+from credit_models.ledger.plain import decide_plain
+from credit_models.ledger.records import (
+    UINT32_MAX,
+    Account,
+)
+from credit_models.ledger.requests import repeated
+from credit_models.ledger.reversals import reverse
+from credit_models.ledger.settle import settle_app
+from credit_models.ledger.transfers import transfer
+from credit_models.ledger.uses import add, use
+
+
+def decide(
+    account: Account,
+    command: Command,
+    known: Known,
+    now: datetime,
+    latest: datetime | None = None,
+    target: Account | None = None,
+) -> Outcome:
+    """Return the outcome of a command.
+
+    Args:
+        account: The user's account.
+        command: The command, valid by the contract's constraints.
+        known: What the command must know of the history.
+        now: The time, UTC, in whole milliseconds.
+        latest: The latest time that an entry may have, at least `now`; None: there is no limit.
+        target: The account of the user that gets credits by a transfer from another user.
+
+    Returns:
+        All effects, or the earlier transaction, or the reason for the refusal.
+
+    Raises:
+        InvariantViolated: The command is not for this account, or is not valid; or the earlier
+            transaction is of another user or app.
+    """
+    invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
+    if isinstance(command, (Add, Use)):
+        outcome = decide_plain(account, command, known, now, latest)
+        if outcome is not None:
+            return outcome
+    _check(command)
+    if known.earlier is not None:
+        return repeated(command, known.earlier)
+    if refusal := _limit_exceeded(command):
+        return refusal
+    draft, target_draft = _drafts(account, command, now, latest, target)
+    made = _apply(draft, target_draft, command, known)
+    if not isinstance(made, Made):
+        return made
+    app = draft.app(command.app_id)
+    settle_app(draft, app, since=draft.at)
+    required = command.min_available_after
+    if required is not None and app.available < required:
+        return AvailableTooLow(available_after=app.available, required=required)
+
+    # Success is certain from here on: the rest collects the effects.
+    drafts = (draft,) if target_draft is draft else (draft, target_draft)
+    return Accepted(
+        accounts=tuple(changed.account() for changed in drafts),
+        transactions=tuple(entry for changed in drafts for entry in changed.entries),
+        main=made.main,
+        purchase=made.purchase,
+        refunded=made.refunded,
+    )
+
+
+def _check(command: Command) -> None:
+    """Raise an error if a command is not valid."""
+    match command:
+        case Settle() | SetSpendingCap() | VoidGrant() | ReleaseHold() | ExtendHold():
+            least, credits_ = 0, 0
+        case CaptureHold() | ReverseTransaction():
+            least, credits_ = 0, command.credits
+        case AdjustBalance():
+            least, credits_ = 1, abs(command.delta)
+        case _:
+            least, credits_ = 1, command.credits
+    invariant(least <= credits_ <= UINT32_MAX, f"credits are {least} to 2**32 - 1")
+    if isinstance(command, TransferCredits):
+        source, goal = (command.user_id, command.app_id), (command.to_user_id, command.to_app_id)
+        invariant(source != goal, "a transfer goes to another app or user")
+
+
+def _limit_exceeded(command: Command) -> CreditsLimitExceeded | None:
+    """Return the refusal if the command adds more credits than its caller may add in one call."""
+    match command:
+        case Add() | GrantCredits():
+            added = command.credits
+        case AdjustBalance():
+            added = command.delta
+        case _:
+            return None
+    if added <= command.credits_max:
+        return None
+    return CreditsLimitExceeded(credits=added, limit=command.credits_max)
+
+
+def _drafts(
+    account: Account,
+    command: Command,
+    now: datetime,
+    latest: datetime | None,
+    target: Account | None,
+) -> tuple[Draft, Draft]:
+    """Return the drafts of the account that pays and of the one that gets credits, settled."""
+    at = created_at(account, now, latest)
+    if len(command.users) == 1:
+        draft = target_draft = Draft(account, at)
+    else:
+        invariant(
+            target is not None and target.user_id == command.users[1],
+            "a transfer is decided on the accounts of both users",
+        )
+        assert target is not None  # noqa: S101 - for the type checker
+        at = max(at, created_at(target, now, latest))
+        draft, target_draft = Draft(account, at), Draft(target, at)
+    settle_app(draft, draft.app(command.app_id))
+    if isinstance(command, TransferCredits):
+        settle_app(target_draft, target_draft.app(command.to_app_id))
+    return draft, target_draft
+
+
+def _apply(draft: Draft, target: Draft, command: Command, known: Known) -> Made | Refusal:
+    match command:
+        case Add():
+            return add(draft, command)
+        case Use():
+            return use(draft, command, known)
+        case GrantCredits():
+            return grant(draft, command)
+        case VoidGrant():
+            return void(draft, command, known)
+        case PlaceHold():
+            return place_hold(draft, command)
+        case CaptureHold():
+            return capture_hold(draft, command, known)
+        case ReleaseHold():
+            return release_hold(draft, command, known)
+        case ExtendHold():
+            return extend_hold(draft, command, known)
+        case ReverseTransaction():
+            return reverse(draft, command, known)
+        case TransferCredits():
+            return transfer(draft, target, command)
+        case AdjustBalance():
+            return adjust(draft, command)
+        case SetSpendingCap():
+            return set_cap(draft, command)
+        case Settle():
+            return Made(main=draft.entries[-1]) if draft.entries else NothingDue()
+        case _:
+            assert_never(command)

@@ -1,0 +1,107 @@
+"""A server of 0.2.0, which has the calls of `CreditService` alone."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from credit_client import CreditClient, Outcome, ServerTooOld
+from credit_client.testing import FakeCreditService, fake_credits
+from grpclib.const import Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+
+# Any: the arguments of a call have no common type.
+WHO: dict[str, Any] = {"user_id": 7, "app_id": 1, "created_by": 1}
+REPORT: dict[str, Any] = {"report_id": "r-1", "report_name": "Answer"}
+
+
+async def _unknown(_: Stream[object, object]) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, "there is no such method")
+
+
+class OldService:
+    """The fake without `LedgerService`, whose calls it answers as the released server does."""
+
+    def __init__(self) -> None:
+        self.service = FakeCreditService()
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return {
+            path: handler._replace(func=_unknown) if "LedgerService" in path else handler
+            for path, handler in self.service.__mapping__().items()
+        }
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[CreditClient]:
+    async with AsyncExitStack() as stack:
+        # Any service of grpclib's will do; the fixture's type names the usual one.
+        opened = fake_credits(OldService())  # type: ignore[arg-type]
+        yield await stack.enter_async_context(opened)
+
+
+async def test_the_calls_that_it_has_work_as_before(old: CreditClient) -> None:
+    assert (await old.add(**WHO, credits=120)).balance == 120
+    assert (await old.use(**WHO, **REPORT, credits=20)).balance == 100
+    assert await old.balance(app_id=1) == 100
+    assert [entry.sequence async for entry in old.transactions(user_id=7)] == [1, 2]
+
+
+Call = Callable[[CreditClient], Awaitable[object]]
+
+
+async def _first_hold(client: CreditClient) -> object:
+    return await anext(client.holds(user_id=7, app_id=1))
+
+
+@pytest.mark.parametrize(
+    ("call", "method"),
+    [
+        (lambda it: it.grant(**WHO, credits=1), "GrantCredits"),
+        (lambda it: it.void_grant(**WHO, grant_id="g"), "VoidGrant"),
+        (lambda it: it.hold(**WHO, credits=1), "PlaceHold"),
+        (
+            lambda it: it.hold_of(**WHO, hold_id="h").capture(1, **REPORT),
+            "CaptureHold",
+        ),
+        (lambda it: it.hold_of(**WHO, hold_id="h").release(), "ReleaseHold"),
+        (
+            lambda it: it.hold_of(**WHO, hold_id="h").extend(timedelta(seconds=1)),
+            "ExtendHold",
+        ),
+        (lambda it: it.reverse(**WHO, transaction_id="t"), "ReverseTransaction"),
+        (lambda it: it.transfer(**WHO, credits=1, to_user_id=8), "TransferCredits"),
+        (lambda it: it.adjust(**WHO, delta=1, note="n"), "AdjustBalance"),
+        (lambda it: it.set_spending_cap(**WHO, per_day=1), "SetSpendingCap"),
+        (lambda it: it.set_app_spending_cap(app_id=1, created_by=1), "SetSpendingCap"),
+        (lambda it: it.set_app_policy(app_id=1, created_by=1), "SetAppPolicy"),
+        (lambda it: it.app_policy(app_id=1), "GetAppPolicy"),
+        (lambda it: it.grants(user_id=7, app_id=1), "ListGrants"),
+        (_first_hold, "ListHolds"),
+        (lambda it: it.forecast(user_id=7, app_id=1), "GetForecast"),
+        # Their conditions are fields that the server does not know, and would ignore.
+        (lambda it: it.use(**WHO, **REPORT, credits=1, once=True), "BatchWrite"),
+        (lambda it: it.use(**WHO, **REPORT, credits=1, expected_revision=0), "BatchWrite"),
+        (lambda it: it.add(**WHO, credits=1, expected_revision=0), "BatchWrite"),
+        (lambda it: it.add(**WHO, credits=1, min_available_after=1), "BatchWrite"),
+    ],
+)
+async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_change(
+    old: CreditClient, call: Call, method: str
+) -> None:
+    await old.add(**WHO, credits=120)
+    with pytest.raises(ServerTooOld, match=r"requires a server newer than 0\.2\.0") as caught:
+        await call(old)
+    assert caught.value.method == f"credit.v1.LedgerService/{method}"
+    assert caught.value.outcome is Outcome.NO_CHANGE
+    assert await old.balance(app_id=1, user_id=7) == 120
+
+
+async def test_each_write_of_a_batch_has_that_error(old: CreditClient) -> None:
+    batch = old.batch()
+    batch.add(**WHO, credits=120)
+    batch.grant(**WHO, credits=120)
+    await batch.send()
+    assert [type(each.error) for each in batch] == [ServerTooOld] * 2

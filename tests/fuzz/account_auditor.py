@@ -1,0 +1,437 @@
+"""Check that an order of the writes, and the passing of time, explain each answer.
+
+Neither the order nor the server's time is certain. The histories show the order of the writes, and
+the entries that were written before and after a call limit the time of its decision
+(`account_windows`). An answer is right if the model gives it in one of the states, at one of the
+times.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from credit_models import (
+    Balance,
+    ExpiringCredits,
+    ForecastStep,
+    GetForecastResponse,
+    Grant,
+    Hold,
+    HoldState,
+    ListGrantsResponse,
+    ListHoldsResponse,
+    Receipt,
+    TransactionType,
+    UserCredits,
+)
+
+from tests.fuzz.account_book import as_of
+from tests.fuzz.account_journal import Call, Journal, Kind, Outcome, Read, Together, Written
+from tests.fuzz.account_model import UINT32_MAX, Account, Entry
+from tests.fuzz.account_replay import History, Inexplicable, Replay, purchase_findings
+from tests.fuzz.account_rules import (
+    AppRules,
+    Decided,
+    Refused,
+    Write,
+    decide,
+    differing_fields,
+    users_of,
+)
+from tests.fuzz.account_windows import Windows
+from tests.fuzz.journal import Unforeseen, Unknown
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+def audit(journal: Journal, users: Sequence[int], rules: Mapping[int, AppRules]) -> list[str]:
+    """Find answers that no allowed order of events explains.
+
+    Args:
+        journal: All calls; the last ones read everything (`Callers.finish`).
+        users: All users.
+        rules: The policies of apps.
+
+    Returns:
+        One sentence for each finding; an empty list for a correct ledger.
+    """
+    try:
+        replay = Replay(journal, users, rules)
+    except Inexplicable as finding:
+        return [str(finding)]
+    return _Auditor(journal, replay).findings()
+
+
+class _Auditor:
+    def __init__(self, journal: Journal, replay: Replay) -> None:
+        self._journal = journal
+        self._replay = replay
+        self._histories = replay.histories
+        self._windows = Windows(journal, replay.histories)
+
+    def findings(self) -> list[str]:
+        found = [*self._effect_findings(), *purchase_findings(self._replay)]
+        for call in self._journal.calls:
+            found.extend(self._answer_findings(call))
+        return found
+
+    def _effect_findings(self) -> Iterator[str]:
+        """Yield entries that were not acknowledged as new exactly once, unless it is uncertain."""
+        answers: dict[tuple[int, int, str], list[tuple[Write, object]]] = {}
+        for call in self._journal.calls:
+            for request, answer in call.writes():
+                assert request.user_id is not None
+                key = (request.user_id, request.app_id, request.idempotency_key)
+                answers.setdefault(key, []).append((request, answer))
+        for history in self._histories.values():
+            for entry in history.entries:
+                if not entry.key:
+                    continue
+                same = [
+                    answer
+                    for request, answer in answers[entry.user_id, entry.app_id, entry.key]
+                    if self._is_request_of(request, entry)
+                ]
+                made = sum(
+                    isinstance(one, Receipt) and not (one.replayed or one.validated) for one in same
+                )
+                uncertain = any(isinstance(one, Unknown) for one in same)
+                if made > 1 or (made == 0 and not uncertain):
+                    yield f"{entry} was acknowledged as new {made} times: {same}"
+
+    def _is_request_of(self, request: Write, entry: Entry) -> bool:
+        state = self._histories[entry.user_id].states[-1]
+        assert state is not None
+        original, _ = state.keys[entry.app_id, entry.key]
+        return not differing_fields(original, request)
+
+    def _answer_findings(self, call: Call) -> Iterator[str]:
+        question, answer = call.question, call.answer
+        if isinstance(answer, Unforeseen):
+            yield f"{question} was answered with {answer.error}"
+        elif isinstance(answer, Unknown):
+            return
+        elif isinstance(question, Read):
+            yield from self._read_findings(call, question)
+        elif isinstance(question, Written):
+            assert isinstance(answer, Receipt | Refused)
+            if isinstance(answer, Receipt) and not answer.validated:
+                yield from self._receipt_findings(call, question.request, answer)
+            else:
+                yield from self._prediction_findings(call, (question.request,), (answer,))
+        elif isinstance(question, Together):
+            assert isinstance(answer, tuple)
+            for request, one in zip(question.requests, answer, strict=True):
+                if isinstance(one, Receipt) and not one.validated:
+                    yield from self._receipt_findings(call, request, one)
+            if any(isinstance(one, Refused) or one.validated for one in answer):
+                yield from self._prediction_findings(call, question.requests, answer, together=True)
+
+    def _receipt_findings(self, call: Call, request: Write, receipt: Receipt) -> Iterator[str]:
+        """Yield a receipt that is not that of its entry, or of an entry at an impossible place."""
+        user = users_of(request)[0]
+        history = self._histories[user]
+        if not 0 < receipt.sequence <= len(history.entries):
+            yield f"acknowledged and lost: {receipt}"
+            return
+        entry = history.entries[receipt.sequence - 1]
+        expected = _receipt(entry, history)
+        expected.replayed = receipt.replayed
+        own = (entry.user_id, entry.app_id, entry.key)
+        if own != (user, request.app_id, request.idempotency_key) or receipt != expected:
+            yield f"{request}: {receipt} is not {expected}"
+            return
+        if not self._is_request_of(request, entry):
+            yield f"{request} was answered with the receipt of another request: {receipt}"
+        least, greatest = self._windows.bounds(call, user)
+        if entry.sequence > greatest or (not receipt.replayed and entry.sequence <= least):
+            yield f"{receipt} is not between the entries {least} and {greatest} of user {user}"
+
+    def _prediction_findings(
+        self,
+        call: Call,
+        requests: tuple[Write, ...],
+        answers: tuple[Outcome, ...],
+        *,
+        together: bool = False,
+    ) -> Iterator[str]:
+        """Yield rejections and dry runs that the model gives in no state at no time."""
+        users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
+        shown = tuple(map(_comparable, answers))
+        allowed: dict[tuple[str, ...], None] = {}
+        for accounts in self._windows.accounts(call, users):
+            for now in self._windows.times(call, accounts.values(), requests):
+                predicted = tuple(
+                    map(_comparable, self._together(accounts, requests, now, together=together))
+                )
+                if predicted == shown:
+                    return
+                allowed[predicted] = None
+        yield f"{call} is none of the allowed {'; '.join(map(str, allowed))}"
+
+    def _together(
+        self,
+        accounts: Mapping[int, Account],
+        requests: Sequence[Write],
+        now: datetime,
+        *,
+        together: bool,
+    ) -> list[Outcome]:
+        """Return the outcomes of requests that are decided one after the other."""
+        accounts, decisions = dict(accounts), []
+        for request in requests:
+            own = {user: accounts[user] for user in users_of(request)}
+            decided = decide(own, request, now, self._replay.rules, self._replay.name)
+            decisions.append(decided)
+            if isinstance(decided, Decided) and not getattr(request, "validate_only", False):
+                accounts.update(decided.accounts)
+        rejected = [
+            index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
+        ]
+        if together and rejected:
+            aborted = Refused("BATCH_ABORTED", (("index", str(rejected[0])),))
+            return [
+                self._refused(one) if isinstance(one, Refused) else aborted for one in decisions
+            ]
+        return [
+            self._refused(one) if isinstance(one, Refused) else self._previewed(one, request)
+            for one, request in zip(decisions, requests, strict=True)
+        ]
+
+    def _refused(self, refused: Refused) -> Refused:
+        if refused.reason != "ALREADY_PURCHASED":
+            return refused
+        ((_, entry_id),) = refused.metadata
+        ids = [history.purchase_id(entry_id) for history in self._histories.values()]
+        return Refused(refused.reason, (("purchase_id", "".join(ids)),))
+
+    def _previewed(self, decided: Decided, request: Write) -> Receipt:
+        receipt = _receipt(decided.main, self._histories[decided.main.user_id])
+        receipt.replayed = decided.replayed
+        receipt.validated = not decided.replayed and getattr(request, "validate_only", False)
+        return receipt
+
+    def _read_findings(self, call: Call, read: Read) -> Iterator[str]:
+        if read.kind in (Kind.TRANSACTIONS, Kind.PURCHASES):
+            return  # The replay is about these.
+        users = list(self._histories) if read.kind is Kind.APP_TOTAL else [read.user_id]
+        allowed: dict[str, None] = {}
+        for accounts in self._windows.accounts(call, users):
+            for now in self._windows.times(call, accounts.values(), ()):
+                view = self._view(read, accounts, now)
+                if isinstance(view, Refused) and call.answer == view:
+                    return
+                if [view] == call.answer:
+                    return
+                allowed[str(view)] = None
+        yield f"{call} is none of the allowed {'; '.join(allowed)}"
+
+    def _view(self, read: Read, accounts: Mapping[int, Account], now: datetime) -> object:
+        """Return what a read shows of a state at a time."""
+        if read.kind is Kind.APP_TOTAL:
+            # What is due counts once it is written.
+            total = sum(account.app(read.app_id).balance for account in accounts.values())
+            if total > UINT32_MAX:
+                return Refused("APP_TOTAL_OVERFLOW", (("total", str(total)),))
+            return Balance(app_id=read.app_id, balance=max(0, total))
+        stored = accounts[read.user_id]
+        account, _ = as_of(stored, now)
+        history = self._histories[read.user_id]
+        match read.kind:
+            case Kind.USER_CREDITS:
+                return _user_credits(account, history)
+            case Kind.BALANCE:
+                return _balance(account, read.app_id)
+            case Kind.GRANTS:
+                return _grants(account, read.app_id)
+            case Kind.OPEN_HOLDS:
+                return _holds(account, read.app_id, history)
+            case Kind.HOLDS:
+                return _all_holds(account, read.app_id, history)
+            case _:
+                return _forecast(account, read)
+
+
+def _comparable(outcome: Outcome) -> str:
+    """Return an outcome as a text, without what the model cannot predict.
+
+    A dry run has no entry, so its ids are unknown. The exact time is known from the entry alone,
+    with which `_receipt_findings` compares a receipt.
+    """
+    if isinstance(outcome, Refused):
+        kept = [pair for pair in outcome.metadata if pair[0] != "starts_at"]
+        return str(Refused(outcome.reason, tuple(kept)))
+    outcome = replace(outcome, expires_at=None)
+    if outcome.validated:
+        outcome = replace(outcome, transaction_id="", purchase_id="", related_id="")
+    return str(outcome)
+
+
+def _receipt(entry: Entry, history: History) -> Receipt:
+    receipt = Receipt(
+        transaction_id=entry.id,
+        purchase_id=history.purchase_id(entry.id),
+        balance=max(0, entry.balance),
+        owed=max(0, -entry.balance),
+        sequence=entry.sequence,
+    )
+    captures = entry.type is TransactionType.USE and entry.related_id
+    if entry.type in (TransactionType.ADD, TransactionType.USE) and not captures:
+        return receipt
+    receipt.type = entry.type
+    receipt.credits, receipt.effect = entry.credits, entry.effect
+    receipt.balance_before = max(0, entry.balance - entry.effect)
+    receipt.held, receipt.released_credits = entry.held, entry.released
+    receipt.expires_at, receipt.related_id = entry.expires_at, entry.related_id
+    return receipt
+
+
+def _balance(account: Account, app_id: int) -> Balance:
+    app = account.app(app_id)
+    lots = [lot for lot in app.lots.values() if lot.left]
+    ends = [lot.terms.ends_at for lot in lots if lot.terms.ends_at is not None]
+    first = min(ends, default=None)
+    expiring = sum(lot.left for lot in lots if lot.terms.ends_at == first)
+    return Balance(
+        app_id=app_id,
+        balance=app.available,
+        held=app.held,
+        owed=max(0, -app.balance),
+        expiring_next=None if first is None else ExpiringCredits(credits=expiring, at=first),
+    )
+
+
+def _user_credits(account: Account, history: History) -> object:
+    if not account.sequence:
+        return UserCredits(user_id=account.user_id)
+    first, last = history.entries[0], history.entries[account.sequence - 1]
+    return _AnyId(
+        UserCredits(
+            user_id=account.user_id,
+            balances=[_balance(account, app_id) for app_id in sorted(account.apps)],
+            created_at=first.at,
+            updated_at=last.at,
+            created_by=first.created_by,
+            updated_by=last.created_by,
+            revision=account.sequence,
+        )
+    )
+
+
+class _AnyId:
+    """Equals credits whatever their id is, which the contract calls opaque."""
+
+    def __init__(self, credits: UserCredits) -> None:  # noqa: A002 - the contract's word
+        self._credits = credits
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UserCredits) and replace(other, id="") == self._credits
+
+    def __hash__(self) -> int:
+        return hash(self._credits.user_id)
+
+    def __str__(self) -> str:
+        return str(self._credits)
+
+
+def _grants(account: Account, app_id: int) -> ListGrantsResponse:
+    app = account.app(app_id)
+    started = sorted(app.started(), key=lambda lot: lot.terms.rank)
+    later = sorted(app.scheduled(), key=lambda lot: (lot.starts_at or _END_OF_TIME, lot.terms.age))
+    return ListGrantsResponse(
+        grants=[
+            Grant(
+                id=lot.terms.id,
+                sequence=lot.terms.age,
+                credits=lot.credits,
+                left=lot.left,
+                priority=lot.terms.priority,
+                category=lot.terms.category,
+                effective_at=lot.starts_at,
+                expires_at=lot.terms.ends_at,
+            )
+            for lot in (*started, *later)
+        ],
+        base_credits=max(0, app.base),
+    )
+
+
+def _holds(account: Account, app_id: int, history: History) -> ListHoldsResponse:
+    holds = sorted(account.app(app_id).holds.values(), key=lambda hold: hold.age)
+    return ListHoldsResponse(
+        holds=[
+            Hold(
+                id=hold.id,
+                sequence=hold.age,
+                credits=history.entries[hold.age - 1].credits,
+                held=hold.held,
+                captured=hold.captured,
+                state=HoldState.OPEN,
+                placed_at=hold.placed_at,
+                expires_at=hold.ends_at,
+                purpose=hold.purpose,
+                created_by=hold.created_by,
+            )
+            for hold in holds
+        ]
+    )
+
+
+_STATES = {
+    "HOLD_ALREADY_CAPTURED": HoldState.CAPTURED,
+    "HOLD_ALREADY_RELEASED": HoldState.RELEASED,
+    "HOLD_EXPIRED": HoldState.EXPIRED,
+}
+
+
+def _all_holds(account: Account, app_id: int, history: History) -> ListHoldsResponse:
+    holds = _holds(account, app_id, history).holds
+    for entry in history.entries[: account.sequence]:
+        settled = account.facts[entry.id].settled
+        if entry.app_id != app_id or settled is None:
+            continue
+        reason, captured, released, at = settled
+        ends = [
+            other.expires_at
+            for other in history.entries[: account.sequence]
+            if entry.id in (other.id, other.related_id) and other.expires_at is not None
+        ]
+        _, placing = account.keys[app_id, entry.key]
+        assert placing == entry
+        request: Any = account.keys[app_id, entry.key][0]
+        holds.append(
+            Hold(
+                id=entry.id,
+                sequence=entry.sequence,
+                credits=entry.credits,
+                captured=captured,
+                released=released,
+                state=_STATES[reason],
+                placed_at=entry.at,
+                expires_at=ends[-1],
+                settled_at=at,
+                purpose=request.purpose,
+                created_by=entry.created_by,
+            )
+        )
+    return ListHoldsResponse(holds=sorted(holds, key=lambda hold: hold.sequence))
+
+
+def _forecast(account: Account, read: Read) -> GetForecastResponse:
+    _, due = as_of(account, read.until or _END_OF_TIME)
+    return GetForecastResponse(
+        balance=account.app(read.app_id).available,
+        steps=[
+            ForecastStep(
+                at=entry.effective_at,
+                type=entry.type,
+                related_id=entry.related_id,
+                credits=entry.credits,
+                effect=entry.effect,
+                balance_after=max(0, entry.balance),
+            )
+            for entry in due
+            if entry.app_id == read.app_id
+        ],
+    )

@@ -1,0 +1,120 @@
+"""Record calls of both services: the request, when it began and ended, and the answer."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+import betterproto2
+from credit_models import Receipt
+
+from tests.fuzz.account_rules import Refused, Write
+from tests.fuzz.journal import Unforeseen, Unknown
+
+
+class Kind(Enum):
+    """The calls that change nothing; the values are their names."""
+
+    USER_CREDITS = "GetUserCredits"
+    BALANCE = "GetAppBalance"
+    APP_TOTAL = "GetAppBalance of all"
+    GRANTS = "ListGrants"
+    OPEN_HOLDS = "ListHolds of open ones"
+    HOLDS = "ListHolds"
+    FORECAST = "GetForecast"
+    PURCHASES = "ListUserPurchases"
+    TRANSACTIONS = "ListUserTransactions"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Read:
+    """A request that changes nothing; each kind looks at the fields that it needs."""
+
+    kind: Kind
+    user_id: int
+    app_id: int
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """One write, by itself or as an operation of a call that is not atomic."""
+
+    request: Write
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Together:
+    """The operations of an atomic batch."""
+
+    requests: tuple[Write, ...]
+
+
+Question = Written | Together | Read
+Outcome = Receipt | Refused
+Shown = Sequence[betterproto2.Message]
+Answer = Outcome | tuple[Outcome, ...] | Shown | Unknown | Unforeseen
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One call from its beginning to its end, on the journal's clock."""
+
+    client: int
+    question: Question
+    began: int
+    ended: int | None = None
+    answer: Answer = field(default_factory=Unknown)
+
+    def writes(self) -> Iterator[tuple[Write, Outcome | Unknown | Unforeseen]]:
+        """Yield each write with its own answer."""
+        question, answer = self.question, self.answer
+        if isinstance(question, Written):
+            assert isinstance(answer, Receipt | Refused | Unknown | Unforeseen)
+            yield question.request, answer
+        elif isinstance(question, Together):
+            if isinstance(answer, Unknown | Unforeseen):
+                yield from ((request, answer) for request in question.requests)
+            else:
+                assert isinstance(answer, tuple)
+                yield from zip(question.requests, answer, strict=True)
+
+
+class Journal:
+    """All calls in the order in which they began, on one clock that ticks with every event."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._clock = itertools.count(1)
+
+    def begin(self, client: int, question: Question) -> Call:
+        """Record that a call begins."""
+        call = Call(client=client, question=question, began=next(self._clock))
+        self.calls.append(call)
+        return call
+
+    def end(self, call: Call, answer: Answer) -> None:
+        """Record the answer to a call."""
+        call.ended = next(self._clock)
+        call.answer = answer
+
+    def sent(self) -> Mapping[tuple[int, int, str], list[tuple[Call, Write]]]:
+        """Return the writes that can have an effect, by user, app and key."""
+        found: defaultdict[tuple[int, int, str], list[tuple[Call, Write]]] = defaultdict(list)
+        for call in self.calls:
+            for request, _ in call.writes():
+                if not getattr(request, "validate_only", False):
+                    assert request.user_id is not None
+                    key = (request.user_id, request.app_id, request.idempotency_key)
+                    found[key].append((call, request))
+        return found
+
+    def unsettled(self) -> list[tuple[int, Question]]:
+        """Return the writes with an unknown outcome, each with its client."""
+        return [
+            (call.client, call.question)
+            for call in self.calls
+            if not isinstance(call.question, Read) and isinstance(call.answer, Unknown)
+        ]

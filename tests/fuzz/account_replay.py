@@ -1,0 +1,215 @@
+"""Replay the histories of all users: the model's state after each entry, or why there is none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from credit_models import CreditTransaction, Purchase
+
+from tests.fuzz.account_book import Book
+from tests.fuzz.account_journal import Call, Journal, Kind, Read
+from tests.fuzz.account_model import Account, Entry
+from tests.fuzz.account_rules import (
+    AppRules,
+    Decided,
+    Refused,
+    Write,
+    decide,
+    differing_fields,
+    users_of,
+)
+
+
+class Inexplicable(Exception):
+    """No order of the requests and of time explains the histories."""
+
+
+@dataclass(kw_only=True, slots=True)
+class History:
+    """What happened to one user.
+
+    Attributes:
+        shown: All transactions, as the last list shows them.
+        purchases: All purchases.
+        entries: The same transactions, as the model has them.
+        states: The state after so many entries; None within what was written together.
+        asked: When the request of each entry was first sent; 0 for entries of time.
+    """
+
+    shown: Sequence[CreditTransaction]
+    purchases: Sequence[Purchase]
+    entries: list[Entry] = field(default_factory=list)
+    states: list[Account | None]
+    asked: list[int] = field(default_factory=list)
+
+    def purchase_id(self, entry_id: str) -> str:
+        """Return the id of the purchase that an entry paid for."""
+        return next((one.purchase_id for one in self.shown if one.id == entry_id), "")
+
+
+class Replay:
+    """The histories of all users.
+
+    A group of entries is what was written together: what was due, and the request's own entries. A
+    transfer between users is a group in two histories.
+    """
+
+    def __init__(
+        self, journal: Journal, users: Sequence[int], rules: Mapping[int, AppRules]
+    ) -> None:
+        """Replay all histories.
+
+        Raises:
+            Inexplicable: The requests and time cannot explain them.
+        """
+        self.rules = rules
+        self.histories = {
+            user: History(
+                shown=_last(journal, Kind.TRANSACTIONS, user),
+                purchases=_last(journal, Kind.PURCHASES, user),
+                states=[Account(user_id=user)],
+            )
+            for user in users
+        }
+        self._accounts = {user: Account(user_id=user) for user in users}
+        self._sent = journal.sent()
+        self._obstacles: dict[int, str] = {}
+        while any(self._advance(user) for user in users):
+            pass
+        stuck = [user for user in users if self._rest(user)]
+        if stuck:
+            raise Inexplicable("\n".join(self._obstacles[user] for user in stuck))
+
+    def name(self, user: int, sequence: int) -> str:
+        """Return the id of an entry."""
+        shown = self.histories[user].shown
+        return shown[sequence - 1].id if 0 < sequence <= len(shown) else f"?{user}.{sequence}"
+
+    def _rest(self, user: int) -> Sequence[CreditTransaction]:
+        return self.histories[user].shown[self._accounts[user].sequence :]
+
+    def _advance(self, user: int) -> bool:
+        """Explain the next group of a user; return whether it could be explained."""
+        rest = self._rest(user)
+        if not rest:
+            return False
+        at = rest[0].created_at
+        own = next(
+            (entry for entry in rest if entry.created_at != at or entry.idempotency_key), None
+        )
+        predictions: list[object] = []
+        if own is not None and own.created_at == at:
+            key = (user, own.app_id, own.idempotency_key)
+            for _, request in self._sent.get(key, []):
+                if self._explains(request, own, predictions):
+                    return True
+        return self._is_due(user, rest[0], predictions)
+
+    def _explains(self, request: Write, own: CreditTransaction, predictions: list[object]) -> bool:
+        assert own.created_at is not None
+        accounts = {user: self._accounts[user] for user in users_of(request)}
+        predicted = decide(accounts, request, own.created_at, self.rules, self.name)
+        predictions.append(predicted if isinstance(predicted, Refused) else dict(predicted.entries))
+        if isinstance(predicted, Refused) or predicted.replayed:
+            return False
+        if not all(self._matches(user, new) for user, new in predicted.entries.items()):
+            return False
+        calls = self._sent[own.user_id, own.app_id, own.idempotency_key]
+        asked = min(call.began for call, sent in calls if not differing_fields(sent, request))
+        self._take(predicted, asked)
+        return True
+
+    def _is_due(self, user: int, first: CreditTransaction, predictions: list[object]) -> bool:
+        """Explain entries that a sweeper wrote, or that came before a request's own ones."""
+        assert first.created_at is not None
+        book = Book({user: self._accounts[user]}, first.created_at, self.name)
+        book.settle(user, first.app_id)
+        due = book.entries[user]
+        if due and self._matches(user, due):
+            self._take(Decided(main=due[-1], accounts=book.accounts, entries=book.entries), 0)
+            return True
+        sequence = self._accounts[user].sequence + 1
+        self._obstacles[user] = (
+            f"user {user}: entry {sequence} is {first}, where the model predicts"
+            f" {predictions or due or 'nothing'}"
+        )
+        return False
+
+    def _matches(self, user: int, new: Sequence[Entry]) -> bool:
+        there = [as_shown(entry) for entry in self._rest(user)[: len(new)]]
+        return there == [replace(entry, held=0, released=0) for entry in new]
+
+    def _take(self, predicted: Decided, asked: int) -> None:
+        for user, new in predicted.entries.items():
+            history = self.histories[user]
+            history.entries += new
+            history.asked += [asked] * len(new)
+            history.states += [None] * len(new)
+            account = predicted.accounts[user]
+            if new:
+                history.states[account.sequence] = account
+            self._accounts[user] = account
+
+
+def as_shown(entry: CreditTransaction) -> Entry:
+    """Return an entry of a list in the form of the model."""
+    assert entry.created_at is not None
+    return Entry(
+        id=entry.id,
+        user_id=entry.user_id,
+        app_id=entry.app_id,
+        sequence=entry.sequence,
+        type=entry.type,
+        credits=entry.credits,
+        effect=entry.effect,
+        balance=entry.balance_after - entry.owed_after,
+        at=entry.created_at,
+        created_by=entry.created_by,
+        key=entry.idempotency_key,
+        note=entry.note,
+        metadata=tuple(sorted(entry.metadata.items())),
+        related_id=entry.related_id,
+        effective_at=entry.effective_at,
+        expires_at=entry.expires_at,
+        allocations=tuple((part.grant_id, part.credits) for part in entry.allocations),
+        report=(entry.report_id, entry.report_name),
+    )
+
+
+def purchase_findings(replay: Replay) -> Iterator[str]:
+    """Yield users whose purchases are not those that were paid for, refunds included."""
+    for user, history in replay.histories.items():
+        state = history.states[-1]
+        assert state is not None
+        paid = [(bought.entry, bought.refunded) for bought in state.bought.values()]
+        expected = [
+            (
+                *(entry.id, entry.sequence, entry.at, entry.user_id, entry.app_id, entry.credits),
+                *(entry.created_by, *entry.report, refunded, history.purchase_id(entry.id)),
+            )
+            for entry, refunded in paid
+        ]
+        there = [
+            (
+                *(one.transaction_id, one.sequence, one.created_at, one.user_id, one.app_id),
+                *(one.credits, one.created_by, one.report_id, one.report_name),
+                *(one.refunded_credits, one.id),
+            )
+            for one in history.purchases
+        ]
+        if there != expected:
+            yield f"user {user}: the purchases are {there}, and paid were {expected}"
+
+
+# Any: the rows of a list, transactions or purchases.
+def _last(journal: Journal, kind: Kind, user: int) -> list[Any]:
+    found: list[Call] = [
+        call
+        for call in journal.calls
+        if isinstance(call.question, Read)
+        and (call.question.kind, call.question.user_id) == (kind, user)
+    ]
+    answer = found[-1].answer if found else None
+    if not isinstance(answer, list):
+        raise Inexplicable(f"user {user}: {kind.value} cannot be read: {answer}")
+    return answer
