@@ -19,6 +19,15 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 GETTING_STARTED = (ROOT / "docs" / "getting-started.md").read_text()
 OTHER_CLIENTS = (ROOT / "docs" / "other-clients.md").read_text()
+PAGES = [
+    "family-pool",
+    "free-trial",
+    "grants-and-holds",
+    "monthly-allowance",
+    "pay-per-answer",
+    "refund-desk",
+]
+ID = re.compile(r"\b[0-9a-f]{24}\b")
 ADDRESSES = ("localhost:50051", "127.0.0.1:50051")
 
 
@@ -52,7 +61,7 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
             assert _post(here) == (200, request.output.strip())
         assert _post(f"{address}/users/404/reports/r-82?order_id=4712") == (
             402,
-            '{"detail":"5 credits are missing"}',
+            '{"detail":"10 credits are missing"}',
         )
 
     assert (
@@ -64,6 +73,29 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
 
 def test_the_commands_for_other_clients_print_what_their_page_shows(server: ServerProcess) -> None:
     _assert_shown(examples(OTHER_CLIENTS), server)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_about_grants_and_holds_shows_what_its_commands_and_programs_print(
+    server: ServerProcess, page: str
+) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    programs: list[str] = []
+    # The ids that the page shows differ from those of this run: commands get the latter.
+    actual: dict[str, str] = {}
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        match language:
+            case "python":
+                programs.append(_printed(server, block))
+            case "text":
+                assert shows(block, programs[-1] + "\n"), programs[-1]
+            case "console":
+                for example in examples(f"```console\n{block}```"):
+                    command = ID.sub(lambda found: actual[found[0]], example.command)
+                    (output,) = run_commands([command], ROOT, {"CREDIT_TARGET": server.address})
+                    assert shows(example.output, output), f"$ {command}\n{output}"
+                    actual.update(zip(ID.findall(example.output), ID.findall(output), strict=False))
+    assert actual or programs
 
 
 def test_the_picture_of_the_readme_shows_its_commands_and_their_output(
