@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from credit_client.cli import commands
 from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS
 from credit_client.cli.flags import sentence_of
@@ -267,6 +268,14 @@ def test_amounts_have_thousands_separators_and_ids_have_none(served: Served) -> 
         *["add", "--user", "1000000", "--app", "1", "--credits", "1000", "-o", "table"]
     ).stdout
     assert "balance         1,000\n" in receipt
+
+
+def test_a_server_that_sends_no_effects_gets_signs_from_the_types() -> None:
+    def effect(kind: str, sent: int) -> object:
+        return commands._with_effect({"type": kind, "credits": 5, "effect": sent})["effect"]
+
+    assert [effect("ADD", 0), effect("USE", 0), effect("USE", -5)] == [5, -5, -5]
+    assert [effect("EXTEND", 0), effect("CAP", 0)] == [0, 0]
 
 
 def test_a_user_s_summary_has_balances_and_last_transactions(served: Served) -> None:
