@@ -16,12 +16,7 @@ from types import ModuleType
 from grpc_tools import protoc  # type: ignore[import-untyped]  # grpcio-tools ships no types
 
 CONTRACTS = Path(__file__).resolve().parents[4] / "contracts"
-_SOURCES = (
-    "credit/options/v1/options.proto",
-    "credit/v1/error_reason.proto",
-    "credit/v1/credit.proto",
-    "credit/v1/ledger.proto",
-)
+_SOURCES = sorted(str(path.relative_to(CONTRACTS)) for path in CONTRACTS.rglob("*.proto"))
 
 
 class ContractNotCompiled(Exception):
