@@ -158,7 +158,9 @@ class AppDraft:
         alike = next((other for other in self.grants if _are_alike(grant, other)), None)
         if alike is None:
             return None
-        joined = replace(alike, credits=alike.credits + left)
+        # Grants that join one after another can add up to more than a grant may have; the part
+        # that is left cannot.
+        joined = replace(alike, credits=min(UINT32_MAX, alike.credits + left))
         self._put(joined, alike.left + left, alike.ends_at)
         return (*debt, of_grant(alike, left))
 

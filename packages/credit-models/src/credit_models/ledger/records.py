@@ -73,7 +73,8 @@ class Grant:
     Attributes:
         id: The id of the GRANT, SCHEDULE or TRANSFER_IN entry that placed it.
         sequence: The `sequence` of that entry.
-        credits: The number of credits that were granted.
+        credits: The number of credits that were granted, those of grants that joined it included;
+            at most 2**32 - 1.
         left: The number of credits that are left to use, 0 to `credits`.
         priority: Credits of the lowest priority are used first, 0 to 1000.
         category: Where the credits come from.
