@@ -107,17 +107,24 @@ class Sweeper:
         )
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled.
+
+        An unexpected error is logged and does not end the server, because balances do not depend on
+        the sweeper. If it ended the server, the next one to get the lease would end too.
+        """
         limits = self._limits
         pause = limits.interval_seconds
         while True:
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
             try:
                 await self.sweep()
-            except (StoreError, CommitError) as error:
-                if pause == limits.interval_seconds:
+            except Exception as error:
+                expected = isinstance(error, StoreError | CommitError)
+                if pause == limits.interval_seconds or not expected:
                     log.warning(
-                        "due entries were not written; the sweeper retries", error=str(error)
+                        "due entries were not written; the sweeper retries",
+                        error=str(error),
+                        exc_info=None if expected else error,
                     )
                 pause = min(2 * pause, limits.backoff_seconds_max)
             else:
