@@ -39,8 +39,8 @@ class SweepLimits:
         chunk: The most that are settled at once, from 1. It is less than a batch, so that writes of
             callers share its batches.
         interval_seconds: The pause between two sweeps.
-        lease_seconds: For how long a process is the only one that sweeps. After a crash the work
-            rests for this time at most.
+        lease_seconds: For how long a process is the only one that sweeps. After it has crashed,
+            the next process sweeps after this time at most.
         backoff_seconds_max: The longest pause after failed sweeps. It doubles with each failure.
         skip_seconds: For how long an account that cannot be settled is skipped.
     """
@@ -69,8 +69,8 @@ class SweepObserver(Protocol):
 class Sweeper:
     """Settles accounts through the committer, in the order in which they became due.
 
-    A lease leaves the work to one process. If two do it nevertheless, no harm is done: the second
-    one finds nothing due.
+    A lease leaves the work to one process. If two processes sweep at once, no entry is written
+    twice: the second one finds nothing due.
     """
 
     def __init__(
