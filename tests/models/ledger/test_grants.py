@@ -145,6 +145,15 @@ def test_a_full_account_takes_only_a_grant_that_is_alike() -> None:
     assert ledger.app.grants[1].credits == 6
 
 
+def test_grants_that_join_one_after_another_can_pass_the_greatest_number_of_credits() -> None:
+    ledger = full()
+    for _ in range(3):
+        ledger.grant(UINT32_MAX // 2, expires_after=DAY)
+        ledger.use(UINT32_MAX // 2)
+    grant = ledger.app.grants[0]
+    assert (grant.id, grant.left, grant.credits) == ("g0", 1, UINT32_MAX)
+
+
 def test_scheduled_grants_take_room_and_used_ones_do_not() -> None:
     ledger = full()
     ledger.use(1)

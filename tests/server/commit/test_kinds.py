@@ -173,6 +173,20 @@ async def test_writes_of_a_user_keep_their_order_around_a_transfer(
     await audit(store, 1, 2)
 
 
+async def test_writes_keep_their_order_around_a_transfer_when_a_batch_is_split(
+    store: ScriptedStore, committer: Committer
+) -> None:
+    await done(committer, add(store, 10, user=5))
+    store.script.before[:] = [Conflict("busy")] * 3
+    commits = store.script.commits
+    results = await together(
+        committer, transfer(store, 4, user=5, to=3), use(store, 4, user=3), use(store, 6, user=5)
+    )
+    assert [type(result) for result in results] == [Receipt] * 3
+    assert store.script.commits > commits + 1  # it was split
+    await audit(store, 3, 5)
+
+
 async def test_an_atomic_batch_spans_the_users_of_its_transfers(
     store: ScriptedStore, committer: Committer
 ) -> None:

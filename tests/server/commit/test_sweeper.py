@@ -205,18 +205,25 @@ class AwayStore(ScriptedStore):
         super().__init__()
         self.away = 0
         self.asked = 0
+        self.error: Exception = StoreUnavailable("the store is away")
 
     async def due_accounts(
         self, before: datetime, *, after: DueAccount | None = None, limit: int
     ) -> Sequence[DueAccount]:
         self.asked += 1
         if self.asked <= self.away:
-            raise StoreUnavailable("the store is away")
+            raise self.error
         return await super().due_accounts(before, after=after, limit=limit)
 
 
-async def test_the_sweeper_continues_when_the_store_is_back(time: Moving) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("the store is away"), RuntimeError("MongoDB lacks an index")],
+    ids=["away", "unexpected"],
+)
+async def test_the_sweeper_continues_after_an_error(time: Moving, error: Exception) -> None:
     store = AwayStore()
+    store.error = error
     async with Committer(store, LIMITS, clock=time.clock) as committer:
         await grant(store, committer, 1)
         time.now += MINUTE

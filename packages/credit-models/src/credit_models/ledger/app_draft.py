@@ -158,7 +158,9 @@ class AppDraft:
         alike = next((other for other in self.grants if _are_alike(grant, other)), None)
         if alike is None:
             return None
-        joined = replace(alike, credits=alike.credits + left)
+        # Grants that join one after another can add up to more than a grant may have; the part
+        # that is left cannot.
+        joined = replace(alike, credits=min(UINT32_MAX, alike.credits + left))
         self._put(joined, alike.left + left, alike.ends_at)
         return (*debt, of_grant(alike, left))
 
@@ -171,7 +173,7 @@ class AppDraft:
         if not self.has_room():
             return None
         self.scheduled = tuple(sorted((*self.scheduled, grant), key=_start_key))
-        self._comes(grant.starts_at)
+        self._add_due(grant.starts_at)
         return (of_grant(grant, grant.left),)
 
     def find_grant(self, grant_id: str) -> Grant | None:
@@ -190,7 +192,7 @@ class AppDraft:
         if grant.starts_at is None:
             self._put(grant, grant.left - credits_, self.at if voided else grant.ends_at)
             return
-        self._goes(grant.starts_at)
+        self._remove_due(grant.starts_at)
         others = tuple(other for other in self.scheduled if other.id != grant.id)
         if grant.left > credits_:
             rest = replace(grant, left=grant.left - credits_)
@@ -199,7 +201,7 @@ class AppDraft:
 
     def start(self, grant: Grant) -> Parts:
         """Make a scheduled grant spendable; pay debt first. Return the parts that were added."""
-        self._goes(grant.starts_at)
+        self._remove_due(grant.starts_at)
         self.scheduled = tuple(other for other in self.scheduled if other.id != grant.id)
         added = self.place(replace(grant, starts_at=None))
         invariant(added is not None, "a scheduled grant has its room already")
@@ -259,7 +261,7 @@ class AppDraft:
         """Change what is left of a grant, and its end; remove a grant that nothing refers to."""
         position = self._position(grant.id)
         self._granted += left - grant.left
-        self._goes(grant.ends_at)
+        self._remove_due(grant.ends_at)
         others = self.grants[:position], self.grants[position + 1 :]
         changed = _changed(grant, left, ends_at)
         if not left and not self._is_held(grant.id):
@@ -269,14 +271,14 @@ class AppDraft:
         else:
             self.grants = _inserted((*others[0], *others[1]), changed)
         if left:
-            self._comes(ends_at)
+            self._add_due(ends_at)
         return changed
 
     def _insert(self, grant: Grant, left: int, ends_at: datetime | None) -> Grant:
         inserted = _changed(grant, left, ends_at)
         self.grants = _inserted(self.grants, inserted)
         self._granted += left
-        self._comes(ends_at)
+        self._add_due(ends_at)
         return inserted
 
     def _is_held(self, grant_id: str) -> bool:
@@ -304,22 +306,22 @@ class AppDraft:
         """Add a hold."""
         self.holds = (*self.holds, hold)
         self._count_held(hold, 1)
-        self._comes(hold.ends_at)
+        self._add_due(hold.ends_at)
 
     def change_hold(self, hold: Hold, changed: Hold) -> None:
         """Replace a hold; remove it if it holds nothing any more."""
         if not changed.credits:
             self.drop_hold(hold)
             return
-        self._goes(hold.ends_at)
+        self._remove_due(hold.ends_at)
         self._count_held(hold, -1)
         self._count_held(changed, 1)
         self.holds = tuple(changed if other is hold else other for other in self.holds)
-        self._comes(changed.ends_at)
+        self._add_due(changed.ends_at)
 
     def drop_hold(self, hold: Hold) -> None:
         """Remove a hold, before its credits return to the balance."""
-        self._goes(hold.ends_at)
+        self._remove_due(hold.ends_at)
         self._count_held(hold, -1)
         self.holds = tuple(other for other in self.holds if other is not hold)
 
@@ -332,11 +334,11 @@ class AppDraft:
 
     # The earliest time at which something is due. It is computed again only if it may have changed.
 
-    def _comes(self, time: datetime | None) -> None:
+    def _add_due(self, time: datetime | None) -> None:
         if time is not None and (self._due_at is None or time < self._due_at):
             self._due_at = time
 
-    def _goes(self, time: datetime | None) -> None:
+    def _remove_due(self, time: datetime | None) -> None:
         if time is not None and time == self._due_at:
             self._due_known = False
 

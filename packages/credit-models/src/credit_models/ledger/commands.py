@@ -192,7 +192,7 @@ class CaptureHold(AnnotatedWrite):
         purchase_id: The id of the purchase if the command is accepted.
         credits: The price, 0 to 2**32 - 1; 0: all that the hold holds.
         final: Whether the rest of the hold is released.
-        allow_excess: Whether the balance pays what the hold is short of.
+        allow_excess: Whether the balance pays the part of the price that exceeds the hold.
     """
 
     hold_id: str

@@ -75,7 +75,7 @@ def place_hold(draft: Draft, command: PlaceHold) -> Made | Refusal:
 
 
 def capture_hold(draft: Draft, command: CaptureHold, known: Known) -> Made | Refusal:
-    """Use held credits for a report; the balance pays what the hold is short of."""
+    """Use held credits for a report; the balance pays what exceeds the hold."""
     app = draft.app(command.app_id)
     hold = _open_hold(draft, app, command.hold_id, known)
     if not isinstance(hold, Hold):

@@ -1,7 +1,8 @@
-"""The short way of a plain add or use, of which only the balance matters.
+"""The fast path of a plain add or use, whose decision depends on the balance alone.
 
-Almost all writes take it. It has the result of the long way in less than half the time, because it
-makes no draft: 6 µs for a use (2-core machine), of which the constructors take three quarters.
+Almost all writes take it. Its result is that of `decide` for all commands, in less than half the
+time, because it makes no draft: 6 µs for a use (2-core machine), of which the constructors take
+three quarters.
 """
 
 from datetime import datetime

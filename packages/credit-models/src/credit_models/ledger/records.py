@@ -73,7 +73,8 @@ class Grant:
     Attributes:
         id: The id of the GRANT, SCHEDULE or TRANSFER_IN entry that placed it.
         sequence: The `sequence` of that entry.
-        credits: The number of credits that were granted.
+        credits: The number of credits that were granted, those of grants that joined it included;
+            at most 2**32 - 1.
         left: The number of credits that are left to use, 0 to `credits`.
         priority: Credits of the lowest priority are used first, 0 to 1000.
         category: Where the credits come from.
@@ -397,7 +398,8 @@ class Transaction:
         user_id: The user whose balance changed.
         app_id: The app.
         kind: How it changed the balance.
-        credits: The number of credits concerned, 0 to 2**32 - 1; 0 only for CAP.
+        credits: The number of credits concerned, 1 to 2**32 - 1. For CAP: the least cap, or
+            2**32 - 1 if all caps were removed.
         balance_after: The balance in the app after it, -(2**32 - 1) to 2**32 - 1.
         sequence: Counts the user's transactions over all apps: 1, 2, 3 and so on without a gap.
         created_at: The time of the decision, UTC, in whole milliseconds. Never before the user's

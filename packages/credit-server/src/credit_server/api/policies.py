@@ -16,7 +16,7 @@ from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import AppPolicy, Conflict, Store
 
-# How often a change is decided again because another one was faster.
+# How often a change is decided, because another one was stored in between.
 _ATTEMPTS_MAX = 5
 
 
@@ -63,7 +63,7 @@ class Policies:
             AccessDenied: The caller may not change it.
             GRPCError: The request is not valid, or requires another revision.
             ClockSkewed: The clocks of this machine and the store differ by too much.
-            StoreError: The store cannot be reached, or other changes were faster each time.
+            StoreError: The store cannot be reached, or other changes were stored in between.
         """
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:

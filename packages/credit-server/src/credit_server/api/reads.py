@@ -1,4 +1,4 @@
-"""What the reads of all services have in common: their checks, and accounts as of now."""
+"""Check the requests of reads, and return accounts as they are now. All services share this."""
 
 from typing import TypeVar
 

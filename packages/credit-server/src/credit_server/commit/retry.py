@@ -149,12 +149,18 @@ class _Part:
     uncertain: bool = False
 
     def halves(self) -> "tuple[_Part, _Part]":
-        """Return two parts, with the commands of a user side by side and in their order."""
-        by_user = sorted(self.writes, key=lambda write: write.command.user_id)
-        middle = len(by_user) // 2
+        """Return two parts that keep the order of each user's commands; the first is run first.
+
+        The commands of a user are side by side, unless one is for two users: its place is after the
+        earlier commands of both and before the later ones.
+        """
+        writes = self.writes
+        if all(len(write.command.users) == 1 for write in writes):
+            writes = sorted(writes, key=lambda write: write.command.user_id)
+        middle = len(writes) // 2
         return (
-            _Part(by_user[:middle], self.reason, self.uncertain),
-            _Part(by_user[middle:], self.reason, self.uncertain),
+            _Part(writes[:middle], self.reason, self.uncertain),
+            _Part(writes[middle:], self.reason, self.uncertain),
         )
 
 

@@ -39,8 +39,8 @@ class SweepLimits:
         chunk: The most that are settled at once, from 1. It is less than a batch, so that writes of
             callers share its batches.
         interval_seconds: The pause between two sweeps.
-        lease_seconds: For how long a process is the only one that sweeps. After a crash the work
-            rests for this time at most.
+        lease_seconds: For how long a process is the only one that sweeps. After it has crashed,
+            the next process sweeps after this time at most.
         backoff_seconds_max: The longest pause after failed sweeps. It doubles with each failure.
         skip_seconds: For how long an account that cannot be settled is skipped.
     """
@@ -69,8 +69,8 @@ class SweepObserver(Protocol):
 class Sweeper:
     """Settles accounts through the committer, in the order in which they became due.
 
-    A lease leaves the work to one process. If two do it nevertheless, no harm is done: the second
-    one finds nothing due.
+    A lease leaves the work to one process. If two processes sweep at once, no entry is written
+    twice: the second one finds nothing due.
     """
 
     def __init__(
@@ -107,17 +107,24 @@ class Sweeper:
         )
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled.
+
+        An unexpected error is logged and does not end the server, because balances do not depend on
+        the sweeper. If it ended the server, the next one to get the lease would end too.
+        """
         limits = self._limits
         pause = limits.interval_seconds
         while True:
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
             try:
                 await self.sweep()
-            except (StoreError, CommitError) as error:
-                if pause == limits.interval_seconds:
+            except Exception as error:
+                expected = isinstance(error, StoreError | CommitError)
+                if pause == limits.interval_seconds or not expected:
                     log.warning(
-                        "due entries were not written; the sweeper retries", error=str(error)
+                        "due entries were not written; the sweeper retries",
+                        error=str(error),
+                        exc_info=None if expected else error,
                     )
                 pause = min(2 * pause, limits.backoff_seconds_max)
             else:

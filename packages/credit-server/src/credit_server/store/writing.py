@@ -1,4 +1,4 @@
-"""What the ledger's values are in BSON, made without the documents' models where these are plain.
+"""Translate the ledger's values to BSON, without the documents' models where these are plain.
 
 A model checks each value, and mongod's validator, which is made from the model, checks it again. To
 make and dump the models of one USE takes 50 µs, to make its documents here 15 µs (2-core machine).
