@@ -108,6 +108,8 @@ class Journal:
 
     async def acknowledged(self, count: int) -> None:
         """Wait until a number of operations have succeeded."""
+        if len(self.receipts) >= count:
+            return
         event = asyncio.Event()
         self._milestones.append((count, event))
         await event.wait()
