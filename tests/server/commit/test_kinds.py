@@ -265,6 +265,21 @@ async def test_a_hold_is_settled_once_within_a_batch(
     await audit(store, 1)
 
 
+async def test_a_hold_that_another_server_placed_is_released_by_one_that_has_cached_the_account(
+    store: ScriptedStore, committer: Committer, time: Moving
+) -> None:
+    async with Committer(store, LIMITS, clock=time.clock) as other:
+        await committer.submit(add(store, 5))  # it caches the account
+        placed = await other.submit(PlaceHold(credits=5, **write(store)))
+        assert isinstance(placed, Receipt)
+        hold_id = placed.transaction.id
+        released = await committer.submit(ReleaseHold(hold_id=hold_id, **write(store)))
+        assert isinstance(released, Receipt)
+        # The other server has cached the account with the hold.
+        again = await other.submit(ReleaseHold(hold_id=hold_id, **write(store)))
+        assert isinstance(again, HoldAlreadyReleased)
+
+
 async def test_a_report_is_bought_once_within_a_batch_and_again_after_its_refund(
     store: ScriptedStore, committer: Committer
 ) -> None:

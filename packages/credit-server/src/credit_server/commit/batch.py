@@ -325,13 +325,18 @@ class BatchWriter:
 
         To verify is to read all accounts from the store, and to look up the keys and ids there that
         the index does not contain.
+
+        The account of a command with a reference is always read. What the command refers to was
+        read from the store, and would contradict an older account: another server may have placed
+        the hold that this one releases.
         """
         users = {user_id for command in commands for user_id in command.users}
         accounts: dict[int, Account] = {}
         if self._reads and not verify:
             self._reads -= 1
         elif not verify:
-            for user_id in users:
+            referring = {command.user_id for command in commands if command.reference}
+            for user_id in users - referring:
                 cached = self._accounts.get(user_id)
                 if cached is not None:
                     accounts[user_id] = cached
@@ -358,8 +363,7 @@ class BatchWriter:
     ) -> References:
         """Return what the history has about what the commands refer to.
 
-        It is never cached. What refers to an entry changes the account too, so if it is newer than
-        a cached account, the comparison of revisions rejects the batch.
+        It is never cached, and read in the snapshot in which `_load` reads these users' accounts.
         """
         references: set[Reference] = set()
         reports: set[ReportKey] = set()
