@@ -76,7 +76,7 @@ _READS: dict[Kind, tuple[str, type[betterproto2.Message]]] = {
 }
 _TRANSIENT = (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED)
 FENCE = 2**32 - 7
-"""An app in which nobody else has credits: entries there show the server's time."""
+"""An app in which no other user has credits: entries there show the server's time."""
 
 
 class Way(Enum):
@@ -209,9 +209,9 @@ class Callers:
             return
         outcomes = [_of_operation(one) for one in answer.message(BatchWriteResponse).outcomes]
         if atomic:
-            unknown = next((one for one in outcomes if isinstance(one, Unknown)), None)
             together = tuple(one for one in outcomes if isinstance(one, Receipt | Refused))
-            self.journal.end(calls[0], unknown or together)
+            others = (one for one in outcomes if not isinstance(one, Receipt | Refused))
+            self.journal.end(calls[0], next(others, together))
             return
         for call, outcome in zip(calls, outcomes, strict=True):
             self.journal.end(call, outcome)

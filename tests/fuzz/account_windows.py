@@ -100,8 +100,14 @@ def _instants(request: Write, accounts: Collection[Account]) -> Iterator[datetim
     """Yield the times at which the answer to a request can change."""
     if isinstance(request, GrantCreditsRequest):
         yield from (time for time in (request.expires_at, request.effective_at) if time is not None)
-    elif isinstance(request, ReverseTransactionRequest) and request.restore_until is not None:
-        yield request.restore_until
+    elif isinstance(request, ReverseTransactionRequest):
+        if request.restore_until is not None:
+            yield request.restore_until
+        # A grant that paid may have left the account. What returns to one that has ended expires.
+        for account in accounts:
+            fact = account.facts.get(request.transaction_id)
+            ends = (terms.ends_at for terms, _ in (fact.pieces if fact is not None else ()))
+            yield from (end for end in ends if end is not None)
     elif isinstance(request, ExtendHoldRequest):
         latest = HOLD_MAX - timedelta(seconds=request.expires_after_seconds)
         for account in accounts:
