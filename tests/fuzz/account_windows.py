@@ -67,7 +67,7 @@ class Windows:
         self, call: Call, accounts: Collection[Account], requests: Iterable[Write]
     ) -> list[datetime]:
         """Return one time for each way in which the time can have mattered."""
-        first, last = self._time_bounds(call)
+        first, last = self.time_bounds(call)
         instants = {first}
         for account in accounts:
             for app in account.apps.values():
@@ -80,7 +80,8 @@ class Windows:
             hour += timedelta(hours=1)
         return sorted(instant for instant in instants if first <= instant <= last)
 
-    def _time_bounds(self, call: Call) -> tuple[datetime, datetime]:
+    def time_bounds(self, call: Call) -> tuple[datetime, datetime]:
+        """Return the first and the last time at which a call can have been decided."""
         entries = {user: history.entries for user, history in self._histories.items()}
         before = [
             entries[user][sequence - 1].at
