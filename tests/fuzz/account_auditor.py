@@ -160,9 +160,10 @@ class _Auditor:
         """Yield rejections and dry runs that the model gives in no state at no time."""
         users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
         first, last = self._windows.time_bounds(call)
-        shown = [
-            {_comparable(one), _comparable(_without_time(one, first, last))} for one in answers
-        ]
+        shown = [{_comparable(one)} for one in answers]
+        for answer, alike in zip(answers, shown, strict=True):
+            if isinstance(answer, Refused):
+                alike.add(_comparable(_without_time(answer, first, last)))
         allowed: dict[tuple[str, ...], None] = {}
         for accounts in self._windows.accounts(call, users):
             for now in self._windows.times(call, accounts.values(), requests):
@@ -186,7 +187,9 @@ class _Auditor:
         stored, accounts, decisions = accounts, dict(accounts), []
         for request in requests:
             own = {user: accounts[user] for user in users_of(request)}
-            decided = decide(own, request, now, self._replay.rules, self._replay.name)
+            decided: Decided | Refused = decide(
+                own, request, now, self._replay.rules, self._replay.name
+            )
             if isinstance(decided, Refused) and _settles_now(request, stored):
                 decided = _without_time(decided, now, now)
             decisions.append(decided)
@@ -266,17 +269,15 @@ def _settles_now(request: Write, stored: Mapping[int, Account]) -> bool:
     return fact is not None and fact.settled is None
 
 
-def _without_time(outcome: Outcome, first: datetime, last: datetime) -> Outcome:
-    """Return an outcome without the time of a settlement, if that can be the call's own time.
+def _without_time(refused: Refused, first: datetime, last: datetime) -> Refused:
+    """Return a rejection without the time of a settlement, if that can be the call's own time.
 
     If an earlier request of the call has settled the hold, its time is that of the decision, which
     is not known exactly.
     """
-    if not isinstance(outcome, Refused):
-        return outcome
     own = range(milliseconds(first), milliseconds(last) + 1)
-    kept = (pair for pair in outcome.metadata if pair[0] != "settled_at" or int(pair[1]) not in own)
-    return Refused(outcome.reason, tuple(kept))
+    kept = (pair for pair in refused.metadata if pair[0] != "settled_at" or int(pair[1]) not in own)
+    return Refused(refused.reason, tuple(kept))
 
 
 def _comparable(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from credit_models.ledger import (
     AppAccount,
     Command,
     GrantCredits,
-    Known,
+    Lookup,
     Outcome,
     PlaceHold,
     Purchase,
@@ -33,7 +33,7 @@ class History:
         self.entries: dict[int, list[Transaction]] = {user_id: [] for user_id in self.accounts}
         self.purchases: dict[str, Purchase] = {}
 
-    def known(self, command: Command) -> Known:
+    def lookup(self, command: Command) -> Lookup:
         """Return what a command must know."""
         entries = self.entries[command.user_id]
         owned = [
@@ -42,7 +42,7 @@ class History:
             if (purchase.user_id, purchase.app_id, purchase.report_id) == command.once_key
             and purchase.refunded_credits < purchase.credits
         ]
-        return Known(
+        return Lookup(
             earlier=_last(e for e in entries if command.key and self._has_key(e, command)),
             referenced=_last(e for e in entries if e.id == command.reference),
             latest_related=_last(
@@ -59,8 +59,8 @@ class History:
     def decide(self, command: Command, now: datetime) -> Outcome:
         """Return the outcome of a command."""
         target = self.accounts[command.users[-1]] if len(command.users) > 1 else None
-        account, known = self.accounts[command.user_id], self.known(command)
-        return decide(account, command, known, now, target=target)
+        account, lookup = self.accounts[command.user_id], self.lookup(command)
+        return decide(account, command, lookup, now, target=target)
 
     def write(self, outcome: Accepted) -> None:
         """Write the effects of a command, and check what holds for all of them."""

@@ -14,11 +14,11 @@ from credit_models.ledger import (
     CaptureHold,
     Kind,
     Period,
+    PeriodSpending,
     PlaceHold,
     Policy,
     ReverseTransaction,
     SetSpendingCap,
-    Spent,
     TransferCredits,
     Use,
 )
@@ -178,7 +178,7 @@ def test_a_users_own_caps_replace_those_of_the_app() -> None:
     ledger.add(100)
     assert use(ledger, 4, policy=policy) == exceeded(cap=3, required=4)
     ledger.use(2, policy=policy)
-    assert ledger.app.spent == (Spent(period=Period.HOUR, starts_at=NOON, credits=2),)
+    assert ledger.app.spent == (PeriodSpending(period=Period.HOUR, starts_at=NOON, credits=2),)
     ledger.do(SetSpendingCap, caps=Caps(day=50), policy=policy)
     ledger.use(10, policy=policy)
     ledger.do(SetSpendingCap, caps=NO_CAPS, policy=policy)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from credit_models.ledger import (
     APPS_MAX,
-    NOTHING_KNOWN,
+    NOTHING_FOUND,
     UINT32_MAX,
     Accepted,
     Account,
@@ -18,7 +18,7 @@ from credit_models.ledger import (
     InvariantViolated,
     KeyReused,
     Kind,
-    Known,
+    Lookup,
     Outcome,
     Replayed,
     TooManyApps,
@@ -59,7 +59,7 @@ def account(balance: int = 0, **changes: object) -> Account:
 
 
 def made_by(command: Command) -> Transaction:
-    outcome = decide(account(balance=100), command, NOTHING_KNOWN, NOW)
+    outcome = decide(account(balance=100), command, NOTHING_FOUND, NOW)
     assert isinstance(outcome, Accepted)
     return replace(outcome.main, id="earlier")
 
@@ -170,7 +170,7 @@ ADD_ROWS: list[tuple[str, Add, int, Transaction | None, Outcome | None]] = [
 def test_the_first_fault_is_the_reason(
     command: Command, balance: int, earlier: Transaction | None, expected: Outcome | None
 ) -> None:
-    outcome = decide(account(balance), command, Known(earlier=earlier), NOW)
+    outcome = decide(account(balance), command, Lookup(earlier=earlier), NOW)
     if expected is None:
         assert isinstance(outcome, Accepted)
     else:
@@ -179,10 +179,10 @@ def test_the_first_fault_is_the_reason(
 
 def test_credits_for_one_app_too_many_are_refused() -> None:
     full = account(balances=dict.fromkeys(range(2, APPS_MAX + 2), 1))
-    assert decide(full, ADD, NOTHING_KNOWN, NOW) == TooManyApps(limit=APPS_MAX)
-    assert isinstance(decide(full, replace(ADD, app_id=2), NOTHING_KNOWN, NOW), Accepted)
+    assert decide(full, ADD, NOTHING_FOUND, NOW) == TooManyApps(limit=APPS_MAX)
+    assert isinstance(decide(full, replace(ADD, app_id=2), NOTHING_FOUND, NOW), Accepted)
     one_less = account(balances=dict.fromkeys(range(2, APPS_MAX + 1), 1))
-    assert isinstance(decide(one_less, ADD, NOTHING_KNOWN, NOW), Accepted)
+    assert isinstance(decide(one_less, ADD, NOTHING_FOUND, NOW), Accepted)
 
 
 def test_the_shortfall_is_the_number_of_missing_credits() -> None:
@@ -190,7 +190,7 @@ def test_the_shortfall_is_the_number_of_missing_credits() -> None:
 
 
 def test_an_accepted_add_writes_the_account_and_the_history() -> None:
-    outcome = decide(account(balance=100), ADD, NOTHING_KNOWN, NOW)
+    outcome = decide(account(balance=100), ADD, NOTHING_FOUND, NOW)
     entry = Transaction(
         id="t1",
         user_id=7,
@@ -213,7 +213,7 @@ def test_an_accepted_add_writes_the_account_and_the_history() -> None:
 
 
 def test_an_accepted_use_writes_a_purchase_that_its_transaction_names() -> None:
-    outcome = decide(account(balance=100), USE, NOTHING_KNOWN, NOW)
+    outcome = decide(account(balance=100), USE, NOTHING_FOUND, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.purchase is not None
     assert outcome.main.purchase_id == outcome.purchase.id == "p1"
@@ -223,7 +223,7 @@ def test_an_accepted_use_writes_a_purchase_that_its_transaction_names() -> None:
 
 
 def test_the_first_transaction_dates_the_account() -> None:
-    outcome = decide(Account.empty(7), ADD, NOTHING_KNOWN, NOW)
+    outcome = decide(Account.empty(7), ADD, NOTHING_FOUND, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.accounts[0].created_at == outcome.accounts[0].updated_at == NOW
     assert outcome.accounts[0].created_by == outcome.accounts[0].updated_by == 3
@@ -232,32 +232,32 @@ def test_the_first_transaction_dates_the_account() -> None:
 
 def test_a_clock_that_was_set_back_does_not_reorder_the_history() -> None:
     ahead = account(updated_at=NOW + timedelta(minutes=5))
-    outcome = decide(ahead, ADD, NOTHING_KNOWN, NOW)
+    outcome = decide(ahead, ADD, NOTHING_FOUND, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.main.created_at == NOW + timedelta(minutes=5)
 
 
 def test_balances_of_other_apps_do_not_change() -> None:
-    outcome = decide(account(balances={1: 5, 2: 8}), ADD, NOTHING_KNOWN, NOW)
+    outcome = decide(account(balances={1: 5, 2: 8}), ADD, NOTHING_FOUND, NOW)
     assert isinstance(outcome, Accepted)
     assert outcome.accounts[0].balances == {1: 15, 2: 8}
 
 
 def test_a_command_for_another_user_is_a_bug() -> None:
     with pytest.raises(InvariantViolated, match="own user"):
-        decide(account(), replace(ADD, user_id=8), NOTHING_KNOWN, NOW)
+        decide(account(), replace(ADD, user_id=8), NOTHING_FOUND, NOW)
 
 
 @pytest.mark.parametrize("changes", [{"app_id": 2}, {"user_id": 8}], ids=str)
 def test_an_earlier_transaction_of_another_user_or_app_is_a_bug(changes: dict[str, int]) -> None:
     with pytest.raises(InvariantViolated, match="a key belongs to a user in an app"):
-        decide(account(), ADD, Known(earlier=replace(made_by(ADD), **changes)), NOW)  # type: ignore[arg-type]
+        decide(account(), ADD, Lookup(earlier=replace(made_by(ADD), **changes)), NOW)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("credits_", [0, -1, UINT32_MAX + 1])
 def test_credits_out_of_range_are_a_bug(credits_: int) -> None:
     with pytest.raises(InvariantViolated, match="credits"):
-        decide(account(), replace(ADD, credits=credits_), NOTHING_KNOWN, NOW)
+        decide(account(), replace(ADD, credits=credits_), NOTHING_FOUND, NOW)
 
 
 # Amounts cluster at the edges, so that refusals are about as frequent as successes.
@@ -303,7 +303,7 @@ def test_history_always_adds_up_and_balances_stay_in_range(requests: list[Comman
         command = replace(request, transaction_id=f"t{number}")
         before = current
         outcome = decide(
-            current, command, Known(earlier=by_key.get((command.app_id, command.key))), NOW
+            current, command, Lookup(earlier=by_key.get((command.app_id, command.key))), NOW
         )
         if isinstance(outcome, Accepted):
             current = outcome.accounts[0]
@@ -334,14 +334,14 @@ def test_a_replay_changes_nothing_even_after_other_commands(
     answered: list[tuple[Command, Transaction]] = []
     for number, request in enumerate(requests):
         command = replace(request, key=f"k{number}", transaction_id=f"t{number}")
-        outcome = decide(current, command, NOTHING_KNOWN, NOW)
+        outcome = decide(current, command, NOTHING_FOUND, NOW)
         if isinstance(outcome, Accepted):
             current = outcome.accounts[0]
             answered.append((command, outcome.main))
     if answered:
         command, entry = data.draw(st.sampled_from(answered))
         again = replace(command, transaction_id="another")
-        assert decide(current, again, Known(earlier=entry), NOW) == Replayed(transaction=entry)
+        assert decide(current, again, Lookup(earlier=entry), NOW) == Replayed(transaction=entry)
 
 
 @pytest.mark.parametrize(
@@ -358,12 +358,12 @@ def test_a_time_in_the_future_is_not_copied_to_later_entries(
     ahead: timedelta, expected: timedelta
 ) -> None:
     latest = NOW + timedelta(seconds=4)
-    outcome = decide(account(updated_at=NOW + ahead), ADD, NOTHING_KNOWN, NOW, latest)
+    outcome = decide(account(updated_at=NOW + ahead), ADD, NOTHING_FOUND, NOW, latest)
     assert isinstance(outcome, Accepted)
     assert outcome.main.created_at == NOW + expected
     assert outcome.accounts[0].updated_at == NOW + expected
     # The next entry has its own time again.
     later = NOW + timedelta(minutes=1)
-    following = decide(outcome.accounts[0], ADD, NOTHING_KNOWN, later, later + timedelta(seconds=4))
+    following = decide(outcome.accounts[0], ADD, NOTHING_FOUND, later, later + timedelta(seconds=4))
     assert isinstance(following, Accepted)
     assert following.main.created_at == later

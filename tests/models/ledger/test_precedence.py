@@ -39,7 +39,7 @@ from credit_models.ledger import (
     HoldsFull,
     InsufficientCredits,
     KeyReused,
-    Known,
+    Lookup,
     NotReversible,
     PlaceHold,
     Policy,
@@ -438,9 +438,9 @@ def test_the_short_way_of_a_plain_command_is_the_long_one(
     plain: Command = Use(**common, **REPORT)
     if adds:
         plain = Add(**common, credits_max=credits_max)
-    short = decide(account, plain, Known(), NOON + DAY)
+    short = decide(account, plain, Lookup(), NOON + DAY)
     # A condition that is always met makes a command take the long way.
-    long = decide(account, replace(plain, min_available_after=0), Known(), NOON + DAY)
+    long = decide(account, replace(plain, min_available_after=0), Lookup(), NOON + DAY)
     if isinstance(long, Accepted):
         request = (("min_available_after", "0"),)
         assert long.main.details.request == request

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from credit_models.ledger import (
-    NOTHING_KNOWN,
+    NOTHING_FOUND,
     Account,
     AppAccount,
     GrantCredits,
@@ -142,7 +142,7 @@ def test_time_never_runs_past_the_latest_time_of_a_correct_clock() -> None:
     )
     command = Settle(**ledger.common())
     latest = NOON + timedelta(seconds=4)
-    assert decide(ahead.accounts[7], command, NOTHING_KNOWN, NOON, latest) == NothingDue()
+    assert decide(ahead.accounts[7], command, NOTHING_FOUND, NOON, latest) == NothingDue()
 
 
 def test_the_record_of_an_app_follows_from_its_grants_and_holds() -> None:

@@ -116,7 +116,7 @@ def test_a_transfer_that_goes_nowhere_or_lacks_the_other_account_is_a_bug() -> N
     command = TransferCredits(**ledger.common(), credits=1, to_user_id=8, to_app_id=1)
     for target in (None, ledger.accounts[7]):
         with pytest.raises(InvariantViolated, match="accounts of both users"):
-            decide(ledger.accounts[7], command, ledger.known(command), NOON, target=target)
+            decide(ledger.accounts[7], command, ledger.lookup(command), NOON, target=target)
 
 
 def test_an_adjustment_adds_base_credits_and_takes_in_burn_order() -> None:

@@ -64,10 +64,10 @@ class ScriptedTransaction:
         _raise_next(self._script.looked_up_fails)
         return await self._transaction.transactions(keys, ids)
 
-    async def known(
+    async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
-        return await self._transaction.known(references, reports)
+        return await self._transaction.references(references, reports)
 
     async def write(self, changes: Changes) -> None:
         self._script.batches.append(len(changes.transactions))

@@ -20,7 +20,7 @@ from credit_models.ledger import (
 )
 from credit_server.commit import Clock
 from credit_server.commit.batch import BatchWriter, DedupIndex, plan
-from credit_server.commit.policies import Policies
+from credit_server.commit.policies import PolicyCache
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppKey, Conflict, StoreTransaction
 
@@ -145,12 +145,12 @@ def test_totals_are_sums_per_app_over_all_users() -> None:
     assert batch.totals == {1: 10, 2: 1}
 
 
-def test_only_a_refusal_that_the_key_does_not_decide_rests_on_reads() -> None:
+def test_only_a_refusal_that_the_key_does_not_decide_depends_on_reads() -> None:
     index = DedupIndex()
     index.add([committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
-    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).rests_on_reads
-    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).rests_on_reads
+    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).depends_on_reads
+    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).depends_on_reads
 
 
 class CountingStore(MemoryStore):
@@ -171,7 +171,7 @@ class CountingTransaction:
     def __init__(self, transaction: StoreTransaction, store: CountingStore) -> None:
         self._transaction = transaction
         self._store = store
-        self.known = transaction.known
+        self.references = transaction.references
         self.write = transaction.write
         self.commit = transaction.commit
 
@@ -188,7 +188,7 @@ class CountingTransaction:
 
 def writer(store: MemoryStore, *, cache_max: int) -> BatchWriter:
     return BatchWriter(
-        store.writer(), Policies(store), clock=Clock(), random=Random(7), cache_max=cache_max
+        store.writer(), PolicyCache(store), clock=Clock(), random=Random(7), cache_max=cache_max
     )
 
 

@@ -81,11 +81,11 @@ class _CrashingTransaction:
         self._store.step("transactions")
         return await self._transaction.transactions(keys, ids)
 
-    async def known(
+    async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
-        self._store.step("known")
-        return await self._transaction.known(references, reports)
+        self._store.step("references")
+        return await self._transaction.references(references, reports)
 
     async def write(self, changes: Changes) -> None:
         self._store.step("write")

@@ -34,7 +34,7 @@ from credit_models.ledger import (
     Use,
 )
 from credit_server.commit import Clock, Committer, Submission
-from credit_server.commit.policies import Policies
+from credit_server.commit.policies import PolicyCache
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import AppPolicy, CommitUnknown, Conflict, Store
@@ -466,7 +466,7 @@ async def test_a_retry_of_a_command_with_a_reference_is_replayed(
 
 async def test_a_policy_applies_within_seconds_of_its_change() -> None:
     store, seconds = MemoryStore(), [0.0]
-    policies = Policies(store, monotonic=lambda: seconds[0])
+    policies = PolicyCache(store, monotonic=lambda: seconds[0])
     commands: Sequence[Command] = [use(store, 5), replace(use(store, 5), app_id=2)]
     assert await policies.apply(commands) is commands
     policy = Policy(caps=Caps(day=4))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
-from credit_models.ledger import NOTHING_KNOWN, Account, Add, Command, Outcome, Receipt, decide
+from credit_models.ledger import NOTHING_FOUND, Account, Add, Command, Outcome, Receipt, decide
 from credit_server.commit import ClockSkewed, NoObserver, NotCommitted, ResultUnknown
 from credit_server.commit.pending import PendingWrite
 from credit_server.commit.retry import BatchRun, RetryLimits
@@ -67,7 +67,7 @@ class Settled:
         if error is not None:
             raise error
         return [
-            decide(Account.empty(command.user_id), command, NOTHING_KNOWN, NOON)
+            decide(Account.empty(command.user_id), command, NOTHING_FOUND, NOON)
             for command in commands
         ]
 

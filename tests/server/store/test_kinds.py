@@ -18,10 +18,10 @@ from credit_models.ledger import (
     Hold,
     Kind,
     Period,
+    PeriodSpending,
     Policy,
     Purchase,
     Refunded,
-    Spent,
     Transaction,
 )
 from credit_server.store.driver import Driver
@@ -122,8 +122,8 @@ APP = AppAccount.of(
     ),
     caps=Caps(hour=1, month=2**32 - 1),
     spent=(
-        Spent(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0),
-        Spent(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33),
+        PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0),
+        PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33),
     ),
 )
 
@@ -204,7 +204,7 @@ async def known(
     store: Store, references: Sequence[tuple[int, str]] = (), reports: Sequence[str] = ()
 ) -> References:
     async with store.writer().begin() as transaction:
-        return await transaction.known(references, [(7, 1, report) for report in reports])
+        return await transaction.references(references, [(7, 1, report) for report in reports])
 
 
 async def stored(store: Store, user: int = 7) -> Account:

@@ -28,7 +28,7 @@ from credit_models.ledger import (
     Account,
     AppAccount,
     Command,
-    Known,
+    Lookup,
     Policy,
     Replayed,
     Settle,
@@ -73,7 +73,7 @@ class _User:
         )
         return next(related, None)
 
-    def known(self, command: Command) -> Known:
+    def lookup(self, command: Command) -> Lookup:
         """Return what a command must know of the history."""
         reference, report = command.reference, command.once_key
         owned = (
@@ -82,7 +82,7 @@ class _User:
             if (purchase.user_id, purchase.app_id, purchase.report_id) == report
             and purchase.refunded_credits < purchase.credits
         )
-        return Known(
+        return Lookup(
             earlier=self.by_key.get((command.app_id, command.key)) if command.key else None,
             referenced=self.entries.get(reference),
             latest_related=self.latest_related(reference) if reference else None,
@@ -302,7 +302,7 @@ class FakeLedger:
         )
         target = None if len(command.users) == 1 else self._account(command.users[1])
         outcome = decide(
-            user.account, command, user.known(command), self.clock.now(), target=target
+            user.account, command, user.lookup(command), self.clock.now(), target=target
         )
         match outcome:
             case Accepted():
@@ -341,7 +341,7 @@ class FakeLedger:
                 command = Settle(
                     user_id=user_id, app_id=app_id, created_by=1, key="", transaction_id=""
                 )
-                outcome = decide(self._users[user_id].account, command, ledger.NOTHING_KNOWN, now)
+                outcome = decide(self._users[user_id].account, command, ledger.NOTHING_FOUND, now)
                 if isinstance(outcome, Accepted):
                     self._apply(outcome)
 

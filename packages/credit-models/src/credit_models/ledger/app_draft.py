@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
-from credit_models.ledger.burning import Parts, burn_key, of_grant, plan_taking
+from credit_models.ledger.burning import Allocations, burn_key, of_grant, plan_taking
 from credit_models.ledger.invariants import InvariantViolated, invariant
 from credit_models.ledger.records import (
     GRANTS_MAX,
@@ -101,11 +101,11 @@ class AppDraft:
             due_at=self._next_due(),
         )
 
-    def plan(self, credits_: int) -> Parts:
+    def plan(self, credits_: int) -> Allocations:
         """Return the parts in which available credits are taken, in burn order."""
         return plan_taking(self.grants, self.base, credits_)
 
-    def take(self, parts: Parts) -> None:
+    def take(self, parts: Allocations) -> None:
         """Take credits out of the grants that the parts name."""
         for part in parts:
             if part.grant_id:
@@ -113,8 +113,8 @@ class AppDraft:
                 self._put(grant, grant.left - part.credits, grant.ends_at)
 
     def give_back(
-        self, parts: Parts, *, created_by: int, restore_until: datetime | None = None
-    ) -> Parts:
+        self, parts: Allocations, *, created_by: int, restore_until: datetime | None = None
+    ) -> Allocations:
         """Return credits to the grants that they are from; pay debt first.
 
         A grant that has left the account is restored with its terms.
@@ -139,7 +139,7 @@ class AppDraft:
                 given.append(of_grant(grant, part.credits - paid))
         return tuple(given)
 
-    def place(self, grant: Grant) -> Parts | None:
+    def place(self, grant: Grant) -> Allocations | None:
         """Add the credits of a new grant that has started; pay debt first.
 
         If there are `GRANTS_MAX` grants, the new one joins one with the same terms.
@@ -168,7 +168,7 @@ class AppDraft:
         """Return whether the account can have one more grant in the app."""
         return len(self.grants) + len(self.scheduled) < GRANTS_MAX
 
-    def schedule(self, grant: Grant) -> Parts | None:
+    def schedule(self, grant: Grant) -> Allocations | None:
         """Add a grant that starts later; return None if there is no room."""
         if not self.has_room():
             return None
@@ -199,7 +199,7 @@ class AppDraft:
             others = tuple(sorted((*others, rest), key=_start_key))
         self.scheduled = others
 
-    def start(self, grant: Grant) -> Parts:
+    def start(self, grant: Grant) -> Allocations:
         """Make a scheduled grant spendable; pay debt first. Return the parts that were added."""
         self._remove_due(grant.starts_at)
         self.scheduled = tuple(other for other in self.scheduled if other.id != grant.id)
@@ -207,7 +207,7 @@ class AppDraft:
         invariant(added is not None, "a scheduled grant has its room already")
         return added or ()
 
-    def can_restore(self, parts: Parts, restore_until: datetime | None) -> bool:
+    def can_restore(self, parts: Allocations, restore_until: datetime | None) -> bool:
         """Return whether there is room for the grants that have left the account.
 
         Grants that have ended need none, unless they get a new end.
@@ -325,7 +325,7 @@ class AppDraft:
         self._count_held(hold, -1)
         self.holds = tuple(other for other in self.holds if other is not hold)
 
-    def drop_unneeded(self, parts: Parts) -> None:
+    def drop_unneeded(self, parts: Allocations) -> None:
         """Remove the grants of a former hold that nothing is left of and no open hold refers to."""
         for part in parts:
             grant = self._find(part.grant_id) if part.grant_id else None

@@ -8,7 +8,7 @@ from credit_models.ledger.records import PRIORITY_DEFAULT, Allocation, Grant
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-Parts = tuple[Allocation, ...]
+Allocations = tuple[Allocation, ...]
 
 
 def burn_key(grant: Grant) -> tuple[int, datetime, int]:
@@ -28,7 +28,7 @@ def of_grant(grant: Grant, credits_: int) -> Allocation:
     )
 
 
-def plan_taking(grants: Sequence[Grant], base: int, credits_: int) -> Parts:
+def plan_taking(grants: Sequence[Grant], base: int, credits_: int) -> Allocations:
     """Return the parts in which credits are taken, in burn order.
 
     Args:
@@ -70,7 +70,7 @@ def _append(parts: list[Allocation], part: Allocation) -> int:
     return part.credits
 
 
-def recorded(parts: Iterable[Allocation]) -> Parts:
+def recorded(parts: Iterable[Allocation]) -> Allocations:
     """Return the parts as entries and holds record them: none if all are base credits."""
     parts = tuple(parts)
     for part in parts:
@@ -79,12 +79,12 @@ def recorded(parts: Iterable[Allocation]) -> Parts:
     return ()
 
 
-def parts_of(allocations: Parts, credits_: int) -> Parts:
+def parts_of(allocations: Allocations, credits_: int) -> Allocations:
     """Return the parts of an entry or a hold; the inverse of `recorded`."""
     return allocations or (Allocation(credits=credits_),)
 
 
-def split(parts: Iterable[Allocation], credits_: int) -> tuple[Parts, Parts]:
+def split(parts: Iterable[Allocation], credits_: int) -> tuple[Allocations, Allocations]:
     """Split parts into those of the first credits and those of the rest."""
     first: list[Allocation] = []
     rest: list[Allocation] = []

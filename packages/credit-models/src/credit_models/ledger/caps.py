@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from credit_models.ledger.app_draft import AppDraft
 from credit_models.ledger.outcomes import CapExceeded, Refusal
-from credit_models.ledger.records import NO_CAPS, Caps, Period, Policy, Spent
+from credit_models.ledger.records import NO_CAPS, Caps, Period, PeriodSpending, Policy
 
 
 def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None:
@@ -37,7 +37,7 @@ def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None
 def count_use(app: AppDraft, policy: Policy, credits_: int) -> None:
     """Add used credits to the counters of all periods with a cap, and drop other counters."""
     app.spent = tuple(
-        Spent(
+        PeriodSpending(
             period=period,
             starts_at=period_start(period, app.at),
             credits=_spent_in(app, period) + credits_,

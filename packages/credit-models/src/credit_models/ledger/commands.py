@@ -29,7 +29,7 @@ HOLD_MAX = timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Write:
+class WriteCommand:
     """What all commands have in common.
 
     Attributes:
@@ -74,10 +74,10 @@ class Write:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotatedWrite(Write):
+class AnnotatedCommand(WriteCommand):
     """What all commands but `Add` and `Use` have in common.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `WriteCommand`, and:
         metadata: Names and values for the entry, ordered by name.
         note: A note for the entry, for people.
     """
@@ -87,10 +87,10 @@ class AnnotatedWrite(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Add(Write):
+class Add(WriteCommand):
     """Add credits to a user's balance in an app.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `WriteCommand`, and:
         credits: The number of credits, 1 to 2**32 - 1.
         credits_max: The most credits that this caller may add in one call, 1 to 2**32 - 1. It is
             not part of the request: a retry succeeds although the limit was lowered meanwhile.
@@ -101,10 +101,10 @@ class Add(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Use(Write):
+class Use(WriteCommand):
     """Buy a report with a user's credits in an app.
 
-    Attributes are those of `Write`, and:
+    Attributes are those of `WriteCommand`, and:
         report_id: The report, as the app names it.
         report_name: Its name for people.
         credits: The price, 1 to 2**32 - 1.
@@ -125,10 +125,10 @@ class Use(Write):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GrantCredits(AnnotatedWrite):
+class GrantCredits(AnnotatedCommand):
     """Add credits with terms of their own.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         credits: The number of credits, 1 to 2**32 - 1.
         credits_max: The most credits that this caller may add in one call; see `Add`.
         effective_at: The start; None, or a time in the past: at once.
@@ -148,10 +148,10 @@ class GrantCredits(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoidGrant(AnnotatedWrite):
+class VoidGrant(AnnotatedCommand):
     """Take back what is left of a grant.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         grant_id: The grant.
     """
 
@@ -164,10 +164,10 @@ class VoidGrant(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlaceHold(AnnotatedWrite):
+class PlaceHold(AnnotatedCommand):
     """Reserve credits.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         credits: The number of credits, 1 to 2**32 - 1.
         expires_after: How long the hold lasts, more than 0 and at most `HOLD_MAX`; None:
             `HOLD_DEFAULT`.
@@ -182,10 +182,10 @@ class PlaceHold(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CaptureHold(AnnotatedWrite):
+class CaptureHold(AnnotatedCommand):
     """Buy a report with the credits of a hold.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         hold_id: The hold.
         report_id: The report, as the app names it.
         report_name: Its name for people.
@@ -210,10 +210,10 @@ class CaptureHold(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseHold(AnnotatedWrite):
+class ReleaseHold(AnnotatedCommand):
     """Return all credits of a hold to the balance.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         hold_id: The hold.
     """
 
@@ -226,10 +226,10 @@ class ReleaseHold(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtendHold(AnnotatedWrite):
+class ExtendHold(AnnotatedCommand):
     """Set a new end of a hold.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         hold_id: The hold.
         expires_after: The time from now to the new end, more than 0 and at most `HOLD_MAX`. The new
             end is at most `HOLD_MAX` after the hold was placed.
@@ -245,10 +245,10 @@ class ExtendHold(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReverseTransaction(AnnotatedWrite):
+class ReverseTransaction(AnnotatedCommand):
     """Refund a use, or take back credits that were added.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         reversed_id: The entry to reverse.
         credits: The number of credits, 0 to 2**32 - 1; 0: all that can be reversed.
         restore_until: The new end of grants that have ended since the use; None: what is refunded
@@ -266,10 +266,10 @@ class ReverseTransaction(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransferCredits(AnnotatedWrite):
+class TransferCredits(AnnotatedCommand):
     """Move credits to another app or user, with their terms.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         to_user_id: The user that gets the credits.
         to_app_id: The app that gets the credits. User and app are not both those of the source.
         credits: The number of credits, 1 to 2**32 - 1.
@@ -288,10 +288,11 @@ class TransferCredits(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdjustBalance(AnnotatedWrite):
+class AdjustBalance(AnnotatedCommand):
     """Correct a balance.
 
-    Attributes are those of `AnnotatedWrite`, whose `note` is the reason and must not be empty, and:
+    Attributes are those of `AnnotatedCommand`, whose `note` is the reason and must not be empty,
+    and:
         delta: The change, -(2**32 - 1) to 2**32 - 1, not 0.
         credits_max: The most credits that this caller may add in one call; see `Add`.
     """
@@ -301,10 +302,10 @@ class AdjustBalance(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SetSpendingCap(AnnotatedWrite):
+class SetSpendingCap(AnnotatedCommand):
     """Set a user's own caps in an app.
 
-    Attributes are those of `AnnotatedWrite`, and:
+    Attributes are those of `AnnotatedCommand`, and:
         caps: The caps; `NO_CAPS` removes them, and the app's policy applies again.
     """
 
@@ -312,7 +313,7 @@ class SetSpendingCap(AnnotatedWrite):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settle(Write):
+class Settle(WriteCommand):
     """Write what is due in an app: the server's sweeper requests it.
 
     It makes no entry of its own. Its key is empty, and its `transaction_id` is not used.
@@ -337,8 +338,10 @@ Command = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """What a command must know of the history; see `Write.reference` and `Write.once_key`.
+class Lookup:
+    """What a command must know of the history.
+
+    See `WriteCommand.reference` and `WriteCommand.once_key`.
 
     Attributes:
         earlier: The entry with the command's key, of the same user in the same app, or the one
@@ -355,4 +358,4 @@ class Known:
     owned_purchase: Purchase | None = None
 
 
-NOTHING_KNOWN = Known()
+NOTHING_FOUND = Lookup()

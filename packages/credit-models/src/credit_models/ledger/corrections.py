@@ -1,17 +1,17 @@
 """What an operator does to an account: adjust a balance, and set spending caps."""
 
 from credit_models.ledger.app_draft import AppDraft
-from credit_models.ledger.burning import Parts, recorded
+from credit_models.ledger.burning import Allocations, recorded
 from credit_models.ledger.caps import count_use
 from credit_models.ledger.commands import AdjustBalance, SetSpendingCap
-from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import InsufficientCredits, Refusal
 from credit_models.ledger.records import UINT32_MAX, Allocation, Kind
 from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import no_room
 
 
-def adjust(draft: Draft, command: AdjustBalance) -> Made | Refusal:
+def adjust(draft: Draft, command: AdjustBalance) -> Effects | Refusal:
     """Change a balance. Credits are added to the base credits, and taken in burn order."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
@@ -26,7 +26,7 @@ def adjust(draft: Draft, command: AdjustBalance) -> Made | Refusal:
         abs(command.delta),
         details_of(command, allocations=recorded(parts), delta=command.delta),
     )
-    return Made(main=main)
+    return Effects(main=main)
 
 
 def _not_adjustable(draft: Draft, app: AppDraft, command: AdjustBalance) -> Refusal | None:
@@ -38,7 +38,7 @@ def _not_adjustable(draft: Draft, app: AppDraft, command: AdjustBalance) -> Refu
     return draft.too_many_apps(app)
 
 
-def _take(app: AppDraft, credits_: int) -> Parts:
+def _take(app: AppDraft, credits_: int) -> Allocations:
     """Take credits, and what is missing as debt: base credits that the user does not have."""
     parts = app.plan(min(credits_, app.available))
     app.take(parts)
@@ -46,7 +46,7 @@ def _take(app: AppDraft, credits_: int) -> Parts:
     return (*parts, Allocation(credits=debt)) if debt else parts
 
 
-def set_cap(draft: Draft, command: SetSpendingCap) -> Made | Refusal:
+def set_cap(draft: Draft, command: SetSpendingCap) -> Effects | Refusal:
     """Set a user's own caps."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
@@ -58,4 +58,4 @@ def set_cap(draft: Draft, command: SetSpendingCap) -> Made | Refusal:
     caps = (command.caps.hour, command.caps.day, command.caps.month)
     least = min((cap for cap in caps if cap is not None), default=UINT32_MAX)
     main = draft.record_main(app, command, Kind.CAP, least, details_of(command))
-    return Made(main=main)
+    return Effects(main=main)

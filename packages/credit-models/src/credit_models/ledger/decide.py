@@ -27,7 +27,7 @@ from credit_models.ledger.commands import (
     Command,
     ExtendHold,
     GrantCredits,
-    Known,
+    Lookup,
     PlaceHold,
     ReleaseHold,
     ReverseTransaction,
@@ -38,7 +38,7 @@ from credit_models.ledger.commands import (
     VoidGrant,
 )
 from credit_models.ledger.corrections import adjust, set_cap
-from credit_models.ledger.draft import Draft, Made, created_at
+from credit_models.ledger.draft import Draft, Effects, created_at
 from credit_models.ledger.grants import grant, void
 from credit_models.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
 from credit_models.ledger.invariants import invariant
@@ -65,7 +65,7 @@ from credit_models.ledger.uses import add, use
 def decide(
     account: Account,
     command: Command,
-    known: Known,
+    lookup: Lookup,
     now: datetime,
     latest: datetime | None = None,
     target: Account | None = None,
@@ -75,7 +75,7 @@ def decide(
     Args:
         account: The user's account.
         command: The command, valid by the contract's constraints.
-        known: What the command must know of the history.
+        lookup: What the command must know of the history.
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have, at least `now`; None: there is no limit.
         target: The account of the user that gets credits by a transfer from another user.
@@ -89,18 +89,18 @@ def decide(
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
     if isinstance(command, (Add, Use)):
-        outcome = decide_plain(account, command, known, now, latest)
+        outcome = decide_plain(account, command, lookup, now, latest)
         if outcome is not None:
             return outcome
     _check(command)
-    if known.earlier is not None:
-        return repeated(command, known.earlier)
+    if lookup.earlier is not None:
+        return repeated(command, lookup.earlier)
     if refusal := _limit_exceeded(command):
         return refusal
     draft, target_draft = _drafts(account, command, now, latest, target)
-    made = _apply(draft, target_draft, command, known)
-    if not isinstance(made, Made):
-        return made
+    effects = _apply(draft, target_draft, command, lookup)
+    if not isinstance(effects, Effects):
+        return effects
     app = draft.app(command.app_id)
     settle_app(draft, app, since=draft.at)
     required = command.min_available_after
@@ -112,9 +112,9 @@ def decide(
     return Accepted(
         accounts=tuple(changed.account() for changed in drafts),
         transactions=tuple(entry for changed in drafts for entry in changed.entries),
-        main=made.main,
-        purchase=made.purchase,
-        refunded=made.refunded,
+        main=effects.main,
+        purchase=effects.purchase,
+        refunded=effects.refunded,
     )
 
 
@@ -174,26 +174,26 @@ def _drafts(
     return draft, target_draft
 
 
-def _apply(draft: Draft, target: Draft, command: Command, known: Known) -> Made | Refusal:
+def _apply(draft: Draft, target: Draft, command: Command, lookup: Lookup) -> Effects | Refusal:
     match command:
         case Add():
             return add(draft, command)
         case Use():
-            return use(draft, command, known)
+            return use(draft, command, lookup)
         case GrantCredits():
             return grant(draft, command)
         case VoidGrant():
-            return void(draft, command, known)
+            return void(draft, command, lookup)
         case PlaceHold():
             return place_hold(draft, command)
         case CaptureHold():
-            return capture_hold(draft, command, known)
+            return capture_hold(draft, command, lookup)
         case ReleaseHold():
-            return release_hold(draft, command, known)
+            return release_hold(draft, command, lookup)
         case ExtendHold():
-            return extend_hold(draft, command, known)
+            return extend_hold(draft, command, lookup)
         case ReverseTransaction():
-            return reverse(draft, command, known)
+            return reverse(draft, command, lookup)
         case TransferCredits():
             return transfer(draft, target, command)
         case AdjustBalance():
@@ -201,6 +201,6 @@ def _apply(draft: Draft, target: Draft, command: Command, known: Known) -> Made 
         case SetSpendingCap():
             return set_cap(draft, command)
         case Settle():
-            return Made(main=draft.entries[-1]) if draft.entries else NothingDue()
+            return Effects(main=draft.entries[-1]) if draft.entries else NothingDue()
         case _:
             assert_never(command)

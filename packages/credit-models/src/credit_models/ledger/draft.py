@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class Effects:
     """The effects of a command besides the accounts; see `Accepted`."""
 
     main: Transaction

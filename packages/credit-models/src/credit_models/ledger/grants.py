@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from credit_models.ledger.burning import of_grant, recorded
-from credit_models.ledger.commands import GrantCredits, Known, VoidGrant
-from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.commands import GrantCredits, Lookup, VoidGrant
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import (
     ExpiresTooEarly,
     GrantEmpty,
@@ -20,7 +20,7 @@ from credit_models.ledger.uses import no_room
 PLACING = (Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
 
 
-def grant(draft: Draft, command: GrantCredits) -> Made | Refusal:
+def grant(draft: Draft, command: GrantCredits) -> Effects | Refusal:
     """Grant credits, at once or at a later start."""
     app = draft.app(command.app_id)
     starts_at = max(command.effective_at or draft.at, draft.at)
@@ -54,7 +54,7 @@ def grant(draft: Draft, command: GrantCredits) -> Made | Refusal:
             command, allocations=recorded(added), effective_at=placed.starts_at, ends_at=ends_at
         ),
     )
-    return Made(main=main)
+    return Effects(main=main)
 
 
 def _end(command: GrantCredits, starts_at: datetime) -> datetime | None:
@@ -67,10 +67,10 @@ def _end(command: GrantCredits, starts_at: datetime) -> datetime | None:
         return None
 
 
-def void(draft: Draft, command: VoidGrant, known: Known) -> Made | Refusal:
+def void(draft: Draft, command: VoidGrant, lookup: Lookup) -> Effects | Refusal:
     """Take back what is left of a grant. What open holds return to it later expires."""
     app = draft.app(command.app_id)
-    placing = known.referenced
+    placing = lookup.referenced
     if placing is None or placing.app_id != command.app_id or placing.kind not in PLACING:
         return GrantNotFound(grant_id=command.grant_id)
     voided = app.find_grant(command.grant_id)
@@ -91,4 +91,4 @@ def void(draft: Draft, command: VoidGrant, known: Known) -> Made | Refusal:
             delta=None if voided.starts_at is None else 0,
         ),
     )
-    return Made(main=main)
+    return Effects(main=main)

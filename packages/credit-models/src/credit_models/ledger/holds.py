@@ -7,18 +7,18 @@ their grant ended can be captured until the hold ends, because they were taken i
 from dataclasses import replace
 
 from credit_models.ledger.app_draft import AppDraft
-from credit_models.ledger.burning import Parts, parts_of, recorded, split
+from credit_models.ledger.burning import Allocations, parts_of, recorded, split
 from credit_models.ledger.caps import cap_exceeded, count_use
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
     CaptureHold,
     ExtendHold,
-    Known,
+    Lookup,
     PlaceHold,
     ReleaseHold,
 )
-from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.invariants import invariant
 from credit_models.ledger.outcomes import (
     HoldAlreadyCaptured,
@@ -36,7 +36,7 @@ from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import purchase_of
 
 
-def place_hold(draft: Draft, command: PlaceHold) -> Made | Refusal:
+def place_hold(draft: Draft, command: PlaceHold) -> Effects | Refusal:
     """Reserve credits in burn order."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
@@ -71,13 +71,13 @@ def place_hold(draft: Draft, command: PlaceHold) -> Made | Refusal:
             command, allocations=hold.allocations, ends_at=hold.ends_at, held_after=credits_
         ),
     )
-    return Made(main=main)
+    return Effects(main=main)
 
 
-def capture_hold(draft: Draft, command: CaptureHold, known: Known) -> Made | Refusal:
+def capture_hold(draft: Draft, command: CaptureHold, lookup: Lookup) -> Effects | Refusal:
     """Use held credits for a report; the balance pays what exceeds the hold."""
     app = draft.app(command.app_id)
-    hold = _open_hold(draft, app, command.hold_id, known)
+    hold = _open_hold(draft, app, command.hold_id, lookup)
     if not isinstance(hold, Hold):
         return hold
     if refusal := draft.revision_changed(command):
@@ -122,11 +122,11 @@ def capture_hold(draft: Draft, command: CaptureHold, known: Known) -> Made | Ref
         purchase=(command.purchase_id, command.report_id, command.report_name),
     )
     app.drop_unneeded(hold.allocations)
-    return Made(main=main, purchase=purchase_of(main))
+    return Effects(main=main, purchase=purchase_of(main))
 
 
 def _release(
-    draft: Draft, app: AppDraft, command: CaptureHold, hold: Hold, kept: Hold, parts: Parts
+    draft: Draft, app: AppDraft, command: CaptureHold, hold: Hold, kept: Hold, parts: Allocations
 ) -> None:
     """Add the RELEASE before the USE of a capture."""
     draft.record(
@@ -143,10 +143,10 @@ def _release(
     )
 
 
-def release_hold(draft: Draft, command: ReleaseHold, known: Known) -> Made | Refusal:
+def release_hold(draft: Draft, command: ReleaseHold, lookup: Lookup) -> Effects | Refusal:
     """Return all credits of a hold to the grants that they are from."""
     app = draft.app(command.app_id)
-    hold = _open_hold(draft, app, command.hold_id, known)
+    hold = _open_hold(draft, app, command.hold_id, lookup)
     if not isinstance(hold, Hold):
         return hold
     if refusal := draft.revision_changed(command):
@@ -169,13 +169,13 @@ def release_hold(draft: Draft, command: ReleaseHold, known: Known) -> Made | Ref
         ),
     )
     app.drop_unneeded(parts)
-    return Made(main=main)
+    return Effects(main=main)
 
 
-def extend_hold(draft: Draft, command: ExtendHold, known: Known) -> Made | Refusal:
+def extend_hold(draft: Draft, command: ExtendHold, lookup: Lookup) -> Effects | Refusal:
     """Set a new end of a hold, which may be earlier."""
     app = draft.app(command.app_id)
-    hold = _open_hold(draft, app, command.hold_id, known)
+    hold = _open_hold(draft, app, command.hold_id, lookup)
     if not isinstance(hold, Hold):
         return hold
     ends_at = draft.at + command.expires_after
@@ -198,23 +198,23 @@ def extend_hold(draft: Draft, command: ExtendHold, known: Known) -> Made | Refus
             held_after=hold.credits,
         ),
     )
-    return Made(main=main)
+    return Effects(main=main)
 
 
 _Settlement = HoldNotFound | HoldAlreadyCaptured | HoldAlreadyReleased | HoldExpired
 
 
-def _open_hold(draft: Draft, app: AppDraft, hold_id: str, known: Known) -> Hold | _Settlement:
+def _open_hold(draft: Draft, app: AppDraft, hold_id: str, lookup: Lookup) -> Hold | _Settlement:
     """Return a hold that is open, or why it is not."""
     hold = app.find_hold(hold_id)
     if hold is not None:
         return hold
-    placed = known.referenced
+    placed = lookup.referenced
     if placed is None or placed.kind is not Kind.HOLD or placed.app_id != app.app_id:
         return HoldNotFound(hold_id=hold_id)
     # It may have ended just now: then its RELEASE is not written yet.
     due = (entry for entry in draft.entries if entry.details.related_id == hold_id)
-    return _settlement(placed, next(due, known.latest_related))
+    return _settlement(placed, next(due, lookup.latest_related))
 
 
 def _settlement(placed: Transaction, latest: Transaction | None) -> _Settlement:

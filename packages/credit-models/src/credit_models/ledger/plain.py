@@ -7,7 +7,7 @@ three quarters.
 
 from datetime import datetime
 
-from credit_models.ledger.commands import Add, Known, Use
+from credit_models.ledger.commands import Add, Lookup, Use
 from credit_models.ledger.draft import created_at
 from credit_models.ledger.invariants import invariant
 from credit_models.ledger.outcomes import (
@@ -32,7 +32,7 @@ from credit_models.ledger.requests import repeated
 
 
 def decide_plain(
-    account: Account, command: Add | Use, known: Known, now: datetime, latest: datetime | None
+    account: Account, command: Add | Use, lookup: Lookup, now: datetime, latest: datetime | None
 ) -> Outcome | None:
     """Return the outcome of a plain command, see `decide`; None if the command is not plain."""
     if (
@@ -47,13 +47,13 @@ def decide_plain(
         # Comparing the same object with itself takes 0.3 µs.
         if command.once or (command.policy is not NO_POLICY and command.policy.caps != NO_CAPS):
             return None
-        if known.earlier is not None:
-            return repeated(command, known.earlier)
+        if lookup.earlier is not None:
+            return repeated(command, lookup.earlier)
         if command.credits > balance:
             return InsufficientCredits(available=max(0, balance), required=command.credits)
         return _used(account, command, balance - command.credits, created_at(account, now, latest))
-    if known.earlier is not None:
-        return repeated(command, known.earlier)
+    if lookup.earlier is not None:
+        return repeated(command, lookup.earlier)
     if command.credits > command.credits_max:
         return CreditsLimitExceeded(credits=command.credits, limit=command.credits_max)
     if balance + command.credits > UINT32_MAX:

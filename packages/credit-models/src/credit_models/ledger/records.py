@@ -158,7 +158,7 @@ NO_POLICY = Policy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spent:
+class PeriodSpending:
     """The credits used in one period.
 
     Attributes:
@@ -204,7 +204,7 @@ class AppAccount:
     scheduled: tuple[Grant, ...] = ()
     holds: tuple[Hold, ...] = ()
     caps: Caps = NO_CAPS
-    spent: tuple[Spent, ...] = ()
+    spent: tuple[PeriodSpending, ...] = ()
     granted: int = 0
     due_at: datetime | None = None
 
@@ -216,7 +216,7 @@ class AppAccount:
         scheduled: tuple[Grant, ...] = (),
         holds: tuple[Hold, ...] = (),
         caps: Caps = NO_CAPS,
-        spent: tuple[Spent, ...] = (),
+        spent: tuple[PeriodSpending, ...] = (),
     ) -> "AppAccount":
         """Return the record with `granted` and `due_at`, which follow from the rest."""
         return cls(

@@ -10,7 +10,7 @@ from enum import Enum
 from credit_models.ledger.commands import (
     Add,
     AdjustBalance,
-    AnnotatedWrite,
+    AnnotatedCommand,
     CaptureHold,
     Command,
     ExtendHold,
@@ -23,7 +23,7 @@ from credit_models.ledger.commands import (
     TransferCredits,
     Use,
     VoidGrant,
-    Write,
+    WriteCommand,
 )
 from credit_models.ledger.invariants import invariant
 from credit_models.ledger.outcomes import KeyReused, Replayed
@@ -46,7 +46,7 @@ _HOLD = ("credits", "expires_after_seconds", "purpose", "allow_partial")
 _CAPTURE = ("hold_id", "credits", "report_id", "report_name", "final", "allow_excess")
 
 # The fields of each request, in the contract's order, less those by which the entry was found.
-_FIELDS: dict[type[Write], tuple[str, ...]] = {
+_FIELDS: dict[type[WriteCommand], tuple[str, ...]] = {
     Add: ("credits", "created_by", *_CONDITIONS),
     Use: ("report_id", "report_name", "credits", "created_by", "once", *_CONDITIONS),
     GrantCredits: (*_COMMON, *_GRANT),
@@ -116,8 +116,8 @@ def details_of(
         ends_at=ends_at,
         released=released,
         held_after=held_after,
-        metadata=command.metadata if isinstance(command, AnnotatedWrite) else (),
-        note=command.note if isinstance(command, AnnotatedWrite) else "",
+        metadata=command.metadata if isinstance(command, AnnotatedCommand) else (),
+        note=command.note if isinstance(command, AnnotatedCommand) else "",
         request=request_of(command),
     )
 
@@ -170,7 +170,7 @@ def _differences(command: Command, earlier: Transaction) -> tuple[str, ...]:
     )
 
 
-def _call_of(entry: Transaction) -> type[Write] | None:
+def _call_of(entry: Transaction) -> type[WriteCommand] | None:
     """Return the command that made an entry; None if it is not a command's own entry."""
     match entry.kind:
         case Kind.ADD:

@@ -3,8 +3,8 @@
 from credit_models.ledger.app_draft import AppDraft
 from credit_models.ledger.burning import of_grant, parts_of, recorded, split
 from credit_models.ledger.caps import count_refund
-from credit_models.ledger.commands import Known, ReverseTransaction
-from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.commands import Lookup, ReverseTransaction
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import (
     BalanceOverflow,
     GrantsFull,
@@ -27,9 +27,9 @@ from credit_models.ledger.requests import details_of
 _ADDING = (Kind.ADD, Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
 
 
-def reverse(draft: Draft, command: ReverseTransaction, known: Known) -> Made | Refusal:
+def reverse(draft: Draft, command: ReverseTransaction, lookup: Lookup) -> Effects | Refusal:
     """Reverse an entry, in whole or in part."""
-    entry = known.referenced
+    entry = lookup.referenced
     if entry is None or entry.app_id != command.app_id:
         return TransactionNotFound(transaction_id=command.reversed_id)
     if entry.kind is not Kind.USE and entry.kind not in _ADDING:
@@ -37,19 +37,19 @@ def reverse(draft: Draft, command: ReverseTransaction, known: Known) -> Made | R
     if refusal := draft.revision_changed(command):
         return refusal
     if entry.kind is Kind.USE:
-        return _refund(draft, command, entry, _reversed_before(known))
-    return _revoke(draft, command, entry, known)
+        return _refund(draft, command, entry, _reversed_before(lookup))
+    return _revoke(draft, command, entry, lookup)
 
 
-def _reversed_before(known: Known) -> int:
+def _reversed_before(lookup: Lookup) -> int:
     """Return how many credits of the entry were reversed before."""
-    latest = known.latest_related
+    latest = lookup.latest_related
     return 0 if latest is None else latest.details.related_total
 
 
 def _refund(
     draft: Draft, command: ReverseTransaction, used: Transaction, before: int
-) -> Made | Refusal:
+) -> Effects | Refusal:
     """Return credits of a USE to the very grants that paid, in the order in which they paid."""
     app = draft.app(command.app_id)
     reversible = used.credits - before
@@ -78,16 +78,16 @@ def _refund(
         ),
     )
     refunded = Refunded(purchase_id=used.purchase_id, refunded_credits=before + credits_)
-    return Made(main=main, refunded=refunded)
+    return Effects(main=main, refunded=refunded)
 
 
 def _revoke(
-    draft: Draft, command: ReverseTransaction, added: Transaction, known: Known
-) -> Made | Refusal:
+    draft: Draft, command: ReverseTransaction, added: Transaction, lookup: Lookup
+) -> Effects | Refusal:
     """Take back added credits: what is left of their grant, or base credits."""
     app = draft.app(command.app_id)
-    grant, left = _what_is_left(app, added, known)
-    before = _reversed_before(known)
+    grant, left = _what_is_left(app, added, lookup)
+    before = _reversed_before(lookup)
     reversible = added.credits - before if left else 0
     credits_ = command.credits or min(reversible, left)
     if not 0 < credits_ <= reversible:
@@ -109,10 +109,10 @@ def _revoke(
             delta=None if grant is None or grant.starts_at is None else 0,
         ),
     )
-    return Made(main=main)
+    return Effects(main=main)
 
 
-def _what_is_left(app: AppDraft, added: Transaction, known: Known) -> tuple[Grant | None, int]:
+def _what_is_left(app: AppDraft, added: Transaction, lookup: Lookup) -> tuple[Grant | None, int]:
     """Return the grant that an entry added credits to, and what of it can be taken back.
 
     The grant is None for base credits. Credits that a refund returned to a grant after its end was
@@ -121,7 +121,7 @@ def _what_is_left(app: AppDraft, added: Transaction, known: Known) -> tuple[Gran
     ids = [part.grant_id for part in added.details.allocations if part.grant_id]
     if not ids:
         return None, max(0, app.base)
-    latest = known.latest_related
+    latest = lookup.latest_related
     if latest is not None and latest.kind in (Kind.EXPIRE, Kind.VOID):
         return None, 0
     grant = app.find_grant(ids[0])

@@ -1,16 +1,16 @@
 """Move credits to another app or another user, with their terms."""
 
 from credit_models.ledger.app_draft import AppDraft
-from credit_models.ledger.burning import Parts, recorded
+from credit_models.ledger.burning import Allocations, recorded
 from credit_models.ledger.commands import TransferCredits
-from credit_models.ledger.draft import Draft, Made, entry_id
+from credit_models.ledger.draft import Draft, Effects, entry_id
 from credit_models.ledger.outcomes import GrantsFull, InsufficientCredits, Refusal
 from credit_models.ledger.records import GRANTS_MAX, Allocation, Details, Grant, Kind
 from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import no_room
 
 
-def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Made | Refusal:
+def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Effects | Refusal:
     """Move credits in burn order; each grant that they come from makes a grant of the target.
 
     Args:
@@ -51,12 +51,12 @@ def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Made | Re
             Details(related_id=main.id, allocations=recorded(added), ends_at=part.ends_at),
             created_by=command.created_by,
         )
-    return Made(main=main)
+    return Effects(main=main)
 
 
 def _place(
     target: Draft, app: AppDraft, command: TransferCredits, part: Allocation
-) -> Parts | None:
+) -> Allocations | None:
     """Add credits to the target; None if it has no room for one more grant."""
     if not part.grant_id:
         return (part,)

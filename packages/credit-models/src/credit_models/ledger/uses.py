@@ -3,8 +3,8 @@
 from credit_models.ledger.app_draft import AppDraft
 from credit_models.ledger.burning import recorded
 from credit_models.ledger.caps import cap_exceeded, count_use
-from credit_models.ledger.commands import Add, Known, Use
-from credit_models.ledger.draft import Draft, Made
+from credit_models.ledger.commands import Add, Lookup, Use
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import (
     AlreadyPurchased,
     BalanceOverflow,
@@ -15,7 +15,7 @@ from credit_models.ledger.records import UINT32_MAX, Kind, Purchase, Transaction
 from credit_models.ledger.requests import details_of
 
 
-def add(draft: Draft, command: Add) -> Made | Refusal:
+def add(draft: Draft, command: Add) -> Effects | Refusal:
     """Add credits; they pay debt first, because a debt is a negative number of base credits."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
@@ -23,7 +23,7 @@ def add(draft: Draft, command: Add) -> Made | Refusal:
     if refusal := no_room(draft, app, command.credits):
         return refusal
     main = draft.record_main(app, command, Kind.ADD, command.credits, details_of(command))
-    return Made(main=main)
+    return Effects(main=main)
 
 
 def no_room(draft: Draft, app: AppDraft, credits_: int) -> Refusal | None:
@@ -37,13 +37,13 @@ def no_room(draft: Draft, app: AppDraft, credits_: int) -> Refusal | None:
     return draft.too_many_apps(app)
 
 
-def use(draft: Draft, command: Use, known: Known) -> Made | Refusal:
+def use(draft: Draft, command: Use, lookup: Lookup) -> Effects | Refusal:
     """Use credits for a report."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
         return refusal
-    if command.once and known.owned_purchase is not None:
-        return AlreadyPurchased(purchase_id=known.owned_purchase.id)
+    if command.once and lookup.owned_purchase is not None:
+        return AlreadyPurchased(purchase_id=lookup.owned_purchase.id)
     if refusal := cap_exceeded(app, command.policy, command.credits):
         return refusal
     if app.available < command.credits:
@@ -59,7 +59,7 @@ def use(draft: Draft, command: Use, known: Known) -> Made | Refusal:
         details_of(command, allocations=recorded(parts)),
         purchase=(command.purchase_id, command.report_id, command.report_name),
     )
-    return Made(main=main, purchase=purchase_of(main))
+    return Effects(main=main, purchase=purchase_of(main))
 
 
 def purchase_of(paid: Transaction) -> Purchase:

@@ -28,7 +28,7 @@ from credit_server.api.commands import Commands
 from credit_server.api.contract import WithMisfits
 from credit_server.api.ledger_reads import LedgerReads
 from credit_server.api.operations import Operations, PendingOperation
-from credit_server.api.policies import Policies
+from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
 from credit_server.api.write_stream import WriteStream
 from credit_server.api.writes import Writes
@@ -71,7 +71,7 @@ class LedgerService(LedgerServiceBase):
         self._committer = committer
         self._operations = Operations(commands, audit)
         self._writes = Writes(committer, commands, audit)
-        self._policies = Policies(store, committer.clock, audit)
+        self._policies = PolicyChanges(store, committer.clock, audit)
         reads = Reads(store, committer.clock, audit)
         self._reads = LedgerReads(store, reads, list_slots or ListSlots())
         self._access = access

@@ -20,7 +20,7 @@ from credit_server.store.port import AppPolicy, Conflict, Store
 _ATTEMPTS_MAX = 5
 
 
-class Policies:
+class PolicyChanges:
     """Changes the policies of apps."""
 
     def __init__(self, store: Store, clock: Clock, audit: AuditLog) -> None:

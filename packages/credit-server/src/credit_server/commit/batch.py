@@ -12,13 +12,13 @@ from random import Random
 from cachetools import LRUCache
 from credit_models.ledger import (
     NO_DETAILS,
-    NOTHING_KNOWN,
+    NOTHING_FOUND,
     Accepted,
     Account,
     BatchAborted,
     Command,
     KeyReused,
-    Known,
+    Lookup,
     Outcome,
     Purchase,
     Refunded,
@@ -30,7 +30,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.commit.clock import Clock
-from credit_server.commit.policies import Policies
+from credit_server.commit.policies import PolicyCache
 from credit_server.store.port import (
     AppKey,
     Changes,
@@ -94,14 +94,14 @@ class _History:
         self._bought: dict[ReportKey, list[Purchase]] = {}
         self._refunded: dict[str, int] = {}
 
-    def known(self, command: Command) -> Known:
+    def lookup(self, command: Command) -> Lookup:
         """Return what a command must know."""
         earlier = self._index.find(command) or self._fresh.find(command)
         reference, report = command.reference, command.once_key
         if not reference and report is None:
-            return NOTHING_KNOWN if earlier is None else Known(earlier=earlier)
+            return NOTHING_FOUND if earlier is None else Lookup(earlier=earlier)
         place = (command.user_id, reference)
-        return Known(
+        return Lookup(
             earlier=earlier,
             referenced=self._read.entries.get(place) or self._made(place),
             latest_related=self._related.get(place) or self._read.latest_related.get(place),
@@ -147,9 +147,9 @@ class Plan:
         purchases: New purchases, in order.
         refunded: Changed purchases by their id, each with its user.
         totals: The change of each app's total.
-        rests_on_reads: Whether the answer to a command that writes nothing rests on what was read:
-            a balance, or that the key is new. Such an answer is certain only after a cached balance
-            was read from the store and the keys were looked up.
+        depends_on_reads: Whether the answer to a command that writes nothing depends on what was
+            read: a balance, or that the key is new. Such an answer is certain only after a cached
+            balance was read from the store and the keys were looked up.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -158,7 +158,7 @@ class Plan:
     purchases: list[Purchase] = field(default_factory=list)
     refunded: dict[str, tuple[int, Refunded]] = field(default_factory=dict)
     totals: dict[int, int] = field(default_factory=dict)
-    rests_on_reads: bool = False
+    depends_on_reads: bool = False
 
     def add(self, accepted: Accepted) -> None:
         """Add the effects of a command."""
@@ -206,7 +206,7 @@ def plan(
         target = None
         for user_id in command.users[1:]:
             target = result.accounts.get(user_id) or accounts[user_id]
-        outcome = decide(account, command, history.known(command), now, latest, target)
+        outcome = decide(account, command, history.lookup(command), now, latest, target)
         match outcome:
             case Accepted() if not command.validate_only:
                 result.add(outcome)
@@ -214,7 +214,7 @@ def plan(
             case Replayed() | KeyReused():  # decided by the key: transactions never change
                 pass
             case _:
-                result.rests_on_reads = True
+                result.depends_on_reads = True
         result.outcomes.append(outcome)
     return _aborted(result) if atomic else result
 
@@ -234,7 +234,7 @@ def _aborted(batch: Plan) -> Plan:
         ],
         # An accepted command is not written, so nothing else proves that its key is new. A refusal
         # of another command with the key rests on it.
-        rests_on_reads=batch.rests_on_reads or bool(batch.transactions),
+        depends_on_reads=batch.depends_on_reads or bool(batch.transactions),
     )
 
 
@@ -247,7 +247,7 @@ class BatchWriter:
     """
 
     def __init__(
-        self, writer: Writer, policies: Policies, *, clock: Clock, random: Random, cache_max: int
+        self, writer: Writer, policies: PolicyCache, *, clock: Clock, random: Random, cache_max: int
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -294,14 +294,14 @@ class BatchWriter:
                 )
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
                 batch = decided(accounts)
-                if batch.rests_on_reads and not verify_first:
+                if batch.depends_on_reads and not verify_first:
                     accounts = await self._load(transaction, commands, known, verify=True)
                     batch = decided(accounts)
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
-                if verify_first or batch.transactions or batch.rests_on_reads:
+                if verify_first or batch.transactions or batch.depends_on_reads:
                     committing = True
                     await transaction.commit()
             self._cache(batch)
@@ -376,7 +376,7 @@ class BatchWriter:
                     reports.add(report)
         if not references and not reports:
             return _NO_REFERENCES
-        return await transaction.known(references, reports)
+        return await transaction.references(references, reports)
 
     def _is_stale(self, account: Account) -> bool:
         """Return whether the cached account is older than one that was read."""

@@ -19,7 +19,7 @@ from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed, CommitError, Overloaded, Stopping
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, PendingWrite, Submission, WriteResult
-from credit_server.commit.policies import Policies
+from credit_server.commit.policies import PolicyCache
 from credit_server.commit.retry import RetryLimits
 from credit_server.commit.shard import Shard, ShardLimits, Turn
 from credit_server.store.port import Store
@@ -107,13 +107,13 @@ class Committer:
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
         turns = turns or [nullcontext()] * self._limits.shards
-        policies = Policies(store)
+        policies = PolicyCache(store)
         self._shards = [self._shard(store, policies, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start
         self._stopping = False
 
-    def _shard(self, store: Store, policies: Policies, random: Random, turn: Turn) -> Shard:
+    def _shard(self, store: Store, policies: PolicyCache, random: Random, turn: Turn) -> Shard:
         limits = self._limits
         return Shard(
             BatchWriter(

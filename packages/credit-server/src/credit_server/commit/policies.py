@@ -16,7 +16,7 @@ _CACHED_SECONDS = 4.0
 _CACHED_MAX = 10_000
 
 
-class Policies:
+class PolicyCache:
     """Reads the policies of apps, and keeps each for a few seconds.
 
     A policy is not read in the transaction of the store. It bounds what later commands may do, and

@@ -18,8 +18,8 @@ from credit_models.ledger import (
     Grant,
     Hold,
     Period,
+    PeriodSpending,
     Policy,
-    Spent,
 )
 from pydantic import Field
 
@@ -252,7 +252,9 @@ class AppDocument(Document):
             holds=tuple(hold.to_hold() for hold in self.holds or ()),
             caps=CapsDocument.to_caps(self.caps),
             spent=tuple(
-                Spent(period=Period(each.period), starts_at=each.starts_at, credits=each.credits)
+                PeriodSpending(
+                    period=Period(each.period), starts_at=each.starts_at, credits=each.credits
+                )
                 for each in self.spent or ()
             ),
         )

@@ -223,7 +223,7 @@ class _MemoryTransaction:
         found.update(id_ for id_ in ids if id_ in self._snapshot.transactions)
         return [self._snapshot.transactions[id_] for id_ in found]
 
-    async def known(
+    async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
         snapshot = self._snapshot

@@ -281,7 +281,7 @@ class StoreTransaction(Protocol):
         """Return the transactions that have one of the keys or one of the ids."""
         ...
 
-    async def known(
+    async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
         """Return what the history has about references and reports.

@@ -132,7 +132,7 @@ class MongoTransaction:
         found = await self._find(schema.CREDIT_TRANSACTIONS, {"$or": wanted})
         return [TransactionDocument.model_validate(document).to_transaction() for document in found]
 
-    async def known(
+    async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
         """Return what the history has about references and reports."""
