@@ -23,7 +23,7 @@ from credit_client import (
     StoreUnavailable,
     Unavailable,
 )
-from credit_client.operation import WRITE_TYPES, operation_of, request_of, settled
+from credit_client.operation import settled
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed
 from credit_models import (
@@ -34,6 +34,7 @@ from credit_models import (
     PurchaseRequest,
     TransferCreditsRequest,
 )
+from credit_models.operations import WRITE_TYPES, operation_of, request_of
 from grpclib.const import Status
 
 # Any: the transport is the scripted one of conftest, which importlib mode cannot name here.

@@ -1,6 +1,8 @@
 """The public surface of the SDK, frozen: a change here is a change for its users."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -238,3 +240,13 @@ def test_the_test_kit_has_these_names() -> None:
         "FakeLedger",
         "fake_credits",
     ]
+
+
+def test_the_start_of_an_app_loads_neither_the_ledger_nor_its_translation() -> None:
+    script = "import sys, credit_client; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "credit_models.operations" in loaded
+    rules = ("credit_models.ledger", "credit_models.translation", "credit_client.testing")
+    assert not [name for name in loaded if name.startswith(rules)]

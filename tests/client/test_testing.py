@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from credit_client import ClientSettings, CreditClient, errors
 from credit_client.testing import FakeClock, FakeCreditService, FakeLedger, fake_credits
-from credit_client.testing.refusals import Refused, refused
+from credit_client.testing.ledger import Refused
 from credit_models import (
     CreditRequest,
     CreditServiceStub,
@@ -25,7 +25,6 @@ from credit_models import (
 from credit_models.codec import WireCodec
 from credit_models.constraints import violations
 from credit_models.image import SERVICES, method_path
-from credit_models.reasons import RULES
 from grpclib.testing import ChannelFor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,14 +292,6 @@ async def test_the_new_calls_of_the_fake_can_be_made_to_fail_too(
         with pytest.raises(errors.Overloaded):
             await call(client)
         await call(client)
-
-
-def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
-    for reason, rule in RULES.items():
-        figures: dict[str, object] = dict.fromkeys(rule.metadata, 5)
-        refusal = refused(reason, **figures)
-        assert refusal.message
-        assert refusal.metadata == dict.fromkeys(rule.metadata, "5")
 
 
 async def test_the_examples_of_the_readme_run() -> None:
