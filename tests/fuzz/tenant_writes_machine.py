@@ -44,8 +44,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.fuzz.account_model import Account, Entry
 from tests.fuzz.account_replay import as_shown
-from tests.fuzz.account_rules import Decided, Refused, Write, decide, users_of
 from tests.fuzz.playing import play
+from tests.fuzz.rules.decide import decide
+from tests.fuzz.rules.decision import Decided, Refused
+from tests.fuzz.rules.requests import Write, users_of
 from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenant_model import Tenant
 from tests.fuzz.tenants_machine import FRESH_NUMBERS
