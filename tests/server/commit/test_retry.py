@@ -17,6 +17,7 @@ from credit_server.store.port import (
     Interrupted,
     Rejected,
     StoreUnavailable,
+    Unreadable,
 )
 from structlog.testing import capture_logs
 
@@ -181,6 +182,42 @@ def test_a_user_with_a_bad_document_fails_alone_with_any_number_of_commands() ->
     assert batch.answered(Receipt) == set(range(BATCH)) - own
     # The 64 commands of the user are not tried one by one.
     assert batch.attempts <= 3 * math.log2(BATCH) + 3
+
+
+def _unreadable(*users: int) -> Fault:
+    """Fail each attempt that reads documents of these users, with all that it has read of them."""
+
+    def fault(commands: Sequence[Command]) -> Exception | None:
+        found = {*users} & {user for each in commands for user in each.users}
+        return Unreadable("documents cannot be read", user_ids=found) if found else None
+
+    return fault
+
+
+@pytest.mark.parametrize("count", [1, 3, 64, BATCH - 1, BATCH])
+def test_users_with_unreadable_documents_fail_alone_however_many_they_are(count: int) -> None:
+    bad = set(Random(count).sample(range(BATCH), count))
+    batch = settled(_unreadable(*bad))
+    assert batch.answered(Unreadable) == bad
+    assert batch.answered(Receipt) == set(range(BATCH)) - bad
+    assert batch.sizes == [BATCH, BATCH - count][: 1 + (count < BATCH)]
+
+
+def test_unreadable_documents_of_other_users_are_a_fault_of_the_store() -> None:
+    batch = settled(
+        always(Unreadable("documents cannot be read", user_ids={BATCH})), limits=NO_TIME_LIMIT
+    )
+    assert batch.attempts <= math.log2(BATCH) + 4
+    assert len(batch.answered(Unreadable)) == 3
+    assert batch.answered(Unreadable) | batch.answered(NotCommitted) == set(range(BATCH))
+
+
+def test_a_write_that_may_be_committed_stays_unknown_if_its_documents_cannot_be_read() -> None:
+    read = _unreadable(7)
+    unknown = [CommitUnknown("no answer")]
+    batch = settled(lambda commands: unknown.pop() if unknown else read(commands))
+    assert batch.answered(ResultUnknown) == {7}
+    assert batch.answered(Receipt) == set(range(BATCH)) - {7}
 
 
 def test_a_users_commands_keep_their_order_when_a_batch_is_split() -> None:

@@ -3,15 +3,30 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
 import pytest
-from credit_models.ledger import Account, GrantCredits, Kind, PlaceHold
-from credit_server.commit import CommitLimits, Committer, Stopping, Sweeper, SweepLimits
+from credit_models.ledger import Account, GrantCredits, Kind, PlaceHold, Receipt
+from credit_server.commit import (
+    CommitLimits,
+    Committer,
+    Stopping,
+    Submission,
+    Sweeper,
+    SweepLimits,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import DueAccount, Store, StoreTransaction, StoreUnavailable
+from credit_server.store.port import (
+    DueAccount,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+    Unreadable,
+)
+from pymongo import MongoClient
 
 from tests.server.commit.auditing import audit
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, rows
@@ -311,6 +326,42 @@ async def test_the_sweeper_of_mongodb_settles_what_is_due(mongod_uri: str, datab
     assert swept.settled == 4
     assert [len(await rows(store, user)) for user in range(1, 6)] == [2, 2, 2, 2, 1]
     assert await store.due_accounts(time.now + timedelta(days=1), limit=9) != []
+    await store.close()
+
+
+async def test_accounts_of_a_foreign_shape_fail_nothing_but_their_own_commands(
+    mongod_uri: str, database: str
+) -> None:
+    store, time = MongoStore(mongod_uri, database=database), Moving()
+    await store.migrate()
+    shards = CommitLimits(shards=1)
+    async with Committer(store, shards, clock=time.clock) as before:
+        await grant(store, before, *range(1, 9))
+    time.now += 9 * MINUTE
+    foreign = [2, 3, 5, 7]
+    with MongoClient[dict[str, object]](mongod_uri) as client:
+        client[database].command("collMod", "user_credits", validationLevel="off")
+        client[database].get_collection("user_credits").update_many(
+            {"user_id": {"$in": foreign}}, {"$set": {"surprise": 1}}
+        )
+    async with Committer(store, shards, clock=time.clock) as committer:
+        swept = Swept()
+        one = sweeper(store, committer, time, swept, replace(FAST, chunk=64))
+        sweeping = asyncio.create_task(one.sweep())
+        writes = [add(store, 1, user=user) for user in (*range(1, 9), 50)]
+        answers = committer.submit_all([Submission(write) for write in writes])
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        await sweeping
+        own = {write.user_id: result for write, result in zip(writes, results, strict=True)}
+        assert {user for user, result in own.items() if isinstance(result, Unreadable)} == {
+            *foreign
+        }
+        assert all(isinstance(own[user], Receipt) for user in own.keys() - {*foreign})
+        # Each of the others was settled by its own write or by the sweep.
+        assert [len(await rows(store, user)) for user in (1, 4, 6, 8)] == [3] * 4
+        settled = swept.settled
+        await one.sweep()
+        assert swept.settled == settled
     await store.close()
 
 

@@ -31,7 +31,7 @@ from credit_server.commit import (
 from credit_server.grpc.call import status_details
 from credit_server.grpc.handler import UNCERTAIN_WRITE
 from credit_server.grpc.ports import CutOff
-from credit_server.store.port import Rejected, StoreError
+from credit_server.store.port import Rejected, StoreError, Unreadable
 
 # A replica set takes some seconds to elect a primary, and a server to be replaced.
 _RETRY_STORE_SECONDS = 1.0
@@ -56,8 +56,8 @@ def translate(error: BaseException) -> GRPCError | None:
             return status_of(reason, sentence, {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
-        case Rejected():
-            # A bug, or a document that cannot be written: a retry would fail again.
+        case Rejected() | Unreadable():
+            # A bug, or a document that cannot be read or written: a retry would fail again.
             return None
         case CommitError() | StoreError():
             return _unavailable(error)

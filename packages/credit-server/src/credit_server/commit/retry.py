@@ -11,6 +11,9 @@ writers. After an unexpected error, such as a bug or a document that cannot be r
 because one faulty command must not fail the others. Halving isolates one of n commands within
 log2(n) + 1 failures. If single commands of several users fail in a row, every command is expected
 to fail, and the rest of the batch is not tried.
+
+Documents that cannot be read need no search: the error has their users, however many they are. The
+writes of these users fail, and the others are retried together.
 """
 
 import asyncio
@@ -30,6 +33,7 @@ from credit_server.store.port import (
     Conflict,
     Interrupted,
     StoreUnavailable,
+    Unreadable,
 )
 
 log = structlog.get_logger("credit_server.commit")
@@ -213,6 +217,8 @@ class BatchRun:
             if reason is None:
                 return ()
             conflicts += isinstance(reason, Conflict)
+            if isinstance(reason, Unreadable) and self._divisible and self._drops(part, reason):
+                continue
             unexpected = not isinstance(reason, _EXPECTED)
             splits = self._divisible and len(part.writes) > 1
             if unexpected and not splits:
@@ -258,6 +264,27 @@ class BatchRun:
             part.writes = [write for write in part.writes if write.command.user_id not in failing]
             fail(hopeless, reason, uncertain=part.uncertain, at_fault=True)
         return not part.writes
+
+    def _drops(self, part: _Part, reason: Unreadable) -> bool:
+        """Fail the writes whose users' documents cannot be read; return whether there are any."""
+        faulty: list[PendingWrite] = []
+        others: list[PendingWrite] = []
+        for write in part.writes:
+            concerned = reason.user_ids.intersection(write.command.users)
+            (faulty if concerned else others).append(write)
+        if not faulty:
+            return False
+        log.error(
+            "documents cannot be read; the writes of their users fail",
+            user_ids=sorted(reason.user_ids),
+            exc_info=reason,
+            **log_fields(faulty),
+        )
+        fail(faulty, reason, uncertain=part.uncertain, at_fault=True)
+        part.writes = others
+        if others:
+            self._observer.retried()
+        return True
 
     def _fail_alone(self, part: _Part, reason: Exception) -> None:
         """Answer the caller of a part that cannot be split and failed with an unexpected error."""
