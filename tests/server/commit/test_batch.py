@@ -1,5 +1,6 @@
 """Test that a batch is decided as if its commands had arrived one at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -51,14 +52,16 @@ def empty(*users: int) -> dict[int, Account]:
     return {user: Account.empty(user) for user in users}
 
 
-def committed(command: Command) -> Transaction:
-    (outcome,) = plan([command], empty(command.user_id), DedupIndex(), NOW).outcomes
+async def committed(command: Command) -> Transaction:
+    (outcome,) = (await plan([command], empty(command.user_id), DedupIndex(), NOW)).outcomes
     assert isinstance(outcome, Accepted)
     return outcome.main
 
 
-def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
-    batch = plan([add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), DedupIndex(), NOW)
+async def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
+    batch = await plan(
+        [add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), DedupIndex(), NOW
+    )
     assert [type(outcome) for outcome in batch.outcomes] == [
         Accepted,
         Accepted,
@@ -68,8 +71,8 @@ def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
     assert batch.accounts[1].balance(1) == 0
 
 
-def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
-    batch = plan(
+async def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
+    batch = await plan(
         [add(5, key="k", id_="a"), add(5, key="k", id_="b"), add(6, key="k", id_="c")],
         empty(1),
         DedupIndex(),
@@ -82,8 +85,8 @@ def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
     assert len(batch.transactions) == 1
 
 
-def test_a_refused_command_leaves_its_key_free() -> None:
-    batch = plan(
+async def test_a_refused_command_leaves_its_key_free() -> None:
+    batch = await plan(
         [use(5, key="k", id_="a"), add(5, id_="b"), use(5, key="k", id_="c")],
         empty(1),
         DedupIndex(),
@@ -96,8 +99,8 @@ def test_a_refused_command_leaves_its_key_free() -> None:
     ]
 
 
-def test_a_key_belongs_to_its_user_in_its_app() -> None:
-    batch = plan(
+async def test_a_key_belongs_to_its_user_in_its_app() -> None:
+    batch = await plan(
         [
             add(5, user=1, key="k", id_="a"),
             add(5, user=2, key="k", id_="b"),
@@ -111,27 +114,45 @@ def test_a_key_belongs_to_its_user_in_its_app() -> None:
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3 + [Replayed]
 
 
-def test_a_command_in_the_history_is_replayed() -> None:
+async def test_a_command_in_the_history_is_replayed() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, key="k", id_="a"))])
-    (outcome,) = plan([add(5, key="k", id_="b")], empty(1), index, NOW).outcomes
+    index.add([await committed(add(5, key="k", id_="a"))])
+    (outcome,) = (await plan([add(5, key="k", id_="b")], empty(1), index, NOW)).outcomes
     assert isinstance(outcome, Replayed)
 
 
-def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
+async def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, id_="a"))])
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), index, NOW)
+    index.add([await committed(add(5, id_="a"))])
+    batch = await plan([add(5, id_="a"), add(5, id_="b")], empty(1), index, NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Replayed, Accepted]
 
 
-def test_commands_without_a_key_are_all_new() -> None:
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), DedupIndex(), NOW)
+async def test_commands_without_a_key_are_all_new() -> None:
+    batch = await plan([add(5, id_="a"), add(5, id_="b")], empty(1), DedupIndex(), NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
 
 
-def test_totals_are_sums_per_app_over_all_users() -> None:
-    batch = plan(
+async def test_the_event_loop_runs_other_calls_while_a_large_batch_is_decided() -> None:
+    turns = 0
+
+    async def other_call() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(other_call())
+    batch = await plan(
+        [add(1, id_=f"t{number}") for number in range(1024)], empty(1), DedupIndex(), NOW
+    )
+    other.cancel()
+    assert len(batch.transactions) == 1024
+    assert turns == 3  # after each 256 entries but the last
+
+
+async def test_totals_are_sums_per_app_over_all_users() -> None:
+    batch = await plan(
         [
             add(5, user=1, app=1, id_="a"),
             add(7, user=2, app=1, id_="b"),
@@ -145,12 +166,15 @@ def test_totals_are_sums_per_app_over_all_users() -> None:
     assert batch.totals == {1: 10, 2: 1}
 
 
-def test_only_a_refusal_that_the_key_does_not_decide_depends_on_reads() -> None:
+async def test_only_a_refusal_that_the_key_does_not_decide_depends_on_reads() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, key="k", id_="a"))])
+    index.add([await committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
-    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).depends_on_reads
-    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).depends_on_reads
+    assert not (
+        await plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW)
+    ).depends_on_reads
+    rejected = await plan([replace(use(9), transaction_id="e")], empty(1), index, NOW)
+    assert rejected.depends_on_reads
 
 
 class CountingStore(MemoryStore):

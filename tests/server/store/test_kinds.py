@@ -429,9 +429,9 @@ async def test_accounts_are_due_in_the_order_of_their_earliest_time(store: Store
         ],
     )
     wanted = [
-        DueAccount(NOW + HOUR, 2, (1, 2)),
-        DueAccount(NOW + 2 * HOUR, 4, (1,)),
-        DueAccount(NOW + 2 * HOUR, 5, (1,)),
+        DueAccount(NOW + HOUR, 2, {1: 1, 2: 1}),
+        DueAccount(NOW + 2 * HOUR, 4, {1: 1}),
+        DueAccount(NOW + 2 * HOUR, 5, {1: 1}),
     ]
     moment = NOW + 2 * HOUR
     assert list(await store.due_accounts(moment, limit=9)) == wanted
@@ -452,7 +452,50 @@ async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
         client[database].command("collMod", "user_credits", validationLevel="off")
         accounts.update_one({"user_id": 1}, {"$set": {"surprise": 1}, "$unset": {"apps": ""}})
     found = await store.due_accounts(NOW + HOUR, limit=9)
-    assert [(each.user_id, each.app_ids) for each in found] == [(1, ()), (2, (1,))]
+    assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
+
+
+@pytest.mark.parametrize(
+    "apps",
+    ["no array", ["no document"], [{"app_id": "x"}], [{"app_id": 1, "due_at": "soon"}]],
+    ids=str,
+)
+@in_mongo
+async def test_apps_of_a_foreign_shape_do_not_hide_the_other_accounts(
+    store: Store, mongod_uri: str, database: str, apps: object
+) -> None:
+    await write(store, accounts=[(0, account(user, apps={1: due(1)})) for user in (1, 2)])
+    with MongoClient[dict[str, object]](mongod_uri) as client:
+        client[database].command("collMod", "user_credits", validationLevel="off")
+        accounts = client[database].get_collection("user_credits")
+        accounts.update_one({"user_id": 1}, {"$set": {"apps": apps}})
+    found = await store.due_accounts(NOW + HOUR, limit=9)
+    assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
+
+
+@with_each_driver
+async def test_what_is_due_in_an_app_is_counted(store: Store) -> None:
+    grants = [
+        Grant(
+            id=id_of(hour),
+            sequence=hour,
+            credits=1,
+            left=1,
+            ends_at=NOW + hour * HOUR,
+            created_by=3,
+        )
+        for hour in (1, 2, 3)
+    ]
+    scheduled = Grant(
+        id=id_of(9), sequence=9, credits=1, left=1, starts_at=NOW + 2 * HOUR, created_by=3
+    )
+    never = Grant(id=id_of(8), sequence=8, credits=1, left=1, created_by=3)
+    app = AppAccount.of(
+        grants=(*grants, never), scheduled=(scheduled,), holds=due(1, 2, 2, 9).holds
+    )
+    await write(store, accounts=[(0, account(1, apps={1: app, 2: due(1), 3: due(3)}))])
+    (found,) = await store.due_accounts(NOW + 2 * HOUR, limit=9)
+    assert found.due == {1: 6, 2: 1}
 
 
 @with_each_driver

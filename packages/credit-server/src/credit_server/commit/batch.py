@@ -3,6 +3,7 @@
 `plan` decides all commands in memory. `BatchWriter` reads what they need, and writes the changes.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,6 +55,10 @@ _COUNTER_SHARDS = 256
 # write for the same users, most batches have a stale account. If the other servers stop, the cache
 # is used again after about a second.
 _READS_AFTER_STALE = 64
+
+# After this many new entries, the event loop runs other calls. To decide 512 entries of one account
+# takes 35 ms (2-core machine).
+_ENTRIES_IN_A_ROW = 256
 
 _NO_REFERENCES = References()
 
@@ -173,7 +178,7 @@ class Plan:
             self.totals[entry.app_id] = self.totals.get(entry.app_id, 0) + entry.effect
 
 
-def plan(
+async def plan(
     commands: Sequence[Command],
     accounts: Mapping[int, Account],
     known: DedupIndex,
@@ -200,8 +205,12 @@ def plan(
     """
     result = Plan()
     history = _History(known, references)
+    entries = 0
 
     for command in commands:
+        if len(result.transactions) - entries >= _ENTRIES_IN_A_ROW:
+            entries = len(result.transactions)
+            await asyncio.sleep(0)
         account = result.accounts.get(command.user_id) or accounts[command.user_id]
         target = None
         for user_id in command.users[1:]:
@@ -293,10 +302,10 @@ class BatchWriter:
                     atomic=atomic,
                 )
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
-                batch = decided(accounts)
+                batch = await decided(accounts)
                 if batch.depends_on_reads and not verify_first:
                     accounts = await self._load(transaction, commands, known, verify=True)
-                    batch = decided(accounts)
+                    batch = await decided(accounts)
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))
                 # An answer that rests on what was read needs the commit too: only the commit proves

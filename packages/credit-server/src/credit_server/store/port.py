@@ -212,12 +212,13 @@ class DueAccount(NamedTuple):
     Attributes:
         due_at: The earliest time at which something is due.
         user_id: The user.
-        app_ids: The apps in which something is due.
+        due: How many grants and holds have started or ended, for each app in which something is
+            due; empty if the account has a form that cannot be read.
     """
 
     due_at: datetime
     user_id: int
-    app_ids: tuple[int, ...]
+    due: Mapping[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
