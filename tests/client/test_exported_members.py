@@ -14,6 +14,7 @@ import pytest
 def test_the_public_names_are_these() -> None:
     assert credit_client.__all__ == [
         "AccessDenied",
+        "AccountFull",
         "ActorNotAllowed",
         "Allocation",
         "AlreadyPurchased",
@@ -26,6 +27,7 @@ def test_the_public_names_are_these() -> None:
         "Batch",
         "BatchAborted",
         "BatchOperation",
+        "BatchTooLarge",
         "CapExceeded",
         "ClientClosed",
         "ClientSettings",

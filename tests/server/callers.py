@@ -47,10 +47,10 @@ class WireCaller:
         """Make a call that may be rejected."""
         await self.call(call, request)
 
-    async def aborted(self, request: BatchWriteRequest) -> Answer:
-        """Make an atomic batch, and return the failure of its first operation as an answer."""
+    async def aborted(self, request: BatchWriteRequest, index: int = 0) -> Answer:
+        """Make an atomic batch, and return the failure of one of its operations as an answer."""
         answer = await self.wire.call(BATCH_WRITE, request, self.token)
-        return as_answer(answer.message(BatchWriteResponse).outcomes[0])
+        return as_answer(answer.message(BatchWriteResponse).outcomes[index])
 
     # Any, here and below: the fields and the answers of the calls have many types.
     async def write(self, call: str, **changed: Any) -> Receipt:

@@ -12,6 +12,8 @@ from credit_models.ledger import (
     Accepted,
     Account,
     Add,
+    BatchAborted,
+    BatchTooLarge,
     Command,
     InsufficientCredits,
     KeyReused,
@@ -149,6 +151,56 @@ async def test_the_event_loop_runs_other_calls_while_a_large_batch_is_decided() 
     other.cancel()
     assert len(batch.transactions) == 1024
     assert turns == 3  # after each 256 entries but the last
+
+
+@pytest.fixture
+def of_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch write 3 entries."""
+    monkeypatch.setattr("credit_models.ledger.batch_size.BATCH_SIZE_MAX", 3)
+
+
+def additions(count: int) -> list[Add]:
+    return [add(1, id_=f"t{number}") for number in range(count)]
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_of_a_batch_that_is_too_large_the_first_commands_are_decided() -> None:
+    batch = await plan(additions(5), empty(1), DedupIndex(), NOW)
+    assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3
+    assert len(batch.transactions) == 3
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_an_atomic_batch_that_is_too_large_is_rejected() -> None:
+    first, last = additions(5)[:3], additions(5)[3:]
+    batch = await plan(first, empty(1), DedupIndex(), NOW, atomic=True)
+    assert len(batch.transactions) == 3
+    batch = await plan([*first, *last], empty(1), DedupIndex(), NOW, atomic=True)
+    assert batch.outcomes == [
+        *[BatchAborted(index=3)] * 3,
+        BatchTooLarge(size=4, limit=3),
+        BatchAborted(index=3),
+    ]
+    assert (batch.transactions, batch.accounts, batch.totals) == ([], {}, {})
+    assert batch.depends_on_reads
+    batch = await plan([*first, use(9), *last], empty(1), DedupIndex(), NOW, atomic=True)
+    assert batch.outcomes == [
+        *[BatchAborted(index=3)] * 3,
+        InsufficientCredits(available=3, required=9),
+        BatchTooLarge(size=4, limit=3),
+        BatchAborted(index=3),
+    ]
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_commands_without_effects_have_no_size() -> None:
+    known = DedupIndex()
+    known.add([await committed(add(1, key="k", id_="a"))])
+    only_validated = replace(add(1), validate_only=True)
+    without: list[Command] = [add(1, key="k", id_="b"), use(99), only_validated] * 3
+    commands = [*without, *additions(3)]
+    batch = await plan(commands, empty(1), known, NOW)
+    assert len(batch.outcomes) == len(commands)
 
 
 async def test_totals_are_sums_per_app_over_all_users() -> None:

@@ -49,18 +49,20 @@ class Settled:
 
     Attributes:
         fault: The error of each attempt.
+        fits: How many commands fit in an attempt.
         sizes: The number of commands in each attempt.
         began: The loop's time at the start of each attempt.
     """
 
     fault: Fault
+    fits: int = BATCH
     sizes: list[int] = field(default_factory=list)
     began: list[float] = field(default_factory=list)
     answers: list[object] = field(default_factory=list)
     attempts: int = 0
 
     async def attempt(self, commands: Sequence[Command], *, verify_first: bool) -> list[Outcome]:
-        assert verify_first is bool(self.sizes)
+        assert verify_first is bool(self.sizes) or self.fits < BATCH
         self.began.append(asyncio.get_running_loop().time())
         self.sizes.append(len(commands))
         await asyncio.sleep(ATTEMPT_SECONDS)
@@ -69,7 +71,7 @@ class Settled:
             raise error
         return [
             decide(Account.empty(command.user_id), command, NOTHING_FOUND, NOON)
-            for command in commands
+            for command in commands[: self.fits]
         ]
 
     async def settle(self, users: Sequence[int], limits: RetryLimits) -> None:
@@ -182,6 +184,22 @@ def test_a_user_with_a_bad_document_fails_alone_with_any_number_of_commands() ->
     assert batch.answered(Receipt) == set(range(BATCH)) - own
     # The 64 commands of the user are not tried one by one.
     assert batch.attempts <= 3 * math.log2(BATCH) + 3
+
+
+def test_commands_that_do_not_fit_in_one_attempt_are_committed_in_the_next() -> None:
+    batch = Settled(lambda _: None, fits=100)
+    drive(batch.settle([7] * BATCH, replace(LIMITS, retry_seconds=0)))
+    assert batch.sizes == [BATCH, BATCH - 100, BATCH - 200]
+    assert batch.answered(Receipt) == set(range(BATCH))
+
+
+def test_a_fault_after_some_commands_were_committed_fails_none_of_these() -> None:
+    errors: list[Exception | None] = [None, Conflict("busy"), CommitUnknown("no answer")]
+    batch = Settled(lambda _: errors.pop(0) if errors else StoreUnavailable("away"), fits=100)
+    with capture_logs():
+        drive(batch.settle(range(BATCH), LIMITS))
+    assert batch.answered(Receipt) == set(range(100))
+    assert batch.answered(ResultUnknown) == set(range(100, BATCH))
 
 
 def _unreadable(*users: int) -> Fault:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from credit_models.ledger import (
@@ -24,9 +25,11 @@ from credit_models.ledger import (
     Refunded,
     Transaction,
 )
+from credit_server.store import transaction as transaction_module
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
+from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppPolicy,
     Changes,
@@ -440,6 +443,42 @@ async def test_accounts_are_due_in_the_order_of_their_earliest_time(store: Store
     assert list(await store.due_accounts(moment, after=wanted[1], limit=9)) == wanted[2:]
     assert list(await store.due_accounts(moment, after=wanted[2], limit=9)) == []
     assert list(await store.due_accounts(NOW, limit=9)) == []
+
+
+@in_mongo
+async def test_large_changes_are_several_commands_of_one_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, int]] = []
+    send = run_pipelined
+
+    def recorded(session: Any, database: str, commands: Sequence[dict[str, Any]]) -> Any:
+        for command in commands:
+            verb, collection = next(iter(command.items()))
+            field = "updates" if verb == "update" else "documents"
+            sent.append((collection, len(command[field])))
+        return send(session, database, commands)
+
+    monkeypatch.setattr(transaction_module, "run_pipelined", recorded)
+    monkeypatch.setattr(transaction_module, "_UPDATES_MAX", 4)
+    monkeypatch.setattr(transaction_module, "_ITEMS_MAX", 5)
+    monkeypatch.setattr(transaction_module, "_INSERTS_MAX", 3)
+    holds = [0, 0, 0, 0, 0, 3, 2, 1, 9, 0]
+    await write(
+        store,
+        accounts=[
+            (0, account(user, apps={1: due(*range(1, count + 1))} if count else None))
+            for user, count in enumerate(holds, start=1)
+        ],
+        transactions=[entry(number, Kind.ADD) for number in range(1, 8)],
+    )
+    accounts = [size for collection, size in sent if collection == "user_credits"]
+    assert accounts == [4, 3, 1, 1, 1]
+    assert [size for collection, size in sent if collection == "credit_transactions"] == [3, 3, 1]
+    for user, count in enumerate(holds, start=1):
+        stored = await store.account(user)
+        assert stored is not None
+        assert stored.items == count
 
 
 @in_mongo

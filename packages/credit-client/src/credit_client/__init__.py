@@ -32,6 +32,7 @@ from credit_client.batch import Batch, BatchOperation
 from credit_client.client import CreditClient
 from credit_client.errors import (
     AccessDenied,
+    AccountFull,
     ActorNotAllowed,
     AlreadyPurchased,
     AppNotAllowed,
@@ -39,6 +40,7 @@ from credit_client.errors import (
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     ClientClosed,
     ClockSkewed,
@@ -87,6 +89,7 @@ from credit_client.writes import NotedOptions, WriteOptions
 
 __all__ = [
     "AccessDenied",
+    "AccountFull",
     "ActorNotAllowed",
     "Allocation",
     "AlreadyPurchased",
@@ -99,6 +102,7 @@ __all__ = [
     "Batch",
     "BatchAborted",
     "BatchOperation",
+    "BatchTooLarge",
     "CapExceeded",
     "ClientClosed",
     "ClientSettings",

@@ -26,6 +26,8 @@
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
     ├── GrantsFull              your app: the user has as many live grants as allowed
     ├── HoldsFull               your app: the user has as many open holds as allowed
+    ├── AccountFull             your app: the user has as many of both in all apps as allowed
+    ├── BatchTooLarge           your batch: it would write too much; split it
     ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
     ├── RateLimited             your app: make fewer calls, retry later
@@ -476,6 +478,40 @@ class HoldsFull(_Refusal):
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.HOLDS_FULL
+    limit: int
+
+
+@_figures
+class AccountFull(_Refusal):
+    """The user has as many live grants and open holds in all apps as one user may.
+
+    Nothing was changed. Credits can still be added and used, and holds can be captured and
+    released.
+
+    Attributes:
+        limit: The largest number of grants and holds. A hold counts as 1, and as 1 more for each
+            of its allocations.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.ACCOUNT_FULL
+    limit: int
+
+
+@_figures
+class BatchTooLarge(_Refusal):
+    """With this operation, the atomic batch would write more than one batch may.
+
+    The batch made no change. Send the operations from this one on in a batch of their own.
+
+    Attributes:
+        size: What the operations up to this one would write, in transactions.
+        limit: The most that a batch may write.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.BATCH_TOO_LARGE
+    size: int
     limit: int
 
 

@@ -13,6 +13,7 @@ from grpclib.const import Status
 
 from credit_client.errors import (
     AccessDenied,
+    AccountFull,
     ActorNotAllowed,
     AlreadyPurchased,
     AppNotAllowed,
@@ -20,6 +21,7 @@ from credit_client.errors import (
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     ClockSkewed,
     CreditError,
@@ -155,6 +157,7 @@ _READERS: Mapping[type, Callable[[str], Any]] = {int: int, str: str, datetime: _
 _KINDS: Mapping[ErrorReason, type[CreditError]] = {
     kind.reason: kind
     for kind in (
+        AccountFull,
         ActorNotAllowed,
         AlreadyPurchased,
         AppNotAllowed,
@@ -162,6 +165,7 @@ _KINDS: Mapping[ErrorReason, type[CreditError]] = {
         AvailableTooLow,
         BalanceOverflow,
         BatchAborted,
+        BatchTooLarge,
         CapExceeded,
         ClockSkewed,
         CreditsLimitExceeded,

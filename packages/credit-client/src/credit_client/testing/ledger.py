@@ -29,6 +29,7 @@ from credit_models.ledger import (
     Accepted,
     Account,
     AppAccount,
+    BatchSize,
     Command,
     Lookup,
     Policy,
@@ -153,6 +154,8 @@ class FakeLedger:
         self._policies: dict[int, AppPolicy] = {}
         # The users of grants, holds and caps: something may be due of these alone.
         self._timed: set[int] = set()
+        # The size of the atomic batch that is being made.
+        self._batch: BatchSize | None = None
 
     def add(self, request: CreditRequest) -> Receipt:
         """Add credits.
@@ -189,13 +192,14 @@ class FakeLedger:
         self._sweep()
         concerned = set[int]().union(*map(users_of, requests))
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
-        results = [self._result(request) for request in requests]
+        results = self._results(requests)
         first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
         if first is None:
             return results
         self._users |= before
         aborted = refused(ledger.BatchAborted(index=first))
-        return [each if isinstance(each, Refused) else aborted for each in results]
+        not_decided = [aborted] * (len(requests) - len(results))
+        return [each if isinstance(each, Refused) else aborted for each in results] + not_decided
 
     def user_credits(self, *, user_id: int) -> UserCredits:
         """Return a user's balances in all apps."""
@@ -310,11 +314,21 @@ class FakeLedger:
     def _account(self, user_id: int) -> Account:
         return self._user(user_id).account
 
-    def _result(self, request: AnyWrite) -> Receipt | Refused:
+    def _results(self, requests: Sequence[AnyWrite]) -> list[Receipt | Refused]:
+        """Make the writes of an atomic batch, up to one that makes it too large."""
+        results: list[Receipt | Refused] = []
+        self._batch = BatchSize()
         try:
-            return self.write(request)
-        except Refused as refusal:
-            return refusal
+            for request in requests:
+                try:
+                    results.append(self.write(request))
+                except Refused as refusal:
+                    results.append(refusal)
+                    if refusal.reason is ErrorReason.BATCH_TOO_LARGE:
+                        break
+        finally:
+            self._batch = None
+        return results
 
     def _decide(self, request: AnyWrite) -> Receipt:
         policy = self.policy(app_id=request.app_id)
@@ -335,6 +349,8 @@ class FakeLedger:
         match outcome:
             case Accepted():
                 if not command.validate_only:
+                    if self._batch is not None and (too_large := self._batch.add(outcome)):
+                        raise refused(too_large)
                     self._apply(outcome)
                 receipt = ledger.Receipt(
                     transaction=outcome.main, replayed=False, validated=command.validate_only

@@ -1,5 +1,9 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.ledger.batch_size import (
+    BATCH_SIZE_MAX,
+    BatchSize,
+)
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
@@ -32,10 +36,12 @@ from credit_models.ledger.invariants import (
 )
 from credit_models.ledger.outcomes import (
     Accepted,
+    AccountFull,
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     CreditsLimitExceeded,
     ExpiresTooEarly,
@@ -65,6 +71,7 @@ from credit_models.ledger.outcomes import (
     TransactionNotFound,
 )
 from credit_models.ledger.records import (
+    ACCOUNT_ITEMS_MAX,
     APPS_MAX,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -95,7 +102,9 @@ from credit_models.ledger.settle import (
 )
 
 __all__ = [
+    "ACCOUNT_ITEMS_MAX",
     "APPS_MAX",
+    "BATCH_SIZE_MAX",
     "GRANTS_MAX",
     "HOLDS_MAX",
     "HOLD_DEFAULT",
@@ -108,6 +117,7 @@ __all__ = [
     "UINT32_MAX",
     "Accepted",
     "Account",
+    "AccountFull",
     "Add",
     "AdjustBalance",
     "Allocation",
@@ -117,6 +127,8 @@ __all__ = [
     "AvailableTooLow",
     "BalanceOverflow",
     "BatchAborted",
+    "BatchSize",
+    "BatchTooLarge",
     "CapExceeded",
     "Caps",
     "CaptureHold",

@@ -7,7 +7,6 @@ from credit_models.ledger.commands import Lookup, ReverseTransaction
 from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import (
     BalanceOverflow,
-    GrantsFull,
     InsufficientCredits,
     NotReversible,
     Refunded,
@@ -15,13 +14,7 @@ from credit_models.ledger.outcomes import (
     ReversalExceeds,
     TransactionNotFound,
 )
-from credit_models.ledger.records import (
-    GRANTS_MAX,
-    UINT32_MAX,
-    Grant,
-    Kind,
-    Transaction,
-)
+from credit_models.ledger.records import UINT32_MAX, Grant, Kind, Transaction
 from credit_models.ledger.requests import details_of
 
 _ADDING = (Kind.ADD, Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
@@ -60,8 +53,8 @@ def _refund(
         return BalanceOverflow(balance=app.total, credits=credits_)
     _, unpaid = split(parts_of(used.details.allocations, used.credits), before)
     parts, _ = split(unpaid, credits_)
-    if not app.can_restore(parts, command.restore_until):
-        return GrantsFull(limit=GRANTS_MAX)
+    if refusal := app.cannot_restore(parts, command.restore_until):
+        return refusal
     given = app.give_back(parts, created_by=command.created_by, restore_until=command.restore_until)
     count_refund(app, used.created_at, credits_)
     main = draft.record_main(

@@ -11,10 +11,12 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from credit_models import ErrorReason
 from credit_models.errors import Violation
 from credit_models.ledger import (
+    AccountFull,
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     CreditsLimitExceeded,
     ExpiresTooEarly,
@@ -145,11 +147,26 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
                 " no change was made"
             ),
         ),
+        AccountFull: (
+            ErrorReason.ACCOUNT_FULL,
+            (
+                "a user may have {limit} grants and holds in all apps together, and the request needs"
+                " more; no change was made"
+            ),
+        ),
         AvailableTooLow: (
             ErrorReason.AVAILABLE_TOO_LOW,
             (
                 "the balance after the request would be {available_after}, and {required} are"
                 " required; no change was made"
+            ),
+        ),
+        BatchTooLarge: (
+            ErrorReason.BATCH_TOO_LARGE,
+            (
+                "with this operation the atomic batch would write {size} transactions, and {limit}"
+                " are allowed; the batch made no change: send this and later operations in another"
+                " batch"
             ),
         ),
         BatchAborted: (

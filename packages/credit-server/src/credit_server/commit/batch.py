@@ -17,6 +17,7 @@ from credit_models.ledger import (
     Accepted,
     Account,
     BatchAborted,
+    BatchSize,
     Command,
     KeyReused,
     Lookup,
@@ -146,7 +147,8 @@ class Plan:
     """The result of a batch.
 
     Attributes:
-        outcomes: One for each command, in their order.
+        outcomes: One for each command that was decided, in their order. The commands after these
+            belong to another transaction of the store.
         accounts: The changed accounts.
         transactions: New entries, in order.
         purchases: New purchases, in order.
@@ -201,10 +203,12 @@ async def plan(
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have; None: there is no limit.
         references: What the history has about the entries and reports that the commands refer to.
-        atomic: Whether no command takes effect if one is rejected.
+        atomic: Whether no command takes effect if one is rejected. An atomic batch that exceeds
+            `BatchSize` is rejected; of another one, the first commands are decided that fit.
     """
     result = Plan()
     history = _History(known, references)
+    size = BatchSize()
     entries = 0
 
     for command in commands:
@@ -218,6 +222,10 @@ async def plan(
         outcome = decide(account, command, history.lookup(command), now, latest, target)
         match outcome:
             case Accepted() if not command.validate_only:
+                if too_large := size.add(outcome):
+                    if atomic:
+                        result.outcomes.append(too_large)
+                    break
                 result.add(outcome)
                 history.add(outcome)
             case Replayed() | KeyReused():  # decided by the key: transactions never change
@@ -225,11 +233,16 @@ async def plan(
             case _:
                 result.depends_on_reads = True
         result.outcomes.append(outcome)
-    return _aborted(result) if atomic else result
+    return _aborted(result, len(commands)) if atomic else result
 
 
-def _aborted(batch: Plan) -> Plan:
-    """Return the batch unchanged, or without any effect if one of its commands is rejected."""
+def _aborted(batch: Plan, count: int) -> Plan:
+    """Return the batch unchanged, or without any effect if one of its commands is rejected.
+
+    Args:
+        batch: The batch. After a command that exceeds its size, none was decided.
+        count: The number of its commands.
+    """
     first = next(
         (index for index, outcome in enumerate(batch.outcomes) if isinstance(outcome, Refusal)),
         None,
@@ -239,7 +252,8 @@ def _aborted(batch: Plan) -> Plan:
     aborted = BatchAborted(index=first)
     return Plan(
         outcomes=[
-            outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes
+            *(outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes),
+            *[aborted] * (count - len(batch.outcomes)),
         ],
         # An accepted command is not written, so nothing else proves that its key is new. A refusal
         # of another command with the key rests on it.
@@ -279,7 +293,7 @@ class BatchWriter:
     async def commit(
         self, commands: Sequence[Command], *, verify_first: bool, atomic: bool = False
     ) -> list[Outcome]:
-        """Decide commands and commit them in one transaction; see `Attempt`.
+        """Decide commands and commit the first that fit in one transaction; see `Attempt`.
 
         The first attempt is optimistic: it uses cached accounts and does not look up keys, because
         the store's unique indexes and the comparison of revisions reject a wrong guess. A refusal

@@ -120,12 +120,14 @@ class RetryPolicy:
 
 
 class Attempt(Protocol):
-    """Tries to commit commands in one transaction."""
+    """Tries to commit commands in one transaction, as many of the first ones as fit in it."""
 
     def __call__(
         self, commands: Sequence[Command], *, verify_first: bool
     ) -> Awaitable[list[Outcome]]:
-        """Return the outcomes, one for each command, once they are certain.
+        """Return the outcomes, one for each of at least the first command, once they are certain.
+
+        The commands without an outcome were not tried.
 
         Args:
             commands: What to commit.
@@ -215,7 +217,7 @@ class BatchRun:
                 return ()
             reason = await self._try(part)
             if reason is None:
-                return ()
+                return (part,) if part.writes else ()
             conflicts += isinstance(reason, Conflict)
             if isinstance(reason, Unreadable) and self._divisible and self._drops(part, reason):
                 continue
@@ -234,7 +236,10 @@ class BatchRun:
             await asyncio.sleep(self._policy.pause_seconds(retries))
 
     async def _try(self, part: _Part) -> Exception | None:
-        """Make one attempt. Answer the writes and return None, or return why it failed."""
+        """Make one attempt. Answer the writes and return None, or return why it failed.
+
+        Writes that did not fit in the attempt are left in the part.
+        """
         self.attempts += 1
         commands = [write.command for write in part.writes]
         try:
@@ -249,7 +254,10 @@ class BatchRun:
                 self._observer.commit_unknown()
             return error
         self._policy.succeeded()
-        answer(part.writes, outcomes)
+        answer(part.writes[: len(outcomes)], outcomes)
+        part.writes = part.writes[len(outcomes) :]
+        if not part.uncertain:
+            part.reason = None
         return None
 
     def _gives_up(self, part: _Part, reason: Exception) -> bool:

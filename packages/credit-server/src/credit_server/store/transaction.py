@@ -52,9 +52,16 @@ from credit_server.store.port import (
 )
 from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
-# The most updates in one command of MongoDB, which may have 16 MiB. An account with credits in
-# 1,000 apps has about 40 kB, and an atomic batch may have 1,000 accounts.
+# The most updates in one command of MongoDB, which may have 48 MB. An account with credits in 1,000
+# apps has about 40 kB, and an atomic batch may have 1,000 accounts.
 _UPDATES_MAX = 256
+
+# The most grants and holds in these updates. A hold with the longest purpose has 1.1 kB.
+_ITEMS_MAX = 16_384
+
+# The most documents that one command inserts. mongod answers a command within the store's timeout,
+# and takes 0.2 s for this many entries (2-core machine).
+_INSERTS_MAX = 1000
 
 _ValueT = TypeVar("_ValueT")
 
@@ -253,19 +260,7 @@ class MongoTransaction:
 
     def _write(self, changes: Changes) -> None:
         commands = [
-            *_updates(
-                schema.USER_CREDITS,
-                [
-                    {
-                        # Compare and set: an account that has changed meanwhile does not match.
-                        "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
-                        "u": _account_update(account, emptied=account.user_id in changes.emptied),
-                        # A new account is inserted. If it exists after all, its user_id is taken.
-                        "upsert": revision == 0,
-                    }
-                    for revision, account in changes.accounts
-                ],
-            ),
+            *_account_updates(changes),
             *_inserts(
                 schema.CREDIT_TRANSACTIONS,
                 [transaction_bson(entry) for entry in changes.transactions],
@@ -354,6 +349,29 @@ def _read(
     return values
 
 
+def _account_updates(changes: Changes) -> Iterator[dict[str, Any]]:
+    """Yield the commands that change the accounts."""
+    updates: list[dict[str, Any]] = []
+    items = 0
+    for revision, account in changes.accounts:
+        own = account.items
+        if len(updates) == _UPDATES_MAX or (updates and items + own > _ITEMS_MAX):
+            yield {"update": schema.USER_CREDITS, "updates": updates}
+            updates, items = [], 0
+        items += own
+        updates.append(
+            {
+                # Compare and set: an account that has changed meanwhile does not match.
+                "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
+                "u": _account_update(account, emptied=account.user_id in changes.emptied),
+                # A new account is inserted. If it exists after all, its user_id is taken.
+                "upsert": revision == 0,
+            }
+        )
+    if updates:
+        yield {"update": schema.USER_CREDITS, "updates": updates}
+
+
 def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
     update: dict[str, Any] = {"$set": account_bson(account)}
     if emptied:
@@ -370,6 +388,6 @@ def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[
 
 
 def _inserts(collection: str, documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the command that inserts some documents; none for no document."""
-    if documents:
-        yield {"insert": collection, "documents": documents}
+    """Yield the commands that insert some documents."""
+    for start in range(0, len(documents), _INSERTS_MAX):
+        yield {"insert": collection, "documents": documents[start : start + _INSERTS_MAX]}
