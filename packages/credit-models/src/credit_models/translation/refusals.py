@@ -150,8 +150,8 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
         AccountFull: (
             ErrorReason.ACCOUNT_FULL,
             (
-                "a user may have {limit} grants and holds in all apps together, and the request needs"
-                " more; no change was made"
+                "a user may have {limit} grants and holds in all apps together, and the request"
+                " needs more; no change was made"
             ),
         ),
         AvailableTooLow: (
