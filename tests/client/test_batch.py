@@ -379,7 +379,7 @@ async def test_a_write_of_a_batch_has_no_time_of_its_own() -> None:
     with pytest.raises(TypeError, match="timeout_seconds belongs to the batch"):
         batch.grant(user_id=7, app_id=1, credits=1, created_by=1, timeout_seconds=1)
     with pytest.raises(TypeError, match="there is no argument colour"):
-        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg]
+        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg] # wrong on purpose
     assert len(batch) == 0
 
 

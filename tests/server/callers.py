@@ -90,8 +90,14 @@ def receipt_of(call: str, answer: Answer) -> Receipt:
 
 def reason_of(answer: Answer) -> str:
     """Return the reason of a rejection; empty for a call that has succeeded."""
-    infos = [detail for detail in answer.details if isinstance(detail, ErrorInfo)]
     if answer.status is Status.OK:
-        assert not infos
+        assert not [detail for detail in answer.details if isinstance(detail, ErrorInfo)]
         return ""
-    return str(infos[0].reason)
+    return str(info_of(answer).reason)
+
+
+def info_of(answer: Answer) -> ErrorInfo:
+    """Return what a rejection says about its reason: the first of its details."""
+    info = answer.details[0]
+    assert isinstance(info, ErrorInfo)
+    return info

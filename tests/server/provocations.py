@@ -105,7 +105,7 @@ def _with(**changed: Any) -> Provoke:
     async def provoke(open_: Open, call: str) -> Any:
         async with open_() as caller:
             request = await prepared(caller, _inner(call))
-            return await caller.call(call, replace(request, **changed))  # type: ignore[type-var]
+            return await caller.call(call, replace(request, **changed))
 
     return provoke
 

@@ -207,7 +207,7 @@ class FaultyUser(ScriptedStore):
                     raise ValueError("a document cannot be read")
                 return await read(user_ids)
 
-            transaction.accounts = accounts  # type: ignore[method-assign]
+            transaction.accounts = accounts  # type: ignore[method-assign] # only of this one
             yield transaction
 
 
