@@ -163,13 +163,14 @@ def _figures(kind: type[_ErrorT]) -> type[_ErrorT]:
 
 @dataclass(eq=False, repr=False)
 class _Refusal(CreditError):
-    """An error whose fields are the metadata of its reason, by the contract's names."""
+    """An error with figures: mostly the metadata of its reason, by the contract's names."""
 
     message: str
     request_id: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        super().__init__(self.message, request_id=self.request_id)
+        # Not `super`: the base of some has a status to be given, and these have their own.
+        CreditError.__init__(self, self.message, request_id=self.request_id)
 
 
 @_figures
@@ -556,7 +557,7 @@ class AccessDenied(_StatusError):
     """
 
 
-class Unauthenticated(AccessDenied):
+class Unauthenticated(_Refusal, AccessDenied):
     """The server requires an identity, and the call had none or one that is not valid.
 
     Nothing happened. The message names the problem; get a new token. Where a function or a file
@@ -566,11 +567,9 @@ class Unauthenticated(AccessDenied):
     status = Status.UNAUTHENTICATED
     reason = ErrorReason.UNAUTHENTICATED
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
 
-
-class ScopeMissing(AccessDenied):
+@_figures
+class ScopeMissing(_Refusal, AccessDenied):
     """The identity lacks the scope that the call needs. Nothing happened.
 
     Attributes:
@@ -579,13 +578,11 @@ class ScopeMissing(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.SCOPE_MISSING
-
-    def __init__(self, message: str, *, scope: str, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.scope = scope
+    scope: str
 
 
-class AppNotAllowed(AccessDenied):
+@_figures
+class AppNotAllowed(_Refusal, AccessDenied):
     """The identity may not act in the app. Nothing happened.
 
     Attributes:
@@ -594,13 +591,11 @@ class AppNotAllowed(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.APP_NOT_ALLOWED
-
-    def __init__(self, message: str, *, app_id: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.app_id = app_id
+    app_id: int
 
 
-class ActorNotAllowed(AccessDenied):
+@_figures
+class ActorNotAllowed(_Refusal, AccessDenied):
     """`created_by` is not the identity's own number, and it may not act for others.
 
     Nothing happened.
@@ -611,13 +606,11 @@ class ActorNotAllowed(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.ACTOR_NOT_ALLOWED
-
-    def __init__(self, message: str, *, created_by: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.created_by = created_by
+    created_by: int
 
 
-class RateLimited(CreditError):
+@_figures
+class RateLimited(_Refusal):
     """The identity has exceeded its rate limit. Nothing happened; retry later.
 
     Attributes:
@@ -626,12 +619,7 @@ class RateLimited(CreditError):
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.RATE_LIMITED
-
-    def __init__(
-        self, message: str, *, retry_after_seconds: float, request_id: str | None = None
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.retry_after_seconds = retry_after_seconds
+    retry_after_seconds: float
 
 
 class TokenUnavailable(CreditError):
@@ -686,7 +674,8 @@ class Overloaded(Unavailable):
     reason = ErrorReason.OVERLOADED
 
 
-class ClockSkewed(Unavailable):
+@_figures
+class ClockSkewed(_Refusal, Unavailable):
     """The server's clock differs too much from its store's, so it accepts no writes.
 
     Nothing was written. Retry later; another server may accept the write at once.
@@ -697,18 +686,8 @@ class ClockSkewed(Unavailable):
     """
 
     reason = ErrorReason.CLOCK_SKEWED
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        skew_milliseconds: int,
-        limit_milliseconds: int,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.skew_milliseconds = skew_milliseconds
-        self.limit_milliseconds = limit_milliseconds
+    skew_milliseconds: int
+    limit_milliseconds: int
 
 
 class StoreUnavailable(Unavailable):
@@ -752,7 +731,8 @@ class ProtocolMismatch(_StatusError):
     """
 
 
-class ServerTooOld(ProtocolMismatch):
+@_figures
+class ServerTooOld(_Refusal, ProtocolMismatch):
     """The server does not implement the call: it is 0.2.0 or older. Nothing happened.
 
     All other calls still work. Ask the operator for a newer server.
@@ -763,7 +743,4 @@ class ServerTooOld(ProtocolMismatch):
 
     status = Status.UNIMPLEMENTED
     outcome = Outcome.NO_CHANGE
-
-    def __init__(self, message: str, *, method: str, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.method = method
+    method: str
