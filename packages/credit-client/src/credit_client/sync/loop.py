@@ -44,10 +44,18 @@ class LoopThread:
         """Whether the loop runs, in this process."""
         return self._process == os.getpid() and not self.loop.is_closed()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether this thread is the loop's."""
-        return threading.current_thread() is self._thread
+    def check_is_outside(self) -> None:
+        """Check that this is not the loop's own thread, which would wait for itself.
+
+        Raises:
+            RuntimeError: It is.
+        """
+        if threading.get_ident() == self._thread.ident:
+            raise RuntimeError(
+                "a synchronous client cannot be used in the thread of its own event loop, where"
+                " functions that fetch tokens run; nothing was sent. Use credit_client.CreditClient"
+                " there"
+            )
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Enter a context, which `leave` or the end of the thread leaves."""
@@ -120,12 +128,7 @@ class Call(Generic[T]):
     """
 
     def __init__(self, thread: LoopThread) -> None:
-        """Prepare a call.
-
-        Raises:
-            RuntimeError: This is the loop's own thread, which would wait for itself.
-        """
-        check_is_outside(thread)
+        """Prepare a call."""
         self._thread = thread
         self._context = copy_context()
         self._work: SimpleQueue[Callable[[], object] | asyncio.Task[T] | None] = SimpleQueue()
@@ -226,6 +229,7 @@ def _without_internals(error: BaseException) -> BaseException:
 # a signal handler may make a call while the thread that it interrupts opens a client.
 _lock = threading.RLock()
 _thread: LoopThread | None = None
+_is_exiting = False
 
 # Threads of the parent process. Their loops share epoll with the parent, so that closing them, as
 # their garbage collection may, would change what the parent waits for.
@@ -233,28 +237,20 @@ _abandoned: list[LoopThread] = []
 
 
 def start_once(start: Callable[[LoopThread], T]) -> T:
-    """Call a function with this process's loop thread, while no other thread does."""
+    """Call a function with this process's loop thread, while no other thread does.
+
+    Raises:
+        RuntimeError: This is the loop's own thread, or the interpreter exits.
+    """
     global _thread  # noqa: PLW0603 - one per process, as is its purpose
     if _thread is not None:
-        check_is_outside(_thread)
+        _thread.check_is_outside()
+    if _is_exiting:
+        raise RuntimeError("the interpreter exits: no call can be made any more")
     with _lock:
         if _thread is None or not _thread.is_usable:
             _thread = LoopThread()
         return start(_thread)
-
-
-def check_is_outside(thread: LoopThread) -> None:
-    """Check that this is not the loop's own thread, which would wait for itself.
-
-    Raises:
-        RuntimeError: It is.
-    """
-    if thread.is_current:
-        raise RuntimeError(
-            "a synchronous client cannot be used in the thread of its own event loop, where"
-            " functions that fetch tokens run; nothing was sent. Use credit_client.CreditClient"
-            " there"
-        )
 
 
 def _begin_again_in_child() -> None:
@@ -266,7 +262,9 @@ def _begin_again_in_child() -> None:
 
 
 def _stop_at_exit() -> None:
-    if _thread is not None and _thread.is_usable and not _thread.is_current:
+    global _is_exiting  # noqa: PLW0603
+    _is_exiting = True
+    if _thread is not None and _thread.is_usable:
         _thread.stop()
 
 

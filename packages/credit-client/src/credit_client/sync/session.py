@@ -111,6 +111,7 @@ class Session:
     def _open(self) -> _Opened:
         opened = self._opened
         if opened is not None and opened.thread.is_usable:
+            opened.thread.check_is_outside()
             return opened
         return start_once(self._open_on)
 
