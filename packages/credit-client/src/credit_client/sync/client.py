@@ -165,6 +165,7 @@ class Batch:
             ExpiresTooEarly: The grant would end before it starts.
             CreditsLimitExceeded: The operator allows fewer credits in one call.
             GrantsFull: The user has as many live grants in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
             BalanceOverflow: The balance would pass 4294967295.
             TooManyApps: The user has credits in as many apps as one user may.
         """
@@ -242,6 +243,7 @@ class Batch:
             BalanceOverflow: The receiver's balance would pass 4294967295.
             TooManyApps: The receiver has credits in as many apps as one user may.
             GrantsFull: The receiver has as many live grants in the app as one user may.
+            AccountFull: The receiver has as many grants and holds in all apps as one user may.
         """
         return self._wrapped.transfer(
             user_id=user_id,
@@ -288,6 +290,7 @@ class Batch:
             InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
             CapExceeded: A spending cap would be passed.
             HoldsFull: The user has as many open holds in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
         """
         return self._wrapped.place_hold(
             user_id=user_id,
@@ -452,6 +455,7 @@ class Batch:
             TransactionNotFound: The user has no such purchase in the app.
             ReversalExceeds: Less of the price is left to refund, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         return self._wrapped.refund(
@@ -496,6 +500,7 @@ class Batch:
             ReversalExceeds: Less of it is left to reverse, or nothing.
             InsufficientCredits: Less is left of the credits that were added.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         return self._wrapped.reverse(
@@ -976,7 +981,8 @@ class CreditClient:
 
         Args:
             atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
-                is rejected, the others fail with `BatchAborted`.
+                is rejected, the others fail with `BatchAborted`. A write that makes the batch too
+                large, such as one of many transfers of many grants, fails with `BatchTooLarge`.
             timeout_seconds: The time for each message of up to 1,000 writes, with all its attempts;
                 None for the client's.
         """
@@ -1064,6 +1070,7 @@ class CreditClient:
             ExpiresTooEarly: The grant would end before it starts.
             CreditsLimitExceeded: The operator allows fewer credits in one call.
             GrantsFull: The user has as many live grants in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
             BalanceOverflow: The balance would pass 4294967295.
             TooManyApps: The user has credits in as many apps as one user may.
         """
@@ -1145,6 +1152,7 @@ class CreditClient:
             BalanceOverflow: The receiver's balance would pass 4294967295.
             TooManyApps: The receiver has credits in as many apps as one user may.
             GrantsFull: The receiver has as many live grants in the app as one user may.
+            AccountFull: The receiver has as many grants and holds in all apps as one user may.
         """
         return self._session.run(
             self._session.client.transfer(
@@ -1193,6 +1201,7 @@ class CreditClient:
             InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
             CapExceeded: A spending cap would be passed.
             HoldsFull: The user has as many open holds in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
         """
         return self._session.run(
             self._session.client.place_hold(
@@ -1365,6 +1374,7 @@ class CreditClient:
             TransactionNotFound: The user has no such purchase in the app.
             ReversalExceeds: Less of the price is left to refund, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         return self._session.run(
@@ -1411,6 +1421,7 @@ class CreditClient:
             ReversalExceeds: Less of it is left to reverse, or nothing.
             InsufficientCredits: Less is left of the credits that were added.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         return self._session.run(
