@@ -285,7 +285,7 @@ async def _batch_too_large(open_: Open, _: str) -> Any:
         operations = [operation(request) for request in requests_]
         batch = BatchWriteRequest(operations=operations, atomic=True)
         # A transfer has 257 entries, one of which has 256 allocations, and there are 256 grants.
-        fitting = (BATCH_SIZE_MAX - GRANTS_MAX // 16) // (1 + GRANTS_MAX + GRANTS_MAX // 16)
+        fitting = (BATCH_SIZE_MAX - GRANTS_MAX // 4) // (1 + GRANTS_MAX + GRANTS_MAX // 16)
         return await caller.aborted(batch, index=fitting)
 
 

@@ -59,7 +59,7 @@ def test_allocations_count_and_the_account_of_each_user_once() -> None:
     size, ledger = BatchSize(), full()
     size.add(effects(ledger, Use, credits=160, **ledger.report()))
     # The entry, its 160 allocations, and the 96 grants that are left.
-    assert size.total == 1 + 160 // 16 + 96 // 16
+    assert size.total == 1 + 160 // 16 + 96 // 4
     before = size.total
     size.add(effects(ledger, Use, credits=1, **ledger.report()))
     assert size.total == before + 1
@@ -80,9 +80,9 @@ def test_the_first_command_fits_whatever_its_size(monkeypatch: pytest.MonkeyPatc
     size, ledger = BatchSize(), full()
     moved = effects(ledger, TransferCredits, credits=GRANTS_MAX, to_user_id=8, to_app_id=1)
     assert size.add(moved) is None
-    assert size.total == 257 + 2 * (256 // 16)
+    assert size.total == 257 + 256 // 16 + 256 // 4
     assert isinstance(size.add(effects(ledger, Add, credits=1)), BatchTooLarge)
 
 
 def test_the_items_of_the_largest_account_do_not_use_up_the_bound() -> None:
-    assert ACCOUNT_ITEMS_MAX // 16 < BATCH_SIZE_MAX / 10
+    assert ACCOUNT_ITEMS_MAX // 4 < BATCH_SIZE_MAX / 4

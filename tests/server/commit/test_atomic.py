@@ -138,9 +138,9 @@ async def test_an_atomic_batch_that_writes_too_much_is_rejected_and_its_first_pa
         await _with_all_grants(any_store, committer, 1)
         moves: list[Command] = [_move_all(any_store, 1, app) for app in [1, 2] * 10]
         outcomes = await commit(committer, moves)
-        too_large = outcomes.index(BatchTooLarge(size=5203, limit=BATCH_SIZE_MAX))
+        too_large = outcomes.index(BatchTooLarge(size=5251, limit=BATCH_SIZE_MAX))
         assert outcomes == [
-            BatchTooLarge(size=5203, limit=BATCH_SIZE_MAX)
+            BatchTooLarge(size=5251, limit=BATCH_SIZE_MAX)
             if place == too_large
             else BatchAborted(index=too_large)
             for place in range(20)

@@ -3901,7 +3901,7 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
-        1 more, and so do each 16 grants and holds of every user of the batch. A transfer makes a transaction
+        1 more, and so do each 4 grants and holds of every user of the batch. A transfer makes a transaction
         for each grant that it moves, and every operation makes those that are due by time.
         """
 
@@ -4285,7 +4285,7 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
-        1 more, and so do each 16 grants and holds of every user of the batch. A transfer makes a transaction
+        1 more, and so do each 4 grants and holds of every user of the batch. A transfer makes a transaction
         for each grant that it moves, and every operation makes those that are due by time.
         """
 
