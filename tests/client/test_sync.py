@@ -35,7 +35,7 @@ from credit_client import (
 from credit_client.sync import CreditClient, loop
 from credit_client.sync.testing import FakeCreditService, fake_credits
 from credit_client.transport import Answer
-from credit_models import Empty
+from credit_models import CreditTransaction, Empty
 from credit_testing.scripts import load_script
 
 from tests.client.served import Served
@@ -160,6 +160,40 @@ def test_a_list_that_is_dropped_ends_its_call() -> None:
         assert credits_.balance(app_id=1) == 120
 
 
+def test_a_list_that_is_left_while_its_next_row_is_awaited_ends_its_call(
+    scripted: Callable[..., Any],
+) -> None:
+    transport = scripted([CreditTransaction(sequence=1), asyncio.Event()])
+    with CreditClient(transport=transport) as credits_:
+        rows = credits_.transactions(user_id=7)
+        assert next(rows).sequence == 1
+        rows.close()
+        _settle()
+        assert transport.closed_streams == 1
+
+
+def test_a_call_that_is_interrupted_while_it_wakes_the_loop_leaves_the_loop_usable() -> None:
+    with fake_credits() as credits_:
+        thread = loop.start_once(lambda thread: thread)
+        # As if an interruption had come between the promise of a wake-up and the wake-up.
+        thread._is_woken = True
+        call = loop.Call[None](thread)
+        call.put(_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            call.run(asyncio.sleep(60))
+        assert credits_.add(**ADDITION).balance == 120
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _settle() -> None:
+    """Return when the loop has done what was posted to it."""
+    for _ in range(3):
+        loop.Call[None](loop.start_once(lambda thread: thread)).run(asyncio.sleep(0))
+
+
 def test_a_client_opens_with_its_first_call_and_a_closed_one_rejects_calls(served: Served) -> None:
     credits_ = _client(served)
     assert credits_.add(**ADDITION).balance == 120
@@ -181,7 +215,7 @@ def test_a_client_that_is_dropped_closes_its_connections(served: Served) -> None
     assert len(entered) == 1
     del credits_
     gc.collect()
-    loop.Call[None](loop.start_once(lambda thread: thread)).run(asyncio.sleep(0))
+    _settle()
     assert entered == set()
 
 

@@ -78,7 +78,7 @@ class Session:
             while some := Call[list[T]](thread).run(ahead.some()):
                 yield from some
         finally:
-            thread.post(rows.aclose)
+            thread.post(ahead.close)
 
     def import_(self, begin: Callable[["Importing"], Awaitable[T]]) -> T:
         """Run an import whose rows are read, and whose functions are called, in this thread."""
@@ -153,6 +153,13 @@ class _ReadAhead(Generic[T]):
                 break
             some += row
         return some
+
+    async def close(self) -> None:
+        """End the list, also while its next row is awaited."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        await self._rows.aclose()
 
     async def _row(self) -> list[T]:
         """Return the next row alone, or nothing at the end."""
