@@ -30,6 +30,8 @@ CALLS = [
 # sends those of some of them on h2; the seed chooses which.
 CALLS_ON_H2 = 6
 EXAMPLES, WORKERS = 10, 4
+# Every accepted call is made again without permission in four ways, and `make fuzz` goes deeper.
+EXAMPLES_WITH_TOKENS = 4
 
 
 async def _fuzz(
@@ -99,7 +101,7 @@ async def test_the_service_serves_no_request_without_a_token(
     options = [
         *("--reflect", "--tls-ca", made.ca),
         *("--tls-certificate", made.client, "--tls-key", key_of(made.client)),
-        *tokens.fuzzer_options,
+        *("--max-examples", str(EXAMPLES_WITH_TOKENS), *tokens.fuzzer_options),
     ]
     async with running_server(tmp_path, *server_options) as server:
         await _fuzz(server, seed, tmp_path, "examples", "fuzzing", options=options)
