@@ -326,6 +326,16 @@ class AccountsMachine(RuleBasedStateMachine):
     @rule(client=clients, request=sent, drawn=writes(), turns=turns)
     def use_the_key_again(self, client: int, request: Write, drawn: Drawn, turns: int) -> None:
         """Use a key for another request, of the same call or of another one."""
+        self._reuse_key(client, request, drawn, turns)
+
+    @rule(client=clients, drawn=writes(), turns=turns)
+    def use_an_accepted_key_again(self, client: int, drawn: Drawn, turns: int) -> None:
+        """Use the key of an accepted request, which chance does too seldom."""
+        _, accepted = self._seen(drawn.place, ())
+        if accepted is not None:
+            self._reuse_key(client, accepted, drawn, turns)
+
+    def _reuse_key(self, client: int, request: Write, drawn: Drawn, turns: int) -> None:
         other = self._resolved(drawn)
         if drawn.kind:
             other = replace(request, created_by=drawn.request.created_by)

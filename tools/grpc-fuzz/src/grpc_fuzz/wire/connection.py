@@ -6,12 +6,14 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
 from h2.exceptions import ProtocolError
+from hpack import Encoder
 
 from grpc_fuzz.target import Target, Tls
 from grpc_fuzz.wire.exchange import LIVENESS_PING, Exchange
@@ -20,6 +22,9 @@ _READ_BYTES_MAX = 65536
 _FRAME_HEADER_BYTES = 9
 _CONTINUATION = 0x9
 _END_HEADERS = 0x4
+
+# hpack's Huffman coder takes quadratic time: 0.25 s for a value of 64 KiB (2-core machine).
+_HUFFMAN_BYTES_MAX = 4096
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -46,6 +51,7 @@ class Connection:
                 normalize_outbound_headers=False,
             )
         )
+        self._http.encoder = _Encoder()
         self._stream_id = -1
         self._reset = False
         self._unread = b""
@@ -184,6 +190,15 @@ class Connection:
     def _time_left(self) -> float:
         # A timeout of zero would make the socket non-blocking.
         return max(self._deadline - time.monotonic(), 0.001)
+
+
+class _Encoder(Encoder):
+    """HPACK that sends long header lists without Huffman coding."""
+
+    # Any: hpack's own type of a header list, which it does not export.
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        size = sum(len(value) for _, value in headers)
+        return super().encode(headers, huffman and size <= _HUFFMAN_BYTES_MAX)
 
 
 def _frame_length(data: bytes) -> int | None:
