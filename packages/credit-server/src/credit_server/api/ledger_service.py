@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -173,15 +174,20 @@ class LedgerService(LedgerServiceBase):
             atomic=atomic,
         )
         try:
-            results = iter(await asyncio.gather(*answers, return_exceptions=True))
-        except asyncio.CancelledError:  # `gather` has cancelled all open answers
+            for answer in answers:
+                # `gather` would run a callback for each answer. Those of a batch come together.
+                if not answer.done():
+                    with suppress(Exception):  # read below
+                        await answer
+        except asyncio.CancelledError:
             for each, answer in zip(submitted, answers, strict=True):
-                if answer.done() and not answer.cancelled():
+                if not answer.cancel() and not answer.cancelled():
                     each.outlived(answer.exception() or answer.result())
             for each in pending:
                 if each.rejection is not None:
                     each.outlived(each.rejection)
             raise
+        results = (answer.exception() or answer.result() for answer in answers)
         return [each.rejection or next(results) for each in pending]
 
     async def _write(self, call: _StreamCall) -> None:

@@ -160,6 +160,6 @@ class Operations:
             command = self._commands.of(request, identity)
         except Exception as rejection:  # noqa: BLE001 - a bug must not fail the other operations
             return begun(rejection=rejection)
-        pending = begun(submission=Submission(command))
+        pending = begun()
         pending.submission = Submission(command, pending.outlived)
         return pending
