@@ -293,6 +293,14 @@ def test_the_grpclib_codec_rejects_malformed_bytes(message_type: type[Message]) 
         WireCodec().decode(b"\x08", message_type)
 
 
-def test_the_grpclib_codec_rejects_a_message_of_another_type() -> None:
+def test_the_grpclib_codec_writes_googles_message_where_ours_of_its_type_is_sent() -> None:
+    google = message_class("credit.v1.UserId")(user_id=7)
+    assert WireCodec().encode(google, UserId) == encode(UserId(user_id=7))
+
+
+@pytest.mark.parametrize(
+    "message", [Empty(), message_class("credit.v1.Empty")()], ids=["ours", "Google's"]
+)
+def test_the_grpclib_codec_rejects_a_message_of_another_type(message: Any) -> None:
     with pytest.raises(TypeError, match="Empty is not Balance"):
-        WireCodec().encode(Empty(), Balance)
+        WireCodec().encode(message, Balance)

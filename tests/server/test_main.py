@@ -1,5 +1,6 @@
 """The command `credit-server`: what it prints, and its exit code."""
 
+import gc
 import json
 import logging
 import re
@@ -37,6 +38,15 @@ def _logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was() -> Iterator[None]:
+    """Undoes what `serve` sets up for its whole process."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 def _serve_with(monkeypatch: Patch, error: Exception | None = None) -> list[ServerSettings]:
@@ -160,6 +170,17 @@ def test_a_server_that_stopped_in_order_ends_well(monkeypatch: Patch) -> None:
     served = _serve_with(monkeypatch)
     assert main.run(["serve", "--port", "0"]) == 0
     assert [settings.port for settings in served] == [0]
+
+
+def test_a_server_seldom_runs_the_collector_and_skips_what_was_imported(
+    monkeypatch: Patch,
+) -> None:
+    gc.unfreeze()
+    _serve_with(monkeypatch)
+    main.run(["serve"])
+    assert gc.isenabled()
+    assert gc.get_threshold()[0] == 50_000
+    assert gc.get_freeze_count() > 0
 
 
 def test_a_server_warns_of_variables_that_set_nothing_in_one_line(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from credit_models.ledger import Add, Receipt
 from credit_server.admission.decision import Decision
-from credit_server.commit import CommitLimits, Committer, Overloaded
+from credit_server.commit import CommitLimits, Committer, Overloaded, Submission
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreTransaction
 
@@ -170,6 +170,43 @@ async def test_a_write_that_would_wait_too_long_is_rejected(
         assert observer.sheds == ["expected_wait"]
         store.released.release()
         store.released.release()
+        await settled(running, *fitting)
+
+
+async def test_writes_of_one_message_are_no_load_for_each_other_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, observer = HeldStore(), RecordingObserver()
+    limits = replace(LIMITS, wait_seconds_max=1.0)
+    async with committing(store, limits, observer) as committer:
+        running = await slow_shard(committer, store, Clock(monkeypatch), seconds=2.0)
+        message = committer.submit_all([Submission(add(store)) for _ in range(11)])
+        assert committer.waiting == 10
+        with pytest.raises(Overloaded):
+            await committer.submit(add(store))
+        assert observer.sheds == ["queue_full"] * 3
+        for _ in range(4):
+            store.released.release()
+        results = await asyncio.gather(*message, return_exceptions=True)
+        await settled(running)
+    assert [type(result) for result in results] == [Receipt] * 9 + [Overloaded] * 2
+
+
+async def test_a_message_that_finds_a_long_queue_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, observer = HeldStore(), RecordingObserver()
+    limits = replace(LIMITS, wait_seconds_max=1.0)
+    async with committing(store, limits, observer) as committer:
+        running = await slow_shard(committer, store, Clock(monkeypatch), seconds=2.0)
+        fitting = [submit(committer, store) for _ in range(4)]
+        await turns()
+        message = committer.submit_all([Submission(add(store)) for _ in range(3)])
+        results = await asyncio.gather(*message, return_exceptions=True)
+        assert [type(result) for result in results] == [Overloaded] * 3
+        assert observer.sheds == ["expected_wait"] * 3
+        for _ in range(2):
+            store.released.release()
         await settled(running, *fitting)
 
 

@@ -5,12 +5,14 @@ See https://github.com/mongodb/mongo/wiki/The-%22failCommand%22-fail-point.
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from bson.int64 import Int64
+from bson.objectid import ObjectId
 from credit_models.ledger import Account, Add, Receipt, Transaction
 from credit_server.commit import CommitLimits, Committer
 from credit_server.store.documents import TransactionDocument
@@ -51,6 +53,17 @@ async def store(mongod_uri: str, database: str, driver: Driver) -> AsyncIterator
     await mongo.migrate()
     yield mongo
     await mongo.close()
+
+
+async def test_ids_are_object_ids_of_this_time_and_differ_between_stores(
+    store: MongoStore, mongod_uri: str, database: str
+) -> None:
+    before = int(time.time())
+    other = MongoStore(mongod_uri, database=database)
+    ids = [each.new_id() for each in (store, other) for _ in range(100)]
+    await other.close()
+    assert len(set(ids)) == 200
+    assert all(before <= ObjectId(id_).generation_time.timestamp() <= time.time() for id_ in ids)
 
 
 async def listed(store: MongoStore, apps: frozenset[int] | None = None) -> list[TransactionRow]:

@@ -26,11 +26,12 @@ from credit_models._generated.message_pool import default_message_pool
 from credit_models.constraints import size_violations
 from credit_models.converters import Converters, MessageType
 from credit_models.errors import Violation, WireError
-from credit_models.image import POOL
+from credit_models.image import POOL, full_names
 
 __all__ = ["WireCodec", "WireError", "decode", "decode_with_violations", "encode"]
 
 _CONVERTERS = Converters(POOL, default_message_pool)
+_FULL_NAMES = full_names(default_message_pool)
 
 
 def encode(message: betterproto2.Message) -> bytes:
@@ -94,7 +95,8 @@ def decode_with_violations(
 class WireCodec(CodecBase):
     """The codec for grpclib's channels and servers.
 
-    It also accepts messages of Google's classes: the health and reflection services use them.
+    It also accepts messages of Google's classes: the health and reflection services use them, and a
+    server writes an answer with many items as one, which takes no conversion.
     """
 
     __content_subtype__ = "proto"
@@ -107,11 +109,13 @@ class WireCodec(CodecBase):
             WireError: As in this module's `encode`.
             TypeError: The message is not of the type that the method sends.
         """
-        if not isinstance(message, message_type):
-            raise TypeError(f"{type(message).__name__} is not {message_type.__name__}")
         if isinstance(message, Message):
-            return message.SerializeToString()
-        return encode(message)
+            full_name = message.DESCRIPTOR.full_name
+            if isinstance(message, message_type) or full_name == _FULL_NAMES.get(message_type):
+                return message.SerializeToString()
+        elif isinstance(message, message_type):
+            return encode(message)
+        raise TypeError(f"{type(message).__name__} is not {message_type.__name__}")
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         """Read a message from bytes.

@@ -6,7 +6,7 @@ Writing sets the fields of Google's message in place: nested messages need no co
 1.2 times as fast as passing values to the constructor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import betterproto2
@@ -36,23 +36,40 @@ MessageType = TypeVar("MessageType", bound=betterproto2.Message)
 _VALUE_ERRORS = (TypeError, ValueError, OverflowError, AttributeError)
 
 
-def _state_reader(fields: tuple[FieldConverter, ...]) -> Read:
+def _state_reader(
+    fields: tuple[FieldConverter, ...], oneofs: Mapping[str, Sequence[FieldConverter]]
+) -> Read:
     """Return a function that returns the attributes of a dataclass for Google's message.
 
     The function is compiled from source, as `dataclasses` does: one dictionary of attributes reads
     a `CreditRequest` in half the time of a loop over its fields. A field that is not set costs one
-    call of `HasField`.
+    call of `HasField`, and a oneof one call of `WhichOneof`: an `Operation` has 12 fields in one.
+
+    Args:
+        fields: All fields.
+        oneofs: The fields of each oneof, by its name.
     """
+    members = {field.name for oneof in oneofs.values() for field in oneof}
     names: dict[str, Any] = {}
     parts = ["'_unknown_fields': b''"]
     for number, field in enumerate(fields):
         names[f"read_{number}"] = field.read
         value = f"source.{field.name}" if field.is_read_copy else f"read_{number}(source)"
-        if field.has_presence:
+        if field.name in members:
+            value = "None"
+        elif field.has_presence:
             value = f"{value} if is_set({field.wire_name!r}) else None"
         parts.append(f"{field.name!r}: {value}")
-    body = f"    is_set = source.HasField\n    return {{{', '.join(parts)}}}"
-    convert: Read = _compiled(f"def convert(source):\n{body}", names)
+    lines = ["def convert(source):", "    is_set = source.HasField"]
+    lines.append(f"    state = {{{', '.join(parts)}}}")
+    for number, (oneof, group) in enumerate(oneofs.items()):
+        names[f"members_{number}"] = {field.wire_name: (field.name, field.read) for field in group}
+        lines.append(f"    member = source.WhichOneof({oneof!r})")
+        lines.append("    if member is not None:")
+        lines.append(f"        name, read = members_{number}[member]")
+        lines.append("        state[name] = read(source)")
+    lines.append("    return state")
+    convert: Read = _compiled("\n".join(lines), names)
     return convert
 
 
@@ -128,12 +145,14 @@ class Converter:
                 element = element_of(value, metadata.cls_by_field[f"{name}.value"])
             fields.append(field_converter(field, name, element))
         self._fields = tuple(fields)
-        self._oneofs = tuple(
-            tuple(names[field.number] for field in oneof.fields)
+        by_wire_name = {field.wire_name: field for field in fields}
+        oneofs = {
+            oneof.name: [by_wire_name[field.name] for field in oneof.fields]
             for oneof in self.descriptor.oneofs
             if len(oneof.fields) > 1  # protobuf represents `optional` as a oneof of one field
-        )
-        self._read_state = _state_reader(self._fields)
+        }
+        self._oneofs = tuple(tuple(field.name for field in oneof) for oneof in oneofs.values())
+        self._read_state = _state_reader(self._fields, oneofs)
         self._write_state = _state_writer(self._fields)
 
     def read(self, source: Message) -> betterproto2.Message:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime
+from typing import Any
 
 from credit_models import Allocation as AllocationMessage
 from credit_models import (
@@ -20,6 +21,8 @@ from credit_models import Grant as GrantMessage
 from credit_models import Hold as HoldMessage
 from credit_models import Purchase as PurchaseMessage
 from credit_models import Receipt as ReceiptMessage
+from credit_models.codec import decode
+from credit_models.image import message_class
 from credit_models.ledger import (
     NO_CAPS,
     Account,
@@ -43,39 +46,53 @@ WITH_END = frozenset({Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN, Kind.HOLD, Ki
 
 # A receipt that was only validated has no transaction; the contract requires an id of it.
 _VALIDATED = "validated"
+# Any: protobuf makes this class at run time.
+_RECEIPT: Any = message_class("credit.v1.Receipt")
 _NO_APP = AppAccount()
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
-    """Return the receipt of an accepted write.
+    """Return the receipt of an accepted write; see `set_receipt`."""
+    return decode(ReceiptMessage, receipt_to_wire(receipt))
 
-    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and what is owed.
+
+def receipt_to_wire(receipt: Receipt) -> bytes:
+    """Write the receipt of an accepted write; see `set_receipt`."""
+    message = _RECEIPT()
+    set_receipt(message, receipt)
+    return bytes(message.SerializeToString())
+
+
+# Any: see `_RECEIPT`.
+def set_receipt(message: Any, receipt: Receipt) -> None:
+    """Set the fields of protobuf's empty `Receipt` from that of an accepted write.
+
+    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and what is owed. It
+    takes a third of the time that a dataclass and its conversion take.
     """
     entry, details = receipt.transaction, receipt.transaction.details
     balance = entry.balance_after
-    message = ReceiptMessage(
-        transaction_id=entry.id,
-        purchase_id=entry.purchase_id,
-        balance=max(0, balance),
-        sequence=entry.sequence,
-        replayed=receipt.replayed,
-    )
+    message.transaction_id = entry.id
+    message.purchase_id = entry.purchase_id
+    message.balance = max(0, balance)
+    message.sequence = entry.sequence
+    message.replayed = receipt.replayed
     if balance < 0:
         message.owed = -balance
     if entry.kind is Kind.ADD or (entry.kind is Kind.USE and not details.related_id):
-        return message
+        return
     message.type = TYPES[entry.kind]
     message.credits = entry.credits
     message.effect = entry.effect
     message.balance_before = max(0, balance - entry.effect)
     message.held = details.held_after
-    message.expires_at = details.ends_at if entry.kind in WITH_END else None
+    if entry.kind in WITH_END and details.ends_at is not None:
+        message.expires_at.FromDatetime(details.ends_at)
     message.related_id = details.related_id
     message.released_credits = details.released
     if receipt.validated:
         message.transaction_id, message.purchase_id, message.validated = _VALIDATED, "", True
-    return message
 
 
 def balance_to_message(account: Account, app_id: int) -> Balance:

@@ -1,15 +1,15 @@
 """The calls of `LedgerService`: single writes, policies, reads, and calls with many operations."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
     LedgerServiceBase,
-    OperationOutcome,
     SetAppPolicyRequest,
     SetAppPolicyResponse,
     SetSpendingCapRequest,
@@ -17,7 +17,8 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
-from credit_models.ledger import BatchAborted
+from credit_models.image import SERVICES, message_class, method_path
+from credit_models.ledger import BatchAborted, Receipt
 from credit_models.translation import messages
 from grpclib import const
 
@@ -39,6 +40,15 @@ from credit_server.store.port import Store
 
 # After this many operations, which take about 10 ms, the event loop runs other calls.
 _SLICE = 250
+
+# Protobuf's classes of the answers, by path. Any: they exist only at run time.
+_ANSWERS: Mapping[str, Any] = MappingProxyType(
+    {
+        method_path(method): message_class(method.output_type.full_name)
+        for service in SERVICES
+        for method in service.methods
+    }
+)
 
 _BatchCall = Call[WithMisfits[BatchWriteRequest], BatchWriteResponse]
 _StreamCall = Call[WithMisfits[WriteRequest], WriteResponse]
@@ -95,18 +105,14 @@ class LedgerService(LedgerServiceBase):
             "Write": self._write,
         }
         return {
-            path: handler._replace(
-                func=handlers.get(
-                    path.rpartition("/")[2], partial(self._write_one, handler.reply_type)
-                )
-            )
+            path: handler._replace(func=handlers.get(path.rpartition("/")[2], self._write_one))
             for path, handler in super().__mapping__().items()
         }
 
     # Any: the calls of single writes differ in their types alone.
-    async def _write_one(self, answer: type[Any], call: Call[Any, Any]) -> None:
+    async def _write_one(self, call: Call[Any, Any]) -> None:
         receipt = await self._writes.make(call, await call.recv_request())
-        await call.send_answer(answer(receipt=messages.receipt_to_message(receipt)))
+        await _send_receipt(call, receipt)
 
     async def _set_spending_cap(
         self, call: Call[SetSpendingCapRequest, SetSpendingCapResponse]
@@ -114,11 +120,9 @@ class LedgerService(LedgerServiceBase):
         request = await call.recv_request()
         if request.user_id is None:
             policy = await self._policies.set_caps(call, request)
-            answer = SetSpendingCapResponse(policy=convert.policy_to_message(policy))
+            await call.send_answer(SetSpendingCapResponse(policy=convert.policy_to_message(policy)))
         else:
-            receipt = await self._writes.make(call, request)
-            answer = SetSpendingCapResponse(receipt=messages.receipt_to_message(receipt))
-        await call.send_answer(answer)
+            await _send_receipt(call, await self._writes.make(call, request))
 
     async def _set_app_policy(self, call: Call[SetAppPolicyRequest, SetAppPolicyResponse]) -> None:
         policy = await self._policies.set_policy(call, await call.recv_request())
@@ -132,7 +136,9 @@ class LedgerService(LedgerServiceBase):
         else:
             endings = await self._settle(call, pending, atomic=received.message.atomic)
         # The writes have taken effect, whether or not the caller gets the answer.
-        await call.send_answer(BatchWriteResponse(outcomes=await _end(pending, endings)))
+        answer = _ANSWERS[call.request.path]()
+        await _end(pending, endings, answer.outcomes)
+        await call.send_answer(answer)
 
     async def _begin(
         self, call: _BatchCall, received: WithMisfits[BatchWriteRequest]
@@ -168,15 +174,20 @@ class LedgerService(LedgerServiceBase):
             atomic=atomic,
         )
         try:
-            results = iter(await asyncio.gather(*answers, return_exceptions=True))
-        except asyncio.CancelledError:  # `gather` has cancelled all open answers
+            for answer in answers:
+                # `gather` would run a callback for each answer. Those of a batch come together.
+                if not answer.done():
+                    with suppress(Exception):  # read below
+                        await answer
+        except asyncio.CancelledError:
             for each, answer in zip(submitted, answers, strict=True):
-                if answer.done() and not answer.cancelled():
+                if not answer.cancel() and not answer.cancelled():
                     each.outlived(answer.exception() or answer.result())
             for each in pending:
                 if each.rejection is not None:
                     each.outlived(each.rejection)
             raise
+        results = (answer.exception() or answer.result() for answer in answers)
         return [each.rejection or next(results) for each in pending]
 
     async def _write(self, call: _StreamCall) -> None:
@@ -190,20 +201,27 @@ class LedgerService(LedgerServiceBase):
         await stream.run()
 
 
+# Any: the answers of the calls have many types.
+async def _send_receipt(call: Call[Any, Any], receipt: Receipt) -> None:
+    answer = _ANSWERS[call.request.path]()
+    messages.set_receipt(answer.receipt, receipt)
+    await call.send_answer(answer)
+
+
+# Any: protobuf makes its classes at run time.
 async def _end(
-    pending: Sequence[PendingOperation], endings: Sequence[WriteResult]
-) -> list[OperationOutcome]:
-    outcomes: list[OperationOutcome] = []
+    pending: Sequence[PendingOperation], endings: Sequence[WriteResult], outcomes: Any
+) -> None:
+    """End all operations, and add the outcome of each to the outcomes of a batch."""
     try:
         for each, ending in zip(pending, endings, strict=True):
             if outcomes and len(outcomes) % _SLICE == 0:
                 await asyncio.sleep(0)
-            outcomes.append(each.end(ending))
+            each.end(ending, outcomes.add())
     except asyncio.CancelledError:  # the caller has left, and the audit log needs all lines
         for each, ending in zip(pending[len(outcomes) :], endings[len(outcomes) :], strict=True):
             each.outlived(ending)
         raise
-    return outcomes
 
 
 def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:

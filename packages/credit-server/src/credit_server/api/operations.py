@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 import structlog
-from credit_models import Operation, OperationOutcome
+from credit_models import Operation
+from credit_models.codec import encode
 from credit_models.constraints import Violation
 from credit_models.image import POOL, SERVICES, method_path
 from credit_models.ledger import Receipt
@@ -42,7 +43,8 @@ _PATHS = {
 KINDS = (*_PATHS, UNKNOWN)
 """The kinds of operations: the names of the requests in the contract's `Operation`."""
 
-# In this file, Any stands for a call of any messages.
+# In this file, Any stands for a call of any messages, and for a message of protobuf, whose classes
+# are made at run time.
 
 
 class PendingOperation:
@@ -70,32 +72,41 @@ class PendingOperation:
         self.submission = submission
         self.rejection = rejection
 
-    def end(self, ending: WriteResult) -> OperationOutcome:
-        """Return the outcome of the operation, write its audit line, and count it."""
+    def end(self, ending: WriteResult, outcome: Any) -> None:
+        """Write the outcome of the operation and its audit line, and count it.
+
+        Args:
+            ending: The result of the write.
+            outcome: Protobuf's empty `OperationOutcome`.
+        """
         result = as_raised(ending)
         if self._audited is not None:
             self._audited.ended(result)
         if isinstance(result, Receipt):
             self._call.observation.operation_ended(self._kind, Status.OK)
-            return OperationOutcome(receipt=messages.receipt_to_message(result))
-        return self._failed(self._status(result))
+            messages.set_receipt(outcome.receipt, result)
+        else:
+            self._fail(self._status(result), outcome)
 
-    def expire(self) -> OperationOutcome:
-        """Return the outcome of an operation whose deadline has passed.
+    def expire(self, outcome: Any) -> None:
+        """Write the outcome of an operation whose deadline has passed.
 
         Its audit line is written when the result of the write is certain.
+
+        Args:
+            outcome: As for `end`.
         """
         sentence = f"the deadline has passed; {UNCERTAIN_WRITE}"
-        return self._failed(GRPCError(Status.DEADLINE_EXCEEDED, sentence))
+        self._fail(GRPCError(Status.DEADLINE_EXCEEDED, sentence), outcome)
 
     def outlived(self, ending: WriteResult) -> None:
         """Write the audit line of an operation whose caller has left."""
         if self._audited is not None:
             self._audited.outlived(as_raised(ending))
 
-    def _failed(self, error: GRPCError) -> OperationOutcome:
+    def _fail(self, error: GRPCError, outcome: Any) -> None:
         self._call.observation.operation_ended(self._kind, error.status)
-        return OperationOutcome(failure=errors.to_failure(error))
+        outcome.failure.MergeFromString(encode(errors.to_failure(error)))
 
     def _status(self, error: BaseException | None) -> GRPCError:
         status = None if error is None else errors.translate(error)
@@ -149,6 +160,6 @@ class Operations:
             command = self._commands.of(request, identity)
         except Exception as rejection:  # noqa: BLE001 - a bug must not fail the other operations
             return begun(rejection=rejection)
-        pending = begun(submission=Submission(command))
+        pending = begun()
         pending.submission = Submission(command, pending.outlived)
         return pending

@@ -17,7 +17,6 @@ from credit_models import (
     UserId,
 )
 from credit_models import Purchase as PurchaseMessage
-from credit_models.codec import encode
 from credit_models.ledger import UINT32_MAX
 from credit_models.translation import messages
 from credit_models.translation.refusals import total_overflow
@@ -108,7 +107,7 @@ class CreditService(CreditServiceBase):
 
     async def _write(self, call: Call[_Write, Empty]) -> None:
         receipt = await self._writes.make(call, await call.recv_request())
-        call.trailers[RECEIPT_METADATA] = encode(messages.receipt_to_message(receipt))
+        call.trailers[RECEIPT_METADATA] = messages.receipt_to_wire(receipt)
         await call.send_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 from credit_models import WriteRequest, WriteResponse
-from credit_models.codec import encode
 from credit_models.constraints import Violation
+from credit_models.image import message_class
 
 from credit_server.access.authorize import Access
 from credit_server.api import errors
@@ -17,6 +18,9 @@ from credit_server.grpc.call import Call
 # The most operations of one stream whose outcomes the client has not taken: as many as a batch of
 # the committer holds. It bounds the memory that a client occupies that reads nothing.
 OPERATIONS_MAX = 256
+
+# Any: protobuf makes this class at run time.
+_RESPONSE: Any = message_class("credit.v1.WriteResponse")
 
 
 class _Unsettled:
@@ -59,7 +63,7 @@ class WriteStream:
         self._loop = asyncio.get_running_loop()
         # By correlation id, in the order of their deadlines.
         self._unsettled: dict[int, _Unsettled] = {}
-        self._outcomes: list[WriteResponse] = []
+        self._outcomes: list[Any] = []  # of `_RESPONSE`
         # The correlation ids of the operations whose outcome has not been sent.
         self._numbers: set[int] = set()
         # The number of operations whose outcome the client has not taken.
@@ -118,7 +122,7 @@ class WriteStream:
         misfits = received.misfits.get(0, ())
         pending = self._operations.begin(self._call, received.message.operation, misfits, denial)
         if pending.submission is None:
-            self._settled(number, pending)
+            pending.end(pending.rejection, self._outcome(number))
             return
         seconds_left = self._seconds_left()
         (answer,) = self._committer.submit_all(
@@ -145,17 +149,15 @@ class WriteStream:
             pending.outlived(answer.exception() or answer.result())
             return
         del self._unsettled[number]
-        self._outcomes.append(
-            WriteResponse(
-                correlation_id=number, outcome=pending.end(answer.exception() or answer.result())
-            )
-        )
-        self._changed.set()
+        pending.end(answer.exception() or answer.result(), self._outcome(number))
 
-    def _settled(self, number: int, pending: PendingOperation) -> None:
-        outcome = pending.end(pending.rejection)
-        self._outcomes.append(WriteResponse(correlation_id=number, outcome=outcome))
+    # Any: see `_RESPONSE`.
+    def _outcome(self, number: int) -> Any:
+        """Return the empty outcome of an operation, which is sent next."""
+        response = _RESPONSE(correlation_id=number)
+        self._outcomes.append(response)
         self._changed.set()
+        return response.outcome
 
     def _expire_later(self) -> None:
         if self._expiry is None and self._unsettled:
@@ -171,9 +173,7 @@ class WriteStream:
                 break
             if each.answer.cancel():
                 del self._unsettled[number]
-                outcome = each.pending.expire()
-                self._outcomes.append(WriteResponse(correlation_id=number, outcome=outcome))
-                self._changed.set()
+                each.pending.expire(self._outcome(number))
         self._expire_later()
 
     async def _send(self, reading: "asyncio.Task[None]") -> None:
@@ -184,7 +184,7 @@ class WriteStream:
             outcomes, self._outcomes = self._outcomes, []
             # Before the send, because a client may reuse an id as soon as it has the outcome.
             self._numbers.difference_update(outcome.correlation_id for outcome in outcomes)
-            data = self._call.framed(encode(outcome) for outcome in outcomes)
+            data = self._call.framed(outcome.SerializeToString() for outcome in outcomes)
             await self._call.send_framed(data, count=len(outcomes))
             self._open -= len(outcomes)
             self._room.set()

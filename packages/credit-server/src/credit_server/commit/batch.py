@@ -81,6 +81,10 @@ class DedupIndex:
             if entry.key:
                 self.by_key[entry.user_id, entry.app_id, entry.key] = entry
 
+    def copy(self) -> "DedupIndex":
+        """Return a copy that can change without this one."""
+        return DedupIndex(by_key=dict(self.by_key), by_id=dict(self.by_id))
+
     def find(self, command: Command) -> Transaction | None:
         """Return the transaction of this command, or of an earlier one with its key."""
         made = self.by_id.get(command.transaction_id)
@@ -93,16 +97,15 @@ class _History:
     """What a batch's commands must know: what was read, and what earlier commands have done."""
 
     def __init__(self, index: DedupIndex, read: References) -> None:
-        self._index = index
+        self._index = index.copy()  # of earlier transactions, and of those of the batch
         self._read = read
-        self._fresh = DedupIndex()
         self._related: dict[Reference, Transaction] = {}
         self._bought: dict[ReportKey, list[Purchase]] = {}
         self._refunded: dict[str, int] = {}
 
     def lookup(self, command: Command) -> Lookup:
         """Return what a command must know."""
-        earlier = self._index.find(command) or self._fresh.find(command)
+        earlier = self._index.find(command)
         reference, report = command.reference, command.once_key
         if not reference and report is None:
             return NOTHING_FOUND if earlier is None else Lookup(earlier=earlier)
@@ -115,7 +118,7 @@ class _History:
         )
 
     def _made(self, place: Reference) -> Transaction | None:
-        made = self._fresh.by_id.get(place[1])
+        made = self._index.by_id.get(place[1])
         return made if made is not None and made.user_id == place[0] else None
 
     def _owned(self, report: ReportKey) -> Purchase | None:
@@ -130,7 +133,7 @@ class _History:
 
     def add(self, accepted: Accepted) -> None:
         """Add what a command has done."""
-        self._fresh.add(accepted.transactions)
+        self._index.add(accepted.transactions)
         for entry in accepted.transactions:
             if entry.details is not NO_DETAILS and entry.details.related_id:
                 self._related[entry.user_id, entry.details.related_id] = entry

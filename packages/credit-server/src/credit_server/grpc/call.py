@@ -199,7 +199,7 @@ class Call(Stream[Received, Sent]):
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()
         if len(data) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
-            await self.send_message(message)
+            await self.send_framed(data, count=1)
             return
         http.send_headers(stream_id, self._headers())
         http.send_data(stream_id, data)

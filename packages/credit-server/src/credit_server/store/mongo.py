@@ -1,17 +1,18 @@
 """The store on a MongoDB replica set."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.int64 import Int64
-from bson.objectid import ObjectId
 from credit_models.ledger import Account, Kind, Transaction
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
@@ -105,6 +106,9 @@ class MongoStore:
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
         self._policy_reads = SharedReads(self._policy_documents)
+        # The parts of ids after the time: 5 random bytes, and a counter with a random start.
+        self._id_origin = secrets.token_hex(5)
+        self._id_count = count(secrets.randbits(24))
 
     async def check_topology(self) -> None:
         """Check that the server behind the URI supports transactions.
@@ -168,8 +172,12 @@ class MongoStore:
         await self._clients.close()
 
     def new_id(self) -> str:
-        """Return a new id: see the port."""
-        return str(ObjectId())
+        """Return a new id: see the port.
+
+        It is made like an `ObjectId`, in a fifth of the time of making one and converting it. See
+        https://www.mongodb.com/docs/manual/reference/bson-types/#objectid.
+        """
+        return f"{int(time.time()):08x}{self._id_origin}{next(self._id_count) & 0xFFFFFF:06x}"
 
     def writer(self) -> Writer:
         """Return a new writer: see the port."""
