@@ -315,6 +315,8 @@ def _add_in_child(credits_: CreditClient, queue: Any) -> None:
     queue.put(credits_.add(**ADDITION).balance)
 
 
+# Python 3.12 and later warn of every fork of a process with threads: that is the case under test.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_processes_have_connections_of_their_own(served: Served) -> None:
     credits_ = _client(served)
     assert credits_.add(**ADDITION).balance == 120
