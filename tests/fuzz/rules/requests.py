@@ -4,35 +4,12 @@ from dataclasses import fields
 from typing import Any
 
 from credit_models import (
-    AdjustBalanceRequest,
-    CaptureHoldRequest,
-    CreditRequest,
-    ExtendHoldRequest,
-    GrantCreditsRequest,
-    PlaceHoldRequest,
-    PurchaseRequest,
-    ReleaseHoldRequest,
-    ReverseTransactionRequest,
-    SetSpendingCapRequest,
     SpendingCaps,
     TransferCreditsRequest,
-    VoidGrantRequest,
 )
+from credit_models.operations import AnyWrite
 
-Write = (
-    CreditRequest
-    | PurchaseRequest
-    | GrantCreditsRequest
-    | VoidGrantRequest
-    | PlaceHoldRequest
-    | CaptureHoldRequest
-    | ReleaseHoldRequest
-    | ExtendHoldRequest
-    | ReverseTransactionRequest
-    | TransferCreditsRequest
-    | AdjustBalanceRequest
-    | SetSpendingCapRequest
-)
+Write = AnyWrite
 
 
 def users_of(request: Write) -> tuple[int, ...]:
