@@ -296,12 +296,15 @@ def _comparable(outcome: Outcome) -> str:
 
 
 def _receipt(entry: Entry, history: History) -> Receipt:
+    assert entry.final is not None
+    revision, balance = entry.final
     receipt = Receipt(
         transaction_id=entry.id,
         purchase_id=history.purchase_id(entry.id),
-        balance=max(0, entry.balance),
-        owed=max(0, -entry.balance),
+        balance=max(0, balance),
+        owed=max(0, -balance),
         sequence=entry.sequence,
+        revision=revision,
     )
     captures = entry.type is TransactionType.USE and entry.related_id
     if entry.type in (TransactionType.ADD, TransactionType.USE) and not captures:

@@ -207,6 +207,10 @@ class _Decision:
         if required is not None and self.app.available < required:
             raise reject("AVAILABLE_TOO_LOW", available_after=self.app.available, required=required)
         book.close()
+        final = (book.accounts[self.user].sequence, self.app.balance)
+        written = book.entries[self.user]
+        position = written.index(main)
+        main = written[position] = replace(main, final=final)
         keys = book.accounts[self.user].keys
         if request.idempotency_key:
             keys[request.app_id, request.idempotency_key] = (request, main)
@@ -260,14 +264,17 @@ class _Decision:
                 )
 
     def count(self, credits: int) -> None:  # noqa: A002 - the contract's word
-        """Count used credits in the periods that have a cap."""
-        self.app.spent = {
-            period: (
-                period_start(period, self.now),
-                self.app.spent_in(period, self.now) + credits,
-            )
+        """Count used credits, if there is a cap or anything was counted this month."""
+        app = self.app
+        this_month = app.spent and app.spent["month"][0] == period_start("month", self.now)
+        if not this_month and not self.caps():
+            app.spent = {}
+            return
+        if not app.spent:
+            app.since = self.book.accounts[self.user].sequence + 1
+        app.spent = {
+            period: (period_start(period, self.now), app.spent_in(period, self.now) + credits)
             for period in PERIODS
-            if period in self.caps()
         }
 
     # Any: the further fields of an entry.
@@ -422,12 +429,24 @@ def _void(on: _Decision) -> Entry:
     ended = replace(lot.terms, ends_at=on.now)
     on.app.lots[request.grant_id] = replace(lot, left=0, terms=ended, starts_at=None)
     on.book.note(on.user, request.grant_id, closed=True)
+    facts = on.book.accounts[on.user].facts
+    for id_, used in facts.items():
+        if any(terms.id == request.grant_id for terms, _ in used.pieces):
+            # A refund of what it paid for finds it ended.
+            facts[id_] = replace(used, pieces=_ended_pieces(used.pieces, ended))
     return on.write(
         TransactionType.VOID,
         lot.left,
         0 if later else -lot.left,
         related_id=request.grant_id,
         allocations=((request.grant_id, lot.left),),
+    )
+
+
+def _ended_pieces(pieces: tuple[Piece, ...], ended: Terms) -> tuple[Piece, ...]:
+    return tuple(
+        (replace(terms, ends_at=ended.ends_at) if terms.id == ended.id else terms, credits_)
+        for terms, credits_ in pieces
     )
 
 
@@ -488,6 +507,11 @@ def _capture(on: _Decision) -> Entry:
         on.within_caps(excess)
     on.enough(excess)
     captured, rest = split(hold.pieces, price)
+    # The terms of a grant may have changed since it was held; it is live as long as it is.
+    captured = tuple(
+        (terms if terms.id == BASE else on.app.lots[terms.id].terms, credits_)
+        for terms, credits_ in captured
+    )
     keeps = request.final is False and bool(rest)
     more = on.app.take(excess)
     freed = () if keeps else rest
@@ -584,10 +608,12 @@ def _refund(on: _Decision, request: Any, fact: Fact) -> Entry:
     if gone and len(on.app.lots) + len(gone) > LIVE_MAX:
         raise reject("GRANTS_FULL", limit=LIVE_MAX)
     given = on.app.put(back, on.now, request.created_by, until)
-    on.app.spent = {
-        period: (start, max(0, spent - credits_ * (start == period_start(period, fact.at))))
-        for period, (start, spent) in on.app.spent.items()
-    }
+    if fact.sequence >= on.app.since:
+        used_at = on.stored.bought[request.transaction_id].entry.at
+        on.app.spent = {
+            period: (start, spent - credits_ * (start == period_start(period, used_at)))
+            for period, (start, spent) in on.app.spent.items()
+        }
     refunded = fact.taken_back + credits_
     on.book.note(on.user, request.transaction_id, taken_back=refunded)
     bought = on.book.accounts[on.user].bought

@@ -122,8 +122,8 @@ APP = AppAccount.of(
     ),
     caps=Caps(hour=1, month=2**32 - 1),
     spent=(
-        PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0),
-        PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33),
+        PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0, since=5),
+        PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33, since=5),
     ),
 )
 

@@ -27,6 +27,8 @@ from credit_models import (
     ReverseTransactionRequest,
     SetSpendingCapRequest,
     SpendingCaps,
+    SpendingCapStatus,
+    SpendingPeriod,
     TransactionType,
     TransferCreditsRequest,
     UserCredits,
@@ -127,9 +129,29 @@ def caps_of(caps: SpendingCaps | None) -> Caps:
     return Caps(hour=caps.per_hour, day=caps.per_day, month=caps.per_month)
 
 
+def spending_caps_of(caps: Caps) -> SpendingCaps | None:
+    """Return spending caps; None for no cap."""
+    if caps == ledger.NO_CAPS:
+        return None
+    return SpendingCaps(per_hour=caps.hour, per_day=caps.day, per_month=caps.month)
+
+
+def cap_status_of(status: ledger.CapStatus) -> SpendingCapStatus:
+    """Return a cap that applies, and what counts."""
+    return SpendingCapStatus(
+        period=SpendingPeriod[status.period.name],
+        cap=status.cap,
+        spent=status.spent,
+        held=status.held,
+        left=status.left,
+        starts_at=status.starts_at,
+        resets_at=status.resets_at,
+    )
+
+
 def receipt_of(entry: Transaction, *, replayed: bool = False, validated: bool = False) -> Receipt:
     """Return the receipt of a write; that of an `add` or `use` is as short as the server's."""
-    details, balance = entry.details, entry.balance_after
+    details, balance = entry.details, entry.final_balance
     receipt = Receipt(
         transaction_id=entry.id,
         purchase_id=entry.purchase_id,
@@ -137,13 +159,14 @@ def receipt_of(entry: Transaction, *, replayed: bool = False, validated: bool = 
         sequence=entry.sequence,
         replayed=replayed,
         owed=max(0, -balance),
+        revision=entry.final_revision,
     )
     if entry.kind is Kind.ADD or (entry.kind is Kind.USE and not details.related_id):
         return receipt
     receipt.type = TransactionType[entry.kind.name]
     receipt.credits = entry.credits
     receipt.effect = entry.effect
-    receipt.balance_before = max(0, balance - entry.effect)
+    receipt.balance_before = max(0, entry.balance_after - entry.effect)
     receipt.held = details.held_after
     receipt.expires_at = details.ends_at if entry.kind in _WITH_END else None
     receipt.related_id = details.related_id

@@ -11,6 +11,7 @@ from credit_models import (
     CreditTransaction,
     ErrorReason,
     GetForecastResponse,
+    GetSpendingCapResponse,
     ListGrantsResponse,
     Purchase,
     PurchaseRequest,
@@ -33,6 +34,7 @@ from credit_models.ledger import (
     Replayed,
     Settle,
     Transaction,
+    cap_statuses,
     decide,
     settle,
 )
@@ -73,6 +75,15 @@ class _User:
         )
         return next(related, None)
 
+    def _voided_after(self, entry: Transaction) -> frozenset[str]:
+        """Return the grants of an entry that were voided after it."""
+        voided = {
+            each.details.related_id
+            for each in self.entries.values()
+            if each.kind is ledger.Kind.VOID and each.sequence > entry.sequence
+        }
+        return frozenset(part.grant_id for part in entry.details.allocations) & voided
+
     def lookup(self, command: Command) -> Lookup:
         """Return what a command must know of the history."""
         reference, report = command.reference, command.once_key
@@ -82,10 +93,12 @@ class _User:
             if (purchase.user_id, purchase.app_id, purchase.report_id) == report
             and purchase.refunded_credits < purchase.credits
         )
+        referenced = self.entries.get(reference)
         return Lookup(
             earlier=self.by_key.get((command.app_id, command.key)) if command.key else None,
-            referenced=self.entries.get(reference),
+            referenced=referenced,
             latest_related=self.latest_related(reference) if reference else None,
+            voided=frozenset() if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else next(owned, None),
         )
 
@@ -241,6 +254,17 @@ class FakeLedger:
         return GetForecastResponse(
             balance=max(0, account.balance(app_id)),
             steps=[convert.step_of(due) for due in ahead.entries],
+        )
+
+    def spending_cap(self, *, user_id: int, app_id: int) -> GetSpendingCapResponse:
+        """Return the spending caps of a user in an app, and what counts."""
+        app = self._account(user_id).apps.get(app_id, _NO_APP)
+        app_caps = convert.caps_of(self.policy(app_id=app_id).caps)
+        statuses = cap_statuses(app, Policy(caps=app_caps), self.clock.now())
+        return GetSpendingCapResponse(
+            user_caps=convert.spending_caps_of(app.caps),
+            app_caps=convert.spending_caps_of(app_caps),
+            statuses=[convert.cap_status_of(status) for status in statuses],
         )
 
     def policy(self, *, app_id: int) -> AppPolicy:

@@ -52,7 +52,11 @@ class Refused(Exception):
 def refused(reason: ErrorReason, **figures: object) -> Refused:
     """Return the refusal for a reason with its figures."""
     metadata = {key: _text(figures[key]) for key in RULES[reason].metadata}
-    shown = {key: value.replace(",", ", ") for key, value in metadata.items()}
+    shown = {
+        key: figure.isoformat() if isinstance(figure := figures[key], datetime) else value
+        for key, value in metadata.items()
+    }
+    shown = {key: value.replace(",", ", ") for key, value in shown.items()}
     sentence = _SENTENCES.get(reason)
     if sentence is not None:
         return Refused(reason, sentence.format(**shown), metadata=metadata)

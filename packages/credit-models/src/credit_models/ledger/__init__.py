@@ -1,5 +1,8 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.ledger.caps import (
+    cap_statuses,
+)
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
@@ -37,6 +40,7 @@ from credit_models.ledger.outcomes import (
     BalanceOverflow,
     BatchAborted,
     CapExceeded,
+    CapStatus,
     CreditsLimitExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -118,6 +122,7 @@ __all__ = [
     "BalanceOverflow",
     "BatchAborted",
     "CapExceeded",
+    "CapStatus",
     "Caps",
     "CaptureHold",
     "Category",
@@ -173,6 +178,7 @@ __all__ = [
     "Use",
     "VoidGrant",
     "WriteCommand",
+    "cap_statuses",
     "decide",
     "invariant",
     "settle",

@@ -10,6 +10,8 @@ from credit_models import (
     ForecastStep,
     HoldState,
     SpendingCaps,
+    SpendingCapStatus,
+    SpendingPeriod,
     TransactionType,
     UserCredits,
 )
@@ -20,6 +22,8 @@ from credit_models.image import message_class
 from credit_models.ledger import (
     NO_CAPS,
     Account,
+    Caps,
+    CapStatus,
     Grant,
     Hold,
     Kind,
@@ -49,16 +53,18 @@ _VALIDATED = "validated"
 def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
     """Return the receipt of an accepted write.
 
-    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and what is owed.
+    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, the revision and what
+    is owed.
     """
     entry, details = receipt.transaction, receipt.transaction.details
-    balance = entry.balance_after
+    balance = entry.final_balance
     message = ReceiptMessage(
         transaction_id=entry.id,
         purchase_id=entry.purchase_id,
         balance=max(0, balance),
         sequence=entry.sequence,
         replayed=receipt.replayed,
+        revision=entry.final_revision,
     )
     if balance < 0:
         message.owed = -balance
@@ -67,7 +73,7 @@ def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
     message.type = _TYPES[entry.kind]
     message.credits = entry.credits
     message.effect = entry.effect
-    message.balance_before = max(0, balance - entry.effect)
+    message.balance_before = max(0, entry.balance_after - entry.effect)
     message.held = details.held_after
     message.expires_at = details.ends_at if entry.kind in _WITH_END else None
     message.related_id = details.related_id
@@ -181,14 +187,31 @@ def step_to_message(due: Transaction) -> ForecastStep:
     )
 
 
+def caps_to_message(caps: Caps) -> SpendingCaps | None:
+    """Return spending caps; None for no cap."""
+    if caps == NO_CAPS:
+        return None
+    return SpendingCaps(per_hour=caps.hour, per_day=caps.day, per_month=caps.month)
+
+
+def cap_status_to_message(status: CapStatus) -> SpendingCapStatus:
+    """Return a cap that applies, and what counts."""
+    return SpendingCapStatus(
+        period=SpendingPeriod[status.period.name],
+        cap=status.cap,
+        spent=status.spent,
+        held=status.held,
+        left=status.left,
+        starts_at=status.starts_at,
+        resets_at=status.resets_at,
+    )
+
+
 def policy_to_message(stored: AppPolicy) -> AppPolicyMessage:
     """Return the policy of an app."""
-    caps = stored.policy.caps
     return AppPolicyMessage(
         app_id=stored.app_id,
-        caps=None
-        if caps == NO_CAPS
-        else SpendingCaps(per_hour=caps.hour, per_day=caps.day, per_month=caps.month),
+        caps=caps_to_message(stored.policy.caps),
         allow_negative=stored.policy.allow_negative,
         updated_at=stored.updated_at,
         updated_by=stored.updated_by,

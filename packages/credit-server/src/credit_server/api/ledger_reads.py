@@ -1,4 +1,4 @@
-"""The reads of `LedgerService`: live grants, holds, and what time alone will change."""
+"""The reads of `LedgerService`: grants, holds, caps, and what time alone will change."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,13 +9,15 @@ from credit_models import (
     GetAppPolicyResponse,
     GetForecastRequest,
     GetForecastResponse,
+    GetSpendingCapRequest,
+    GetSpendingCapResponse,
     ListGrantsRequest,
     ListGrantsResponse,
     ListHoldsRequest,
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
-from credit_models.ledger import AppAccount, Hold, Kind, Transaction, settle
+from credit_models.ledger import AppAccount, Hold, Kind, Transaction, cap_statuses, settle
 
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert
@@ -51,6 +53,23 @@ class LedgerReads:
         request = await self._reads.request(call)
         policy = await self._store.policy(request.app_id)
         await call.send_answer(GetAppPolicyResponse(policy=convert.policy_to_message(policy)))
+
+    async def get_spending_cap(
+        self, call: Call[GetSpendingCapRequest, GetSpendingCapResponse]
+    ) -> None:
+        """Answer with the caps of a user in an app, and what counts."""
+        request = await self._reads.request(call)
+        stored = await self._store.policy(request.app_id)
+        account = await self._reads.account(request.user_id)
+        app = account.apps.get(request.app_id, _NO_APP)
+        statuses = cap_statuses(app, stored.policy, self._reads.now())
+        await call.send_answer(
+            GetSpendingCapResponse(
+                user_caps=convert.caps_to_message(app.caps),
+                app_caps=convert.caps_to_message(stored.policy.caps),
+                statuses=[convert.cap_status_to_message(status) for status in statuses],
+            )
+        )
 
     async def list_grants(self, call: Call[ListGrantsRequest, ListGrantsResponse]) -> None:
         """Answer with the live grants of a user in an app."""
