@@ -304,7 +304,6 @@ def _receipt(entry: Entry, history: History) -> Receipt:
         balance=max(0, balance),
         owed=max(0, -balance),
         sequence=entry.sequence,
-        revision=revision,
     )
     captures = entry.type is TransactionType.USE and entry.related_id
     if entry.type in (TransactionType.ADD, TransactionType.USE) and not captures:
@@ -314,6 +313,7 @@ def _receipt(entry: Entry, history: History) -> Receipt:
     receipt.balance_before = max(0, entry.balance - entry.effect)
     receipt.held, receipt.released_credits = entry.held, entry.released
     receipt.expires_at, receipt.related_id = entry.expires_at, entry.related_id
+    receipt.revision = revision
     return receipt
 
 

@@ -79,7 +79,7 @@ def show_receipt(receipt: Receipt, output: Format) -> None:
         if receipt.type is TransactionType.UNSPECIFIED:
             # The receipts of `AddCredits` and `UseCredits` do not have it.
             del record["balance_before"]
-        if receipt.revision == receipt.sequence:
+        if receipt.revision in (0, receipt.sequence):
             del record["revision"]
         if receipt.validated:
             del record["replayed"], record["transaction_id"]

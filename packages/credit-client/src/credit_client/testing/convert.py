@@ -159,7 +159,6 @@ def receipt_of(entry: Transaction, *, replayed: bool = False, validated: bool = 
         sequence=entry.sequence,
         replayed=replayed,
         owed=max(0, -balance),
-        revision=entry.final_revision,
     )
     if entry.kind is Kind.ADD or (entry.kind is Kind.USE and not details.related_id):
         return receipt
@@ -170,6 +169,7 @@ def receipt_of(entry: Transaction, *, replayed: bool = False, validated: bool = 
     receipt.held = details.held_after
     receipt.expires_at = details.ends_at if entry.kind in _WITH_END else None
     receipt.related_id = details.related_id
+    receipt.revision = entry.final_revision
     receipt.released_credits = details.released
     if validated:
         receipt.transaction_id, receipt.purchase_id, receipt.validated = "validated", "", True

@@ -53,8 +53,7 @@ _VALIDATED = "validated"
 def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
     """Return the receipt of an accepted write.
 
-    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, the revision and what
-    is owed.
+    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and what is owed.
     """
     entry, details = receipt.transaction, receipt.transaction.details
     balance = entry.final_balance
@@ -64,7 +63,6 @@ def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
         balance=max(0, balance),
         sequence=entry.sequence,
         replayed=receipt.replayed,
-        revision=entry.final_revision,
     )
     if balance < 0:
         message.owed = -balance
@@ -77,6 +75,7 @@ def receipt_to_message(receipt: Receipt) -> ReceiptMessage:
     message.held = details.held_after
     message.expires_at = details.ends_at if entry.kind in _WITH_END else None
     message.related_id = details.related_id
+    message.revision = entry.final_revision
     message.released_credits = details.released
     if receipt.validated:
         message.transaction_id, message.purchase_id, message.validated = _VALIDATED, "", True

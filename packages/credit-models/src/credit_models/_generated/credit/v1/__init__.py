@@ -2676,7 +2676,8 @@ class Receipt(betterproto2.Message):
     """
     The `revision` of the user's `UserCredits` after the request or, where the request was only
     validated, the one that it would have had. A next request can send it as `expected_revision`.
-    Servers up to 0.2.0 do not set it.
+    Unset for `AddCredits` and `UseCredits`: their transaction is the last of the request, and its
+    `sequence` is the revision.
     """
 
 
