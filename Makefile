@@ -69,8 +69,9 @@ serve: install ## Start the server with its embedded mongod; data in .credit-dat
 # ---- contract
 
 .PHONY: generate
-generate: install ## Rebuild everything that is generated from the contract.
+generate: install ## Rebuild everything that is generated: from the contract, and the synchronous client.
 	@$(BIN)/python tools/generate.py
+	@$(BIN)/python tools/generate_sync.py
 
 .PHONY: contract
 contract: install ## Check the contract: format, lint, nothing broken, generated code fresh.
@@ -78,6 +79,7 @@ contract: install ## Check the contract: format, lint, nothing broken, generated
 	@$(BIN)/buf lint
 	@$(BIN)/contract-check check
 	@$(BIN)/python tools/generate.py --check
+	@$(BIN)/python tools/generate_sync.py --check
 
 .PHONY: release-contract
 release-contract: install ## Make the contract a baseline: VERSION=1.2.3, and REASON="…" where it breaks one.

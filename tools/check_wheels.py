@@ -19,7 +19,7 @@ PROBES = {
     "credit-models": ["-c", "from credit_models.codec import encode; import credit_models"],
     # Imports the whole server without the extra `fast`.
     "credit-server": ["-c", "import credit_server.app, credit_server.doctor"],
-    "credit-client": ["-c", "from credit_client import CreditClient; import credit_client.testing"],
+    "credit-client": ["-c", "import credit_client.sync.testing, credit_client.testing"],
 }
 
 

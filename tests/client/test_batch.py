@@ -23,7 +23,7 @@ from credit_client import (
     StoreUnavailable,
     Unavailable,
 )
-from credit_client.operation import WRITE_TYPES, operation_of, request_of, settled
+from credit_client.operation import settled
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed
 from credit_models import (
@@ -34,6 +34,7 @@ from credit_models import (
     PurchaseRequest,
     TransferCreditsRequest,
 )
+from credit_models.operations import WRITE_TYPES, operation_of, request_of
 from grpclib.const import Status
 
 # Any: the transport is the scripted one of conftest, which importlib mode cannot name here.
@@ -378,7 +379,7 @@ async def test_a_write_of_a_batch_has_no_time_of_its_own() -> None:
     with pytest.raises(TypeError, match="timeout_seconds belongs to the batch"):
         batch.grant(user_id=7, app_id=1, credits=1, created_by=1, timeout_seconds=1)
     with pytest.raises(TypeError, match="there is no argument colour"):
-        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg]
+        batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg] # wrong on purpose
     assert len(batch) == 0
 
 

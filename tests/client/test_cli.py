@@ -128,11 +128,13 @@ def _uncertain(result: Result, code: int, words: str) -> list[str]:
 
 
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
-    _refused(credit(*USE), 3, "5 credits are needed and 0 are there")
+    _refused(credit(*USE), 3, "the user holds 0 credits and 5 are required")
     _refused(credit(*ADD[:-1], "0"), 2, ": --credits must be 1 to 4294967295, got 0")
     assert credit(*ADD, "--key", "k").exit_code == 0
-    _refused(credit(*ADD, "--by", "2", "--key", "k"), 4, "another request: --by differ")
-    _refused(credit(*ADD[:-1], "4294967295"), 5, "do not fit")
+    _refused(
+        credit(*ADD, "--by", "2", "--key", "k"), 4, "for a request with another --by; no change"
+    )
+    _refused(credit(*ADD[:-1], "4294967295"), 5, "more would take it past 4294967295")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
     _refused(credit("balance", "--app", "1"), 6, "(request ")
 
@@ -259,7 +261,7 @@ def test_a_limit_on_credits_and_a_skewed_clock_have_their_exit_codes(served: Ser
     served.service.fail_next(ErrorReason.CLOCK_SKEWED, times=3)
     _uncertain(credit(*ADD), 6, "set to fail; no change was made (request ")
     served.service.ledger._credits_max = 119
-    _refused(credit(*ADD), 5, "adds 120 credits, one call may add 119")
+    _refused(credit(*ADD), 5, "adds 120 credits and one call may add 119")
 
 
 def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_line(

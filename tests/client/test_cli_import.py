@@ -176,7 +176,7 @@ def test_the_file_of_rejected_rows_can_be_imported_again(
     else:
         row = json.loads(rejected.read_text())
     assert (str(row["line"]), row["idempotency_key"]) == ("2" if suffix == "csv" else "1", "a:1")
-    assert "5 credits are needed" in row["error"]
+    assert "5 are required" in row["error"]
     CliRunner().invoke(app, ["add", "--user", "7", "--app", "1", "--credits", "5"])
     for numbers in ({"applied": 1}, {"replayed": 1}):
         again = json.loads(_import(rejected).stdout)

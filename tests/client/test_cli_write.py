@@ -392,8 +392,12 @@ def test_a_bug_is_a_traceback_and_the_key(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([*ADD, "--key", "used", "--by", "2"], 4, ": --by differ"),
-        (["use", *ADD[1:], "--report", "r", "--name", "n", "--credits", "500"], 3, "are there"),
+        ([*ADD, "--key", "used", "--by", "2"], 4, "another --by;"),
+        (
+            ["use", *ADD[1:], "--report", "r", "--name", "n", "--credits", "500"],
+            3,
+            "500 are required",
+        ),
         ([*ADD[:-1], "0"], 2, ": --credits must be 1 to 4294967295"),
     ],
 )
@@ -411,7 +415,7 @@ def test_a_refusal_after_an_unanswered_attempt_names_the_key(answering: Served) 
     answering.service.fail_next(ErrorReason.STORE_UNAVAILABLE)
     code, complaint = _in_process("use", *ADD[1:], "--report", "r", "--name", "n")
     assert code == 10
-    assert "0 are there; an earlier attempt may have taken effect (request " in complaint
+    assert "120 are required; an earlier attempt may have taken effect (request " in complaint
     assert "--key" in _retry_of(complaint)
 
 

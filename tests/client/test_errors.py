@@ -42,6 +42,8 @@ SAMPLES: list[CreditError] = [
     errors.AvailableTooLow("m", available_after=1, required=2),
     errors.GrantsFull("m", limit=256),
     errors.HoldsFull("m", limit=256),
+    errors.AccountFull("m", limit=4096),
+    errors.BatchTooLarge("m", size=5001, limit=5000),
     errors.BatchAborted("m", index=0),
     errors.AppTotalOverflow("m", total=2**32),
     errors.AccessDenied("m", status=Status.PERMISSION_DENIED),

@@ -1,10 +1,14 @@
 """The public surface of the SDK, frozen: a change here is a change for its users."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, get_type_hints
 
 import credit_client
+import credit_client.sync.testing
 import credit_client.testing
 import pytest
 
@@ -12,6 +16,7 @@ import pytest
 def test_the_public_names_are_these() -> None:
     assert credit_client.__all__ == [
         "AccessDenied",
+        "AccountFull",
         "ActorNotAllowed",
         "Allocation",
         "AlreadyPurchased",
@@ -24,6 +29,7 @@ def test_the_public_names_are_these() -> None:
         "Batch",
         "BatchAborted",
         "BatchOperation",
+        "BatchTooLarge",
         "CapExceeded",
         "ClientClosed",
         "ClientSettings",
@@ -162,6 +168,24 @@ def test_the_client_has_these_methods() -> None:
     }
 
 
+def test_the_synchronous_client_has_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") or name == "__init__"
+        }
+
+    assert credit_client.sync.__all__ == ["Batch", "CreditClient", "HoldHandle"]
+    added = {"CreditClient": {"close": ["self"]}}
+    for name in credit_client.sync.__all__:
+        asynchronous = methods(getattr(credit_client, name)) | added.get(name, {})
+        synchronous = methods(getattr(credit_client.sync, name))
+        if name != "CreditClient":  # made by the client alone
+            del asynchronous["__init__"], synchronous["__init__"]
+        assert synchronous == asynchronous
+
+
 def test_the_options_of_the_new_writes_are_these() -> None:
     assert list(get_type_hints(credit_client.WriteOptions)) == [
         "idempotency_key",
@@ -235,10 +259,21 @@ def test_an_id_by_position_is_a_type_error(call: Callable[[Any], object]) -> Non
         call(credit_client.CreditClient())
 
 
-def test_the_test_kit_has_these_names() -> None:
-    assert credit_client.testing.__all__ == [
+@pytest.mark.parametrize("kit", [credit_client.testing, credit_client.sync.testing])
+def test_the_test_kit_has_these_names(kit: ModuleType) -> None:
+    assert kit.__all__ == [
         "FakeClock",
         "FakeCreditService",
         "FakeLedger",
         "fake_credits",
     ]
+
+
+def test_the_start_of_an_app_loads_neither_the_ledger_nor_its_translation() -> None:
+    script = "import sys, credit_client; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "credit_models.operations" in loaded
+    rules = ("credit_models.ledger", "credit_models.translation", "credit_client.testing")
+    assert not [name for name in loaded if name.startswith(rules)]

@@ -54,7 +54,7 @@ async def server(
         await client.drop_database(DATABASE)
 
 
-@pytest.fixture(params=["fake call", "fake stream", "server"])
+@pytest.fixture(params=["fake call", "fake stream", "fake sync", "server"])
 async def world(
     request: pytest.FixtureRequest, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:

@@ -52,10 +52,10 @@ def _purchases(*sequences: int) -> list[object]:
 
 
 @asynccontextmanager
-async def _client(transport: object, **settings: Any) -> AsyncIterator[CreditClient]:
+async def _client(transport: Any, **settings: Any) -> AsyncIterator[CreditClient]:
     quick = {"retry_backoff_initial_seconds": 0.000_1, "retry_backoff_max_seconds": 0.000_1}
     async with CreditClient(
-        transport=transport,  # type: ignore[arg-type]
+        transport=transport,
         settings=ClientSettings(**(quick | settings)),
     ) as client:
         yield client

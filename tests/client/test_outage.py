@@ -22,7 +22,7 @@ from credit_client import (
 )
 from credit_client.addresses import resolve
 from credit_client.channel import ClientChannel
-from credit_client.grpc_transport import connect
+from credit_client.grpc_transport import GrpcTransport, connect
 from credit_client.retry import Backoff
 from credit_client.target import Target
 from credit_client.testing import FakeCreditService
@@ -270,7 +270,7 @@ def _fail_always(channel: ClientChannel) -> None:
     async def connect() -> None:
         raise ConnectionRefusedError(111, "refused")
 
-    channel.connect = connect  # type: ignore[method-assign]
+    channel.connect = connect  # type: ignore[method-assign] # only of this channel
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -278,7 +278,8 @@ async def test_calls_on_a_broken_socket_leave_no_lines_in_the_log(
     fake_server: Fake, tmp_path: Path, caplog: pytest.LogCaptureFixture, encrypted: bool
 ) -> None:
     """asyncio logs "socket.send() raised exception." from the sixth write to a broken socket on."""
-    context, options = None, {}
+    context = None
+    options: dict[str, Any] = {}
     if encrypted:
         authority = Authority(folder=tmp_path)
         issued = authority.issue("127.0.0.1")
@@ -290,11 +291,12 @@ async def test_calls_on_a_broken_socket_leave_no_lines_in_the_log(
     caplog.set_level(logging.WARNING, "asyncio")
     async with (
         fake_server(FakeCreditService(), ssl=context) as port,
-        CreditClient(f"127.0.0.1:{port}", settings=settings, **options) as client,  # type: ignore[arg-type]
+        CreditClient(f"127.0.0.1:{port}", settings=settings, **options) as client,
     ):
         await _add(client)
         # Nothing runs between the break and the calls: they meet it when they write.
-        (channel,) = client._transport._pool._owned  # type: ignore[union-attr]
+        assert isinstance(client._transport, GrpcTransport)
+        (channel,) = client._transport._pool._owned
         _break(channel)
         receipts = await asyncio.gather(*(_add(client) for _ in range(40)))
         assert max(receipt.balance for receipt in receipts) == 41

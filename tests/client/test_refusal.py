@@ -20,11 +20,17 @@ def _refused(reason: ErrorReason, *more: object, **metadata: str) -> AttemptFail
     return AttemptFailed(RULES[reason].status, "why", details=[info, *more], request_id="theirs")
 
 
+def test_no_two_errors_have_the_same_reason() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
+    named = [kind.reason for kind in kinds if issubclass(kind, errors.CreditError) and kind.reason]
+    assert sorted(named) == sorted(RULES)
+
+
 @pytest.mark.parametrize("reason", list(RULES), ids=lambda reason: reason.name)
 def test_every_reason_becomes_the_error_that_carries_it(reason: ErrorReason) -> None:
     metadata = dict.fromkeys(RULES[reason].metadata, "5")
     error = error_of(_refused(reason, **metadata), request_id="ours")
-    assert type(error) is not errors.ProtocolMismatch, f"add {reason.name} to `_KINDS`"
+    assert type(error) is not errors.ProtocolMismatch, f"add an error for {reason.name}"
     assert type(error) is not errors.CreditError
     assert (error.reason, error.status) == (reason, RULES[reason].status)
     assert (error.message, error.request_id) == ("why", "theirs")

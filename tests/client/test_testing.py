@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from credit_client import ClientSettings, CreditClient, errors
 from credit_client.testing import FakeClock, FakeCreditService, FakeLedger, fake_credits
-from credit_client.testing.refusals import Refused, refused
+from credit_client.testing.ledger import Refused
 from credit_models import (
     CreditRequest,
     CreditServiceStub,
     ErrorReason,
+    GrantCreditsRequest,
     PurchaseRequest,
+    Receipt,
     TransactionType,
     TransferCreditsRequest,
     UserCredits,
@@ -25,7 +27,7 @@ from credit_models import (
 from credit_models.codec import WireCodec
 from credit_models.constraints import violations
 from credit_models.image import SERVICES, method_path
-from credit_models.reasons import RULES
+from credit_models.ledger import ACCOUNT_ITEMS_MAX, GRANTS_MAX
 from grpclib.testing import ChannelFor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -273,6 +275,48 @@ def test_an_atomic_batch_of_the_fake_leaves_no_trace_of_any_of_its_writes() -> N
     assert not ledger.write(transfer).replayed
 
 
+def _grant(app_id: int, priority: int = 1) -> GrantCreditsRequest:
+    return GrantCreditsRequest(user_id=7, app_id=app_id, created_by=1, credits=1, priority=priority)
+
+
+def test_an_atomic_batch_of_the_fake_has_the_largest_size_of_the_server() -> None:
+    ledger = FakeLedger()
+    for priority in range(GRANTS_MAX):
+        ledger.write(_grant(1, priority))
+    moves = [
+        TransferCreditsRequest(
+            user_id=7, app_id=app, created_by=1, to_app_id=3 - app, credits=GRANTS_MAX
+        )
+        for app in [1, 2] * 10
+    ]
+    results = ledger.write_all(moves)
+    assert len(results) == len(moves)
+    (rejected,) = [
+        place
+        for place, each in enumerate(results)
+        if isinstance(each, Refused) and each.reason is ErrorReason.BATCH_TOO_LARGE
+    ]
+    aborted = [each for each in results if isinstance(each, Refused) and each.metadata == {
+        "index": str(rejected)
+    }]  # fmt: skip
+    assert len(aborted) == len(moves) - 1
+    assert len(ledger.transactions(user_id=7)) == GRANTS_MAX
+    assert all(isinstance(each, Receipt) for each in ledger.write_all(moves[:rejected]))
+
+
+def test_an_account_of_the_fake_can_be_full() -> None:
+    ledger = FakeLedger()
+    for number in range(ACCOUNT_ITEMS_MAX):
+        app_id, priority = 1 + number // GRANTS_MAX, number % GRANTS_MAX
+        ledger.write(_grant(app_id, priority))
+    with pytest.raises(Refused) as full:
+        ledger.write(_grant(99))
+    assert full.value.reason is ErrorReason.ACCOUNT_FULL
+    assert full.value.metadata == {"limit": str(ACCOUNT_ITEMS_MAX)}
+    ledger.add(ADDITION)
+    ledger.use(_purchase(11))
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -293,14 +337,6 @@ async def test_the_new_calls_of_the_fake_can_be_made_to_fail_too(
         with pytest.raises(errors.Overloaded):
             await call(client)
         await call(client)
-
-
-def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
-    for reason, rule in RULES.items():
-        figures: dict[str, object] = dict.fromkeys(rule.metadata, 5)
-        refusal = refused(reason, **figures)
-        assert refusal.message
-        assert refusal.metadata == dict.fromkeys(rule.metadata, "5")
 
 
 async def test_the_examples_of_the_readme_run() -> None:

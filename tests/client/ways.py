@@ -1,4 +1,7 @@
-"""The ways in which a write travels: a call, a stream, and what a client does without streams."""
+"""The ways in which a write travels: a call, a stream, and what a client does without streams.
+
+One more way is the synchronous client, whose methods the suite awaits all the same.
+"""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +15,9 @@ from credit_models import WriteRequest, WriteResponse
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
-WAYS = ("call", "stream", "unimplemented", "broken")
+from tests.client.over_sync import sync_credits
+
+WAYS = ("call", "stream", "unimplemented", "broken", "sync")
 
 
 class OtherStreams:
@@ -53,6 +58,11 @@ async def credits_over(
     """Open a client of a fake service whose writes travel in one way, also those that are alone."""
     service = service or FakeCreditService()
     settings = settings or ClientSettings()
+    if way == "sync":
+        async with sync_credits(service, settings) as over_sync:
+            # It has the client's methods, by their names.
+            yield over_sync  # type: ignore[misc]
+        return
     if way == "call":
         settings = ClientSettings(**{**settings.model_dump(), "streams": "off"})
     monkeypatch.setattr(write_stream, "CONCURRENT_MIN", 1)

@@ -50,8 +50,8 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """      "expires_at",
-      "starts_at"
+LAST_REASON = """      "size",
+      "limit"
     ]
   }];
 }

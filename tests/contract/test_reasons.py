@@ -70,10 +70,10 @@ class SdkCaller:
         with contextlib.suppress(AttemptFailed):
             await self.call(call, request)
 
-    async def aborted(self, request: BatchWriteRequest) -> Any:
-        """Make a batch, and raise the failure of its first operation."""
+    async def aborted(self, request: BatchWriteRequest, index: int = 0) -> Any:
+        """Make a batch, and raise the failure of one of its operations."""
         (reply,), _ = await self._send(_method("BatchWrite"), request)
-        return _outcome(reply.outcomes[0])
+        return _outcome(reply.outcomes[index])
 
     async def write(self, call: str, **changed: Any) -> Receipt:
         """Make a write that succeeds, and return its receipt."""

@@ -68,7 +68,9 @@ PRECEDENCE = [
     "TOO_MANY_APPS",
     "GRANTS_FULL",
     "HOLDS_FULL",
+    "ACCOUNT_FULL",
     "AVAILABLE_TOO_LOW",
+    "BATCH_TOO_LARGE",
     "BATCH_ABORTED",
     "APP_TOTAL_OVERFLOW",
     "CLOCK_SKEWED",
@@ -144,7 +146,7 @@ def test_reasons_are_in_the_order_of_precedence(call: MethodDescriptor) -> None:
 
 @pytest.mark.parametrize("name", ["BatchWrite", "Write"])
 def test_a_call_with_operations_lists_the_reasons_of_all_operations(name: str) -> None:
-    listed = set(_reasons(TODAY.methods[f"{LEDGER}.{name}"])) - {"BATCH_ABORTED"}
+    listed = set(_reasons(TODAY.methods[f"{LEDGER}.{name}"])) - {"BATCH_TOO_LARGE", "BATCH_ABORTED"}
     assert listed == {reason for call in WRITES.values() for reason in _reasons(call)}
 
 

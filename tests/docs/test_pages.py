@@ -54,9 +54,9 @@ def test_a_deployment_file_is_yaml(path: Path) -> None:
     assert all(yaml.safe_load_all(path.read_text()))
 
 
-def test_the_first_example_for_tests_passes_as_a_test(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "getting-started.md").read_text()
-    code = CODE.findall(page)[-1]
+@pytest.mark.parametrize("page", ["getting-started", "flask-django-celery"])
+def test_the_example_for_tests_passes_as_a_test(tmp_path: Path, page: str) -> None:
+    code = CODE.findall((ROOT / "docs" / f"{page}.md").read_text())[-1]
     (tmp_path / "test_example.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "test_example.py"],

@@ -87,7 +87,7 @@ async def test_a_write_that_is_accepted_is_in_the_history(caller: WireCaller, ca
 @pytest.mark.parametrize("call", REFUSED)
 async def test_a_write_that_is_rejected_changes_nothing(caller: WireCaller, call: str) -> None:
     changed, expected = REFUSED[call]
-    request: Any = replace(await prepared(caller, call), **changed)  # type: ignore[type-var]
+    request = replace(await prepared(caller, call), **changed)
     before = await everything(caller)
     answer = await caller.call(call, request)
     assert reason_of(answer) == expected
@@ -99,7 +99,7 @@ async def test_a_write_that_is_rejected_changes_nothing(caller: WireCaller, call
 async def test_a_write_that_is_only_validated_changes_nothing(
     caller: WireCaller, call: str
 ) -> None:
-    request: Any = replace(await prepared(caller, call), idempotency_key="k")  # type: ignore[type-var]
+    request = replace(await prepared(caller, call), idempotency_key="k")
     before = await everything(caller)
     preview = receipt_of(call, await caller.call(call, replace(request, validate_only=True)))
     assert await everything(caller) == before
@@ -151,7 +151,7 @@ def test_every_call_is_made_here() -> None:
 @pytest.mark.parametrize("around", ["BatchWrite/", "Write/"])
 @pytest.mark.parametrize("call", WRITES)
 async def test_an_operation_is_that_call(caller: WireCaller, call: str, around: str) -> None:
-    request: Any = replace(await prepared(caller, call), idempotency_key="k")  # type: ignore[type-var]
+    request = replace(await prepared(caller, call), idempotency_key="k")
     changed, expected = REFUSED[call]
     refused = replace(request, idempotency_key="", **changed)
     assert reason_of(await caller.call(around + call, refused)) == expected

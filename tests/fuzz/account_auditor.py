@@ -30,18 +30,11 @@ from tests.fuzz.account_book import as_of
 from tests.fuzz.account_journal import Call, Journal, Kind, Outcome, Read, Together, Written
 from tests.fuzz.account_model import UINT32_MAX, Account, Entry
 from tests.fuzz.account_replay import History, Inexplicable, Replay, purchase_findings
-from tests.fuzz.account_rules import (
-    AppRules,
-    Decided,
-    Refused,
-    Write,
-    decide,
-    differing_fields,
-    milliseconds,
-    users_of,
-)
 from tests.fuzz.account_windows import Windows
 from tests.fuzz.journal import Unforeseen, Unknown
+from tests.fuzz.rules.decide import decide
+from tests.fuzz.rules.decision import AppRules, Decided, Refused, milliseconds
+from tests.fuzz.rules.requests import Write, differing_fields, users_of
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 

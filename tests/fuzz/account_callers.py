@@ -51,9 +51,10 @@ from tests.fuzz.account_journal import (
     Together,
     Written,
 )
-from tests.fuzz.account_rules import Refused, Write
 from tests.fuzz.callers import take_turns
 from tests.fuzz.journal import Unforeseen, Unknown
+from tests.fuzz.rules.decision import Refused
+from tests.fuzz.rules.requests import Write
 from tests.server.operations import operation
 
 _METHODS = {

@@ -10,8 +10,9 @@ from enum import Enum
 import betterproto2
 from credit_models import Receipt
 
-from tests.fuzz.account_rules import Refused, Write
 from tests.fuzz.journal import Unforeseen, Unknown
+from tests.fuzz.rules.decision import Refused
+from tests.fuzz.rules.requests import Write
 
 
 class Kind(Enum):

@@ -9,15 +9,9 @@ from credit_models import CreditTransaction, Purchase
 from tests.fuzz.account_book import Book
 from tests.fuzz.account_journal import Call, Journal, Kind, Read
 from tests.fuzz.account_model import Account, Entry
-from tests.fuzz.account_rules import (
-    AppRules,
-    Decided,
-    Refused,
-    Write,
-    decide,
-    differing_fields,
-    users_of,
-)
+from tests.fuzz.rules.decide import decide
+from tests.fuzz.rules.decision import AppRules, Decided, Refused
+from tests.fuzz.rules.requests import Write, differing_fields, users_of
 
 
 class Inexplicable(Exception):

@@ -16,7 +16,8 @@ from credit_models import (
 from tests.fuzz.account_journal import Call, Journal, Read
 from tests.fuzz.account_model import Account
 from tests.fuzz.account_replay import History
-from tests.fuzz.account_rules import HOLD_MAX, Write, users_of
+from tests.fuzz.rules.holds import HOLD_MAX
+from tests.fuzz.rules.requests import Write, users_of
 
 _MILLISECOND = timedelta(milliseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)

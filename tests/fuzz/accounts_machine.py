@@ -44,10 +44,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 from tests.fuzz.account_auditor import audit
 from tests.fuzz.account_callers import Callers, Way
 from tests.fuzz.account_journal import Call, Kind, Read
-from tests.fuzz.account_rules import AppRules, Refused, Write
 from tests.fuzz.callers import take_turns
 from tests.fuzz.ledger_machine import FRESH_NUMBERS
 from tests.fuzz.playing import play
+from tests.fuzz.rules.decision import AppRules, Refused
+from tests.fuzz.rules.requests import Write
 from tests.fuzz.scripts import CONFIG, IMAGE
 
 _ValueT = TypeVar("_ValueT")

@@ -35,10 +35,10 @@ from credit_testing.http2_client import Connection
 
 from tests.fuzz.account_callers import Callers, Way
 from tests.fuzz.account_journal import Kind, Read
-from tests.fuzz.account_rules import Write
 from tests.fuzz.accounts_machine import NO_ID
 from tests.fuzz.journal import Unknown
 from tests.fuzz.ledger_machine import FRESH_NUMBERS
+from tests.fuzz.rules.requests import Write
 
 CALLERS, USERS, APPS = 24, 12, 2
 _ATTEMPTS_MAX = 500

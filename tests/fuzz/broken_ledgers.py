@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from credit_client import CreditTransaction, Purchase, Receipt, UserCredits
 from credit_client.testing import FakeLedger
-from credit_client.testing.convert import receipt_of
-from credit_client.testing.refusals import Refused
-from credit_models import CreditRequest, ErrorReason, PurchaseRequest
+from credit_client.testing.ledger import Refused
+from credit_models import CreditRequest, ErrorReason, PurchaseRequest, ledger
+from credit_models.translation.messages import receipt_to_message
 
 
 class ForgetsKeys(FakeLedger):
@@ -24,7 +24,9 @@ class TakesAnyRequestForAReplay(FakeLedger):
     def add(self, request: CreditRequest) -> Receipt:
         by_key = self._user(request.user_id).by_key
         known = by_key.get((request.app_id, request.idempotency_key))
-        return super().add(request) if known is None else receipt_of(known, replayed=True)
+        if known is None:
+            return super().add(request)
+        return receipt_to_message(ledger.Receipt(transaction=known, replayed=True))
 
 
 class SharesKeysBetweenApps(FakeLedger):

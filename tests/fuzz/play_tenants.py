@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import tenant_writes_machine
 from tests.fuzz.tenant_calls import Calls
-from tests.fuzz.tenants_machine import explore
+from tests.fuzz.tenant_policies_machine import TenantPoliciesMachine
+from tests.fuzz.tenant_writes_machine import TenantWritesMachine
+from tests.fuzz.tenants_machine import TenantsMachine
+from tests.fuzz.two_tenants import explore
 
 EXAMPLES_AT_A_TIME = 20
+GAMES = (TenantsMachine, TenantWritesMachine, TenantPoliciesMachine)
 
 
 def main(address: str, key_file: str, seed: str, seconds: str) -> int:
@@ -24,8 +27,8 @@ def main(address: str, key_file: str, seed: str, seconds: str) -> int:
     calls = Calls(address, Path(key_file))
     try:
         while True:
-            for game in (explore, tenant_writes_machine.explore):
-                game(calls, seed=random.getrandbits(32), examples=EXAMPLES_AT_A_TIME)
+            for game in GAMES:
+                explore(game, calls, seed=random.getrandbits(32), examples=EXAMPLES_AT_A_TIME)
             if time.monotonic() >= end:
                 break
     except AssertionError as failure:

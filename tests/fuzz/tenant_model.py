@@ -4,7 +4,9 @@ Written unlike the server, so that the two do not share a mistake.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from credit_models import AppPolicy, SetAppPolicyRequest, SetSpendingCapRequest, SpendingCaps
 
 from tests.fuzz.ledger_model import Write
 
@@ -22,6 +24,15 @@ class Tenant:
     name: str
     apps: frozenset[int]
     actor: int
+
+    def forbidden(self, app_id: int, created_by: int) -> "Refused | None":
+        """Return the answer to a change that it may not make, or None if it may."""
+        if app_id not in self.apps:
+            return Refused(reason="APP_NOT_ALLOWED", metadata={"app_id": str(app_id)})
+        if created_by != self.actor:
+            metadata = {"created_by": str(created_by)}
+            return Refused(reason="ACTOR_NOT_ALLOWED", metadata=metadata)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +77,9 @@ class Ledger:
 
     def predict(self, tenant: Tenant, write: Write) -> Accepted | Refused:
         """Return the required answer; without permission it shows nothing of the ledger."""
-        if write.app_id not in tenant.apps:
-            return Refused(reason="APP_NOT_ALLOWED", metadata={"app_id": str(write.app_id)})
-        if write.created_by != tenant.actor:
-            metadata = {"created_by": str(write.created_by)}
-            return Refused(reason="ACTOR_NOT_ALLOWED", metadata=metadata)
+        forbidden = tenant.forbidden(write.app_id, write.created_by)
+        if forbidden is not None:
+            return forbidden
         if write.credits < 1:
             return Refused(reason="INVALID_FIELD")
         earlier = self._with_key(write)
@@ -139,3 +148,55 @@ def _repeated(earlier: Entry, write: Write) -> Accepted | Refused:
         }
         fields = [name for name, (one, other) in pairs.items() if one != other]
     return Refused(reason="IDEMPOTENCY_KEY_REUSED", metadata={"fields": ",".join(fields)})
+
+
+PolicyChange = SetSpendingCapRequest | SetAppPolicyRequest
+
+
+class Policies:
+    """The policies of all apps; `SetSpendingCap` without a user changes one, too."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, AppPolicy] = {}
+
+    def of(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app."""
+        return self._kept.get(app_id) or AppPolicy(app_id=app_id)
+
+    def keep(self, policy: AppPolicy) -> None:
+        """Replace the policy of an app."""
+        self._kept[policy.app_id] = policy
+
+    def seen(self, tenant: Tenant, app_id: int) -> AppPolicy | Refused:
+        """Return what a tenant sees of a policy."""
+        return tenant.forbidden(app_id, tenant.actor) or self.of(app_id)
+
+    def predict(self, tenant: Tenant, change: PolicyChange) -> AppPolicy | Refused:
+        """Return the policy that the answer to a change shows, or the rejection.
+
+        The time of a change is left as it was.
+        """
+        forbidden = tenant.forbidden(change.app_id, change.created_by)
+        if forbidden is not None:
+            return forbidden
+        if isinstance(change, SetSpendingCapRequest) and change.note:
+            return Refused(reason="INVALID_FIELD")
+        stored = self.of(change.app_id)
+        changed = _changed(stored, change)
+        expected = change.expected_revision
+        # A retry expects the revision before its own change.
+        is_retry = changed == stored and stored.updated_by == change.created_by
+        if expected not in (None, stored.revision, stored.revision - 1 if is_retry else None):
+            metadata = {"revision": str(stored.revision)}
+            return Refused(reason="REVISION_CHANGED", metadata=metadata)
+        if changed == stored:
+            return stored
+        return replace(changed, revision=stored.revision + 1, updated_by=change.created_by)
+
+
+def _changed(stored: AppPolicy, change: PolicyChange) -> AppPolicy:
+    if isinstance(change, SetSpendingCapRequest):
+        return replace(stored, caps=None if change.caps == SpendingCaps() else change.caps)
+    if change.allow_negative is None:
+        return stored
+    return replace(stored, allow_negative=change.allow_negative)

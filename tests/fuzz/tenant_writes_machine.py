@@ -5,10 +5,9 @@ does not exist for it. Nothing that is due by time happens in an example.
 """
 
 import itertools
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import betterproto2
 from credit_models import (
@@ -40,17 +39,16 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_fuzz.model import Reply
 from grpc_fuzz.replies import error_info
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
 
 from tests.fuzz.account_model import Account, Entry
 from tests.fuzz.account_replay import as_shown
-from tests.fuzz.account_rules import Decided, Refused, Write, decide, users_of
-from tests.fuzz.playing import play
-from tests.fuzz.tenant_calls import Calls
+from tests.fuzz.rules.decide import decide
+from tests.fuzz.rules.decision import Decided, Refused
+from tests.fuzz.rules.requests import Write, users_of
 from tests.fuzz.tenant_model import Tenant
-from tests.fuzz.tenants_machine import FRESH_NUMBERS
+from tests.fuzz.two_tenants import TwoTenants, apps, whose
 
-STEPS = 30
 NO_ID = "0" * 24
 _PATHS = {
     method.input_type.name: method_path(method)
@@ -81,8 +79,6 @@ _WRITES: tuple[Write, ...] = (
 _REFERENCES = ("hold_id", "grant_id", "transaction_id")
 _STATUSES = {"APP_NOT_ALLOWED": "PERMISSION_DENIED", "ACTOR_NOT_ALLOWED": "PERMISSION_DENIED"}
 
-whose = st.integers(0, 1)
-apps = st.integers(0, 2)
 places = st.integers(0, 5)
 
 
@@ -97,20 +93,11 @@ class Place:
 _places = st.builds(Place, user=whose, app=apps)
 
 
-class TenantWritesMachine(RuleBasedStateMachine):
-    """Two tenants, each with an app of its own and one that they share, and two users."""
-
-    calls: ClassVar[Calls]
+class TenantWritesMachine(TwoTenants):
+    """Two tenants make all writes about two users' accounts."""
 
     def __init__(self) -> None:
         super().__init__()
-        numbers = [next(FRESH_NUMBERS) for _ in range(7)]
-        self.users, self.apps, self.actors = numbers[:2], numbers[2:5], numbers[5:]
-        self.tenants = [
-            Tenant(name=f"tenant-{actor}", apps=frozenset({app, self.apps[2]}), actor=actor)
-            for app, actor in zip(self.apps, self.actors, strict=False)
-        ]
-        self._tokens = [self.calls.token(tenant) for tenant in self.tenants]
         self._operator = self.calls.operators_token()
         self._accounts = {user: Account(user_id=user) for user in self.users}
         self._entries: list[Entry] = []
@@ -270,7 +257,7 @@ class TenantWritesMachine(RuleBasedStateMachine):
         path = _PATHS[type(request).__name__]
         if name:
             path = f"/credit.v1.CreditService/{name}"
-        reply = self.calls.send(self._tokens[who], path, encode(request))
+        reply = self.calls.send(self.tokens[who], path, encode(request))
         self._look_for_what_is_hidden(self.tenants[who], reply, encode(request))
         return reply
 
@@ -305,14 +292,3 @@ def _assert_refused(reply: Reply, expected: Refused) -> None:
     assert shown == expected, f"the refusal that a tenant is shown: {shown} instead of {expected}"
     assert reply.status == _STATUSES.get(expected.reason, reply.status)
     assert not reply.responses, f"refused, and answered all the same: {reply}"
-
-
-def explore(calls: Calls, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
-    """Run a number of examples; see `tenants_machine.explore`."""
-
-    class Machine(TenantWritesMachine):
-        pass
-
-    Machine.calls = calls
-    play(Machine, seed=seed, examples=examples, steps=STEPS, shrink=shrink)
-    return calls.answers

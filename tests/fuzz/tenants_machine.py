@@ -1,59 +1,42 @@
 """Let two tenants attack each other, and search every answer for the other's data."""
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_fuzz.model import Reply
 from grpc_fuzz.replies import error_info
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
+from hypothesis.stateful import Bundle, rule
 
 from tests.fuzz.ledger_model import Write
-from tests.fuzz.playing import play
-from tests.fuzz.tenant_calls import Calls
 from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant
+from tests.fuzz.two_tenants import STEPS, TwoTenants, apps, whose
 
-STEPS = 30
 _STATUSES = {
     "APP_NOT_ALLOWED": "PERMISSION_DENIED",
     "ACTOR_NOT_ALLOWED": "PERMISSION_DENIED",
     "INVALID_FIELD": "INVALID_ARGUMENT",
     "IDEMPOTENCY_KEY_REUSED": "ALREADY_EXISTS",
     "INSUFFICIENT_CREDITS": "FAILED_PRECONDITION",
+    "REVISION_CHANGED": "ABORTED",
 }
 _PRICE = 7
 _ADD, _USE = 1, 2
 """Numbers of `TransactionType`."""
 
-FRESH_NUMBERS: Iterator[int] = itertools.count(1_000_000)
-"""Users, apps and actors that belong to one example alone."""
-
-whose = st.integers(0, 1)
-apps = st.integers(0, 2)
 amounts = st.sampled_from((1, 1, 5, 100, 1000, 0))
 whether = st.booleans()
 
 
-class TenantsMachine(RuleBasedStateMachine):
-    """Two tenants, each with an app of its own and one that they share, and two users."""
+class TenantsMachine(TwoTenants):
+    """Two tenants write to two users' accounts, and look at everything."""
 
-    calls: ClassVar[Calls]
     writes = Bundle("writes")
 
     def __init__(self) -> None:
         super().__init__()
-        numbers = [next(FRESH_NUMBERS) for _ in range(7)]
-        self.users, self.apps, self.actors = numbers[:2], numbers[2:5], numbers[5:]
-        shared = self.apps[2]
-        self.tenants = [
-            Tenant(name=f"tenant-{actor}", apps=frozenset({app, shared}), actor=actor)
-            for app, actor in zip(self.apps, self.actors, strict=False)
-        ]
-        self._tokens = [self.calls.token(tenant) for tenant in self.tenants]
         self._ledger = Ledger()
         self._texts = itertools.count(1)
 
@@ -107,7 +90,7 @@ class TenantsMachine(RuleBasedStateMachine):
         fields = {"app_id": app_id} | ({} if user_id is None else {"user_id": user_id})
         reply, messages = self._make(who, "GetAppBalance", **fields)
         if app_id not in self.tenants[who].apps:
-            _assert_refused(
+            assert_refused(
                 reply, Refused(reason="APP_NOT_ALLOWED", metadata={"app_id": str(app_id)})
             )
             return
@@ -169,7 +152,7 @@ class TenantsMachine(RuleBasedStateMachine):
             reply, _ = self._make(who, "UseCredits", **fields, **report)
         expected = self._ledger.predict(self.tenants[who], write)
         if isinstance(expected, Refused):
-            _assert_refused(reply, expected)
+            assert_refused(reply, expected)
         else:
             self._take(write, expected, reply)
 
@@ -199,7 +182,7 @@ class TenantsMachine(RuleBasedStateMachine):
         return messages
 
     def _make(self, who: int, name: str, **fields: Any) -> tuple[Reply, list[Any]]:
-        reply, messages = self.calls.make(self._tokens[who], name, **fields)
+        reply, messages = self.calls.make(self.tokens[who], name, **fields)
         self._look_for_what_is_hidden(self.tenants[who], reply, {*fields.values()})
         return reply, messages
 
@@ -217,7 +200,8 @@ def _assert_shown(what: str, shown: object, expected: object) -> None:
     assert shown == expected, f"{what} that a tenant is shown: {shown} instead of {expected}"
 
 
-def _assert_refused(reply: Reply, expected: Refused) -> None:
+def assert_refused(reply: Reply, expected: Refused) -> None:
+    """Check that a call was rejected exactly as expected."""
     info = error_info(reply)
     assert isinstance(info, ErrorInfo), f"not refused as {expected}, but answered {reply}"
     shown = (reply.status, info.reason, dict(info.metadata))
@@ -255,27 +239,3 @@ def _purchase(shown: Any) -> tuple[Write, int, str, str]:
         report=(shown.report_id, shown.report_name),
     )
     return write, shown.sequence, shown.transaction_id, shown.id
-
-
-def explore(calls: Calls, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
-    """Run a number of examples.
-
-    Args:
-        calls: To the server.
-        seed: Makes the same calls again.
-        examples: How many pairs of tenants play.
-        shrink: Whether to look for the shortest calls that show a failure.
-
-    Returns:
-        How often each status, or reason of a refusal, was answered.
-
-    Raises:
-        AssertionError: A tenant could do or see what is not theirs, or not what is.
-    """
-
-    class Machine(TenantsMachine):
-        pass
-
-    Machine.calls = calls
-    play(Machine, seed=seed, examples=examples, steps=STEPS, shrink=shrink)
-    return calls.answers

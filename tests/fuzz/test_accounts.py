@@ -1,6 +1,7 @@
 """Test that the order of events and the passing of time explain every answer of both services."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -25,6 +26,7 @@ from tests.server.clocks import Clocks
 from tests.server.serving import LIMITS as SERVING_LIMITS
 from tests.server.serving import serving
 
+_PACKAGE = decide.__module__.rpartition(".")[0]
 CLIENTS = 3
 # Names and metadata of the greatest lengths.
 LIMITS = replace(SERVING_LIMITS, message_bytes_max=2**20)
@@ -67,15 +69,54 @@ KINDS = {
 """Answers that the runs of any seed give; without them they would prove little."""
 
 
-def test_every_answer_is_one_of_the_allowed(seed: int) -> None:
+LOW = 1
+"""How many grants, holds and apps a user may have where random requests must reach the limits."""
+FULL = {"GRANTS_FULL", "HOLDS_FULL", "TOO_MANY_APPS"}
+
+
+def _explored(seed: int, kinds: set[str]) -> Counter[str]:
+    """Explore until each kind of answer was given: some seeds give one only in a later run."""
     met: Counter[str] = Counter()
     with _loop() as loop:
-        # Some seeds give each kind of answer only in a later run.
         for run in range(RUNS_MAX):
             met += explore(loop, seed=seed + run, examples=EXAMPLES)
-            if met.keys() >= KINDS:
+            if met.keys() >= kinds:
                 break
-    assert met.keys() >= KINDS
+    return met
+
+
+def test_every_answer_is_one_of_the_allowed(seed: int) -> None:
+    assert _explored(seed, KINDS).keys() >= KINDS
+
+
+def _limit(monkeypatch: pytest.MonkeyPatch, package: str, **limits: int) -> None:
+    """Replace limits in all modules of a package that have them."""
+    for path, module in list(sys.modules.items()):
+        if path.startswith(f"{package}."):
+            for name in limits.keys() & vars(module).keys():
+                monkeypatch.setattr(module, name, limits[name])
+
+
+@pytest.fixture
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the limits of 256 grants, 256 holds and 1,000 apps, which chance does not reach."""
+    _limit(monkeypatch, _PACKAGE, GRANTS_MAX=LOW, HOLDS_MAX=LOW, APPS_MAX=LOW)
+    _limit(monkeypatch, "tests.fuzz", LIVE_MAX=LOW, APPS_MAX=LOW)
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_every_answer_at_the_limits_is_one_of_the_allowed(seed: int) -> None:
+    assert _explored(seed, FULL).keys() >= FULL
+
+
+@pytest.mark.usefixtures("low_limits")
+@pytest.mark.parametrize("limit", ["GRANTS_MAX", "HOLDS_MAX", "APPS_MAX"])
+def test_a_ledger_with_another_limit_is_found(
+    limit: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _limit(monkeypatch, _PACKAGE, **{limit: LOW + 1})
+    with _loop() as loop, pytest.raises((AssertionError, Flaky)):
+        explore(loop, seed=seed, examples=EXAMPLES_MAX, shrink=False)
 
 
 def test_the_answer_to_a_refund_can_change_when_a_grant_that_paid_has_ended() -> None:
@@ -92,9 +133,6 @@ def test_the_answer_to_a_refund_can_change_when_a_grant_that_paid_has_ended() ->
     call = Call(client=0, question=Written(request=request), began=1)
     account = Account(user_id=7, facts={"used": paid})  # nothing is left of the grant
     assert end in Windows(Journal(), {}).times(call, [account], [request])
-
-
-_PACKAGE = decide.__module__.rpartition(".")[0]
 
 
 # Any, from here on: the arguments of the ledger's functions, which the bugs do not look at.

@@ -14,6 +14,7 @@ from credit_models.ledger import Command
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
 from credit_server.access.identity import AppNotAllowed, Identity
+from credit_server.api import policies
 from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import make_keys
@@ -24,9 +25,12 @@ from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.fuzz import play_tenants, tenant_writes_machine
+from tests.fuzz import play_tenants
 from tests.fuzz.tenant_calls import Calls
-from tests.fuzz.tenants_machine import explore
+from tests.fuzz.tenant_policies_machine import TenantPoliciesMachine
+from tests.fuzz.tenant_writes_machine import TenantWritesMachine
+from tests.fuzz.tenants_machine import TenantsMachine
+from tests.fuzz.two_tenants import TwoTenants, explore
 from tests.server.serving import serving
 
 EXAMPLES, EXAMPLES_MAX = 8, 200
@@ -34,6 +38,8 @@ EVERY_ANSWER = {
     *("OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "INVALID_FIELD"),
     *("IDEMPOTENCY_KEY_REUSED", "INSUFFICIENT_CREDITS"),
 }
+EVERY_CHANGE = {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "INVALID_FIELD", "REVISION_CHANGED"}
+"""Every answer to a call about a policy."""
 
 
 def _check_one_app(identity: Identity | None, request: Any) -> None:
@@ -62,11 +68,13 @@ class Guarded:
         examples: int,
         *,
         shrink: bool = True,
-        game: Callable[..., Counter[str]] = explore,
+        game: type[TwoTenants] = TenantsMachine,
     ) -> Counter[str]:
         calls = Calls(self.address, self.key_file)
         try:
-            return await asyncio.to_thread(game, calls, seed=seed, examples=examples, shrink=shrink)
+            return await asyncio.to_thread(
+                explore, game, calls, seed=seed, examples=examples, shrink=shrink
+            )
         finally:
             calls.close()
 
@@ -98,15 +106,17 @@ async def test_the_real_server_isolates_its_tenants(
     async with running_server(tmp_path, *options) as process:
         guarded = Guarded(address=process.address, key_file=private)
         answers = await guarded.explore(seed, EXAMPLES)
+        changes = await guarded.explore(seed, EXAMPLES, game=TenantPoliciesMachine)
     assert answers["APP_NOT_ALLOWED"] > 0
     assert {*answers} <= EVERY_ANSWER
+    assert {*changes} <= EVERY_CHANGE
 
 
 async def test_the_server_isolates_the_writes_and_references_of_its_tenants(
     seed: int, tmp_path: Path
 ) -> None:
     async with _guarded(tmp_path) as guarded:
-        answers = await guarded.explore(seed, EXAMPLES, game=tenant_writes_machine.explore)
+        answers = await guarded.explore(seed, EXAMPLES, game=TenantWritesMachine)
     assert {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "HOLD_NOT_FOUND"} <= {*answers}
 
 
@@ -117,14 +127,42 @@ async def test_each_hole_in_the_isolation_of_writes_is_found(
     monkeypatch.setattr(*WRITE_HOLES[hole])
     async with _guarded(tmp_path) as guarded:
         with pytest.raises((AssertionError, Flaky)):
-            await guarded.explore(
-                seed, EXAMPLES_MAX, shrink=False, game=tenant_writes_machine.explore
-            )
+            await guarded.explore(seed, EXAMPLES_MAX, shrink=False, game=TenantWritesMachine)
+
+
+def _any_change(request: object, stored: object, *, unchanged: bool) -> bool:
+    """Look at no revision."""
+    return True
+
+
+POLICY_HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "policies of any app": (authorize, "check_app", lambda identity, request: None),
+    "changes in another's name": (authorize, "check_actor", lambda identity, request: None),
+    "changes at any revision": (policies, "_is_expected", _any_change),
+}
+
+
+async def test_the_server_isolates_the_policies_of_its_tenants(seed: int, tmp_path: Path) -> None:
+    async with _guarded(tmp_path) as guarded:
+        answers = await guarded.explore(seed, EXAMPLES, game=TenantPoliciesMachine)
+    assert {"OK", "APP_NOT_ALLOWED"} <= {*answers} <= EVERY_CHANGE
+
+
+@pytest.mark.parametrize("hole", POLICY_HOLES)
+async def test_each_hole_in_the_isolation_of_policies_is_found(
+    hole: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*POLICY_HOLES[hole])
+    async with _guarded(tmp_path) as guarded:
+        with pytest.raises((AssertionError, Flaky)):
+            await guarded.explore(seed, EXAMPLES_MAX, shrink=False, game=TenantPoliciesMachine)
 
 
 async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
     async with _guarded(tmp_path) as guarded:
         assert {*await guarded.explore(1, 4 * EXAMPLES)} == EVERY_ANSWER
+        changes = await guarded.explore(1, 4 * EXAMPLES, game=TenantPoliciesMachine)
+    assert {*changes} == EVERY_CHANGE
 
 
 def _all_purchases(

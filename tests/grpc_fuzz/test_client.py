@@ -10,7 +10,7 @@ from grpc_fuzz.model import Case, Limits
 from grpc_fuzz.target import Target
 
 from tests.grpc_fuzz.contracts import features_schema
-from tests.grpc_fuzz.http2_server import CallError, Http2Server, NoReply
+from tests.grpc_fuzz.http2_server import CallError, Handler, Http2Server, NoReply
 
 Connect = Callable[..., Client]
 LONG = Limits(request_timeout=30.0)
@@ -39,6 +39,10 @@ def connect() -> Iterator[Connect]:
 def case(name: str, *requests: bytes) -> Case:
     method = features_schema().method(f"/features.v1.Features/{name}")
     return Case(method=method, phase="fuzzing", positive=True, requests=requests)
+
+
+def _answering(message: bytes) -> Handler:
+    return lambda path, data: [message]
 
 
 def answer(path: str, data: bytes) -> list[bytes]:
@@ -112,7 +116,7 @@ def test_a_server_that_does_not_run_gives_no_status(connect: Connect) -> None:
 def test_every_response_except_not_serving_is_healthy(connect: Connect) -> None:
     statuses = {b"\x08\x01": True, b"\x08\x02": False, b"": True}
     for response, healthy in statuses.items():
-        with Http2Server(lambda path, data, response=response: [response]).running() as port:  # type: ignore[misc]
+        with Http2Server(_answering(response)).running() as port:
             assert connect(port).healthy() is healthy
 
 

@@ -82,7 +82,7 @@ def test_everything_that_is_exported_exists_and_nothing_is_left_out() -> None:
 
 
 def test_the_modules_export_what_they_promise() -> None:
-    from credit_models import codec, constraints, reasons, scopes, status
+    from credit_models import codec, constraints, operations, reasons, scopes, status
 
     assert codec.__all__ == [
         "WireCodec",
@@ -91,7 +91,20 @@ def test_the_modules_export_what_they_promise() -> None:
         "decode_with_violations",
         "encode",
     ]
-    assert constraints.__all__ == ["Constraint", "Violation", "constraints_of", "violations"]
+    assert constraints.__all__ == [
+        "Constraint",
+        "Violation",
+        "constraints_of",
+        "describe",
+        "violations",
+    ]
+    assert operations.__all__ == [
+        "WRITE_TYPES",
+        "AnyWrite",
+        "kind_of",
+        "operation_of",
+        "request_of",
+    ]
     assert reasons.__all__ == [
         "ACCESS_REASONS",
         "DOMAIN",

@@ -4,6 +4,7 @@ import pytest
 from credit_models.status import StatusDetailsCodec
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpclib.const import Status
 from hypothesis import given
@@ -22,9 +23,9 @@ def decode(*packed: Packed) -> list[object]:
     return list(CODEC.decode(Status.UNKNOWN, None, data))
 
 
-def pack(message: object) -> Packed:
+def pack(message: Message) -> Packed:
     container = Packed()
-    container.Pack(message)  # type: ignore[arg-type]
+    container.Pack(message)
     return container
 
 

@@ -47,10 +47,10 @@ class WireCaller:
         """Make a call that may be rejected."""
         await self.call(call, request)
 
-    async def aborted(self, request: BatchWriteRequest) -> Answer:
-        """Make an atomic batch, and return the failure of its first operation as an answer."""
+    async def aborted(self, request: BatchWriteRequest, index: int = 0) -> Answer:
+        """Make an atomic batch, and return the failure of one of its operations as an answer."""
         answer = await self.wire.call(BATCH_WRITE, request, self.token)
-        return as_answer(answer.message(BatchWriteResponse).outcomes[0])
+        return as_answer(answer.message(BatchWriteResponse).outcomes[index])
 
     # Any, here and below: the fields and the answers of the calls have many types.
     async def write(self, call: str, **changed: Any) -> Receipt:
@@ -90,8 +90,14 @@ def receipt_of(call: str, answer: Answer) -> Receipt:
 
 def reason_of(answer: Answer) -> str:
     """Return the reason of a rejection; empty for a call that has succeeded."""
-    infos = [detail for detail in answer.details if isinstance(detail, ErrorInfo)]
     if answer.status is Status.OK:
-        assert not infos
+        assert not [detail for detail in answer.details if isinstance(detail, ErrorInfo)]
         return ""
-    return str(infos[0].reason)
+    return str(info_of(answer).reason)
+
+
+def info_of(answer: Answer) -> ErrorInfo:
+    """Return what a rejection says about its reason: the first of its details."""
+    info = answer.details[0]
+    assert isinstance(info, ErrorInfo)
+    return info

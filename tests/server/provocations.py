@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import betterproto2
 from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps
-from credit_models.ledger import GRANTS_MAX, HOLDS_MAX
+from credit_models.ledger import BATCH_SIZE_MAX, GRANTS_MAX, HOLDS_MAX
 from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
@@ -20,7 +20,7 @@ from credit_server.access.authorize import AccessLimits
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import StoreUnavailable
-from credit_testing.stores import FailingStore, HeldStore, full_store
+from credit_testing.stores import FailingStore, HeldStore, crowded_store, full_store
 
 from tests.server import requests
 from tests.server.clocks import Clocks, skewed_clock
@@ -43,8 +43,8 @@ class Caller(requests.Caller, Protocol):
     async def attempt(self, call: str, request: betterproto2.Message) -> None:
         """Make a call that may be rejected."""
 
-    async def aborted(self, request: BatchWriteRequest) -> Any:
-        """Make an atomic batch, and treat the failure of its first operation like a call's."""
+    async def aborted(self, request: BatchWriteRequest, index: int = 0) -> Any:
+        """Make an atomic batch, and treat the failure of one of its operations like a call's."""
 
 
 # Any: the options of `serving`.
@@ -105,7 +105,7 @@ def _with(**changed: Any) -> Provoke:
     async def provoke(open_: Open, call: str) -> Any:
         async with open_() as caller:
             request = await prepared(caller, _inner(call))
-            return await caller.call(call, replace(request, **changed))  # type: ignore[type-var]
+            return await caller.call(call, replace(request, **changed))
 
     return provoke
 
@@ -258,6 +258,37 @@ async def _holds_full(open_: Open, call: str) -> Any:
         return await caller.call(call, request_of(_inner(call)))
 
 
+async def _account_full(open_: Open, call: str) -> Any:
+    async with open_(await crowded_store()) as caller:
+        request: Any = request_of(_inner(call))
+        match _inner(call):
+            case "ReverseTransaction":
+                await caller.write("GrantCredits", priority=1000)
+                used = await caller.write("UseCredits")
+                request.transaction_id = used.transaction_id
+            case "TransferCredits":
+                request.app_id, request.to_app_id, request.credits = 2, 1, 1
+            case "PlaceHold":
+                await caller.write("AddCredits", credits=1000)
+        await caller.write("GrantCredits", credits=1, priority=1)
+        return await caller.call(call, request)
+
+
+async def _batch_too_large(open_: Open, _: str) -> Any:
+    async with open_() as caller:
+        for priority in range(GRANTS_MAX):
+            await caller.write("GrantCredits", credits=1, priority=priority)
+        requests_ = [
+            request_of("TransferCredits", app_id=source, to_app_id=3 - source, credits=GRANTS_MAX)
+            for source in [1, 2] * 10
+        ]
+        operations = [operation(request) for request in requests_]
+        batch = BatchWriteRequest(operations=operations, atomic=True)
+        # A transfer has 257 entries, one of which has 256 allocations, and there are 256 grants.
+        fitting = (BATCH_SIZE_MAX - GRANTS_MAX // 16) // (1 + GRANTS_MAX + GRANTS_MAX // 16)
+        return await caller.aborted(batch, index=fitting)
+
+
 async def _batch_aborted(open_: Open, _: str) -> Any:
     async with open_() as caller:
         requests_ = (request_of("AddCredits"), request_of("UseCredits", credits=51))
@@ -341,7 +372,9 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
     ErrorReason.GRANTS_FULL: _grants_full,
     ErrorReason.HOLDS_FULL: _holds_full,
+    ErrorReason.ACCOUNT_FULL: _account_full,
     ErrorReason.AVAILABLE_TOO_LOW: _with(min_available_after=UINT32_MAX),
+    ErrorReason.BATCH_TOO_LARGE: _batch_too_large,
     ErrorReason.BATCH_ABORTED: _batch_aborted,
     ErrorReason.CLOCK_SKEWED: _clock_skewed,
     ErrorReason.OVERLOADED: _overloaded,

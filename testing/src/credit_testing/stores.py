@@ -1,11 +1,19 @@
 """Provide memory stores that misbehave in one way each."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from credit_models.ledger import APPS_MAX, Account
+from credit_models.ledger import (
+    ACCOUNT_ITEMS_MAX,
+    APPS_MAX,
+    GRANTS_MAX,
+    Account,
+    AppAccount,
+    Grant,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppPolicy,
@@ -118,6 +126,33 @@ class FailingStore(MemoryStore):
         yield []
 
 
+async def crowded_store() -> MemoryStore:
+    """Return a store in which user 7 can have one more grant or hold, and has none in app 1."""
+    store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
+    sequences = itertools.count(1)
+    apps: dict[int, AppAccount] = {}
+    while (missing := ACCOUNT_ITEMS_MAX - 1 - sum(app.items for app in apps.values())) > 0:
+        grants = [
+            Grant(id=f"{number:024x}", sequence=number, credits=2, left=2, created_by=1)
+            for number in itertools.islice(sequences, min(missing, GRANTS_MAX))
+        ]
+        apps[2 + len(apps)] = AppAccount.of(grants=tuple(grants))
+    await _put(
+        store,
+        Account(
+            user_id=7,
+            balances={app_id: app.granted for app_id, app in apps.items()},
+            apps=apps,
+            revision=next(sequences) - 1,
+            created_at=now,
+            updated_at=now,
+            created_by=1,
+            updated_by=1,
+        ),
+    )
+    return store
+
+
 async def full_store() -> MemoryStore:
     """Return a store in which user 7 has credits in `APPS_MAX` apps, and none in app 1."""
     store, now = MemoryStore(), datetime(2026, 1, 2, tzinfo=UTC)
@@ -130,9 +165,15 @@ async def full_store() -> MemoryStore:
         created_by=1,
         updated_by=1,
     )
+    await _put(store, full)
+    return store
+
+
+async def _put(store: MemoryStore, account: Account) -> None:
     async with store.writer().begin() as transaction:
         await transaction.write(
-            Changes(accounts=[(0, full)], transactions=[], purchases=[], totals={}, counter_shard=0)
+            Changes(
+                accounts=[(0, account)], transactions=[], purchases=[], totals={}, counter_shard=0
+            )
         )
         await transaction.commit()
-    return store

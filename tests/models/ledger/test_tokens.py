@@ -466,8 +466,7 @@ def _compare(account: Account, app_id: int, purse: Purse) -> None:
 @pytest.fixture
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the account be full with few grants and holds."""
-    for module in ("app_draft", "grants", "reversals", "transfers"):
-        monkeypatch.setattr(f"credit_models.ledger.{module}.GRANTS_MAX", GRANTS_MAX)
+    monkeypatch.setattr("credit_models.ledger.app_draft.GRANTS_MAX", GRANTS_MAX)
     monkeypatch.setattr("credit_models.ledger.holds.HOLDS_MAX", HOLDS_MAX)
 
 

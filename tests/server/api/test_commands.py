@@ -24,7 +24,8 @@ from credit_models import (
 )
 from credit_models.constraints import constraints_of
 from credit_models.ledger import Caps, Category, Command
-from credit_server.api.commands import Commands, Write
+from credit_models.operations import AnyWrite
+from credit_server.api.commands import Commands
 from credit_server.store.memory import MemoryStore
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.exceptions import GRPCError
@@ -63,7 +64,7 @@ OF_NOTED: dict[str, Any] = {
     "validate_only": True,
 }
 # Each request with all its fields, and the command.
-WHOLE: list[tuple[Write, type[Command], dict[str, Any]]] = [
+WHOLE: list[tuple[AnyWrite, type[Command], dict[str, Any]]] = [
     (CreditRequest(**COMMON, credits=6), ledger.Add, {**BASE, "credits": 6, "credits_max": 100}),
     (
         PurchaseRequest(**COMMON, **REPORT, credits=6, once=True),
@@ -192,11 +193,11 @@ class NumberedStore(MemoryStore):
         return f"id-{self._count}"
 
 
-def command_of(request: Write) -> Command:
+def command_of(request: AnyWrite) -> Command:
     return Commands(NumberedStore(), credits_max=100).of(request, None)
 
 
-def broken_fields(request: Write) -> list[str]:
+def broken_fields(request: AnyWrite) -> list[str]:
     with pytest.raises(GRPCError) as caught:
         command_of(request)
     (broken,) = [each for each in caught.value.details or () if isinstance(each, BadRequest)]
@@ -207,7 +208,7 @@ def broken_fields(request: Write) -> list[str]:
     ("request_", "command", "expected"), WHOLE, ids=lambda given: type(given).__name__
 )
 def test_a_request_arrives_whole(
-    request_: Write, command: type[Command], expected: dict[str, Any]
+    request_: AnyWrite, command: type[Command], expected: dict[str, Any]
 ) -> None:
     ids: dict[str, Any] = {"transaction_id": "id-1"}
     if command in BUYING:
@@ -216,7 +217,7 @@ def test_a_request_arrives_whole(
 
 
 def test_every_request_is_tried_and_sets_each_of_its_fields_somewhere() -> None:
-    by_type: dict[type[Write], set[str]] = {}
+    by_type: dict[type[AnyWrite], set[str]] = {}
     for request, _, _ in WHOLE:
         empty = vars(type(request)())
         found = by_type.setdefault(type(request), set())

@@ -90,7 +90,7 @@ async def test_a_write_has_its_receipt_and_its_entry(
 
 @pytest.mark.parametrize("call", WRITES)
 async def test_a_write_with_the_same_key_takes_effect_once(caller: WireCaller, call: str) -> None:
-    request = replace(await prepared(caller, call), idempotency_key="k")  # type: ignore[type-var]
+    request = replace(await prepared(caller, call), idempotency_key="k")
     first = receipt_of(call, await caller.call(call, request))
     before = await entries(caller)
     for around in ("", "BatchWrite/", "Write/"):
@@ -106,7 +106,7 @@ async def test_a_write_that_is_only_validated_shows_its_effect_and_writes_nothin
 ) -> None:
     request = await prepared(caller, call)
     before = await entries(caller)
-    validated = replace(request, validate_only=True, idempotency_key="k")  # type: ignore[type-var]
+    validated = replace(request, validate_only=True, idempotency_key="k")
     for _ in range(2):
         preview = receipt_of(around + call, await caller.call(around + call, validated))
         assert (preview.validated, preview.replayed) == (True, False)
@@ -122,7 +122,7 @@ async def test_the_note_and_the_metadata_of_a_request_are_those_of_its_entry(
     caller: WireCaller, call: str
 ) -> None:
     request = await prepared(caller, call)
-    noted = replace(request, note="wegen Rückgabe", metadata={"order": "o-1", "a": ""})  # type: ignore[type-var]
+    noted = replace(request, note="wegen Rückgabe", metadata={"order": "o-1", "a": ""})
     receipt = receipt_of(call, await caller.call(call, noted))
     (entry,) = [each for each in await entries(caller) if each.id == receipt.transaction_id]
     assert (entry.note, entry.metadata) == ("wegen Rückgabe", {"order": "o-1", "a": ""})

@@ -35,6 +35,7 @@ from credit_testing.stores import FailingStore, HeldStore
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpclib.const import Status
 
+from tests.server.callers import info_of
 from tests.server.clocks import skewed_clock
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.operations import BATCH_WRITE, as_answer, batch_write
@@ -80,7 +81,7 @@ def _reason(outcome: OperationOutcome) -> str:
     """Return the reason of a failure; empty for a receipt."""
     if outcome.receipt is not None:
         return ""
-    return as_answer(outcome).details[0].reason if outcome.failure else "nothing"  # type: ignore[attr-defined]
+    return info_of(as_answer(outcome)).reason if outcome.failure else "nothing"
 
 
 def _reasons(outcomes: Sequence[OperationOutcome]) -> list[str]:
@@ -244,7 +245,7 @@ class TestAtomic:
         assert _reasons(outcomes) == [aborted, short, aborted, short]
         answer = as_answer(outcomes[0])
         assert answer.status is Status.ABORTED
-        assert answer.details[0].metadata == {"index": "1"}  # type: ignore[attr-defined]
+        assert info_of(answer).metadata == {"index": "1"}
         assert (await _balance(wire), await _balance(wire, 8)) == (10, 0)
 
     async def test_a_broken_operation_aborts_the_others(self, wire: Connection) -> None:
@@ -320,7 +321,7 @@ async def test_each_operation_requires_its_own_scope() -> None:
     async with _as(replace(EVERYTHING, scopes=frozenset({"credits:issue"}))) as wire:
         outcomes = await _outcomes(wire, [_add(), _use(), Operation()])
         assert _reasons(outcomes) == ["", "SCOPE_MISSING", "INVALID_FIELD"]
-        metadata = as_answer(outcomes[1]).details[0].metadata  # type: ignore[attr-defined]
+        metadata = info_of(as_answer(outcomes[1])).metadata
         assert metadata == {"scope": "credits:spend"}
 
 
@@ -476,7 +477,7 @@ async def test_a_batch_beyond_the_calls_that_may_run_is_shed(served: Serving) ->
         running = asyncio.create_task(wire.call("AddCredits", _add().add_credits or Empty()))
         await store.entered.wait()
         answer: Answer = await wire.call(BATCH_WRITE, BatchWriteRequest(operations=[_add()]))
-        assert (answer.status, answer.details[0].reason) == (Status.UNAVAILABLE, "OVERLOADED")  # type: ignore[attr-defined]
+        assert (answer.status, info_of(answer).reason) == (Status.UNAVAILABLE, "OVERLOADED")
         store.released.set()
         await running
 

@@ -17,7 +17,7 @@ from credit_server.store.port import AppPolicy as StoredPolicy
 from credit_server.store.port import Conflict
 from grpclib.const import Status
 
-from tests.server.callers import WireCaller, open_wire, reason_of
+from tests.server.callers import WireCaller, info_of, open_wire, reason_of
 from tests.server.clocks import NOON, Clocks
 from tests.server.requests import request_of
 
@@ -89,7 +89,7 @@ async def test_a_change_may_require_a_revision(caller: WireCaller) -> None:
         user = {"user_id": None} if call == "SetSpendingCap" else {"allow_negative": False}
         answer = await caller.call(call, request_of(call, expected_revision=0, **user))
         assert (answer.status, reason_of(answer)) == (Status.ABORTED, "REVISION_CHANGED")
-        assert answer.details[0].metadata == {"revision": "1"}  # type: ignore[attr-defined]
+        assert info_of(answer).metadata == {"revision": "1"}
     assert (await set_caps(caller, caps=CAPS, expected_revision=1)).revision == 2
 
 

@@ -264,6 +264,7 @@ ELSEWHERE = {
     ErrorReason.TOO_MANY_APPS,
     ErrorReason.GRANTS_FULL,
     ErrorReason.HOLDS_FULL,
+    ErrorReason.ACCOUNT_FULL,
     ErrorReason.CLOCK_SKEWED,
     ErrorReason.OVERLOADED,
     ErrorReason.STORE_UNAVAILABLE,

@@ -29,6 +29,7 @@ from credit_testing.stores import HeldStore
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.const import Status
 
+from tests.server.callers import info_of
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.operations import WRITE, as_answer
 from tests.server.serving import Serving, is_served, serving, until
@@ -92,8 +93,8 @@ def _reason(response: WriteResponse) -> str:
     assert response.outcome is not None
     if response.outcome.receipt is not None:
         return ""
-    details = as_answer(response.outcome).details
-    return details[0].reason if details else "none"  # type: ignore[attr-defined]
+    answer = as_answer(response.outcome)
+    return info_of(answer).reason if answer.details else "none"
 
 
 async def _balance(wire: Connection, *more: tuple[str, str]) -> int:
@@ -351,7 +352,7 @@ async def test_a_drain_answers_what_was_read_and_sends_the_client_elsewhere() ->
         answer = await stream.end()
         await stopping
         assert sorted(_ids(stream.received())) == [1, 2]
-        assert (answer.status, answer.details[0].reason) == (Status.UNAVAILABLE, "OVERLOADED")  # type: ignore[attr-defined]
+        assert (answer.status, info_of(answer).reason) == (Status.UNAVAILABLE, "OVERLOADED")
         assert "operations without an outcome had no effect" in answer.sentence
     assert await store.app_total(1) == 2
 

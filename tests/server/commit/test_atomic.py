@@ -6,13 +6,18 @@ from dataclasses import replace
 
 import pytest
 from credit_models.ledger import (
+    BATCH_SIZE_MAX,
+    GRANTS_MAX,
     UINT32_MAX,
     BatchAborted,
+    BatchTooLarge,
     Command,
+    GrantCredits,
     InsufficientCredits,
     KeyReused,
     Receipt,
     Refusal,
+    TransferCredits,
 )
 from credit_server.commit import (
     Answer,
@@ -29,6 +34,10 @@ from credit_server.store.mongo import MongoStore
 from credit_server.store.port import CommitUnknown, Conflict, Store, StoreUnavailable
 
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, rows, use
+from tests.server.commit.test_kinds import write
+
+# For batches that take long on a busy machine.
+BUSY = replace(LIMITS, retry_seconds=60, wait_seconds_max=600)
 
 
 @pytest.fixture
@@ -100,6 +109,58 @@ async def test_one_rejected_command_leaves_no_trace_of_any(any_store: Store) -> 
         assert isinstance(await committer.submit(use(any_store, 5, user=1)), Receipt)
     assert await rows(any_store, 2) == []
     assert len(await rows(any_store, 1)) == 2
+
+
+async def _with_all_grants(store: Store, committer: Committer, *users: int) -> None:
+    for user in users:
+        grants = [
+            GrantCredits(**write(store, user=user), credits=1, priority=priority)
+            for priority in range(GRANTS_MAX)
+        ]
+        answers = committer.submit_all([Submission(grant) for grant in grants])
+        assert all(isinstance(answer, Receipt) for answer in await asyncio.gather(*answers))
+
+
+def _move_all(store: Store, user: int, app: int) -> TransferCredits:
+    """Return the transfer of all grants of a user in an app to the user's other app."""
+    return TransferCredits(
+        **write(store, user=user, app_id=app),
+        credits=GRANTS_MAX,
+        to_user_id=user,
+        to_app_id=3 - app,
+    )
+
+
+async def test_an_atomic_batch_that_writes_too_much_is_rejected_and_its_first_part_is_not(
+    any_store: Store,
+) -> None:
+    async with Committer(any_store, BUSY) as committer:
+        await _with_all_grants(any_store, committer, 1)
+        moves: list[Command] = [_move_all(any_store, 1, app) for app in [1, 2] * 10]
+        outcomes = await commit(committer, moves)
+        too_large = outcomes.index(BatchTooLarge(size=5203, limit=BATCH_SIZE_MAX))
+        assert outcomes == [
+            BatchTooLarge(size=5203, limit=BATCH_SIZE_MAX)
+            if place == too_large
+            else BatchAborted(index=too_large)
+            for place in range(20)
+        ]
+        assert len(await rows(any_store, 1)) == GRANTS_MAX
+        for part in (moves[:too_large], moves[too_large:]):
+            assert all(isinstance(each, Receipt) for each in await commit(committer, part))
+    assert len(await rows(any_store, 1)) == GRANTS_MAX + 20 * (1 + GRANTS_MAX)
+
+
+async def test_large_commands_of_one_batch_do_not_fail_each_other(any_store: Store) -> None:
+    users = range(2, 26)
+    async with Committer(any_store, replace(BUSY, shards=1)) as committer:
+        await _with_all_grants(any_store, committer, *users)
+        moves = [_move_all(any_store, user, 1) for user in users]
+        answers = committer.submit_all([Submission(move) for move in moves])
+        outcomes = await asyncio.gather(*answers)
+    assert len(moves) * (1 + GRANTS_MAX) > BATCH_SIZE_MAX
+    assert all(isinstance(each, Receipt) for each in outcomes)
+    assert await any_store.app_total(2) == len(moves) * GRANTS_MAX
 
 
 async def test_each_rejected_command_has_its_own_reason(store: ScriptedStore) -> None:

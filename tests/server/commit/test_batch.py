@@ -1,5 +1,6 @@
 """Test that a batch is decided as if its commands had arrived one at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,8 @@ from credit_models.ledger import (
     Accepted,
     Account,
     Add,
+    BatchAborted,
+    BatchTooLarge,
     Command,
     InsufficientCredits,
     KeyReused,
@@ -51,14 +54,16 @@ def empty(*users: int) -> dict[int, Account]:
     return {user: Account.empty(user) for user in users}
 
 
-def committed(command: Command) -> Transaction:
-    (outcome,) = plan([command], empty(command.user_id), DedupIndex(), NOW).outcomes
+async def committed(command: Command) -> Transaction:
+    (outcome,) = (await plan([command], empty(command.user_id), DedupIndex(), NOW)).outcomes
     assert isinstance(outcome, Accepted)
     return outcome.main
 
 
-def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
-    batch = plan([add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), DedupIndex(), NOW)
+async def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
+    batch = await plan(
+        [add(5, id_="a"), use(5, id_="b"), use(1, id_="c")], empty(1), DedupIndex(), NOW
+    )
     assert [type(outcome) for outcome in batch.outcomes] == [
         Accepted,
         Accepted,
@@ -68,8 +73,8 @@ def test_a_later_command_sees_what_an_earlier_one_wrote() -> None:
     assert batch.accounts[1].balance(1) == 0
 
 
-def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
-    batch = plan(
+async def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
+    batch = await plan(
         [add(5, key="k", id_="a"), add(5, key="k", id_="b"), add(6, key="k", id_="c")],
         empty(1),
         DedupIndex(),
@@ -82,8 +87,8 @@ def test_commands_with_the_same_key_share_the_outcome_of_the_first() -> None:
     assert len(batch.transactions) == 1
 
 
-def test_a_refused_command_leaves_its_key_free() -> None:
-    batch = plan(
+async def test_a_refused_command_leaves_its_key_free() -> None:
+    batch = await plan(
         [use(5, key="k", id_="a"), add(5, id_="b"), use(5, key="k", id_="c")],
         empty(1),
         DedupIndex(),
@@ -96,8 +101,8 @@ def test_a_refused_command_leaves_its_key_free() -> None:
     ]
 
 
-def test_a_key_belongs_to_its_user_in_its_app() -> None:
-    batch = plan(
+async def test_a_key_belongs_to_its_user_in_its_app() -> None:
+    batch = await plan(
         [
             add(5, user=1, key="k", id_="a"),
             add(5, user=2, key="k", id_="b"),
@@ -111,27 +116,95 @@ def test_a_key_belongs_to_its_user_in_its_app() -> None:
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3 + [Replayed]
 
 
-def test_a_command_in_the_history_is_replayed() -> None:
+async def test_a_command_in_the_history_is_replayed() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, key="k", id_="a"))])
-    (outcome,) = plan([add(5, key="k", id_="b")], empty(1), index, NOW).outcomes
+    index.add([await committed(add(5, key="k", id_="a"))])
+    (outcome,) = (await plan([add(5, key="k", id_="b")], empty(1), index, NOW)).outcomes
     assert isinstance(outcome, Replayed)
 
 
-def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
+async def test_a_command_without_a_key_is_found_by_its_own_id() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, id_="a"))])
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), index, NOW)
+    index.add([await committed(add(5, id_="a"))])
+    batch = await plan([add(5, id_="a"), add(5, id_="b")], empty(1), index, NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Replayed, Accepted]
 
 
-def test_commands_without_a_key_are_all_new() -> None:
-    batch = plan([add(5, id_="a"), add(5, id_="b")], empty(1), DedupIndex(), NOW)
+async def test_commands_without_a_key_are_all_new() -> None:
+    batch = await plan([add(5, id_="a"), add(5, id_="b")], empty(1), DedupIndex(), NOW)
     assert [type(outcome) for outcome in batch.outcomes] == [Accepted, Accepted]
 
 
-def test_totals_are_sums_per_app_over_all_users() -> None:
-    batch = plan(
+async def test_the_event_loop_runs_other_calls_while_a_large_batch_is_decided() -> None:
+    turns = 0
+
+    async def other_call() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(other_call())
+    batch = await plan(
+        [add(1, id_=f"t{number}") for number in range(1024)], empty(1), DedupIndex(), NOW
+    )
+    other.cancel()
+    assert len(batch.transactions) == 1024
+    assert turns == 3  # after each 256 entries but the last
+
+
+@pytest.fixture
+def of_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch write 3 entries."""
+    monkeypatch.setattr("credit_models.ledger.batch_size.BATCH_SIZE_MAX", 3)
+
+
+def additions(count: int) -> list[Add]:
+    return [add(1, id_=f"t{number}") for number in range(count)]
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_of_a_batch_that_is_too_large_the_first_commands_are_decided() -> None:
+    batch = await plan(additions(5), empty(1), DedupIndex(), NOW)
+    assert [type(outcome) for outcome in batch.outcomes] == [Accepted] * 3
+    assert len(batch.transactions) == 3
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_an_atomic_batch_that_is_too_large_is_rejected() -> None:
+    first, last = additions(5)[:3], additions(5)[3:]
+    batch = await plan(first, empty(1), DedupIndex(), NOW, atomic=True)
+    assert len(batch.transactions) == 3
+    batch = await plan([*first, *last], empty(1), DedupIndex(), NOW, atomic=True)
+    assert batch.outcomes == [
+        *[BatchAborted(index=3)] * 3,
+        BatchTooLarge(size=4, limit=3),
+        BatchAborted(index=3),
+    ]
+    assert (batch.transactions, batch.accounts, batch.totals) == ([], {}, {})
+    assert batch.depends_on_reads
+    batch = await plan([*first, use(9), *last], empty(1), DedupIndex(), NOW, atomic=True)
+    assert batch.outcomes == [
+        *[BatchAborted(index=3)] * 3,
+        InsufficientCredits(available=3, required=9),
+        BatchTooLarge(size=4, limit=3),
+        BatchAborted(index=3),
+    ]
+
+
+@pytest.mark.usefixtures("of_3")
+async def test_commands_without_effects_have_no_size() -> None:
+    known = DedupIndex()
+    known.add([await committed(add(1, key="k", id_="a"))])
+    only_validated = replace(add(1), validate_only=True)
+    without: list[Command] = [add(1, key="k", id_="b"), use(99), only_validated] * 3
+    commands = [*without, *additions(3)]
+    batch = await plan(commands, empty(1), known, NOW)
+    assert len(batch.outcomes) == len(commands)
+
+
+async def test_totals_are_sums_per_app_over_all_users() -> None:
+    batch = await plan(
         [
             add(5, user=1, app=1, id_="a"),
             add(7, user=2, app=1, id_="b"),
@@ -145,12 +218,15 @@ def test_totals_are_sums_per_app_over_all_users() -> None:
     assert batch.totals == {1: 10, 2: 1}
 
 
-def test_only_a_refusal_that_the_key_does_not_decide_depends_on_reads() -> None:
+async def test_only_a_refusal_that_the_key_does_not_decide_depends_on_reads() -> None:
     index = DedupIndex()
-    index.add([committed(add(5, key="k", id_="a"))])
+    index.add([await committed(add(5, key="k", id_="a"))])
     decided_by_key = [add(5, key="k", id_="b"), add(6, key="k", id_="c")]
-    assert not plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW).depends_on_reads
-    assert plan([replace(use(9), transaction_id="e")], empty(1), index, NOW).depends_on_reads
+    assert not (
+        await plan([add(1, id_="d"), *decided_by_key], empty(1), index, NOW)
+    ).depends_on_reads
+    rejected = await plan([replace(use(9), transaction_id="e")], empty(1), index, NOW)
+    assert rejected.depends_on_reads
 
 
 class CountingStore(MemoryStore):

@@ -17,6 +17,7 @@ from credit_server.store.port import (
     Interrupted,
     Rejected,
     StoreUnavailable,
+    Unreadable,
 )
 from structlog.testing import capture_logs
 
@@ -48,18 +49,20 @@ class Settled:
 
     Attributes:
         fault: The error of each attempt.
+        fits: How many commands fit in an attempt.
         sizes: The number of commands in each attempt.
         began: The loop's time at the start of each attempt.
     """
 
     fault: Fault
+    fits: int = BATCH
     sizes: list[int] = field(default_factory=list)
     began: list[float] = field(default_factory=list)
     answers: list[object] = field(default_factory=list)
     attempts: int = 0
 
     async def attempt(self, commands: Sequence[Command], *, verify_first: bool) -> list[Outcome]:
-        assert verify_first is bool(self.sizes)
+        assert verify_first is bool(self.sizes) or self.fits < BATCH
         self.began.append(asyncio.get_running_loop().time())
         self.sizes.append(len(commands))
         await asyncio.sleep(ATTEMPT_SECONDS)
@@ -68,7 +71,7 @@ class Settled:
             raise error
         return [
             decide(Account.empty(command.user_id), command, NOTHING_FOUND, NOON)
-            for command in commands
+            for command in commands[: self.fits]
         ]
 
     async def settle(self, users: Sequence[int], limits: RetryLimits) -> None:
@@ -181,6 +184,58 @@ def test_a_user_with_a_bad_document_fails_alone_with_any_number_of_commands() ->
     assert batch.answered(Receipt) == set(range(BATCH)) - own
     # The 64 commands of the user are not tried one by one.
     assert batch.attempts <= 3 * math.log2(BATCH) + 3
+
+
+def test_commands_that_do_not_fit_in_one_attempt_are_committed_in_the_next() -> None:
+    batch = Settled(lambda _: None, fits=100)
+    drive(batch.settle([7] * BATCH, replace(LIMITS, retry_seconds=0)))
+    assert batch.sizes == [BATCH, BATCH - 100, BATCH - 200]
+    assert batch.answered(Receipt) == set(range(BATCH))
+
+
+def test_a_fault_after_some_commands_were_committed_fails_none_of_these() -> None:
+    errors: list[Exception | None] = [None, Conflict("busy"), CommitUnknown("no answer")]
+    batch = Settled(lambda _: errors.pop(0) if errors else StoreUnavailable("away"), fits=100)
+    with capture_logs():
+        drive(batch.settle(range(BATCH), LIMITS))
+    assert batch.answered(Receipt) == set(range(100))
+    assert batch.answered(ResultUnknown) == set(range(100, BATCH))
+
+
+def _unreadable(*users: int) -> Fault:
+    """Fail each attempt that reads documents of these users, with all that it has read of them."""
+
+    def fault(commands: Sequence[Command]) -> Exception | None:
+        found = {*users} & {user for each in commands for user in each.users}
+        return Unreadable("documents cannot be read", user_ids=found) if found else None
+
+    return fault
+
+
+@pytest.mark.parametrize("count", [1, 3, 64, BATCH - 1, BATCH])
+def test_users_with_unreadable_documents_fail_alone_however_many_they_are(count: int) -> None:
+    bad = set(Random(count).sample(range(BATCH), count))
+    batch = settled(_unreadable(*bad))
+    assert batch.answered(Unreadable) == bad
+    assert batch.answered(Receipt) == set(range(BATCH)) - bad
+    assert batch.sizes == [BATCH, BATCH - count][: 1 + (count < BATCH)]
+
+
+def test_unreadable_documents_of_other_users_are_a_fault_of_the_store() -> None:
+    batch = settled(
+        always(Unreadable("documents cannot be read", user_ids={BATCH})), limits=NO_TIME_LIMIT
+    )
+    assert batch.attempts <= math.log2(BATCH) + 4
+    assert len(batch.answered(Unreadable)) == 3
+    assert batch.answered(Unreadable) | batch.answered(NotCommitted) == set(range(BATCH))
+
+
+def test_a_write_that_may_be_committed_stays_unknown_if_its_documents_cannot_be_read() -> None:
+    read = _unreadable(7)
+    unknown = [CommitUnknown("no answer")]
+    batch = settled(lambda commands: unknown.pop() if unknown else read(commands))
+    assert batch.answered(ResultUnknown) == {7}
+    assert batch.answered(Receipt) == set(range(BATCH)) - {7}
 
 
 def test_a_users_commands_keep_their_order_when_a_batch_is_split() -> None:

@@ -3,15 +3,31 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
 import pytest
-from credit_models.ledger import Account, GrantCredits, Kind, PlaceHold
-from credit_server.commit import CommitLimits, Committer, Stopping, Sweeper, SweepLimits
+from credit_models.ledger import Account, GrantCredits, Kind, PlaceHold, Receipt
+from credit_server.commit import (
+    CommitLimits,
+    Committer,
+    Stopping,
+    Submission,
+    Sweeper,
+    SweepLimits,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import DueAccount, Store, StoreTransaction, StoreUnavailable
+from credit_server.store.port import (
+    DueAccount,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+    Unreadable,
+)
+from pymongo import MongoClient
+from structlog.testing import capture_logs
 
 from tests.server.commit.auditing import audit
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, rows
@@ -155,6 +171,25 @@ async def test_a_sweep_is_bounded_in_number_and_rate(
     assert max(store.script.batches) <= 4
 
 
+async def test_a_sweep_bounds_the_entries_that_are_written_at_once(
+    store: ScriptedStore, committer: Committer, time: Moving
+) -> None:
+    for user, holds in enumerate((1, 2, 2, 9, 1, 4), start=1):
+        await done(committer, add(store, 99, user=user))
+        for _ in range(holds):
+            hold = PlaceHold(**write(store, user=user), credits=1, expires_after=MINUTE)
+            await done(committer, hold)
+    time.now += 2 * MINUTE
+    store.script.batches.clear()
+    async with Committer(store, CommitLimits(shards=1), clock=time.clock) as single:
+        swept = Swept()
+        limits = replace(FAST, chunk=64, entries=5)
+        await sweeper(store, single, time, swept, limits).sweep()
+    assert swept.settled == 6
+    assert store.script.batches == [5, 9, 5]
+    await audit(store, *range(1, 7))
+
+
 class FaultyUser(ScriptedStore):
     """Cannot read the account of one user in a transaction."""
 
@@ -172,7 +207,7 @@ class FaultyUser(ScriptedStore):
                     raise ValueError("a document cannot be read")
                 return await read(user_ids)
 
-            transaction.accounts = accounts  # type: ignore[method-assign]
+            transaction.accounts = accounts  # type: ignore[method-assign] # only of this one
             yield transaction
 
 
@@ -271,6 +306,58 @@ async def test_pauses_grow_while_sweeps_fail_and_are_short_again_after_a_success
     assert pauses[:6] == [1, 2, 4, 6, 6, 1]
 
 
+async def test_the_lag_grows_while_searches_fail(time: Moving) -> None:
+    store, swept, seconds = AwayStore(), Swept(), [100.0]
+    limits = replace(FAST, interval_seconds=1e-9)
+
+    async def rounds(count: int) -> Sequence[float]:
+        """Return the lags of some rounds, with a minute before the result of each."""
+        running = asyncio.create_task(one.run())
+        lags = len(swept.lags)
+        for _ in range(count):
+            seconds[0] += 60
+            swept.rounds.clear()
+            await swept.rounds.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return swept.lags[lags : lags + count]
+
+    async with Committer(store, LIMITS, clock=time.clock) as committer:
+        await grant(store, committer, 1)
+        one = Sweeper(
+            store, committer, time.clock, swept, limits, random=Random(7),
+            monotonic=lambda: seconds[0],
+        )  # fmt: skip
+        store.away = 3
+        assert await rounds(3) == [60, 120, 180]
+        assert await rounds(1) == [0]
+        store.away = store.asked + 2
+        assert await rounds(2) == [60, 120]
+        time.now += 3 * MINUTE
+        found = (await rounds(1))[0]
+        assert found == 2 * 60
+        await audit(store, 1)
+        store.away = store.asked + 1
+        assert await rounds(1) == [swept.lags[-2] + 60]
+
+
+async def test_an_account_without_a_readable_app_is_reported_and_skipped(time: Moving) -> None:
+    class Foreign(ScriptedStore):
+        async def due_accounts(
+            self, before: datetime, *, after: DueAccount | None = None, limit: int
+        ) -> Sequence[DueAccount]:
+            return [DueAccount(before - MINUTE, 7, {})]
+
+    store, swept = Foreign(), Swept()
+    async with Committer(store, LIMITS, clock=time.clock) as committer:
+        one = sweeper(store, committer, time, swept)
+        with capture_logs() as logs:
+            await one.sweep()
+            await one.sweep()
+    assert [line["user_id"] for line in logs] == [7]
+    assert swept.lags == [60, 60]
+
+
 async def test_an_overloaded_server_does_not_sweep(
     store: ScriptedStore, committer: Committer, time: Moving
 ) -> None:
@@ -311,6 +398,42 @@ async def test_the_sweeper_of_mongodb_settles_what_is_due(mongod_uri: str, datab
     assert swept.settled == 4
     assert [len(await rows(store, user)) for user in range(1, 6)] == [2, 2, 2, 2, 1]
     assert await store.due_accounts(time.now + timedelta(days=1), limit=9) != []
+    await store.close()
+
+
+async def test_accounts_of_a_foreign_shape_fail_nothing_but_their_own_commands(
+    mongod_uri: str, database: str
+) -> None:
+    store, time = MongoStore(mongod_uri, database=database), Moving()
+    await store.migrate()
+    shards = CommitLimits(shards=1)
+    async with Committer(store, shards, clock=time.clock) as before:
+        await grant(store, before, *range(1, 9))
+    time.now += 9 * MINUTE
+    foreign = [2, 3, 5, 7]
+    with MongoClient[dict[str, object]](mongod_uri) as client:
+        client[database].command("collMod", "user_credits", validationLevel="off")
+        client[database].get_collection("user_credits").update_many(
+            {"user_id": {"$in": foreign}}, {"$set": {"surprise": 1}}
+        )
+    async with Committer(store, shards, clock=time.clock) as committer:
+        swept = Swept()
+        one = sweeper(store, committer, time, swept, replace(FAST, chunk=64))
+        sweeping = asyncio.create_task(one.sweep())
+        writes = [add(store, 1, user=user) for user in (*range(1, 9), 50)]
+        answers = committer.submit_all([Submission(write) for write in writes])
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        await sweeping
+        own = {write.user_id: result for write, result in zip(writes, results, strict=True)}
+        assert {user for user, result in own.items() if isinstance(result, Unreadable)} == {
+            *foreign
+        }
+        assert all(isinstance(own[user], Receipt) for user in own.keys() - {*foreign})
+        # Each of the others was settled by its own write or by the sweep.
+        assert [len(await rows(store, user)) for user in (1, 4, 6, 8)] == [3] * 4
+        settled = swept.settled
+        await one.sweep()
+        assert swept.settled == settled
     await store.close()
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from credit_models.ledger import (
@@ -24,9 +25,11 @@ from credit_models.ledger import (
     Refunded,
     Transaction,
 )
+from credit_server.store import transaction as transaction_module
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
+from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppPolicy,
     Changes,
@@ -454,9 +457,9 @@ async def test_accounts_are_due_in_the_order_of_their_earliest_time(store: Store
         ],
     )
     wanted = [
-        DueAccount(NOW + HOUR, 2, (1, 2)),
-        DueAccount(NOW + 2 * HOUR, 4, (1,)),
-        DueAccount(NOW + 2 * HOUR, 5, (1,)),
+        DueAccount(NOW + HOUR, 2, {1: 1, 2: 1}),
+        DueAccount(NOW + 2 * HOUR, 4, {1: 1}),
+        DueAccount(NOW + 2 * HOUR, 5, {1: 1}),
     ]
     moment = NOW + 2 * HOUR
     assert list(await store.due_accounts(moment, limit=9)) == wanted
@@ -465,6 +468,42 @@ async def test_accounts_are_due_in_the_order_of_their_earliest_time(store: Store
     assert list(await store.due_accounts(moment, after=wanted[1], limit=9)) == wanted[2:]
     assert list(await store.due_accounts(moment, after=wanted[2], limit=9)) == []
     assert list(await store.due_accounts(NOW, limit=9)) == []
+
+
+@in_mongo
+async def test_large_changes_are_several_commands_of_one_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, int]] = []
+    send = run_pipelined
+
+    def recorded(session: Any, database: str, commands: Sequence[dict[str, Any]]) -> Any:
+        for command in commands:
+            verb, collection = next(iter(command.items()))
+            field = "updates" if verb == "update" else "documents"
+            sent.append((collection, len(command[field])))
+        return send(session, database, commands)
+
+    monkeypatch.setattr(transaction_module, "run_pipelined", recorded)
+    monkeypatch.setattr(transaction_module, "_UPDATES_MAX", 4)
+    monkeypatch.setattr(transaction_module, "_ITEMS_MAX", 5)
+    monkeypatch.setattr(transaction_module, "_INSERTS_MAX", 3)
+    holds = [0, 0, 0, 0, 0, 3, 2, 1, 9, 0]
+    await write(
+        store,
+        accounts=[
+            (0, account(user, apps={1: due(*range(1, count + 1))} if count else None))
+            for user, count in enumerate(holds, start=1)
+        ],
+        transactions=[entry(number, Kind.ADD) for number in range(1, 8)],
+    )
+    accounts = [size for collection, size in sent if collection == "user_credits"]
+    assert accounts == [4, 3, 1, 1, 1]
+    assert [size for collection, size in sent if collection == "credit_transactions"] == [3, 3, 1]
+    for user, count in enumerate(holds, start=1):
+        stored = await store.account(user)
+        assert stored is not None
+        assert stored.items == count
 
 
 @in_mongo
@@ -477,7 +516,50 @@ async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
         client[database].command("collMod", "user_credits", validationLevel="off")
         accounts.update_one({"user_id": 1}, {"$set": {"surprise": 1}, "$unset": {"apps": ""}})
     found = await store.due_accounts(NOW + HOUR, limit=9)
-    assert [(each.user_id, each.app_ids) for each in found] == [(1, ()), (2, (1,))]
+    assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
+
+
+@pytest.mark.parametrize(
+    "apps",
+    ["no array", ["no document"], [{"app_id": "x"}], [{"app_id": 1, "due_at": "soon"}]],
+    ids=str,
+)
+@in_mongo
+async def test_apps_of_a_foreign_shape_do_not_hide_the_other_accounts(
+    store: Store, mongod_uri: str, database: str, apps: object
+) -> None:
+    await write(store, accounts=[(0, account(user, apps={1: due(1)})) for user in (1, 2)])
+    with MongoClient[dict[str, object]](mongod_uri) as client:
+        client[database].command("collMod", "user_credits", validationLevel="off")
+        accounts = client[database].get_collection("user_credits")
+        accounts.update_one({"user_id": 1}, {"$set": {"apps": apps}})
+    found = await store.due_accounts(NOW + HOUR, limit=9)
+    assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
+
+
+@with_each_driver
+async def test_what_is_due_in_an_app_is_counted(store: Store) -> None:
+    grants = [
+        Grant(
+            id=id_of(hour),
+            sequence=hour,
+            credits=1,
+            left=1,
+            ends_at=NOW + hour * HOUR,
+            created_by=3,
+        )
+        for hour in (1, 2, 3)
+    ]
+    scheduled = Grant(
+        id=id_of(9), sequence=9, credits=1, left=1, starts_at=NOW + 2 * HOUR, created_by=3
+    )
+    never = Grant(id=id_of(8), sequence=8, credits=1, left=1, created_by=3)
+    app = AppAccount.of(
+        grants=(*grants, never), scheduled=(scheduled,), holds=due(1, 2, 2, 9).holds
+    )
+    await write(store, accounts=[(0, account(1, apps={1: app, 2: due(1), 3: due(3)}))])
+    (found,) = await store.due_accounts(NOW + 2 * HOUR, limit=9)
+    assert found.due == {1: 6, 2: 1}
 
 
 @with_each_driver

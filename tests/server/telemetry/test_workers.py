@@ -19,6 +19,7 @@ class Process:
         self.calls = Counter("calls", "Calls.", ["code"], registry=self.registry)
         self.open = Gauge("credit_connections", "Open.", registry=self.registry)
         self.healthy = Gauge("credit_store_healthy", "Healthy.", registry=self.registry)
+        self.lag = Gauge("credit_settle_lag_seconds", "Lag.", registry=self.registry)
         self.lasted = Histogram("lasted", "Durations.", buckets=(1,), registry=self.registry)
         ours, its = socket.socketpair()
         self.view = WorkerMetrics(ours)
@@ -74,6 +75,10 @@ def test_a_gauge_is_the_sum_or_the_worst_value(
     assert _value(summed, "credit_store_healthy") == 0
     second.healthy.set(1)
     assert _value(summed, "credit_store_healthy") == 1
+    # While the store is away, the lag grows in each worker.
+    first.lag.set(60)
+    second.lag.set(70)
+    assert _value(summed, "credit_settle_lag_seconds") == 70
 
 
 def test_a_worker_that_has_ended_still_counts_but_has_nothing_open(

@@ -35,6 +35,7 @@ from credit_client.batch import Batch, BatchOperation
 from credit_client.client import CreditClient
 from credit_client.errors import (
     AccessDenied,
+    AccountFull,
     ActorNotAllowed,
     AlreadyPurchased,
     AppNotAllowed,
@@ -42,6 +43,7 @@ from credit_client.errors import (
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     ClientClosed,
     ClockSkewed,
@@ -90,6 +92,7 @@ from credit_client.writes import NotedOptions, WriteOptions
 
 __all__ = [
     "AccessDenied",
+    "AccountFull",
     "ActorNotAllowed",
     "Allocation",
     "AlreadyPurchased",
@@ -102,6 +105,7 @@ __all__ = [
     "Batch",
     "BatchAborted",
     "BatchOperation",
+    "BatchTooLarge",
     "CapExceeded",
     "ClientClosed",
     "ClientSettings",

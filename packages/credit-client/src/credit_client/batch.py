@@ -5,13 +5,14 @@ from types import TracebackType
 from typing import Self
 
 from credit_models import Receipt
+from credit_models.operations import AnyWrite
 
 from credit_client.call import Caller
 from credit_client.corrections import CorrectionWrites
 from credit_client.errors import CreditError, Outcome
 from credit_client.grants import GrantWrites
 from credit_client.holds import HoldWrites
-from credit_client.methods import ADD, USE, AnyWrite, WriteReplyT, WriteT
+from credit_client.methods import ADD, USE, WriteReplyT, WriteT
 from credit_client.operation import (
     OPERATIONS_MAX,
     Messages,

@@ -368,7 +368,8 @@ class CreditClient(
 
         Args:
             atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
-                is rejected, the others fail with `BatchAborted`.
+                is rejected, the others fail with `BatchAborted`. A write that makes the batch too
+                large, such as one of many transfers of many grants, fails with `BatchTooLarge`.
             timeout_seconds: The time for each message of up to 1,000 writes, with all its attempts;
                 None for the client's.
         """

@@ -44,6 +44,7 @@ class CorrectionWrites(Writes[ResultT]):
             TransactionNotFound: The user has no such purchase in the app.
             ReversalExceeds: Less of the price is left to refund, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         if not isinstance(bought, Receipt):
@@ -94,6 +95,7 @@ class CorrectionWrites(Writes[ResultT]):
             ReversalExceeds: Less of it is left to reverse, or nothing.
             InsufficientCredits: Less is left of the credits that were added.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
         """
         values: Values = {

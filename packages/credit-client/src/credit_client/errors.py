@@ -26,6 +26,8 @@
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
     ├── GrantsFull              your app: the user has as many live grants as allowed
     ├── HoldsFull               your app: the user has as many open holds as allowed
+    ├── AccountFull             your app: the user has as many of both in all apps as allowed
+    ├── BatchTooLarge           your batch: it would write too much; split it
     ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
     ├── RateLimited             your app: make fewer calls, retry later
@@ -161,13 +163,14 @@ def _figures(kind: type[_ErrorT]) -> type[_ErrorT]:
 
 @dataclass(eq=False, repr=False)
 class _Refusal(CreditError):
-    """An error whose fields are the metadata of its reason, by the contract's names."""
+    """An error with figures: mostly the metadata of its reason, by the contract's names."""
 
     message: str
     request_id: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        super().__init__(self.message, request_id=self.request_id)
+        # Not `super`: the base of some has a status to be given, and these have their own.
+        CreditError.__init__(self, self.message, request_id=self.request_id)
 
 
 @_figures
@@ -480,6 +483,40 @@ class HoldsFull(_Refusal):
 
 
 @_figures
+class AccountFull(_Refusal):
+    """The user has as many live grants and open holds in all apps as one user may.
+
+    Nothing was changed. Credits can still be added and used, and holds can be captured and
+    released.
+
+    Attributes:
+        limit: The largest number of grants and holds. A hold counts as 1, and as 1 more for each
+            of its allocations.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.ACCOUNT_FULL
+    limit: int
+
+
+@_figures
+class BatchTooLarge(_Refusal):
+    """With this operation, the atomic batch would write more than one batch may.
+
+    The batch made no change. Send the operations from this one on in a batch of their own.
+
+    Attributes:
+        size: What the operations up to this one would write, in transactions.
+        limit: The most that a batch may write.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.BATCH_TOO_LARGE
+    size: int
+    limit: int
+
+
+@_figures
 class BatchAborted(_Refusal):
     """Another operation of the same atomic batch was rejected. The batch made no change.
 
@@ -520,7 +557,7 @@ class AccessDenied(_StatusError):
     """
 
 
-class Unauthenticated(AccessDenied):
+class Unauthenticated(_Refusal, AccessDenied):
     """The server requires an identity, and the call had none or one that is not valid.
 
     Nothing happened. The message names the problem; get a new token. Where a function or a file
@@ -530,11 +567,9 @@ class Unauthenticated(AccessDenied):
     status = Status.UNAUTHENTICATED
     reason = ErrorReason.UNAUTHENTICATED
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
 
-
-class ScopeMissing(AccessDenied):
+@_figures
+class ScopeMissing(_Refusal, AccessDenied):
     """The identity lacks the scope that the call needs. Nothing happened.
 
     Attributes:
@@ -543,13 +578,11 @@ class ScopeMissing(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.SCOPE_MISSING
-
-    def __init__(self, message: str, *, scope: str, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.scope = scope
+    scope: str
 
 
-class AppNotAllowed(AccessDenied):
+@_figures
+class AppNotAllowed(_Refusal, AccessDenied):
     """The identity may not act in the app. Nothing happened.
 
     Attributes:
@@ -558,13 +591,11 @@ class AppNotAllowed(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.APP_NOT_ALLOWED
-
-    def __init__(self, message: str, *, app_id: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.app_id = app_id
+    app_id: int
 
 
-class ActorNotAllowed(AccessDenied):
+@_figures
+class ActorNotAllowed(_Refusal, AccessDenied):
     """`created_by` is not the identity's own number, and it may not act for others.
 
     Nothing happened.
@@ -575,13 +606,11 @@ class ActorNotAllowed(AccessDenied):
 
     status = Status.PERMISSION_DENIED
     reason = ErrorReason.ACTOR_NOT_ALLOWED
-
-    def __init__(self, message: str, *, created_by: int, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.created_by = created_by
+    created_by: int
 
 
-class RateLimited(CreditError):
+@_figures
+class RateLimited(_Refusal):
     """The identity has exceeded its rate limit. Nothing happened; retry later.
 
     Attributes:
@@ -590,12 +619,7 @@ class RateLimited(CreditError):
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.RATE_LIMITED
-
-    def __init__(
-        self, message: str, *, retry_after_seconds: float, request_id: str | None = None
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.retry_after_seconds = retry_after_seconds
+    retry_after_seconds: float
 
 
 class TokenUnavailable(CreditError):
@@ -650,7 +674,8 @@ class Overloaded(Unavailable):
     reason = ErrorReason.OVERLOADED
 
 
-class ClockSkewed(Unavailable):
+@_figures
+class ClockSkewed(_Refusal, Unavailable):
     """The server's clock differs too much from its store's, so it accepts no writes.
 
     Nothing was written. Retry later; another server may accept the write at once.
@@ -661,18 +686,8 @@ class ClockSkewed(Unavailable):
     """
 
     reason = ErrorReason.CLOCK_SKEWED
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        skew_milliseconds: int,
-        limit_milliseconds: int,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, request_id=request_id)
-        self.skew_milliseconds = skew_milliseconds
-        self.limit_milliseconds = limit_milliseconds
+    skew_milliseconds: int
+    limit_milliseconds: int
 
 
 class StoreUnavailable(Unavailable):
@@ -716,7 +731,8 @@ class ProtocolMismatch(_StatusError):
     """
 
 
-class ServerTooOld(ProtocolMismatch):
+@_figures
+class ServerTooOld(_Refusal, ProtocolMismatch):
     """The server does not implement the call: it is 0.2.0 or older. Nothing happened.
 
     All other calls still work. Ask the operator for a newer server.
@@ -727,7 +743,4 @@ class ServerTooOld(ProtocolMismatch):
 
     status = Status.UNIMPLEMENTED
     outcome = Outcome.NO_CHANGE
-
-    def __init__(self, message: str, *, method: str, request_id: str | None = None) -> None:
-        super().__init__(message, status=self.status, request_id=request_id)
-        self.method = method
+    method: str

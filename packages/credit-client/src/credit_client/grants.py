@@ -51,6 +51,7 @@ class GrantWrites(Writes[ResultT]):
             ExpiresTooEarly: The grant would end before it starts.
             CreditsLimitExceeded: The operator allows fewer credits in one call.
             GrantsFull: The user has as many live grants in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
             BalanceOverflow: The balance would pass 4294967295.
             TooManyApps: The user has credits in as many apps as one user may.
         """
@@ -132,6 +133,7 @@ class GrantWrites(Writes[ResultT]):
             BalanceOverflow: The receiver's balance would pass 4294967295.
             TooManyApps: The receiver has credits in as many apps as one user may.
             GrantsFull: The receiver has as many live grants in the app as one user may.
+            AccountFull: The receiver has as many grants and holds in all apps as one user may.
         """
         values: Values = {
             "user_id": user_id,

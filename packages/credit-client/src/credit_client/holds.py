@@ -46,6 +46,7 @@ class HoldWrites(Writes[ResultT]):
             InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
             CapExceeded: A spending cap would be passed.
             HoldsFull: The user has as many open holds in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
         """
         values: Values = {
             "user_id": user_id,

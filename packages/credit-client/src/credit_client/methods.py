@@ -49,24 +49,11 @@ from credit_models import (
     WriteRequest,
     WriteResponse,
 )
+from credit_models.operations import AnyWrite
 
 from credit_client.transport import Method, ReplyT, RequestT
 
-# The requests that an `Operation` takes, and the answers of their calls.
-AnyWrite: TypeAlias = (
-    CreditRequest
-    | PurchaseRequest
-    | GrantCreditsRequest
-    | VoidGrantRequest
-    | PlaceHoldRequest
-    | CaptureHoldRequest
-    | ReleaseHoldRequest
-    | ExtendHoldRequest
-    | ReverseTransactionRequest
-    | TransferCreditsRequest
-    | AdjustBalanceRequest
-    | SetSpendingCapRequest
-)
+# The answers of the calls whose requests an `Operation` takes.
 WriteReply: TypeAlias = (
     Empty
     | GrantCreditsResponse

@@ -3,14 +3,13 @@
 import copy
 import uuid
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple
 
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
     CreditRequest,
     Empty,
-    Operation,
     OperationFailure,
     OperationOutcome,
     PurchaseRequest,
@@ -18,25 +17,21 @@ from credit_models import (
     TransferCreditsRequest,
 )
 from credit_models.codec import WireError, decode
-from credit_models.constraints import Violation
+from credit_models.constraints import Violation, describe
+from credit_models.operations import AnyWrite, operation_of
 from credit_models.status import StatusDetailsCodec
 from grpclib.const import Status
 
 from credit_client.effect import ReadEffect, WriteEffect
 from credit_client.errors import BatchAborted, CreditError, InvalidField, Outcome, ProtocolMismatch
-from credit_client.methods import AnyWrite, WriteReplyT
+from credit_client.methods import WriteReplyT
 from credit_client.refusal import error_of
-from credit_client.request import describe, fields_of, given_request_id
+from credit_client.request import given_request_id
 from credit_client.retry import is_retryable
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed
 
 # What one message of `BatchWrite` holds at most (ledger.proto).
 OPERATIONS_MAX = 1000
-
-WRITE_TYPES: tuple[type[AnyWrite], ...] = get_args(AnyWrite)
-
-# The field of an `Operation` for each request.
-_FIELDS = {field.message: name for name, field in fields_of(Operation).items()}
 
 _DETAILS = StatusDetailsCodec()
 
@@ -98,19 +93,6 @@ def receipt_of(answer: Answer[WriteReplyT], request_id: str) -> Receipt:
     )
     mismatch.outcome = Outcome.APPLIED
     raise mismatch
-
-
-def operation_of(request: AnyWrite) -> Operation:
-    """Return the operation that stands for the call with this request."""
-    # Any: mypy cannot know which field it is.
-    field: dict[str, Any] = {_FIELDS[type(request)]: request}
-    return Operation(**field)
-
-
-def request_of(operation: Operation) -> AnyWrite | None:
-    """Return the request of an operation; None if it has none."""
-    found = (getattr(operation, field) for field in _FIELDS.values())
-    return next((request for request in found if request is not None), None)
 
 
 def validates_only(request: AnyWrite) -> bool:

@@ -49,6 +49,8 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.GRANT_EMPTY
             | ErrorReason.GRANTS_FULL
             | ErrorReason.HOLDS_FULL
+            | ErrorReason.ACCOUNT_FULL
+            | ErrorReason.BATCH_TOO_LARGE
             | ErrorReason.TRANSACTION_NOT_FOUND
             | ErrorReason.NOT_REVERSIBLE
             | ErrorReason.REVERSAL_EXCEEDS

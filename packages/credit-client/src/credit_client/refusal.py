@@ -11,47 +11,18 @@ from credit_models.reasons import DOMAIN, RULES, reason_name
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpclib.const import Status
 
+from credit_client import errors
 from credit_client.errors import (
     AccessDenied,
-    ActorNotAllowed,
-    AlreadyPurchased,
-    AppNotAllowed,
-    AppTotalOverflow,
-    AvailableTooLow,
-    BalanceOverflow,
-    BatchAborted,
-    CapExceeded,
-    ClockSkewed,
     CreditError,
-    CreditsLimitExceeded,
     DeadlineExceeded,
-    ExpiresTooEarly,
-    GrantEmpty,
-    GrantNotFound,
-    GrantsFull,
-    HoldAlreadyCaptured,
-    HoldAlreadyReleased,
-    HoldExceeded,
-    HoldExpired,
-    HoldLifeExceeded,
-    HoldNotFound,
-    HoldsFull,
-    IdempotencyKeyReused,
-    InsufficientCredits,
     InternalError,
     InvalidField,
-    NotReversible,
-    Overloaded,
     ProtocolMismatch,
     RateLimited,
-    ReversalExceeds,
-    RevisionChanged,
-    ScopeMissing,
     ServerTooOld,
     StoreUnavailable,
     TlsFailed,
-    TooManyApps,
-    TransactionNotFound,
     Unauthenticated,
     Unavailable,
     UnknownRefusal,
@@ -121,9 +92,6 @@ def _by_reason(
             return InvalidField(
                 message, violations=_violations(failure.details), request_id=request_id
             )
-        case ErrorReason.IDEMPOTENCY_KEY_REUSED:
-            fields = [field for field in metadata["fields"].split(",") if field]
-            return IdempotencyKeyReused(message, fields=fields, request_id=request_id)
         case ErrorReason.RATE_LIMITED:
             return RateLimited(
                 message, retry_after_seconds=retry_after_seconds(failure), request_id=request_id
@@ -140,6 +108,10 @@ def _moment(milliseconds: str) -> datetime:
     return _EPOCH + timedelta(milliseconds=int(milliseconds))
 
 
+def _words(listed: str) -> list[str]:
+    return [word for word in listed.split(",") if word]
+
+
 def _reads(kind: type[CreditError]) -> Mapping[str, Callable[[str], Any]]:
     """Return what reads each figure of an error's constructor from the metadata."""
     hints = get_type_hints(kind.__init__)
@@ -149,46 +121,22 @@ def _reads(kind: type[CreditError]) -> Mapping[str, Callable[[str], Any]]:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Any: a figure has the type of its argument.
-_READERS: Mapping[type, Callable[[str], Any]] = {int: int, str: str, datetime: _moment}
+_READERS: Mapping[Any, Callable[[str], Any]] = {
+    int: int,
+    str: str,
+    datetime: _moment,
+    Sequence[str]: _words,
+}
 
-# The errors whose arguments are the metadata of their reason.
+# Each error with a reason names it, and no two name the same one.
 _KINDS: Mapping[ErrorReason, type[CreditError]] = {
     kind.reason: kind
-    for kind in (
-        ActorNotAllowed,
-        AlreadyPurchased,
-        AppNotAllowed,
-        AppTotalOverflow,
-        AvailableTooLow,
-        BalanceOverflow,
-        BatchAborted,
-        CapExceeded,
-        ClockSkewed,
-        CreditsLimitExceeded,
-        ExpiresTooEarly,
-        GrantEmpty,
-        GrantNotFound,
-        GrantsFull,
-        HoldAlreadyCaptured,
-        HoldAlreadyReleased,
-        HoldExceeded,
-        HoldExpired,
-        HoldLifeExceeded,
-        HoldNotFound,
-        HoldsFull,
-        InsufficientCredits,
-        NotReversible,
-        Overloaded,
-        ReversalExceeds,
-        RevisionChanged,
-        ScopeMissing,
-        TooManyApps,
-        TransactionNotFound,
-        Unauthenticated,
-    )
-    if kind.reason is not None
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, CreditError) and kind.reason is not None
 }
-_FIGURES = {kind: _reads(kind) for kind in _KINDS.values()}
+# The figures of these are in the other details of the status, those of all others in the metadata.
+_WITH_DETAILS = (InvalidField, RateLimited)
+_FIGURES = {kind: _reads(kind) for kind in _KINDS.values() if kind not in _WITH_DETAILS}
 
 
 def _by_status(

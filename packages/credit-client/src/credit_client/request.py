@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import betterproto2
-from credit_models.constraints import Violation, violations
+from credit_models.constraints import Violation, describe, violations
 
 from credit_client.errors import InvalidField
 
@@ -50,11 +50,6 @@ def build(message_type: type[RequestT], values: Values) -> RequestT:
     if broken:
         raise InvalidField(describe(broken), violations=broken, request_id=given_request_id())
     return request
-
-
-def describe(broken: Sequence[Violation]) -> str:
-    """Describe in one sentence what the broken fields accept."""
-    return "; ".join(f"{violation.field} {violation.description}" for violation in broken)
 
 
 @contextmanager

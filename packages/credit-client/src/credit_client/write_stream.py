@@ -22,6 +22,7 @@ from functools import partial
 from credit_models import OperationOutcome, Receipt, WriteResponse
 from credit_models import WriteRequest as Message
 from credit_models.codec import encode
+from credit_models.operations import WRITE_TYPES, AnyWrite, operation_of
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import StreamTerminatedError
@@ -29,8 +30,8 @@ from grpclib.protocol import Connection
 from h2.exceptions import ProtocolError
 
 from credit_client.call_stream import CallStream, framed
-from credit_client.methods import WRITE, AnyWrite
-from credit_client.operation import WRITE_TYPES, operation_of, settled
+from credit_client.methods import WRITE
+from credit_client.operation import settled
 from credit_client.pool import Pool
 from credit_client.refusal import reason_of
 from credit_client.request import current_request_id, given_request_id

@@ -4,7 +4,7 @@ The only source of the rules is the option `credit.options.v1.constraint` in the
 of each message type are built once; checking a valid field costs a call and a comparison.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ from credit_models.image import POOL, full_names, option
 from credit_models.text import Text
 from credit_models.well_known import WELL_KNOWN_TYPES
 
-__all__ = ["Constraint", "Violation", "constraints_of", "violations"]
+__all__ = ["Constraint", "Violation", "constraints_of", "describe", "violations"]
 
 _OPTION = "credit.options.v1.constraint"
 
@@ -54,6 +54,11 @@ def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
         KeyError: The message does not belong to the contract.
     """
     return tuple(_violations(_RULES[_FULL_NAMES[type(message)]], message, ""))
+
+
+def describe(broken: Sequence[Violation]) -> str:
+    """Describe in one sentence what the broken fields accept."""
+    return "; ".join(f"{violation.field} {violation.description}" for violation in broken)
 
 
 def size_violations(

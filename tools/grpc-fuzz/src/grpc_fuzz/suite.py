@@ -291,6 +291,7 @@ def _copy_identity(test: Test, run: Test) -> None:
     ]
     run.__name__, run.__qualname__ = test.__name__, test.__qualname__
     run.__doc__, run.__module__ = test.__doc__, test.__module__
+    # typeshed knows no such attribute; `inspect.signature` documents it (PEP 362).
     run.__signature__ = inspect.Signature([*added, *fixtures])  # type: ignore[attr-defined]
     run.__dict__.update(test.__dict__)  # the marks that the test has
 

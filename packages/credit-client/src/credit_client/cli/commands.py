@@ -16,20 +16,10 @@ from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
+from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
 from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
-from credit_client.cli.ledger_writes import (
-    adjust,
-    cap,
-    capture,
-    extend,
-    grant,
-    hold,
-    refund,
-    release,
-    transfer,
-    void,
-)
+from credit_client.cli.ledger_writes import adjust, cap, grant, refund, transfer, void
 from credit_client.cli.options import (
     USER,
     After,

@@ -16,6 +16,7 @@ from grpclib.const import Status
 
 from credit_client.errors import (
     AccessDenied,
+    AccountFull,
     AlreadyPurchased,
     AppTotalOverflow,
     AvailableTooLow,
@@ -136,6 +137,7 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     TooManyApps: Exit.OVERFLOW,
     GrantsFull: Exit.OVERFLOW,
     HoldsFull: Exit.OVERFLOW,
+    AccountFull: Exit.OVERFLOW,
     ExpiresTooEarly: Exit.MISUSE,
     HoldLifeExceeded: Exit.MISUSE,
     TransactionNotFound: Exit.NOT_FOUND,

@@ -1,4 +1,4 @@
-"""The commands that grant, reserve, return, move and correct credits."""
+"""The commands that grant, return, move, correct and cap credits."""
 
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -20,8 +20,6 @@ from credit_client.cli.options import (
     Details,
     DryRun,
     NotedDetails,
-    ReportId,
-    ReportName,
     Sending,
     User,
     duration,
@@ -38,9 +36,6 @@ class Category(StrEnum):
     PAID = "paid"
     PROMOTIONAL = "promotional"
     OWN = "own"
-
-
-HoldId = Annotated[str, typer.Option("--hold", help="The hold's id.")]
 
 
 @with_groups
@@ -128,168 +123,6 @@ def void(
         details,
         dry_run=dry_run,
         question=Question(action="void", user_id=user, app_id=app_id, amount=None),
-    )
-
-
-@with_groups
-def hold(
-    user: User,
-    app_id: App,
-    amount: Credits,
-    words: list[object],
-    sending: Sending,
-    details: NotedDetails,
-    connection: Connection,
-    expires: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--expires",
-            parser=duration,
-            metavar="TIME",
-            help="The time until the hold ends, such as 90s or 2h. Default: 15m.",
-        ),
-    ] = None,
-    purpose: Annotated[
-        str, typer.Option("--purpose", help="What the credits are reserved for.")
-    ] = "",
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Reserve what is there, if that is less.")
-    ] = False,
-    by: By = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """Reserve credits for a purchase whose price is not known yet."""
-    make_ledger_write(
-        lambda client, attempt: client.place_hold(
-            user_id=user,
-            app_id=app_id,
-            credits=amount,
-            created_by=by,
-            expires_after=expires,
-            purpose=purpose,
-            allow_partial=partial,
-            **details.options(attempt),
-        ),
-        words,
-        connection,
-        sending,
-        details,
-        dry_run=dry_run,
-        question=Question(action="hold", user_id=user, app_id=app_id, amount=amount),
-    )
-
-
-@with_groups
-def capture(
-    user: User,
-    app_id: App,
-    hold_id: HoldId,
-    report: ReportId,
-    name: ReportName,
-    words: list[object],
-    sending: Sending,
-    details: NotedDetails,
-    connection: Connection,
-    amount: Annotated[
-        int | None, number("--credits", "The price. Default: all that the hold holds.")
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep what is left held, for more captures.")
-    ] = False,
-    excess: Annotated[
-        bool, typer.Option("--excess", help="Let the balance pay what the hold is short of.")
-    ] = False,
-    by: By = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """Buy a report with reserved credits."""
-    make_ledger_write(
-        lambda client, attempt: client.capture_hold(
-            user_id=user,
-            app_id=app_id,
-            hold_id=hold_id,
-            report_id=report,
-            report_name=name,
-            credits=amount,
-            final=not keep,
-            allow_excess=excess,
-            created_by=by,
-            **details.options(attempt),
-        ),
-        words,
-        connection,
-        sending,
-        details,
-        dry_run=dry_run,
-        question=Question(action="capture", user_id=user, app_id=app_id, amount=amount),
-    )
-
-
-@with_groups
-def release(
-    user: User,
-    app_id: App,
-    hold_id: HoldId,
-    words: list[object],
-    sending: Sending,
-    details: NotedDetails,
-    connection: Connection,
-    by: By = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """Release what a hold still holds."""
-    make_ledger_write(
-        lambda client, attempt: client.release_hold(
-            user_id=user,
-            app_id=app_id,
-            hold_id=hold_id,
-            created_by=by,
-            **details.options(attempt),
-        ),
-        words,
-        connection,
-        sending,
-        details,
-        dry_run=dry_run,
-    )
-
-
-@with_groups
-def extend(
-    user: User,
-    app_id: App,
-    hold_id: HoldId,
-    expires: Annotated[
-        timedelta,
-        typer.Option(
-            "--expires",
-            parser=duration,
-            metavar="TIME",
-            help="The time from now to the hold's new end, such as 90s or 2h.",
-        ),
-    ],
-    words: list[object],
-    sending: Sending,
-    details: NotedDetails,
-    connection: Connection,
-    by: By = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """Change when a hold ends."""
-    make_ledger_write(
-        lambda client, attempt: client.extend_hold(
-            user_id=user,
-            app_id=app_id,
-            hold_id=hold_id,
-            expires_after=expires,
-            created_by=by,
-            **details.options(attempt),
-        ),
-        words,
-        connection,
-        sending,
-        details,
-        dry_run=dry_run,
     )
 
 

@@ -39,16 +39,22 @@ async def fake_credits(
     """
     settings = settings or ClientSettings()
     async with (
-        ChannelFor(
-            [service or FakeCreditService()],
-            codec=CODEC,
-            status_details_codec=STATUS_DETAILS_CODEC,
-        ) as channel,
-        CreditClient(
-            settings=settings,
-            transport=GrpcTransport(
-                [channel], name="the fake service", streams=settings.streams is Streams.AUTO
-            ),
-        ) as client,
+        fake_transport(service, settings) as transport,
+        CreditClient(settings=settings, transport=transport) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def fake_transport(
+    service: FakeCreditService | None, settings: ClientSettings
+) -> AsyncIterator[GrpcTransport]:
+    """Connect to a service in this process; see `fake_credits`."""
+    async with ChannelFor(
+        [service or FakeCreditService()],
+        codec=CODEC,
+        status_details_codec=STATUS_DETAILS_CODEC,
+    ) as channel:
+        yield GrpcTransport(
+            [channel], name="the fake service", streams=settings.streams is Streams.AUTO
+        )

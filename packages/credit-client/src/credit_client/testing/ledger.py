@@ -1,8 +1,10 @@
 """The accounts of the fake: the ledger's own rules, on dictionaries instead of a database."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from credit_models import (
     AppPolicy,
@@ -22,31 +24,60 @@ from credit_models import (
     ledger,
 )
 from credit_models import Hold as HoldMessage
+from credit_models.constraints import Violation
 from credit_models.ledger import (
-    NO_CAPS,
     UINT32_MAX,
     Accepted,
     Account,
     AppAccount,
+    BatchSize,
     Command,
     Lookup,
     Policy,
     Replayed,
     Settle,
     Transaction,
-    cap_statuses,
     decide,
-    settle,
 )
+from credit_models.operations import AnyWrite
+from credit_models.translation import messages
+from credit_models.translation.commands import caps_from_message, command_of
+from credit_models.translation.refusals import answer_of, total_overflow
 
-from credit_client.methods import AnyWrite
 from credit_client.operation import users_of
-from credit_client.testing import convert
 from credit_client.testing.clock import FakeClock
-from credit_client.testing.refusals import Refused, refusal_to_refused, refused
 
 _NO_APP = AppAccount()
-_END_OF_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
+_NO_METADATA: Mapping[str, object] = MappingProxyType({})
+
+
+class Refused(Exception):
+    """The contract's answer to a request that is rejected.
+
+    Attributes:
+        reason: The contract's reason.
+        metadata: The metadata that the contract defines for the reason.
+        violations: The broken fields, for INVALID_FIELD.
+    """
+
+    def __init__(
+        self,
+        reason: ErrorReason,
+        message: str,
+        metadata: Mapping[str, object] = _NO_METADATA,
+        *,
+        violations: Sequence[Violation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+        self.violations = tuple(violations)
+
+
+def refused(refusal: ledger.Refusal) -> Refused:
+    """Return what the contract answers for a refusal of the ledger."""
+    return Refused(*answer_of(refusal))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,10 +161,13 @@ class FakeLedger:
         else:
             self.clock = FakeClock() if clock is None else FakeClock(clock)
         self._credits_max = credits_max
+        self._ids = itertools.count(1)
         self._users: dict[int, _User] = {}
         self._policies: dict[int, AppPolicy] = {}
         # The users of grants, holds and caps: something may be due of these alone.
         self._timed: set[int] = set()
+        # The size of the atomic batch that is being made.
+        self._batch: BatchSize | None = None
 
     def add(self, request: CreditRequest) -> Receipt:
         """Add credits.
@@ -170,17 +204,18 @@ class FakeLedger:
         self._sweep()
         concerned = set[int]().union(*map(users_of, requests))
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
-        results = [self._result(request) for request in requests]
+        results = self._results(requests)
         first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
         if first is None:
             return results
         self._users |= before
-        aborted = refused(ErrorReason.BATCH_ABORTED, index=first)
-        return [each if isinstance(each, Refused) else aborted for each in results]
+        aborted = refused(ledger.BatchAborted(index=first))
+        not_decided = [aborted] * (len(requests) - len(results))
+        return [each if isinstance(each, Refused) else aborted for each in results] + not_decided
 
     def user_credits(self, *, user_id: int) -> UserCredits:
         """Return a user's balances in all apps."""
-        return convert.user_credits_of(self._account(user_id))
+        return messages.account_to_message(self._account(user_id))
 
     def balance(self, *, app_id: int, user_id: int | None = None) -> int:
         """Return a user's balance in an app, or the sum over all users.
@@ -193,7 +228,7 @@ class FakeLedger:
         self._sweep()
         total = sum(user.account.balance(app_id) for user in self._users.values())
         if total > UINT32_MAX:
-            raise refused(ErrorReason.APP_TOTAL_OVERFLOW, total=total)
+            raise Refused(*total_overflow(total))
         return max(0, total)
 
     def app_balance(self, *, app_id: int, user_id: int | None = None) -> Balance:
@@ -205,13 +240,15 @@ class FakeLedger:
         balance = self.balance(app_id=app_id, user_id=user_id)
         if user_id is None:
             return Balance(app_id=app_id, balance=balance)
-        return replace(convert.balance_of(self._account(user_id), app_id), balance=balance)
+        return replace(messages.balance_to_message(self._account(user_id), app_id), balance=balance)
 
     def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
         """Return a user's purchases after a sequence, oldest first."""
         purchases = self._user(user_id).purchases.values()
         return tuple(
-            convert.purchase_of(each) for each in purchases if each.sequence > after_sequence
+            messages.purchase_to_message(purchase)
+            for purchase in purchases
+            if purchase.sequence > after_sequence
         )
 
     def transactions(
@@ -220,51 +257,43 @@ class FakeLedger:
         """Return a user's transactions after a sequence, oldest first."""
         entries = self._user(user_id).entries.values()
         return tuple(
-            convert.transaction_of(each) for each in entries if each.sequence > after_sequence
+            messages.transaction_to_message(entry)
+            for entry in entries
+            if entry.sequence > after_sequence
         )
 
     def grants(self, *, user_id: int, app_id: int) -> ListGrantsResponse:
         """Return the live grants of a user in an app."""
-        account = self._account(user_id)
-        app = account.apps.get(app_id, _NO_APP)
-        return ListGrantsResponse(
-            grants=[convert.grant_of(grant) for grant in (*app.grants, *app.scheduled)],
-            base_credits=max(0, account.base(app_id)),
-        )
+        return messages.grants_to_message(self._account(user_id), app_id)
 
     def holds(
         self, *, user_id: int, app_id: int, include_settled: bool = False
     ) -> tuple[HoldMessage, ...]:
         """Return the holds of a user in an app, oldest first."""
         user = self._user(user_id)
-        still_open = {hold.id: hold for hold in user.account.apps.get(app_id, _NO_APP).holds}
+        still_open = user.account.apps.get(app_id, _NO_APP).holds
+        if not include_settled:
+            return tuple(map(messages.hold_to_message, still_open))
+        by_id = {hold.id: hold for hold in still_open}
         return tuple(
-            convert.hold_of(entry, still_open.get(entry.id), user.latest_related(entry.id) or entry)
+            messages.hold_to_message(by_id[entry.id])
+            if entry.id in by_id
+            else messages.settled_hold_to_message(entry, user.latest_related(entry.id) or entry)
             for entry in user.entries.values()
             if (entry.app_id, entry.kind) == (app_id, ledger.Kind.HOLD)
-            and (include_settled or entry.id in still_open)
         )
 
     def forecast(
         self, *, user_id: int, app_id: int, until: dt.datetime | None = None
     ) -> GetForecastResponse:
         """Return how a balance changes by time alone."""
-        account = self._account(user_id)
-        ahead = settle(account, until or _END_OF_TIME, {app_id})
-        return GetForecastResponse(
-            balance=max(0, account.balance(app_id)),
-            steps=[convert.step_of(due) for due in ahead.entries],
-        )
+        return messages.forecast_to_message(self._account(user_id), app_id, until=until)
 
     def spending_cap(self, *, user_id: int, app_id: int) -> GetSpendingCapResponse:
         """Return the spending caps of a user in an app, and what counts."""
-        app = self._account(user_id).apps.get(app_id, _NO_APP)
-        app_caps = convert.caps_of(self.policy(app_id=app_id).caps)
-        statuses = cap_statuses(app, Policy(caps=app_caps), self.clock.now())
-        return GetSpendingCapResponse(
-            user_caps=convert.spending_caps_of(app.caps),
-            app_caps=convert.spending_caps_of(app_caps),
-            statuses=[convert.cap_status_of(status) for status in statuses],
+        policy = Policy(caps=caps_from_message(self.policy(app_id=app_id).caps))
+        return messages.spending_cap_to_message(
+            self._account(user_id), app_id, policy, self.clock.now()
         )
 
     def policy(self, *, app_id: int) -> AppPolicy:
@@ -280,15 +309,14 @@ class FakeLedger:
         stored = self.policy(app_id=request.app_id)
         changed = replace(stored)
         if isinstance(request, SetSpendingCapRequest):
-            has_caps = convert.caps_of(request.caps) != NO_CAPS
-            changed.caps = request.caps if has_caps else None
+            changed.caps = messages.caps_to_message(caps_from_message(request.caps))
         elif request.allow_negative is not None:
             changed.allow_negative = request.allow_negative
         expected = request.expected_revision
         # A retry of a change whose answer was lost expects the revision before its own change.
         own = changed == stored and stored.updated_by == request.created_by
         if expected is not None and expected not in {stored.revision, stored.revision - own}:
-            raise refused(ErrorReason.REVISION_CHANGED, revision=stored.revision)
+            raise refused(ledger.RevisionChanged(revision=stored.revision))
         if changed == stored:
             return stored
         changed.revision += 1
@@ -305,24 +333,33 @@ class FakeLedger:
     def _account(self, user_id: int) -> Account:
         return self._user(user_id).account
 
-    def _result(self, request: AnyWrite) -> Receipt | Refused:
+    def _results(self, requests: Sequence[AnyWrite]) -> list[Receipt | Refused]:
+        """Make the writes of an atomic batch, up to one that makes it too large."""
+        results: list[Receipt | Refused] = []
+        self._batch = BatchSize()
         try:
-            return self.write(request)
-        except Refused as refusal:
-            return refusal
+            for request in requests:
+                try:
+                    results.append(self.write(request))
+                except Refused as refusal:
+                    results.append(refusal)
+                    if refusal.reason is ErrorReason.BATCH_TOO_LARGE:
+                        break
+        finally:
+            self._batch = None
+        return results
 
     def _decide(self, request: AnyWrite) -> Receipt:
         policy = self.policy(app_id=request.app_id)
         user_id = request.user_id or 0  # it is set: without it, `set_policy` takes the request
         user = self._user(user_id)
-        # Each write makes an entry at least, so that no id is used twice.
-        id_ = _id(user_id, user.account.revision + 1)
-        command = convert.command_of(
+        command = command_of(
             request,
-            transaction_id=id_,
-            purchase_id=f"p{id_}",
+            new_id=self._new_id,
             credits_max=self._credits_max,
-            policy=Policy(caps=convert.caps_of(policy.caps), allow_negative=policy.allow_negative),
+            policy=Policy(
+                caps=caps_from_message(policy.caps), allow_negative=policy.allow_negative
+            ),
         )
         target = None if len(command.users) == 1 else self._account(command.users[1])
         outcome = decide(
@@ -331,18 +368,23 @@ class FakeLedger:
         match outcome:
             case Accepted():
                 if not command.validate_only:
+                    if self._batch is not None and (too_large := self._batch.add(outcome)):
+                        raise refused(too_large)
                     self._apply(outcome)
-                return convert.receipt_of(outcome.main, validated=command.validate_only)
+                receipt = ledger.Receipt(
+                    transaction=outcome.main, replayed=False, validated=command.validate_only
+                )
             case Replayed(transaction=entry):
-                return convert.receipt_of(entry, replayed=True)
+                receipt = ledger.Receipt(transaction=entry, replayed=True)
             case _:
-                raise refusal_to_refused(outcome)
+                raise refused(outcome)
+        return messages.receipt_to_message(receipt)
 
     def _apply(self, accepted: Accepted) -> None:
         # From here on the write is certain: it has been allowed, and nothing below can fail.
         for account in accepted.accounts:
             user = self._users.setdefault(account.user_id, _User(account=account))
-            user.account = replace(account, id=account.id or _id(account.user_id, 0))
+            user.account = replace(account, id=account.id or self._new_id())
             if account.apps:
                 self._timed.add(account.user_id)
         for entry in accepted.transactions:
@@ -369,6 +411,6 @@ class FakeLedger:
                 if isinstance(outcome, Accepted):
                     self._apply(outcome)
 
-
-def _id(user_id: int, sequence: int) -> str:
-    return f"{user_id:08x}{sequence:016x}"
+    def _new_id(self) -> str:
+        # The ids of the entries that the ledger adds by itself begin with the time, not with 0.
+        return f"{next(self._ids):024x}"

@@ -23,32 +23,26 @@ from credit_models import (
     UserId,
     WriteRequest,
     WriteResponse,
+    ledger,
 )
 from credit_models.codec import encode
-from credit_models.constraints import Violation, violations
-from credit_models.reasons import (
-    ACCESS_REASONS,
-    DOMAIN,
-    RULES,
-    method_reasons,
-    reason_name,
-)
+from credit_models.constraints import Violation, describe, violations
+from credit_models.operations import AnyWrite, request_of
+from credit_models.reasons import ACCESS_REASONS, RULES, method_reasons
 from credit_models.scopes import METHOD_SCOPES
+from credit_models.translation.commands import broken_fields
+from credit_models.translation.refusals import bad_request, error_info
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import RetryInfo
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
 from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
-from credit_client.methods import BATCH_WRITE, WRITE, AnyWrite
-from credit_client.operation import request_of
-from credit_client.request import describe
+from credit_client.methods import BATCH_WRITE, WRITE
 from credit_client.testing.clock import FakeClock
-from credit_client.testing.convert import broken_fields
-from credit_client.testing.ledger import FakeLedger
-from credit_client.testing.refusals import Refused, refused
+from credit_client.testing.ledger import FakeLedger, Refused, refused
 from credit_client.transport import Method, ReplyT
 
 _RequestT = TypeVar("_RequestT", bound=betterproto2.Message)
@@ -256,7 +250,7 @@ class FakeCreditService:
                 refusals[index] = refusal
         if not refusals:
             return self.ledger.write_all(requests)
-        aborted = refused(ErrorReason.BATCH_ABORTED, index=min(refusals))
+        aborted = refused(ledger.BatchAborted(index=min(refusals)))
         return [refusals.get(index, aborted) for index in range(len(operations))]
 
     def _admitted(self, operation: Operation) -> AnyWrite:
@@ -314,7 +308,7 @@ class FakeCreditService:
             "limit_milliseconds": 2000,
         }
         metadata = {key: known[key] for key in RULES[reason].metadata}
-        return Refused(reason, "the fake service was set to fail", metadata=metadata)
+        return Refused(reason, "the fake service was set to fail", metadata)
 
 
 def _echo(stream: Stream[_SentT, ReplyT]) -> dict[str, str | bytes]:
@@ -349,13 +343,8 @@ def _outcome(result: Receipt | Refused) -> OperationOutcome:
 
 def _details(refusal: Refused) -> list[Message]:
     accompanying = {
-        "BadRequest": BadRequest(
-            field_violations=[
-                BadRequest.FieldViolation(field=one.field, description=one.description)
-                for one in refusal.violations
-            ]
-        ),
+        "BadRequest": bad_request(refusal.violations),
         "RetryInfo": RetryInfo(retry_delay=_RETRY_AFTER),
     }
-    info = ErrorInfo(reason=reason_name(refusal.reason), domain=DOMAIN, metadata=refusal.metadata)
+    info = error_info(refusal.reason, refusal.metadata)
     return [info, *(accompanying[name] for name in RULES[refusal.reason].details)]

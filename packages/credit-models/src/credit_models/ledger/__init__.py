@@ -1,5 +1,9 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.ledger.batch_size import (
+    BATCH_SIZE_MAX,
+    BatchSize,
+)
 from credit_models.ledger.caps import (
     cap_statuses,
 )
@@ -35,10 +39,12 @@ from credit_models.ledger.invariants import (
 )
 from credit_models.ledger.outcomes import (
     Accepted,
+    AccountFull,
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     CapStatus,
     CreditsLimitExceeded,
@@ -69,6 +75,7 @@ from credit_models.ledger.outcomes import (
     TransactionNotFound,
 )
 from credit_models.ledger.records import (
+    ACCOUNT_ITEMS_MAX,
     APPS_MAX,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -99,7 +106,9 @@ from credit_models.ledger.settle import (
 )
 
 __all__ = [
+    "ACCOUNT_ITEMS_MAX",
     "APPS_MAX",
+    "BATCH_SIZE_MAX",
     "GRANTS_MAX",
     "HOLDS_MAX",
     "HOLD_DEFAULT",
@@ -112,6 +121,7 @@ __all__ = [
     "UINT32_MAX",
     "Accepted",
     "Account",
+    "AccountFull",
     "Add",
     "AdjustBalance",
     "Allocation",
@@ -121,6 +131,8 @@ __all__ = [
     "AvailableTooLow",
     "BalanceOverflow",
     "BatchAborted",
+    "BatchSize",
+    "BatchTooLarge",
     "CapExceeded",
     "CapStatus",
     "Caps",

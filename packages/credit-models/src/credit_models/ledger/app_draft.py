@@ -2,19 +2,23 @@
 
 from bisect import insort
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
 from credit_models.ledger.burning import Allocations, burn_key, of_grant, plan_taking
 from credit_models.ledger.invariants import InvariantViolated, invariant
+from credit_models.ledger.outcomes import AccountFull, GrantsFull, Refusal
 from credit_models.ledger.records import (
+    ACCOUNT_ITEMS_MAX,
     GRANTS_MAX,
     UINT32_MAX,
     Allocation,
     AppAccount,
     Grant,
     Hold,
+    count_items,
     next_due,
 )
 
@@ -37,6 +41,7 @@ class AppDraft:
         "_due_known",
         "_granted",
         "_held",
+        "_items_elsewhere",
         "app_id",
         "at",
         "balance",
@@ -47,7 +52,15 @@ class AppDraft:
         "spent",
     )
 
-    def __init__(self, app_id: int, balance: int, app: AppAccount, at: datetime) -> None:
+    def __init__(
+        self,
+        app_id: int,
+        balance: int,
+        app: AppAccount,
+        at: datetime,
+        items_elsewhere: Callable[[], int],
+    ) -> None:
+        self._items_elsewhere = items_elsewhere
         self.app_id = app_id
         self.at = at
         self.balance = balance
@@ -80,6 +93,11 @@ class AppDraft:
     def total(self) -> int:
         """The balance with what time will add to it: held and scheduled credits."""
         return self.balance + self.held + sum(grant.left for grant in self.scheduled)
+
+    @property
+    def items(self) -> int:
+        """The number of items of the app; see `ACCOUNT_ITEMS_MAX`."""
+        return count_items(self.grants, self.scheduled, self.holds)
 
     def is_due(self) -> bool:
         """Return whether a grant starts or ends, or a hold ends, by the time of the decision."""
@@ -153,10 +171,10 @@ class AppDraft:
     def place(self, grant: Grant) -> Allocations | None:
         """Add the credits of a new grant that has started; pay debt first.
 
-        If there are `GRANTS_MAX` grants, the new one joins one with the same terms.
+        If there is no room for one more grant, the new one joins one with the same terms.
 
         Returns:
-            The parts as they were added; None if there is no room.
+            The parts as they were added; None if there is no such grant either.
         """
         paid = min(grant.left, max(0, -self.base))
         debt = (Allocation(credits=paid),) if paid else ()
@@ -164,8 +182,7 @@ class AppDraft:
         if not left:
             return debt
         if self.has_room():
-            self._insert(grant, left, grant.ends_at)
-            return (*debt, of_grant(grant, left))
+            return (*debt, *self._place_alone(grant, left))
         alike = next((other for other in self.grants if _are_alike(grant, other)), None)
         if alike is None:
             return None
@@ -175,9 +192,24 @@ class AppDraft:
         self._put(joined, alike.left + left, alike.ends_at)
         return (*debt, of_grant(alike, left))
 
-    def has_room(self) -> bool:
-        """Return whether the account can have one more grant in the app."""
-        return len(self.grants) + len(self.scheduled) < GRANTS_MAX
+    def _place_alone(self, grant: Grant, left: int) -> Allocations:
+        self._insert(grant, left, grant.ends_at)
+        return (of_grant(grant, left),)
+
+    def has_room(self, grants: int = 1) -> bool:
+        """Return whether the account can have one more grant in the app, or several."""
+        fits = len(self.grants) + len(self.scheduled) + grants <= GRANTS_MAX
+        return fits and self.has_items(grants)
+
+    def has_items(self, count: int) -> bool:
+        """Return whether the account can have more items; see `ACCOUNT_ITEMS_MAX`."""
+        return self.items + self._items_elsewhere() + count <= ACCOUNT_ITEMS_MAX
+
+    def no_grant(self, grants: int = 1) -> Refusal:
+        """Return why there is no room for one more grant, or several."""
+        if self.has_items(grants):
+            return GrantsFull(limit=GRANTS_MAX)
+        return AccountFull(limit=ACCOUNT_ITEMS_MAX)
 
     def schedule(self, grant: Grant) -> Allocations | None:
         """Add a grant that starts later; return None if there is no room."""
@@ -214,9 +246,12 @@ class AppDraft:
         """Make a scheduled grant spendable; pay debt first. Return the parts that were added."""
         self._remove_due(grant.starts_at)
         self.scheduled = tuple(other for other in self.scheduled if other.id != grant.id)
-        added = self.place(replace(grant, starts_at=None))
-        invariant(added is not None, "a scheduled grant has its room already")
-        return added or ()
+        paid = min(grant.left, max(0, -self.base))
+        debt = (Allocation(credits=paid),) if paid else ()
+        if paid == grant.left:
+            return debt
+        # It has its room already, so that none is looked for.
+        return (*debt, *self._place_alone(replace(grant, starts_at=None), grant.left - paid))
 
     def of_present_terms(self, parts: Allocations) -> Allocations:
         """Return held parts with the present terms of their grants.
@@ -231,8 +266,8 @@ class AppDraft:
             for part in parts
         )
 
-    def can_restore(self, parts: Allocations, restore_until: datetime | None) -> bool:
-        """Return whether there is room for the grants that have left the account.
+    def cannot_restore(self, parts: Allocations, restore_until: datetime | None) -> Refusal | None:
+        """Return why there is no room for the grants that have left the account; None if there is.
 
         Grants that have ended need none, unless they get a new end.
         """
@@ -244,7 +279,9 @@ class AppDraft:
             and part.grant_id not in present
             and not self._has_ended(self._new_end(part.ends_at, restore_until))
         }
-        return len(self.grants) + len(self.scheduled) + len(gone) <= GRANTS_MAX
+        if not gone or self.has_room(len(gone)):
+            return None
+        return self.no_grant(len(gone))
 
     def _has_ended(self, ends_at: datetime | None) -> bool:
         return ends_at is not None and ends_at <= self.at

@@ -6,6 +6,7 @@ the account itself never changes.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 
 from credit_models.ledger.app_draft import NO_APP, AppDraft
@@ -88,8 +89,19 @@ class Draft:
         if draft is None:
             source = self.source
             app = source.apps.get(app_id, NO_APP)
-            draft = self._apps[app_id] = AppDraft(app_id, source.balance(app_id), app, self.at)
+            draft = self._apps[app_id] = AppDraft(
+                app_id,
+                source.balance(app_id),
+                app,
+                self.at,
+                items_elsewhere=partial(self._items_elsewhere, app_id),
+            )
         return draft
+
+    def _items_elsewhere(self, app_id: int) -> int:
+        """Return the number of items in all apps but one; see `ACCOUNT_ITEMS_MAX`."""
+        apps: dict[int, AppAccount | AppDraft] = {**self.source.apps, **self._apps}
+        return sum(app.items for other, app in apps.items() if other != app_id)
 
     def account(self) -> Account:
         """Return the changed account."""

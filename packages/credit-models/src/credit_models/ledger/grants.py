@@ -9,10 +9,9 @@ from credit_models.ledger.outcomes import (
     ExpiresTooEarly,
     GrantEmpty,
     GrantNotFound,
-    GrantsFull,
     Refusal,
 )
-from credit_models.ledger.records import GRANTS_MAX, Grant, Kind
+from credit_models.ledger.records import Grant, Kind
 from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import no_room
 
@@ -44,7 +43,7 @@ def grant(draft: Draft, command: GrantCredits) -> Effects | Refusal:
     )
     added = app.place(placed) if placed.starts_at is None else app.schedule(placed)
     if added is None:
-        return GrantsFull(limit=GRANTS_MAX)
+        return app.no_grant()
     main = draft.record_main(
         app,
         command,

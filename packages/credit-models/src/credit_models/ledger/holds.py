@@ -21,6 +21,7 @@ from credit_models.ledger.commands import (
 from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.invariants import invariant
 from credit_models.ledger.outcomes import (
+    AccountFull,
     HoldAlreadyCaptured,
     HoldAlreadyReleased,
     HoldExceeded,
@@ -31,7 +32,14 @@ from credit_models.ledger.outcomes import (
     InsufficientCredits,
     Refusal,
 )
-from credit_models.ledger.records import HOLDS_MAX, Details, Hold, Kind, Transaction
+from credit_models.ledger.records import (
+    ACCOUNT_ITEMS_MAX,
+    HOLDS_MAX,
+    Details,
+    Hold,
+    Kind,
+    Transaction,
+)
 from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import purchase_of
 
@@ -50,6 +58,8 @@ def place_hold(draft: Draft, command: PlaceHold) -> Effects | Refusal:
     if len(app.holds) >= HOLDS_MAX:
         return HoldsFull(limit=HOLDS_MAX)
     parts = app.plan(credits_)
+    if not app.has_items(1 + len(recorded(parts))):
+        return AccountFull(limit=ACCOUNT_ITEMS_MAX)
     hold = Hold(
         id=command.transaction_id,
         sequence=draft.sequence + 1,

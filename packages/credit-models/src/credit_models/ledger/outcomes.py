@@ -356,6 +356,17 @@ class HoldsFull:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AccountFull:
+    """The user has the largest number of grants and holds in all apps together that is allowed.
+
+    Attributes:
+        limit: That number; see `ACCOUNT_ITEMS_MAX`.
+    """
+
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AvailableTooLow:
     """The command would leave a lower balance than it requires.
 
@@ -371,6 +382,19 @@ class AvailableTooLow:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NothingDue:
     """Nothing is due: a `Settle` has no effect. No other command has this outcome."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTooLarge:
+    """The commands of an atomic batch up to this one would write more than one batch may.
+
+    Attributes:
+        size: What they would write, in entries; see `BatchSize`.
+        limit: The most that a batch may write.
+    """
+
+    size: int
+    limit: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -407,8 +431,10 @@ Refusal = (
     | TooManyApps
     | GrantsFull
     | HoldsFull
+    | AccountFull
     | AvailableTooLow
     | NothingDue
+    | BatchTooLarge
     | BatchAborted
 )
 Outcome = Accepted | Replayed | Refusal

@@ -9,7 +9,6 @@ from credit_models.ledger.commands import Lookup, ReverseTransaction
 from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.outcomes import (
     BalanceOverflow,
-    GrantsFull,
     InsufficientCredits,
     NotReversible,
     Refunded,
@@ -17,13 +16,7 @@ from credit_models.ledger.outcomes import (
     ReversalExceeds,
     TransactionNotFound,
 )
-from credit_models.ledger.records import (
-    GRANTS_MAX,
-    UINT32_MAX,
-    Grant,
-    Kind,
-    Transaction,
-)
+from credit_models.ledger.records import UINT32_MAX, Grant, Kind, Transaction
 from credit_models.ledger.requests import details_of
 
 _ADDING = (Kind.ADD, Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)
@@ -68,8 +61,8 @@ def _refund(
         replace(part, ends_at=draft.at) if part.grant_id in lookup.voided else part
         for part in parts
     )
-    if not app.can_restore(parts, command.restore_until):
-        return GrantsFull(limit=GRANTS_MAX)
+    if refusal := app.cannot_restore(parts, command.restore_until):
+        return refusal
     given = app.give_back(
         parts, at=app.at, created_by=command.created_by, restore_until=command.restore_until
     )

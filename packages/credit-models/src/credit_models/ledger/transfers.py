@@ -4,8 +4,8 @@ from credit_models.ledger.app_draft import AppDraft
 from credit_models.ledger.burning import Allocations, recorded
 from credit_models.ledger.commands import TransferCredits
 from credit_models.ledger.draft import Draft, Effects, entry_id
-from credit_models.ledger.outcomes import GrantsFull, InsufficientCredits, Refusal
-from credit_models.ledger.records import GRANTS_MAX, Allocation, Details, Grant, Kind
+from credit_models.ledger.outcomes import InsufficientCredits, Refusal
+from credit_models.ledger.records import Allocation, Details, Grant, Kind
 from credit_models.ledger.requests import details_of
 from credit_models.ledger.uses import no_room
 
@@ -43,7 +43,7 @@ def transfer(draft: Draft, target: Draft, command: TransferCredits) -> Effects |
     for part in parts:
         added = _place(target, to_app, command, part)
         if added is None:
-            return GrantsFull(limit=GRANTS_MAX)
+            return to_app.no_grant()
         target.record(
             to_app,
             Kind.TRANSFER_IN,

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from credit_models import ErrorReason, OperationFailure
-from credit_models.constraints import Violation
-from credit_models.reasons import DOMAIN, RULES, reason_name
+from credit_models.constraints import Violation, describe
+from credit_models.ledger import Refusal
+from credit_models.reasons import RULES
+from credit_models.translation.refusals import answer_of, bad_request, error_info
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpclib.exceptions import GRPCError
 
 from credit_server.access.identity import (
@@ -29,7 +31,7 @@ from credit_server.commit import (
 from credit_server.grpc.call import status_details
 from credit_server.grpc.handler import UNCERTAIN_WRITE
 from credit_server.grpc.ports import CutOff
-from credit_server.store.port import Rejected, StoreError
+from credit_server.store.port import Rejected, StoreError, Unreadable
 
 # A replica set takes some seconds to elect a primary, and a server to be replaced.
 _RETRY_STORE_SECONDS = 1.0
@@ -54,8 +56,8 @@ def translate(error: BaseException) -> GRPCError | None:
             return status_of(reason, sentence, {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
-        case Rejected():
-            # A bug, or a document that cannot be written: a retry would fail again.
+        case Rejected() | Unreadable():
+            # A bug, or a document that cannot be read or written: a retry would fail again.
             return None
         case CommitError() | StoreError():
             return _unavailable(error)
@@ -85,23 +87,16 @@ def _denied(error: AccessDenied) -> GRPCError:
 
 def invalid(violations: Sequence[Violation]) -> GRPCError:
     """Return the status of a request, with all the fields that break a constraint."""
-    named = "; ".join(f"{broken.field} {broken.description}" for broken in violations)
-    details = BadRequest(
-        field_violations=[
-            BadRequest.FieldViolation(field=broken.field, description=broken.description)
-            for broken in violations
-        ]
-    )
-    return status_of(ErrorReason.INVALID_FIELD, named, {}, details)
+    return status_of(ErrorReason.INVALID_FIELD, describe(violations), {}, bad_request(violations))
 
 
-def total_overflow(total: int) -> GRPCError:
-    """Return the status of an app's sum that does not fit its field."""
-    return status_of(
-        ErrorReason.APP_TOTAL_OVERFLOW,
-        f"the balances of the app's users add up to {total}, past 4294967295",
-        {"total": str(total)},
-    )
+def refused(refusal: Refusal) -> GRPCError:
+    """Return the status of a request that the ledger has rejected.
+
+    Raises:
+        InvariantViolated: The refusal is none of a request.
+    """
+    return status_of(*answer_of(refusal))
 
 
 def drained() -> GRPCError:
@@ -183,8 +178,7 @@ def status_of(
         metadata: What the contract lists for the reason.
         details: Further messages that the contract lists for the reason.
     """
-    info = ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
-    return GRPCError(RULES[reason].status, sentence, [info, *details])
+    return GRPCError(RULES[reason].status, sentence, [error_info(reason, metadata), *details])
 
 
 def _retry_in(seconds: float) -> RetryInfo:

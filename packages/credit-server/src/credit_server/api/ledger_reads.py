@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from credit_models import (
     GetAppPolicyRequest,
@@ -17,7 +16,8 @@ from credit_models import (
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
-from credit_models.ledger import AppAccount, Hold, Kind, Transaction, cap_statuses, settle
+from credit_models.ledger import AppAccount, Hold, Kind, Transaction
+from credit_models.translation import messages
 
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert
@@ -30,7 +30,6 @@ _PAGE_SIZE = 100
 # After this many holds, which take a few milliseconds, the event loop runs other calls.
 _SLICE = 250
 _NO_APP = AppAccount()
-_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class LedgerReads:
@@ -61,27 +60,16 @@ class LedgerReads:
         request = await self._reads.request(call)
         stored = await self._store.policy(request.app_id)
         account = await self._reads.account(request.user_id)
-        app = account.apps.get(request.app_id, _NO_APP)
-        statuses = cap_statuses(app, stored.policy, self._reads.now())
-        await call.send_answer(
-            GetSpendingCapResponse(
-                user_caps=convert.caps_to_message(app.caps),
-                app_caps=convert.caps_to_message(stored.policy.caps),
-                statuses=[convert.cap_status_to_message(status) for status in statuses],
-            )
+        answer = messages.spending_cap_to_message(
+            account, request.app_id, stored.policy, self._reads.now()
         )
+        await call.send_answer(answer)
 
     async def list_grants(self, call: Call[ListGrantsRequest, ListGrantsResponse]) -> None:
         """Answer with the live grants of a user in an app."""
         request = await self._reads.request(call)
         account = await self._reads.account(request.user_id)
-        app = account.apps.get(request.app_id, _NO_APP)
-        await call.send_answer(
-            ListGrantsResponse(
-                grants=[convert.grant_to_message(grant) for grant in (*app.grants, *app.scheduled)],
-                base_credits=max(0, account.base(request.app_id)),
-            )
-        )
+        await call.send_answer(messages.grants_to_message(account, request.app_id))
 
     async def list_holds(self, call: Call[ListHoldsRequest, ListHoldsResponse]) -> None:
         """Answer with a page of the holds of a user in an app."""
@@ -101,7 +89,7 @@ class LedgerReads:
                 holds = await _from_rows(rows, app, settled.entries)
             else:
                 holds = [
-                    convert.hold_to_message(hold)
+                    messages.hold_to_message(hold)
                     for hold in app.holds
                     if hold.sequence > request.after_sequence
                 ]
@@ -113,12 +101,8 @@ class LedgerReads:
         """Answer with the changes of a balance by time alone."""
         request = await self._reads.request(call)
         account = await self._reads.account(request.user_id)
-        ahead = settle(account, request.until or _END_OF_TIME, {request.app_id})
         await call.send_answer(
-            GetForecastResponse(
-                balance=max(0, account.balance(request.app_id)),
-                steps=[convert.step_to_message(due) for due in ahead.entries],
-            )
+            messages.forecast_to_message(account, request.app_id, until=request.until)
         )
 
 
@@ -141,10 +125,10 @@ async def _from_rows(
             await asyncio.sleep(0)
         latest = ended.get(placed.id, written)
         if latest is not None and not latest.details.held_after:
-            holds.append(convert.settled_hold_to_message(placed, latest))
+            holds.append(messages.settled_hold_to_message(placed, latest))
         else:
             hold = open_holds.get(placed.id) or _new_hold(placed, latest or placed)
-            holds.append(convert.hold_to_message(hold))
+            holds.append(messages.hold_to_message(hold))
     return holds
 
 
@@ -157,6 +141,6 @@ def _new_hold(placed: Transaction, latest: Transaction) -> Hold:
         placed_at=placed.created_at,
         ends_at=latest.details.ends_at or placed.details.ends_at or placed.created_at,
         captured=latest.details.related_total,
-        purpose=convert.purpose_of(placed),
+        purpose=messages.purpose_of(placed),
         created_by=placed.created_by,
     )

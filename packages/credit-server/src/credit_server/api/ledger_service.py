@@ -18,12 +18,13 @@ from credit_models import (
     WriteResponse,
 )
 from credit_models.ledger import BatchAborted
+from credit_models.translation import messages
 from grpclib import const
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
-from credit_server.api import convert, refusals
+from credit_server.api import convert, errors
 from credit_server.api.commands import Commands
 from credit_server.api.contract import WithMisfits
 from credit_server.api.ledger_reads import LedgerReads
@@ -106,7 +107,7 @@ class LedgerService(LedgerServiceBase):
     # Any: the calls of single writes differ in their types alone.
     async def _write_one(self, answer: type[Any], call: Call[Any, Any]) -> None:
         receipt = await self._writes.make(call, await call.recv_request())
-        await call.send_answer(answer(receipt=convert.receipt_to_message(receipt)))
+        await call.send_answer(answer(receipt=messages.receipt_to_message(receipt)))
 
     async def _set_spending_cap(
         self, call: Call[SetSpendingCapRequest, SetSpendingCapResponse]
@@ -117,7 +118,7 @@ class LedgerService(LedgerServiceBase):
             answer = SetSpendingCapResponse(policy=convert.policy_to_message(policy))
         else:
             receipt = await self._writes.make(call, request)
-            answer = SetSpendingCapResponse(receipt=convert.receipt_to_message(receipt))
+            answer = SetSpendingCapResponse(receipt=messages.receipt_to_message(receipt))
         await call.send_answer(answer)
 
     async def _set_app_policy(self, call: Call[SetAppPolicyRequest, SetAppPolicyResponse]) -> None:
@@ -209,4 +210,4 @@ async def _end(
 def _aborted(pending: Sequence[PendingOperation]) -> Sequence[WriteResult]:
     """Return the results of an atomic batch, at least one operation of which was rejected."""
     first = next(index for index, each in enumerate(pending) if each.rejection is not None)
-    return [each.rejection or refusals.refused(BatchAborted(index=first)) for each in pending]
+    return [each.rejection or errors.refused(BatchAborted(index=first)) for each in pending]

@@ -9,13 +9,15 @@ from credit_models import Operation, OperationOutcome
 from credit_models.constraints import Violation
 from credit_models.image import POOL, SERVICES, method_path
 from credit_models.ledger import Receipt
+from credit_models.operations import kind_of, request_of
+from credit_models.translation import messages
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditedWrite, AuditLog
-from credit_server.api import convert, errors
-from credit_server.api.commands import Commands, Write, as_raised
+from credit_server.api import errors
+from credit_server.api.commands import Commands, as_raised
 from credit_server.commit import Submission, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.grpc.handler import UNCERTAIN_WRITE
@@ -75,7 +77,7 @@ class PendingOperation:
             self._audited.ended(result)
         if isinstance(result, Receipt):
             self._call.observation.operation_ended(self._kind, Status.OK)
-            return OperationOutcome(receipt=convert.receipt_to_message(result))
+            return OperationOutcome(receipt=messages.receipt_to_message(result))
         return self._failed(self._status(result))
 
     def expire(self) -> OperationOutcome:
@@ -131,7 +133,8 @@ class Operations:
             misfits: The fields of its request whose integers do not fit.
             denial: Why it is not admitted; its line of the audit log has been written.
         """
-        kind, request = _request(operation)
+        request = request_of(operation)
+        kind = UNKNOWN if request is None else kind_of(request)
         if denial is not None:
             return PendingOperation(call, kind, audited=None, rejection=denial)
         identity = authorize.identity_of(call)
@@ -149,12 +152,3 @@ class Operations:
         pending = begun(submission=Submission(command))
         pending.submission = Submission(command, pending.outlived)
         return pending
-
-
-def _request(operation: Operation | None) -> tuple[str, Write | None]:
-    """Return the kind and the request of an operation."""
-    for kind in _PATHS:
-        request: Write | None = getattr(operation, kind, None)
-        if request is not None:
-            return kind, request
-    return UNKNOWN, None

@@ -7,11 +7,12 @@ from typing import Any
 
 from credit_models import SetAppPolicyRequest, SetSpendingCapRequest
 from credit_models.ledger import Policy, RevisionChanged
+from credit_models.translation.commands import caps_from_message
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
-from credit_server.api import refusals
-from credit_server.api.commands import caps_from_message, check
+from credit_server.api import errors
+from credit_server.api.commands import check
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import AppPolicy, Conflict, Store
@@ -100,7 +101,7 @@ class PolicyChanges:
         stored = await self._store.policy(request.app_id)
         policy = change(stored.policy)
         if not _is_expected(request, stored, unchanged=policy == stored.policy):
-            raise refusals.refused(RevisionChanged(revision=stored.revision))
+            raise errors.refused(RevisionChanged(revision=stored.revision))
         if policy == stored.policy:
             return stored
         changed = AppPolicy(

@@ -19,6 +19,8 @@ from credit_models import (
 from credit_models import Purchase as PurchaseMessage
 from credit_models.codec import encode
 from credit_models.ledger import UINT32_MAX
+from credit_models.translation import messages
+from credit_models.translation.refusals import total_overflow
 from grpclib import const
 
 from credit_server.access import authorize
@@ -106,7 +108,7 @@ class CreditService(CreditServiceBase):
 
     async def _write(self, call: Call[_Write, Empty]) -> None:
         receipt = await self._writes.make(call, await call.recv_request())
-        call.trailers[RECEIPT_METADATA] = encode(convert.receipt_to_message(receipt))
+        call.trailers[RECEIPT_METADATA] = encode(messages.receipt_to_message(receipt))
         await call.send_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
@@ -114,19 +116,19 @@ class CreditService(CreditServiceBase):
         validate(request)
         account = await self._reads.account(request.user_id)
         visible = authorize.visible_account(account, authorize.identity_of(call))
-        await call.send_answer(convert.account_to_message(visible))
+        await call.send_answer(messages.account_to_message(visible))
 
     async def _get_app_balance(self, call: Call[AppId, Balance]) -> None:
         request = await self._reads.request(call)
         if request.user_id is None:
             total = await self._store.app_total(request.app_id)
             if total > UINT32_MAX:
-                raise errors.total_overflow(total)
+                raise errors.status_of(*total_overflow(total))
             # It is negative if users owe more than others have.
             answer = Balance(app_id=request.app_id, balance=max(0, total))
         else:
             account = await self._reads.account(request.user_id)
-            answer = convert.balance_to_message(account, request.app_id)
+            answer = messages.balance_to_message(account, request.app_id)
         await call.send_answer(answer)
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:

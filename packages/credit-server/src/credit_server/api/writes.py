@@ -3,11 +3,12 @@
 from typing import Any
 
 from credit_models.ledger import Receipt
+from credit_models.operations import AnyWrite
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
-from credit_server.api import refusals
-from credit_server.api.commands import Commands, Write, as_raised
+from credit_server.api import errors
+from credit_server.api.commands import Commands, as_raised
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
 
@@ -28,7 +29,7 @@ class Writes:
         self._audit = audit
 
     # Any: the answers of the calls have many types.
-    async def make(self, call: Call[Any, Any], request: Write) -> Receipt:
+    async def make(self, call: Call[Any, Any], request: AnyWrite) -> Receipt:
         """Make the write of a call.
 
         Args:
@@ -50,7 +51,7 @@ class Writes:
                 after=lambda ending: audited.outlived(as_raised(ending)),
             )
             if not isinstance(result, Receipt):
-                raise refusals.refused(result)
+                raise errors.refused(result)
             audited.receipt = result
         # Whether the caller gets the answer or not, the write has happened.
         return result

@@ -11,6 +11,9 @@ writers. After an unexpected error, such as a bug or a document that cannot be r
 because one faulty command must not fail the others. Halving isolates one of n commands within
 log2(n) + 1 failures. If single commands of several users fail in a row, every command is expected
 to fail, and the rest of the batch is not tried.
+
+Documents that cannot be read need no search: the error has their users, however many they are. The
+writes of these users fail, and the others are retried together.
 """
 
 import asyncio
@@ -30,6 +33,7 @@ from credit_server.store.port import (
     Conflict,
     Interrupted,
     StoreUnavailable,
+    Unreadable,
 )
 
 log = structlog.get_logger("credit_server.commit")
@@ -116,12 +120,14 @@ class RetryPolicy:
 
 
 class Attempt(Protocol):
-    """Tries to commit commands in one transaction."""
+    """Tries to commit commands in one transaction, as many of the first ones as fit in it."""
 
     def __call__(
         self, commands: Sequence[Command], *, verify_first: bool
     ) -> Awaitable[list[Outcome]]:
-        """Return the outcomes, one for each command, once they are certain.
+        """Return the outcomes, one for each of at least the first command, once they are certain.
+
+        The commands without an outcome were not tried.
 
         Args:
             commands: What to commit.
@@ -211,8 +217,10 @@ class BatchRun:
                 return ()
             reason = await self._try(part)
             if reason is None:
-                return ()
+                return (part,) if part.writes else ()
             conflicts += isinstance(reason, Conflict)
+            if isinstance(reason, Unreadable) and self._divisible and self._drops(part, reason):
+                continue
             unexpected = not isinstance(reason, _EXPECTED)
             splits = self._divisible and len(part.writes) > 1
             if unexpected and not splits:
@@ -228,7 +236,10 @@ class BatchRun:
             await asyncio.sleep(self._policy.pause_seconds(retries))
 
     async def _try(self, part: _Part) -> Exception | None:
-        """Make one attempt. Answer the writes and return None, or return why it failed."""
+        """Make one attempt. Answer the writes and return None, or return why it failed.
+
+        Writes that did not fit in the attempt are left in the part.
+        """
         self.attempts += 1
         commands = [write.command for write in part.writes]
         try:
@@ -243,7 +254,10 @@ class BatchRun:
                 self._observer.commit_unknown()
             return error
         self._policy.succeeded()
-        answer(part.writes, outcomes)
+        answer(part.writes[: len(outcomes)], outcomes)
+        part.writes = part.writes[len(outcomes) :]
+        if not part.uncertain:
+            part.reason = None
         return None
 
     def _gives_up(self, part: _Part, reason: Exception) -> bool:
@@ -258,6 +272,27 @@ class BatchRun:
             part.writes = [write for write in part.writes if write.command.user_id not in failing]
             fail(hopeless, reason, uncertain=part.uncertain, at_fault=True)
         return not part.writes
+
+    def _drops(self, part: _Part, reason: Unreadable) -> bool:
+        """Fail the writes whose users' documents cannot be read; return whether there are any."""
+        faulty: list[PendingWrite] = []
+        others: list[PendingWrite] = []
+        for write in part.writes:
+            concerned = reason.user_ids.intersection(write.command.users)
+            (faulty if concerned else others).append(write)
+        if not faulty:
+            return False
+        log.error(
+            "documents cannot be read; the writes of their users fail",
+            user_ids=sorted(reason.user_ids),
+            exc_info=reason,
+            **log_fields(faulty),
+        )
+        fail(faulty, reason, uncertain=part.uncertain, at_fault=True)
+        part.writes = others
+        if others:
+            self._observer.retried()
+        return True
 
     def _fail_alone(self, part: _Part, reason: Exception) -> None:
         """Answer the caller of a part that cannot be split and failed with an unexpected error."""

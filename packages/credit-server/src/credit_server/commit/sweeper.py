@@ -6,7 +6,7 @@ histories, totals of apps and accounts up to date for users that make no writes.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 from cachetools import TTLCache
-from credit_models.ledger import NothingDue, Receipt, Refusal, Settle
+from credit_models.ledger import NothingDue, Receipt, Settle
 
 from credit_server.commit.clock import Clock
 from credit_server.commit.committer import Committer
@@ -38,6 +38,8 @@ class SweepLimits:
         per_second: The most apps of accounts that are settled in a second, above 0.
         chunk: The most that are settled at once, from 1. It is less than a batch, so that writes of
             callers share its batches.
+        entries: The most grants and holds of these, unless one app alone has more: 256 grants and
+            256 holds. All writes of a shard wait for its batch, and 512 entries take 0.15 s.
         interval_seconds: The pause between two sweeps.
         lease_seconds: For how long a process is the only one that sweeps. After it has crashed,
             the next process sweeps after this time at most.
@@ -47,6 +49,7 @@ class SweepLimits:
 
     per_second: float = 200.0
     chunk: int = 64
+    entries: int = 512
     interval_seconds: float = 1.0
     lease_seconds: float = 15.0
     backoff_seconds_max: float = 30.0
@@ -62,7 +65,8 @@ class SweepObserver(Protocol):
         Args:
             settled: How many apps of accounts were settled since the last note.
             lag_seconds: For how long the oldest entry that was found has been due; 0 if nothing is
-                due, or if another process sweeps.
+                due, or if another process sweeps. After a failed search, the time since the latest
+                successful one is added, because the oldest entry may be due for so long.
         """
 
 
@@ -102,6 +106,8 @@ class Sweeper:
         self._limits = limits or SweepLimits()
         self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._owner = store.new_id()
+        self._monotonic = monotonic
+        self._lag, self._searched_at = 0.0, monotonic()
         self._skipped: TTLCache[int, None] = TTLCache(
             10_000, ttl=self._limits.skip_seconds, timer=monotonic
         )
@@ -127,6 +133,7 @@ class Sweeper:
                         exc_info=None if expected else error,
                     )
                 pause = min(2 * pause, limits.backoff_seconds_max)
+                self._observer.swept(0, self._lag + self._monotonic() - self._searched_at)
             else:
                 pause = limits.interval_seconds
 
@@ -142,22 +149,38 @@ class Sweeper:
         while await self._store.lease(_LEASE, self._owner, limits.lease_seconds):
             now = self._clock.now().now
             found = await self._store.due_accounts(now, after=after, limit=limits.chunk)
-            lag = (now - found[0].due_at) / timedelta(seconds=1) if found else 0.0
-            self._observer.swept(0, lag)
-            commands = [
-                _settle(account.user_id, app_id)
-                for account in found
-                if account.user_id not in self._skipped
-                for app_id in account.app_ids
-            ]
-            for start in range(0, len(commands), limits.chunk):
-                some = commands[start : start + limits.chunk]
-                self._observer.swept(await self._submit(some), lag)
+            self._found((now - found[0].due_at) / timedelta(seconds=1) if found else 0.0)
+            for some in self._chunks(found):
+                self._observer.swept(await self._submit(some), self._lag)
                 await asyncio.sleep(len(some) / limits.per_second)
             if len(found) < limits.chunk:
                 return
             after = found[-1]
-        self._observer.swept(0, 0.0)
+        self._found(0.0)
+
+    def _found(self, lag_seconds: float) -> None:
+        """Note a successful search."""
+        self._lag, self._searched_at = lag_seconds, self._monotonic()
+        self._observer.swept(0, lag_seconds)
+
+    def _chunks(self, found: Sequence[DueAccount]) -> Iterator[Sequence[Settle]]:
+        """Yield the commands of accounts, as many at a time as the limits allow."""
+        some: list[Settle] = []
+        entries = 0
+        for account in found:
+            if account.user_id in self._skipped:
+                continue
+            if not account.due:
+                self._skip(account.user_id, "no app of the account can be read")
+            for app_id, due in account.due.items():
+                full = len(some) == self._limits.chunk or entries + due > self._limits.entries
+                if some and full:
+                    yield some
+                    some, entries = [], 0
+                some.append(_settle(account.user_id, app_id))
+                entries += due
+        if some:
+            yield some
 
     async def _submit(self, commands: Sequence[Settle]) -> int:
         """Settle accounts, and return how many commands have written something."""
@@ -168,19 +191,20 @@ class Sweeper:
             if isinstance(result, CommitError):
                 unserved = result
             elif not isinstance(result, Receipt | NothingDue):
-                self._skip(command, result)
+                error = str(result) or type(result).__name__
+                self._skip(command.user_id, error, app_id=command.app_id)
         if unserved is not None:
             raise unserved
         return sum(isinstance(result, Receipt) for result in results)
 
-    def _skip(self, command: Settle, result: Refusal | BaseException) -> None:
+    def _skip(self, user_id: int, error: str, **fields: int) -> None:
         """Note that an account cannot be settled. A faulty one must not stop the others."""
-        self._skipped[command.user_id] = None
+        self._skipped[user_id] = None
         log.error(
             "what is due in an account cannot be written; the sweeper skips the account",
-            user_id=command.user_id,
-            app_id=command.app_id,
-            error=str(result) or type(result).__name__,
+            user_id=user_id,
+            **fields,
+            error=error,
             retry_seconds=self._limits.skip_seconds,
         )
 

@@ -20,6 +20,7 @@ from typing import TypeVar
 from credit_models.ledger import (
     NO_DETAILS,
     Account,
+    AppAccount,
     Kind,
     Purchase,
     ReportKey,
@@ -143,13 +144,15 @@ class MemoryStore:
         """Return accounts in which something is due: see the port."""
         due = []
         for account in self._tables.accounts.values():
-            times = {
-                app_id: app.due_at
-                for app_id, app in account.apps.items()
+            apps = {
+                app_id: app
+                for app_id, app in sorted(account.apps.items())
                 if app.due_at is not None and app.due_at <= before
             }
+            times = [app.due_at for app in apps.values() if app.due_at is not None]
             if times:
-                due.append(DueAccount(min(times.values()), account.user_id, tuple(sorted(times))))
+                counts = {app_id: _count_due(app, before) for app_id, app in apps.items()}
+                due.append(DueAccount(min(times), account.user_id, counts))
         due.sort()
         start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
         return [account for account in due if account[:2] > start][:limit]
@@ -331,6 +334,15 @@ class _MemoryTransaction:
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
+
+
+def _count_due(app: AppAccount, before: datetime) -> int:
+    times = [
+        *(grant.ends_at for grant in app.grants),
+        *(grant.starts_at for grant in app.scheduled),
+        *(hold.ends_at for hold in app.holds),
+    ]
+    return sum(time is not None and time <= before for time in times)
 
 
 def _transaction_row(entry: Transaction) -> TransactionRow:

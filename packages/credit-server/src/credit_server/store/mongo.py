@@ -284,12 +284,19 @@ class MongoStore:
                 ]
             }
         # Not the whole accounts: one that cannot be read must not hide the others.
-        fields = {"user_id": 1, "due_at": 1, "apps.app_id": 1, "apps.due_at": 1}
+        fields = {"user_id": 1, "due_at": 1, "due": _due_apps(before)}
         async with self._deadline():
             cursor = self._accounts.find(query, fields).hint(schema.BY_DUE_AT)
             cursor = cursor.sort([("due_at", ASCENDING), ("user_id", ASCENDING)]).limit(limit)
             found = await cursor.batch_size(limit + 1).to_list(None)
-        return [_due_account(document, before) for document in found]
+        return [
+            DueAccount(
+                due_at=document["due_at"],
+                user_id=document["user_id"],
+                due={app["app_id"]: app["due"] for app in document["due"]},
+            )
+            for document in found
+        ]
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""
@@ -436,16 +443,31 @@ def _transaction(document: Document) -> Transaction:
     return TransactionDocument.model_validate(document).to_transaction()
 
 
-def _due_account(document: Document, before: datetime) -> DueAccount:
-    return DueAccount(
-        due_at=document["due_at"],
-        user_id=document["user_id"],
-        app_ids=tuple(
-            app["app_id"]
-            for app in document.get("apps", ())
-            if "due_at" in app and app["due_at"] <= before
-        ),
-    )
+def _due_apps(before: datetime) -> Document:
+    """Return the expression of the apps of an account in which something is due, with its count.
+
+    It has a value for a document of any form, because one error would hide all accounts.
+    """
+
+    def due(items: str, item: str, time: str) -> Document:
+        condition = [
+            {"$eq": [{"$type": f"$${item}.{time}"}, "date"]},
+            {"$lte": [f"$${item}.{time}", before]},
+        ]
+        array = {"$cond": [{"$isArray": items}, items, []]}
+        return {"$filter": {"input": array, "as": item, "cond": {"$and": condition}}}
+
+    def count(items: str, time: str) -> Document:
+        return {"$size": due(f"$$app.{items}", "item", time)}
+
+    counts = [
+        count("grants", "ends_at"),
+        count("scheduled", "starts_at"),
+        count("holds", "ends_at"),
+    ]
+    app_id = {"$cond": [{"$isNumber": "$$app.app_id"}, "$$app.app_id", 0]}
+    app = {"app_id": app_id, "due": {"$add": counts}}
+    return {"$map": {"input": due("$apps", "app", "due_at"), "as": "app", "in": app}}
 
 
 def _database(client: Client, name: str) -> Database:

@@ -59,6 +59,18 @@ class Rejected(StoreError):
     """
 
 
+class Unreadable(StoreError):
+    """Documents of some users have a form that this release cannot read. Nothing was written.
+
+    Attributes:
+        user_ids: Those users. A transaction without them can succeed.
+    """
+
+    def __init__(self, message: str = "", *, user_ids: Collection[int] = ()) -> None:
+        super().__init__(message)
+        self.user_ids = frozenset(user_ids)
+
+
 class StoreMisconfigured(StoreError):
     """The database is not what the server needs. The message describes what to do."""
 
@@ -200,12 +212,13 @@ class DueAccount(NamedTuple):
     Attributes:
         due_at: The earliest time at which something is due.
         user_id: The user.
-        app_ids: The apps in which something is due.
+        due: How many grants and holds have started or ended, for each app in which something is
+            due; empty if the account has a form that cannot be read.
     """
 
     due_at: datetime
     user_id: int
-    app_ids: tuple[int, ...]
+    due: Mapping[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,7 +285,10 @@ class Changes:
 
 
 class StoreTransaction(Protocol):
-    """One transaction: reads of one snapshot, and writes that happen together or not at all."""
+    """One transaction: reads of one snapshot, and writes that happen together or not at all.
+
+    A read raises `Unreadable` if it finds documents that cannot be read.
+    """
 
     async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
         """Return the accounts of those users that have one."""

@@ -218,7 +218,7 @@ class SweeperMetrics:
         )
         self._lag = Gauge(
             "credit_settle_lag_seconds",
-            "How long the oldest entry that the sweeper found had been due.",
+            "How long the oldest entry that the sweeper found has been due; grows if it fails.",
             registry=registry,
         )
 

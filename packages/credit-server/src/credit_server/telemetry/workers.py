@@ -48,7 +48,7 @@ _LOWEST = frozenset(
         "process_start_time_seconds",
     }
 )
-_HIGHEST = frozenset({"credit_build"})
+_HIGHEST = frozenset({"credit_build", "credit_settle_lag_seconds"})
 
 _Labels = tuple[tuple[str, str], ...]
 # The samples of a family by name and labels.

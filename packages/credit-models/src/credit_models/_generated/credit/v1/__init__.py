@@ -335,6 +335,21 @@ class ErrorReason(betterproto2.Enum):
     `starts_at` (both in milliseconds since 1970-01-01T00:00:00Z). Nothing was added.
     """
 
+    ACCOUNT_FULL = 35
+    """
+    RESOURCE_EXHAUSTED. The user who receives credits or whose credits are held has the largest number of
+    live grants and open holds in all apps together that is allowed. A hold counts as 1, and as 1 more for
+    each of its allocations. Metadata: `limit`, that number. Nothing was changed. Credits can still be
+    added and used, and holds can be captured and released.
+    """
+
+    BATCH_TOO_LARGE = 36
+    """
+    RESOURCE_EXHAUSTED. With this operation, the atomic batch would write more than one batch may. Metadata:
+    `size` (what the operations up to this one would write, in transactions) and `limit`. The batch made no
+    change. Send the operations from this one on in a batch of their own.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -373,6 +388,8 @@ class ErrorReason(betterproto2.Enum):
             32: "ERROR_REASON_REVISION_CHANGED",
             33: "ERROR_REASON_AVAILABLE_TOO_LOW",
             34: "ERROR_REASON_EXPIRES_TOO_EARLY",
+            35: "ERROR_REASON_ACCOUNT_FULL",
+            36: "ERROR_REASON_BATCH_TOO_LARGE",
         }
 
     @classmethod
@@ -413,6 +430,8 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_REVISION_CHANGED": 32,
             "ERROR_REASON_AVAILABLE_TOO_LOW": 33,
             "ERROR_REASON_EXPIRES_TOO_EARLY": 34,
+            "ERROR_REASON_ACCOUNT_FULL": 35,
+            "ERROR_REASON_BATCH_TOO_LARGE": 36,
         }
 
 
@@ -4087,6 +4106,11 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
         keys.
+
+        An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
+        with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
+        1 more, and so do each 16 grants and holds of every user of the batch. A transfer makes a transaction
+        for each grant that it moves, and every operation makes those that are due by time.
         """
 
         return await self._unary_unary(
@@ -4476,6 +4500,11 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
         keys.
+
+        An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
+        with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
+        1 more, and so do each 16 grants and holds of every user of the batch. A transfer makes a transaction
+        for each grant that it moves, and every operation makes those that are due by time.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)

@@ -1,17 +1,22 @@
-"""Translates the refusals of the ledger into statuses with google.rpc details."""
+"""Translates the refusals of the ledger into the contract's reasons and their details."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
+
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from credit_models import ErrorReason
+from credit_models.errors import Violation
 from credit_models.ledger import (
+    AccountFull,
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
     BatchAborted,
+    BatchTooLarge,
     CapExceeded,
     CreditsLimitExceeded,
     ExpiresTooEarly,
@@ -36,10 +41,7 @@ from credit_models.ledger import (
     TooManyApps,
     TransactionNotFound,
 )
-from credit_models.reasons import RULES
-from grpclib.exceptions import GRPCError
-
-from credit_server.api.errors import status_of
+from credit_models.reasons import DOMAIN, RULES, reason_name
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -145,11 +147,26 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
                 " no change was made"
             ),
         ),
+        AccountFull: (
+            ErrorReason.ACCOUNT_FULL,
+            (
+                "a user may have {limit} grants and holds in all apps together, and the request"
+                " needs more; no change was made"
+            ),
+        ),
         AvailableTooLow: (
             ErrorReason.AVAILABLE_TOO_LOW,
             (
                 "the balance after the request would be {available_after}, and {required} are"
                 " required; no change was made"
+            ),
+        ),
+        BatchTooLarge: (
+            ErrorReason.BATCH_TOO_LARGE,
+            (
+                "with this operation the atomic batch would write {size} transactions, and {limit}"
+                " are allowed; the batch made no change: send this and later operations in another"
+                " batch"
             ),
         ),
         BatchAborted: (
@@ -160,8 +177,22 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
 )
 
 
-def refused(refusal: Refusal) -> GRPCError:
-    """Return the status of a request that the ledger has rejected.
+class Answer(NamedTuple):
+    """The contract's answer to a request that the ledger rejects.
+
+    Attributes:
+        reason: The contract's reason.
+        message: What happened, for people.
+        metadata: What the contract lists for the reason.
+    """
+
+    reason: ErrorReason
+    message: str
+    metadata: Mapping[str, str]
+
+
+def answer_of(refusal: Refusal) -> Answer:
+    """Return the answer to a request that the ledger has rejected.
 
     Raises:
         InvariantViolated: The refusal is none of a request.
@@ -175,7 +206,31 @@ def refused(refusal: Refusal) -> GRPCError:
     if isinstance(refusal, CapExceeded):
         # People read the sentence, and programs read the milliseconds of the metadata.
         shown["resets_at"] = f"{refusal.resets_at:%Y-%m-%dT%H:%M:%SZ}"
-    return status_of(reason, sentence.format(**shown), metadata)
+    return Answer(reason, sentence.format(**shown), metadata)
+
+
+def total_overflow(total: int) -> Answer:
+    """Return the answer if an app's sum does not fit its field."""
+    return Answer(
+        ErrorReason.APP_TOTAL_OVERFLOW,
+        f"the balances of the app's users add up to {total}, past 4294967295",
+        {"total": str(total)},
+    )
+
+
+def error_info(reason: ErrorReason, metadata: Mapping[str, str]) -> ErrorInfo:
+    """Return the detail of a status that names the contract's reason."""
+    return ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)
+
+
+def bad_request(violations: Sequence[Violation]) -> BadRequest:
+    """Return the detail of a status that names all fields that break a constraint."""
+    return BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field=broken.field, description=broken.description)
+            for broken in violations
+        ]
+    )
 
 
 def _text(refusal: Refusal, key: str) -> str:

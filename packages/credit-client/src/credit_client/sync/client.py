@@ -1,0 +1,1754 @@
+"""The synchronous client. Made from the asynchronous one by `make generate`. Do not edit."""
+
+# ruff: noqa: A002 - `credits` is the contract's word
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self, Unpack
+
+from credit_models import (
+    AppPolicy,
+    CreditTransaction,
+    Grant,
+    GrantCategory,
+    Hold,
+    Purchase,
+    Receipt,
+    UserCredits,
+)
+from credit_models import GetForecastResponse as Forecast
+from credit_models import GetSpendingCapResponse as UserSpendingCaps
+
+from credit_client import batch as _batch
+from credit_client import client as _client
+from credit_client import hold_handle as _hold_handle
+from credit_client.arguments import FilePath, TlsArgument, TokenArgument
+from credit_client.batch import BatchOperation
+from credit_client.importing import ImportReport, ImportRow, RejectedRow
+from credit_client.settings import ClientSettings
+from credit_client.sync.session import Session
+from credit_client.transport import Transport
+from credit_client.writes import NotedOptions, WriteOptions
+
+
+class Batch:
+    """Collects writes, and sends them together: `with credits.batch() as batch:`.
+
+    Its methods are those of `CreditClient`, with the same arguments except `timeout_seconds`.
+
+    At the end of the `with` block the writes are sent, in messages of up to 1,000. If the block
+    raises, nothing is sent. If writes fail, the end of the block raises an `ExceptionGroup` of
+    their errors; each `BatchOperation` has its own receipt or error. Call `send` yourself, and
+    without `with`, if failed writes are no exception to your app.
+    """
+
+    def __init__(self, session: Session, batch: _batch.Batch) -> None:
+        """Take the batch to fill; `CreditClient.batch` makes one."""
+        self._session = session
+        self._wrapped = batch
+
+    def __len__(self) -> int:
+        """Return the number of writes."""
+        return len(self._wrapped)
+
+    def __iter__(self) -> Iterator[BatchOperation]:
+        """Iterate over the writes, in the order in which they were added."""
+        return iter(self._wrapped)
+
+    def add(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
+    ) -> BatchOperation:
+        """Collect an addition; the arguments are those of `CreditClient.add`.
+
+        Raises:
+            InvalidField: An argument is out of its range. The write is not part of the batch.
+            ValueError: The batch is atomic and has 1,000 writes already.
+        """
+        return self._wrapped.add(
+            user_id=user_id,
+            app_id=app_id,
+            credits=credits,
+            created_by=created_by,
+            idempotency_key=idempotency_key,
+            expected_revision=expected_revision,
+            min_available_after=min_available_after,
+        )
+
+    def use(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        report_id: str,
+        report_name: str,
+        credits: int,
+        created_by: int,
+        once: bool = False,
+        idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
+    ) -> BatchOperation:
+        """Collect a purchase; the arguments are those of `CreditClient.use`.
+
+        Raises:
+            InvalidField: An argument is out of its range. The write is not part of the batch.
+            ValueError: The batch is atomic and has 1,000 writes already.
+        """
+        return self._wrapped.use(
+            user_id=user_id,
+            app_id=app_id,
+            report_id=report_id,
+            report_name=report_name,
+            credits=credits,
+            created_by=created_by,
+            once=once,
+            idempotency_key=idempotency_key,
+            expected_revision=expected_revision,
+            min_available_after=min_available_after,
+        )
+
+    def send(self) -> Sequence[BatchOperation]:
+        """Send the writes that have no receipt yet, and wait until each has its outcome.
+
+        Call it again to send those that failed: with the same keys, so that none counts twice.
+
+        Returns:
+            All writes of the batch. A failed write has its `error`; none is raised here.
+
+        Raises:
+            ClientClosed: The client is not open.
+        """
+        return self._session.run(self._wrapped.send())
+
+    def grant(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        expires_at: datetime | None = None,
+        expires_after: timedelta | None = None,
+        effective_at: datetime | None = None,
+        priority: int | None = None,
+        category: GrantCategory = GrantCategory.UNSPECIFIED,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Add credits that have an end, a start, a priority or a category.
+
+        Credits are spent in the order of their priority, their end (soonest first, never last) and
+        their age.
+
+        Args:
+            user_id: The user who receives the credits.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            expires_at: When what is left of them expires. Not with `expires_after`. Neither: never.
+            expires_after: The time from the start to that moment, at least a second.
+            effective_at: When they can be spent for the first time; None: at once.
+            priority: 0 to 1000. The lowest is spent first; None for 500, which `add` has too.
+            category: What kind of money they stand for.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `transaction_id` is the grant's id.
+
+        Raises:
+            ExpiresTooEarly: The grant would end before it starts.
+            CreditsLimitExceeded: The operator allows fewer credits in one call.
+            GrantsFull: The user has as many live grants in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
+            BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._wrapped.grant(
+            user_id=user_id,
+            app_id=app_id,
+            credits=credits,
+            created_by=created_by,
+            expires_at=expires_at,
+            expires_after=expires_after,
+            effective_at=effective_at,
+            priority=priority,
+            category=category,
+            **options,
+        )
+
+    def void_grant(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        grant_id: str,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Take back what is left of one grant. Credits that are held stay held.
+
+        Args:
+            user_id: The user who has the grant.
+            app_id: The app.
+            grant_id: The `transaction_id` of the receipt of `grant`, or `Grant.id`.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `credits` are those taken back.
+
+        Raises:
+            GrantNotFound: The user has and had no such grant in the app.
+            GrantEmpty: Nothing is left of it.
+        """
+        return self._wrapped.void_grant(
+            user_id=user_id, app_id=app_id, grant_id=grant_id, created_by=created_by, **options
+        )
+
+    def transfer(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        to_user_id: int | None = None,
+        to_app_id: int | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Move credits to another user, another app, or both. Both sides take effect or neither.
+
+        The credits keep their priority, their end and their category.
+
+        Args:
+            user_id: The user who gives.
+            app_id: The app from which the credits come.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            to_user_id: The user who receives; None for the same one.
+            to_app_id: The app in which they are received; None for the same one.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt of the user and the app that gave.
+
+        Raises:
+            InsufficientCredits: The balance is too low.
+            BalanceOverflow: The receiver's balance would pass 4294967295.
+            TooManyApps: The receiver has credits in as many apps as one user may.
+            GrantsFull: The receiver has as many live grants in the app as one user may.
+            AccountFull: The receiver has as many grants and holds in all apps as one user may.
+        """
+        return self._wrapped.transfer(
+            user_id=user_id,
+            app_id=app_id,
+            credits=credits,
+            created_by=created_by,
+            to_user_id=to_user_id,
+            to_app_id=to_app_id,
+            **options,
+        )
+
+    def place_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        expires_after: timedelta | None = None,
+        purpose: str = "",
+        allow_partial: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Reserve credits for a purchase whose price is not known yet.
+
+        `CreditClient.hold` also releases what is not used. Held credits are not in the balance.
+
+        Args:
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            expires_after: The time until the hold ends, and what it still holds is free again:
+                1 second to 7 days; None for 15 minutes.
+            purpose: What the credits are reserved for, for people to read: up to 256 characters.
+            allow_partial: Whether to reserve the whole balance if it is lower than `credits`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `transaction_id` is the hold's id, and `held` are the credits that the
+            hold holds.
+
+        Raises:
+            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
+            CapExceeded: A spending cap would be passed.
+            HoldsFull: The user has as many open holds in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
+        """
+        return self._wrapped.place_hold(
+            user_id=user_id,
+            app_id=app_id,
+            credits=credits,
+            created_by=created_by,
+            expires_after=expires_after,
+            purpose=purpose,
+            allow_partial=allow_partial,
+            **options,
+        )
+
+    def capture_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        report_id: str,
+        report_name: str,
+        created_by: int,
+        credits: int | None = None,
+        final: bool = True,
+        allow_excess: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Buy a report with reserved credits, and record the purchase as `use` does.
+
+        Args:
+            user_id: The user who buys.
+            app_id: The app.
+            hold_id: The `transaction_id` of the receipt of `place_hold`, or `Hold.id`.
+            report_id: The report's id in the app: 1 to 128 characters.
+            report_name: The report's name for people to read: 1 to 256 characters.
+            created_by: The identity of the acting person or service.
+            credits: The price; None for all that the hold still holds.
+            final: Whether what is left is released. If not, the hold stays open for more captures.
+            allow_excess: Whether the balance pays what the hold is short of.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. `held` are the credits that the hold still holds, and `released_credits`
+            those that were released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldAlreadyCaptured: A capture has settled the hold.
+            HoldAlreadyReleased: The hold was released.
+            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExceeded: The price is above what the hold still holds.
+            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            InsufficientCredits: With `allow_excess`, the balance is too low.
+        """
+        return self._wrapped.capture_hold(
+            user_id=user_id,
+            app_id=app_id,
+            hold_id=hold_id,
+            report_id=report_id,
+            report_name=report_name,
+            created_by=created_by,
+            credits=credits,
+            final=final,
+            allow_excess=allow_excess,
+            **options,
+        )
+
+    def release_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Release what a hold still holds, and settle the hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `released_credits` are those released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+        """
+        return self._wrapped.release_hold(
+            user_id=user_id, app_id=app_id, hold_id=hold_id, created_by=created_by, **options
+        )
+
+    def extend_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        expires_after: timedelta,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Set another end of a hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            expires_after: The time from now to the new end, which may be sooner than before: at
+                least a second. A hold ends at most 7 days after it was placed.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `expires_at` is the new end.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+            HoldLifeExceeded: The hold would last longer than 7 days in all.
+        """
+        return self._wrapped.extend_hold(
+            user_id=user_id,
+            app_id=app_id,
+            hold_id=hold_id,
+            expires_after=expires_after,
+            created_by=created_by,
+            **options,
+        )
+
+    def refund(
+        self,
+        bought: Receipt | CreditTransaction | Purchase,
+        *,
+        created_by: int,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        credits: int | None = None,
+        restore_until: datetime | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Return credits of a purchase to the very grants that paid for it.
+
+        All refunds of a purchase together never return more than its price.
+
+        Args:
+            bought: The purchase, the transaction that paid for it, or the receipt of `use` or of a
+                capture. With the id alone, call `reverse`.
+            created_by: The identity of the acting person or service.
+            user_id: The user who bought. A receipt does not name the user; the others do.
+            app_id: The app, which a receipt does not name either.
+            credits: The number of credits; None for all that were not refunded yet.
+            restore_until: Until when credits of grants that have ended since can be spent; None:
+                they expire at once.
+            options: See `WriteOptions`.
+
+        Raises:
+            ValueError: What was given is no purchase, or is a receipt without its user or app.
+            TransactionNotFound: The user has no such purchase in the app.
+            ReversalExceeds: Less of the price is left to refund, or nothing.
+            GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
+            BalanceOverflow: The balance would pass 4294967295.
+        """
+        return self._wrapped.refund(
+            bought,
+            created_by=created_by,
+            user_id=user_id,
+            app_id=app_id,
+            credits=credits,
+            restore_until=restore_until,
+            **options,
+        )
+
+    def reverse(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        transaction_id: str,
+        created_by: int,
+        credits: int | None = None,
+        restore_until: datetime | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Undo a transaction in whole or in part: refund a use, or take back added credits.
+
+        Args:
+            user_id: The user of the transaction.
+            app_id: The app of the transaction.
+            transaction_id: The transaction. A USE is refunded; the credits of an ADD, GRANT or
+                TRANSFER_IN are taken back from what is left of them.
+            created_by: The identity of the acting person or service.
+            credits: The number of credits; None for all that can be reversed.
+            restore_until: As for `refund`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `credits` are those reversed.
+
+        Raises:
+            TransactionNotFound: The user has no such transaction in the app.
+            NotReversible: It is of another type.
+            ReversalExceeds: Less of it is left to reverse, or nothing.
+            InsufficientCredits: Less is left of the credits that were added.
+            GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
+            BalanceOverflow: The balance would pass 4294967295.
+        """
+        return self._wrapped.reverse(
+            user_id=user_id,
+            app_id=app_id,
+            transaction_id=transaction_id,
+            created_by=created_by,
+            credits=credits,
+            restore_until=restore_until,
+            **options,
+        )
+
+    def adjust(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        delta: int,
+        note: str,
+        created_by: int,
+        **options: Unpack[NotedOptions],
+    ) -> BatchOperation:
+        """Correct a balance: the operator's tool for what no other call can express.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            delta: The change, -4294967295 to 4294967295, not 0. A negative one takes credits in the
+                order in which they are spent.
+            note: The reason, for people to read: 1 to 500 characters.
+            created_by: The identity of the acting person or service.
+            options: See `NotedOptions`.
+
+        Raises:
+            CreditsLimitExceeded: The operator allows fewer credits in one call.
+            InsufficientCredits: The balance would be below 0, and the app's policy does not allow
+                that.
+            BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._wrapped.adjust(
+            user_id=user_id, app_id=app_id, delta=delta, note=note, created_by=created_by, **options
+        )
+
+    def set_spending_cap(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        created_by: int,
+        per_hour: int | None = None,
+        per_day: int | None = None,
+        per_month: int | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> BatchOperation:
+        """Set a user's own spending caps in an app. They replace those of the app.
+
+        `CreditClient.set_app_spending_cap` sets those of the app. Periods are those of UTC.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            per_hour: The credits that can be spent in an hour; None for no such cap.
+            per_day: The credits that can be spent in a day; None for no such cap.
+            per_month: The credits that can be spent in a calendar month; None for no such cap. All
+                three None remove the user's caps, and those of the app apply again.
+            options: See `WriteOptions`.
+
+        Raises:
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._wrapped.set_spending_cap(
+            user_id=user_id,
+            app_id=app_id,
+            created_by=created_by,
+            per_hour=per_hour,
+            per_day=per_day,
+            per_month=per_month,
+            **options,
+        )
+
+    def __enter__(self) -> Self:
+        """Begin the block."""
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Send the writes, unless the block has raised; see `Batch`."""
+        self._session.run(self._wrapped.__aexit__(error_type, error, traceback))
+
+
+class HoldHandle:
+    """A hold, by its id: `CreditClient.hold` places one, `CreditClient.hold_of` finds one.
+
+    In a `with` block, the end releases what was not captured; it does so also if the block raises.
+    If the release fails, a line of the log names the failure, and the hold's own end frees the
+    credits.
+    """
+
+    def __init__(self, session: Session, hold: _hold_handle.HoldHandle) -> None:
+        """Take the hold; `CreditClient.hold` and `CreditClient.hold_of` make a handle."""
+        self._session = session
+        self._wrapped = hold
+
+    @property
+    def id(self) -> str:
+        """The hold's id, which another process may pass to `CreditClient.hold_of`."""
+        return self._wrapped.id
+
+    @property
+    def user_id(self) -> int:
+        """The user whose credits are reserved."""
+        return self._wrapped.user_id
+
+    @property
+    def app_id(self) -> int:
+        """The app."""
+        return self._wrapped.app_id
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt of this handle's latest write; None before the first."""
+        return self._wrapped.receipt
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the hold ends; None: this handle has neither placed nor extended it."""
+        return self._wrapped.expires_at
+
+    @property
+    def held(self) -> int | None:
+        """The credits that the hold held after the latest write; None before the first."""
+        return self._wrapped.held
+
+    def capture(
+        self,
+        credits: int | None = None,
+        *,
+        report_id: str,
+        report_name: str,
+        final: bool = True,
+        allow_excess: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Buy a report with the reserved credits; see `CreditClient.capture_hold`.
+
+        Args:
+            credits: The price; None for all that the hold still holds.
+            report_id: The report's id in the app: 1 to 128 characters.
+            report_name: The report's name for people to read: 1 to 256 characters.
+            final: Whether what is left is released. If not, the hold stays open for more captures.
+            allow_excess: Whether the balance pays what the hold is short of.
+            options: See `WriteOptions`.
+
+        Raises:
+            HoldSettled: The hold was captured or released, or has ended (`HoldExpired`).
+            HoldExceeded: The price is above what the hold still holds.
+            CreditError: As `CreditClient.capture_hold` raises.
+        """
+        return self._session.run(
+            self._wrapped.capture(
+                credits,
+                report_id=report_id,
+                report_name=report_name,
+                final=final,
+                allow_excess=allow_excess,
+                **options,
+            )
+        )
+
+    def release(self, **options: Unpack[WriteOptions]) -> Receipt:
+        """Release what the hold still holds; see `CreditClient.release_hold`."""
+        return self._session.run(self._wrapped.release(**options))
+
+    def extend(self, expires_after: timedelta, **options: Unpack[WriteOptions]) -> Receipt:
+        """Set another end, so long from now; see `CreditClient.extend_hold`."""
+        return self._session.run(self._wrapped.extend(expires_after, **options))
+
+    def __enter__(self) -> Self:
+        """Begin the block."""
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release what was not captured. What the block raised passes."""
+        self._session.run(self._wrapped.__aexit__(error_type, error, traceback))
+
+
+class CreditClient:
+    """Adds, spends and shows credits from code that is not asynchronous.
+
+        with CreditClient("localhost:50051") as credits:
+            receipt = credits.add(user_id=7, app_id=1, credits=120, created_by=1)
+
+    All threads of a process may share a client. Keep it open as long as the app runs: it keeps
+    connections, reopens them after a loss, and retries calls that may succeed later. `with` is not
+    needed: the first call opens the client, and `close` or the end of the process closes it. A
+    forked process opens connections of its own, so that a client may be made before the fork.
+
+    Every write has an idempotency key, so that the SDK's own retries never count twice. For your
+    own retries, make the key first (`new_key`) and store it: a write that is interrupted, or whose
+    process ends, may have taken effect.
+
+    All methods raise `CreditError`s (`credit_client.errors` has the tree), `TypeError` where an
+    argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
+    a day. An exception from outside, such as KeyboardInterrupt, cancels the call. Ids, `credits`
+    and `created_by` are 1 to 4294967295.
+
+    A call blocks its thread. In a coroutine it stops the whole event loop for that time: use
+    `credit_client.CreditClient` there.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        token: TokenArgument | None = None,
+        tls: TlsArgument | None = None,
+        client_certificate: FilePath | None = None,
+        client_key: FilePath | None = None,
+        insecure: bool | None = None,
+        timeout_seconds: float | None = None,
+        wait_for_ready: bool | None = None,
+        settings: ClientSettings | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Make a client. Nothing is connected yet.
+
+        Args:
+            target: `host:port`, `[::1]:port`, a host name, `dns:///host:port`, or `unix:path`;
+                None for the one in the settings.
+            token: Identifies the caller: a token; the `Path` of a file that holds one, which is
+                read again when it has changed; or a function, async or not, that returns one. The
+                function is called when a token is needed, expires (where it is a JWT) or is
+                rejected; its time is part of the call's.
+            tls: True: encrypted, with the system's CAs; a path: with the CAs in that PEM file; or
+                an `ssl.SSLContext`. False: not encrypted.
+            client_certificate: PEM file with the client's own certificate, which implies `tls`.
+            client_key: PEM file with the certificate's key, if the key has a file of its own.
+            insecure: Whether a token may be sent to another machine without TLS.
+            timeout_seconds: The time of a whole call; None for the one in the settings.
+            wait_for_ready: Whether calls wait, for as long as they have time, for a server that
+                cannot be reached; None for the value in the settings.
+            settings: All other settings; None reads the `CREDIT_*` environment variables.
+            transport: Replaces connections to `target`. For tests.
+
+        Raises:
+            ValueError: A setting has a value that is not allowed, a TLS file cannot be used, or a
+                token would be sent to another machine without TLS.
+        """
+        self._session = Session(
+            _client.CreditClient(
+                target,
+                token=token,
+                tls=tls,
+                client_certificate=client_certificate,
+                client_key=client_key,
+                insecure=insecure,
+                timeout_seconds=timeout_seconds,
+                wait_for_ready=wait_for_ready,
+                settings=settings,
+                transport=transport,
+            )
+        )
+
+    @property
+    def settings(self) -> ClientSettings:
+        """The settings that the client uses."""
+        return self._session.settings
+
+    @staticmethod
+    def new_key() -> str:
+        """Make an idempotency key for one write, to store before the write is sent.
+
+        Returns:
+            32 hexadecimal digits: a random UUID.
+        """
+        return _client.CreditClient.new_key()
+
+    def add(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Receipt:
+        """Add credits to a user's balance in an app.
+
+        Args:
+            user_id: The user who gets the credits.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            idempotency_key: 1 to 128 characters that name this addition among all writes for the
+                user in the app: calls with the same key count once, however late they come. None
+                makes a new key, which covers the SDK's own retries. For your own, make the key
+                first (`new_key`). Every exception that this method raises carries the key: a
+                `CreditError` as its attribute, and every exception, an interruption too, in a note.
+            expected_revision: The write is rejected with `RevisionChanged` unless this is the
+                `revision` of the user's `UserCredits`.
+            min_available_after: The write is rejected with `AvailableTooLow` if the user's balance
+                in the app would be lower than this after it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        A server up to 0.2.0 would ignore the two conditions. So such a write travels as a batch of
+        one, which that server rejects with `ServerTooOld`.
+
+        Raises:
+            InvalidField: An argument is out of its range.
+            IdempotencyKeyReused: The key was used for another request.
+            BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
+            Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
+        """
+        return self._session.run(
+            self._session.client.add(
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                idempotency_key=idempotency_key,
+                expected_revision=expected_revision,
+                min_available_after=min_available_after,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def use(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        report_id: str,
+        report_name: str,
+        credits: int,
+        created_by: int,
+        once: bool = False,
+        idempotency_key: str | None = None,
+        expected_revision: int | None = None,
+        min_available_after: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Receipt:
+        """Buy a report with a user's credits in an app: take them and record the purchase.
+
+        Args:
+            user_id: The user who buys.
+            app_id: The app whose credits pay.
+            report_id: The report's id in the app: 1 to 128 characters.
+            report_name: The report's name for people to read: 1 to 256 characters.
+            credits: The price.
+            created_by: The identity of the acting person or service.
+            once: Whether the purchase is rejected with `AlreadyPurchased` if the user owns the
+                report in this app: a purchase of it is not fully refunded.
+            idempotency_key: As for `add`.
+            expected_revision: As for `add`, and so is `min_available_after`. With one of them or
+                `once`, a server up to 0.2.0 rejects the purchase with `ServerTooOld`.
+            min_available_after: See `expected_revision`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            InvalidField: An argument is out of its range.
+            IdempotencyKeyReused: The key was used for another request.
+            CapExceeded: A spending cap would be passed.
+            InsufficientCredits: The user holds fewer credits in the app than the price.
+            Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
+        """
+        return self._session.run(
+            self._session.client.use(
+                user_id=user_id,
+                app_id=app_id,
+                report_id=report_id,
+                report_name=report_name,
+                credits=credits,
+                created_by=created_by,
+                once=once,
+                idempotency_key=idempotency_key,
+                expected_revision=expected_revision,
+                min_available_after=min_available_after,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        expires_after: timedelta | None = None,
+        purpose: str = "",
+        allow_partial: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> HoldHandle:
+        """Reserve credits for a block of code, which captures what it uses.
+
+            with credits.hold(user_id=7, app_id=1, credits=20, created_by=1) as hold:
+                tokens = answer()
+                hold.capture(tokens, report_id="r-1", report_name="Answer")
+
+        The end of the block releases what was not captured, also if the block raises. Without a
+        block, `hold = credits.hold(…)` places the hold, and you release it yourself; at its
+        end what it still holds is free again.
+
+        Args:
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service, also for captures.
+            expires_after: As for `place_hold`, and so are the other arguments. Make it longer than
+                the block takes: a hold that has ended cannot be captured (`HoldExpired`).
+            purpose: See `expires_after`.
+            allow_partial: See `expires_after`. `HoldHandle.held` are the credits that it holds.
+            options: See `WriteOptions`.
+
+        Raises:
+            CreditError: As `place_hold` raises, when the hold is placed.
+        """
+        return HoldHandle(
+            self._session,
+            self._session.run(
+                self._session.client.hold(
+                    user_id=user_id,
+                    app_id=app_id,
+                    credits=credits,
+                    created_by=created_by,
+                    expires_after=expires_after,
+                    purpose=purpose,
+                    allow_partial=allow_partial,
+                    **options,
+                )
+            ),
+        )
+
+    def hold_of(self, *, hold_id: str, user_id: int, app_id: int, created_by: int) -> HoldHandle:
+        """Return a handle of a hold that was placed earlier, perhaps by another process.
+
+        Nothing is sent. `with` on it releases at its end what was not captured.
+
+        Args:
+            hold_id: The hold: `HoldHandle.id`, `Hold.id`, or the `transaction_id` of the receipt
+                that placed it.
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+        """
+        return HoldHandle(
+            self._session,
+            self._session.client.hold_of(
+                hold_id=hold_id, user_id=user_id, app_id=app_id, created_by=created_by
+            ),
+        )
+
+    def batch(self, *, atomic: bool = False, timeout_seconds: float | None = None) -> Batch:
+        """Collect writes and send them together, with few messages.
+
+            with credits.batch() as batch:
+                first = batch.add(user_id=7, app_id=1, credits=120, created_by=1)
+                batch.add(user_id=8, app_id=1, credits=60, created_by=1)
+            print(first.receipt.balance)
+
+        Not atomic: each write stands alone, as if it had been called by itself. Writes of one user
+        are applied in their order. Needs a server newer than 0.2.0.
+
+        Args:
+            atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
+                is rejected, the others fail with `BatchAborted`. A write that makes the batch too
+                large, such as one of many transfers of many grants, fails with `BatchTooLarge`.
+            timeout_seconds: The time for each message of up to 1,000 writes, with all its attempts;
+                None for the client's.
+        """
+        return Batch(
+            self._session,
+            self._session.client.batch(atomic=atomic, timeout_seconds=timeout_seconds),
+        )
+
+    def import_(
+        self,
+        rows: Iterable[ImportRow],
+        *,
+        name: str | None = None,
+        concurrency: int = 4,
+        progress: Callable[[ImportReport], None] | None = None,
+        rejected: Callable[[RejectedRow], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ImportReport:
+        """Write many rows, and continue after rows that are rejected.
+
+        Rows are read as they are sent, so that there may be any number of them. Rows of one user
+        take effect in their order. If the import ends early, run it again with the same rows and
+        name: rows that took effect are not repeated. Needs a server newer than 0.2.0.
+
+        Args:
+            rows: The rows, from any iterable.
+            name: Makes the keys of rows without one: `name:1`, `name:2` and so on by their
+                position, so that rows must keep their positions. 1 to 100 characters.
+            concurrency: How many messages are under way at a time, 1 to 64.
+            progress: Called with the numbers so far after each message.
+            rejected: Called with each rejected row, which is then not collected in the report.
+            timeout_seconds: The time for each message, with all its attempts; None for the
+                client's. While a message settles some of its rows, the others are sent again.
+
+        Raises:
+            CreditError: The server cannot be reached, or fails. Run the import again.
+            ValueError: A row has no key and the import no name, or an argument is out of its range.
+        """
+        return self._session.import_(
+            lambda importing: self._session.client.import_(
+                importing.rows(rows),
+                name=name,
+                concurrency=concurrency,
+                progress=importing.function(progress),
+                rejected=importing.function(rejected),
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def grant(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        expires_at: datetime | None = None,
+        expires_after: timedelta | None = None,
+        effective_at: datetime | None = None,
+        priority: int | None = None,
+        category: GrantCategory = GrantCategory.UNSPECIFIED,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Add credits that have an end, a start, a priority or a category.
+
+        Credits are spent in the order of their priority, their end (soonest first, never last) and
+        their age.
+
+        Args:
+            user_id: The user who receives the credits.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            expires_at: When what is left of them expires. Not with `expires_after`. Neither: never.
+            expires_after: The time from the start to that moment, at least a second.
+            effective_at: When they can be spent for the first time; None: at once.
+            priority: 0 to 1000. The lowest is spent first; None for 500, which `add` has too.
+            category: What kind of money they stand for.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `transaction_id` is the grant's id.
+
+        Raises:
+            ExpiresTooEarly: The grant would end before it starts.
+            CreditsLimitExceeded: The operator allows fewer credits in one call.
+            GrantsFull: The user has as many live grants in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
+            BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.grant(
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                expires_at=expires_at,
+                expires_after=expires_after,
+                effective_at=effective_at,
+                priority=priority,
+                category=category,
+                **options,
+            )
+        )
+
+    def void_grant(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        grant_id: str,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Take back what is left of one grant. Credits that are held stay held.
+
+        Args:
+            user_id: The user who has the grant.
+            app_id: The app.
+            grant_id: The `transaction_id` of the receipt of `grant`, or `Grant.id`.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `credits` are those taken back.
+
+        Raises:
+            GrantNotFound: The user has and had no such grant in the app.
+            GrantEmpty: Nothing is left of it.
+        """
+        return self._session.run(
+            self._session.client.void_grant(
+                user_id=user_id, app_id=app_id, grant_id=grant_id, created_by=created_by, **options
+            )
+        )
+
+    def transfer(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        to_user_id: int | None = None,
+        to_app_id: int | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Move credits to another user, another app, or both. Both sides take effect or neither.
+
+        The credits keep their priority, their end and their category.
+
+        Args:
+            user_id: The user who gives.
+            app_id: The app from which the credits come.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            to_user_id: The user who receives; None for the same one.
+            to_app_id: The app in which they are received; None for the same one.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt of the user and the app that gave.
+
+        Raises:
+            InsufficientCredits: The balance is too low.
+            BalanceOverflow: The receiver's balance would pass 4294967295.
+            TooManyApps: The receiver has credits in as many apps as one user may.
+            GrantsFull: The receiver has as many live grants in the app as one user may.
+            AccountFull: The receiver has as many grants and holds in all apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.transfer(
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                to_user_id=to_user_id,
+                to_app_id=to_app_id,
+                **options,
+            )
+        )
+
+    def place_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        expires_after: timedelta | None = None,
+        purpose: str = "",
+        allow_partial: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Reserve credits for a purchase whose price is not known yet.
+
+        `CreditClient.hold` also releases what is not used. Held credits are not in the balance.
+
+        Args:
+            user_id: The user whose credits are reserved.
+            app_id: The app.
+            credits: The number of credits.
+            created_by: The identity of the acting person or service.
+            expires_after: The time until the hold ends, and what it still holds is free again:
+                1 second to 7 days; None for 15 minutes.
+            purpose: What the credits are reserved for, for people to read: up to 256 characters.
+            allow_partial: Whether to reserve the whole balance if it is lower than `credits`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `transaction_id` is the hold's id, and `held` are the credits that the
+            hold holds.
+
+        Raises:
+            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
+            CapExceeded: A spending cap would be passed.
+            HoldsFull: The user has as many open holds in the app as one user may.
+            AccountFull: The user has as many grants and holds in all apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.place_hold(
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                expires_after=expires_after,
+                purpose=purpose,
+                allow_partial=allow_partial,
+                **options,
+            )
+        )
+
+    def capture_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        report_id: str,
+        report_name: str,
+        created_by: int,
+        credits: int | None = None,
+        final: bool = True,
+        allow_excess: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Buy a report with reserved credits, and record the purchase as `use` does.
+
+        Args:
+            user_id: The user who buys.
+            app_id: The app.
+            hold_id: The `transaction_id` of the receipt of `place_hold`, or `Hold.id`.
+            report_id: The report's id in the app: 1 to 128 characters.
+            report_name: The report's name for people to read: 1 to 256 characters.
+            created_by: The identity of the acting person or service.
+            credits: The price; None for all that the hold still holds.
+            final: Whether what is left is released. If not, the hold stays open for more captures.
+            allow_excess: Whether the balance pays what the hold is short of.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. `held` are the credits that the hold still holds, and `released_credits`
+            those that were released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldAlreadyCaptured: A capture has settled the hold.
+            HoldAlreadyReleased: The hold was released.
+            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExceeded: The price is above what the hold still holds.
+            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            InsufficientCredits: With `allow_excess`, the balance is too low.
+        """
+        return self._session.run(
+            self._session.client.capture_hold(
+                user_id=user_id,
+                app_id=app_id,
+                hold_id=hold_id,
+                report_id=report_id,
+                report_name=report_name,
+                created_by=created_by,
+                credits=credits,
+                final=final,
+                allow_excess=allow_excess,
+                **options,
+            )
+        )
+
+    def release_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Release what a hold still holds, and settle the hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `released_credits` are those released.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+        """
+        return self._session.run(
+            self._session.client.release_hold(
+                user_id=user_id, app_id=app_id, hold_id=hold_id, created_by=created_by, **options
+            )
+        )
+
+    def extend_hold(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        hold_id: str,
+        expires_after: timedelta,
+        created_by: int,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Set another end of a hold.
+
+        Args:
+            user_id: The user whose credits were reserved.
+            app_id: The app.
+            hold_id: As for `capture_hold`.
+            expires_after: The time from now to the new end, which may be sooner than before: at
+                least a second. A hold ends at most 7 days after it was placed.
+            created_by: The identity of the acting person or service.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `expires_at` is the new end.
+
+        Raises:
+            HoldNotFound: The user has and had no such hold in the app.
+            HoldSettled: The hold is not open any more.
+            HoldLifeExceeded: The hold would last longer than 7 days in all.
+        """
+        return self._session.run(
+            self._session.client.extend_hold(
+                user_id=user_id,
+                app_id=app_id,
+                hold_id=hold_id,
+                expires_after=expires_after,
+                created_by=created_by,
+                **options,
+            )
+        )
+
+    def refund(
+        self,
+        bought: Receipt | CreditTransaction | Purchase,
+        *,
+        created_by: int,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        credits: int | None = None,
+        restore_until: datetime | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Return credits of a purchase to the very grants that paid for it.
+
+        All refunds of a purchase together never return more than its price.
+
+        Args:
+            bought: The purchase, the transaction that paid for it, or the receipt of `use` or of a
+                capture. With the id alone, call `reverse`.
+            created_by: The identity of the acting person or service.
+            user_id: The user who bought. A receipt does not name the user; the others do.
+            app_id: The app, which a receipt does not name either.
+            credits: The number of credits; None for all that were not refunded yet.
+            restore_until: Until when credits of grants that have ended since can be spent; None:
+                they expire at once.
+            options: See `WriteOptions`.
+
+        Raises:
+            ValueError: What was given is no purchase, or is a receipt without its user or app.
+            TransactionNotFound: The user has no such purchase in the app.
+            ReversalExceeds: Less of the price is left to refund, or nothing.
+            GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
+            BalanceOverflow: The balance would pass 4294967295.
+        """
+        return self._session.run(
+            self._session.client.refund(
+                bought,
+                created_by=created_by,
+                user_id=user_id,
+                app_id=app_id,
+                credits=credits,
+                restore_until=restore_until,
+                **options,
+            )
+        )
+
+    def reverse(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        transaction_id: str,
+        created_by: int,
+        credits: int | None = None,
+        restore_until: datetime | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Undo a transaction in whole or in part: refund a use, or take back added credits.
+
+        Args:
+            user_id: The user of the transaction.
+            app_id: The app of the transaction.
+            transaction_id: The transaction. A USE is refunded; the credits of an ADD, GRANT or
+                TRANSFER_IN are taken back from what is left of them.
+            created_by: The identity of the acting person or service.
+            credits: The number of credits; None for all that can be reversed.
+            restore_until: As for `refund`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The receipt. Its `credits` are those reversed.
+
+        Raises:
+            TransactionNotFound: The user has no such transaction in the app.
+            NotReversible: It is of another type.
+            ReversalExceeds: Less of it is left to reverse, or nothing.
+            InsufficientCredits: Less is left of the credits that were added.
+            GrantsFull: A grant cannot be restored: the user has as many as one user may.
+            AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
+            BalanceOverflow: The balance would pass 4294967295.
+        """
+        return self._session.run(
+            self._session.client.reverse(
+                user_id=user_id,
+                app_id=app_id,
+                transaction_id=transaction_id,
+                created_by=created_by,
+                credits=credits,
+                restore_until=restore_until,
+                **options,
+            )
+        )
+
+    def adjust(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        delta: int,
+        note: str,
+        created_by: int,
+        **options: Unpack[NotedOptions],
+    ) -> Receipt:
+        """Correct a balance: the operator's tool for what no other call can express.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            delta: The change, -4294967295 to 4294967295, not 0. A negative one takes credits in the
+                order in which they are spent.
+            note: The reason, for people to read: 1 to 500 characters.
+            created_by: The identity of the acting person or service.
+            options: See `NotedOptions`.
+
+        Raises:
+            CreditsLimitExceeded: The operator allows fewer credits in one call.
+            InsufficientCredits: The balance would be below 0, and the app's policy does not allow
+                that.
+            BalanceOverflow: The balance would pass 4294967295.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.adjust(
+                user_id=user_id,
+                app_id=app_id,
+                delta=delta,
+                note=note,
+                created_by=created_by,
+                **options,
+            )
+        )
+
+    def set_spending_cap(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        created_by: int,
+        per_hour: int | None = None,
+        per_day: int | None = None,
+        per_month: int | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Receipt:
+        """Set a user's own spending caps in an app. They replace those of the app.
+
+        `CreditClient.set_app_spending_cap` sets those of the app. Periods are those of UTC.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            per_hour: The credits that can be spent in an hour; None for no such cap.
+            per_day: The credits that can be spent in a day; None for no such cap.
+            per_month: The credits that can be spent in a calendar month; None for no such cap. All
+                three None remove the user's caps, and those of the app apply again.
+            options: See `WriteOptions`.
+
+        Raises:
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.set_spending_cap(
+                user_id=user_id,
+                app_id=app_id,
+                created_by=created_by,
+                per_hour=per_hour,
+                per_day=per_day,
+                per_month=per_month,
+                **options,
+            )
+        )
+
+    def app_policy(self, *, app_id: int, timeout_seconds: float | None = None) -> AppPolicy:
+        """Return an app's policy: its caps, and whether balances may be negative."""
+        return self._session.run(
+            self._session.client.app_policy(app_id=app_id, timeout_seconds=timeout_seconds)
+        )
+
+    def set_app_policy(
+        self,
+        *,
+        app_id: int,
+        created_by: int,
+        allow_negative: bool | None = None,
+        validate_only: bool = False,
+        expected_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AppPolicy:
+        """Change an app's policy, and return it.
+
+        Args:
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            allow_negative: Whether `adjust` can take a balance below 0; None: unchanged.
+            validate_only: Whether nothing is written: the policy is returned as it would be.
+            expected_revision: The change is rejected with `RevisionChanged` unless this is the
+                `AppPolicy.revision`.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.set_app_policy(
+                app_id=app_id,
+                created_by=created_by,
+                allow_negative=allow_negative,
+                validate_only=validate_only,
+                expected_revision=expected_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def set_app_spending_cap(
+        self,
+        *,
+        app_id: int,
+        created_by: int,
+        per_hour: int | None = None,
+        per_day: int | None = None,
+        per_month: int | None = None,
+        validate_only: bool = False,
+        expected_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AppPolicy:
+        """Set the spending caps of each user of an app who has no caps of their own.
+
+        Args:
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            per_hour: The credits that a user can spend in an hour of UTC; None for no such cap.
+            per_day: The credits of a day; None for no such cap.
+            per_month: The credits of a calendar month; None for no such cap.
+            validate_only: As for `set_app_policy`.
+            expected_revision: As for `set_app_policy`.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.set_app_spending_cap(
+                app_id=app_id,
+                created_by=created_by,
+                per_hour=per_hour,
+                per_day=per_day,
+                per_month=per_month,
+                validate_only=validate_only,
+                expected_revision=expected_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def user_credits(self, *, user_id: int, timeout_seconds: float | None = None) -> UserCredits:
+        """Return a user's balances in all apps; the list is empty without any credits so far."""
+        return self._session.run(
+            self._session.client.user_credits(user_id=user_id, timeout_seconds=timeout_seconds)
+        )
+
+    def balance(
+        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+    ) -> int:
+        """Return a user's balance in an app or, without `user_id`, the sum over all its users.
+
+        Raises:
+            AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+        """
+        return self._session.run(
+            self._session.client.balance(
+                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def purchases(
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+    ) -> Generator[Purchase, None, None]:
+        """Return a user's purchases, oldest first, as they arrive: `for … in …`.
+
+        Leaving the loop early ends the call. The client holds a few messages at a time, however
+        long the list is. A list that breaks off is continued after its last row: no row comes
+        twice, and none is left out. Servers before 0.2.0 do not number purchases: with them the
+        failure is raised.
+
+        Args:
+            user_id: The user.
+            after_sequence: The purchases after this `sequence`; 0 for all.
+            timeout_seconds: The time to wait for each next message; None for the client's. The
+                whole list may take as long as its reader takes.
+        """
+        return self._session.rows(
+            self._session.client.purchases(
+                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def transactions(
+        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+    ) -> Generator[CreditTransaction, None, None]:
+        """Return a user's transactions, oldest first. All else is as for `purchases`."""
+        return self._session.rows(
+            self._session.client.transactions(
+                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def grants(
+        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+    ) -> Sequence[Grant]:
+        """Return the live grants of a user in an app: at most 256.
+
+        Needs a server newer than 0.2.0.
+        """
+        return self._session.run(
+            self._session.client.grants(
+                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def holds(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        include_settled: bool = False,
+        after_sequence: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Generator[Hold, None, None]:
+        """Return the holds of a user in an app, oldest first: `for … in …`.
+
+        They are read in parts of 1,000. Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            include_settled: Whether to return settled holds too, and not only open ones.
+            after_sequence: The holds after this `sequence`; 0 for all.
+            timeout_seconds: The time for each part; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.holds(
+                user_id=user_id,
+                app_id=app_id,
+                include_settled=include_settled,
+                after_sequence=after_sequence,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def forecast(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        until: datetime | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Forecast:
+        """Return how a user's balance in an app changes by time alone, if nothing is spent.
+
+        Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            until: The last moment of the forecast, with a time zone; None: without an end.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The balance now, and the steps by ascending time: which grant starts or expires, which
+            hold ends, and the balance after it.
+        """
+        return self._session.run(
+            self._session.client.forecast(
+                user_id=user_id, app_id=app_id, until=until, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def spending_cap(
+        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+    ) -> UserSpendingCaps:
+        """Return the spending caps of a user in an app, and what counts.
+
+        Needs a server newer than 0.2.0.
+
+        Returns:
+            The user's own caps, those of the app, and for each cap that applies what is spent and
+            held in its period, what is left, and when the period ends.
+        """
+        return self._session.run(
+            self._session.client.spending_cap(
+                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def close(self) -> None:
+        """Close the client and its connections; calls under way end with `ClientClosed`."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        """Open the client.
+
+        Raises:
+            RuntimeError: It is in another `with` block already.
+        """
+        self._session.enter()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client; see `close`."""
+        self._session.close()

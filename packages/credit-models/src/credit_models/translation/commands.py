@@ -1,0 +1,251 @@
+"""Makes the ledger's command of a request, after the check of the contract's constraints."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import betterproto2
+
+from credit_models import (
+    AdjustBalanceRequest,
+    CaptureHoldRequest,
+    CreditRequest,
+    ExtendHoldRequest,
+    GrantCategory,
+    GrantCreditsRequest,
+    PlaceHoldRequest,
+    PurchaseRequest,
+    ReleaseHoldRequest,
+    ReverseTransactionRequest,
+    SetSpendingCapRequest,
+    SpendingCaps,
+    TransferCreditsRequest,
+    VoidGrantRequest,
+    ledger,
+)
+from credit_models.constraints import Violation, violations
+from credit_models.ledger import NO_POLICY, UINT32_MAX, Caps, Category, Command, Policy
+from credit_models.operations import AnyWrite
+
+CATEGORIES: Mapping[GrantCategory, Category] = MappingProxyType(
+    {
+        GrantCategory.UNSPECIFIED: Category.UNSPECIFIED,
+        GrantCategory.PAID: Category.PAID,
+        GrantCategory.PROMOTIONAL: Category.PROMOTIONAL,
+        GrantCategory.OWN: Category.OWN,
+    }
+)
+
+
+def broken_fields(request: betterproto2.Message) -> tuple[Violation, ...]:
+    """Return the fields that break the rules of the contract's options and comments."""
+    further = _FURTHER_RULES.get(type(request))
+    broken = violations(request)
+    return broken if further is None else (*broken, *further(request))
+
+
+def command_of(
+    request: AnyWrite,
+    *,
+    new_id: Callable[[], str],
+    credits_max: int = UINT32_MAX,
+    policy: Policy = NO_POLICY,
+) -> Command:
+    """Return the command of a valid write of a user.
+
+    Args:
+        request: The write. It sets `user_id`.
+        new_id: Makes the id of the purchase, if there is one, and then that of the transaction.
+        credits_max: The most credits that the caller may add in one call, 1 to 2**32 - 1.
+        policy: The policy of the app.
+    """
+    make, own_fields = _COMMANDS[type(request)]
+    fields = _common_fields(request)
+    fields.update(own_fields(request))
+    if make in _BUYING:
+        fields["purchase_id"] = new_id()
+    if make in _ADDING:
+        fields["credits_max"] = credits_max
+    return make(transaction_id=new_id(), policy=policy, **fields)
+
+
+def caps_from_message(caps: SpendingCaps | None) -> Caps:
+    """Return the caps of a request."""
+    if caps is None:
+        return ledger.NO_CAPS
+    return Caps(hour=caps.per_hour, day=caps.per_day, month=caps.per_month)
+
+
+def _category_rule(request: GrantCreditsRequest) -> Iterator[Violation]:
+    if request.category not in CATEGORIES:
+        what = f"must be a known category, got {int(request.category)}"
+        yield Violation(field="category", description=what)
+
+
+def _target_rule(request: TransferCreditsRequest) -> Iterator[Violation]:
+    if _target(request) == (request.user_id, request.app_id):
+        what = "must differ from user_id unless to_app_id differs from app_id"
+        yield Violation(field="to_user_id", description=what)
+
+
+def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
+    if request.user_id is None:
+        for name in ("note", "metadata", "min_available_after"):
+            if getattr(request, name) not in ("", {}, None):
+                yield Violation(field=name, description="must not be set without user_id")
+
+
+# The rules that the comments of the contract define, and no option. Any: each takes its request.
+_FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
+    MappingProxyType(
+        {
+            GrantCreditsRequest: _category_rule,
+            TransferCreditsRequest: _target_rule,
+            SetSpendingCapRequest: _app_caps_rule,
+        }
+    )
+)
+
+
+def _target(request: TransferCreditsRequest) -> tuple[int, int]:
+    """Return the user and the app that get the credits of a transfer."""
+    user_id, app_id = request.to_user_id, request.to_app_id
+    return (
+        request.user_id if user_id is None else user_id,
+        request.app_id if app_id is None else app_id,
+    )
+
+
+# Any, from here on: the fields of commands have many types.
+_Fields = dict[str, Any]
+
+
+def _common_fields(request: AnyWrite) -> _Fields:
+    """Return the fields that all commands have."""
+    fields: _Fields = {
+        "user_id": request.user_id,
+        "app_id": request.app_id,
+        "created_by": request.created_by,
+        "key": request.idempotency_key,
+        "expected_revision": request.expected_revision,
+        "min_available_after": request.min_available_after,
+    }
+    if not isinstance(request, CreditRequest | PurchaseRequest):
+        fields["validate_only"] = request.validate_only
+        fields["metadata"] = tuple(sorted(request.metadata.items()))
+        fields["note"] = request.note
+    return fields
+
+
+def _add(request: CreditRequest) -> _Fields:
+    return {"credits": request.credits}
+
+
+def _use(request: PurchaseRequest) -> _Fields:
+    return {
+        "report_id": request.report_id,
+        "report_name": request.report_name,
+        "credits": request.credits,
+        "once": request.once,
+    }
+
+
+def _grant(request: GrantCreditsRequest) -> _Fields:
+    priority = request.priority
+    return {
+        "credits": request.credits,
+        "effective_at": _instant(request.effective_at),
+        "expires_at": _instant(request.expires_at),
+        "expires_after": _duration(request.expires_after_seconds),
+        "priority": ledger.PRIORITY_DEFAULT if priority is None else priority,
+        "category": CATEGORIES[request.category],
+    }
+
+
+def _void(request: VoidGrantRequest) -> _Fields:
+    return {"grant_id": request.grant_id}
+
+
+def _place(request: PlaceHoldRequest) -> _Fields:
+    return {
+        "credits": request.credits,
+        "expires_after": _duration(request.expires_after_seconds),
+        "purpose": request.purpose,
+        "allow_partial": request.allow_partial,
+    }
+
+
+def _capture(request: CaptureHoldRequest) -> _Fields:
+    return {
+        "hold_id": request.hold_id,
+        "report_id": request.report_id,
+        "report_name": request.report_name,
+        "credits": request.credits or 0,
+        "final": request.final is not False,
+        "allow_excess": request.allow_excess,
+    }
+
+
+def _release(request: ReleaseHoldRequest) -> _Fields:
+    return {"hold_id": request.hold_id}
+
+
+def _extend(request: ExtendHoldRequest) -> _Fields:
+    return {
+        "hold_id": request.hold_id,
+        "expires_after": _duration(request.expires_after_seconds),
+    }
+
+
+def _reverse(request: ReverseTransactionRequest) -> _Fields:
+    return {
+        "reversed_id": request.transaction_id,
+        "credits": request.credits or 0,
+        "restore_until": _instant(request.restore_until),
+    }
+
+
+def _transfer(request: TransferCreditsRequest) -> _Fields:
+    to_user_id, to_app_id = _target(request)
+    return {"to_user_id": to_user_id, "to_app_id": to_app_id, "credits": request.credits}
+
+
+def _adjust(request: AdjustBalanceRequest) -> _Fields:
+    return {"delta": request.delta}
+
+
+def _set_cap(request: SetSpendingCapRequest) -> _Fields:
+    return {"caps": caps_from_message(request.caps)}
+
+
+# The command of each write, and the fields of it that other commands lack.
+_COMMANDS: Mapping[type[AnyWrite], tuple[type[Command], Callable[[Any], _Fields]]] = (
+    MappingProxyType(
+        {
+            CreditRequest: (ledger.Add, _add),
+            PurchaseRequest: (ledger.Use, _use),
+            GrantCreditsRequest: (ledger.GrantCredits, _grant),
+            VoidGrantRequest: (ledger.VoidGrant, _void),
+            PlaceHoldRequest: (ledger.PlaceHold, _place),
+            CaptureHoldRequest: (ledger.CaptureHold, _capture),
+            ReleaseHoldRequest: (ledger.ReleaseHold, _release),
+            ExtendHoldRequest: (ledger.ExtendHold, _extend),
+            ReverseTransactionRequest: (ledger.ReverseTransaction, _reverse),
+            TransferCreditsRequest: (ledger.TransferCredits, _transfer),
+            AdjustBalanceRequest: (ledger.AdjustBalance, _adjust),
+            SetSpendingCapRequest: (ledger.SetSpendingCap, _set_cap),
+        }
+    )
+)
+_BUYING = frozenset({ledger.Use, ledger.CaptureHold})
+_ADDING = frozenset({ledger.Add, ledger.GrantCredits, ledger.AdjustBalance})
+
+
+def _instant(time: datetime | None) -> datetime | None:
+    """Return a time in whole milliseconds: the precision of the ledger."""
+    return None if time is None else time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def _duration(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

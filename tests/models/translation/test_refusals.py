@@ -1,0 +1,81 @@
+"""Every refusal of the ledger has the contract's reason, its metadata and a sentence."""
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from credit_models import ErrorReason, ledger
+from credit_models.constraints import Violation
+from credit_models.ledger import InvariantViolated, Kind, Period, Refusal
+from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
+from credit_models.translation.refusals import (
+    answer_of,
+    bad_request,
+    error_info,
+    total_overflow,
+)
+
+REFUSALS: list[type[Refusal]] = [
+    each for each in get_args(Refusal) if each is not ledger.NothingDue
+]
+
+
+def made(refusal: type[Refusal]) -> Refusal:
+    """Return a refusal whose figures are all 5."""
+    # Any: the figures have many types; all are only shown.
+    figures: dict[str, Any] = {field.name: 5 for field in fields(refusal)}
+    return refusal(**figures)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_has_a_sentence_and_the_metadata_of_its_reason(refusal: type[Refusal]) -> None:
+    reason, message, metadata = answer_of(made(refusal))
+    assert message
+    assert "{" not in message
+    expected = dict.fromkeys(RULES[reason].metadata, "5")
+    if "shortfall" in expected:
+        expected["shortfall"] = "0"
+    assert metadata == expected
+
+
+def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
+    answered = [answer_of(made(refusal)).reason for refusal in REFUSALS]
+    answered.append(total_overflow(5).reason)
+    retryable = {reason for reason, rule in RULES.items() if rule.retryable}
+    others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
+    assert sorted(answered) == sorted(RULES.keys() - others)
+
+
+def test_the_sum_of_an_app_that_is_too_large_is_named() -> None:
+    _, message, metadata = total_overflow(2**32)
+    assert "4294967296" in message
+    assert metadata == {"total": "4294967296"}
+
+
+def test_a_refusal_that_is_none_of_a_request_has_no_answer() -> None:
+    with pytest.raises(InvariantViolated, match="no reason"):
+        answer_of(ledger.NothingDue())
+
+
+def test_figures_are_written_as_the_contract_defines() -> None:
+    reused = answer_of(ledger.KeyReused(fields=("credits", "call")))
+    assert reused.metadata == {"fields": "credits,call"}
+    assert "another credits, call" in reused.message
+    kind = answer_of(ledger.NotReversible(kind=Kind.HOLD))
+    assert kind.metadata == {"type": "HOLD"}
+    start = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    early = answer_of(ledger.ExpiresTooEarly(expires_at=start - timedelta(days=9), starts_at=start))
+    assert early.metadata == {"expires_at": "0", "starts_at": "1000"}
+    capped = answer_of(
+        ledger.CapExceeded(period=Period.DAY, cap=1, spent=2, held=3, required=4, resets_at=start)
+    )
+    assert capped.metadata["period"] == "day"
+
+
+def test_the_details_of_a_status_name_the_reason_and_the_fields() -> None:
+    info = error_info(ErrorReason.INVALID_FIELD, {"a": "b"})
+    assert (info.reason, info.domain, info.metadata) == ("INVALID_FIELD", DOMAIN, {"a": "b"})
+    broken = [Violation(field="f", description="must be set")]
+    (shown,) = bad_request(broken).field_violations
+    assert (shown.field, shown.description) == ("f", "must be set")
