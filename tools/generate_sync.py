@@ -40,6 +40,7 @@ from credit_models import (
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
+from credit_models import GetSpendingCapResponse as UserSpendingCaps
 
 from credit_client import batch as _batch
 from credit_client import client as _client

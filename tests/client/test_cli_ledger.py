@@ -269,6 +269,20 @@ def test_the_caps_and_the_policy_of_an_app(of: Callable[[str], list[str]]) -> No
         ["per_day", "500"],
         ["allow_negative", "False"],
     ]
+    of_user = credit(*of("caps"), "-o", "table")
+    assert "caps" in of_user.stderr  # of another app: there is none
+    user = of("caps")[2]
+    shown = credit("caps", "--user", user, "--app", app_id, "-o", "table").stdout
+    assert shown.splitlines()[0].split() == [
+        "PERIOD",
+        "CAP",
+        "SPENT",
+        "HELD",
+        "LEFT",
+        "RESETS",
+        "AT",
+    ]
+    assert shown.splitlines()[1].split()[:5] == ["DAY", "500", "0", "0", "500"]
     rejected(17, "the revision is 1", *set_caps, "--remove", "--expected-revision", "9")
     rejected(2, "need --user", *set_caps, "--remove", *KEY)
     rejected(2, "need --user", *set_caps, "--remove", "--note", "n")

@@ -80,7 +80,9 @@ def test_the_public_names_are_these() -> None:
         "RevisionChanged",
         "ScopeMissing",
         "ServerTooOld",
+        "SpendingCapStatus",
         "SpendingCaps",
+        "SpendingPeriod",
         "StoreUnavailable",
         "Streams",
         "TlsFailed",
@@ -92,6 +94,7 @@ def test_the_public_names_are_these() -> None:
         "Unavailable",
         "UnknownRefusal",
         "UserCredits",
+        "UserSpendingCaps",
         "Violation",
         "WriteOptions",
         "request_id",
@@ -160,6 +163,7 @@ def test_the_client_has_these_methods() -> None:
         "grants": [*at, "timeout_seconds"],
         "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
         "forecast": [*at, "until", "timeout_seconds"],
+        "spending_cap": [*at, "timeout_seconds"],
         "new_key": [],
     }
 

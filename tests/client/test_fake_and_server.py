@@ -157,6 +157,7 @@ async def _scenario(client: CreditClient) -> list[object]:
     await take(client.grants(user_id=USER, app_id=APP))
     await take(client.grants(user_id=OTHER, app_id=OTHER_APP))
     await take(client.forecast(user_id=USER, app_id=APP))
+    await take(client.spending_cap(user_id=USER, app_id=APP))
     await take(_holds(client, include_settled=True))
     await take(_histories(client))
     return protocol.lines

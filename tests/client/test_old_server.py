@@ -81,6 +81,7 @@ async def _first_hold(client: CreditClient) -> object:
         (lambda it: it.grants(user_id=7, app_id=1), "ListGrants"),
         (_first_hold, "ListHolds"),
         (lambda it: it.forecast(user_id=7, app_id=1), "GetForecast"),
+        (lambda it: it.spending_cap(user_id=7, app_id=1), "GetSpendingCap"),
         # Their conditions are fields that the server does not know, and would ignore.
         (lambda it: it.use(**WHO, **REPORT, credits=1, once=True), "BatchWrite"),
         (lambda it: it.use(**WHO, **REPORT, credits=1, expected_revision=0), "BatchWrite"),

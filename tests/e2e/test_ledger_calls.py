@@ -127,6 +127,7 @@ READS = (
     "ListUserPurchases",
     "ListUserTransactions",
     "GetAppPolicy",
+    "GetSpendingCap",
     "ListGrants",
     "ListHolds",
     "GetForecast",

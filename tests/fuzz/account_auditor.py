@@ -289,11 +289,13 @@ def _comparable(outcome: Outcome) -> str:
 
 
 def _receipt(entry: Entry, history: History) -> Receipt:
+    assert entry.final is not None
+    revision, balance = entry.final
     receipt = Receipt(
         transaction_id=entry.id,
         purchase_id=history.purchase_id(entry.id),
-        balance=max(0, entry.balance),
-        owed=max(0, -entry.balance),
+        balance=max(0, balance),
+        owed=max(0, -balance),
         sequence=entry.sequence,
     )
     captures = entry.type is TransactionType.USE and entry.related_id
@@ -304,6 +306,7 @@ def _receipt(entry: Entry, history: History) -> Receipt:
     receipt.balance_before = max(0, entry.balance - entry.effect)
     receipt.held, receipt.released_credits = entry.held, entry.released
     receipt.expires_at, receipt.related_id = entry.expires_at, entry.related_id
+    receipt.revision = revision
     return receipt
 
 

@@ -68,7 +68,9 @@ class Book:
             **more,
         )
         account.sequence += 1
-        account.facts[entry.id] = Fact(type=type_, app_id=app_id, credits=credits, at=self.now)
+        account.facts[entry.id] = Fact(
+            type=type_, app_id=app_id, credits=credits, sequence=entry.sequence
+        )
         self.entries[user].append(entry)
         return entry
 

@@ -73,6 +73,7 @@ class Fact:
     """What later requests must know of an entry.
 
     Attributes:
+        sequence: Its place in the history.
         pieces: Of a use: where the credits came from.
         taken_back: How many of its credits were reversed.
         lot: Of credits that were added: the grant that got them; `BASE` for none.
@@ -83,7 +84,7 @@ class Fact:
     type: TransactionType
     app_id: int
     credits: int
-    at: datetime
+    sequence: int = 0
     pieces: tuple[Piece, ...] = ()
     taken_back: int = 0
     lot: str = BASE
@@ -115,6 +116,8 @@ class Entry:
     report: tuple[str, str] = ("", "")
     held: int = 0
     released: int = 0
+    # The revision and the balance after its request, which a list does not show.
+    final: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,13 +130,17 @@ class Bought:
 
 @dataclass(kw_only=True, slots=True)
 class App:
-    """What a user has in one app; `base` is negative for a debt."""
+    """What a user has in one app; `base` is negative for a debt.
+
+    `spent` has the start and the credits of each counter, and counts entries from `since` on.
+    """
 
     base: int = 0
     lots: dict[str, Lot] = field(default_factory=dict)
     holds: dict[str, OpenHold] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
     spent: dict[str, tuple[datetime, int]] = field(default_factory=dict)
+    since: int = 0
 
     def copy(self) -> "App":
         return App(
@@ -142,6 +149,7 @@ class App:
             holds=dict(self.holds),
             caps=dict(self.caps),
             spent=dict(self.spent),
+            since=self.since,
         )
 
     @property
@@ -184,6 +192,8 @@ class App:
     ) -> list[Piece]:
         """Return credits to their lots, after a debt is paid; return where they are now.
 
+        Credits of a grant that has ended pay nothing.
+
         Args:
             pieces: The credits.
             now: The time.
@@ -193,7 +203,12 @@ class App:
         debt = max(0, -self.base)
         given: list[Piece] = []
         for terms, credits_ in pieces:
-            paid = credits_ if terms.id == BASE else min(debt, credits_)
+            lot = self.lots.get(terms.id)
+            ends_at = terms.ends_at if lot is None else lot.terms.ends_at
+            if until is not None and ends_at is not None and ends_at <= now:
+                ends_at = until
+            pays = min(debt, credits_) if ends_at is None or ends_at > now else 0
+            paid = credits_ if terms.id == BASE else pays
             debt -= min(debt, paid)
             self.base += paid
             if paid:

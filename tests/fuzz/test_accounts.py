@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -125,7 +125,6 @@ def test_the_answer_to_a_refund_can_change_when_a_grant_that_paid_has_ended() ->
         type=TransactionType.USE,
         app_id=1,
         credits=5,
-        at=end - timedelta(seconds=3),
         pieces=((Terms(id="spent", ends_at=end), 4), (Terms(), 1)),
     )
     request = ReverseTransactionRequest(

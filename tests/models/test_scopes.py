@@ -38,6 +38,7 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         LEDGER + "SetSpendingCap": "credits:admin",
         LEDGER + "SetAppPolicy": "credits:admin",
         LEDGER + "GetAppPolicy": "credits:read",
+        LEDGER + "GetSpendingCap": "credits:read",
         LEDGER + "ListGrants": "credits:read",
         LEDGER + "ListHolds": "credits:read",
         LEDGER + "GetForecast": "credits:read",

@@ -1,7 +1,7 @@
 """Hold what the rules of all calls share: the request, the account, the checks and the entries."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,6 +119,10 @@ class Decision:
         if required is not None and self.app.available < required:
             raise reject("AVAILABLE_TOO_LOW", available_after=self.app.available, required=required)
         book.close()
+        final = (book.accounts[self.user].sequence, self.app.balance)
+        written = book.entries[self.user]
+        position = written.index(main)
+        main = written[position] = replace(main, final=final)
         keys = book.accounts[self.user].keys
         if request.idempotency_key:
             keys[request.app_id, request.idempotency_key] = (request, main)
@@ -170,14 +174,17 @@ class Decision:
                 )
 
     def count(self, credits: int) -> None:  # noqa: A002 - the contract's word
-        """Count used credits in the periods that have a cap."""
-        self.app.spent = {
-            period: (
-                period_start(period, self.now),
-                self.app.spent_in(period, self.now) + credits,
-            )
+        """Count used credits, if there is a cap or anything was counted this month."""
+        app = self.app
+        this_month = app.spent and app.spent["month"][0] == period_start("month", self.now)
+        if not this_month and not self.caps():
+            app.spent = {}
+            return
+        if not app.spent:
+            app.since = self.book.accounts[self.user].sequence + 1
+        app.spent = {
+            period: (period_start(period, self.now), app.spent_in(period, self.now) + credits)
             for period in PERIODS
-            if period in self.caps()
         }
 
     # Any: the further fields of an entry.

@@ -85,10 +85,22 @@ def void(on: Decision) -> Entry:
     ended = replace(lot.terms, ends_at=on.now)
     on.app.lots[request.grant_id] = replace(lot, left=0, terms=ended, starts_at=None)
     on.book.note(on.user, request.grant_id, closed=True)
+    facts = on.book.accounts[on.user].facts
+    for id_, used in facts.items():
+        if any(terms.id == request.grant_id for terms, _ in used.pieces):
+            # A refund of what it paid for finds it ended.
+            facts[id_] = replace(used, pieces=_ended_pieces(used.pieces, ended))
     return on.write(
         TransactionType.VOID,
         lot.left,
         0 if later else -lot.left,
         related_id=request.grant_id,
         allocations=((request.grant_id, lot.left),),
+    )
+
+
+def _ended_pieces(pieces: tuple[Piece, ...], ended: Terms) -> tuple[Piece, ...]:
+    return tuple(
+        (replace(terms, ends_at=ended.ends_at) if terms.id == ended.id else terms, credits_)
+        for terms, credits_ in pieces
     )

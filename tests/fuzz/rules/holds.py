@@ -7,7 +7,7 @@ from typing import Any
 from credit_models import TransactionType
 
 from tests.fuzz.account_book import shown
-from tests.fuzz.account_model import LIVE_MAX, Entry, OpenHold, split, total
+from tests.fuzz.account_model import BASE, LIVE_MAX, Entry, OpenHold, split, total
 from tests.fuzz.rules.decision import Decision, milliseconds, reject, short
 
 HOLD_DEFAULT, HOLD_MAX = timedelta(minutes=15), timedelta(days=7)
@@ -71,6 +71,11 @@ def capture(on: Decision) -> Entry:
         on.within_caps(excess)
     on.enough(excess)
     captured, rest = split(hold.pieces, price)
+    # The terms of a grant may have changed since it was held; it is live as long as it is.
+    captured = tuple(
+        (terms if terms.id == BASE else on.app.lots[terms.id].terms, credits_)
+        for terms, credits_ in captured
+    )
     keeps = request.final is False and bool(rest)
     more = on.app.take(excess)
     freed = () if keeps else rest

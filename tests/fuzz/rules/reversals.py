@@ -53,10 +53,12 @@ def _refund(on: Decision, request: Any, fact: Fact) -> Entry:
     if gone and len(on.app.lots) + len(gone) > LIVE_MAX:
         raise reject("GRANTS_FULL", limit=LIVE_MAX)
     given = on.app.put(back, on.now, request.created_by, until)
-    on.app.spent = {
-        period: (start, max(0, spent - credits_ * (start == period_start(period, fact.at))))
-        for period, (start, spent) in on.app.spent.items()
-    }
+    if fact.sequence >= on.app.since:
+        used_at = on.stored.bought[request.transaction_id].entry.at
+        on.app.spent = {
+            period: (start, spent - credits_ * (start == period_start(period, used_at)))
+            for period, (start, spent) in on.app.spent.items()
+        }
     refunded = fact.taken_back + credits_
     on.book.note(on.user, request.transaction_id, taken_back=refunded)
     bought = on.book.accounts[on.user].bought

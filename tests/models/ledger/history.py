@@ -12,6 +12,7 @@ from credit_models.ledger import (
     AppAccount,
     Command,
     GrantCredits,
+    Kind,
     Lookup,
     Outcome,
     PlaceHold,
@@ -42,13 +43,22 @@ class History:
             if (purchase.user_id, purchase.app_id, purchase.report_id) == command.once_key
             and purchase.refunded_credits < purchase.credits
         ]
+        referenced = _last(e for e in entries if e.id == command.reference)
         return Lookup(
             earlier=_last(e for e in entries if command.key and self._has_key(e, command)),
-            referenced=_last(e for e in entries if e.id == command.reference),
+            referenced=referenced,
             latest_related=_last(
                 e
                 for e in entries
                 if command.reference and e.details.related_id == command.reference
+            ),
+            voided=frozenset(
+                e.details.related_id
+                for e in entries
+                if e.kind is Kind.VOID
+                and referenced is not None
+                and e.sequence > referenced.sequence
+                and e.details.related_id in parts(referenced)
             ),
             owned_purchase=owned[0] if owned else None,
         )
@@ -82,6 +92,13 @@ class History:
             self.purchases[purchase.id] = replace(purchase, refunded_credits=credits_)
         for account in outcome.accounts:
             assert account.revision == len(self.entries[account.user_id])
+        main = outcome.main
+        account = self.accounts[main.user_id]
+        assert main in self.entries[main.user_id]
+        assert (main.final_revision, main.final_balance) == (
+            account.revision,
+            account.balance(main.app_id),
+        )
 
 
 def _last(items: Iterable[Transaction]) -> Transaction | None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from credit_models.ledger import (
     NO_CAPS,
+    NO_POLICY,
     UINT32_MAX,
     Accepted,
     AdjustBalance,
+    AppAccount,
     CapExceeded,
     Caps,
+    CapStatus,
     CaptureHold,
     Kind,
     Period,
@@ -21,11 +24,13 @@ from credit_models.ledger import (
     SetSpendingCap,
     TransferCredits,
     Use,
+    cap_statuses,
 )
 
 from tests.models.ledger.history import NOON, Ledger
 
 MILLISECOND = timedelta(milliseconds=1)
+JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def capped(**caps: int) -> Ledger:
@@ -58,7 +63,7 @@ def test_a_cap_is_an_entry_of_no_effect() -> None:
     assert (entry.kind, entry.credits, entry.effect, entry.balance_after) == (Kind.CAP, 5, 0, 1000)
     assert ledger.app.caps == Caps(hour=10, day=5)
     assert ledger.do(SetSpendingCap, caps=NO_CAPS).credits == UINT32_MAX
-    assert ledger.accounts[7].apps == {}
+    assert ledger.app.caps == NO_CAPS
 
 
 def test_uses_of_a_period_fit_into_its_cap() -> None:
@@ -178,16 +183,128 @@ def test_a_users_own_caps_replace_those_of_the_app() -> None:
     ledger.add(100)
     assert use(ledger, 4, policy=policy) == exceeded(cap=3, required=4)
     ledger.use(2, policy=policy)
-    assert ledger.app.spent == (PeriodSpending(period=Period.HOUR, starts_at=NOON, credits=2),)
     ledger.do(SetSpendingCap, caps=Caps(day=50), policy=policy)
     ledger.use(10, policy=policy)
     ledger.do(SetSpendingCap, caps=NO_CAPS, policy=policy)
-    assert use(ledger, 4, policy=policy) == exceeded(cap=3, required=4)  # counted from now on
+    assert use(ledger, 1, policy=policy) == exceeded(cap=3, spent=12)
 
 
-def test_counters_go_when_no_cap_is_left() -> None:
+def counted(credits_: int, since: int) -> tuple[PeriodSpending, ...]:
+    """Return the counters of uses of this hour."""
+    starts = {Period.HOUR: NOON, Period.DAY: NOON.replace(hour=0), Period.MONTH: JUNE}
+    return tuple(
+        PeriodSpending(period=period, starts_at=starts_at, credits=credits_, since=since)
+        for period, starts_at in starts.items()
+    )
+
+
+def test_all_periods_are_counted_from_the_first_use_under_a_cap_of_the_app() -> None:
+    ledger = Ledger()
+    ledger.add(100)
+    ledger.use(5)
+    assert ledger.accounts[7].apps == {}
+    ledger.use(2, policy=Policy(caps=Caps(hour=3)))
+    assert ledger.app.spent == counted(2, since=3)
+
+
+def test_a_cap_of_another_period_finds_what_was_counted() -> None:
+    ledger = capped(hour=10)
+    ledger.use(9)
+    ledger.do(SetSpendingCap, caps=Caps(month=10))
+    ledger.wait(days=3)
+    assert use(ledger, 2) == exceeded(
+        period=Period.MONTH, spent=9, required=2, resets_at=datetime(2026, 7, 1, tzinfo=UTC)
+    )
+
+
+def test_caps_that_are_removed_and_set_again_keep_what_was_counted() -> None:
+    ledger = capped(hour=10)
+    ledger.use(6)
+    ledger.do(SetSpendingCap, caps=NO_CAPS)
+    ledger.use(20)
+    ledger.do(SetSpendingCap, caps=Caps(hour=30))
+    assert use(ledger, 5) == exceeded(cap=30, spent=26, required=5)
+
+
+def test_caps_that_are_removed_and_set_again_without_a_use_still_count_from_the_first() -> None:
+    ledger = capped(hour=10)
+    ledger.do(SetSpendingCap, caps=NO_CAPS)
+    ledger.use(10)
+    ledger.do(SetSpendingCap, caps=Caps(hour=10))
+    assert use(ledger, 1) == exceeded(spent=10)
+
+
+def test_a_server_with_an_outdated_policy_keeps_the_counters() -> None:
+    policy = Policy(caps=Caps(hour=3))
+    ledger = Ledger()
+    ledger.add(100)
+    ledger.use(2, policy=policy)
+    ledger.use(5)  # this server has not yet the policy
+    assert ledger.app.spent == counted(7, since=2)
+    assert use(ledger, 1, policy=policy) == exceeded(cap=3, spent=7)
+
+
+def test_counters_go_with_the_first_use_after_their_month_without_a_cap() -> None:
     ledger = Ledger()
     ledger.add(100)
     ledger.use(2, policy=Policy(caps=Caps(hour=3)))
+    ledger.now = datetime(2026, 6, 30, 23, 59, tzinfo=UTC)
+    ledger.use(5)
+    assert ledger.app.spent[2].credits == 7
+    ledger.wait(minutes=1)
     ledger.use(5)
     assert ledger.accounts[7].apps == {}
+
+
+def test_a_refund_gives_back_nothing_for_a_use_that_was_not_counted() -> None:
+    ledger = Ledger()
+    ledger.add(100)
+    ledger.use(8, "before")
+    ledger.do(SetSpendingCap, caps=Caps(hour=10))
+    ledger.use(9, "after")
+    ledger.do(ReverseTransaction, reversed_id="before")
+    assert use(ledger, 2) == exceeded(spent=9, required=2)
+    ledger.do(ReverseTransaction, reversed_id="after", credits=3)
+    assert use(ledger, 5) == exceeded(spent=6, required=5)
+
+
+def test_a_refund_gives_back_nothing_for_a_use_before_counting_began_again() -> None:
+    ledger = capped(hour=10)
+    ledger.use(5, "june")
+    ledger.do(SetSpendingCap, caps=NO_CAPS)
+    ledger.now = datetime(2026, 7, 1, tzinfo=UTC)
+    ledger.use(5, "not counted")
+    ledger.do(SetSpendingCap, caps=Caps(hour=10))
+    ledger.use(9)
+    for id_ in ("june", "not counted"):
+        ledger.do(ReverseTransaction, reversed_id=id_)
+    assert use(ledger, 2) == exceeded(
+        spent=9, required=2, resets_at=datetime(2026, 7, 1, 1, tzinfo=UTC)
+    )
+
+
+def test_the_status_of_each_cap_shows_what_counts_and_when_it_resets() -> None:
+    ledger = capped(hour=10, month=30)
+    ledger.use(6)
+    ledger.hold(3)
+    assert cap_statuses(ledger.app, Policy(caps=Caps(day=1)), ledger.now) == [
+        CapStatus(
+            period=Period.HOUR,
+            cap=10,
+            spent=6,
+            held=3,
+            starts_at=NOON,
+            resets_at=NOON + timedelta(hours=1),
+        ),
+        CapStatus(
+            period=Period.MONTH,
+            cap=30,
+            spent=6,
+            held=3,
+            starts_at=JUNE,
+            resets_at=datetime(2026, 7, 1, tzinfo=UTC),
+        ),
+    ]
+    later = cap_statuses(ledger.app, NO_POLICY, NOON + timedelta(hours=1))
+    assert [(status.spent, status.left) for status in later] == [(0, 7), (6, 21)]
+    assert cap_statuses(AppAccount(), NO_POLICY, NOON) == []

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from credit_models.ledger import (
     GRANTS_MAX,
+    NO_DETAILS,
     UINT32_MAX,
     Accepted,
     AdjustBalance,
@@ -17,6 +18,7 @@ from credit_models.ledger import (
     Kind,
     NotReversible,
     Policy,
+    ReleaseHold,
     ReversalExceeds,
     ReverseTransaction,
     SetSpendingCap,
@@ -24,6 +26,7 @@ from credit_models.ledger import (
     TransactionNotFound,
     TransferCredits,
     Use,
+    VoidGrant,
 )
 
 from tests.models.ledger.history import NOON, Ledger, parts
@@ -155,6 +158,95 @@ def test_a_refund_pays_debt_first() -> None:
         ("late", 2),
     ]
     assert (ledger.balance, ledger.left, ledger.account.base(1)) == (5, {"late": 2}, 3)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_refund_to_a_voided_grant_expires_at_once(is_held: bool) -> None:
+    ledger = used()
+    if is_held:
+        ledger.do(ReverseTransaction, reversed_id="u", credits=2)
+        ledger.hold(1, "h")
+    ledger.grant(1, "rest", priority=0)
+    ledger.do(ReverseTransaction, reversed_id="u", credits=1)
+    ledger.do(VoidGrant, grant_id="soon")
+    entry = ledger.do(ReverseTransaction, reversed_id="u")
+    assert ledger.kinds[-2:] == ["refund", "expire"]
+    expired = ledger.entries[7][-1]
+    assert (expired.details.related_id, expired.credits) == ("soon", parts(entry)["soon"])
+    assert expired.details.effective_at == ledger.now
+    assert "soon" not in {id_ for id_, left in ledger.left.items() if left}
+    if is_held:
+        ledger.do(ReleaseHold, hold_id="h")
+        assert ledger.kinds[-2:] == ["release", "expire"]
+
+
+def test_a_refund_of_a_capture_from_a_voided_grant_expires_at_once() -> None:
+    ledger = Ledger()
+    ledger.grant(5, "g")
+    ledger.hold(3, "h")
+    ledger.do(VoidGrant, grant_id="g")
+    ledger.do(CaptureHold, "u", hold_id="h", **ledger.report())
+    ledger.do(ReverseTransaction, reversed_id="u")
+    assert (ledger.kinds[-2:], ledger.balance) == (["refund", "expire"], 0)
+
+
+def test_a_refund_can_restore_a_voided_grant_until_a_date() -> None:
+    ledger = Ledger()
+    ledger.grant(5, "g")
+    ledger.use(4, "u")
+    ledger.do(VoidGrant, grant_id="g")
+    ledger.do(ReverseTransaction, reversed_id="u", credits=3, restore_until=ledger.now + DAY)
+    assert [(g.id, g.left, g.ends_at) for g in ledger.app.grants] == [("g", 3, ledger.now + DAY)]
+    ledger.use(3, "again")  # after the VOID: its refund returns to the restored grant
+    ledger.do(ReverseTransaction, reversed_id="again")
+    assert ledger.left == {"g": 3}
+
+
+def test_credits_that_return_to_an_ended_grant_pay_no_debt() -> None:
+    ledger = used()
+    ledger.wait(days=1)
+    ledger.do(AdjustBalance, delta=-10, note="why", policy=Policy(allow_negative=True))
+    assert ledger.balance == -7
+    entry = ledger.do(ReverseTransaction, reversed_id="u", credits=7)
+    assert parts(entry) == {"soon": 5, "": 2}
+    assert (ledger.kinds[-1], ledger.balance, ledger.left) == ("expire", -5, {})
+    ledger.do(ReverseTransaction, reversed_id="u", credits=5)
+    assert (ledger.balance, ledger.left) == (0, {})
+
+
+def test_credits_that_a_refund_restores_until_a_date_pay_debt() -> None:
+    ledger = used()
+    ledger.wait(days=1)
+    ledger.do(AdjustBalance, delta=-10, note="why", policy=Policy(allow_negative=True))
+    until = ledger.now + DAY
+    ledger.do(ReverseTransaction, reversed_id="u", credits=5, restore_until=until)
+    assert (ledger.kinds[-1], ledger.balance, ledger.left) == ("refund", -2, {})
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_held_credits_of_an_ended_grant_pay_no_debt(by_time: bool) -> None:
+    ledger = Ledger()
+    ledger.grant(5, "g", expires_after=DAY)
+    ledger.hold(5, "h", expires_after=2 * DAY)
+    ledger.wait(days=1)
+    ledger.do(AdjustBalance, delta=-3, note="why", policy=Policy(allow_negative=True))
+    if by_time:
+        ledger.wait(days=1)
+        ledger.do(Settle)
+    else:
+        ledger.do(ReleaseHold, hold_id="h")
+    assert (ledger.kinds[-2:], ledger.balance) == (["release", "expire"], -3)
+
+
+def test_the_entry_of_a_refund_records_the_state_after_what_expired() -> None:
+    ledger = used()
+    ledger.wait(days=1)
+    entry = ledger.do(ReverseTransaction, reversed_id="u")
+    assert (entry.sequence, entry.balance_after) == (5, 15)
+    assert (entry.final_revision, entry.final_balance) == (6, 10)
+    plain = ledger.add(1)
+    assert (plain.final_revision, plain.final_balance) == (7, 11)
+    assert plain.details == NO_DETAILS
 
 
 def test_a_reversal_of_an_add_takes_base_credits() -> None:

@@ -67,6 +67,14 @@ def test_the_outcome_has_both_accounts() -> None:
     assert outcome.main is outcome.transactions[0]
 
 
+def test_the_entry_of_a_transfer_to_another_app_records_the_last_revision() -> None:
+    ledger = stocked()
+    entry = ledger.do(TransferCredits, credits=7, to_user_id=7, to_app_id=2)
+    assert (entry.sequence, entry.final_revision) == (3, 5)
+    assert entry.final_balance == entry.balance_after == 3
+    ledger.do(TransferCredits, credits=1, to_user_id=8, to_app_id=1, expected_revision=5)
+
+
 def test_what_is_due_on_both_sides_comes_first() -> None:
     ledger = stocked()
     ledger.grant(3, user_id=8, app_id=2, expires_after=DAY)

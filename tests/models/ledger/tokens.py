@@ -141,7 +141,8 @@ class Purse:
     debt: int = 0
     holds: dict[str, Held] = field(default_factory=dict)
     caps: Caps = NO_CAPS
-    counted: dict[Period, dict[str, int]] = field(default_factory=dict)
+    counting: datetime | None = None  # when a use was last counted, or caps were last set
+    uses: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # those that were counted
     unwritten: list[Event] = field(default_factory=list)
 
     def free(self) -> list[Token]:
@@ -169,9 +170,9 @@ class Purse:
 
     # Tokens come and go.
 
-    def put(self, token: Token) -> None:
+    def put(self, token: Token, *, pays: bool = True) -> None:
         """Make a token spendable, unless it pays a debt."""
-        if self.debt:
+        if self.debt and pays:
             self.debt -= 1
             token.place = GONE
         else:
@@ -199,15 +200,20 @@ class Purse:
         self.tokens += [Token(pot, FREE) for _ in range(number)]
         return pot if number else self.base
 
-    def give_back(self, token: Token, restore_until: datetime | None, now: datetime) -> None:
-        """Return a token to its pot."""
+    def give_back(self, token: Token, restore_until: datetime | None, now: datetime) -> bool:
+        """Return a token to its pot, unless it pays a debt; return whether it did.
+
+        A token of a grant that has ended pays nothing.
+        """
         pot = token.pot
-        if pot.id and not self.debt:
-            if pot not in self.pots():
-                pot.end = token.end_when_taken
-            if pot.end is not None and pot.end <= now and restore_until is not None:
-                pot.end = restore_until
-        self.put(token)
+        end = pot.end if pot in self.pots() else token.end_when_taken
+        if end is not None and end <= now and restore_until is not None:
+            end = restore_until
+        pays = self.debt > 0 and (end is None or end > now)
+        if pot.id and not pays:
+            pot.end = end
+        self.put(token, pays=pays)
+        return pays
 
     # Time.
 
@@ -235,9 +241,10 @@ class Purse:
                 self.put(token)
             self._note(Kind.ACTIVATE, pot.id, len(tokens), instant)
         for hold in [hold for hold in self.open_holds if hold.ends_at == instant]:
-            tokens = self.settle(hold, HoldExpired, instant)
+            tokens = hold.tokens
             for token in tokens:
-                self.put(token)
+                self.give_back(token, None, instant)
+            self.settle(hold, HoldExpired, instant)
             self._note(Kind.RELEASE, hold.id, len(tokens), instant)
             for pot in dict.fromkeys(token.pot for token in tokens):
                 if pot.end is not None and pot.end < instant:
@@ -280,7 +287,7 @@ class Purse:
 
     def over_cap(self, policy: Policy, number: int, now: datetime) -> CapExceeded | None:
         for period, cap in self.capped(policy).items():
-            spent = self.counted.get(period, {}).get(window(period, now), 0)
+            spent = self.spent(period, now)
             if spent + self.held + number > cap:
                 return CapExceeded(
                     period=period,
@@ -292,20 +299,33 @@ class Purse:
                 )
         return None
 
-    def count(self, policy: Policy, number: int, now: datetime) -> None:
-        self.counted = {
-            period: {window(period, now): self._counted(period, now) + number}
-            for period in self.capped(policy)
-        }
+    def count(self, policy: Policy, use: str, number: int, now: datetime) -> None:
+        """Count a use; or nothing, if no cap applies and nothing was counted this month."""
+        month = Period.MONTH
+        this_month = self.counting and window(month, self.counting) == window(month, now)
+        if not this_month and not self.capped(policy):
+            self.counting, self.uses = None, {}
+            return
+        self.counting = now
+        if number:
+            self.uses[use] = (now, number)
 
-    def _counted(self, period: Period, now: datetime) -> int:
-        return self.counted.get(period, {}).get(window(period, now), 0)
+    def spent(self, period: Period, now: datetime) -> int:
+        wanted = window(period, now)
+        return sum(number for at, number in self.uses.values() if window(period, at) == wanted)
 
-    def uncount(self, used_at: datetime, number: int) -> None:
-        for period, windows in self.counted.items():
-            key = window(period, used_at)
-            if key in windows:
-                windows[key] = max(0, windows[key] - number)
+    def uncount(self, use: str, number: int) -> None:
+        if use in self.uses:
+            at, counted = self.uses[use]
+            self.uses[use] = (at, counted - number)
+
+    @property
+    def counted(self) -> dict[Period, dict[str, int]]:
+        """What the counters show: the periods of the time of the last count."""
+        at = self.counting
+        if at is None:
+            return {}
+        return {period: {window(period, at): self.spent(period, at)} for period in Period}
 
 
 def window(period: Period, at: datetime) -> str:
@@ -527,10 +547,8 @@ class Model:
     ) -> Expected:
         id_ = command.transaction_id
         for token in tokens:
-            if token.place == FREE:
-                token.take(id_)
-            token.place = id_
-        purse.count(command.policy, len(tokens), now)
+            token.take(id_)
+        purse.count(command.policy, id_, len(tokens), now)
         person.made[id_] = Made(
             Kind.USE,
             command.app_id,
@@ -575,6 +593,10 @@ class Model:
             token.place = GONE
         if effect:
             pot.end = now
+        # What was taken has ended with its grant: it does not become spendable by a refund.
+        for token in purse.tokens:
+            if token.pot is pot:
+                token.end_when_taken = now
         pot.closed = True
         return Expected(Kind.VOID, number, effect, [(pot.id, number)])
 
@@ -637,8 +659,8 @@ class Model:
         """Return tokens to their pots; return where each of them went: a debt is base credits."""
         ids = []
         for token in tokens:
-            ids.append("" if purse.debt else token.pot.id)
-            purse.give_back(token, restore_until, now)
+            pays = purse.give_back(token, restore_until, now)
+            ids.append("" if pays else token.pot.id)
         return ids
 
     def _ExtendHold(  # noqa: N802
@@ -677,7 +699,7 @@ class Model:
             return GrantsFull(limit=GRANTS_MAX)
         made.reversed += number
         ids = self._given(purse, tokens, command.restore_until, now)
-        purse.uncount(made.at, number)
+        purse.uncount(command.reversed_id, number)
         refunded = (made.purchase_id, made.reversed)
         return Expected(Kind.REFUND, number, number, _grouped_ids(ids), refunded)
 
@@ -756,7 +778,7 @@ class Model:
         self, command: SetSpendingCap, person: Person, purse: Purse, now: datetime
     ) -> Expected:
         purse.caps = command.caps
-        purse.count(command.policy, 0, now)
+        purse.count(command.policy, "", 0, now)
         caps = [command.caps.hour, command.caps.day, command.caps.month]
         least = min([cap for cap in caps if cap is not None], default=2**32 - 1)
         return Expected(Kind.CAP, least, 0, [("", least)])

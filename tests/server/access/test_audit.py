@@ -449,7 +449,9 @@ async def test_a_change_of_a_policy_is_recorded_with_its_revision() -> None:
     assert {line["identity"] for line in lines} == {"shop"}
 
 
-@pytest.mark.parametrize("call", ["GetAppPolicy", "ListGrants", "ListHolds", "GetForecast"])
+@pytest.mark.parametrize(
+    "call", ["GetAppPolicy", "GetSpendingCap", "ListGrants", "ListHolds", "GetForecast"]
+)
 async def test_a_read_of_another_app_is_recorded(call: str) -> None:
     lines: list[Line] = []
     async with open_wire(

@@ -301,7 +301,15 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    "call", ["GetAppPolicy", "ListGrants", "ListHolds", "GetForecast", "GetAppBalance"]
+    "call",
+    [
+        "GetAppPolicy",
+        "GetSpendingCap",
+        "ListGrants",
+        "ListHolds",
+        "GetForecast",
+        "GetAppBalance",
+    ],
 )
 async def test_nothing_is_read_in_another_tenants_app(callers: Callers, call: str) -> None:
     one, two, _ = callers

@@ -27,6 +27,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "ListUserPurchases",
         "ListUserTransactions",
         "GetAppPolicy",
+        "GetSpendingCap",
         "ListGrants",
         "ListHolds",
         "GetForecast",

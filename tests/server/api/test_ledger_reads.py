@@ -127,7 +127,7 @@ class TestBalances:
         await caller.write("GrantCredits", expires_at=after(1))
         clocks.advance(3600)
         before = (await caller.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
-        for call in ("ListGrants", "ListHolds", "GetForecast"):
+        for call in ("ListGrants", "ListHolds", "GetForecast", "GetSpendingCap"):
             await caller.read(call)
         after_ = (await caller.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
         assert before == after_
@@ -397,7 +397,7 @@ async def test_entries_show_where_credits_came_from_and_what_they_refer_to(
     assert (purchase.id, purchase.refunded_credits) == (used.purchase_id, 24)
 
 
-@pytest.mark.parametrize("call", ["ListGrants", "ListHolds", "GetForecast"])
+@pytest.mark.parametrize("call", ["ListGrants", "ListHolds", "GetForecast", "GetSpendingCap"])
 async def test_a_user_that_never_had_credits_has_an_empty_answer(
     caller: WireCaller, call: str
 ) -> None:

@@ -4,7 +4,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from credit_models import AppId, AppPolicy, Balance, SpendingCaps
+from credit_models import (
+    AppId,
+    AppPolicy,
+    Balance,
+    GetSpendingCapResponse,
+    SpendingCaps,
+    SpendingPeriod,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppPolicy as StoredPolicy
 from credit_server.store.port import Conflict
@@ -102,6 +109,28 @@ async def test_the_caps_of_an_app_bind_users_without_caps_of_their_own(caller: W
     assert reason_of(refused) == "CAP_EXCEEDED"
     await caller.write("SetSpendingCap", caps=SpendingCaps(per_day=20))
     await caller.write("UseCredits", credits=11)
+
+
+async def test_the_caps_of_a_user_are_shown_with_what_counts(caller: WireCaller) -> None:
+    await set_caps(caller, caps=SpendingCaps(per_day=10))
+    await caller.write("AddCredits", credits=1000)
+    await caller.write("UseCredits", credits=4)
+    shown: GetSpendingCapResponse = await caller.read("GetSpendingCap")
+    assert (shown.user_caps, shown.app_caps) == (None, SpendingCaps(per_day=10))
+    (day,) = shown.statuses
+    assert (day.period, day.cap, day.spent, day.held, day.left) == (SpendingPeriod.DAY, 10, 4, 0, 6)
+    own = SpendingCaps(per_hour=3, per_month=50)
+    await caller.write("SetSpendingCap", caps=own)
+    shown = await caller.read("GetSpendingCap")
+    assert (shown.user_caps, shown.app_caps) == (own, SpendingCaps(per_day=10))
+    assert [(each.period, each.spent, each.left) for each in shown.statuses] == [
+        (SpendingPeriod.HOUR, 4, 0),
+        (SpendingPeriod.MONTH, 4, 46),
+    ]
+    refused = await caller.call("UseCredits", request_of("UseCredits", credits=1))
+    ends_at = shown.statuses[0].resets_at
+    assert ends_at is not None
+    assert f"the hour ends at {ends_at:%Y-%m-%dT%H:%M:%SZ};" in refused.sentence
 
 
 class Contended(MemoryStore):

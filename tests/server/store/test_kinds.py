@@ -125,8 +125,8 @@ APP = AppAccount.of(
     ),
     caps=Caps(hour=1, month=2**32 - 1),
     spent=(
-        PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0),
-        PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33),
+        PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0, since=5),
+        PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33, since=5),
     ),
 )
 
@@ -317,6 +317,31 @@ async def test_entries_and_the_latest_related_ones_are_found_by_reference(store:
     found = await known(store, references)
     assert found.entries == {(7, placed.id): placed, (7, id_of(3)): captures[2]}
     assert found.latest_related == {(7, placed.id): captures[1], (8, placed.id): foreign}
+
+
+async def test_the_latest_void_of_each_grant_that_paid_for_a_use_is_found(store: Store) -> None:
+    grants = [entry(number, Kind.GRANT) for number in (1, 2, 3)]
+    paid = tuple(Allocation(credits=1, grant_id=grant.id, sequence=1) for grant in grants[:2])
+    used = replace(
+        entry(4, Kind.USE, details=Details(allocations=(*paid, Allocation(credits=1)))),
+        purchase_id=id_of(9),
+        report_id="r",
+        report_name="n",
+    )
+    related = [
+        entry(number, kind, details=Details(related_id=grants[at].id))
+        for number, kind, at in (
+            (5, Kind.VOID, 0),
+            (6, Kind.VOID, 0),
+            (7, Kind.EXPIRE, 0),
+            (8, Kind.EXPIRE, 1),
+            (9, Kind.VOID, 2),
+        )
+    ]
+    await write(store, transactions=[*grants, used, *related])
+    found = await known(store, [(7, used.id)])
+    assert found.voided == {(7, grants[0].id): 6}
+    assert (await known(store, [(7, grants[0].id)])).voided == {}
 
 
 async def test_purchases_of_a_report_that_are_not_refunded_in_full_are_found(store: Store) -> None:

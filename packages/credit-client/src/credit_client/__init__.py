@@ -22,10 +22,13 @@ from credit_models import (
     Purchase,
     Receipt,
     SpendingCaps,
+    SpendingCapStatus,
+    SpendingPeriod,
     TransactionType,
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
+from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation
@@ -153,7 +156,9 @@ __all__ = [
     "RevisionChanged",
     "ScopeMissing",
     "ServerTooOld",
+    "SpendingCapStatus",
     "SpendingCaps",
+    "SpendingPeriod",
     "StoreUnavailable",
     "Streams",
     "TlsFailed",
@@ -165,6 +170,7 @@ __all__ = [
     "Unavailable",
     "UnknownRefusal",
     "UserCredits",
+    "UserSpendingCaps",
     "Violation",
     "WriteOptions",
     "request_id",

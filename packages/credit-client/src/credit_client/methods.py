@@ -20,6 +20,8 @@ from credit_models import (
     GetAppPolicyResponse,
     GetForecastRequest,
     GetForecastResponse,
+    GetSpendingCapRequest,
+    GetSpendingCapResponse,
     GrantCreditsRequest,
     GrantCreditsResponse,
     ListGrantsRequest,
@@ -107,6 +109,7 @@ SET_SPENDING_CAP = _ledger(
 )
 SET_APP_POLICY = _ledger("SetAppPolicy", SetAppPolicyRequest, SetAppPolicyResponse, writes=True)
 APP_POLICY = _ledger("GetAppPolicy", GetAppPolicyRequest, GetAppPolicyResponse)
+SPENDING_CAP = _ledger("GetSpendingCap", GetSpendingCapRequest, GetSpendingCapResponse)
 GRANTS = _ledger("ListGrants", ListGrantsRequest, ListGrantsResponse)
 HOLDS = _ledger("ListHolds", ListHoldsRequest, ListHoldsResponse)
 FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)

@@ -1,4 +1,4 @@
-"""The calls that read: balances, histories, grants, holds, forecasts."""
+"""The calls that read: balances, histories, grants, holds, forecasts, spending caps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -12,6 +12,7 @@ from credit_models import (
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
+from credit_models import GetSpendingCapResponse as UserSpendingCaps
 
 from credit_client.call import Caller
 from credit_client.methods import (
@@ -20,6 +21,7 @@ from credit_client.methods import (
     GRANTS,
     HOLDS,
     PURCHASES,
+    SPENDING_CAP,
     TRANSACTIONS,
     USER_CREDITS,
 )
@@ -162,4 +164,21 @@ class Reads(ABC):
         """
         values: Values = {"user_id": user_id, "app_id": app_id, "until": until}
         answer, _ = await self._open_caller.unary(FORECAST, values, timeout_seconds=timeout_seconds)
+        return answer.reply
+
+    async def spending_cap(
+        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+    ) -> UserSpendingCaps:
+        """Return the spending caps of a user in an app, and what counts.
+
+        Needs a server newer than 0.2.0.
+
+        Returns:
+            The user's own caps, those of the app, and for each cap that applies what is spent and
+            held in its period, what is left, and when the period ends.
+        """
+        values: Values = {"user_id": user_id, "app_id": app_id}
+        answer, _ = await self._open_caller.unary(
+            SPENDING_CAP, values, timeout_seconds=timeout_seconds
+        )
         return answer.reply

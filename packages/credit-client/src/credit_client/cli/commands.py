@@ -18,7 +18,7 @@ from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
 from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
-from credit_client.cli.ledger_reads import filled, forecast, grants, holds, policy
+from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
 from credit_client.cli.ledger_writes import adjust, cap, grant, refund, transfer, void
 from credit_client.cli.options import (
     USER,
@@ -268,7 +268,7 @@ def user_summary(
     make_reads(lambda client, _: summary(client), connection)
 
 
-for _read in (grants, holds, forecast, policy):
+for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
 
 

@@ -1,4 +1,4 @@
-"""The commands that show grants, holds, forecasts and the policies of apps."""
+"""The commands that show grants, holds, forecasts, spending caps and the policies of apps."""
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
@@ -30,6 +30,7 @@ _GRANTS = ("id", "left", "credits", "priority")
 _GRANTS_SELDOM = ("category", "effective_at", "expires_at")
 _HOLDS = ("id", "held", "expires_at", "created_by", "purpose")
 _ALL_HOLDS = ("id", "state", "credits", "held", "captured", "released", "placed_at", "purpose")
+_CAPS = ("period", "cap", "spent", "held", "left", "resets_at")
 _STEPS = ("at", "type", "effect", "balance_after", "related_id")
 
 
@@ -102,6 +103,22 @@ def forecast(
         if found.steps:
             typer.echo()
             show_rows(map(record_of, found.steps), _STEPS, "steps", utc=utc)
+
+    make_reads(lambda client, _: shown(client), connection)
+
+
+@with_groups
+def caps(
+    user: User, app_id: App, connection: Connection, utc: Utc = False, output: Output = None
+) -> None:
+    """Show the spending caps that apply to a user in an app, what counts, and when each resets."""
+
+    async def shown(client: CreditClient) -> None:
+        found = await client.spending_cap(user_id=user, app_id=app_id)
+        if format_of(output) is Format.JSON:
+            show_json(record_of(found))
+        else:
+            show_rows(map(record_of, found.statuses), _CAPS, "caps", utc=utc)
 
     make_reads(lambda client, _: shown(client), connection)
 

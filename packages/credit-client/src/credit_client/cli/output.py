@@ -30,6 +30,7 @@ _LAST = (
     "expires_at",
     "related_id",
     "sequence",
+    "revision",
     "replayed",
     "validated",
 )
@@ -78,6 +79,8 @@ def show_receipt(receipt: Receipt, output: Format) -> None:
         if receipt.type is TransactionType.UNSPECIFIED:
             # The receipts of `AddCredits` and `UseCredits` do not have it.
             del record["balance_before"]
+        if receipt.revision in (0, receipt.sequence):
+            del record["revision"]
         if receipt.validated:
             del record["replayed"], record["transaction_id"]
     show(record, output)

@@ -17,6 +17,7 @@ from credit_models import (
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
+from credit_models import GetSpendingCapResponse as UserSpendingCaps
 
 from credit_client import batch as _batch
 from credit_client import client as _client
@@ -1710,6 +1711,23 @@ class CreditClient:
         return self._session.run(
             self._session.client.forecast(
                 user_id=user_id, app_id=app_id, until=until, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def spending_cap(
+        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+    ) -> UserSpendingCaps:
+        """Return the spending caps of a user in an app, and what counts.
+
+        Needs a server newer than 0.2.0.
+
+        Returns:
+            The user's own caps, those of the app, and for each cap that applies what is spent and
+            held in its period, what is left, and when the period ends.
+        """
+        return self._session.run(
+            self._session.client.spending_cap(
+                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
             )
         )
 

@@ -13,6 +13,7 @@ from credit_models import (
     CreditTransaction,
     ErrorReason,
     GetForecastResponse,
+    GetSpendingCapResponse,
     ListGrantsResponse,
     Purchase,
     PurchaseRequest,
@@ -105,6 +106,15 @@ class _User:
         )
         return next(related, None)
 
+    def _voided_after(self, entry: Transaction) -> frozenset[str]:
+        """Return the grants of an entry that were voided after it."""
+        voided = {
+            each.details.related_id
+            for each in self.entries.values()
+            if each.kind is ledger.Kind.VOID and each.sequence > entry.sequence
+        }
+        return frozenset(part.grant_id for part in entry.details.allocations) & voided
+
     def lookup(self, command: Command) -> Lookup:
         """Return what a command must know of the history."""
         reference, report = command.reference, command.once_key
@@ -114,10 +124,12 @@ class _User:
             if (purchase.user_id, purchase.app_id, purchase.report_id) == report
             and purchase.refunded_credits < purchase.credits
         )
+        referenced = self.entries.get(reference)
         return Lookup(
             earlier=self.by_key.get((command.app_id, command.key)) if command.key else None,
-            referenced=self.entries.get(reference),
+            referenced=referenced,
             latest_related=self.latest_related(reference) if reference else None,
+            voided=frozenset() if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else next(owned, None),
         )
 
@@ -276,6 +288,13 @@ class FakeLedger:
     ) -> GetForecastResponse:
         """Return how a balance changes by time alone."""
         return messages.forecast_to_message(self._account(user_id), app_id, until=until)
+
+    def spending_cap(self, *, user_id: int, app_id: int) -> GetSpendingCapResponse:
+        """Return the spending caps of a user in an app, and what counts."""
+        policy = Policy(caps=caps_from_message(self.policy(app_id=app_id).caps))
+        return messages.spending_cap_to_message(
+            self._account(user_id), app_id, policy, self.clock.now()
+        )
 
     def policy(self, *, app_id: int) -> AppPolicy:
         """Return an app's policy."""

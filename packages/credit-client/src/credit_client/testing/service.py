@@ -122,6 +122,7 @@ class FakeCreditService:
                 self._list(methods.TRANSACTIONS, ledger.transactions),
                 self._read(methods.GRANTS, ledger.grants, "user_id", "app_id"),
                 self._read(methods.FORECAST, ledger.forecast, "user_id", "app_id", "until"),
+                self._read(methods.SPENDING_CAP, ledger.spending_cap, "user_id", "app_id"),
                 self._unary(methods.HOLDS, self._holds),
                 self._unary(
                     methods.APP_POLICY,

@@ -4,6 +4,9 @@ from credit_models.ledger.batch_size import (
     BATCH_SIZE_MAX,
     BatchSize,
 )
+from credit_models.ledger.caps import (
+    cap_statuses,
+)
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
@@ -43,6 +46,7 @@ from credit_models.ledger.outcomes import (
     BatchAborted,
     BatchTooLarge,
     CapExceeded,
+    CapStatus,
     CreditsLimitExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -130,6 +134,7 @@ __all__ = [
     "BatchSize",
     "BatchTooLarge",
     "CapExceeded",
+    "CapStatus",
     "Caps",
     "CaptureHold",
     "Category",
@@ -185,6 +190,7 @@ __all__ = [
     "Use",
     "VoidGrant",
     "WriteCommand",
+    "cap_statuses",
     "decide",
     "invariant",
     "settle",

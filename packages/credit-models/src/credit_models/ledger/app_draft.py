@@ -131,14 +131,21 @@ class AppDraft:
                 self._put(grant, grant.left - part.credits, grant.ends_at)
 
     def give_back(
-        self, parts: Allocations, *, created_by: int, restore_until: datetime | None = None
+        self,
+        parts: Allocations,
+        *,
+        at: datetime,
+        created_by: int,
+        restore_until: datetime | None = None,
     ) -> Allocations:
         """Return credits to the grants that they are from; pay debt first.
 
-        A grant that has left the account is restored with its terms.
+        A grant that has left the account is restored with its terms. Credits of a grant that has
+        ended pay no debt: paying it is a way to spend them, so they expire.
 
         Args:
             parts: The credits.
+            at: The time at which they return.
             created_by: The number of the requester, for restored grants.
             restore_until: The new end of grants that have ended; None: they stay ended.
 
@@ -148,13 +155,17 @@ class AppDraft:
         debt = max(0, -self.base)
         given: list[Allocation] = []
         for part in parts:
-            paid = part.credits if not part.grant_id else min(debt, part.credits)
+            grant = self._find(part.grant_id) if part.grant_id else None
+            ends_at = self._new_end((grant or part).ends_at, restore_until)
+            paid = part.credits
+            if part.grant_id:
+                paid = min(debt, paid) if ends_at is None or ends_at > at else 0
             debt -= min(debt, paid)
             if paid:
                 given.append(Allocation(credits=paid))
             if part.credits > paid:
-                grant = self._returned(part, part.credits - paid, created_by, restore_until)
-                given.append(of_grant(grant, part.credits - paid))
+                returned = self._returned(part, grant, part.credits - paid, created_by, ends_at)
+                given.append(of_grant(returned, part.credits - paid))
         return tuple(given)
 
     def place(self, grant: Grant) -> Allocations | None:
@@ -242,6 +253,19 @@ class AppDraft:
         # It has its room already, so that none is looked for.
         return (*debt, *self._place_alone(replace(grant, starts_at=None), grant.left - paid))
 
+    def of_present_terms(self, parts: Allocations) -> Allocations:
+        """Return held parts with the present terms of their grants.
+
+        A grant stays in the account while credits of it are held. Its end may have changed since
+        then: it was voided, or a refund restored it.
+        """
+        return tuple(
+            of_grant(self.grants[self._position(part.grant_id)], part.credits)
+            if part.grant_id
+            else part
+            for part in parts
+        )
+
     def cannot_restore(self, parts: Allocations, restore_until: datetime | None) -> Refusal | None:
         """Return why there is no room for the grants that have left the account; None if there is.
 
@@ -276,11 +300,14 @@ class AppDraft:
         return next((grant for grant in self.grants if grant.id == grant_id), None)
 
     def _returned(
-        self, part: Allocation, credits_: int, created_by: int, restore_until: datetime | None
+        self,
+        part: Allocation,
+        grant: Grant | None,
+        credits_: int,
+        created_by: int,
+        ends_at: datetime | None,
     ) -> Grant:
-        """Return the grant to which the credits of a part have returned."""
-        grant = self._find(part.grant_id)
-        ends_at = self._new_end(part.ends_at if grant is None else grant.ends_at, restore_until)
+        """Return the grant to which credits of a part have returned; None: it left the account."""
         if grant is not None:
             return self._put(grant, grant.left + credits_, ends_at)
         restored = Grant(

@@ -1,15 +1,28 @@
 """Spending caps: how many credits a user may use in an hour, a day or a calendar month of UTC.
 
-The counters are in the account, and exist only for periods with a cap. Credits of open holds count
-as used. A capture of held credits is not checked, because they were checked when they were held.
+The counters are in the account. They begin when the user's own caps are set, or with the first use
+under a cap of the app, and count all three periods. So a cap that is changed, or removed and set
+again, keeps what was counted. They go with the first use after their month without a cap. A server
+may have an outdated policy without caps for some seconds, and also keeps them.
+
+Credits of open holds count as used. A capture of held credits is not checked, because they were
+checked when they were held.
 """
 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from credit_models.ledger.app_draft import AppDraft
-from credit_models.ledger.outcomes import CapExceeded, Refusal
-from credit_models.ledger.records import NO_CAPS, Caps, Period, PeriodSpending, Policy
+from credit_models.ledger.outcomes import CapExceeded, CapStatus, Refusal
+from credit_models.ledger.records import (
+    NO_CAPS,
+    AppAccount,
+    Caps,
+    Period,
+    PeriodSpending,
+    Policy,
+    Transaction,
+)
 
 
 def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None:
@@ -20,45 +33,73 @@ def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None
         policy: The policy of the app.
         required: The credits of the command that are neither spent nor held yet.
     """
-    for period, cap in _capped(app, policy):
-        spent, held = _spent_in(app, period), app.held
-        if spent + held + required > cap:
+    for status in cap_statuses(app, policy, app.at):
+        if status.spent + status.held + required > status.cap:
             return CapExceeded(
-                period=period,
-                cap=cap,
-                spent=spent,
-                held=held,
+                period=status.period,
+                cap=status.cap,
+                spent=status.spent,
+                held=status.held,
                 required=required,
-                resets_at=period_end(period, app.at),
+                resets_at=status.resets_at,
             )
     return None
 
 
-def count_use(app: AppDraft, policy: Policy, credits_: int) -> None:
-    """Add used credits to the counters of all periods with a cap, and drop other counters."""
+def cap_statuses(app: AppAccount | AppDraft, policy: Policy, at: datetime) -> list[CapStatus]:
+    """Return each cap that applies to a user, the shortest period first, with what counts."""
+    return [
+        CapStatus(
+            period=period,
+            cap=cap,
+            spent=_spent_in(app, period, at),
+            held=app.held,
+            starts_at=period_start(period, at),
+            resets_at=period_end(period, at),
+        )
+        for period, cap in _effective_caps(app.caps, policy)
+    ]
+
+
+def count_use(app: AppDraft, policy: Policy, credits_: int, sequence: int) -> None:
+    """Add used credits to the counters; begin to count if there is a cap.
+
+    Args:
+        app: The app.
+        policy: The policy of the app.
+        credits_: The number of used credits.
+        sequence: The `sequence` of the entry that uses them. Counting begins with it.
+    """
+    counted = any(spent.starts_at == period_start(spent.period, app.at) for spent in app.spent)
+    if not counted and not _effective_caps(app.caps, policy):
+        app.spent = ()
+        return
+    since = min((spent.since for spent in app.spent), default=sequence)
     app.spent = tuple(
         PeriodSpending(
             period=period,
             starts_at=period_start(period, app.at),
-            credits=_spent_in(app, period) + credits_,
+            credits=_spent_in(app, period, app.at) + credits_,
+            since=since,
         )
-        for period, _ in _capped(app, policy)
+        for period in Period
     )
 
 
-def count_refund(app: AppDraft, used_at: datetime, credits_: int) -> None:
-    """Take refunded credits out of the counters of the periods in which they were used."""
+def count_refund(app: AppDraft, used: Transaction, credits_: int) -> None:
+    """Take refunded credits out of the counters that have counted their use."""
     app.spent = tuple(
-        replace(spent, credits=max(0, spent.credits - credits_))
-        if spent.starts_at == period_start(spent.period, used_at)
+        replace(spent, credits=spent.credits - credits_)
+        if used.sequence >= spent.since
+        and spent.starts_at == period_start(spent.period, used.created_at)
         else spent
         for spent in app.spent
     )
 
 
-def _capped(app: AppDraft, policy: Policy) -> list[tuple[Period, int]]:
+def _effective_caps(own: Caps, policy: Policy) -> list[tuple[Period, int]]:
     """Return the periods with a cap. A user's own caps replace those of the app's policy."""
-    caps = policy.caps if app.caps is NO_CAPS or app.caps == NO_CAPS else app.caps
+    caps = policy.caps if own is NO_CAPS or own == NO_CAPS else own
     if caps is NO_CAPS:
         return []
     return [(period, cap) for period in Period if (cap := cap_of(caps, period)) is not None]
@@ -75,9 +116,9 @@ def cap_of(caps: Caps, period: Period) -> int | None:
             return caps.month
 
 
-def _spent_in(app: AppDraft, period: Period) -> int:
-    """Return the credits used in the period of the decision."""
-    starts_at = period_start(period, app.at)
+def _spent_in(app: AppAccount | AppDraft, period: Period, at: datetime) -> int:
+    """Return the credits that are counted in the period that contains a time."""
+    starts_at = period_start(period, at)
     for spent in app.spent:
         if spent.period is period and spent.starts_at == starts_at:
             return spent.credits

@@ -251,8 +251,8 @@ class ReverseTransaction(AnnotatedCommand):
     Attributes are those of `AnnotatedCommand`, and:
         reversed_id: The entry to reverse.
         credits: The number of credits, 0 to 2**32 - 1; 0: all that can be reversed.
-        restore_until: The new end of grants that have ended since the use; None: what is refunded
-            to them expires at once.
+        restore_until: The new end of grants that have ended or were voided since the use; None:
+            what is refunded to them expires at once.
     """
 
     reversed_id: str
@@ -348,6 +348,7 @@ class Lookup:
             with the command's own transaction id.
         referenced: The user's entry with the id of the command's reference, in any app.
         latest_related: The latest of the user's entries whose `related_id` is that reference.
+        voided: The grants that paid for the referenced entry and were voided after it.
         owned_purchase: A purchase of the report that may be bought only once, which is not
             refunded in full.
     """
@@ -355,6 +356,7 @@ class Lookup:
     earlier: Transaction | None = None
     referenced: Transaction | None = None
     latest_related: Transaction | None = None
+    voided: frozenset[str] = frozenset()
     owned_purchase: Purchase | None = None
 
 

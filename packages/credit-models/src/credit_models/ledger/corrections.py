@@ -54,7 +54,7 @@ def set_cap(draft: Draft, command: SetSpendingCap) -> Effects | Refusal:
     if refusal := draft.too_many_apps(app):
         return refusal
     app.caps = command.caps
-    count_use(app, command.policy, 0)
+    count_use(app, command.policy, 0, draft.sequence + 1)
     caps = (command.caps.hour, command.caps.day, command.caps.month)
     least = min((cap for cap in caps if cap is not None), default=UINT32_MAX)
     main = draft.record_main(app, command, Kind.CAP, least, details_of(command))

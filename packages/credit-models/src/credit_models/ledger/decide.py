@@ -108,11 +108,12 @@ def decide(
         return AvailableTooLow(available_after=app.available, required=required)
 
     # Success is certain from here on: the rest collects the effects.
+    main = draft.finish(effects.main)
     drafts = (draft,) if target_draft is draft else (draft, target_draft)
     return Accepted(
         accounts=tuple(changed.account() for changed in drafts),
         transactions=tuple(entry for changed in drafts for entry in changed.entries),
-        main=effects.main,
+        main=main,
         purchase=effects.purchase,
         refunded=effects.refunded,
     )

@@ -204,6 +204,22 @@ class Draft:
             purchase=purchase,
         )
 
+    def finish(self, main: Transaction) -> Transaction:
+        """Return the command's own entry with the state that the command leaves.
+
+        The entry records it, so that the receipt of a retry is that of the first call.
+        """
+        if self.entries[-1] is main:
+            return main
+        details = replace(
+            main.details,
+            final_revision=self.sequence,
+            final_balance=self.app(main.app_id).balance,
+        )
+        finished = replace(main, details=details)
+        self.entries[main.sequence - self.source.revision - 1] = finished
+        return finished
+
     def revision_changed(self, command: Command) -> Refusal | None:
         """Return the refusal if the account has another revision than the command requires.
 

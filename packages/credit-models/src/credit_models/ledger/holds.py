@@ -102,6 +102,7 @@ def capture_hold(draft: Draft, command: CaptureHold, lookup: Lookup) -> Effects 
         return InsufficientCredits(available=app.available, required=excess)
 
     captured, rest = split(parts_of(hold.allocations, hold.credits), price)
+    captured = app.of_present_terms(captured)
     kept = replace(
         hold,
         credits=0 if command.final else hold.credits - (price - excess),
@@ -112,9 +113,9 @@ def capture_hold(draft: Draft, command: CaptureHold, lookup: Lookup) -> Effects 
     app.change_hold(hold, kept)
     paid_by_balance = app.plan(excess)
     app.take(paid_by_balance)
-    given = app.give_back(rest, created_by=command.created_by) if freed else ()
+    given = app.give_back(rest, at=app.at, created_by=command.created_by) if freed else ()
     _release(draft, app, command, hold, kept, (*captured, *given))
-    count_use(app, command.policy, price)
+    count_use(app, command.policy, price, draft.sequence + 1)
     main = draft.record_main(
         app,
         command,
@@ -163,7 +164,7 @@ def release_hold(draft: Draft, command: ReleaseHold, lookup: Lookup) -> Effects 
         return refusal
     app.drop_hold(hold)
     parts = parts_of(hold.allocations, hold.credits)
-    given = app.give_back(parts, created_by=command.created_by)
+    given = app.give_back(parts, at=app.at, created_by=command.created_by)
     main = draft.record_main(
         app,
         command,

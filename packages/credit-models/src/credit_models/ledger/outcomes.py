@@ -265,6 +265,32 @@ class CapExceeded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CapStatus:
+    """A cap that applies to a user, and what counts in its present period.
+
+    Attributes:
+        period: The kind of period.
+        cap: The cap.
+        spent: The credits used in the period, less those that were refunded.
+        held: The credits of open holds, which count as used.
+        starts_at: The start of the period.
+        resets_at: Its end.
+    """
+
+    period: Period
+    cap: int
+    spent: int
+    held: int
+    starts_at: datetime
+    resets_at: datetime
+
+    @property
+    def left(self) -> int:
+        """The credits that can still be used or held in the period."""
+        return max(0, self.cap - self.spent - self.held)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InsufficientCredits:
     """The user has fewer credits than the command takes.
 

@@ -171,11 +171,13 @@ class PeriodSpending:
         period: The kind of period.
         starts_at: The start of the period, UTC.
         credits: The number of credits used in it, less those that were refunded.
+        since: The counter counts the entries from this `sequence` on.
     """
 
     period: Period
     starts_at: datetime
     credits: int
+    since: int
 
 
 def next_due(
@@ -205,7 +207,7 @@ class AppAccount:
             balance.
         holds: The open holds, by the order in which they were placed.
         caps: The user's own caps. They replace those of the app's policy.
-        spent: What was used in the latest period of each cap that applies.
+        spent: What was used in the latest hour, day and month; empty if nothing is counted.
         granted: The sum of what is left of `grants`. The rest of the balance are base credits;
             they are negative if the user owes credits.
         due_at: The earliest time at which a grant starts or ends, or a hold ends; None: never.
@@ -392,6 +394,9 @@ class Details:
         metadata: The caller's names and values.
         note: The caller's note, for people.
         request: The fields of the request that the entry does not hold, to compare retries.
+        final_revision: The `sequence` of the last entry of the same command in the account, if it
+            is a later one: of what expired at once, or of a transfer to another app. Else 0.
+        final_balance: The balance in the app after that entry; 0 without `final_revision`.
     """
 
     related_id: str = ""
@@ -405,6 +410,8 @@ class Details:
     metadata: Pairs = ()
     note: str = ""
     request: Pairs = ()
+    final_revision: int = 0
+    final_balance: int = 0
 
 
 NO_DETAILS = Details()
@@ -454,6 +461,17 @@ class Transaction:
         """The signed change of the balance. All effects add up to the balance."""
         delta = self.details.delta
         return self.kind.sign * self.credits if delta is None else delta
+
+    @property
+    def final_revision(self) -> int:
+        """The account's revision after all entries of the command that made this one."""
+        return self.details.final_revision or self.sequence
+
+    @property
+    def final_balance(self) -> int:
+        """The balance in the app after all entries of the command that made this one."""
+        details = self.details
+        return details.final_balance if details.final_revision else self.balance_after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

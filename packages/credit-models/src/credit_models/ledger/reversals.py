@@ -1,5 +1,7 @@
 """Reverse an entry: refund a use, or take back credits that were added."""
 
+from dataclasses import replace
+
 from credit_models.ledger.app_draft import AppDraft
 from credit_models.ledger.burning import of_grant, parts_of, recorded, split
 from credit_models.ledger.caps import count_refund
@@ -30,7 +32,7 @@ def reverse(draft: Draft, command: ReverseTransaction, lookup: Lookup) -> Effect
     if refusal := draft.revision_changed(command):
         return refusal
     if entry.kind is Kind.USE:
-        return _refund(draft, command, entry, _reversed_before(lookup))
+        return _refund(draft, command, entry, lookup)
     return _revoke(draft, command, entry, lookup)
 
 
@@ -41,10 +43,11 @@ def _reversed_before(lookup: Lookup) -> int:
 
 
 def _refund(
-    draft: Draft, command: ReverseTransaction, used: Transaction, before: int
+    draft: Draft, command: ReverseTransaction, used: Transaction, lookup: Lookup
 ) -> Effects | Refusal:
     """Return credits of a USE to the very grants that paid, in the order in which they paid."""
     app = draft.app(command.app_id)
+    before = _reversed_before(lookup)
     reversible = used.credits - before
     credits_ = command.credits or reversible
     if not 0 < credits_ <= reversible:
@@ -53,10 +56,17 @@ def _refund(
         return BalanceOverflow(balance=app.total, credits=credits_)
     _, unpaid = split(parts_of(used.details.allocations, used.credits), before)
     parts, _ = split(unpaid, credits_)
+    # A grant that was voided has ended, whatever its recorded terms are.
+    parts = tuple(
+        replace(part, ends_at=draft.at) if part.grant_id in lookup.voided else part
+        for part in parts
+    )
     if refusal := app.cannot_restore(parts, command.restore_until):
         return refusal
-    given = app.give_back(parts, created_by=command.created_by, restore_until=command.restore_until)
-    count_refund(app, used.created_at, credits_)
+    given = app.give_back(
+        parts, at=app.at, created_by=command.created_by, restore_until=command.restore_until
+    )
+    count_refund(app, used, credits_)
     main = draft.record_main(
         app,
         command,

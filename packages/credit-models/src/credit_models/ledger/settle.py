@@ -128,7 +128,7 @@ def _end_hold(draft: Draft, app: AppDraft, hold: Hold, effective_at: datetime) -
     """Return what a hold still holds; what returns to a grant that has ended expires at once."""
     app.drop_hold(hold)
     parts = parts_of(hold.allocations, hold.credits)
-    given = app.give_back(parts, created_by=hold.created_by)
+    given = app.give_back(parts, at=effective_at, created_by=hold.created_by)
     draft.record(
         app,
         Kind.RELEASE,

@@ -50,7 +50,7 @@ def use(draft: Draft, command: Use, lookup: Lookup) -> Effects | Refusal:
         return InsufficientCredits(available=app.available, required=command.credits)
     parts = app.plan(command.credits)
     app.take(parts)
-    count_use(app, command.policy, command.credits)
+    count_use(app, command.policy, command.credits, draft.sequence + 1)
     main = draft.record_main(
         app,
         command,

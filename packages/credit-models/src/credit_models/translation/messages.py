@@ -11,9 +11,12 @@ from credit_models import (
     ExpiringCredits,
     ForecastStep,
     GetForecastResponse,
+    GetSpendingCapResponse,
     HoldState,
     ListGrantsResponse,
     SpendingCaps,
+    SpendingCapStatus,
+    SpendingPeriod,
     TransactionType,
     UserCredits,
 )
@@ -31,9 +34,11 @@ from credit_models.ledger import (
     Grant,
     Hold,
     Kind,
+    Policy,
     Purchase,
     Receipt,
     Transaction,
+    cap_statuses,
     settle,
 )
 from credit_models.translation.commands import CATEGORIES
@@ -72,7 +77,7 @@ def set_receipt(message: Any, receipt: Receipt) -> None:
     takes a third of the time that a dataclass and its conversion take.
     """
     entry, details = receipt.transaction, receipt.transaction.details
-    balance = entry.balance_after
+    balance = entry.final_balance
     message.transaction_id = entry.id
     message.purchase_id = entry.purchase_id
     message.balance = max(0, balance)
@@ -85,11 +90,12 @@ def set_receipt(message: Any, receipt: Receipt) -> None:
     message.type = TYPES[entry.kind]
     message.credits = entry.credits
     message.effect = entry.effect
-    message.balance_before = max(0, balance - entry.effect)
+    message.balance_before = max(0, entry.balance_after - entry.effect)
     message.held = details.held_after
     if entry.kind in WITH_END and details.ends_at is not None:
         message.expires_at.FromDatetime(details.ends_at)
     message.related_id = details.related_id
+    message.revision = entry.final_revision
     message.released_credits = details.released
     if receipt.validated:
         message.transaction_id, message.purchase_id, message.validated = _VALIDATED, "", True
@@ -254,6 +260,29 @@ def purchase_to_message(purchase: Purchase) -> PurchaseMessage:
     """Return a purchase."""
     names = (field.name for field in dataclasses.fields(purchase))
     return PurchaseMessage(**{name: getattr(purchase, name) for name in names})
+
+
+def spending_cap_to_message(
+    account: Account, app_id: int, policy: Policy, at: datetime
+) -> GetSpendingCapResponse:
+    """Return the caps of a user in an app, and what counts at a time."""
+    app = account.apps.get(app_id, _NO_APP)
+    return GetSpendingCapResponse(
+        user_caps=caps_to_message(app.caps),
+        app_caps=caps_to_message(policy.caps),
+        statuses=[
+            SpendingCapStatus(
+                period=SpendingPeriod[status.period.name],
+                cap=status.cap,
+                spent=status.spent,
+                held=status.held,
+                left=status.left,
+                starts_at=status.starts_at,
+                resets_at=status.resets_at,
+            )
+            for status in cap_statuses(app, policy, at)
+        ],
+    )
 
 
 def caps_to_message(caps: Caps) -> SpendingCaps | None:

@@ -121,7 +121,7 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
             ErrorReason.CAP_EXCEEDED,
             (
                 "the spending cap is {cap} credits per {period}: {spent} are spent, {held} held and"
-                " {required} required; no change was made"
+                " {required} required; the {period} ends at {resets_at}; no change was made"
             ),
         ),
         InsufficientCredits: (
@@ -203,6 +203,9 @@ def answer_of(refusal: Refusal) -> Answer:
     # The keys of the metadata are the attributes of the refusal.
     metadata = {key: _text(refusal, key) for key in RULES[reason].metadata}
     shown = {key: value.replace(",", ", ") for key, value in metadata.items()}
+    if isinstance(refusal, CapExceeded):
+        # People read the sentence, and programs read the milliseconds of the metadata.
+        shown["resets_at"] = f"{refusal.resets_at:%Y-%m-%dT%H:%M:%SZ}"
     return Answer(reason, sentence.format(**shown), metadata)
 
 

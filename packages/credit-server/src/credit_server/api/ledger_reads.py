@@ -1,4 +1,4 @@
-"""The reads of `LedgerService`: live grants, holds, and what time alone will change."""
+"""The reads of `LedgerService`: grants, holds, caps, and what time alone will change."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from credit_models import (
     GetAppPolicyResponse,
     GetForecastRequest,
     GetForecastResponse,
+    GetSpendingCapRequest,
+    GetSpendingCapResponse,
     ListGrantsRequest,
     ListGrantsResponse,
     ListHoldsRequest,
@@ -50,6 +52,18 @@ class LedgerReads:
         request = await self._reads.request(call)
         policy = await self._store.policy(request.app_id)
         await call.send_answer(GetAppPolicyResponse(policy=convert.policy_to_message(policy)))
+
+    async def get_spending_cap(
+        self, call: Call[GetSpendingCapRequest, GetSpendingCapResponse]
+    ) -> None:
+        """Answer with the caps of a user in an app, and what counts."""
+        request = await self._reads.request(call)
+        stored = await self._store.policy(request.app_id)
+        account = await self._reads.account(request.user_id)
+        answer = messages.spending_cap_to_message(
+            account, request.app_id, stored.policy, self._reads.now()
+        )
+        await call.send_answer(answer)
 
     async def list_grants(self, call: Call[ListGrantsRequest, ListGrantsResponse]) -> None:
         """Answer with the live grants of a user in an app."""

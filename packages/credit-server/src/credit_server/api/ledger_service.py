@@ -98,6 +98,7 @@ class LedgerService(LedgerServiceBase):
             "SetSpendingCap": self._set_spending_cap,
             "SetAppPolicy": self._set_app_policy,
             "GetAppPolicy": self._reads.get_app_policy,
+            "GetSpendingCap": self._reads.get_spending_cap,
             "ListGrants": self._reads.list_grants,
             "ListHolds": self._reads.list_holds,
             "GetForecast": self._reads.get_forecast,

@@ -1,11 +1,13 @@
 """Check the requests of reads, and return accounts as they are now. All services share this."""
 
+from datetime import datetime
 from typing import TypeVar
 
 from credit_models import (
     AppId,
     GetAppPolicyRequest,
     GetForecastRequest,
+    GetSpendingCapRequest,
     ListGrantsRequest,
     ListHoldsRequest,
 )
@@ -20,7 +22,13 @@ from credit_server.grpc.call import Call
 from credit_server.store.port import Store
 
 _Request = TypeVar(
-    "_Request", AppId, GetAppPolicyRequest, ListGrantsRequest, ListHoldsRequest, GetForecastRequest
+    "_Request",
+    AppId,
+    GetAppPolicyRequest,
+    GetSpendingCapRequest,
+    ListGrantsRequest,
+    ListHoldsRequest,
+    GetForecastRequest,
 )
 _Answer = TypeVar("_Answer")
 
@@ -63,4 +71,8 @@ class Reads:
     async def settled(self, user_id: int) -> Settled:
         """Return a user's account as it is now, and the entries that are due but not written."""
         account = await self._store.account(user_id) or Account.empty(user_id)
-        return settle(account, self._clock.time())
+        return settle(account, self.now())
+
+    def now(self) -> datetime:
+        """Return the time at which accounts are settled."""
+        return self._clock.time()

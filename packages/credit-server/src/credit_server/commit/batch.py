@@ -20,6 +20,7 @@ from credit_models.ledger import (
     BatchSize,
     Command,
     KeyReused,
+    Kind,
     Lookup,
     Outcome,
     Purchase,
@@ -100,6 +101,7 @@ class _History:
         self._index = index.copy()  # of earlier transactions, and of those of the batch
         self._read = read
         self._related: dict[Reference, Transaction] = {}
+        self._voided: dict[Reference, int] = {}
         self._bought: dict[ReportKey, list[Purchase]] = {}
         self._refunded: dict[str, int] = {}
 
@@ -110,11 +112,22 @@ class _History:
         if not reference and report is None:
             return NOTHING_FOUND if earlier is None else Lookup(earlier=earlier)
         place = (command.user_id, reference)
+        referenced = self._read.entries.get(place) or self._made(place)
         return Lookup(
             earlier=earlier,
-            referenced=self._read.entries.get(place) or self._made(place),
+            referenced=referenced,
             latest_related=self._related.get(place) or self._read.latest_related.get(place),
+            voided=frozenset() if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else self._owned(report),
+        )
+
+    def _voided_after(self, entry: Transaction) -> frozenset[str]:
+        """Return the grants of an entry that were voided after it."""
+        places = {(entry.user_id, part.grant_id) for part in entry.details.allocations}
+        return frozenset(
+            place[1]
+            for place in places
+            if (self._voided.get(place) or self._read.voided.get(place, 0)) > entry.sequence
         )
 
     def _made(self, place: Reference) -> Transaction | None:
@@ -136,7 +149,10 @@ class _History:
         self._index.add(accepted.transactions)
         for entry in accepted.transactions:
             if entry.details is not NO_DETAILS and entry.details.related_id:
-                self._related[entry.user_id, entry.details.related_id] = entry
+                place = (entry.user_id, entry.details.related_id)
+                self._related[place] = entry
+                if entry.kind is Kind.VOID:
+                    self._voided[place] = entry.sequence
         purchase, refunded = accepted.purchase, accepted.refunded
         if purchase is not None:
             report = (purchase.user_id, purchase.app_id, purchase.report_id)

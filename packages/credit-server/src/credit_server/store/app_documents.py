@@ -204,6 +204,7 @@ class SpentDocument(Document):
     starts_at: datetime
     # More than a cap if the cap was lowered.
     credits: Annotated[Long, Field(ge=0)]
+    since: Sequence
 
 
 _PERIODS: dict[Period, Literal["hour", "day", "month"]] = {
@@ -236,7 +237,10 @@ class AppDocument(Document):
             caps=CapsDocument.from_caps(app.caps),
             spent=[
                 SpentDocument(
-                    period=_PERIODS[each.period], starts_at=each.starts_at, credits=each.credits
+                    period=_PERIODS[each.period],
+                    starts_at=each.starts_at,
+                    credits=each.credits,
+                    since=each.since,
                 )
                 for each in app.spent
             ]
@@ -253,7 +257,10 @@ class AppDocument(Document):
             caps=CapsDocument.to_caps(self.caps),
             spent=tuple(
                 PeriodSpending(
-                    period=Period(each.period), starts_at=each.starts_at, credits=each.credits
+                    period=Period(each.period),
+                    starts_at=each.starts_at,
+                    credits=each.credits,
+                    since=each.since,
                 )
                 for each in self.spent or ()
             ),

@@ -141,6 +141,8 @@ def _details_fields(details: Details) -> dict[str, Any]:
         "metadata": from_pairs(details.metadata),
         "note": details.note or None,
         "request": from_pairs(details.request),
+        "final_revision": details.final_revision or None,
+        "final_balance": details.final_balance if details.final_revision else None,
     }
 
 
@@ -171,6 +173,8 @@ class TransactionDocument(Document):
     metadata: list[PairDocument] | None = None
     note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     request: list[PairDocument] | None = None
+    final_revision: Sequence | None = None
+    final_balance: Signed | None = None
 
     @classmethod
     def from_transaction(cls, entry: Transaction) -> "TransactionDocument":
@@ -228,6 +232,8 @@ class TransactionDocument(Document):
             metadata=to_pairs(self.metadata),
             note=self.note or "",
             request=to_pairs(self.request),
+            final_revision=self.final_revision or 0,
+            final_balance=self.final_balance or 0,
         )
 
 

@@ -3,7 +3,15 @@
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -241,8 +249,27 @@ class _MemoryTransaction:
             if (entry := snapshot.latest_related(reference)) is not None
         }
         limit = 1 + len(references)
-        purchases = {report: self._owned(report)[:limit] for report in reports}
-        return References(entries=entries, latest_related=related, purchases=purchases)
+        return References(
+            entries=entries,
+            latest_related=related,
+            voided=self._voided(entries.values()),
+            purchases={report: self._owned(report)[:limit] for report in reports},
+        )
+
+    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, int]:
+        paid = {
+            (entry.user_id, part.grant_id)
+            for entry in entries
+            if entry.kind is Kind.USE
+            for part in entry.details.allocations
+        }
+        voids = [
+            entry
+            for entry in self._snapshot.transactions.values()
+            if entry.kind is Kind.VOID and (entry.user_id, entry.details.related_id) in paid
+        ]
+        voids.sort(key=lambda entry: entry.sequence)
+        return {(entry.user_id, entry.details.related_id): entry.sequence for entry in voids}
 
     def _owned(self, report: ReportKey) -> list[Purchase]:
         owned = [

@@ -247,11 +247,14 @@ class References:
     Attributes:
         entries: The entries that are referred to, of those users that have them.
         latest_related: The latest entry of the user whose `related_id` is the reference.
+        voided: The `sequence` of the latest VOID of each grant that paid for an entry of
+            `entries`.
         purchases: The purchases of each report that are not refunded in full, the latest first.
     """
 
     entries: Mapping[Reference, Transaction] = field(default_factory=dict)
     latest_related: Mapping[Reference, Transaction] = field(default_factory=dict)
+    voided: Mapping[Reference, int] = field(default_factory=dict)
     purchases: Mapping[ReportKey, Sequence[Purchase]] = field(default_factory=dict)
 
 

@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Account, Purchase, ReportKey, Transaction
+from credit_models.ledger import Account, Kind, Purchase, ReportKey, Transaction
 from pydantic import ValidationError
-from pymongo import DESCENDING, MongoClient
+from pymongo import ASCENDING, DESCENDING, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, WriteConcernError
@@ -165,13 +165,15 @@ class MongoTransaction:
     ) -> References:
         # A client sends the references, and no entry has an id of another form.
         valid = [reference for reference in references if ObjectId.is_valid(reference[1])]
+        entries = self._entries(valid)
         return References(
-            entries=self._entries(valid),
+            entries=entries,
             latest_related={
                 reference: found
                 for reference in valid
                 if (found := self._latest_related(*reference)) is not None
             },
+            voided=self._voided(entries.values()),
             purchases={
                 report: self._purchases(report, limit=1 + len(references)) for report in reports
             },
@@ -202,6 +204,31 @@ class MongoTransaction:
             session=self._session,
         )
         return None if found is None else _read([found], _transaction)[0]
+
+    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, int]:
+        """Return the latest VOID of each grant that paid for a USE; see `References`."""
+        grants: dict[int, set[str]] = {}
+        for entry in entries:
+            if entry.kind is Kind.USE and entry.details.allocations:
+                paid = {part.grant_id for part in entry.details.allocations if part.grant_id}
+                grants.setdefault(entry.user_id, set()).update(paid)
+        voided: dict[Reference, int] = {}
+        for user_id, ids in grants.items():
+            cursor = self._database[schema.CREDIT_TRANSACTIONS].find(
+                {
+                    "user_id": user_id,
+                    "related_id": {"$in": [ObjectId(id_) for id_ in ids]},
+                    "type": Kind.VOID.value,
+                },
+                {"related_id": 1, "sequence": 1},
+                sort=[("sequence", ASCENDING)],
+                hint=schema.BY_RELATED_ID,
+                session=self._session,
+            )
+            voided.update(
+                ((user_id, str(found["related_id"])), found["sequence"]) for found in cursor
+            )
+        return voided
 
     def _purchases(self, report: ReportKey, *, limit: int) -> list[Purchase]:
         user_id, app_id, report_id = report

@@ -202,6 +202,12 @@ async for transaction in credits.transactions(user_id=7):
             "app_id": 1,
         },
     ),
+    "credit.v1.LedgerService.GetSpendingCap": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+        },
+    ),
     "credit.v1.LedgerService.ListGrants": Example(
         request={
             "user_id": 7,

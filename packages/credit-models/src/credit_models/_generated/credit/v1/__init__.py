@@ -28,6 +28,8 @@ __all__ = (
     "GetAppPolicyResponse",
     "GetForecastRequest",
     "GetForecastResponse",
+    "GetSpendingCapRequest",
+    "GetSpendingCapResponse",
     "Grant",
     "GrantCategory",
     "GrantCreditsRequest",
@@ -56,7 +58,9 @@ __all__ = (
     "SetAppPolicyResponse",
     "SetSpendingCapRequest",
     "SetSpendingCapResponse",
+    "SpendingCapStatus",
     "SpendingCaps",
+    "SpendingPeriod",
     "TransactionType",
     "TransferCreditsRequest",
     "TransferCreditsResponse",
@@ -523,6 +527,50 @@ class HoldState(betterproto2.Enum):
             "HOLD_STATE_CAPTURED": 2,
             "HOLD_STATE_RELEASED": 3,
             "HOLD_STATE_EXPIRED": 4,
+        }
+
+
+class SpendingPeriod(betterproto2.Enum):
+    """
+    The period of a spending cap. New values may be added.
+    """
+
+    UNSPECIFIED = 0
+    """
+    No period.
+    """
+
+    HOUR = 1
+    """
+    An hour of UTC.
+    """
+
+    DAY = 2
+    """
+    A day of UTC.
+    """
+
+    MONTH = 3
+    """
+    A calendar month of UTC.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "SPENDING_PERIOD_UNSPECIFIED",
+            1: "SPENDING_PERIOD_HOUR",
+            2: "SPENDING_PERIOD_DAY",
+            3: "SPENDING_PERIOD_MONTH",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "SPENDING_PERIOD_UNSPECIFIED": 0,
+            "SPENDING_PERIOD_HOUR": 1,
+            "SPENDING_PERIOD_DAY": 2,
+            "SPENDING_PERIOD_MONTH": 3,
         }
 
 
@@ -1588,6 +1636,61 @@ default_message_pool.register_message("credit.v1", "GetForecastResponse", GetFor
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetSpendingCapRequest(betterproto2.Message):
+    """
+    A request to show the spending caps of a user.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The user.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetSpendingCapRequest", GetSpendingCapRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetSpendingCapResponse(betterproto2.Message):
+    """
+    The answer to `GetSpendingCap`.
+    """
+
+    user_caps: "SpendingCaps | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The user's own caps. Unset: the user has none, and those of the app apply.
+    """
+
+    app_caps: "SpendingCaps | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The caps of the app. Unset: it has none.
+    """
+
+    statuses: "list[SpendingCapStatus]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Each cap that applies to the user, the one of the shortest period first. Empty: there is no cap.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetSpendingCapResponse", GetSpendingCapResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Grant(betterproto2.Message):
     """
     Credits that were granted together and end together.
@@ -2495,7 +2598,9 @@ class Receipt(betterproto2.Message):
         3, betterproto2.TYPE_UINT32
     )
     """
-    The user's balance in the app after that transaction.
+    The user's balance in the app after the request. It can be lower than after that transaction:
+    credits that return to a grant that has ended or was voided expire in the same request, in a
+    transaction of their own.
     """
 
     sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
@@ -2544,7 +2649,7 @@ class Receipt(betterproto2.Message):
         10, betterproto2.TYPE_UINT32
     )
     """
-    How many credits the user owes in the app after that transaction.
+    How many credits the user owes in the app after the request.
     """
 
     held: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2582,6 +2687,16 @@ class Receipt(betterproto2.Message):
     """
     How many reserved credits `CaptureHold` released beside those that it captured, or `ReleaseHold`
     released.
+    """
+
+    revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        16, betterproto2.TYPE_UINT64
+    )
+    """
+    The `revision` of the user's `UserCredits` after the request or, where the request was only
+    validated, the one that it would have had. A next request can send it as `expected_revision`.
+    Unset for `AddCredits` and `UseCredits`: their transaction is the last of the request, and its
+    `sequence` is the revision.
     """
 
 
@@ -2780,8 +2895,9 @@ class ReverseTransactionRequest(betterproto2.Message):
         12, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    A refund returns credits to the very grants that paid. If a grant has expired meanwhile, its
-    credits expire again at once. With this field set, they can be spent until this instant.
+    A refund returns credits to the very grants that paid. If a grant has expired or was voided since
+    the use, its credits expire at once, in a transaction of their own. With this field set, they can
+    be spent until this instant.
     """
 
 
@@ -2974,6 +3090,13 @@ class SpendingCaps(betterproto2.Message):
     """
     The most that a user can spend in an app in a period. Periods are those of UTC. Open holds count as
     spent; transfers and adjustments do not count. An unset field means no cap for its period.
+
+    The user's spending in the app is counted from when caps of the user are set, or from the first use
+    while the app has caps. What was used before that does not count. From then on all three periods are
+    counted as long as there is a cap, and to the end of the month in which it was removed. So a cap that
+    is changed, added for another period, or removed and set again in the month finds what was counted.
+
+    A refund gives back what it refunds in the periods that have counted the use, and only there.
     """
 
     per_hour: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
@@ -2999,6 +3122,67 @@ class SpendingCaps(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "SpendingCaps", SpendingCaps)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SpendingCapStatus(betterproto2.Message):
+    """
+    A spending cap that applies to a user, and what counts in its present period.
+    """
+
+    period: "SpendingPeriod" = betterproto2.field(
+        1, betterproto2.TYPE_ENUM, default_factory=lambda: SpendingPeriod(0)
+    )
+    """
+    The period.
+    """
+
+    cap: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The cap.
+    """
+
+    spent: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits that are spent in the period, less those that were refunded. They are more than the
+    cap if it was lowered, or set after they were spent.
+    """
+
+    held: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
+    )
+    """
+    The credits of open holds, which count as spent.
+    """
+
+    left: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        5, betterproto2.TYPE_UINT32
+    )
+    """
+    The credits that can still be spent or held in the period: the cap less `spent` and `held`, at
+    least 0.
+    """
+
+    starts_at: "datetime.datetime | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the period began.
+    """
+
+    resets_at: "datetime.datetime | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the period ends, and the next one begins with nothing spent.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SpendingCapStatus", SpendingCapStatus)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -3567,7 +3751,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "VoidGrantResponse":
         """
-        Takes back what is left of one grant. Credits that are held stay held.
+        Takes back what is left of one grant, and ends it. Credits that are held stay held, and can be
+        captured. Credits of the grant that a release or a refund returns later expire at once.
         """
 
         return await self._unary_unary(
@@ -3682,7 +3867,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         Refunds a use, or takes back credits that were added, in whole or in parts.
 
         A refund returns the credits to the very grants that paid; the purchase then shows
-        `refunded_credits`. Credits that were added are taken back from what is left of them; if less is
+        `refunded_credits`. What returns to a grant that has expired or was voided since the use expires at
+        once, unless `restore_until` is set. Credits that were added are taken back from what is left of them; if less is
         left than asked, the request is rejected with INSUFFICIENT_CREDITS.
         """
 
@@ -3732,8 +3918,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         Corrects a balance. `note` is required.
 
         If the app's policy sets `allow_negative`, the balance can go below 0: it then shows 0, and `owed`
-        shows the debt. Credits that are added pay the debt first; until it is paid, no credits can be
-        spent.
+        shows the debt. Credits that are added or returned pay the debt first; until it is paid, no credits
+        can be spent. Credits that return to a grant that has ended pay no debt: they expire.
         """
 
         return await self._unary_unary(
@@ -3756,14 +3942,36 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Sets or removes the spending caps of a user in an app, or of all users of an app.
 
-        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. A
-        refund in the same period gives back.
+        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. See
+        `SpendingCaps` for what counts, and `GetSpendingCap` for what was counted.
         """
 
         return await self._unary_unary(
             "/credit.v1.LedgerService/SetSpendingCap",
             message,
             SetSpendingCapResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_spending_cap(
+        self,
+        message: "GetSpendingCapRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetSpendingCapResponse":
+        """
+        Returns the spending caps of a user in an app: those of the user and those of the app, and for each
+        cap that applies what is spent and held in its period, and when the period ends.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.LedgerService/GetSpendingCap",
+            message,
+            GetSpendingCapResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4143,7 +4351,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def void_grant(self, message: "VoidGrantRequest") -> "VoidGrantResponse":
         """
-        Takes back what is left of one grant. Credits that are held stay held.
+        Takes back what is left of one grant, and ends it. Credits that are held stay held, and can be
+        captured. Credits of the grant that a release or a refund returns later expire at once.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4190,7 +4399,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         Refunds a use, or takes back credits that were added, in whole or in parts.
 
         A refund returns the credits to the very grants that paid; the purchase then shows
-        `refunded_credits`. Credits that were added are taken back from what is left of them; if less is
+        `refunded_credits`. What returns to a grant that has expired or was voided since the use expires at
+        once, unless `restore_until` is set. Credits that were added are taken back from what is left of them; if less is
         left than asked, the request is rejected with INSUFFICIENT_CREDITS.
         """
 
@@ -4214,8 +4424,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         Corrects a balance. `note` is required.
 
         If the app's policy sets `allow_negative`, the balance can go below 0: it then shows 0, and `owed`
-        shows the debt. Credits that are added pay the debt first; until it is paid, no credits can be
-        spent.
+        shows the debt. Credits that are added or returned pay the debt first; until it is paid, no credits
+        can be spent. Credits that return to a grant that has ended pay no debt: they expire.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4224,8 +4434,16 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Sets or removes the spending caps of a user in an app, or of all users of an app.
 
-        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. A
-        refund in the same period gives back.
+        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. See
+        `SpendingCaps` for what counts, and `GetSpendingCap` for what was counted.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_spending_cap(self, message: "GetSpendingCapRequest") -> "GetSpendingCapResponse":
+        """
+        Returns the spending caps of a user in an app: those of the user and those of the app, and for each
+        cap that applies what is spent and held in its period, and when the period ends.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4387,6 +4605,14 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.set_spending_cap(request)
         await stream.send_message(response)
 
+    async def __rpc_get_spending_cap(
+        self, stream: "grpclib.server.Stream[GetSpendingCapRequest, GetSpendingCapResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_spending_cap(request)
+        await stream.send_message(response)
+
     async def __rpc_set_app_policy(
         self, stream: "grpclib.server.Stream[SetAppPolicyRequest, SetAppPolicyResponse]"
     ) -> None:
@@ -4506,6 +4732,12 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SetSpendingCapRequest,
                 SetSpendingCapResponse,
+            ),
+            "/credit.v1.LedgerService/GetSpendingCap": grpclib.const.Handler(
+                self.__rpc_get_spending_cap,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetSpendingCapRequest,
+                GetSpendingCapResponse,
             ),
             "/credit.v1.LedgerService/SetAppPolicy": grpclib.const.Handler(
                 self.__rpc_set_app_policy,
