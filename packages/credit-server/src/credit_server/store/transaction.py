@@ -50,7 +50,7 @@ from credit_server.store.port import (
     StoreUnavailable,
     Unreadable,
 )
-from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
+from credit_server.store.writing import account_update, purchase_bson, transaction_bson
 
 # The most updates in one command of MongoDB, which may have 48 MB. An account with credits in 1,000
 # apps has about 40 kB, and an atomic batch may have 1,000 accounts.
@@ -353,32 +353,15 @@ def _account_updates(changes: Changes) -> Iterator[dict[str, Any]]:
     """Yield the commands that change the accounts."""
     updates: list[dict[str, Any]] = []
     items = 0
-    for revision, account in changes.accounts:
+    for before, account in changes.accounts:
         own = account.items
         if len(updates) == _UPDATES_MAX or (updates and items + own > _ITEMS_MAX):
             yield {"update": schema.USER_CREDITS, "updates": updates}
             updates, items = [], 0
         items += own
-        updates.append(
-            {
-                # Compare and set: an account that has changed meanwhile does not match.
-                "q": {"user_id": Int64(account.user_id), "revision": Int64(revision)},
-                "u": _account_update(account, emptied=account.user_id in changes.emptied),
-                # A new account is inserted. If it exists after all, its user_id is taken.
-                "upsert": revision == 0,
-            }
-        )
+        updates.append(account_update(before, account))
     if updates:
         yield {"update": schema.USER_CREDITS, "updates": updates}
-
-
-def _account_update(account: Account, *, emptied: bool) -> dict[str, Any]:
-    update: dict[str, Any] = {"$set": account_bson(account)}
-    if emptied:
-        update["$unset"] = {"apps": "", "due_at": ""}
-    elif account.apps and "due_at" not in update["$set"]:
-        update["$unset"] = {"due_at": ""}
-    return update
 
 
 def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
