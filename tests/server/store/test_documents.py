@@ -26,6 +26,7 @@ from credit_server.store import reading
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.fields import Document
 from credit_server.store.mongo import MongoStore
+from credit_server.store.port import Unreadable
 from pydantic import ValidationError
 
 from tests.server.store.documents_0_2_0 import (
@@ -151,9 +152,10 @@ async def test_a_running_server_of_0_2_0_fails_for_such_an_account_and_writes_no
         before = await store.account(7)
         with monkeypatch.context() as patched:
             patched.setattr(reading, "AccountDocument", _OnlyReads)
-            with pytest.raises(ValidationError):
+            with pytest.raises(Unreadable) as failed:
                 await old.submit(add(7))
-            assert await store.account(7) == before
+            assert isinstance(failed.value.__cause__, ValidationError)
+        assert await store.account(7) == before
         assert isinstance(await old.submit(add(8)), Receipt)
         # Without the grant the account is one of 0.2.0 again.
         voided = VoidGrant(
@@ -168,8 +170,9 @@ async def test_a_running_server_of_0_2_0_fails_for_such_an_account_and_writes_no
         with monkeypatch.context() as patched:
             patched.setattr(reading, "AccountDocument", _OnlyReads)
             assert isinstance(await old.submit(add(7)), Receipt)
-            with pytest.raises(ValidationError):
+            with pytest.raises(Unreadable) as failed:
                 await old.submit(add(8))
+            assert isinstance(failed.value.__cause__, ValidationError)
     await store.close()
 
 

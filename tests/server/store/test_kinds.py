@@ -471,7 +471,7 @@ async def test_large_changes_are_several_commands_of_one_transaction(
     await write(
         store,
         accounts=[
-            (0, account(user, apps={1: due(*range(1, count + 1))} if count else None))
+            new(account(user, apps={1: due(*range(1, count + 1))} if count else None))
             for user, count in enumerate(holds, start=1)
         ],
         transactions=[entry(number, Kind.ADD) for number in range(1, 8)],
@@ -507,7 +507,7 @@ async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
 async def test_apps_of_a_foreign_shape_do_not_hide_the_other_accounts(
     store: Store, mongod_uri: str, database: str, apps: object
 ) -> None:
-    await write(store, accounts=[(0, account(user, apps={1: due(1)})) for user in (1, 2)])
+    await write(store, accounts=[new(account(user, apps={1: due(1)})) for user in (1, 2)])
     with MongoClient[dict[str, object]](mongod_uri) as client:
         client[database].command("collMod", "user_credits", validationLevel="off")
         accounts = client[database].get_collection("user_credits")
@@ -536,7 +536,7 @@ async def test_what_is_due_in_an_app_is_counted(store: Store) -> None:
     app = AppAccount.of(
         grants=(*grants, never), scheduled=(scheduled,), holds=due(1, 2, 2, 9).holds
     )
-    await write(store, accounts=[(0, account(1, apps={1: app, 2: due(1), 3: due(3)}))])
+    await write(store, accounts=[new(account(1, apps={1: app, 2: due(1), 3: due(3)}))])
     (found,) = await store.due_accounts(NOW + 2 * HOUR, limit=9)
     assert found.due == {1: 6, 2: 1}
 
