@@ -102,13 +102,13 @@ async def test_a_prefilled_database_passes_the_audit(
     mongod_uri: str, database: str, tmp_path: Path
 ) -> None:
     await migrate(mongod_uri, database, tmp_path)
-    ledger = Ledger(users=30, history=7)
+    ledger = Ledger(users=30, history=7, grants=2)
     await asyncio.to_thread(fill, mongod_uri, database, ledger, totals=True)
     found = await audit(
         mongod_uri, database, totals=True, acknowledged=0, failed=0, prefilled=ledger.transactions
     )
     assert found.passed, found
-    assert (found.transactions, found.purchases, found.only_counted) == (210, 90, False)
+    assert (found.transactions, found.purchases, found.only_counted) == (270, 90, False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

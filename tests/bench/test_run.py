@@ -67,8 +67,9 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
     ]
     several = replace(write, systems=(System.INSERT_MANY, System.MEDICI))
     batch = replace(write, systems=(System.OURS,), operation=Operation.BATCH, batch=1000, callers=2)
+    granted = replace(write, systems=(System.OURS,), ledger=Ledger(users=2, grants=256))
     missing = replace(write, systems=(System.OURS_WORKERS, System.EARLIER))
-    result = await one(given, *workloads, several, missing, batch)
+    result = await one(given, *workloads, several, missing, batch, granted)
     measured = {entry.system for entry in result.measurements}
     assert measured >= {*services, System.INSERT_MANY}
     assert measured | set(result.unavailable) >= {System.MEDICI}
@@ -76,7 +77,7 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
     assert result.unavailable[System.OURS_WORKERS] == "the option --workers is not given"
     for entry in result.measurements:
         assert set(entry.sample.cpu_ms) <= {"server", "load"}, "the run did not start mongod"
-    assert len(result.audits) == len(services)
+    assert len(result.audits) == len(services) + 1
     assert not any(audit.only_counted for audit in result.audits.values())
 
 

@@ -22,7 +22,7 @@ async def write_history(store: MongoStore, *, user: int, count: int, key_length:
         count: How many.
         key_length: The least length of their keys, to make them larger.
     """
-    before = 0
+    before = Account.empty(user)
     history, writer = _entries(user, count, key_length), store.writer()
     while entries := list(islice(history, PER_TRANSACTION)):
         last = entries[-1]
@@ -46,7 +46,7 @@ async def write_history(store: MongoStore, *, user: int, count: int, key_length:
                 )
             )
             await transaction.commit()
-        before = account.revision
+        before = account
 
 
 def credits_at(sequence: int) -> int:

@@ -173,7 +173,11 @@ async def _put(store: MemoryStore, account: Account) -> None:
     async with store.writer().begin() as transaction:
         await transaction.write(
             Changes(
-                accounts=[(0, account)], transactions=[], purchases=[], totals={}, counter_shard=0
+                accounts=[(Account.empty(account.user_id), account)],
+                transactions=[],
+                purchases=[],
+                totals={},
+                counter_shard=0,
             )
         )
         await transaction.commit()

@@ -22,10 +22,11 @@ from credit_models.ledger import (
     VoidGrant,
 )
 from credit_server.commit import Committer
-from credit_server.store import transaction
+from credit_server.store import reading
 from credit_server.store.documents import AccountDocument, PurchaseDocument, TransactionDocument
 from credit_server.store.fields import Document
 from credit_server.store.mongo import MongoStore
+from credit_server.store.port import Unreadable
 from pydantic import ValidationError
 
 from tests.server.store.documents_0_2_0 import (
@@ -150,10 +151,11 @@ async def test_a_running_server_of_0_2_0_fails_for_such_an_account_and_writes_no
         assert isinstance(await new.submit(given), Receipt)
         before = await store.account(7)
         with monkeypatch.context() as patched:
-            patched.setattr(transaction, "AccountDocument", _OnlyReads)
-            with pytest.raises(ValidationError):
+            patched.setattr(reading, "AccountDocument", _OnlyReads)
+            with pytest.raises(Unreadable) as failed:
                 await old.submit(add(7))
-            assert await store.account(7) == before
+            assert isinstance(failed.value.__cause__, ValidationError)
+        assert await store.account(7) == before
         assert isinstance(await old.submit(add(8)), Receipt)
         # Without the grant the account is one of 0.2.0 again.
         voided = VoidGrant(
@@ -166,10 +168,11 @@ async def test_a_running_server_of_0_2_0_fails_for_such_an_account_and_writes_no
         held = PlaceHold(user_id=8, credits=1, transaction_id=store.new_id(), **common)
         assert isinstance(await new.submit(held), Receipt)
         with monkeypatch.context() as patched:
-            patched.setattr(transaction, "AccountDocument", _OnlyReads)
+            patched.setattr(reading, "AccountDocument", _OnlyReads)
             assert isinstance(await old.submit(add(7)), Receipt)
-            with pytest.raises(ValidationError):
+            with pytest.raises(Unreadable) as failed:
                 await old.submit(add(8))
+            assert isinstance(failed.value.__cause__, ValidationError)
     await store.close()
 
 

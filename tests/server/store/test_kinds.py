@@ -182,11 +182,10 @@ def purchase(number: int, *, report: str = "r-1", refunded: int = 0, user: int =
 async def write(
     store: Store,
     *,
-    accounts: Sequence[tuple[int, Account]] = (),
+    accounts: Sequence[tuple[Account, Account]] = (),
     transactions: Sequence[Transaction] = (),
     purchases: Sequence[Purchase] = (),
     refunded: Sequence[tuple[int, Refunded]] = (),
-    emptied: Sequence[int] = (),
 ) -> None:
     async with store.writer().begin() as transaction:
         await transaction.write(
@@ -197,10 +196,13 @@ async def write(
                 totals={},
                 counter_shard=0,
                 refunded=refunded,
-                emptied=emptied,
             )
         )
         await transaction.commit()
+
+
+def new(account: Account) -> tuple[Account, Account]:
+    return Account.empty(account.user_id), account
 
 
 async def known(
@@ -219,19 +221,20 @@ async def stored(store: Store, user: int = 7) -> Account:
 @with_each_driver
 async def test_what_an_account_keeps_for_apps_is_read_back_unchanged(store: Store) -> None:
     rich = account(apps={2: APP, 1: AppAccount.of(caps=Caps(day=5))})
-    await write(store, accounts=[(0, rich)])
+    await write(store, accounts=[new(rich)])
     assert await stored(store) == rich
     async with store.writer().begin() as transaction:
         assert replace((await transaction.accounts([7]))[7], id="") == rich
 
 
 async def test_what_an_account_no_longer_keeps_is_gone(store: Store) -> None:
-    await write(store, accounts=[(0, account(apps={1: APP}))])
+    full = account(apps={1: APP})
+    await write(store, accounts=[new(full)])
     capped = account(revision=2, apps={1: AppAccount.of(caps=Caps(day=5))})
-    await write(store, accounts=[(1, capped)])
+    await write(store, accounts=[(full, capped)])
     assert await stored(store) == capped
     assert await store.due_accounts(NOW + 99 * HOUR, limit=9) == []
-    await write(store, accounts=[(2, account(revision=3))], emptied=[7])
+    await write(store, accounts=[(capped, account(revision=3))])
     assert await stored(store) == account(revision=3)
 
 
@@ -239,8 +242,9 @@ async def test_what_an_account_no_longer_keeps_is_gone(store: Store) -> None:
 async def test_an_account_that_keeps_nothing_has_the_fields_of_one_that_never_did(
     store: Store, mongod_uri: str, database: str
 ) -> None:
-    await write(store, accounts=[(0, account(apps={1: APP})), (0, account(8))])
-    await write(store, accounts=[(1, account(revision=2))], emptied=[7])
+    full = account(apps={1: APP})
+    await write(store, accounts=[new(full), new(account(8))])
+    await write(store, accounts=[(full, account(revision=2))])
     with MongoClient[dict[str, object]](mongod_uri) as client:
         emptied, plain = client[database]["user_credits"].find().sort("user_id")
     assert list(emptied) == list(plain)
@@ -448,12 +452,12 @@ async def test_accounts_are_due_in_the_order_of_their_earliest_time(store: Store
     await write(
         store,
         accounts=[
-            (0, account(1, apps={1: due(5)})),
-            (0, account(2, apps={1: due(3, 1), 2: due(2), 3: due(3)})),
-            (0, account(3)),
-            (0, account(5, apps={1: due(2), 2: AppAccount.of(caps=Caps(day=1))})),
-            (0, account(4, apps={1: due(2)})),
-            (0, account(6, apps={1: due(9)})),
+            new(account(1, apps={1: due(5)})),
+            new(account(2, apps={1: due(3, 1), 2: due(2), 3: due(3)})),
+            new(account(3)),
+            new(account(5, apps={1: due(2), 2: AppAccount.of(caps=Caps(day=1))})),
+            new(account(4, apps={1: due(2)})),
+            new(account(6, apps={1: due(9)})),
         ],
     )
     wanted = [
@@ -492,7 +496,7 @@ async def test_large_changes_are_several_commands_of_one_transaction(
     await write(
         store,
         accounts=[
-            (0, account(user, apps={1: due(*range(1, count + 1))} if count else None))
+            new(account(user, apps={1: due(*range(1, count + 1))} if count else None))
             for user, count in enumerate(holds, start=1)
         ],
         transactions=[entry(number, Kind.ADD) for number in range(1, 8)],
@@ -510,7 +514,7 @@ async def test_large_changes_are_several_commands_of_one_transaction(
 async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
     store: Store, mongod_uri: str, database: str
 ) -> None:
-    await write(store, accounts=[(0, account(user, apps={1: due(1)})) for user in (1, 2)])
+    await write(store, accounts=[new(account(user, apps={1: due(1)})) for user in (1, 2)])
     with MongoClient[dict[str, object]](mongod_uri) as client:
         accounts = client[database].get_collection("user_credits")
         client[database].command("collMod", "user_credits", validationLevel="off")
@@ -528,7 +532,7 @@ async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
 async def test_apps_of_a_foreign_shape_do_not_hide_the_other_accounts(
     store: Store, mongod_uri: str, database: str, apps: object
 ) -> None:
-    await write(store, accounts=[(0, account(user, apps={1: due(1)})) for user in (1, 2)])
+    await write(store, accounts=[new(account(user, apps={1: due(1)})) for user in (1, 2)])
     with MongoClient[dict[str, object]](mongod_uri) as client:
         client[database].command("collMod", "user_credits", validationLevel="off")
         accounts = client[database].get_collection("user_credits")
@@ -557,7 +561,7 @@ async def test_what_is_due_in_an_app_is_counted(store: Store) -> None:
     app = AppAccount.of(
         grants=(*grants, never), scheduled=(scheduled,), holds=due(1, 2, 2, 9).holds
     )
-    await write(store, accounts=[(0, account(1, apps={1: app, 2: due(1), 3: due(3)}))])
+    await write(store, accounts=[new(account(1, apps={1: app, 2: due(1), 3: due(3)}))])
     (found,) = await store.due_accounts(NOW + 2 * HOUR, limit=9)
     assert found.due == {1: 6, 2: 1}
 
@@ -588,7 +592,7 @@ async def test_what_the_sweeper_and_references_read_is_found_by_an_index(
     plain = [account(user) for user in range(1000, 1200)]
     await write(
         store,
-        accounts=[(0, each) for each in (account(1, apps={1: due(1)}), *plain)],
+        accounts=[new(each) for each in (account(1, apps={1: due(1)}), *plain)],
         transactions=[entry(1, Kind.HOLD), *entries],
         purchases=[purchase(number, report=f"r-{number}") for number in range(1, 200)],
     )

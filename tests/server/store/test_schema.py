@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Kind
+from credit_models.ledger import Grant, Kind
 from credit_server.store import schema
-from credit_server.store.documents import BalanceDocument, TransactionDocument
+from credit_server.store.app_documents import GrantDocument
+from credit_server.store.documents import AccountDocument, BalanceDocument, TransactionDocument
 from credit_server.store.driver import Database
 from credit_server.store.port import StoreError
+from pydantic import ValidationError
 from pymongo import AsyncMongoClient
 from pymongo.errors import WriteError
 
@@ -110,6 +112,64 @@ async def test_the_database_rejects_documents_that_break_the_schema(
     with pytest.raises(WriteError, match="Document failed validation"):
         await migrated[schema.USER_CREDITS].insert_one({**good, **bad})
     await migrated[schema.USER_CREDITS].insert_one(good)
+
+
+def app_of(**grant: Any) -> dict[str, Any]:
+    """Return what an account keeps for an app: one grant with changed fields; None removes one."""
+    document = GrantDocument.from_grant(
+        Grant(id=f"{1:024x}", sequence=1, credits=5, left=5, created_by=1)
+    ).to_bson()
+    changed = {name: value for name, value in {**document, **grant}.items() if value is not None}
+    return {"app_id": Int64(1), "grants": [changed]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"grants": [None]},  # what a position beyond the end of an array would leave
+        {"grants": {"0": app_of()["grants"][0]}},
+        {"holds": [app_of()["grants"][0]]},
+        {"due_at": 1},
+        {"caps": {"day": Int64(0)}},
+        {"surprise": 1},
+        app_of(left=None),
+        app_of(id=None),
+    ],
+    ids=str,
+)
+async def test_the_database_rejects_grants_and_holds_that_lack_a_field(
+    migrated: Database, bad: dict[str, Any]
+) -> None:
+    at = ObjectId().generation_time
+    good = {**GOOD, "created_at": at, "updated_at": at, "apps": [app_of()]}
+    with pytest.raises(WriteError, match="Document failed validation"):
+        await migrated[schema.USER_CREDITS].insert_one({**good, "apps": [{**app_of(), **bad}]})
+    await migrated[schema.USER_CREDITS].insert_one(good)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"left": Int64(-1)},
+        {"left": 1.5},
+        {"credits": Int64(0)},
+        {"credits": Int64(2**32)},
+        {"priority": Int64(1001)},
+        {"id": "1"},
+        {"ends_at": "tomorrow"},
+        {"category": "free"},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_the_model_rejects_values_of_grants_which_the_database_does_not_check(
+    bad: dict[str, Any],
+) -> None:
+    at = ObjectId().generation_time
+    good = {**GOOD, "_id": ObjectId(), "created_at": at, "updated_at": at}
+    AccountDocument.model_validate({**good, "apps": [app_of()]})
+    with pytest.raises(ValidationError):
+        AccountDocument.model_validate({**good, "apps": [app_of(**bad)]})
 
 
 def test_the_validator_agrees_with_the_model() -> None:

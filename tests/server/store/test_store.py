@@ -92,7 +92,8 @@ def changes(
     counter_shard: int = 0,
 ) -> Changes:
     return Changes(
-        accounts=accounts,
+        # These accounts keep nothing for any app, so that only the revision before counts.
+        accounts=[(replace(each, revision=revision), each) for revision, each in accounts],
         transactions=transactions,
         purchases=purchases,
         totals=totals or {},

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from credit_models.ledger import GRANTS_MAX
+
 from credit_bench.summary import Cell, Measure, Spread, Summary
-from credit_bench.workloads import Operation, System, Users, Workload, find
+from credit_bench.workloads import Operation, System, Users, Workload, counted, find
 
 _OURS, _PEER = System.OURS, System.PEER
 
@@ -115,6 +117,24 @@ BARS: tuple[Bar, ...] = (
         3.0,
     ),
     _against_peer("reads, 128 callers: ours / peer", find(group="reads", callers=128), 2.0),
+    *(
+        Bar(
+            text=f"writes, {counted(callers, 'caller')}: users with {GRANTS_MAX} grants / without",
+            ours=(find(group="grants", callers=callers, grants=GRANTS_MAX), _OURS),
+            other=(find(group="grants", callers=callers, grants=0), _OURS),
+            goal=0.5,
+        )
+        for callers in (1, 64)
+    ),
+    *(
+        Bar(
+            text=f"writes, {counted(callers, 'caller')}: users without grants / earlier release",
+            ours=(find(group="grants", callers=callers, grants=0), _OURS),
+            other=(find(group="grants", callers=callers, grants=0), System.EARLIER),
+            goal=0.97,
+        )
+        for callers in (1, 64)
+    ),
     *(
         Bar(
             text=f"{operation}s: 1,000,000 users with 10,000,000 transactions / 1,000 users",

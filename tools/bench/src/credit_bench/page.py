@@ -35,6 +35,7 @@ _TITLES: Mapping[str, str] = {
     "users": "Size of the database",
     "histories": "Length of a history",
     "engines": "CPU of a write",
+    "grants": "CPU of a write, by the grants of the user",
     "calls": "CPU of a trivial call",
 }
 
@@ -208,7 +209,7 @@ def chart(result: Result) -> str | None:
     summary = Summary(result.measurements)
     if result.group not in _AXES:
         shown = [
-            (f"{system}, {counted(workload.callers, 'caller')}", spread)
+            (_bar_label(workload, system), spread)
             for workload in workloads(result)
             for system in workload.systems
             if (spread := summary.spread((workload, system), Measure.SERVER_CPU)) is not None
@@ -234,6 +235,12 @@ def chart(result: Result) -> str | None:
 def workloads(result: Result) -> list[Workload]:
     """Return the workloads of a result."""
     return [workload for workload in WORKLOADS if workload.group == result.group]
+
+
+def _bar_label(workload: Workload, system: System) -> str:
+    label = f"{system}, {counted(workload.callers, 'caller')}"
+    grants = workload.ledger.grants
+    return f"{label}, {counted(grants, 'grant')}" if grants else label
 
 
 def _series(workload: Workload, system: System) -> str:

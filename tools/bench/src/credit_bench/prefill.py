@@ -4,14 +4,23 @@ The documents are made by the store's own models, so that they have the same typ
 validators. The ledger check passes on the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from bson import ObjectId
 from bson.int64 import Int64
-from credit_models.ledger import Account, Kind, Purchase, Transaction
+from credit_models.ledger import (
+    Account,
+    AppAccount,
+    Details,
+    Grant,
+    Kind,
+    Purchase,
+    Transaction,
+)
+from credit_models.ledger.burning import of_grant
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
@@ -26,6 +35,9 @@ from credit_bench.workloads import Ledger
 
 _CREATED_BY = 1
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+_FIRST_END = datetime(2100, 1, 1, tzinfo=UTC)
+# About 1,800 uses take all credits of a grant, which then leaves the account.
+_GRANT_CREDITS = 10_000
 _DOCUMENTS_PER_INSERT = 2_000
 
 
@@ -61,16 +73,19 @@ def _write(database: Database[dict[str, Any]], ledger: Ledger, *, totals: bool) 
                 documents.clear()
 
     for user_id in range(1, ledger.users + 1):
-        rows["user_credits"].append(account(user_id, ledger.history))
+        placed = grants(ledger)
+        rows["user_credits"].append(account(user_id, ledger.history, placed))
         for transaction, purchase in history(user_id, ledger.history):
             rows["credit_transactions"].append(transaction)
             if purchase is not None:
                 rows["purchases"].append(purchase)
             if len(rows["credit_transactions"]) >= _DOCUMENTS_PER_INSERT:
                 flush()
+        rows["credit_transactions"].extend(placing(user_id, ledger.history, placed))
     flush()
     if totals:
-        total = ledger.users * balance_after(ledger.history)
+        balance = balance_after(ledger.history) + ledger.grants * _GRANT_CREDITS
+        total = ledger.users * balance
         document = AppTotalDocument(app_id=APP_ID, slot=0, total=total)
         database["app_totals"].insert_one(document.to_bson())
 
@@ -80,12 +95,54 @@ def balance_after(sequence: int) -> int:
     return OPENING_CREDITS - (sequence + 1) % 2
 
 
-def account(user_id: int, revision: int) -> dict[str, Any]:
-    """Return the document of a user with a number of transactions."""
+def grants(ledger: Ledger) -> tuple[Grant, ...]:
+    """Return new grants for one user, in the order in which they are used."""
+    return tuple(
+        Grant(
+            id=str(ObjectId()),
+            sequence=sequence,
+            credits=_GRANT_CREDITS,
+            left=_GRANT_CREDITS,
+            ends_at=_FIRST_END + timedelta(days=sequence),
+            created_by=_CREATED_BY,
+        )
+        for sequence in range(ledger.history + 1, ledger.history + ledger.grants + 1)
+    )
+
+
+def placing(user_id: int, length: int, placed: Sequence[Grant]) -> Iterator[dict[str, Any]]:
+    """Yield the documents of the transactions that placed a user's grants.
+
+    Args:
+        user_id: The user.
+        length: The length of the history before.
+        placed: The grants.
+    """
+    for number, grant in enumerate(placed, start=1):
+        entry = Transaction(
+            id=grant.id,
+            user_id=user_id,
+            app_id=APP_ID,
+            kind=Kind.GRANT,
+            credits=grant.credits,
+            balance_after=balance_after(length) + number * _GRANT_CREDITS,
+            sequence=grant.sequence,
+            created_at=_FIRST + timedelta(seconds=grant.sequence - 1),
+            created_by=grant.created_by,
+            key=f"prefill-{grant.sequence}",
+            details=Details(allocations=(of_grant(grant, grant.credits),), ends_at=grant.ends_at),
+        )
+        yield TransactionDocument.from_transaction(entry).to_bson()
+
+
+def account(user_id: int, length: int, placed: Sequence[Grant] = ()) -> dict[str, Any]:
+    """Return the document of a user with a number of transactions, and with grants after them."""
+    revision = length + len(placed)
     document = AccountDocument.from_account(
         Account(
             user_id=user_id,
-            balances={APP_ID: balance_after(revision)},
+            balances={APP_ID: balance_after(length) + len(placed) * _GRANT_CREDITS},
+            apps={APP_ID: AppAccount.of(grants=tuple(placed))} if placed else {},
             revision=revision,
             created_at=_FIRST,
             updated_at=_FIRST + timedelta(seconds=revision - 1),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from credit_models.ledger import GRANTS_MAX
+
 
 class System(StrEnum):
     """A system that is measured."""
@@ -47,15 +49,17 @@ class Ledger:
     Attributes:
         users: The number of users, with the ids from 1.
         history: The number of transactions of each user, at least 1.
+        grants: The number of live grants of each user. Each is one more transaction.
     """
 
     users: int = 10_000
     history: int = 1
+    grants: int = 0
 
     @property
     def transactions(self) -> int:
         """Return the number of all transactions."""
-        return self.users * self.history
+        return self.users * (self.history + self.grants)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +97,7 @@ class Workload:
             parts.append(
                 f"{counted(self.ledger.users, 'user')} with"
                 f" {counted(self.ledger.history, 'transaction')}"
+                + (f" and {counted(self.ledger.grants, 'grant')}" if self.ledger.grants else "")
             )
         return ", ".join(parts)
 
@@ -174,6 +179,14 @@ WORKLOADS: tuple[Workload, ...] = (
         )
     ),
     *(
+        Workload(group="grants", systems=systems, callers=callers, ledger=ledger)
+        for callers in (1, 64)
+        for ledger, systems in (
+            (Ledger(users=20), (System.OURS, System.EARLIER)),
+            (Ledger(users=20, grants=GRANTS_MAX), (System.OURS,)),
+        )
+    ),
+    *(
         Workload(
             group="histories",
             systems=(System.OURS,),
@@ -201,13 +214,14 @@ def find(
     batch: int | None = None,
     user_count: int | None = None,
     history: int | None = None,
+    grants: int | None = None,
 ) -> Workload:
     """Return the one workload that the arguments describe; None matches any value.
 
     Raises:
         ValueError: None matches, or more than one does.
     """
-    asked = (group, operation, users, callers, batch, user_count, history)
+    asked = (group, operation, users, callers, batch, user_count, history, grants)
     (found,) = (
         workload
         for workload in WORKLOADS
@@ -228,4 +242,5 @@ def _properties(workload: Workload) -> tuple[object, ...]:
         workload.batch,
         workload.ledger.users,
         workload.ledger.history,
+        workload.ledger.grants,
     )

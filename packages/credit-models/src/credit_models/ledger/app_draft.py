@@ -325,7 +325,6 @@ class AppDraft:
         """Change what is left of a grant, and its end; remove a grant that nothing refers to."""
         position = self._position(grant.id)
         self._granted += left - grant.left
-        self._remove_due(grant.ends_at)
         others = self.grants[:position], self.grants[position + 1 :]
         changed = _changed(grant, left, ends_at)
         if not left and not self._is_held(grant.id):
@@ -334,8 +333,11 @@ class AppDraft:
             self.grants = (*others[0], changed, *others[1])
         else:
             self.grants = _inserted((*others[0], *others[1]), changed)
-        if left:
-            self._add_due(ends_at)
+        # Most uses take a part of the grant that ends first, and do not change when that is.
+        if not (grant.left and left and ends_at == grant.ends_at):
+            self._remove_due(grant.ends_at)
+            if left:
+                self._add_due(ends_at)
         return changed
 
     def _insert(self, grant: Grant, left: int, ends_at: datetime | None) -> Grant:

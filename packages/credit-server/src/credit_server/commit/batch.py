@@ -427,19 +427,12 @@ class BatchWriter:
 
     def _changes(self, batch: Plan, accounts: Mapping[int, Account]) -> Changes:
         return Changes(
-            accounts=[
-                (accounts[user_id].revision, account) for user_id, account in batch.accounts.items()
-            ],
+            accounts=[(accounts[user_id], account) for user_id, account in batch.accounts.items()],
             transactions=batch.transactions,
             purchases=batch.purchases,
             totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
             counter_shard=self._counter_shard,
             refunded=list(batch.refunded.values()),
-            emptied=[
-                user_id
-                for user_id, account in batch.accounts.items()
-                if accounts[user_id].apps and not account.apps
-            ],
         )
 
     def _cached(self, commands: Sequence[Command]) -> DedupIndex:

@@ -92,6 +92,10 @@ def to_allocations(documents: list[AllocationDocument] | None) -> tuple[Allocati
 class GrantDocument(Document):
     """A grant of an account."""
 
+    # mongod validates the whole account at each write of it: 0.5 ms for the values of 256 grants
+    # (2-core machine). The model checks a grant before it is written, and whenever it is read.
+    values_are_validated = False
+
     id: ObjectId
     sequence: Sequence
     credits: Number
@@ -134,6 +138,8 @@ class GrantDocument(Document):
 
 class HoldDocument(Document):
     """An open hold of an account."""
+
+    values_are_validated = False  # as for a grant
 
     id: ObjectId
     sequence: Sequence

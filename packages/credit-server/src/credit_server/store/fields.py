@@ -3,7 +3,7 @@
 Integers are stored as int64 (`long`), because uint32 does not fit MongoDB's int32.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from bson.int64 import Int64
 from credit_models.ledger import UINT32_MAX, Pairs
@@ -28,6 +28,9 @@ class Document(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
     )
+    # Whether the validator of the collection checks the values of the fields, or only that the
+    # fields are there.
+    values_are_validated: ClassVar[bool] = True
 
     def to_bson(self) -> dict[str, Any]:
         """Return the document that the driver stores."""

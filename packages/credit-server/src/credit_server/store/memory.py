@@ -25,6 +25,7 @@ from credit_models.ledger import (
     Purchase,
     ReportKey,
     Transaction,
+    invariant,
 )
 
 from credit_server.store.port import (
@@ -292,10 +293,15 @@ class _MemoryTransaction:
 
     def _check(self, changes: Changes) -> None:
         tables = self._store._tables  # noqa: SLF001
-        for revision, account in changes.accounts:
+        for before, account in changes.accounts:
             current = tables.accounts.get(account.user_id)
-            if (0 if current is None else current.revision) != revision:
+            if (0 if current is None else current.revision) != before.revision:
                 raise Conflict(f"the account of user {account.user_id} has changed")
+            # The MongoDB store relies on it: it writes only what differs.
+            invariant(
+                current is None or current.apps == before.apps,
+                "an account of a revision has the contents that are stored",
+            )
         for entry in changes.transactions:
             taken = (
                 entry.id in tables.transactions

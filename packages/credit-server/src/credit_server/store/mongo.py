@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import Account, Kind, Transaction
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
@@ -23,7 +24,7 @@ from pymongo.write_concern import WriteConcern
 from credit_server.store import schema
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
-from credit_server.store.documents import AccountDocument, TransactionDocument
+from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.port import (
@@ -39,6 +40,7 @@ from credit_server.store.port import (
     TransactionRow,
     Writer,
 )
+from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import SharedReads
 from credit_server.store.transaction import MongoWriter
@@ -93,6 +95,7 @@ class MongoStore:
         self._timeout_seconds = timeout_seconds
         self._writers: list[MongoWriter] = []
         self._accounts: Collection = self._database[schema.USER_CREDITS]
+        self._raw_accounts = self._accounts.with_options(codec_options=RAW)
         listed = CodecOptions[Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
         self._transactions: Collection = self._database.get_collection(
             schema.CREDIT_TRANSACTIONS, codec_options=listed
@@ -190,12 +193,12 @@ class MongoStore:
         async with self._deadline():
             found = await self._account_reads.read(user_id)
         # Converted after the shared query: a bad document must not fail other users' reads.
-        return None if found is None else AccountDocument.model_validate(found).to_account()
+        return None if found is None else read_account(found)
 
-    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, Document]:
+    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, RawBSONDocument]:
         async with self._deadline():
             # Without a batch size, mongod returns 101 documents first.
-            cursor = self._accounts.find({"user_id": {"$in": user_ids}})
+            cursor = self._raw_accounts.find({"user_id": {"$in": user_ids}})
             found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
         return {document["user_id"]: document for document in found}
 

@@ -263,25 +263,23 @@ class Changes:
     """The changes that one transaction of the store writes.
 
     Attributes:
-        accounts: The changed accounts, each with its revision before the change; 0 for a new
-            account.
+        accounts: The changed accounts: each as it is stored, of revision 0 if it is new, and as it
+            is after the change. A store may write only what differs, so the first must be what
+            the store has for its revision.
         transactions: New entries of the history.
         purchases: New purchases.
         totals: The change of each app's total; may be negative.
         counter_shard: The part of the totals that the writer adds to. Concurrent writers use
             different counter shards, so that they do not conflict on a document.
         refunded: Changed purchases, which are stored, each with its user.
-        emptied: The users of `accounts` whose account kept something for an app before the change
-            and keeps nothing for any app after it.
     """
 
-    accounts: Sequence[tuple[int, Account]]
+    accounts: Sequence[tuple[Account, Account]]
     transactions: Sequence[Transaction]
     purchases: Sequence[Purchase]
     totals: Mapping[int, int]
     counter_shard: int
     refunded: Sequence[tuple[int, Refunded]] = ()
-    emptied: Collection[int] = ()
 
 
 class StoreTransaction(Protocol):

@@ -7,7 +7,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from bson.objectid import ObjectId
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
@@ -244,7 +243,7 @@ class SchemaTooNew(StoreMisconfigured):
         )
 
 
-def validator_of(document: type[BaseModel]) -> dict[str, Any]:
+def validator_of(document: type[Document]) -> dict[str, Any]:
     """Return the validator of a collection, made from the model of its documents.
 
     See https://www.mongodb.com/docs/manual/core/schema-validation/.
@@ -252,12 +251,14 @@ def validator_of(document: type[BaseModel]) -> dict[str, Any]:
     return {"$jsonSchema": _object(document)}
 
 
-def _object(document: type[BaseModel]) -> dict[str, Any]:
+def _object(document: type[Document]) -> dict[str, Any]:
     # The store gives every document an _id, so it may be None in a model but is always required.
     fields = {field.alias or name: field for name, field in document.model_fields.items()}
     required = sorted(
         name for name, field in fields.items() if name == "_id" or not _is_optional(field)
     )
+    if not document.values_are_validated:
+        return {"bsonType": "object", "required": required}
     return {
         "bsonType": "object",
         "additionalProperties": False,
@@ -287,7 +288,7 @@ def _value(
         return {"enum": list(get_args(annotation))}
     if origin is list:
         return {"bsonType": "array", "items": _value(get_args(annotation)[0], [])}
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Document):
         return _object(annotation)
     schema: dict[str, Any] = {"bsonType": _BSON_TYPES[annotation]}
     for bound in metadata:
