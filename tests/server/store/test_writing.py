@@ -122,7 +122,9 @@ details = st.builds(
 )
 caps = st.sampled_from([NO_CAPS, Caps(hour=1), Caps(day=2, month=UINT32_MAX)])
 spent = st.lists(
-    st.sampled_from([PeriodSpending(period=each, starts_at=AT, credits=0) for each in Period]),
+    st.sampled_from(
+        [PeriodSpending(period=each, starts_at=AT, credits=0, since=1) for each in Period]
+    ),
     max_size=2,
 ).map(tuple)
 apps = st.builds(
