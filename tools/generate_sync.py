@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from credit_client import batch, client, hold_handle
+from credit_client import batch, client, history, hold_handle
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path("packages/credit-client/src/credit_client/sync/client.py")
@@ -24,7 +24,7 @@ HEAD = '''\
 """The synchronous client. Made from the asynchronous one by `make generate`. Do not edit."""
 
 # ruff: noqa: A002 - `credits` is the contract's word
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, Unpack
@@ -37,13 +37,16 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    TransactionType,
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryTransactionsResponse as TransactionPage
 
 from credit_client import batch as _batch
 from credit_client import client as _client
+from credit_client import history as _history
 from credit_client import hold_handle as _hold_handle
 from credit_client.arguments import FilePath, TlsArgument, TokenArgument
 from credit_client.batch import BatchOperation
@@ -170,6 +173,24 @@ class HoldHandle:
         return self._wrapped.expires_at
 '''
 
+QUERY_HEAD = '''\
+class TransactionQuery:
+    """The transactions of `CreditClient.query_transactions`, as an iterable.
+
+    `for transaction in query` reads the pages as they are needed. Each loop starts with the first
+    page. To show one page at a time, use `page` and keep its `next_page_token`.
+    """
+
+    def __init__(self, session: Session, query: _history.TransactionQuery) -> None:
+        """Take the query; `CreditClient.query_transactions` makes one."""
+        self._session = session
+        self._wrapped = query
+
+    def __iter__(self) -> Generator[CreditTransaction, None, None]:
+        """Iterate over the transactions of all pages."""
+        return self._session.rows(aiter(self._wrapped))
+'''
+
 BLOCK = '''\
     def __enter__(self) -> Self:
         """Begin the block."""
@@ -219,6 +240,13 @@ FACADES = (
         result="Receipt",
         head=HOLD_HEAD,
         tail=BLOCK.format(doc="Release what was not captured. What the block raised passes."),
+    ),
+    Facade(
+        source=history.TransactionQuery,
+        wrapped="self._wrapped",
+        result="None",
+        head=QUERY_HEAD,
+        tail="",
     ),
     Facade(
         source=client.CreditClient,
@@ -295,7 +323,7 @@ def _body(facade: Facade, function: ast.FunctionDef | ast.AsyncFunctionDef) -> s
         return f"return self._session.rows({call})"
     if returned == "PendingHold":
         return f"return HoldHandle(self._session, self._session.run({call}))"
-    if returned in {"Batch", "HoldHandle"}:
+    if returned in {"Batch", "HoldHandle", "TransactionQuery"}:
         return f"return {returned}(self._session, {call})"
     waits = isinstance(function, ast.AsyncFunctionDef) or (
         returned == "ResultT" and facade.source is client.CreditClient

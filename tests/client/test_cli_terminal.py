@@ -14,10 +14,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from credit_client.cli import commands
 from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS
 from credit_client.cli.flags import sentence_of
+from credit_client.cli.history import with_effect
 from credit_client.cli.output import show_rows
 from credit_client.cli.table import shown
 from credit_client.errors import TlsFailed
@@ -272,7 +272,7 @@ def test_amounts_have_thousands_separators_and_ids_have_none(served: Served) -> 
 
 def test_a_server_that_sends_no_effects_gets_signs_from_the_types() -> None:
     def effect(kind: str, sent: int) -> object:
-        return commands._with_effect({"type": kind, "credits": 5, "effect": sent})["effect"]
+        return with_effect({"type": kind, "credits": 5, "effect": sent})["effect"]
 
     assert [effect("ADD", 0), effect("USE", 0), effect("USE", -5)] == [5, -5, -5]
     assert [effect("EXTEND", 0), effect("CAP", 0)] == [0, 0]

@@ -22,6 +22,8 @@ SAMPLES: list[CreditError] = [
     errors.BalanceOverflow("m", balance=4, credits=5),
     errors.TooManyApps("m", limit=1000),
     errors.TransactionNotFound("m", transaction_id="t"),
+    errors.IdempotencyKeyNotFound("m", key="k"),
+    errors.PageTokenInvalid("m"),
     errors.NotReversible("m", type="HOLD"),
     errors.ReversalExceeds("m", reversible=1, required=2, request_id="r"),
     errors.GrantNotFound("m", grant_id="g"),

@@ -60,6 +60,7 @@ def test_the_public_names_are_these() -> None:
         "HoldSettled",
         "HoldState",
         "HoldsFull",
+        "IdempotencyKeyNotFound",
         "IdempotencyKeyReused",
         "ImportReport",
         "ImportRow",
@@ -70,6 +71,7 @@ def test_the_public_names_are_these() -> None:
         "NotedOptions",
         "Outcome",
         "Overloaded",
+        "PageTokenInvalid",
         "PendingHold",
         "ProtocolMismatch",
         "Purchase",
@@ -89,6 +91,8 @@ def test_the_public_names_are_these() -> None:
         "TokenUnavailable",
         "TooManyApps",
         "TransactionNotFound",
+        "TransactionPage",
+        "TransactionQuery",
         "TransactionType",
         "Unauthenticated",
         "Unavailable",
@@ -160,6 +164,25 @@ def test_the_client_has_these_methods() -> None:
         "balance": ["app_id", "user_id", "timeout_seconds"],
         "purchases": ["user_id", "after_sequence", "timeout_seconds"],
         "transactions": ["user_id", "after_sequence", "timeout_seconds"],
+        "query_transactions": [
+            *at,
+            "types",
+            "created_from",
+            "created_until",
+            "after_sequence",
+            "before_sequence",
+            "credits_min",
+            "credits_max",
+            "report_id",
+            "related_id",
+            "grant_id",
+            "created_by",
+            "metadata",
+            "oldest_first",
+            "page_size",
+            "timeout_seconds",
+        ],
+        "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
         "grants": [*at, "timeout_seconds"],
         "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
         "forecast": [*at, "until", "timeout_seconds"],
@@ -176,7 +199,12 @@ def test_the_synchronous_client_has_the_same_methods() -> None:
             if not name.startswith("_") or name == "__init__"
         }
 
-    assert credit_client.sync.__all__ == ["Batch", "CreditClient", "HoldHandle"]
+    assert credit_client.sync.__all__ == [
+        "Batch",
+        "CreditClient",
+        "HoldHandle",
+        "TransactionQuery",
+    ]
     added = {"CreditClient": {"close": ["self"]}}
     for name in credit_client.sync.__all__:
         asynchronous = methods(getattr(credit_client, name)) | added.get(name, {})
@@ -214,7 +242,13 @@ def test_a_batch_takes_every_write_of_the_client() -> None:
         }
 
     own = writes(credit_client.CreditClient)
-    for name in ("hold", "hold_of", "set_app_policy", "set_app_spending_cap"):
+    for name in (
+        "hold",
+        "hold_of",
+        "set_app_policy",
+        "set_app_spending_cap",
+        "query_transactions",
+    ):
         del own[name]  # no operations of the contract
     assert writes(credit_client.Batch) == own
 

@@ -22,14 +22,14 @@ async def _unknown(_: Stream[object, object]) -> None:
 
 
 class OldService:
-    """The fake without `LedgerService`, whose calls it answers as the released server does."""
+    """The fake with `CreditService` alone; it answers other calls as the released server does."""
 
     def __init__(self) -> None:
         self.service = FakeCreditService()
 
     def __mapping__(self) -> Mapping[str, Handler]:
         return {
-            path: handler._replace(func=_unknown) if "LedgerService" in path else handler
+            path: handler if "CreditService" in path else handler._replace(func=_unknown)
             for path, handler in self.service.__mapping__().items()
         }
 
@@ -98,6 +98,19 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     assert caught.value.method == f"credit.v1.LedgerService/{method}"
     assert caught.value.outcome is Outcome.NO_CHANGE
     assert await old.balance(app_id=1, user_id=7) == 120
+
+
+@pytest.mark.parametrize(
+    ("call", "method"),
+    [
+        (lambda it: it.query_transactions(user_id=7).page(), "QueryTransactions"),
+        (lambda it: it.transaction(transaction_id="t"), "GetTransaction"),
+    ],
+)
+async def test_so_does_a_call_of_the_history(old: CreditClient, call: Call, method: str) -> None:
+    with pytest.raises(ServerTooOld, match=r"requires a server newer than 0\.2\.0") as caught:
+        await call(old)
+    assert caught.value.method == f"credit.v1.HistoryService/{method}"
 
 
 async def test_each_write_of_a_batch_has_that_error(old: CreditClient) -> None:

@@ -67,7 +67,11 @@ def test_options_are_read_from_fields_methods_services_and_enum_values() -> None
     assert option(user_id, "credit.options.v1.constraint").maximum == 2**32 - 1
     method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
     assert list(option(method, "credit.v1.errors")) == [1, 6, 7]
-    assert [service.name for service in SERVICES] == ["CreditService", "LedgerService"]
+    assert [service.name for service in SERVICES] == [
+        "CreditService",
+        "HistoryService",
+        "LedgerService",
+    ]
     for service in SERVICES:
         assert list(option(service, "credit.v1.access_errors")) == [9, 10, 11, 12, 13]
     assert method_path(method) == "/credit.v1.CreditService/GetUserCredits"

@@ -1,7 +1,7 @@
 """The reasons, and how the server sends them, equal those of the contract."""
 
 import pytest
-from credit_models import CreditServiceBase, ErrorReason, LedgerServiceBase
+from credit_models import CreditServiceBase, ErrorReason, HistoryServiceBase, LedgerServiceBase
 from credit_models.reasons import (
     ACCESS_REASONS,
     DOMAIN,
@@ -65,7 +65,8 @@ def test_an_unknown_reason_has_no_name() -> None:
 
 
 def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
-    served = {**CreditServiceBase().__mapping__(), **LedgerServiceBase().__mapping__()}
+    services = (CreditServiceBase(), LedgerServiceBase(), HistoryServiceBase())
+    served = {path for service in services for path in service.__mapping__()}
     assert set(method_reasons()) == set(served)
     assert method_reasons()[WRITE] == (
         ErrorReason.INVALID_FIELD,

@@ -8,6 +8,7 @@ from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION, SCOPES
 
 SERVICE = "/credit.v1.CreditService/"
 LEDGER = "/credit.v1.LedgerService/"
+HISTORY = "/credit.v1.HistoryService/"
 
 # Hides the option of one method.
 SCOPE_FORGOTTEN = """
@@ -26,6 +27,8 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         SERVICE + "GetAppBalance": "credits:read",
         SERVICE + "ListUserPurchases": "credits:read",
         SERVICE + "ListUserTransactions": "credits:read",
+        HISTORY + "QueryTransactions": "credits:read",
+        HISTORY + "GetTransaction": "credits:read",
         LEDGER + "GrantCredits": "credits:issue",
         LEDGER + "VoidGrant": "credits:issue",
         LEDGER + "PlaceHold": "credits:spend",

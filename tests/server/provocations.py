@@ -17,6 +17,7 @@ from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
 from credit_server.access.authorize import AccessLimits
+from credit_server.api.contract import CONTRACT
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import StoreUnavailable
@@ -90,6 +91,8 @@ def _can_be_met(path: str, reason: ErrorReason) -> bool:
     """Return whether a request of the call has the field that the reason is about."""
     if path in SCOPED_BY_OPERATION:
         return True
+    if reason is ErrorReason.ACTOR_NOT_ALLOWED and path not in CONTRACT.writes:
+        return False  # the field of a read is a filter
     about = {ErrorReason.APP_NOT_ALLOWED: "app_id", ErrorReason.ACTOR_NOT_ALLOWED: "created_by"}
     return hasattr(request_of(path.rpartition("/")[2]), about.get(reason, "__class__"))
 
@@ -129,6 +132,14 @@ async def _key_reused(open_: Open, call: str) -> Any:
     async with open_() as caller:
         await caller.write("AddCredits", credits=49, idempotency_key="k")
         return await caller.call(call, request_of(_inner(call), idempotency_key="k"))
+
+
+async def _transaction_not_found(open_: Open, call: str) -> Any:
+    request = request_of(_inner(call))
+    if _inner(call) == "GetTransaction":
+        request = type(request)(transaction_id=requests.ANY_ID)
+    async with open_() as caller:
+        return await caller.call(call, request)
 
 
 async def _hold_expired(open_: Open, call: str) -> Any:
@@ -351,7 +362,9 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.INVALID_FIELD: _invalid_field,
     ErrorReason.IDEMPOTENCY_KEY_REUSED: _key_reused,
     ErrorReason.CREDITS_LIMIT_EXCEEDED: _alone(credits_max=49),
-    ErrorReason.TRANSACTION_NOT_FOUND: _alone(),
+    ErrorReason.TRANSACTION_NOT_FOUND: _transaction_not_found,
+    ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND: _alone(),
+    ErrorReason.PAGE_TOKEN_INVALID: _with(page_token="none"),
     ErrorReason.GRANT_NOT_FOUND: _alone(),
     ErrorReason.HOLD_NOT_FOUND: _alone(),
     ErrorReason.NOT_REVERSIBLE: _not_reversible,

@@ -13,11 +13,13 @@ from credit_models import (
     GetAppPolicyRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
+    GetTransactionRequest,
     GrantCreditsRequest,
     ListGrantsRequest,
     ListHoldsRequest,
     PlaceHoldRequest,
     PurchaseRequest,
+    QueryTransactionsRequest,
     Receipt,
     ReleaseHoldRequest,
     ReverseTransactionRequest,
@@ -66,9 +68,15 @@ _SOUND: Mapping[str, Any] = {
     "ListGrants": ListGrantsRequest(user_id=7, app_id=1),
     "ListHolds": ListHoldsRequest(user_id=7, app_id=1),
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
+    "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
+    "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
 }
 
-WRITES = tuple(name for name, request in _SOUND.items() if hasattr(request, "idempotency_key"))
+WRITES = tuple(
+    name
+    for name, request in _SOUND.items()
+    if hasattr(request, "idempotency_key") and hasattr(request, "created_by")
+)
 """The calls with an idempotency key: those that make transactions, which are also operations."""
 
 
@@ -122,6 +130,11 @@ async def _use(caller: Caller) -> dict[str, Any]:
     return {"transaction_id": (await caller.write("UseCredits", credits=20)).transaction_id}
 
 
+async def _key(caller: Caller) -> dict[str, Any]:
+    await caller.write("AddCredits", idempotency_key="k")
+    return {}
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "UseCredits": _credits,
     "VoidGrant": _grant,
@@ -131,4 +144,5 @@ _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "ExtendHold": _hold,
     "ReverseTransaction": _use,
     "TransferCredits": _credits,
+    "GetTransaction": _key,
 }

@@ -15,6 +15,7 @@ from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
 from credit_server.commit import Clock, CommitLimits, Committer
@@ -112,6 +113,7 @@ async def serving(
                         list_slots,
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
+                    HistoryService(store, committer.clock, audit, list_slots),
                 ],
                 status,
                 CONTRACT.files,

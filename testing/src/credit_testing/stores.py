@@ -16,11 +16,14 @@ from credit_models.ledger import (
 )
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
+    AppKey,
     AppPolicy,
     Changes,
     HoldRow,
     PurchaseRow,
     StoreTransaction,
+    TransactionPage,
+    TransactionQuery,
     TransactionRow,
 )
 
@@ -105,6 +108,12 @@ class FailingStore(MemoryStore):
     async def hold_entries(
         self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
     ) -> Sequence[HoldRow]:
+        raise self._error
+
+    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+        raise self._error
+
+    async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         raise self._error
 
     async def policy(self, app_id: int) -> AppPolicy:

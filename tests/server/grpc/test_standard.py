@@ -19,6 +19,13 @@ WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 
+SERVICES = (
+    "",
+    "credit.v1.CreditService",
+    "credit.v1.LedgerService",
+    "credit.v1.HistoryService",
+)
+
 VERSIONS = pytest.mark.parametrize(
     ("version", "module"),
     [("v1", reflection_pb2), ("v1alpha", reflection_alpha_pb2)],
@@ -43,7 +50,10 @@ async def _watched(answer: Answer) -> AsyncIterator[int]:
         await answer.changed.wait()
 
 
-@pytest.mark.parametrize("service", ["", "credit.v1.CreditService", "credit.v1.LedgerService"])
+@pytest.mark.parametrize(
+    "service",
+    ["", "credit.v1.CreditService", "credit.v1.LedgerService", "credit.v1.HistoryService"],
+)
 async def test_health_follows_the_server(wire: Connection, served: Serving, service: str) -> None:
     assert await _check(wire, service) == SERVING
     served.status.set(False)
@@ -57,7 +67,10 @@ async def test_the_health_of_an_unknown_service_is_not_found(wire: Connection) -
     assert answer.status is Status.NOT_FOUND
 
 
-@pytest.mark.parametrize("service", ["", "credit.v1.CreditService", "credit.v1.LedgerService"])
+@pytest.mark.parametrize(
+    "service",
+    ["", "credit.v1.CreditService", "credit.v1.LedgerService", "credit.v1.HistoryService"],
+)
 async def test_a_watch_sends_each_change(
     wire: Connection, bystander: Connection, served: Serving, service: str
 ) -> None:
@@ -104,6 +117,7 @@ async def test_reflection_lists_the_services(
     listed = answer.message(messages.ServerReflectionResponse).list_services_response
     assert {service.name for service in listed.service} >= {
         "credit.v1.CreditService",
+        "credit.v1.HistoryService",
         "credit.v1.LedgerService",
         "grpc.health.v1.Health",
     }

@@ -29,6 +29,7 @@ from credit_models import (
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation
@@ -62,6 +63,7 @@ from credit_client.errors import (
     HoldNotFound,
     HoldSettled,
     HoldsFull,
+    IdempotencyKeyNotFound,
     IdempotencyKeyReused,
     InsufficientCredits,
     InternalError,
@@ -69,6 +71,7 @@ from credit_client.errors import (
     NotReversible,
     Outcome,
     Overloaded,
+    PageTokenInvalid,
     ProtocolMismatch,
     RateLimited,
     ReversalExceeds,
@@ -84,6 +87,7 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
+from credit_client.history import TransactionQuery
 from credit_client.hold_handle import HoldHandle, PendingHold
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
@@ -136,6 +140,7 @@ __all__ = [
     "HoldSettled",
     "HoldState",
     "HoldsFull",
+    "IdempotencyKeyNotFound",
     "IdempotencyKeyReused",
     "ImportReport",
     "ImportRow",
@@ -146,6 +151,7 @@ __all__ = [
     "NotedOptions",
     "Outcome",
     "Overloaded",
+    "PageTokenInvalid",
     "PendingHold",
     "ProtocolMismatch",
     "Purchase",
@@ -165,6 +171,8 @@ __all__ = [
     "TokenUnavailable",
     "TooManyApps",
     "TransactionNotFound",
+    "TransactionPage",
+    "TransactionQuery",
     "TransactionType",
     "Unauthenticated",
     "Unavailable",

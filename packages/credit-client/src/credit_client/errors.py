@@ -4,6 +4,8 @@
     ├── InvalidField            your request: correct it
     ├── IdempotencyKeyReused    your request: use a new key for a new request
     ├── TransactionNotFound     your request: the user has no such transaction in the app
+    ├── IdempotencyKeyNotFound  no fault: no request with this key was applied up to now
+    ├── PageTokenInvalid        your request: begin with the first page
     ├── NotReversible           your request: transactions of this type cannot be reversed
     ├── ReversalExceeds         your request: less of the transaction is left to reverse
     ├── GrantNotFound           your request: the user has and had no such grant in the app
@@ -184,6 +186,27 @@ class TransactionNotFound(_Refusal):
     status = Status.NOT_FOUND
     reason = ErrorReason.TRANSACTION_NOT_FOUND
     transaction_id: str
+
+
+@_figures
+class IdempotencyKeyNotFound(_Refusal):
+    """No request of the user in the app with this key was applied up to now.
+
+    Attributes:
+        key: The key in the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND
+    key: str
+
+
+@_figures
+class PageTokenInvalid(_Refusal):
+    """A page token was returned for another request or another identity."""
+
+    status = Status.INVALID_ARGUMENT
+    reason = ErrorReason.PAGE_TOKEN_INVALID
 
 
 @_figures

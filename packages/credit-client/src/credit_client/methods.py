@@ -22,6 +22,8 @@ from credit_models import (
     GetForecastResponse,
     GetSpendingCapRequest,
     GetSpendingCapResponse,
+    GetTransactionRequest,
+    GetTransactionResponse,
     GrantCreditsRequest,
     GrantCreditsResponse,
     ListGrantsRequest,
@@ -32,6 +34,8 @@ from credit_models import (
     PlaceHoldResponse,
     Purchase,
     PurchaseRequest,
+    QueryTransactionsRequest,
+    QueryTransactionsResponse,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
     ReverseTransactionRequest,
@@ -115,3 +119,16 @@ HOLDS = _ledger("ListHolds", ListHoldsRequest, ListHoldsResponse)
 FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)
 BATCH_WRITE = _ledger("BatchWrite", BatchWriteRequest, BatchWriteResponse, writes=True)
 WRITE = _ledger("Write", WriteRequest, WriteResponse, writes=True)
+
+QUERY_TRANSACTIONS = Method(
+    path="/credit.v1.HistoryService/QueryTransactions",
+    request_type=QueryTransactionsRequest,
+    reply_type=QueryTransactionsResponse,
+    writes=False,
+)
+TRANSACTION = Method(
+    path="/credit.v1.HistoryService/GetTransaction",
+    request_type=GetTransactionRequest,
+    reply_type=GetTransactionResponse,
+    writes=False,
+)

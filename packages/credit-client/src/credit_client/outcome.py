@@ -59,6 +59,8 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.REVISION_CHANGED
             | ErrorReason.AVAILABLE_TOO_LOW
             | ErrorReason.EXPIRES_TOO_EARLY
+            | ErrorReason.PAGE_TOKEN_INVALID
+            | ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND
         ):
             return Outcome.NO_CHANGE
         case ErrorReason.STORE_UNAVAILABLE | ErrorReason.UNSPECIFIED:

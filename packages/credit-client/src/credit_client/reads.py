@@ -1,7 +1,7 @@
 """The calls that read: balances, histories, grants, holds, forecasts, spending caps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
 from credit_models import (
@@ -9,19 +9,26 @@ from credit_models import (
     Grant,
     Hold,
     Purchase,
+    TransactionType,
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryTransactionsResponse as TransactionPage
+from grpclib.const import Status
 
 from credit_client.call import Caller
+from credit_client.errors import ProtocolMismatch
+from credit_client.history import TransactionQuery
 from credit_client.methods import (
     BALANCE,
     FORECAST,
     GRANTS,
     HOLDS,
     PURCHASES,
+    QUERY_TRANSACTIONS,
     SPENDING_CAP,
+    TRANSACTION,
     TRANSACTIONS,
     USER_CREDITS,
 )
@@ -91,6 +98,131 @@ class Reads(ABC):
             {"user_id": user_id, "after_sequence": after_sequence},
             timeout_seconds=timeout_seconds,
         )
+
+    def query_transactions(
+        self,
+        *,
+        user_id: int,
+        app_id: int | None = None,
+        types: Sequence[TransactionType] = (),
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        after_sequence: int = 0,
+        before_sequence: int | None = None,
+        credits_min: int | None = None,
+        credits_max: int | None = None,
+        report_id: str = "",
+        related_id: str = "",
+        grant_id: str = "",
+        created_by: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> TransactionQuery:
+        """Return a user's transactions that satisfy all conditions, the newest first.
+
+            async for transaction in credits.query_transactions(user_id=7, app_id=1):
+                ...
+
+        Nothing is read before the loop begins, and pages are read as they are needed. No
+        transaction comes twice and none is left out, also while transactions are written. The cost
+        does not depend on the length of the history. Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: Only in this app; None: in all.
+            types: Only of these types; empty: of any.
+            created_from: Only those created at this time or later, with a time zone.
+            created_until: Only those created before this time, with a time zone.
+            after_sequence: Only those with a greater `sequence`.
+            before_sequence: Only those with a smaller `sequence`; None: up to the latest.
+            credits_min: Only those of at least so many credits.
+            credits_max: Only those of at most so many credits.
+            report_id: Only purchases of this report.
+            related_id: Only those that refer to this transaction, such as a hold.
+            grant_id: Only those with credits of this grant.
+            created_by: Only those that this person or service requested.
+            metadata: Only those with all these pairs.
+            oldest_first: Whether the oldest come first.
+            page_size: The most transactions of a page, up to 1,000; 0 for 100.
+            timeout_seconds: The time for each page; None for the client's.
+
+        Raises:
+            InvalidField: A page is read, and an argument is out of its range. See also
+                `CreditError`.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "types": types,
+            "created_from": created_from,
+            "created_until": created_until,
+            "after_sequence": after_sequence,
+            "before_sequence": before_sequence,
+            "credits_min": credits_min,
+            "credits_max": credits_max,
+            "report_id": report_id,
+            "related_id": related_id,
+            "grant_id": grant_id,
+            "created_by": created_by,
+            "metadata": metadata or {},
+            "oldest_first": oldest_first,
+            "page_size": page_size,
+        }
+
+        async def read(token: str) -> TransactionPage:
+            answer, _ = await self._open_caller.unary(
+                QUERY_TRANSACTIONS,
+                {**values, "page_token": token},
+                timeout_seconds=timeout_seconds,
+            )
+            return answer.reply
+
+        return TransactionQuery(read)
+
+    async def transaction(
+        self,
+        *,
+        transaction_id: str = "",
+        user_id: int | None = None,
+        app_id: int | None = None,
+        idempotency_key: str = "",
+        timeout_seconds: float | None = None,
+    ) -> CreditTransaction:
+        """Return one transaction: by its id, or by the key of the write that created it.
+
+        With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
+        sending it again. Needs a server newer than 0.2.0.
+
+        Args:
+            transaction_id: The transaction's id. Without it, the next three arguments are needed.
+            user_id: The user of the write.
+            app_id: The app of the write.
+            idempotency_key: The key of the write.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            TransactionNotFound: There is no transaction with this id that the caller may read.
+            IdempotencyKeyNotFound: No write with this key was applied up to now. One that is still
+                under way can be applied later.
+        """
+        values: Values = {
+            "transaction_id": transaction_id,
+            "user_id": user_id,
+            "app_id": app_id,
+            "idempotency_key": idempotency_key,
+        }
+        answer, request_id = await self._open_caller.unary(
+            TRANSACTION, values, timeout_seconds=timeout_seconds
+        )
+        if answer.reply.transaction is None:
+            raise ProtocolMismatch(
+                "the server returned no transaction",
+                status=Status.INTERNAL,
+                request_id=request_id,
+            )
+        return answer.reply.transaction
 
     async def grants(
         self, *, user_id: int, app_id: int, timeout_seconds: float | None = None

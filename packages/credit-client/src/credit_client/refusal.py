@@ -31,8 +31,8 @@ from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 
 _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 
-# The service that servers up to 0.2.0 do not have.
-LEDGER = "credit.v1.LedgerService"
+# The services that servers up to 0.2.0 do not have.
+NEWER = ("credit.v1.LedgerService", "credit.v1.HistoryService")
 
 _REASONS = {reason_name(reason): reason for reason in RULES}
 
@@ -43,7 +43,7 @@ def error_of(failure: AttemptFailed, *, request_id: str, path: str = "") -> Cred
     Args:
         failure: What the transport raised.
         request_id: The id that the SDK sent. If the server answered, the error has the server's id.
-        path: The path of the call. Servers up to 0.2.0 implement no call of `LedgerService`.
+        path: The path of the call. Servers up to 0.2.0 implement no call of the services `NEWER`.
     """
     request_id = failure.request_id or request_id
     if isinstance(failure, AnswerBroken):
@@ -156,7 +156,7 @@ def _by_status(
             return Unauthenticated(message, request_id=request_id)
         case Status.PERMISSION_DENIED:
             return AccessDenied(message, status=status, request_id=request_id)
-        case Status.UNIMPLEMENTED if method.startswith(LEDGER):
+        case Status.UNIMPLEMENTED if method.startswith(NEWER):
             return ServerTooOld(
                 f"{method} requires a server newer than 0.2.0, and this one answered: {message}",
                 method=method,

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -100,12 +100,14 @@ class _Field(NamedTuple):
         bounds: The least and the greatest integer that can be encoded; None for other types.
         optional: Whether it may be unset.
         message: The class of a nested message; None for other fields.
+        items: The type of each item of a repeated field; None for other fields.
     """
 
     argument: type
     bounds: tuple[int, int] | None
     optional: bool
     message: type[betterproto2.Message] | None
+    items: type | None
 
 
 _BOUNDS = {
@@ -127,8 +129,11 @@ def fields_of(message_type: type[betterproto2.Message]) -> Mapping[str, _Field]:
         is_map = meta.proto_type == betterproto2.TYPE_MAP
         message = kind if not is_map and issubclass(kind, betterproto2.Message) else None
         argument = Mapping if is_map or message is not None else kind
+        items = kind if meta.repeated and not is_map else None
+        if items is not None:
+            argument = Sequence
         bounds = _BOUNDS.get(meta.proto_type)
-        found[name] = _Field(argument, bounds, meta.optional, message)
+        found[name] = _Field(argument, bounds, meta.optional, message, items)
     return found
 
 
@@ -150,6 +155,8 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
         if field.message is not None and isinstance(value, Mapping):
             taken: object = (below := field.message())
             found += _assign(below, value, f"{path}{target}.")
+        elif field.items is not None and isinstance(value, Sequence):
+            taken = _items(name, value, field.items)
         else:
             taken, problem = _encodable(name, value, field.bounds)
             if problem is not None:
@@ -158,6 +165,16 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
         # the wire one at a time, and accept "7" and 7.0 for 7.
         setattr(message, target, taken)
     return found
+
+
+def _items(name: str, values: Sequence[object], kind: type) -> list[object]:
+    """Return the items of a repeated field, which must have its type."""
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"each item of {name} must be {kind.__name__}, not {type(value).__name__}"
+            )
+    return list(values)
 
 
 def _encodable(

@@ -16,6 +16,7 @@ from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
+from credit_client.cli.history import TRANSACTIONS, find, transactions, with_effect
 from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
 from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
@@ -42,16 +43,6 @@ from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
-_TRANSACTIONS = (
-    "sequence",
-    "created_at",
-    "app_id",
-    "effect",
-    "type",
-    "balance_after",
-    "created_by",
-    "id",
-)
 _PURCHASES = (
     "sequence",
     "created_at",
@@ -62,7 +53,6 @@ _PURCHASES = (
     "report_id",
     "report_name",
 )
-_SIGNS = {"ADD": 1, "USE": -1}
 _SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
@@ -218,21 +208,8 @@ def purchases(
     )
 
 
-@app.command("transactions", cls=Command)
-@with_groups
-def transactions(
-    user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
-) -> None:
-    """List all transactions of a user, oldest first."""
-    make_list(
-        lambda client: client.transactions(user_id=user, after_sequence=after),
-        _TRANSACTIONS,
-        "transactions",
-        connection,
-        utc=utc,
-        output=output,
-        row=_with_effect,
-    )
+for _query in (transactions, find):
+    app.command(_query.__name__, cls=Command)(_query)
 
 
 @app.command("user", cls=Command)
@@ -260,8 +237,8 @@ def user_summary(
         _show_balances(held, utc=utc)
         if latest:
             sys.stdout.write("\n")
-            rows = [_with_effect(record_of(one)) for one in latest]
-            show_rows(rows, _TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc)
+            rows = [with_effect(record_of(one)) for one in latest]
+            show_rows(rows, TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc)
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
@@ -283,13 +260,6 @@ def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
         records.append(record)
     fields = [*_BALANCES, *filled(records, _BALANCES_SELDOM)]
     show_rows(records, fields, "balances", utc=utc)
-
-
-def _with_effect(record: Record) -> Record:
-    """Add the effect to a transaction from a server up to 0.2.0, which sends none."""
-    if record["effect"] or record["type"] not in _SIGNS:
-        return record
-    return {**record, "effect": _SIGNS[str(record["type"])] * int(str(record["credits"]))}
 
 
 def _with_refund(record: Record) -> Record:

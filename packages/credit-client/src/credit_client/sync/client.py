@@ -1,7 +1,7 @@
 """The synchronous client. Made from the asynchronous one by `make generate`. Do not edit."""
 
 # ruff: noqa: A002 - `credits` is the contract's word
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, Unpack
@@ -14,13 +14,16 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    TransactionType,
     UserCredits,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryTransactionsResponse as TransactionPage
 
 from credit_client import batch as _batch
 from credit_client import client as _client
+from credit_client import history as _history
 from credit_client import hold_handle as _hold_handle
 from credit_client.arguments import FilePath, TlsArgument, TokenArgument
 from credit_client.batch import BatchOperation
@@ -697,6 +700,43 @@ class HoldHandle:
     ) -> None:
         """Release what was not captured. What the block raised passes."""
         self._session.run(self._wrapped.__aexit__(error_type, error, traceback))
+
+
+class TransactionQuery:
+    """The transactions of `CreditClient.query_transactions`, as an iterable.
+
+    `for transaction in query` reads the pages as they are needed. Each loop starts with the first
+    page. To show one page at a time, use `page` and keep its `next_page_token`.
+    """
+
+    def __init__(self, session: Session, query: _history.TransactionQuery) -> None:
+        """Take the query; `CreditClient.query_transactions` makes one."""
+        self._session = session
+        self._wrapped = query
+
+    def __iter__(self) -> Generator[CreditTransaction, None, None]:
+        """Iterate over the transactions of all pages."""
+        return self._session.rows(aiter(self._wrapped))
+
+    def page(self, token: str = "") -> TransactionPage:
+        """Return one page.
+
+        Args:
+            token: The `next_page_token` of the page before; empty for the first page. It does not
+                expire. It belongs to this query and to the identity of the client.
+
+        Returns:
+            The `transactions`, and the `next_page_token`, which is empty on the last page. A page
+            can have fewer transactions than asked for, or none, although more follow.
+
+        Raises:
+            PageTokenInvalid: The token was returned for another query or another identity.
+        """
+        return self._session.run(self._wrapped.page(token))
+
+    def pages(self, token: str = "") -> Generator[TransactionPage, None, None]:
+        """Iterate over the pages from the one with a token; see `page`."""
+        return self._session.rows(self._wrapped.pages(token))
 
 
 class CreditClient:
@@ -1640,6 +1680,118 @@ class CreditClient:
         return self._session.rows(
             self._session.client.transactions(
                 user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def query_transactions(
+        self,
+        *,
+        user_id: int,
+        app_id: int | None = None,
+        types: Sequence[TransactionType] = (),
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        after_sequence: int = 0,
+        before_sequence: int | None = None,
+        credits_min: int | None = None,
+        credits_max: int | None = None,
+        report_id: str = "",
+        related_id: str = "",
+        grant_id: str = "",
+        created_by: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> TransactionQuery:
+        """Return a user's transactions that satisfy all conditions, the newest first.
+
+            for transaction in credits.query_transactions(user_id=7, app_id=1):
+                ...
+
+        Nothing is read before the loop begins, and pages are read as they are needed. No
+        transaction comes twice and none is left out, also while transactions are written. The cost
+        does not depend on the length of the history. Needs a server newer than 0.2.0.
+
+        Args:
+            user_id: The user.
+            app_id: Only in this app; None: in all.
+            types: Only of these types; empty: of any.
+            created_from: Only those created at this time or later, with a time zone.
+            created_until: Only those created before this time, with a time zone.
+            after_sequence: Only those with a greater `sequence`.
+            before_sequence: Only those with a smaller `sequence`; None: up to the latest.
+            credits_min: Only those of at least so many credits.
+            credits_max: Only those of at most so many credits.
+            report_id: Only purchases of this report.
+            related_id: Only those that refer to this transaction, such as a hold.
+            grant_id: Only those with credits of this grant.
+            created_by: Only those that this person or service requested.
+            metadata: Only those with all these pairs.
+            oldest_first: Whether the oldest come first.
+            page_size: The most transactions of a page, up to 1,000; 0 for 100.
+            timeout_seconds: The time for each page; None for the client's.
+
+        Raises:
+            InvalidField: A page is read, and an argument is out of its range. See also
+                `CreditError`.
+        """
+        return TransactionQuery(
+            self._session,
+            self._session.client.query_transactions(
+                user_id=user_id,
+                app_id=app_id,
+                types=types,
+                created_from=created_from,
+                created_until=created_until,
+                after_sequence=after_sequence,
+                before_sequence=before_sequence,
+                credits_min=credits_min,
+                credits_max=credits_max,
+                report_id=report_id,
+                related_id=related_id,
+                grant_id=grant_id,
+                created_by=created_by,
+                metadata=metadata,
+                oldest_first=oldest_first,
+                page_size=page_size,
+                timeout_seconds=timeout_seconds,
+            ),
+        )
+
+    def transaction(
+        self,
+        *,
+        transaction_id: str = "",
+        user_id: int | None = None,
+        app_id: int | None = None,
+        idempotency_key: str = "",
+        timeout_seconds: float | None = None,
+    ) -> CreditTransaction:
+        """Return one transaction: by its id, or by the key of the write that created it.
+
+        With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
+        sending it again. Needs a server newer than 0.2.0.
+
+        Args:
+            transaction_id: The transaction's id. Without it, the next three arguments are needed.
+            user_id: The user of the write.
+            app_id: The app of the write.
+            idempotency_key: The key of the write.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            TransactionNotFound: There is no transaction with this id that the caller may read.
+            IdempotencyKeyNotFound: No write with this key was applied up to now. One that is still
+                under way can be applied later.
+        """
+        return self._session.run(
+            self._session.client.transaction(
+                transaction_id=transaction_id,
+                user_id=user_id,
+                app_id=app_id,
+                idempotency_key=idempotency_key,
+                timeout_seconds=timeout_seconds,
             )
         )
 

@@ -262,6 +262,11 @@ class FakeLedger:
             if entry.sequence > after_sequence
         )
 
+    def all_transactions(self) -> tuple[CreditTransaction, ...]:
+        """Return the transactions of all users, those of each user oldest first."""
+        users = sorted(self._users)
+        return tuple(each for user in users for each in self.transactions(user_id=user))
+
     def grants(self, *, user_id: int, app_id: int) -> ListGrantsResponse:
         """Return the live grants of a user in an app."""
         return messages.grants_to_message(self._account(user_id), app_id)

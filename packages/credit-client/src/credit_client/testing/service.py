@@ -42,6 +42,7 @@ from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
 from credit_client.methods import BATCH_WRITE, WRITE
 from credit_client.testing.clock import FakeClock
+from credit_client.testing.history import one_of, page_of
 from credit_client.testing.ledger import FakeLedger, Refused, refused
 from credit_client.transport import Method, ReplyT
 
@@ -124,6 +125,19 @@ class FakeCreditService:
                 self._read(methods.FORECAST, ledger.forecast, "user_id", "app_id", "until"),
                 self._read(methods.SPENDING_CAP, ledger.spending_cap, "user_id", "app_id"),
                 self._unary(methods.HOLDS, self._holds),
+                self._unary(
+                    methods.QUERY_TRANSACTIONS,
+                    lambda request: page_of(request, ledger.transactions(user_id=request.user_id)),
+                ),
+                self._unary(
+                    methods.TRANSACTION,
+                    lambda request: one_of(
+                        request,
+                        ledger.all_transactions()
+                        if request.user_id is None
+                        else ledger.transactions(user_id=request.user_id),
+                    ),
+                ),
                 self._unary(
                     methods.APP_POLICY,
                     lambda request: GetAppPolicyResponse(

@@ -12,14 +12,17 @@ from credit_models import (
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    GetTransactionRequest,
     GrantCategory,
     GrantCreditsRequest,
     PlaceHoldRequest,
     PurchaseRequest,
+    QueryTransactionsRequest,
     ReleaseHoldRequest,
     ReverseTransactionRequest,
     SetSpendingCapRequest,
     SpendingCaps,
+    TransactionType,
     TransferCreditsRequest,
     VoidGrantRequest,
     ledger,
@@ -35,6 +38,10 @@ CATEGORIES: Mapping[GrantCategory, Category] = MappingProxyType(
         GrantCategory.PROMOTIONAL: Category.PROMOTIONAL,
         GrantCategory.OWN: Category.OWN,
     }
+)
+
+KINDS: Mapping[TransactionType, ledger.Kind] = MappingProxyType(
+    {TransactionType[kind.name]: kind for kind in ledger.Kind}
 )
 
 
@@ -96,6 +103,27 @@ def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
                 yield Violation(field=name, description="must not be set without user_id")
 
 
+def _types_rule(request: QueryTransactionsRequest) -> Iterator[Violation]:
+    if not KINDS.keys() >= set(request.types):
+        yield Violation(field="types", description="must be known types of transactions")
+
+
+def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
+    """Require either an id, or a key with its user and its app."""
+    parts = ("user_id", "app_id", "idempotency_key")
+    given = [name for name in parts if getattr(request, name) not in (None, "")]
+    if request.transaction_id:
+        for name in given:
+            yield Violation(field=name, description="must not be set with transaction_id")
+    elif not given:
+        what = "must be set, or user_id, app_id and idempotency_key"
+        yield Violation(field="transaction_id", description=what)
+    else:
+        for name in parts:
+            if name not in given:
+                yield Violation(field=name, description="must be set without transaction_id")
+
+
 # The rules that the comments of the contract define, and no option. Any: each takes its request.
 _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
     MappingProxyType(
@@ -103,6 +131,8 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             GrantCreditsRequest: _category_rule,
             TransferCreditsRequest: _target_rule,
             SetSpendingCapRequest: _app_caps_rule,
+            QueryTransactionsRequest: _types_rule,
+            GetTransactionRequest: _name_rule,
         }
     )
 )

@@ -17,7 +17,6 @@ from credit_models import (
     SpendingCaps,
     SpendingCapStatus,
     SpendingPeriod,
-    TransactionType,
     UserCredits,
 )
 from credit_models import Grant as GrantMessage
@@ -41,9 +40,9 @@ from credit_models.ledger import (
     cap_statuses,
     settle,
 )
-from credit_models.translation.commands import CATEGORIES
+from credit_models.translation.commands import CATEGORIES, KINDS
 
-TYPES = {kind: TransactionType[kind.name] for kind in Kind}
+TYPES = {kind: message for message, kind in KINDS.items()}
 _CATEGORIES = {category: message for message, category in CATEGORIES.items()}
 
 # The kinds of entries that place a grant or a hold, or extend a hold.

@@ -218,6 +218,33 @@ def total_overflow(total: int) -> Answer:
     )
 
 
+def page_token_invalid() -> Answer:
+    """Return the answer to a page token that was made for another request or identity."""
+    return Answer(
+        ErrorReason.PAGE_TOKEN_INVALID,
+        "page_token is not one of this request and this identity: begin with the first page",
+        {},
+    )
+
+
+def transaction_not_found(transaction_id: str) -> Answer:
+    """Return the answer to a read of a transaction that does not exist for the caller."""
+    return Answer(
+        ErrorReason.TRANSACTION_NOT_FOUND,
+        "no transaction has this id",
+        {"transaction_id": transaction_id},
+    )
+
+
+def key_not_found(key: str) -> Answer:
+    """Return the answer to a read of the transaction of a key that was not used."""
+    return Answer(
+        ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND,
+        "no request of the user in the app with this key was applied",
+        {"key": key},
+    )
+
+
 def error_info(reason: ErrorReason, metadata: Mapping[str, str]) -> ErrorInfo:
     """Return the detail of a status that names the contract's reason."""
     return ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)

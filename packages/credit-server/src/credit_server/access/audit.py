@@ -72,9 +72,10 @@ def ordinary_log(line: Line) -> None:
 
 
 class _AboutApp(Protocol):
-    """A request about an app, and perhaps a user of it."""
+    """A request about an app, and perhaps a user of it; None: it names none."""
 
-    app_id: int
+    @property
+    def app_id(self) -> int | None: ...
 
 
 class AuditLog:
@@ -134,7 +135,7 @@ class AuditLog:
             request: Its message, if that has been read and is not a write.
         """
         what: dict[str, Shown] = {}
-        if request is not None:
+        if request is not None and request.app_id is not None:
             what["app_id"] = request.app_id
             user_id: int | None = getattr(request, "user_id", None)
             if user_id is not None:

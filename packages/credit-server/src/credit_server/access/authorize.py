@@ -309,9 +309,11 @@ def check_scope(identity: Identity | None, path: str) -> None:
 
 
 class NamesApp(Protocol):
-    """A request about an app."""
+    """A request about an app; None: it names none."""
 
-    app_id: int
+    @property
+    def app_id(self) -> int | None:
+        """The app."""
 
 
 class NamesActor(Protocol):

@@ -15,6 +15,8 @@ from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, Transac
 # Any: protobuf makes these classes at run time.
 _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
+_TRANSACTION_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
+_FOUND_TRANSACTION: Any = message_class("credit.v1.GetTransactionResponse")
 
 _ADD, _USE = Kind.ADD, Kind.USE
 
@@ -74,6 +76,22 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
             _set_details(message, kind, details)
         yield message.SerializeToString()
         message.Clear()
+
+
+def transaction_page_to_wire(rows: Iterable[TransactionRow], next_page_token: str) -> bytes:
+    """Write rows as a `QueryTransactionsResponse`."""
+    page = _TRANSACTION_PAGE(next_page_token=next_page_token)
+    for data in transactions_to_wire(rows):
+        page.transactions.add().MergeFromString(data)
+    return bytes(page.SerializeToString())
+
+
+def found_transaction_to_wire(row: TransactionRow) -> bytes:
+    """Write a row as a `GetTransactionResponse`."""
+    (data,) = transactions_to_wire([row])
+    answer = _FOUND_TRANSACTION()
+    answer.transaction.MergeFromString(data)
+    return bytes(answer.SerializeToString())
 
 
 # Any: see `_TRANSACTION`.

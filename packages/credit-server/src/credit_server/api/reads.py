@@ -8,8 +8,10 @@ from credit_models import (
     GetAppPolicyRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
+    GetTransactionRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    QueryTransactionsRequest,
 )
 from credit_models.ledger import Account, Settled, settle
 
@@ -29,6 +31,8 @@ _Request = TypeVar(
     ListGrantsRequest,
     ListHoldsRequest,
     GetForecastRequest,
+    QueryTransactionsRequest,
+    GetTransactionRequest,
 )
 _Answer = TypeVar("_Answer")
 
@@ -49,7 +53,7 @@ class Reads:
         self._audit = audit
 
     async def request(self, call: Call[_Request, _Answer]) -> _Request:
-        """Receive the request of a call that reads something of one app, and check it.
+        """Receive the request of a call that reads in an app or, if it names none, in all.
 
         Raises:
             AppNotAllowed: The caller may not read in the app.

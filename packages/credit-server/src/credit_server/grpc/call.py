@@ -194,7 +194,11 @@ class Call(Stream[Received, Sent]):
         They leave in one packet instead of three, with all other answers of the connection that are
         ready.
         """
-        data = self.framed([self._codec.encode(message, self._send_type)])
+        await self.send_encoded_answer(self._codec.encode(message, self._send_type))
+
+    async def send_encoded_answer(self, message: bytes) -> None:
+        """Send a serialized message like `send_answer`."""
+        data = self.framed([message])
         stream = self._stream
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from credit_models.ledger import (
     NO_DETAILS,
+    UINT32_MAX,
     Account,
     AppAccount,
     Kind,
@@ -29,6 +30,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.port import (
+    EXAMINED_MAX,
     PAGE_SIZE,
     AppKey,
     AppPolicy,
@@ -42,8 +44,11 @@ from credit_server.store.port import (
     References,
     RowDetails,
     StoreTransaction,
+    TransactionPage,
+    TransactionQuery,
     TransactionRow,
     Writer,
+    milliseconds_up,
 )
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
@@ -201,6 +206,27 @@ class MemoryStore:
                 last = page[-1].sequence
                 yield page
 
+    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+        """Return a page of a user's transactions: see the port."""
+        # The same steps as in MongoDB: the entries of the index, of these those that may be
+        # examined, and of these those that satisfy the conditions.
+        entries = [entry for entry in self._tables.transactions.values() if _in_scan(query, entry)]
+        entries.sort(key=lambda entry: entry.sequence, reverse=query.newest_first)
+        satisfies = _conditions(query)
+        examined = entries[:EXAMINED_MAX] if satisfies else entries
+        found = [entry for entry in examined if all(one(entry) for one in satisfies)]
+        rows = [_transaction_row(entry) for entry in found[: query.limit]]
+        if len(found) > query.limit:
+            return TransactionPage(rows, rows[-1].sequence)
+        full = bool(satisfies) and len(examined) == EXAMINED_MAX
+        return TransactionPage(rows, examined[-1].sequence if full else None)
+
+    async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
+        """Return the transaction with an id or with a key: see the port."""
+        id_ = name if isinstance(name, str) else self._tables.keys.get(name, "")
+        entry = self._tables.transactions.get(id_)
+        return None if entry is None else _transaction_row(entry)
+
     async def ping(self) -> ClockReading:
         """Return the time at once: memory is always available."""
         moment = time.monotonic()
@@ -349,6 +375,43 @@ def _count_due(app: AppAccount, before: datetime) -> int:
         *(hold.ends_at for hold in app.holds),
     ]
     return sum(time is not None and time <= before for time in times)
+
+
+def _in_scan(query: TransactionQuery, entry: Transaction) -> bool:
+    """Return whether an entry is in the part of an index that a query scans in MongoDB."""
+    before, created_at = query.before_sequence, _milliseconds(entry.created_at)
+    return (
+        entry.user_id == query.user_id
+        and entry.sequence > query.after_sequence
+        and (before is None or entry.sequence < before)
+        and (query.created_from is None or created_at >= milliseconds_up(query.created_from))
+        and (query.created_until is None or created_at < milliseconds_up(query.created_until))
+        and query.related_id in ("", entry.details.related_id)
+        and (bool(query.related_id) or query.apps is None or entry.app_id in query.apps)
+    )
+
+
+def _conditions(query: TransactionQuery) -> list[Callable[[Transaction], bool]]:
+    """Return the conditions of a query that no index serves."""
+    conditions: list[Callable[[Transaction], bool]] = []
+    apps = query.apps
+    if query.related_id and apps is not None:
+        conditions.append(lambda entry: entry.app_id in apps)
+    if query.kinds:
+        conditions.append(lambda entry: entry.kind in query.kinds)
+    if query.credits_min > 0 or query.credits_max < UINT32_MAX:
+        conditions.append(lambda entry: query.credits_min <= entry.credits <= query.credits_max)
+    if query.report_id:
+        conditions.append(lambda entry: entry.report_id == query.report_id)
+    if query.created_by is not None:
+        conditions.append(lambda entry: entry.created_by == query.created_by)
+    if query.metadata:
+        conditions.append(lambda entry: set(query.metadata) <= set(entry.details.metadata))
+    if query.grant_id:
+        conditions.append(
+            lambda entry: query.grant_id in (part.grant_id for part in entry.details.allocations)
+        )
+    return conditions
 
 
 def _transaction_row(entry: Transaction) -> TransactionRow:

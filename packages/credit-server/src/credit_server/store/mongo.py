@@ -29,6 +29,7 @@ from credit_server.store.driver import Client, Collection, Database, Document, D
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.port import (
     PAGE_SIZE,
+    AppKey,
     AppPolicy,
     ClockReading,
     Conflict,
@@ -37,9 +38,12 @@ from credit_server.store.port import (
     PurchaseRow,
     StoreMisconfigured,
     StoreUnavailable,
+    TransactionPage,
+    TransactionQuery,
     TransactionRow,
     Writer,
 )
+from credit_server.store.queries import NOT_LISTED, SCANS_MAX, Finder
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import SharedReads
@@ -48,13 +52,6 @@ from credit_server.store.transaction import MongoWriter
 _Row = TypeVar("_Row", TransactionRow, PurchaseRow)
 # Reads the page after a sequence.
 _ReadPage = Callable[[int], Awaitable[list[Document]]]
-
-# The fields of a document that no list returns, as a projection.
-_NOT_LISTED = {"request": False}
-
-# How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For more
-# values of `$in` it sorts everything that it finds (6.0.5: 10,001 keys for a page of 1,000).
-_SCANS_MAX = 200
 
 
 class MongoStore:
@@ -382,11 +379,11 @@ class MongoStore:
         of_snapshot = collection.with_options(read_concern=ReadConcern())
         found: list[Document] = []
         async with self._clients.snapshot() as session:
-            for start in range(0, len(apps), _SCANS_MAX):
+            for start in range(0, len(apps), SCANS_MAX):
                 bounds = {"$gt": last}
                 if len(found) == self._page_size:
                     bounds["$lt"] = found[-1]["sequence"]
-                some = {"$in": apps[start : start + _SCANS_MAX]}
+                some = {"$in": apps[start : start + SCANS_MAX]}
                 query = {"user_id": user_id, "app_id": some, "sequence": bounds}
                 more = await self._find(of_snapshot, query, schema.BY_APP_AND_SEQUENCE, session)
                 found += more
@@ -404,10 +401,29 @@ class MongoStore:
     ) -> list[Document]:
         # Without the hint mongod tries plans on the current data, and may keep one that is good
         # for a short history only.
-        cursor = collection.find(query, _NOT_LISTED, session=session).hint(index)
+        cursor = collection.find(query, NOT_LISTED, session=session).hint(index)
         # Without a batch size, mongod returns 101 documents first.
         cursor = cursor.sort("sequence", ASCENDING).limit(self._page_size)
         return await cursor.batch_size(self._page_size + 1).to_list(None)
+
+    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+        """Return a page of a user's transactions: see the port."""
+        # Several ranges of an index must be of one moment: see `_page_of_apps`. One range is in the
+        # order in which the user's entries were committed. A snapshot takes a session, which costs
+        # a small page as much as the page itself.
+        several = query.apps is not None and len(query.apps) > 1
+        async with self._deadline():
+            if not several:
+                return await Finder(self._transactions).page(query)
+            async with self._clients.snapshot() as session:
+                of_snapshot = self._transactions.with_options(read_concern=ReadConcern())
+                return await Finder(of_snapshot, session).page(query)
+
+    async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
+        """Return the transaction with an id or with a key: see the port."""
+        async with self._deadline():
+            finder = Finder(self._transactions)
+            return await (finder.by_id(name) if isinstance(name, str) else finder.by_key(name))
 
     async def ping(self) -> ClockReading:
         """Return the time of a primary that accepts writes: see the port."""

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from credit_models.ledger import (
     NO_POLICY,
+    UINT32_MAX,
     Account,
     Kind,
     Pairs,
@@ -22,11 +23,17 @@ from credit_models.ledger import (
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
 PAGE_SIZE = 250
 
+# How many entries a page of a query examines at most, if the query has conditions that no index
+# serves. The contract gives this number.
+EXAMINED_MAX = 5000
+
 # The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
 
 # The user id, and the id of the entry that a command of this user refers to.
 Reference = tuple[int, str]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # MongoDB truncates `localTime` to whole milliseconds.
 _CLOCK_PRECISION_SECONDS = 0.001
@@ -194,6 +201,62 @@ class PurchaseRow(NamedTuple):
     refunded_credits: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransactionQuery:
+    """A query for a page of a user's transactions. One is found if it satisfies all attributes.
+
+    Attributes:
+        user_id: The user.
+        apps: The apps; None: all.
+        after_sequence: Only greater sequences, 0 to 2**63 - 1.
+        before_sequence: Only smaller sequences, 0 to 2**63 - 1; None: no bound.
+        created_from: Only entries that were created at this time or later; None: no bound. A time
+            is a position in the history: `created_at` does not decrease, except where the clock of
+            a server was wrong.
+        created_until: Only entries that were created before this time; None: no bound.
+        kinds: Only these kinds; empty: all.
+        credits_min: The least number of credits.
+        credits_max: The greatest number of credits.
+        report_id: Only uses for this report; empty: all entries.
+        related_id: Only entries that refer to this one; empty: all entries.
+        grant_id: Only entries with credits of this grant; empty: all entries.
+        created_by: Only entries of this requester; None: all.
+        metadata: Only entries with all these names and values.
+        newest_first: Whether sequences descend.
+        limit: The most entries, at least 1.
+    """
+
+    user_id: int
+    apps: frozenset[int] | None = None
+    after_sequence: int = 0
+    before_sequence: int | None = None
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    kinds: frozenset[Kind] = frozenset()
+    credits_min: int = 0
+    credits_max: int = UINT32_MAX
+    report_id: str = ""
+    related_id: str = ""
+    grant_id: str = ""
+    created_by: int | None = None
+    metadata: Pairs = ()
+    newest_first: bool = True
+    limit: int
+
+
+class TransactionPage(NamedTuple):
+    """A page of a query.
+
+    Attributes:
+        rows: The transactions; there can be fewer than the limit although more follow.
+        last_sequence: The next page is that of the query with this bound: `before_sequence` if the
+            newest come first, else `after_sequence`. None: this is the last page.
+    """
+
+    rows: Sequence[TransactionRow]
+    last_sequence: int | None
+
+
 class HoldRow(NamedTuple):
     """A hold of a list, open or settled.
 
@@ -280,6 +343,11 @@ class Changes:
     totals: Mapping[int, int]
     counter_shard: int
     refunded: Sequence[tuple[int, Refunded]] = ()
+
+
+def milliseconds_up(moment: datetime) -> int:
+    """Return a time in milliseconds since 1970, rounded up. Entries have whole milliseconds."""
+    return -((_EPOCH - moment) // timedelta(milliseconds=1))
 
 
 class StoreTransaction(Protocol):
@@ -441,6 +509,17 @@ class Store(Protocol):
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of a user's purchases, like `list_transactions`."""
+        ...
+
+    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+        """Return a page of a user's transactions.
+
+        Its cost depends on the limit and on `EXAMINED_MAX`, not on the length of the history.
+        """
+        ...
+
+    async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
+        """Return the transaction with an id or with a key; None if there is none."""
         ...
 
     async def ping(self) -> ClockReading:

@@ -39,6 +39,7 @@ VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
+BY_KEY = "user_id_app_id_idempotency_key"
 BY_RELATED_ID = "user_id_related_id_sequence"
 BY_HOLD = "user_id_app_id_type_sequence"
 BY_REPORT = "user_id_app_id_report_id_sequence"
@@ -75,7 +76,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
         *_LIST_INDEXES,
         IndexModel(
             [("user_id", ASCENDING), ("app_id", ASCENDING), ("idempotency_key", ASCENDING)],
-            name="user_id_app_id_idempotency_key",
+            name=BY_KEY,
             unique=True,
             # Calls without a key need no entry.
             partialFilterExpression={"idempotency_key": {"$exists": True}},

@@ -247,6 +247,20 @@ async for transaction in credits.transactions(user_id=7):
             for number in (1, 2)
         ],
     ),
+    "credit.v1.HistoryService.QueryTransactions": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "page_size": 2,
+        },
+    ),
+    "credit.v1.HistoryService.GetTransaction": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "idempotency_key": "order-4711",
+        },
+    ),
 }
 
 

@@ -1,0 +1,110 @@
+"""The commands of `credit` that find transactions, on a real server."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from credit_client.cli.commands import app
+from credit_testing.server import ServerProcess, migrated, running_server
+from pymongo import AsyncMongoClient
+from typer.testing import CliRunner, Result
+
+DATABASE = "test_cli_history"
+_USERS = itertools.count(1000)
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    options = await migrated(mongod_uri, DATABASE)
+    async with running_server(tmp_path_factory.mktemp("cli"), *options) as process:
+        yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(DATABASE)
+
+
+@pytest.fixture
+def user(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a user with 4 transactions: 1 and 4 in app 1, 2 in app 2, 3 a use in app 1."""
+    monkeypatch.setenv("CREDIT_TARGET", server.address)
+    user = str(next(_USERS))
+    for app_id, amount in (("1", "10"), ("2", "20")):
+        done("add", "--user", user, "--app", app_id, "--credits", amount)
+    bought = ("--report", "r-1", "--name", "Answer", "--credits", "3")
+    done("use", "--user", user, "--app", "1", *bought, "--by", "4", "--key", "order-1")
+    done("add", "--user", user, "--app", "1", "--credits", "40")
+    return user
+
+
+def credit(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def done(*arguments: str) -> list[dict[str, object]]:
+    """Run a command that succeeds, and return its lines of JSON."""
+    result = credit(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [1, 2, 3, 4]),
+        (["--last", "2"], [3, 4]),
+        (["--last", "9"], [1, 2, 3, 4]),
+        (["--last", "2", "--app", "1", "--kind", "add"], [1, 4]),
+        (["--kind", "use"], [3]),
+        (["--kind", "use", "--kind", "ADD", "--after", "1"], [2, 3, 4]),
+        (["--since", "2000-01-01"], [1, 2, 3, 4]),
+        (["--until", "2000-01-01T00:00Z"], []),
+        (["--report", "r-1"], [3]),
+        (["--requester", "4"], [3]),
+        (["--related", "0" * 24], []),
+        (["--grant", "0" * 24], []),
+    ],
+    ids=str,
+)
+def test_transactions_are_listed_oldest_first(
+    user: str, options: list[str], expected: list[int]
+) -> None:
+    rows = done("transactions", "--user", user, *options)
+    assert [row["sequence"] for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--kind", "spend"], "'spend' is no kind; kinds are add, use"),
+        (["--last", "0"], "--last must be 1 or more"),
+        (["--since", "yesterday"], "'yesterday' is not a time with a time zone"),
+        (["--app", "0"], "--app must be"),
+    ],
+)
+def test_a_wrong_option_is_named(user: str, options: list[str], words: str) -> None:
+    result = credit("transactions", "--user", user, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_transaction_is_found_by_its_key_and_its_id(user: str) -> None:
+    (by_key,) = done("find", "order-1", "--user", user, "--app", "1")
+    assert (by_key["sequence"], by_key["report_name"]) == (3, "Answer")
+    assert done("find", str(by_key["id"])) == [by_key]
+
+
+def test_a_key_that_was_not_used_is_not_found(user: str) -> None:
+    result = credit("find", "order-2", "--user", user, "--app", "1")
+    other = credit("find", "0" * 24)
+    assert result.exit_code == other.exit_code
+    assert "no request of the user in the app with this key was applied" in result.stderr
+    assert "no transaction has this id" in other.stderr
+
+
+def test_a_key_needs_its_user_and_its_app(user: str) -> None:
+    result = credit("find", "order-1", "--user", user)
+    assert result.exit_code == 2
+    assert "a key needs both --user and --app" in " ".join(result.stderr.split())

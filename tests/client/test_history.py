@@ -1,0 +1,184 @@
+"""Queries of transactions, with the fake and with a real server alike."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from credit_client import (
+    IdempotencyKeyNotFound,
+    InvalidField,
+    PageTokenInvalid,
+    TransactionNotFound,
+    TransactionQuery,
+    TransactionType,
+)
+from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
+from pymongo import AsyncMongoClient
+
+from tests.client.worlds import World, fake_world, server_world
+
+DATABASE = "test_history"
+REPORT: dict[str, Any] = {"report_id": "r-1", "report_name": "Answer"}
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ServerProcess]:
+    """Run a server on an empty database, for the tests of this module."""
+    options = await migrated(mongod_uri, DATABASE)
+    folder = tmp_path_factory.mktemp("server")
+    async with running_server(folder, "--log-level", "warning", *PATIENT, *options) as process:
+        yield process
+    client: AsyncMongoClient[dict[str, object]]
+    async with AsyncMongoClient(mongod_uri) as client:
+        await client.drop_database(DATABASE)
+
+
+@pytest.fixture(params=["fake", "server"])
+async def world(
+    request: pytest.FixtureRequest, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    if request.param == "fake":
+        async with fake_world("call", monkeypatch) as opened:
+            yield opened
+        return
+    async with server_world(f"127.0.0.1:{server.port}") as opened:
+        yield opened
+
+
+# Any, here and below: the arguments of a call have no common type.
+def _who(world: World) -> dict[str, Any]:
+    return {"user_id": world.user, "app_id": world.app, "created_by": 1}
+
+
+async def _sequences(query: TransactionQuery) -> list[int]:
+    return [each.sequence async for each in query]
+
+
+async def _history(world: World, number: int = 5) -> None:
+    """Add credits, and use them so often less one."""
+    await world.credits.add(**_who(world), credits=100)
+    for credits_ in range(1, number):
+        await world.credits.use(**_who(world), **REPORT, credits=credits_)
+
+
+async def test_all_pages_are_read_newest_first(world: World) -> None:
+    await _history(world)
+    query = world.credits.query_transactions(user_id=world.user, page_size=2)
+    assert await _sequences(query) == [5, 4, 3, 2, 1]
+    # Each loop begins at the first page.
+    assert [len(page.transactions) async for page in query.pages()] == [2, 2, 1]
+
+
+async def test_a_row_is_that_of_a_list(world: World) -> None:
+    await _history(world)
+    query = world.credits.query_transactions(user_id=world.user, oldest_first=True)
+    listed = [each async for each in world.credits.transactions(user_id=world.user)]
+    assert [each async for each in query] == listed
+
+
+async def test_a_page_is_read_by_its_token(world: World) -> None:
+    await _history(world)
+    query = world.credits.query_transactions(user_id=world.user, page_size=3)
+    first = await query.page()
+    await world.credits.add(**_who(world), credits=1)
+    second = await query.page(first.next_page_token)
+    assert [each.sequence for each in second.transactions] == [2, 1]
+    assert second.next_page_token == ""
+    other = world.credits.query_transactions(user_id=world.user, oldest_first=True)
+    with pytest.raises(PageTokenInvalid):
+        await other.page(first.next_page_token)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"types": [TransactionType.ADD]}, [1]),
+        ({"types": (TransactionType.ADD, TransactionType.USE), "credits_max": 2}, [3, 2]),
+        ({"credits_min": 3}, [5, 4, 1]),
+        ({"after_sequence": 1, "before_sequence": 4}, [3, 2]),
+        ({"report_id": "r-1", "oldest_first": True}, [2, 3, 4, 5]),
+        ({"report_id": "r-2"}, []),
+        ({"created_by": 2}, []),
+        ({"metadata": {"order": "42"}}, []),
+        ({"created_from": datetime(2000, 1, 1, tzinfo=UTC), "credits_max": 1}, [2]),
+        ({"created_until": datetime(2000, 1, 1, tzinfo=UTC)}, []),
+        ({"grant_id": "0" * 24}, []),
+        ({"related_id": "0" * 24}, []),
+    ],
+    ids=str,
+)
+async def test_conditions_are_applied(
+    world: World, conditions: dict[str, Any], expected: list[int]
+) -> None:
+    await _history(world)
+    found = world.credits.query_transactions(user_id=world.user, app_id=world.app, **conditions)
+    assert await _sequences(found) == expected
+
+
+async def test_what_happened_to_a_hold_is_found(world: World) -> None:
+    await _history(world, 1)
+    hold = await world.credits.place_hold(**_who(world), credits=10)
+    await world.credits.release_hold(**_who(world), hold_id=hold.transaction_id)
+    query = world.credits.query_transactions(user_id=world.user, related_id=hold.transaction_id)
+    assert [each.type async for each in query] == [TransactionType.RELEASE]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "field"),
+    [({"app_id": 0}, "app_id"), ({"types": [TransactionType.UNSPECIFIED]}, "types")],
+)
+async def test_a_broken_condition_is_named(
+    world: World, conditions: dict[str, Any], field: str
+) -> None:
+    query = world.credits.query_transactions(user_id=world.user, **conditions)
+    with pytest.raises(InvalidField) as caught:
+        await query.page()
+    assert [each.field for each in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize("types", ["use", ["use"], [1], None])
+async def test_a_wrong_type_of_types_is_a_type_error(world: World, types: Any) -> None:
+    with pytest.raises(TypeError, match="types"):
+        await world.credits.query_transactions(user_id=world.user, types=types).page()
+
+
+async def test_a_write_is_found_by_its_id_and_its_key(world: World) -> None:
+    receipt = await world.credits.add(**_who(world), credits=5, idempotency_key="order-1")
+    by_id = await world.credits.transaction(transaction_id=receipt.transaction_id)
+    by_key = await world.credits.transaction(
+        user_id=world.user, app_id=world.app, idempotency_key="order-1"
+    )
+    assert by_id == by_key
+    assert (by_id.id, by_id.credits) == (receipt.transaction_id, 5)
+    assert by_id.created_at is not None
+    assert abs(by_id.created_at - datetime.now(UTC)) < timedelta(days=1)
+
+
+async def test_what_is_not_there_is_not_found(world: World) -> None:
+    with pytest.raises(TransactionNotFound) as unknown:
+        await world.credits.transaction(transaction_id="0" * 24)
+    assert unknown.value.transaction_id == "0" * 24
+    with pytest.raises(IdempotencyKeyNotFound) as unused:
+        await world.credits.transaction(
+            user_id=world.user, app_id=world.app, idempotency_key="order-2"
+        )
+    assert unused.value.key == "order-2"
+
+
+@pytest.mark.parametrize(
+    ("names", "fields"),
+    [
+        ({}, ["transaction_id"]),
+        ({"user_id": 7}, ["app_id", "idempotency_key"]),
+        ({"transaction_id": "t", "app_id": 1}, ["app_id"]),
+    ],
+)
+async def test_it_takes_either_an_id_or_a_whole_key(
+    world: World, names: dict[str, Any], fields: list[str]
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        await world.credits.transaction(**names)
+    assert [each.field for each in caught.value.violations] == fields
