@@ -51,6 +51,8 @@ def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         return st.sampled_from([value.number for value in field.enum_type.values]) | (
             _UNKNOWN_NUMBERS
         )
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=20)
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             return st.text(max_size=20)

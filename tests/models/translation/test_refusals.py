@@ -24,9 +24,11 @@ REFUSALS: list[type[Refusal]] = [
 
 
 def made(refusal: type[Refusal]) -> Refusal:
-    """Return a refusal whose figures are all 5."""
+    """Return a refusal whose figures are all 5, and whose time is 5 milliseconds."""
     # Any: the figures have many types; all are only shown.
     figures: dict[str, Any] = {field.name: 5 for field in fields(refusal)}
+    if "resets_at" in figures:
+        figures["resets_at"] = datetime(1970, 1, 1, microsecond=5000, tzinfo=UTC)
     return refusal(**figures)
 
 
