@@ -18,6 +18,7 @@ from credit_client import (
     CreditError,
     DeadlineExceeded,
     ErrorReason,
+    GrantsFull,
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
@@ -61,6 +62,7 @@ def served(fake_server: Serve) -> Iterator[Served]:
     [
         (InsufficientCredits("", available=1, required=3, shortfall=2), 402),
         (IdempotencyKeyReused("", fields=("credits",)), 409),
+        (GrantsFull("", limit=256), 409),
         (RateLimited("", retry_after_seconds=1.0), 429),
         (StoreUnavailable(""), 503),
         (DeadlineExceeded(""), 503),

@@ -182,7 +182,7 @@ def test_a_new_call_that_a_server_does_not_know_names_the_version_that_it_requir
     error = error_of(unknown, request_id="ours", path="/credit.v1.LedgerService/PlaceHold")
     assert isinstance(error, errors.ServerTooOld)
     assert error.method == "credit.v1.LedgerService/PlaceHold"
-    assert "requires a server newer than 0.2.0" in error.message
+    assert "requires a server of 0.3.0 or later" in error.message
     seed = error_of(unknown, request_id="ours", path="/credit.v1.CreditService/AddCredits")
     assert type(seed) is errors.ProtocolMismatch
 

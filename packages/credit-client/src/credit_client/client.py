@@ -364,7 +364,7 @@ class CreditClient(
             print(first.receipt.balance)
 
         Not atomic: each write stands alone, as if it had been called by itself. Writes of one user
-        are applied in their order. Needs a server newer than 0.2.0.
+        are applied in their order. Needs a server of 0.3.0 or later.
 
         Args:
             atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
@@ -389,7 +389,7 @@ class CreditClient(
 
         Rows are read as they are sent, so that there may be any number of them. Rows of one user
         take effect in their order. If the import ends early, run it again with the same rows and
-        name: rows that took effect are not repeated. Needs a server newer than 0.2.0.
+        name: rows that took effect are not repeated. Needs a server of 0.3.0 or later.
 
         Args:
             rows: The rows, from any iterable, async or not.

@@ -756,7 +756,7 @@ class ProtocolMismatch(_StatusError):
 
 @_figures
 class ServerTooOld(_Refusal, ProtocolMismatch):
-    """The server does not implement the call: it is 0.2.0 or older. Nothing happened.
+    """The server is too old for the call, and does not implement it. Nothing happened.
 
     All other calls still work. Ask the operator for a newer server.
 

@@ -12,7 +12,7 @@ from credit_client.request import Values
 
 
 class Policies(ABC):
-    """Shows and changes the policies of apps. Needs a server newer than 0.2.0.
+    """Shows and changes the policies of apps. Needs a server of 0.3.0 or later.
 
     Servers apply a change within 5 seconds. Setting the same policy again changes nothing, so that
     these writes need no idempotency key.

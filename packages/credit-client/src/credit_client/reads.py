@@ -127,7 +127,7 @@ class Reads(ABC):
 
         Nothing is read before the loop begins, and pages are read as they are needed. No
         transaction comes twice and none is left out, also while transactions are written. The cost
-        does not depend on the length of the history. Needs a server newer than 0.2.0.
+        does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Args:
             user_id: The user.
@@ -193,7 +193,7 @@ class Reads(ABC):
         """Return one transaction: by its id, or by the key of the write that created it.
 
         With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
-        sending it again. Needs a server newer than 0.2.0.
+        sending it again. Needs a server of 0.4.0 or later.
 
         Args:
             transaction_id: The transaction's id. Without it, the next three arguments are needed.
@@ -229,7 +229,7 @@ class Reads(ABC):
     ) -> Sequence[Grant]:
         """Return the live grants of a user in an app: at most 256.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
         """
         values: Values = {"user_id": user_id, "app_id": app_id}
         answer, _ = await self._open_caller.unary(GRANTS, values, timeout_seconds=timeout_seconds)
@@ -246,7 +246,7 @@ class Reads(ABC):
     ) -> AsyncGenerator[Hold, None]:
         """Return the holds of a user in an app, oldest first: `async for … in …`.
 
-        They are read in parts of 1,000. Needs a server newer than 0.2.0.
+        They are read in parts of 1,000. Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.
@@ -282,7 +282,7 @@ class Reads(ABC):
     ) -> Forecast:
         """Return how a user's balance in an app changes by time alone, if nothing is spent.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.
@@ -303,7 +303,7 @@ class Reads(ABC):
     ) -> UserSpendingCaps:
         """Return the spending caps of a user in an app, and what counts.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
 
         Returns:
             The user's own caps, those of the app, and for each cap that applies what is spent and

@@ -31,8 +31,8 @@ from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 
 _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 
-# The services that servers up to 0.2.0 do not have.
-NEWER = ("credit.v1.LedgerService", "credit.v1.HistoryService")
+# The first release of each service that not every server has.
+_FIRST_RELEASES = {"credit.v1.LedgerService": "0.3.0", "credit.v1.HistoryService": "0.4.0"}
 
 _REASONS = {reason_name(reason): reason for reason in RULES}
 
@@ -43,7 +43,7 @@ def error_of(failure: AttemptFailed, *, request_id: str, path: str = "") -> Cred
     Args:
         failure: What the transport raised.
         request_id: The id that the SDK sent. If the server answered, the error has the server's id.
-        path: The path of the call. Servers up to 0.2.0 implement no call of the services `NEWER`.
+        path: The path of the call. See `_FIRST_RELEASES`.
     """
     request_id = failure.request_id or request_id
     if isinstance(failure, AnswerBroken):
@@ -156,9 +156,10 @@ def _by_status(
             return Unauthenticated(message, request_id=request_id)
         case Status.PERMISSION_DENIED:
             return AccessDenied(message, status=status, request_id=request_id)
-        case Status.UNIMPLEMENTED if method.startswith(NEWER):
+        case Status.UNIMPLEMENTED if method.startswith(tuple(_FIRST_RELEASES)):
+            release = _FIRST_RELEASES[method.partition("/")[0]]
             return ServerTooOld(
-                f"{method} requires a server newer than 0.2.0, and this one answered: {message}",
+                f"{method} requires a server of {release} or later; this one answered: {message}",
                 method=method,
                 request_id=request_id,
             )

@@ -52,7 +52,7 @@ class WriteOptions(NotedOptions, total=False):
 
 
 class Writes(ABC, Generic[ResultT]):
-    """The writes of `LedgerService`. They need a server newer than 0.2.0.
+    """The writes of `LedgerService`. They need a server of 0.3.0 or later.
 
     Times are datetimes with a time zone. Durations are timedeltas of whole seconds. All methods
     accept `WriteOptions`, and raise what `CreditClient.add` raises beside what they list.

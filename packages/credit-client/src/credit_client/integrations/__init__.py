@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from credit_client.errors import (
+    AccountFull,
     AlreadyPurchased,
     AvailableTooLow,
+    BalanceOverflow,
     CapExceeded,
     CreditError,
     DeadlineExceeded,
     GrantEmpty,
+    GrantsFull,
     HoldExceeded,
     HoldSettled,
+    HoldsFull,
     IdempotencyKeyReused,
     InsufficientCredits,
     RateLimited,
     ReversalExceeds,
     RevisionChanged,
+    TooManyApps,
     Unavailable,
 )
 
@@ -30,8 +35,13 @@ _STATUSES: dict[type[CreditError], HTTPStatus] = {
     InsufficientCredits: HTTPStatus.PAYMENT_REQUIRED,
     CapExceeded: HTTPStatus.PAYMENT_REQUIRED,
     AvailableTooLow: HTTPStatus.PAYMENT_REQUIRED,
+    AccountFull: HTTPStatus.CONFLICT,
     AlreadyPurchased: HTTPStatus.CONFLICT,
+    BalanceOverflow: HTTPStatus.CONFLICT,
     GrantEmpty: HTTPStatus.CONFLICT,
+    GrantsFull: HTTPStatus.CONFLICT,
+    HoldsFull: HTTPStatus.CONFLICT,
+    TooManyApps: HTTPStatus.CONFLICT,
     HoldExceeded: HTTPStatus.CONFLICT,
     HoldSettled: HTTPStatus.CONFLICT,
     IdempotencyKeyReused: HTTPStatus.CONFLICT,
@@ -63,9 +73,9 @@ class Problem:
 def problem_of(error: CreditError) -> Problem | None:
     """Return the response to an error; None if your app or its identity is at fault: a 500.
 
-    402: credits are missing, or a cap is reached. 409: the request conflicts with an earlier write.
-    429: the rate limit is exceeded. 503: the service cannot be reached; the same request, with the
-    same idempotency key, may succeed later.
+    402: credits are missing, or a cap is reached. 409: the request conflicts with an earlier write,
+    or with a limit of the account. 429: the rate limit is exceeded. 503: the service cannot be
+    reached; the same request, with the same idempotency key, may succeed later.
     """
     status = next((found for kind, found in _STATUSES.items() if isinstance(error, kind)), None)
     if status is None:

@@ -1018,7 +1018,7 @@ class CreditClient:
             print(first.receipt.balance)
 
         Not atomic: each write stands alone, as if it had been called by itself. Writes of one user
-        are applied in their order. Needs a server newer than 0.2.0.
+        are applied in their order. Needs a server of 0.3.0 or later.
 
         Args:
             atomic: Whether all writes take effect together or none does: at most 1,000 then. If one
@@ -1046,7 +1046,7 @@ class CreditClient:
 
         Rows are read as they are sent, so that there may be any number of them. Rows of one user
         take effect in their order. If the import ends early, run it again with the same rows and
-        name: rows that took effect are not repeated. Needs a server newer than 0.2.0.
+        name: rows that took effect are not repeated. Needs a server of 0.3.0 or later.
 
         Args:
             rows: The rows, from any iterable.
@@ -1711,7 +1711,7 @@ class CreditClient:
 
         Nothing is read before the loop begins, and pages are read as they are needed. No
         transaction comes twice and none is left out, also while transactions are written. The cost
-        does not depend on the length of the history. Needs a server newer than 0.2.0.
+        does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Args:
             user_id: The user.
@@ -1771,7 +1771,7 @@ class CreditClient:
         """Return one transaction: by its id, or by the key of the write that created it.
 
         With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
-        sending it again. Needs a server newer than 0.2.0.
+        sending it again. Needs a server of 0.4.0 or later.
 
         Args:
             transaction_id: The transaction's id. Without it, the next three arguments are needed.
@@ -1800,7 +1800,7 @@ class CreditClient:
     ) -> Sequence[Grant]:
         """Return the live grants of a user in an app: at most 256.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
         """
         return self._session.run(
             self._session.client.grants(
@@ -1819,7 +1819,7 @@ class CreditClient:
     ) -> Generator[Hold, None, None]:
         """Return the holds of a user in an app, oldest first: `for … in …`.
 
-        They are read in parts of 1,000. Needs a server newer than 0.2.0.
+        They are read in parts of 1,000. Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.
@@ -1848,7 +1848,7 @@ class CreditClient:
     ) -> Forecast:
         """Return how a user's balance in an app changes by time alone, if nothing is spent.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.
@@ -1871,7 +1871,7 @@ class CreditClient:
     ) -> UserSpendingCaps:
         """Return the spending caps of a user in an app, and what counts.
 
-        Needs a server newer than 0.2.0.
+        Needs a server of 0.3.0 or later.
 
         Returns:
             The user's own caps, those of the app, and for each cap that applies what is spent and
