@@ -33,7 +33,7 @@ BOXES = re.compile(r"[\u2500-\u257f]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST = 2**32 - 1
 NAME = "Traffic of all cities, week by week and by kind of vehicle"
-IDS = ["000000070000000000000001", "p000000070000000000000002"]
+IDS = [f"{number:024x}" for number in (1, 3)]
 
 
 @pytest.fixture(autouse=True)

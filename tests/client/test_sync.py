@@ -254,6 +254,15 @@ def test_a_traceback_shows_the_callers_line_and_nothing_of_the_event_loop() -> N
     assert {Path(each).parent for each in files} == {Path(__file__).parent, package}
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Handle SIGINT as a program at a terminal does; in a background job it can be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interruption_cancels_the_call_and_names_the_key_of_the_write(
     scripted: Callable[..., Any], written: Answer[Empty]
 ) -> None:
@@ -389,6 +398,7 @@ def test_ctrl_c_during_a_call_ends_a_program_with_a_keyboard_interrupt() -> None
     program = (
         "import os, signal, threading\n"
         "from credit_client.sync import CreditClient\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "credits = CreditClient('127.0.0.1:1', timeout_seconds=60)\n"
         "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "credits.add(user_id=7, app_id=1, credits=1, created_by=1, idempotency_key='order-1')\n"

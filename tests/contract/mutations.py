@@ -50,9 +50,8 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """      "size",
-      "limit"
-    ]
+LAST_REASON = """    status: STATUS_NOT_FOUND
+    metadata: ["key"]
   }];
 }
 """

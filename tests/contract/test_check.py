@@ -134,7 +134,7 @@ def test_a_call_with_operations_may_gain_the_reasons_of_a_new_call(
     aborted = "    option (errors) = ERROR_REASON_BATCH_ABORTED;\n"
     copy.edit(LAST_REASON, LAST_REASON.removesuffix("}\n") + NEW_REASON, file=REASONS)
     copy.edit(aborted, frozen + aborted, file=LEDGER)
-    void = "  // Takes back what is left of one grant."
+    void = "  // Takes back what is left of one grant, and ends it."
     copy.edit(void, NEW_CALL % "FROZEN" + void, file=LEDGER)
     assert copy.check("check", "--against", str(image)).said == ""
     # A call without operations cannot gain it, because installed SDKs make this call.

@@ -46,11 +46,13 @@ WRITES = {
 # The order in which a write is checked: the whole of it, as each call has a part.
 PRECEDENCE = [
     "INVALID_FIELD",
+    "PAGE_TOKEN_INVALID",
     "IDEMPOTENCY_KEY_REUSED",
     "CREDITS_LIMIT_EXCEEDED",
     "HOLD_NOT_FOUND",
     "GRANT_NOT_FOUND",
     "TRANSACTION_NOT_FOUND",
+    "IDEMPOTENCY_KEY_NOT_FOUND",
     "NOT_REVERSIBLE",
     "HOLD_ALREADY_CAPTURED",
     "HOLD_ALREADY_RELEASED",

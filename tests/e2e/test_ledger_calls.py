@@ -12,6 +12,8 @@ from credit_models import (
     AppPolicy,
     Balance,
     CreditTransaction,
+    GetTransactionRequest,
+    GetTransactionResponse,
     Purchase,
     UserCredits,
     UserId,
@@ -131,6 +133,7 @@ READS = (
     "ListGrants",
     "ListHolds",
     "GetForecast",
+    "QueryTransactions",
 )
 
 
@@ -144,8 +147,20 @@ async def test_a_read_is_answered_and_a_broken_one_is_rejected(
     assert (broken.status, reason_of(broken)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
+async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCaller) -> None:
+    request = replace(await prepared(caller, "AddCredits"), idempotency_key="k")
+    await caller.call("AddCredits", request)
+    entries = (await caller.call("ListUserTransactions", USER)).messages(CreditTransaction)
+    by_key = await caller.read("GetTransaction")
+    by_id = (
+        await caller.call("GetTransaction", GetTransactionRequest(transaction_id=entries[-1].id))
+    ).message(GetTransactionResponse)
+    assert by_key.transaction == by_id.transaction == entries[-1]
+
+
 def test_every_call_is_made_here() -> None:
-    assert {*WRITES, *READS, "SetAppPolicy", "BatchWrite", "Write"} == set(PATHS)
+    others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write"}
+    assert {*WRITES, *READS, *others} == set(PATHS)
 
 
 @pytest.mark.parametrize("around", ["BatchWrite/", "Write/"])

@@ -106,6 +106,7 @@ def _small_fields(app: AppAccount) -> Bson:
                 "period": each.period.value,
                 "starts_at": each.starts_at,
                 "credits": Int64(each.credits),
+                "since": Int64(each.since),
             }
             for each in app.spent
         ] or None,
