@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -172,12 +173,9 @@ def test_a_list_that_is_left_while_its_next_row_is_awaited_ends_its_call(
         assert transport.closed_streams == 1
 
 
-def test_a_call_that_is_interrupted_while_it_wakes_the_loop_leaves_the_loop_usable() -> None:
+def test_a_call_that_is_interrupted_before_its_start_leaves_the_loop_usable() -> None:
     with fake_credits() as credits_:
-        thread = loop.start_once(lambda thread: thread)
-        # As if an interruption had come between the promise of a wake-up and the wake-up.
-        thread._is_woken = True
-        call = loop.Call[None](thread)
+        call = loop.Call[None](loop.start_once(lambda thread: thread))
         call.put(_interrupt)
         with pytest.raises(KeyboardInterrupt):
             call.run(asyncio.sleep(60))
@@ -281,6 +279,34 @@ def test_an_interruption_cancels_the_call_and_names_the_key_of_the_write(
         timer.join()
         assert any("order-1" in note for note in caught.value.__notes__)
         assert credits_.use(**PURCHASE, idempotency_key="order-1").sequence == 1
+
+
+class _InterruptedQueue(SimpleQueue[Any]):
+    """Raises KeyboardInterrupt once, in the thread that has just taken a finished task."""
+
+    armed = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        taken = super().get(block, timeout)
+        if _InterruptedQueue.armed and isinstance(taken, asyncio.Task):
+            _InterruptedQueue.armed = False
+            raise KeyboardInterrupt
+        return taken
+
+
+def test_an_interruption_that_arrives_with_the_answer_names_the_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "SimpleQueue", _InterruptedQueue)
+    with fake_credits() as credits_:
+        credits_.balance(app_id=1)
+        _InterruptedQueue.armed = True
+        with pytest.raises(KeyboardInterrupt) as caught:
+            credits_.add(**ADDITION, idempotency_key="order-1")
+        receipt = credits_.add(**ADDITION, idempotency_key="order-1")
+        assert receipt.replayed
+        [note] = caught.value.__notes__
+        assert note.endswith(f"had succeeded already, as the transaction {receipt.transaction_id}")
 
 
 def test_a_signal_handler_that_raises_ends_a_call_that_waits() -> None:

@@ -17,6 +17,7 @@ from credit_models import (
     UserId,
 )
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.page_token import make_token
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import TransactionPage, TransactionQuery
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
@@ -229,6 +230,13 @@ class TestPageTokens:
 
     @pytest.mark.parametrize("token", ["x", "xxxx", "ü", "!" * 40, "A" * 34, "A" * 256])
     async def test_what_is_no_token_is_rejected(self, caller: WireCaller, token: str) -> None:
+        answer = await caller.call("QueryTransactions", query(page_token=token))
+        assert reason_of(answer) == "PAGE_TOKEN_INVALID"
+
+    async def test_a_forged_token_past_the_last_sequence_is_rejected(
+        self, caller: WireCaller
+    ) -> None:
+        token = make_token(query(), "", 2**63)
         answer = await caller.call("QueryTransactions", query(page_token=token))
         assert reason_of(answer) == "PAGE_TOKEN_INVALID"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -119,6 +120,9 @@ details = st.builds(
     metadata=pairs,
     note=st.just("") | words,
     request=pairs,
+)
+with_final_state = st.builds(
+    partial(replace, final_revision=7), details, final_balance=st.sampled_from([0, 9, -9])
 )
 caps = st.sampled_from([NO_CAPS, Caps(hour=1), Caps(day=2, month=UINT32_MAX)])
 spent = st.lists(
@@ -237,7 +241,7 @@ def transactions(draw: st.DrawFn) -> Transaction:
         purchase_id=draw(ids) if used else "",
         report_id=draw(texts) if used else "",
         report_name=draw(texts) if used else "",
-        details=draw(st.just(NO_DETAILS) | st.builds(Details) | details),
+        details=draw(st.just(NO_DETAILS) | st.builds(Details) | details | with_final_state),
     )
 
 

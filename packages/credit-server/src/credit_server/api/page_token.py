@@ -19,6 +19,9 @@ from credit_models.codec import encode
 _FORMAT = struct.Struct(">BQ16s")
 _VERSION = 1
 
+# The largest `sequence` that the store has.
+_SEQUENCE_MAX = 2**63 - 1
+
 
 class PageTokenInvalid(Exception):
     """A page token does not belong to the query or to its caller."""
@@ -30,7 +33,7 @@ def make_token(request: QueryTransactionsRequest, caller: str, sequence: int) ->
     Args:
         request: The request of the page before.
         caller: The name of the identity; empty if there is none.
-        sequence: The sequence after which the page begins, 0 to 2**64 - 1.
+        sequence: The sequence after which the page begins, 0 to 2**63 - 1.
     """
     data = _FORMAT.pack(_VERSION, sequence, _hash(request, caller))
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -51,7 +54,7 @@ def sequence_of(request: QueryTransactionsRequest, caller: str) -> int:
         version, sequence, found = _FORMAT.unpack(base64.urlsafe_b64decode(padded))
     except (ValueError, binascii.Error, struct.error):
         raise PageTokenInvalid from None
-    if version != _VERSION or found != _hash(request, caller):
+    if version != _VERSION or found != _hash(request, caller) or sequence > _SEQUENCE_MAX:
         raise PageTokenInvalid
     return int(sequence)
 

@@ -277,6 +277,8 @@ def _details_bson(details: Details) -> Bson:
         metadata=_pairs_bson(details.metadata),
         note=details.note or None,
         request=_pairs_bson(details.request),
+        final_revision=_long(details.final_revision or None),
+        final_balance=_long(details.final_balance) if details.final_revision else None,
     )
 
 
