@@ -12,9 +12,11 @@ from credit_models import (
     QueryTransactionsRequest,
     QueryTransactionsResponse,
 )
+from credit_models.constraints import Violation
 from credit_models.ledger import UINT32_MAX
 from credit_models.translation.commands import KINDS
 from credit_models.translation.refusals import (
+    bad_request,
     key_not_found,
     page_token_invalid,
     transaction_not_found,
@@ -34,6 +36,10 @@ from credit_server.store.port import Store, TransactionQuery
 # The sizes of pages: those of the contract.
 _PAGE_SIZE = 100
 _PAGE_SIZE_MAX = 1000
+
+_TOKEN_VIOLATION = bad_request(
+    [Violation(field="page_token", description="must be one of this request and this identity")]
+)
 
 _QueryCall = Call[QueryTransactionsRequest, QueryTransactionsResponse]
 _GetCall = Call[GetTransactionRequest, GetTransactionResponse]
@@ -79,7 +85,7 @@ class HistoryService(HistoryServiceBase):
             try:
                 query = _after(query, sequence_of(request, caller))
             except PageTokenInvalid:
-                raise errors.status_of(*page_token_invalid()) from None
+                raise errors.status_of(*page_token_invalid(), _TOKEN_VIOLATION) from None
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_transactions(query)
             last = page.last_sequence
