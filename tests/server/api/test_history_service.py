@@ -16,7 +16,9 @@ from credit_models import (
     TransactionType,
     UserId,
 )
+from credit_models.codec import encode
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api import history_service
 from credit_server.api.page_token import make_token
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import TransactionPage, TransactionQuery
@@ -182,6 +184,24 @@ class GatedQueries(MemoryStore):
         self.asked += 1
         await self.allowed.acquire()
         return await super().query_transactions(query)
+
+
+async def test_a_page_has_no_more_bytes_than_clients_accept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_service, "_PAGE_BYTES_MAX", 500)
+    async with open_wire() as caller:
+        await add(caller, 9)
+        found: list[int] = []
+        token = ""
+        while not found or token:
+            answer = await page(caller, page_token=token)
+            assert 0 < len(encode(answer)) < 700
+            found += [row.sequence for row in answer.transactions]
+            token = answer.next_page_token
+        assert found == [*range(9, 0, -1)]
+        monkeypatch.setattr(history_service, "_PAGE_BYTES_MAX", 1)
+        assert await sequences(caller) == [9]
 
 
 async def test_pages_take_turns_with_other_lists() -> None:

@@ -78,10 +78,20 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         message.Clear()
 
 
-def transaction_page_to_wire(rows: Iterable[TransactionRow], next_page_token: str) -> bytes:
-    """Write rows as a `QueryTransactionsResponse`."""
-    page = _TRANSACTION_PAGE(next_page_token=next_page_token)
+def fitting(rows: Iterable[TransactionRow], bytes_max: int) -> Iterator[bytes]:
+    """Write the first rows as `CreditTransaction`s, as many as fit; the first in any case."""
+    size = 0
     for data in transactions_to_wire(rows):
+        size += len(data)
+        if size > bytes_max and size > len(data):
+            return
+        yield data
+
+
+def transaction_page_to_wire(rows: Iterable[bytes], next_page_token: str) -> bytes:
+    """Write `CreditTransaction`s as a `QueryTransactionsResponse`."""
+    page = _TRANSACTION_PAGE(next_page_token=next_page_token)
+    for data in rows:
         page.transactions.add().MergeFromString(data)
     return bytes(page.SerializeToString())
 

@@ -37,6 +37,9 @@ from credit_server.store.port import Store, TransactionQuery
 _PAGE_SIZE = 100
 _PAGE_SIZE_MAX = 1000
 
+# gRPC clients accept 4 MiB by default. 1,000 transactions can have 20 MiB of notes and metadata.
+_PAGE_BYTES_MAX = 2 * 2**20
+
 _TOKEN_VIOLATION = bad_request(
     [Violation(field="page_token", description="must be one of this request and this identity")]
 )
@@ -88,9 +91,11 @@ class HistoryService(HistoryServiceBase):
                 raise errors.status_of(*page_token_invalid(), _TOKEN_VIOLATION) from None
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_transactions(query)
-            last = page.last_sequence
+            rows, last = list(convert.fitting(page.rows, _PAGE_BYTES_MAX)), page.last_sequence
+            if len(rows) < len(page.rows):
+                last = page.rows[len(rows) - 1].sequence
             token = "" if last is None else make_token(request, caller, last)
-            answer = convert.transaction_page_to_wire(page.rows, token)
+            answer = convert.transaction_page_to_wire(rows, token)
             await asyncio.sleep(0)  # let other tasks run first
         await call.send_encoded_answer(answer)
 
