@@ -2111,7 +2111,8 @@ class ListGrantsResponse(betterproto2.Message):
     grants: "list[Grant]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     First the grants that have started, in the order in which they are spent, then the grants that start
-    later, by their start. A grant is live while some of its credits can be spent or are in an open hold.
+    later, by their start. A grant is live while some of its credits can be spent, now or later, or are in
+    an open hold.
     """
 
     base_credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
