@@ -1,4 +1,4 @@
-"""The event loop beneath the synchronous clients: one thread per process, shared by all of them.
+"""The event loop of the synchronous clients: one thread per process, shared by all clients.
 
 A call from any thread runs as a task of this loop, and the caller waits for its end. The thread
 starts with the first call. A forked process starts a thread of its own.
@@ -87,8 +87,8 @@ class LoopThread:
 
         Args:
             start: The function.
-            wake: Whether to wake the loop in any case: an interruption may have hit a submit that
-                has promised the wake-up and not made it yet.
+            wake: Whether to wake the loop in any case. Otherwise another submit may be expected to
+                wake it, although an interruption has ended that submit before it did.
         """
         self._submitted.append(start)
         if wake or not self._is_woken:
@@ -96,7 +96,7 @@ class LoopThread:
             self.loop.call_soon_threadsafe(self._start_submitted)
 
     def _start_submitted(self) -> None:
-        # First: what is submitted from here on wakes the loop again.
+        # This comes first, so that a function submitted from here on wakes the loop again.
         self._is_woken = False
         while self._submitted:
             self._submitted.popleft()()
@@ -148,7 +148,7 @@ class Call(Generic[T]):
         """Run a task, and return its result.
 
         An exception that reaches the waiting thread from outside, such as KeyboardInterrupt or a
-        worker's time limit, cancels the task, waits for its end, and passes.
+        worker's time limit, cancels the task, waits for its end, and is raised again.
         """
         try:
             self._thread.submit(partial(self._start, awaitable))
@@ -205,7 +205,7 @@ def _add_notes(interruption: BaseException, ended: asyncio.Task[Any] | None) -> 
         for note in getattr(error, "__notes__", ()):
             interruption.add_note(note)
     else:
-        interruption.add_note("the call of the credit service had succeeded already")
+        interruption.add_note("the call of the credit service had already succeeded")
 
 
 def _without_internals(error: BaseException) -> BaseException:
@@ -251,7 +251,7 @@ def start_once(start: Callable[[LoopThread], T]) -> T:
     if _thread is not None:
         _thread.check_is_outside()
     if _is_exiting:
-        raise RuntimeError("the interpreter exits: no call can be made any more")
+        raise RuntimeError("the interpreter is exiting: no call can be made")
     with _lock:
         if _thread is None or not _thread.is_usable:
             _thread = LoopThread()
