@@ -406,7 +406,7 @@ class CapExceeded(_Refusal):
 
 @_figures
 class InsufficientCredits(_Refusal):
-    """The user holds fewer credits in the app than the request takes. Nothing was taken.
+    """The user has fewer credits in the app than the request takes. Nothing was taken.
 
     Attributes:
         available: The balance, in credits; of a reversal, what is left of the credits.
