@@ -181,7 +181,7 @@ def _load(model: type[_Settings], given: Given) -> _Settings:
 
 
 def _prepare_collector() -> None:
-    """Let the garbage collector run seldom, and skip what was imported: it lives forever."""
+    """Make the garbage collector run less often, and skip imported objects, which live forever."""
     gc.set_threshold(_COLLECTOR_THRESHOLD)
     gc.collect()
     gc.freeze()

@@ -921,7 +921,7 @@ class CreditClient:
             InvalidField: An argument is out of its range.
             IdempotencyKeyReused: The key was used for another request.
             CapExceeded: A spending cap would be exceeded.
-            InsufficientCredits: The user holds fewer credits in the app than the price.
+            InsufficientCredits: The user has fewer credits in the app than the price.
             Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
         """
         return self._session.run(
