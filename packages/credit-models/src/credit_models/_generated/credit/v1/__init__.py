@@ -108,7 +108,7 @@ class ErrorReason(betterproto2.Enum):
     Every error of this service carries a `google.rpc.ErrorInfo` in the details of its status (trailing
     metadata `grpc-status-details-bin`). Its `domain` is "credit.v1". Its `reason` is the name of a value
     below without the prefix `ERROR_REASON_`. Its `metadata` holds the keys that the comment of the value
-    lists; their values are decimal integers without a sign, unless the comment says otherwise.
+    lists; their values are decimal integers without a sign, unless the comment states otherwise.
 
     New values may be added. Handle an unknown reason by its gRPC status.
     """
@@ -157,14 +157,14 @@ class ErrorReason(betterproto2.Enum):
     OVERLOADED = 6
     """
     UNAVAILABLE. More calls are waiting than the server can answer in time, or it is shutting down.
-    Nothing was changed. A `google.rpc.RetryInfo` says when to retry.
+    Nothing was changed. A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     STORE_UNAVAILABLE = 7
     """
     UNAVAILABLE. The server cannot reach its store, or did not learn in time whether the store committed
     the write. A write may or may not have been applied: retry it with the same idempotency key, and it
-    is applied once. A `google.rpc.RetryInfo` says when to retry.
+    is applied once. A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     TOO_MANY_APPS = 8
@@ -177,13 +177,13 @@ class ErrorReason(betterproto2.Enum):
     """
     UNAUTHENTICATED. The server requires an identity, and the call has none that is valid: the token is
     missing, expired, not signed by a known key or issued for another server, or the client certificate
-    belongs to no identity. The message of the status says which. Nothing was changed. Get a new token.
+    belongs to no identity. The message of the status names the cause. Nothing was changed. Get a new token.
     """
 
     RATE_LIMITED = 10
     """
     RESOURCE_EXHAUSTED. The identity exceeds its rate limit. Nothing was changed.
-    A `google.rpc.RetryInfo` says when to retry.
+    A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     SCOPE_MISSING = 11
@@ -214,7 +214,7 @@ class ErrorReason(betterproto2.Enum):
     """
     UNAVAILABLE. The clocks of the server and its store differ by more than the operator allows, so the
     server accepts no writes. Metadata: `skew_milliseconds` (the difference, at least) and
-    `limit_milliseconds`. Nothing was written. A `google.rpc.RetryInfo` says when to retry; another
+    `limit_milliseconds`. Nothing was written. A `google.rpc.RetryInfo` has the delay before a retry; another
     server may accept the write at once.
     """
 
