@@ -376,7 +376,7 @@ async def test_a_reused_key_within_a_batch_is_the_error_of_the_second_write() ->
 
 async def test_a_write_of_a_batch_has_no_time_of_its_own() -> None:
     batch = CreditClient().batch()
-    with pytest.raises(TypeError, match="timeout_seconds belongs to the batch"):
+    with pytest.raises(TypeError, match="timeout_seconds is an argument of the batch"):
         batch.grant(user_id=7, app_id=1, credits=1, created_by=1, timeout_seconds=1)
     with pytest.raises(TypeError, match="there is no argument colour"):
         batch.grant(user_id=7, app_id=1, credits=1, created_by=1, colour="red")  # type: ignore[call-arg] # wrong on purpose

@@ -128,13 +128,13 @@ def _uncertain(result: Result, code: int, words: str) -> list[str]:
 
 
 def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
-    _refused(credit(*USE), 3, "the user holds 0 credits and 5 are required")
+    _refused(credit(*USE), 3, "the user has 0 credits and 5 are required")
     _refused(credit(*ADD[:-1], "0"), 2, ": --credits must be 1 to 4294967295, got 0")
     assert credit(*ADD, "--key", "k").exit_code == 0
     _refused(
         credit(*ADD, "--by", "2", "--key", "k"), 4, "for a request with another --by; no change"
     )
-    _refused(credit(*ADD[:-1], "4294967295"), 5, "more would take it past 4294967295")
+    _refused(credit(*ADD[:-1], "4294967295"), 5, "more would raise it above 4294967295")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)
     _refused(credit("balance", "--app", "1"), 6, "(request ")
 

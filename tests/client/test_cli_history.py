@@ -78,7 +78,7 @@ def test_transactions_are_listed_oldest_first(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--kind", "spend"], "'spend' is no kind; kinds are add, use"),
+        (["--kind", "spend"], "'spend' is not a kind; the kinds are add, use"),
         (["--last", "0"], "--last must be 1 or more"),
         (["--since", "yesterday"], "'yesterday' is not a time with a time zone"),
         (["--app", "0"], "--app must be"),

@@ -277,7 +277,7 @@ async def test_a_refund_returns_credits_to_the_grant_that_paid_and_never_too_man
 
 async def test_what_is_no_purchase_is_reversed_and_not_refunded(world: World) -> None:
     added = await world.credits.add(**_who(world), credits=10)
-    with pytest.raises(ValueError, match="this is no purchase"):
+    with pytest.raises(ValueError, match="this is not a purchase"):
         await world.credits.refund(added, **_who(world))
     with pytest.raises(ValueError, match="pass user_id and app_id"):
         await world.credits.refund(added, created_by=1)

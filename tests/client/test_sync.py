@@ -306,7 +306,7 @@ def test_an_interruption_that_arrives_with_the_answer_names_the_transaction(
         receipt = credits_.add(**ADDITION, idempotency_key="order-1")
         assert receipt.replayed
         [note] = caught.value.__notes__
-        assert note.endswith(f"had succeeded already, as the transaction {receipt.transaction_id}")
+        assert note.endswith(f"had already succeeded, as the transaction {receipt.transaction_id}")
 
 
 def test_a_signal_handler_that_raises_ends_a_call_that_waits() -> None:

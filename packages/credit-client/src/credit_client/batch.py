@@ -214,7 +214,7 @@ class Batch(
         self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> BatchOperation:
         if "timeout_seconds" in options:
-            raise TypeError("timeout_seconds belongs to the batch, not to a write of it")
+            raise TypeError("timeout_seconds is an argument of the batch, not of a write in it")
         if self._atomic and len(self) == OPERATIONS_MAX:
             raise ValueError(
                 f"an atomic batch has at most {OPERATIONS_MAX} writes, because all of them travel"

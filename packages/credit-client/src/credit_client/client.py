@@ -126,7 +126,7 @@ class CreditClient(
         """
         if self._caller is not None:
             self._caller.home.check()
-            raise RuntimeError("the client is open already: share it, or make another one")
+            raise RuntimeError("the client is already open: share it, or create another client")
         self._transport = self._own_transport or _connect(self._config)
         self._caller = Caller(
             self._transport,
@@ -254,8 +254,8 @@ class CreditClient(
         Raises:
             InvalidField: An argument is out of its range.
             IdempotencyKeyReused: The key was used for another request.
-            CapExceeded: A spending cap would be passed.
-            InsufficientCredits: The user holds fewer credits in the app than the price.
+            CapExceeded: A spending cap would be exceeded.
+            InsufficientCredits: The user has fewer credits in the app than the price.
             Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
         """
         return await self._write(

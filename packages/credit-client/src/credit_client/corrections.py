@@ -1,4 +1,4 @@
-"""The writes that correct: refunds and other reversals, adjustments, and spending caps."""
+"""The writes that correct or limit: refunds and other reversals, adjustments, spending caps."""
 
 from datetime import datetime
 from typing import Unpack
@@ -24,25 +24,26 @@ class CorrectionWrites(Writes[ResultT]):
         restore_until: datetime | None = None,
         **options: Unpack[WriteOptions],
     ) -> ResultT:
-        """Return credits of a purchase to the very grants that paid for it.
+        """Return credits of a purchase to the grants that paid for it.
 
-        All refunds of a purchase together never return more than its price.
+        All refunds of a purchase together never exceed its price.
 
         Args:
             bought: The purchase, the transaction that paid for it, or the receipt of `use` or of a
                 capture. With the id alone, call `reverse`.
             created_by: The identity of the acting person or service.
-            user_id: The user who bought. A receipt does not name the user; the others do.
-            app_id: The app, which a receipt does not name either.
+            user_id: The user who bought; required with a receipt, which does not name the user.
+            app_id: The app; required with a receipt.
             credits: The number of credits; None for all that were not refunded yet.
             restore_until: Until when credits of grants that have ended since can be spent; None:
                 they expire at once.
             options: See `WriteOptions`.
 
         Raises:
-            ValueError: What was given is no purchase, or is a receipt without its user or app.
+            ValueError: `bought` is not a purchase, or it is a receipt and the user or the app is
+                missing.
             TransactionNotFound: The user has no such purchase in the app.
-            ReversalExceeds: Less of the price is left to refund, or nothing.
+            ReversalExceeds: Less of the price can still be refunded, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -87,13 +88,13 @@ class CorrectionWrites(Writes[ResultT]):
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those reversed.
+            The receipt. Its `credits` are the reversed credits.
 
         Raises:
             TransactionNotFound: The user has no such transaction in the app.
-            NotReversible: It is of another type.
-            ReversalExceeds: Less of it is left to reverse, or nothing.
-            InsufficientCredits: Less is left of the credits that were added.
+            NotReversible: The transaction has another type.
+            ReversalExceeds: Less of the transaction can still be reversed, or nothing.
+            InsufficientCredits: Less is left of the added credits than would be taken back.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -118,13 +119,13 @@ class CorrectionWrites(Writes[ResultT]):
         created_by: int,
         **options: Unpack[NotedOptions],
     ) -> ResultT:
-        """Correct a balance: the operator's tool for what no other call can express.
+        """Correct a balance, where no other call can. This call is meant for operators.
 
         Args:
             user_id: The user.
             app_id: The app.
-            delta: The change, -4294967295 to 4294967295, not 0. A negative one takes credits in the
-                order in which they are spent.
+            delta: The change, -4294967295 to 4294967295, not 0. A negative change takes credits in
+                the order in which they are spent.
             note: The reason, for people to read: 1 to 500 characters.
             created_by: The identity of the acting person or service.
             options: See `NotedOptions`.
@@ -158,16 +159,16 @@ class CorrectionWrites(Writes[ResultT]):
     ) -> ResultT:
         """Set a user's own spending caps in an app. They replace those of the app.
 
-        `CreditClient.set_app_spending_cap` sets those of the app. Periods are those of UTC.
+        `CreditClient.set_app_spending_cap` sets the caps of the app. The periods are in UTC.
 
         Args:
             user_id: The user.
             app_id: The app.
             created_by: The identity of the acting person or service.
-            per_hour: The credits that can be spent in an hour; None for no such cap.
-            per_day: The credits that can be spent in a day; None for no such cap.
-            per_month: The credits that can be spent in a calendar month; None for no such cap. All
-                three None remove the user's caps, and those of the app apply again.
+            per_hour: The credits that can be spent in an hour; None for no cap.
+            per_day: The credits that can be spent in a day; None for no cap.
+            per_month: The credits that can be spent in a calendar month; None for no cap. If all
+                three are None, the user's caps are removed, and those of the app apply again.
             options: See `WriteOptions`.
 
         Raises:
@@ -197,7 +198,7 @@ def _paid_by(bought: Receipt | CreditTransaction | Purchase) -> str:
         case CreditTransaction(type=TransactionType.USE, id=found):
             return found
         case Receipt() | CreditTransaction():
-            raise ValueError("this is no purchase: `reverse` takes back credits that were added")
+            raise ValueError("this is not a purchase: `reverse` takes back credits that were added")
         case _:
             kind = type(bought).__name__
             raise TypeError(f"refund takes a purchase, a transaction or a receipt, not {kind}")

@@ -4,31 +4,31 @@
     ├── InvalidField            your request: correct it
     ├── IdempotencyKeyReused    your request: use a new key for a new request
     ├── TransactionNotFound     your request: the user has no such transaction in the app
-    ├── IdempotencyKeyNotFound  no fault: no request with this key was applied up to now
+    ├── IdempotencyKeyNotFound  no fault: no request with this key was applied so far
     ├── PageTokenInvalid        your request: begin with the first page
     ├── NotReversible           your request: transactions of this type cannot be reversed
     ├── ReversalExceeds         your request: less of the transaction is left to reverse
-    ├── GrantNotFound           your request: the user has and had no such grant in the app
+    ├── GrantNotFound           your request: the user never had such a grant in the app
     ├── GrantEmpty              no fault: nothing is left of the grant
     ├── ExpiresTooEarly         your request: the grant would end before it starts
-    ├── HoldNotFound            your request: the user has and had no such hold in the app
-    ├── HoldSettled             your app: the hold is not open any more
-    │   ├── HoldAlreadyCaptured     a capture has settled it
-    │   ├── HoldAlreadyReleased     it was released
-    │   └── HoldExpired             it has ended: use the credits instead
+    ├── HoldNotFound            your request: the user never had such a hold in the app
+    ├── HoldSettled             your app: the hold is no longer open
+    │   ├── HoldAlreadyCaptured     a capture has settled the hold
+    │   ├── HoldAlreadyReleased     the hold was released
+    │   └── HoldExpired             the hold has ended: call `use` instead
     ├── HoldExceeded            your request: the price is above what the hold still holds
     ├── HoldLifeExceeded        your request: the hold would last longer than allowed
     ├── RevisionChanged         no fault: another write came first; read and decide again
-    ├── AlreadyPurchased        the user: owns the report already
+    ├── AlreadyPurchased        the user: the user owns the report
     ├── CapExceeded             the user: retry when the period of the cap has ended
     ├── InsufficientCredits     the user: the same call succeeds once credits have been added
-    ├── AvailableTooLow         no fault: the balance would be lower than you require
+    ├── AvailableTooLow         no fault: the balance would be below the required one
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
     ├── GrantsFull              your app: the user has as many live grants as allowed
     ├── HoldsFull               your app: the user has as many open holds as allowed
-    ├── AccountFull             your app: the user has as many of both in all apps as allowed
+    ├── AccountFull             your app: the user has as many grants and holds as allowed
     ├── BatchTooLarge           your batch: it would write too much; split it
     ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
@@ -190,7 +190,7 @@ class TransactionNotFound(_Refusal):
 
 @_figures
 class IdempotencyKeyNotFound(_Refusal):
-    """No request of the user in the app with this key was applied up to now.
+    """No request of the user in the app with this key was applied so far.
 
     Attributes:
         key: The key in the request.
@@ -224,7 +224,7 @@ class NotReversible(_Refusal):
 
 @_figures
 class ReversalExceeds(_Refusal):
-    """All reversals of the transaction together would exceed it. Nothing was changed.
+    """All reversals of the transaction together would exceed its credits. Nothing was changed.
 
     Attributes:
         reversible: How many credits of the transaction can still be reversed.
@@ -239,7 +239,7 @@ class ReversalExceeds(_Refusal):
 
 @_figures
 class GrantNotFound(_Refusal):
-    """The user has and had no such grant in the app. Nothing was changed.
+    """The user never had a grant with this id in the app. Nothing was changed.
 
     Attributes:
         grant_id: The id in the request.
@@ -280,7 +280,7 @@ class ExpiresTooEarly(_Refusal):
 
 @_figures
 class HoldNotFound(_Refusal):
-    """The user has and had no such hold in the app. Nothing was changed.
+    """The user never had a hold with this id in the app. Nothing was changed.
 
     Attributes:
         hold_id: The id in the request.
@@ -293,7 +293,7 @@ class HoldNotFound(_Refusal):
 
 @_figures
 class HoldSettled(_Refusal):
-    """The hold is not open any more. Nothing was changed. The base of three errors.
+    """The hold is no longer open. Nothing was changed. This is the base of three errors.
 
     Attributes:
         captured: How many of the reserved credits were captured.
@@ -320,7 +320,7 @@ class HoldAlreadyReleased(HoldSettled):
 
 
 class HoldExpired(HoldSettled):
-    """The hold has ended, and its credits are free again. Use them with `use` and a new key."""
+    """The hold has ended, and its credits were released. Call `use` with a new key."""
 
     reason = ErrorReason.HOLD_EXPIRED
 
@@ -342,7 +342,7 @@ class HoldExceeded(_Refusal):
 
 @_figures
 class HoldLifeExceeded(_Refusal):
-    """The hold would last longer than a hold may in all. Nothing was changed.
+    """The hold would end later than is allowed. Nothing was changed.
 
     Attributes:
         limit_seconds: How long a hold may last, from when it was placed.
@@ -370,7 +370,7 @@ class RevisionChanged(_Refusal):
 
 @_figures
 class AlreadyPurchased(_Refusal):
-    """The user owns the report in the app, and the request is `once`. Nothing was taken.
+    """The user owns the report in the app, and the request sets `once`. Nothing was taken.
 
     Attributes:
         purchase_id: The purchase of the report.
@@ -383,7 +383,7 @@ class AlreadyPurchased(_Refusal):
 
 @_figures
 class CapExceeded(_Refusal):
-    """The request would pass a spending cap. Nothing was taken.
+    """The request would exceed a spending cap. Nothing was taken.
 
     Attributes:
         period: "hour", "day" or "month".
@@ -406,7 +406,7 @@ class CapExceeded(_Refusal):
 
 @_figures
 class InsufficientCredits(_Refusal):
-    """The user holds fewer credits in the app than the request takes. Nothing was taken.
+    """The user has fewer credits in the app than the request takes. Nothing was taken.
 
     Attributes:
         available: The balance, in credits; of a reversal, what is left of the credits.
@@ -526,11 +526,11 @@ class AccountFull(_Refusal):
 class BatchTooLarge(_Refusal):
     """With this operation, the atomic batch would write more than one batch may.
 
-    The batch made no change. Send the operations from this one on in a batch of their own.
+    The batch made no change. Send this operation and those after it in another batch.
 
     Attributes:
-        size: What the operations up to this one would write, in transactions.
-        limit: The most that a batch may write.
+        size: How many transactions the operations up to this one would write.
+        limit: The maximum of `size`.
     """
 
     status = Status.RESOURCE_EXHAUSTED
@@ -756,7 +756,7 @@ class ProtocolMismatch(_StatusError):
 
 @_figures
 class ServerTooOld(_Refusal, ProtocolMismatch):
-    """The server is too old for the call, and does not implement it. Nothing happened.
+    """The server is too old and does not have the call. Nothing was changed.
 
     All other calls still work. Ask the operator for a newer server.
 

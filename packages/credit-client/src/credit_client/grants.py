@@ -29,19 +29,20 @@ class GrantWrites(Writes[ResultT]):
     ) -> ResultT:
         """Add credits that have an end, a start, a priority or a category.
 
-        Credits are spent in the order of their priority, their end (soonest first, never last) and
-        their age.
+        Credits of the lowest priority are spent first, among these the credits that end first, and
+        among these the oldest. Credits without an end come last in their priority.
 
         Args:
             user_id: The user who receives the credits.
             app_id: The app.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            expires_at: When what is left of them expires. Not with `expires_after`. Neither: never.
-            expires_after: The time from the start to that moment, at least a second.
-            effective_at: When they can be spent for the first time; None: at once.
-            priority: 0 to 1000. The lowest is spent first; None for 500, which `add` has too.
-            category: What kind of money they stand for.
+            expires_at: When what is left of the credits expires. Not with `expires_after`. If both
+                are None, the credits never expire.
+            expires_after: The time from the start to the end, at least a second.
+            effective_at: When the credits can be spent for the first time; None: at once.
+            priority: 0 to 1000. The lowest is spent first. None: 500, as for credits of `add`.
+            category: Where the credits come from.
             options: See `WriteOptions`.
 
         Returns:
@@ -87,11 +88,11 @@ class GrantWrites(Writes[ResultT]):
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those taken back.
+            The receipt. Its `credits` are the credits that were taken back.
 
         Raises:
-            GrantNotFound: The user has and had no such grant in the app.
-            GrantEmpty: Nothing is left of it.
+            GrantNotFound: The user never had a grant with this id in the app.
+            GrantEmpty: Nothing is left of the grant.
         """
         values: Values = {
             "user_id": user_id,
@@ -121,12 +122,12 @@ class GrantWrites(Writes[ResultT]):
             app_id: The app from which the credits come.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            to_user_id: The user who receives; None for the same one.
-            to_app_id: The app in which they are received; None for the same one.
+            to_user_id: The user who receives the credits; None for the same user.
+            to_app_id: The app in which the credits are received; None for the same app.
             options: See `WriteOptions`.
 
         Returns:
-            The receipt of the user and the app that gave.
+            The receipt of the user and the app that gave the credits.
 
         Raises:
             InsufficientCredits: The balance is too low.

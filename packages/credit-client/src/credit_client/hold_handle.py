@@ -1,4 +1,4 @@
-"""A hold under way: reserved credits that are captured, or released at the end of a block."""
+"""An open hold: reserved credits that are captured, or released at the end of a block."""
 
 import logging
 from collections.abc import Coroutine, Generator
@@ -14,14 +14,15 @@ from credit_client.writes import WriteOptions
 
 _log = logging.getLogger(__name__)
 
-# How long the end of a block waits for the release. The hold's own end frees the credits anyway.
+# How long the end of a block waits for the release. The credits are released when the hold ends
+# anyway.
 RELEASE_SECONDS = 5.0
 
 AwaitedReceipt: TypeAlias = Coroutine[Any, Any, Receipt]
 
 
 class HoldHandle:
-    """A hold, by its id: `CreditClient.hold` places one, `CreditClient.hold_of` finds one.
+    """A hold and its id. `CreditClient.hold` places one, `CreditClient.hold_of` takes an id.
 
     In an `async with` block, the end releases what was not captured; it does so also if the block
     raises. If the release fails, a line of the log names the failure, and the hold's own end frees
@@ -88,8 +89,8 @@ class HoldHandle:
             credits: The price; None for all that the hold still holds.
             report_id: The report's id in the app: 1 to 128 characters.
             report_name: The report's name for people to read: 1 to 256 characters.
-            final: Whether what is left is released. If not, the hold stays open for more captures.
-            allow_excess: Whether the balance pays what the hold is short of.
+            final: Whether to release what is left. If False, the hold stays open for more captures.
+            allow_excess: Whether the balance pays the part of the price that exceeds the hold.
             options: See `WriteOptions`.
 
         Raises:
@@ -125,7 +126,7 @@ class HoldHandle:
         )
 
     async def extend(self, expires_after: timedelta, **options: Unpack[WriteOptions]) -> Receipt:
-        """Set another end, so long from now; see `CreditClient.extend_hold`."""
+        """Set a new end, counted from now; see `CreditClient.extend_hold`."""
         return self._note(
             await self._writes.extend_hold(
                 user_id=self.user_id,
@@ -147,7 +148,7 @@ class HoldHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release what was not captured. What the block raised passes."""
+        """Release what was not captured. An exception of the block is raised unchanged."""
         if self.held == 0 or (self.receipt is not None and self.receipt.validated):
             return
         try:

@@ -43,8 +43,8 @@ class HoldWrites(Writes[ResultT]):
             hold holds.
 
         Raises:
-            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
-            CapExceeded: A spending cap would be passed.
+            InsufficientCredits: The balance is too low. With `allow_partial`: the balance is 0.
+            CapExceeded: A spending cap would be exceeded.
             HoldsFull: The user has as many open holds in the app as one user may.
             AccountFull: The user has as many grants and holds in all apps as one user may.
         """
@@ -83,8 +83,8 @@ class HoldWrites(Writes[ResultT]):
             report_name: The report's name for people to read: 1 to 256 characters.
             created_by: The identity of the acting person or service.
             credits: The price; None for all that the hold still holds.
-            final: Whether what is left is released. If not, the hold stays open for more captures.
-            allow_excess: Whether the balance pays what the hold is short of.
+            final: Whether to release what is left. If False, the hold stays open for more captures.
+            allow_excess: Whether the balance pays the part of the price that exceeds the hold.
             options: See `WriteOptions`.
 
         Returns:
@@ -92,12 +92,12 @@ class HoldWrites(Writes[ResultT]):
             those that were released.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
+            HoldNotFound: The user never had a hold with this id in the app.
             HoldAlreadyCaptured: A capture has settled the hold.
             HoldAlreadyReleased: The hold was released.
-            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExpired: The hold has ended. Call `use` with a new key instead.
             HoldExceeded: The price is above what the hold still holds.
-            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            CapExceeded: With `allow_excess`, a spending cap would be exceeded.
             InsufficientCredits: With `allow_excess`, the balance is too low.
         """
         values: Values = {
@@ -132,11 +132,11 @@ class HoldWrites(Writes[ResultT]):
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `released_credits` are those released.
+            The receipt. Its `released_credits` are the released credits.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
         """
         values: Values = {
             "user_id": user_id,
@@ -156,14 +156,14 @@ class HoldWrites(Writes[ResultT]):
         created_by: int,
         **options: Unpack[WriteOptions],
     ) -> ResultT:
-        """Set another end of a hold.
+        """Set a new end of a hold.
 
         Args:
             user_id: The user whose credits were reserved.
             app_id: The app.
             hold_id: As for `capture_hold`.
-            expires_after: The time from now to the new end, which may be sooner than before: at
-                least a second. A hold ends at most 7 days after it was placed.
+            expires_after: The time from now to the new end: at least a second. The new end may be
+                earlier than the old one. A hold ends at most 7 days after it was placed.
             created_by: The identity of the acting person or service.
             options: See `WriteOptions`.
 
@@ -171,9 +171,9 @@ class HoldWrites(Writes[ResultT]):
             The receipt. Its `expires_at` is the new end.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
-            HoldLifeExceeded: The hold would last longer than 7 days in all.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
+            HoldLifeExceeded: The hold would end more than 7 days after it was placed.
         """
         values: Values = {
             "user_id": user_id,

@@ -62,7 +62,7 @@ def name_key(error: BaseException, key: str) -> None:
     """Add the write's key to its exception: to a cancellation too."""
     if isinstance(error, CreditError):
         if error.idempotency_key == key:
-            return  # it is named already
+            return  # The error has a key already.
         error.idempotency_key = key
         if error.outcome is Outcome.NO_CHANGE:
             return
@@ -96,7 +96,7 @@ def receipt_of(answer: Answer[WriteReplyT], request_id: str) -> Receipt:
 
 
 def validates_only(request: AnyWrite) -> bool:
-    """Return whether a write is only decided, and nothing is written."""
+    """Return whether a write is a dry run: it is decided, and nothing is written."""
     return not isinstance(request, CreditRequest | PurchaseRequest) and request.validate_only
 
 

@@ -12,7 +12,7 @@ from credit_client.request import Values
 
 
 class Policies(ABC):
-    """Shows and changes the policies of apps. Needs a server of 0.3.0 or later.
+    """Returns and changes the policies of apps. Needs a server of 0.3.0 or later.
 
     Servers apply a change within 5 seconds. Setting the same policy again changes nothing, so that
     these writes need no idempotency key.
@@ -46,7 +46,7 @@ class Policies(ABC):
             app_id: The app.
             created_by: The identity of the acting person or service.
             allow_negative: Whether `adjust` can take a balance below 0; None: unchanged.
-            validate_only: Whether nothing is written: the policy is returned as it would be.
+            validate_only: Whether to return the changed policy without writing it.
             expected_revision: The change is rejected with `RevisionChanged` unless this is the
                 `AppPolicy.revision`.
             timeout_seconds: The time for the whole call; None for the client's.
@@ -80,9 +80,9 @@ class Policies(ABC):
         Args:
             app_id: The app.
             created_by: The identity of the acting person or service.
-            per_hour: The credits that a user can spend in an hour of UTC; None for no such cap.
-            per_day: The credits of a day; None for no such cap.
-            per_month: The credits of a calendar month; None for no such cap.
+            per_hour: The credits that a user can spend in an hour of UTC; None for no cap.
+            per_day: The credits that a user can spend in a day; None for no cap.
+            per_month: The credits that a user can spend in a calendar month; None for no cap.
             validate_only: As for `set_app_policy`.
             expected_revision: As for `set_app_policy`.
             timeout_seconds: The time for the whole call; None for the client's.

@@ -125,8 +125,8 @@ class Reads(ABC):
             async for transaction in credits.query_transactions(user_id=7, app_id=1):
                 ...
 
-        Nothing is read before the loop begins, and pages are read as they are needed. No
-        transaction comes twice and none is left out, also while transactions are written. The cost
+        Nothing is read before the loop begins, and pages are read as they are needed. Each
+        transaction is returned once, even if transactions are written meanwhile. The cost of a page
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Args:
@@ -192,8 +192,8 @@ class Reads(ABC):
     ) -> CreditTransaction:
         """Return one transaction: by its id, or by the key of the write that created it.
 
-        With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
-        sending it again. Needs a server of 0.4.0 or later.
+        With `user_id`, `app_id` and `idempotency_key`, it shows whether a write was applied,
+        without sending the write again. Needs a server of 0.4.0 or later.
 
         Args:
             transaction_id: The transaction's id. Without it, the next three arguments are needed.
@@ -204,8 +204,8 @@ class Reads(ABC):
 
         Raises:
             TransactionNotFound: There is no transaction with this id that the caller may read.
-            IdempotencyKeyNotFound: No write with this key was applied up to now. One that is still
-                under way can be applied later.
+            IdempotencyKeyNotFound: No write with this key was applied so far. A write that is still
+                in progress can be applied later.
         """
         values: Values = {
             "transaction_id": transaction_id,
@@ -246,7 +246,7 @@ class Reads(ABC):
     ) -> AsyncGenerator[Hold, None]:
         """Return the holds of a user in an app, oldest first: `async for … in …`.
 
-        They are read in parts of 1,000. Needs a server of 0.3.0 or later.
+        They are read in pages of 1,000. Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.

@@ -159,7 +159,7 @@ def _by_status(
         case Status.UNIMPLEMENTED if method.startswith(tuple(_FIRST_RELEASES)):
             release = _FIRST_RELEASES[method.partition("/")[0]]
             return ServerTooOld(
-                f"{method} requires a server of {release} or later; this one answered: {message}",
+                f"{method} requires a server of {release} or later; the server answered: {message}",
                 method=method,
                 request_id=request_id,
             )

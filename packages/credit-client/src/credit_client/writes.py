@@ -1,7 +1,7 @@
 """The writes of `LedgerService`, for single calls and for batches alike.
 
-Each method names the fields of one request. What sends the request, and what comes of it, is the
-subclass's: a `CreditClient` returns an awaitable of the receipt, a `Batch` an operation.
+Each method has the fields of one request as arguments. The subclass sends the request: a
+`CreditClient` returns an awaitable of the receipt, and a `Batch` returns an operation.
 """
 
 from abc import ABC, abstractmethod
@@ -23,14 +23,14 @@ class NotedOptions(TypedDict, total=False):
             the app, as for `CreditClient.add`. None makes a new key.
         expected_revision: The write is rejected with `RevisionChanged` unless this is the
             `revision` of the user's `UserCredits`.
-        min_available_after: The write is rejected with `AvailableTooLow` if the user's balance in
-            the app would be lower than this after it.
-        validate_only: Whether the write is decided as always, with the same errors, and nothing is
-            written. The receipt then has `validated` set, and shows `balance_before` and `balance`.
+        min_available_after: The write is rejected with `AvailableTooLow` if it would leave the
+            user's balance in the app below this number.
+        validate_only: Whether to decide the write, with the same errors, without writing anything.
+            The receipt then has `validated` set, and shows `balance_before` and `balance`.
         metadata: Your own data, stored with the transaction: up to 16 names of 1 to 64 characters
             with texts of up to 256.
-        timeout_seconds: The time for the whole call; None for the client's. A write of a batch has
-            none of its own: it is a `TypeError` there.
+        timeout_seconds: The time for the whole call; None for the client's. A write of a batch does
+            not take it and raises `TypeError`.
     """
 
     idempotency_key: str | None
@@ -55,7 +55,7 @@ class Writes(ABC, Generic[ResultT]):
     """The writes of `LedgerService`. They need a server of 0.3.0 or later.
 
     Times are datetimes with a time zone. Durations are timedeltas of whole seconds. All methods
-    accept `WriteOptions`, and raise what `CreditClient.add` raises beside what they list.
+    accept `WriteOptions`. Besides the listed errors, they raise those of `CreditClient.add`.
     """
 
     @abstractmethod

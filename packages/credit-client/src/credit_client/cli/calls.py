@@ -29,13 +29,13 @@ OPTIONAL = ("id", "created_by")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """What a person is asked before a large write.
+    """The question before a large write.
 
     Attributes:
         action: The write as a verb, such as "grant".
         user_id: The user.
         app_id: The app.
-        amount: The number of credits; None: only a preview shows it.
+        amount: The number of credits; None if only a preview shows it.
     """
 
     action: str
@@ -109,7 +109,7 @@ def make_write(
     *,
     question: Question | None = None,
 ) -> None:
-    """Make a write and show its receipt; ask first where that is due.
+    """Make a write and show its receipt; ask first if it is large.
 
     Args:
         write: The write.

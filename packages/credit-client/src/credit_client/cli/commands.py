@@ -131,7 +131,7 @@ def use(
     connection: Connection,
     by: By = 1,
     once: Annotated[
-        bool, typer.Option("--once", help="Reject it if the user owns the report already.")
+        bool, typer.Option("--once", help="Reject the purchase if the user owns the report.")
     ] = False,
 ) -> None:
     """Buy a report with a user's credits in an app."""
@@ -250,7 +250,7 @@ for _read in (grants, holds, forecast, caps, policy):
 
 
 def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
-    """Show a user's balances, with what is held, owed and expires next where there is any."""
+    """Show a user's balances, with columns for held, owed and expiring credits if there are any."""
     records = []
     for balance in held.balances:
         following = balance.expiring_next
@@ -263,7 +263,7 @@ def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
 
 
 def _with_refund(record: Record) -> Record:
-    """Show in a purchase how much of it was refunded, where a column would be 0 mostly."""
+    """Show the refunded credits after the report's name: a column would mostly contain 0."""
     refunded = record["refunded_credits"]
     if not refunded:
         return record

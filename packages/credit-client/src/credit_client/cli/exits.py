@@ -101,13 +101,15 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
     Exit.NOT_CONFIRMED: "not confirmed at the terminal: no change was made",
-    Exit.NOT_FOUND: "the user has no such transaction, grant or hold in the app",
+    Exit.NOT_FOUND: "the user has no such transaction, grant, hold or idempotency key in the app",
     Exit.NOT_POSSIBLE: (
-        "the hold is settled or too small, nothing is left of the grant or to reverse, or the"
-        " report is owned already"
+        "the state of the hold, grant, transaction or report does not permit the write, such as a"
+        " hold that has ended"
     ),
-    Exit.CAP_EXCEEDED: "a spending cap would be passed: retry when its period has ended",
-    Exit.CONDITION_FAILED: "the expected revision or the least balance is not met",
+    Exit.CAP_EXCEEDED: "a spending cap would be exceeded: retry when its period has ended",
+    Exit.CONDITION_FAILED: (
+        "the user's revision is not the expected one, or the balance would be too low"
+    ),
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
     Exit.QUIT: "quit",

@@ -1,4 +1,4 @@
-"""The commands that find transactions: the latest ones, those of a month, or one by its name."""
+"""The commands that find transactions: the latest ones, those of a month, or one by id or key."""
 
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -44,13 +44,19 @@ def _day_or_moment(text: str | datetime) -> datetime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filters:
-    """Which transactions of a user are listed."""
+    """The filters of a list of transactions."""
 
-    last: Annotated[int | None, number("--last", "Only so many, the latest ones.")] = None
-    app_id: Annotated[int | None, number("--app", "Only in this app.")] = None
+    last: Annotated[
+        int | None, number("--last", "Only the latest transactions, at most so many.")
+    ] = None
+    app_id: Annotated[int | None, number("--app", "Only transactions in this app.")] = None
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="KIND", help="Only this kind, such as use; repeatable."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Only transactions of this kind, such as use; repeatable.",
+        ),
     ] = None
     since: Annotated[
         datetime | None,
@@ -58,7 +64,7 @@ class Filters:
             "--since",
             parser=_day_or_moment,
             metavar="TIME",
-            help="Only from this day (in UTC) or time on, such as 2026-01-01.",
+            help="Only transactions from this day (in UTC) or time on, such as 2026-01-01.",
         ),
     ] = None
     until: Annotated[
@@ -67,20 +73,20 @@ class Filters:
             "--until",
             parser=_day_or_moment,
             metavar="TIME",
-            help="Only before this day (in UTC) or time.",
+            help="Only transactions before this day (in UTC) or time.",
         ),
     ] = None
     report: Annotated[
         str | None, typer.Option("--report", help="Only purchases of this report.")
     ] = None
     related: Annotated[
-        str | None, typer.Option("--related", help="Only what refers to this hold or transaction.")
+        str | None, typer.Option("--related", help="Only changes of this hold or transaction.")
     ] = None
     grant: Annotated[
-        str | None, typer.Option("--grant", help="Only with credits of this grant.")
+        str | None, typer.Option("--grant", help="Only transactions with credits of this grant.")
     ] = None
     requester: Annotated[
-        int | None, number("--requester", "Only what this person or service requested.")
+        int | None, number("--requester", "Only requests of this person or service.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -103,7 +109,9 @@ class Filters:
         known = {each.name.lower(): each for each in TransactionType if each.name and each}
         unknown = [kind for kind in self.kinds or () if kind.lower() not in known]
         if unknown:
-            raise typer.BadParameter(f"{unknown[0]!r} is no kind; kinds are {', '.join(known)}")
+            raise typer.BadParameter(
+                f"{unknown[0]!r} is not a kind; the kinds are {', '.join(known)}"
+            )
         return [known[kind.lower()] for kind in self.kinds or ()]
 
 
@@ -118,7 +126,7 @@ def transactions(
 ) -> None:
     """List transactions of a user, oldest first."""
     make_list(
-        # Without filters also from a server of 0.2.0, which has no queries.
+        # Without filters the list also works with a server of 0.2.0, which has no queries.
         lambda client: (
             _filtered(client, user, after, filters)
             if filters.any

@@ -47,7 +47,8 @@ def hold(
         str, typer.Option("--purpose", help="What the credits are reserved for.")
     ] = "",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Reserve what is there, if that is less.")
+        bool,
+        typer.Option("--partial", help="Reserve the whole balance if it is less than --credits."),
     ] = False,
     by: By = 1,
     dry_run: DryRun = False,
@@ -88,10 +89,10 @@ def capture(
         int | None, number("--credits", "The price. Default: all that the hold holds.")
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep what is left held, for more captures.")
+        bool, typer.Option("--keep", help="Keep the rest held, for more captures.")
     ] = False,
     excess: Annotated[
-        bool, typer.Option("--excess", help="Let the balance pay what the hold is short of.")
+        bool, typer.Option("--excess", help="Pay from the balance what exceeds the hold.")
     ] = False,
     by: By = 1,
     dry_run: DryRun = False,

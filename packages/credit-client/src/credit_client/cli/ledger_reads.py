@@ -92,7 +92,7 @@ def forecast(
     utc: Utc = False,
     output: Output = None,
 ) -> None:
-    """Show what starts, expires and is released when, if nothing is spent."""
+    """Show when credits start, expire and are released, if nothing is spent."""
 
     async def shown(client: CreditClient) -> None:
         found = await client.forecast(user_id=user, app_id=app_id, until=until)
@@ -111,7 +111,7 @@ def forecast(
 def caps(
     user: User, app_id: App, connection: Connection, utc: Utc = False, output: Output = None
 ) -> None:
-    """Show the spending caps that apply to a user in an app, what counts, and when each resets."""
+    """Show a user's spending caps in an app, what is spent and held, and when each period ends."""
 
     async def shown(client: CreditClient) -> None:
         found = await client.spending_cap(user_id=user, app_id=app_id)

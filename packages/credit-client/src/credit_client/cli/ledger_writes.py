@@ -52,19 +52,23 @@ def grant(
         typer.Option(
             "--expires",
             metavar="WHEN",
-            help="When they end: after a time such as 30d or 12h, or at one such as"
+            help="When the credits expire: after a time such as 30d or 12h, or at a time such as"
             " 2026-12-31T00:00Z. Default: never.",
         ),
     ] = None,
     starts: Annotated[
         str | None,
-        typer.Option("--starts", metavar="WHEN", help="When they start, likewise. Default: now."),
+        typer.Option(
+            "--starts",
+            metavar="TIME",
+            help="When the credits can first be spent, such as 2026-12-31T00:00Z. Default: now.",
+        ),
     ] = None,
     priority: Annotated[
         int | None, number("--priority", "0 to 1000: the lowest is spent first. Default: 500.")
     ] = None,
     category: Annotated[
-        Category | None, typer.Option("--category", help="What the credits stand for.")
+        Category | None, typer.Option("--category", help="Where the credits come from.")
     ] = None,
     by: By = 1,
     dry_run: DryRun = False,
@@ -73,7 +77,7 @@ def grant(
     ends_at, ends_after = _when(expires)
     starts_at, starts_after = _when(starts)
     if starts_after is not None:
-        raise typer.BadParameter("--starts is a time such as 2026-12-31T00:00Z")
+        raise typer.BadParameter("--starts must be a time such as 2026-12-31T00:00Z")
     make_ledger_write(
         lambda client, attempt: client.grant(
             user_id=user,
@@ -138,7 +142,7 @@ def refund(
         str | None, typer.Option("--transaction", help="The transaction's id.")
     ] = None,
     sequence: Annotated[
-        int | None, number("--sequence", "Or its sequence, which lists show as SEQ.")
+        int | None, number("--sequence", "Or the transaction's sequence, which lists show as SEQ.")
     ] = None,
     amount: Annotated[
         int | None, number("--credits", "The number of credits. Default: all that is left.")
@@ -149,7 +153,7 @@ def refund(
             "--restore-until",
             parser=moment,
             metavar="TIME",
-            help="Until when credits of grants that have ended can be spent, such as"
+            help="Until when refunded credits of grants that have ended can be spent, such as"
             " 2026-12-31T00:00Z. Default: they expire at once.",
         ),
     ] = None,
@@ -158,7 +162,7 @@ def refund(
 ) -> None:
     """Return the credits of a purchase, or take back credits that were added."""
     if (transaction is None) == (sequence is None):
-        raise typer.BadParameter("name one transaction: --transaction or --sequence")
+        raise typer.BadParameter("give either --transaction or --sequence")
     found = transaction or _transaction_at(sequence or 0, user, connection)
     make_ledger_write(
         lambda client, attempt: client.reverse(
@@ -189,10 +193,12 @@ def transfer(
     details: NotedDetails,
     connection: Connection,
     to_user: Annotated[
-        int | None, number("--to-user", "The user who receives. Default: the same one.")
+        int | None,
+        number("--to-user", "The user who receives the credits. Default: the same user."),
     ] = None,
     to_app: Annotated[
-        int | None, number("--to-app", "The app in which they are received. Default: the same one.")
+        int | None,
+        number("--to-app", "The app in which the credits are received. Default: the same app."),
     ] = None,
     by: By = 1,
     dry_run: DryRun = False,
@@ -222,7 +228,7 @@ def adjust(
     user: User,
     app_id: App,
     delta: Annotated[int, number("--delta", "The change of the balance, such as 5 or -5.")],
-    note: Annotated[str, typer.Option("--note", help="The reason; stored with it.")],
+    note: Annotated[str, typer.Option("--note", help="The reason. It is stored with the write.")],
     words: list[object],
     sending: Sending,
     details: Details,
@@ -230,7 +236,7 @@ def adjust(
     by: By = 1,
     dry_run: DryRun = False,
 ) -> None:
-    """Correct a balance, for what no other command can express."""
+    """Correct a balance, where no other command can."""
     make_ledger_write(
         lambda client, attempt: client.adjust(
             user_id=user,
@@ -266,7 +272,7 @@ def cap(
     by: By = 1,
     dry_run: DryRun = False,
 ) -> None:
-    """Cap what a user can spend. Caps that are not given are removed."""
+    """Limit what a user, or each user of an app, can spend. Caps that are not given are removed."""
     if remove == ((hour, day, month) != (None, None, None)):
         raise typer.BadParameter("give the caps (--hour, --day, --month), or --remove")
     caps = {"per_hour": hour, "per_day": day, "per_month": month}
@@ -284,8 +290,8 @@ def cap(
         return
     if details.note or details.metadata or details.min_available_after or sending.key:
         raise typer.BadParameter(
-            "--key, --note, --metadata and --min-available-after need --user: the caps of an app"
-            " are no transaction"
+            "--key, --note, --metadata and --min-available-after need --user: setting the caps of"
+            " an app writes no transaction"
         )
     make_policy_call(
         lambda client: client.set_app_spending_cap(

@@ -102,7 +102,7 @@ Utc: TypeAlias = Annotated[
 
 
 Note: TypeAlias = Annotated[
-    str | None, typer.Option("--note", help="Why the write is made; stored with it.")
+    str | None, typer.Option("--note", help="Why the write is made. It is stored with the write.")
 ]
 
 
@@ -129,12 +129,12 @@ class Sending:
     """How a write is sent and shown."""
 
     key: Key = None
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
     ask_above: Annotated[
         int,
         number(
             "--ask-above",
-            "Ask before a write of more credits, if a person is at the terminal.",
+            "Ask for confirmation before a write of more credits, at a terminal.",
             "CREDIT_ASK_ABOVE",
         ),
     ] = 10_000
@@ -157,7 +157,7 @@ class Conditions:
     ] = None
     min_available_after: Annotated[
         int | None,
-        number("--min-available-after", "Reject the write if the balance would be lower after it."),
+        number("--min-available-after", "Reject the write if it would leave a lower balance."),
     ] = None
 
 
@@ -167,7 +167,11 @@ class Details(Conditions):
 
     metadata: Annotated[
         list[str] | None,
-        typer.Option("--metadata", metavar="NAME=TEXT", help="Stored with the write; repeatable."),
+        typer.Option(
+            "--metadata",
+            metavar="NAME=TEXT",
+            help="Your own data, stored with the write; repeatable.",
+        ),
     ] = None
 
     def __post_init__(self) -> None:

@@ -71,11 +71,13 @@ class Problem:
 
 
 def problem_of(error: CreditError) -> Problem | None:
-    """Return the response to an error; None if your app or its identity is at fault: a 500.
+    """Return the response for an error; None if your app or its identity is at fault.
 
-    402: credits are missing, or a cap is reached. 409: the request conflicts with an earlier write,
-    or with a limit of the account. 429: the rate limit is exceeded. 503: the service cannot be
-    reached; the same request, with the same idempotency key, may succeed later.
+    An error without a response should remain a 500.
+
+    402: credits are missing, or a cap would be exceeded. 409: the request conflicts with an earlier
+    write, or with a limit of the account. 429: the rate limit is exceeded. 503: the service cannot
+    be reached. The same request, with the same idempotency key, may succeed later.
     """
     status = next((found for kind, found in _STATUSES.items() if isinstance(error, kind)), None)
     if status is None:

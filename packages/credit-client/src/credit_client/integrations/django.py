@@ -1,4 +1,4 @@
-"""A Django project's client: made from its settings, with its errors answered by a middleware.
+"""Makes a Django project's client from its settings; a middleware handles its errors.
 
     CREDITS = {"target": "localhost:50051"}
     MIDDLEWARE = [..., "credit_client.integrations.django.CreditMiddleware"]
@@ -29,9 +29,9 @@ def get_credits() -> CreditClient:
 
 
 class CreditMiddleware:
-    """Sets `request.credits`, and answers a `CreditError` of a view with 402, 409, 429 or 503.
+    """Sets `request.credits`, and turns a `CreditError` of a view into a 402, 409, 429 or 503.
 
-    See `credit_client.integrations.problem_of`. Errors of the project itself stay a 500.
+    See `credit_client.integrations.problem_of`. Other errors remain a 500.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

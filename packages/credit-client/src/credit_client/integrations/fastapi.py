@@ -1,4 +1,4 @@
-"""A FastAPI app's client: opened with the app, injected into handlers, its errors answered.
+"""Opens a client with a FastAPI app, injects it into handlers, and handles its errors.
 
     app = FastAPI(lifespan=lambda app: open_credits(app, CreditClient("localhost:50051")))
     answer_errors(app)
@@ -38,7 +38,7 @@ def credits_of(request: Request) -> CreditClient:
     """
     client = getattr(request.app.state, "credits", None)
     if not isinstance(client, CreditClient):
-        raise RuntimeError("the app has no client: make open_credits(app, client) its lifespan")
+        raise RuntimeError("the app has no client: use open_credits(app, client) as its lifespan")
     return client
 
 
@@ -47,9 +47,9 @@ Credits = Annotated[CreditClient, Depends(credits_of)]
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Answer a `CreditError` that no handler catches with 402, 409, 429 or 503.
+    """Turn a `CreditError` that no handler catches into a 402, 409, 429 or 503.
 
-    See `credit_client.integrations.problem_of`. Errors of the app itself stay a 500.
+    See `credit_client.integrations.problem_of`. Other errors remain a 500.
     """
     app.add_exception_handler(CreditError, _answer)
 

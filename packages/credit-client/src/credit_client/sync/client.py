@@ -147,19 +147,20 @@ class Batch:
     ) -> BatchOperation:
         """Add credits that have an end, a start, a priority or a category.
 
-        Credits are spent in the order of their priority, their end (soonest first, never last) and
-        their age.
+        Credits of the lowest priority are spent first, among these the credits that end first, and
+        among these the oldest. Credits without an end come last in their priority.
 
         Args:
             user_id: The user who receives the credits.
             app_id: The app.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            expires_at: When what is left of them expires. Not with `expires_after`. Neither: never.
-            expires_after: The time from the start to that moment, at least a second.
-            effective_at: When they can be spent for the first time; None: at once.
-            priority: 0 to 1000. The lowest is spent first; None for 500, which `add` has too.
-            category: What kind of money they stand for.
+            expires_at: When what is left of the credits expires. Not with `expires_after`. If both
+                are None, the credits never expire.
+            expires_after: The time from the start to the end, at least a second.
+            effective_at: When the credits can be spent for the first time; None: at once.
+            priority: 0 to 1000. The lowest is spent first. None: 500, as for credits of `add`.
+            category: Where the credits come from.
             options: See `WriteOptions`.
 
         Returns:
@@ -205,11 +206,11 @@ class Batch:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those taken back.
+            The receipt. Its `credits` are the credits that were taken back.
 
         Raises:
-            GrantNotFound: The user has and had no such grant in the app.
-            GrantEmpty: Nothing is left of it.
+            GrantNotFound: The user never had a grant with this id in the app.
+            GrantEmpty: Nothing is left of the grant.
         """
         return self._wrapped.void_grant(
             user_id=user_id, app_id=app_id, grant_id=grant_id, created_by=created_by, **options
@@ -235,12 +236,12 @@ class Batch:
             app_id: The app from which the credits come.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            to_user_id: The user who receives; None for the same one.
-            to_app_id: The app in which they are received; None for the same one.
+            to_user_id: The user who receives the credits; None for the same user.
+            to_app_id: The app in which the credits are received; None for the same app.
             options: See `WriteOptions`.
 
         Returns:
-            The receipt of the user and the app that gave.
+            The receipt of the user and the app that gave the credits.
 
         Raises:
             InsufficientCredits: The balance is too low.
@@ -291,8 +292,8 @@ class Batch:
             hold holds.
 
         Raises:
-            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
-            CapExceeded: A spending cap would be passed.
+            InsufficientCredits: The balance is too low. With `allow_partial`: the balance is 0.
+            CapExceeded: A spending cap would be exceeded.
             HoldsFull: The user has as many open holds in the app as one user may.
             AccountFull: The user has as many grants and holds in all apps as one user may.
         """
@@ -331,8 +332,8 @@ class Batch:
             report_name: The report's name for people to read: 1 to 256 characters.
             created_by: The identity of the acting person or service.
             credits: The price; None for all that the hold still holds.
-            final: Whether what is left is released. If not, the hold stays open for more captures.
-            allow_excess: Whether the balance pays what the hold is short of.
+            final: Whether to release what is left. If False, the hold stays open for more captures.
+            allow_excess: Whether the balance pays the part of the price that exceeds the hold.
             options: See `WriteOptions`.
 
         Returns:
@@ -340,12 +341,12 @@ class Batch:
             those that were released.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
+            HoldNotFound: The user never had a hold with this id in the app.
             HoldAlreadyCaptured: A capture has settled the hold.
             HoldAlreadyReleased: The hold was released.
-            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExpired: The hold has ended. Call `use` with a new key instead.
             HoldExceeded: The price is above what the hold still holds.
-            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            CapExceeded: With `allow_excess`, a spending cap would be exceeded.
             InsufficientCredits: With `allow_excess`, the balance is too low.
         """
         return self._wrapped.capture_hold(
@@ -380,11 +381,11 @@ class Batch:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `released_credits` are those released.
+            The receipt. Its `released_credits` are the released credits.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
         """
         return self._wrapped.release_hold(
             user_id=user_id, app_id=app_id, hold_id=hold_id, created_by=created_by, **options
@@ -400,14 +401,14 @@ class Batch:
         created_by: int,
         **options: Unpack[WriteOptions],
     ) -> BatchOperation:
-        """Set another end of a hold.
+        """Set a new end of a hold.
 
         Args:
             user_id: The user whose credits were reserved.
             app_id: The app.
             hold_id: As for `capture_hold`.
-            expires_after: The time from now to the new end, which may be sooner than before: at
-                least a second. A hold ends at most 7 days after it was placed.
+            expires_after: The time from now to the new end: at least a second. The new end may be
+                earlier than the old one. A hold ends at most 7 days after it was placed.
             created_by: The identity of the acting person or service.
             options: See `WriteOptions`.
 
@@ -415,9 +416,9 @@ class Batch:
             The receipt. Its `expires_at` is the new end.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
-            HoldLifeExceeded: The hold would last longer than 7 days in all.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
+            HoldLifeExceeded: The hold would end more than 7 days after it was placed.
         """
         return self._wrapped.extend_hold(
             user_id=user_id,
@@ -439,25 +440,26 @@ class Batch:
         restore_until: datetime | None = None,
         **options: Unpack[WriteOptions],
     ) -> BatchOperation:
-        """Return credits of a purchase to the very grants that paid for it.
+        """Return credits of a purchase to the grants that paid for it.
 
-        All refunds of a purchase together never return more than its price.
+        All refunds of a purchase together never exceed its price.
 
         Args:
             bought: The purchase, the transaction that paid for it, or the receipt of `use` or of a
                 capture. With the id alone, call `reverse`.
             created_by: The identity of the acting person or service.
-            user_id: The user who bought. A receipt does not name the user; the others do.
-            app_id: The app, which a receipt does not name either.
+            user_id: The user who bought; required with a receipt, which does not name the user.
+            app_id: The app; required with a receipt.
             credits: The number of credits; None for all that were not refunded yet.
             restore_until: Until when credits of grants that have ended since can be spent; None:
                 they expire at once.
             options: See `WriteOptions`.
 
         Raises:
-            ValueError: What was given is no purchase, or is a receipt without its user or app.
+            ValueError: `bought` is not a purchase, or it is a receipt and the user or the app is
+                missing.
             TransactionNotFound: The user has no such purchase in the app.
-            ReversalExceeds: Less of the price is left to refund, or nothing.
+            ReversalExceeds: Less of the price can still be refunded, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -496,13 +498,13 @@ class Batch:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those reversed.
+            The receipt. Its `credits` are the reversed credits.
 
         Raises:
             TransactionNotFound: The user has no such transaction in the app.
-            NotReversible: It is of another type.
-            ReversalExceeds: Less of it is left to reverse, or nothing.
-            InsufficientCredits: Less is left of the credits that were added.
+            NotReversible: The transaction has another type.
+            ReversalExceeds: Less of the transaction can still be reversed, or nothing.
+            InsufficientCredits: Less is left of the added credits than would be taken back.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -527,13 +529,13 @@ class Batch:
         created_by: int,
         **options: Unpack[NotedOptions],
     ) -> BatchOperation:
-        """Correct a balance: the operator's tool for what no other call can express.
+        """Correct a balance, where no other call can. This call is meant for operators.
 
         Args:
             user_id: The user.
             app_id: The app.
-            delta: The change, -4294967295 to 4294967295, not 0. A negative one takes credits in the
-                order in which they are spent.
+            delta: The change, -4294967295 to 4294967295, not 0. A negative change takes credits in
+                the order in which they are spent.
             note: The reason, for people to read: 1 to 500 characters.
             created_by: The identity of the acting person or service.
             options: See `NotedOptions`.
@@ -562,16 +564,16 @@ class Batch:
     ) -> BatchOperation:
         """Set a user's own spending caps in an app. They replace those of the app.
 
-        `CreditClient.set_app_spending_cap` sets those of the app. Periods are those of UTC.
+        `CreditClient.set_app_spending_cap` sets the caps of the app. The periods are in UTC.
 
         Args:
             user_id: The user.
             app_id: The app.
             created_by: The identity of the acting person or service.
-            per_hour: The credits that can be spent in an hour; None for no such cap.
-            per_day: The credits that can be spent in a day; None for no such cap.
-            per_month: The credits that can be spent in a calendar month; None for no such cap. All
-                three None remove the user's caps, and those of the app apply again.
+            per_hour: The credits that can be spent in an hour; None for no cap.
+            per_day: The credits that can be spent in a day; None for no cap.
+            per_month: The credits that can be spent in a calendar month; None for no cap. If all
+                three are None, the user's caps are removed, and those of the app apply again.
             options: See `WriteOptions`.
 
         Raises:
@@ -660,8 +662,8 @@ class HoldHandle:
             credits: The price; None for all that the hold still holds.
             report_id: The report's id in the app: 1 to 128 characters.
             report_name: The report's name for people to read: 1 to 256 characters.
-            final: Whether what is left is released. If not, the hold stays open for more captures.
-            allow_excess: Whether the balance pays what the hold is short of.
+            final: Whether to release what is left. If False, the hold stays open for more captures.
+            allow_excess: Whether the balance pays the part of the price that exceeds the hold.
             options: See `WriteOptions`.
 
         Raises:
@@ -685,7 +687,7 @@ class HoldHandle:
         return self._session.run(self._wrapped.release(**options))
 
     def extend(self, expires_after: timedelta, **options: Unpack[WriteOptions]) -> Receipt:
-        """Set another end, so long from now; see `CreditClient.extend_hold`."""
+        """Set a new end, counted from now; see `CreditClient.extend_hold`."""
         return self._session.run(self._wrapped.extend(expires_after, **options))
 
     def __enter__(self) -> Self:
@@ -918,8 +920,8 @@ class CreditClient:
         Raises:
             InvalidField: An argument is out of its range.
             IdempotencyKeyReused: The key was used for another request.
-            CapExceeded: A spending cap would be passed.
-            InsufficientCredits: The user holds fewer credits in the app than the price.
+            CapExceeded: A spending cap would be exceeded.
+            InsufficientCredits: The user has fewer credits in the app than the price.
             Unavailable: The server could not be reached, or cannot serve. See also `CreditError`.
         """
         return self._session.run(
@@ -1089,19 +1091,20 @@ class CreditClient:
     ) -> Receipt:
         """Add credits that have an end, a start, a priority or a category.
 
-        Credits are spent in the order of their priority, their end (soonest first, never last) and
-        their age.
+        Credits of the lowest priority are spent first, among these the credits that end first, and
+        among these the oldest. Credits without an end come last in their priority.
 
         Args:
             user_id: The user who receives the credits.
             app_id: The app.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            expires_at: When what is left of them expires. Not with `expires_after`. Neither: never.
-            expires_after: The time from the start to that moment, at least a second.
-            effective_at: When they can be spent for the first time; None: at once.
-            priority: 0 to 1000. The lowest is spent first; None for 500, which `add` has too.
-            category: What kind of money they stand for.
+            expires_at: When what is left of the credits expires. Not with `expires_after`. If both
+                are None, the credits never expire.
+            expires_after: The time from the start to the end, at least a second.
+            effective_at: When the credits can be spent for the first time; None: at once.
+            priority: 0 to 1000. The lowest is spent first. None: 500, as for credits of `add`.
+            category: Where the credits come from.
             options: See `WriteOptions`.
 
         Returns:
@@ -1149,11 +1152,11 @@ class CreditClient:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those taken back.
+            The receipt. Its `credits` are the credits that were taken back.
 
         Raises:
-            GrantNotFound: The user has and had no such grant in the app.
-            GrantEmpty: Nothing is left of it.
+            GrantNotFound: The user never had a grant with this id in the app.
+            GrantEmpty: Nothing is left of the grant.
         """
         return self._session.run(
             self._session.client.void_grant(
@@ -1181,12 +1184,12 @@ class CreditClient:
             app_id: The app from which the credits come.
             credits: The number of credits.
             created_by: The identity of the acting person or service.
-            to_user_id: The user who receives; None for the same one.
-            to_app_id: The app in which they are received; None for the same one.
+            to_user_id: The user who receives the credits; None for the same user.
+            to_app_id: The app in which the credits are received; None for the same app.
             options: See `WriteOptions`.
 
         Returns:
-            The receipt of the user and the app that gave.
+            The receipt of the user and the app that gave the credits.
 
         Raises:
             InsufficientCredits: The balance is too low.
@@ -1239,8 +1242,8 @@ class CreditClient:
             hold holds.
 
         Raises:
-            InsufficientCredits: The balance is too low; with `allow_partial`, it is 0.
-            CapExceeded: A spending cap would be passed.
+            InsufficientCredits: The balance is too low. With `allow_partial`: the balance is 0.
+            CapExceeded: A spending cap would be exceeded.
             HoldsFull: The user has as many open holds in the app as one user may.
             AccountFull: The user has as many grants and holds in all apps as one user may.
         """
@@ -1281,8 +1284,8 @@ class CreditClient:
             report_name: The report's name for people to read: 1 to 256 characters.
             created_by: The identity of the acting person or service.
             credits: The price; None for all that the hold still holds.
-            final: Whether what is left is released. If not, the hold stays open for more captures.
-            allow_excess: Whether the balance pays what the hold is short of.
+            final: Whether to release what is left. If False, the hold stays open for more captures.
+            allow_excess: Whether the balance pays the part of the price that exceeds the hold.
             options: See `WriteOptions`.
 
         Returns:
@@ -1290,12 +1293,12 @@ class CreditClient:
             those that were released.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
+            HoldNotFound: The user never had a hold with this id in the app.
             HoldAlreadyCaptured: A capture has settled the hold.
             HoldAlreadyReleased: The hold was released.
-            HoldExpired: The hold has ended: use the credits with `use` and a new key.
+            HoldExpired: The hold has ended. Call `use` with a new key instead.
             HoldExceeded: The price is above what the hold still holds.
-            CapExceeded: With `allow_excess`, a spending cap would be passed.
+            CapExceeded: With `allow_excess`, a spending cap would be exceeded.
             InsufficientCredits: With `allow_excess`, the balance is too low.
         """
         return self._session.run(
@@ -1332,11 +1335,11 @@ class CreditClient:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `released_credits` are those released.
+            The receipt. Its `released_credits` are the released credits.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
         """
         return self._session.run(
             self._session.client.release_hold(
@@ -1354,14 +1357,14 @@ class CreditClient:
         created_by: int,
         **options: Unpack[WriteOptions],
     ) -> Receipt:
-        """Set another end of a hold.
+        """Set a new end of a hold.
 
         Args:
             user_id: The user whose credits were reserved.
             app_id: The app.
             hold_id: As for `capture_hold`.
-            expires_after: The time from now to the new end, which may be sooner than before: at
-                least a second. A hold ends at most 7 days after it was placed.
+            expires_after: The time from now to the new end: at least a second. The new end may be
+                earlier than the old one. A hold ends at most 7 days after it was placed.
             created_by: The identity of the acting person or service.
             options: See `WriteOptions`.
 
@@ -1369,9 +1372,9 @@ class CreditClient:
             The receipt. Its `expires_at` is the new end.
 
         Raises:
-            HoldNotFound: The user has and had no such hold in the app.
-            HoldSettled: The hold is not open any more.
-            HoldLifeExceeded: The hold would last longer than 7 days in all.
+            HoldNotFound: The user never had a hold with this id in the app.
+            HoldSettled: The hold is no longer open.
+            HoldLifeExceeded: The hold would end more than 7 days after it was placed.
         """
         return self._session.run(
             self._session.client.extend_hold(
@@ -1395,25 +1398,26 @@ class CreditClient:
         restore_until: datetime | None = None,
         **options: Unpack[WriteOptions],
     ) -> Receipt:
-        """Return credits of a purchase to the very grants that paid for it.
+        """Return credits of a purchase to the grants that paid for it.
 
-        All refunds of a purchase together never return more than its price.
+        All refunds of a purchase together never exceed its price.
 
         Args:
             bought: The purchase, the transaction that paid for it, or the receipt of `use` or of a
                 capture. With the id alone, call `reverse`.
             created_by: The identity of the acting person or service.
-            user_id: The user who bought. A receipt does not name the user; the others do.
-            app_id: The app, which a receipt does not name either.
+            user_id: The user who bought; required with a receipt, which does not name the user.
+            app_id: The app; required with a receipt.
             credits: The number of credits; None for all that were not refunded yet.
             restore_until: Until when credits of grants that have ended since can be spent; None:
                 they expire at once.
             options: See `WriteOptions`.
 
         Raises:
-            ValueError: What was given is no purchase, or is a receipt without its user or app.
+            ValueError: `bought` is not a purchase, or it is a receipt and the user or the app is
+                missing.
             TransactionNotFound: The user has no such purchase in the app.
-            ReversalExceeds: Less of the price is left to refund, or nothing.
+            ReversalExceeds: Less of the price can still be refunded, or nothing.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -1454,13 +1458,13 @@ class CreditClient:
             options: See `WriteOptions`.
 
         Returns:
-            The receipt. Its `credits` are those reversed.
+            The receipt. Its `credits` are the reversed credits.
 
         Raises:
             TransactionNotFound: The user has no such transaction in the app.
-            NotReversible: It is of another type.
-            ReversalExceeds: Less of it is left to reverse, or nothing.
-            InsufficientCredits: Less is left of the credits that were added.
+            NotReversible: The transaction has another type.
+            ReversalExceeds: Less of the transaction can still be reversed, or nothing.
+            InsufficientCredits: Less is left of the added credits than would be taken back.
             GrantsFull: A grant cannot be restored: the user has as many as one user may.
             AccountFull: A grant cannot be restored, because of the grants and holds in all apps.
             BalanceOverflow: The balance would pass 4294967295.
@@ -1487,13 +1491,13 @@ class CreditClient:
         created_by: int,
         **options: Unpack[NotedOptions],
     ) -> Receipt:
-        """Correct a balance: the operator's tool for what no other call can express.
+        """Correct a balance, where no other call can. This call is meant for operators.
 
         Args:
             user_id: The user.
             app_id: The app.
-            delta: The change, -4294967295 to 4294967295, not 0. A negative one takes credits in the
-                order in which they are spent.
+            delta: The change, -4294967295 to 4294967295, not 0. A negative change takes credits in
+                the order in which they are spent.
             note: The reason, for people to read: 1 to 500 characters.
             created_by: The identity of the acting person or service.
             options: See `NotedOptions`.
@@ -1529,16 +1533,16 @@ class CreditClient:
     ) -> Receipt:
         """Set a user's own spending caps in an app. They replace those of the app.
 
-        `CreditClient.set_app_spending_cap` sets those of the app. Periods are those of UTC.
+        `CreditClient.set_app_spending_cap` sets the caps of the app. The periods are in UTC.
 
         Args:
             user_id: The user.
             app_id: The app.
             created_by: The identity of the acting person or service.
-            per_hour: The credits that can be spent in an hour; None for no such cap.
-            per_day: The credits that can be spent in a day; None for no such cap.
-            per_month: The credits that can be spent in a calendar month; None for no such cap. All
-                three None remove the user's caps, and those of the app apply again.
+            per_hour: The credits that can be spent in an hour; None for no cap.
+            per_day: The credits that can be spent in a day; None for no cap.
+            per_month: The credits that can be spent in a calendar month; None for no cap. If all
+                three are None, the user's caps are removed, and those of the app apply again.
             options: See `WriteOptions`.
 
         Raises:
@@ -1578,7 +1582,7 @@ class CreditClient:
             app_id: The app.
             created_by: The identity of the acting person or service.
             allow_negative: Whether `adjust` can take a balance below 0; None: unchanged.
-            validate_only: Whether nothing is written: the policy is returned as it would be.
+            validate_only: Whether to return the changed policy without writing it.
             expected_revision: The change is rejected with `RevisionChanged` unless this is the
                 `AppPolicy.revision`.
             timeout_seconds: The time for the whole call; None for the client's.
@@ -1611,9 +1615,9 @@ class CreditClient:
         Args:
             app_id: The app.
             created_by: The identity of the acting person or service.
-            per_hour: The credits that a user can spend in an hour of UTC; None for no such cap.
-            per_day: The credits of a day; None for no such cap.
-            per_month: The credits of a calendar month; None for no such cap.
+            per_hour: The credits that a user can spend in an hour of UTC; None for no cap.
+            per_day: The credits that a user can spend in a day; None for no cap.
+            per_month: The credits that a user can spend in a calendar month; None for no cap.
             validate_only: As for `set_app_policy`.
             expected_revision: As for `set_app_policy`.
             timeout_seconds: The time for the whole call; None for the client's.
@@ -1709,8 +1713,8 @@ class CreditClient:
             for transaction in credits.query_transactions(user_id=7, app_id=1):
                 ...
 
-        Nothing is read before the loop begins, and pages are read as they are needed. No
-        transaction comes twice and none is left out, also while transactions are written. The cost
+        Nothing is read before the loop begins, and pages are read as they are needed. Each
+        transaction is returned once, even if transactions are written meanwhile. The cost of a page
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Args:
@@ -1770,8 +1774,8 @@ class CreditClient:
     ) -> CreditTransaction:
         """Return one transaction: by its id, or by the key of the write that created it.
 
-        With `user_id`, `app_id` and `idempotency_key`, it shows what became of a write without
-        sending it again. Needs a server of 0.4.0 or later.
+        With `user_id`, `app_id` and `idempotency_key`, it shows whether a write was applied,
+        without sending the write again. Needs a server of 0.4.0 or later.
 
         Args:
             transaction_id: The transaction's id. Without it, the next three arguments are needed.
@@ -1782,8 +1786,8 @@ class CreditClient:
 
         Raises:
             TransactionNotFound: There is no transaction with this id that the caller may read.
-            IdempotencyKeyNotFound: No write with this key was applied up to now. One that is still
-                under way can be applied later.
+            IdempotencyKeyNotFound: No write with this key was applied so far. A write that is still
+                in progress can be applied later.
         """
         return self._session.run(
             self._session.client.transaction(
@@ -1819,7 +1823,7 @@ class CreditClient:
     ) -> Generator[Hold, None, None]:
         """Return the holds of a user in an app, oldest first: `for … in …`.
 
-        They are read in parts of 1,000. Needs a server of 0.3.0 or later.
+        They are read in pages of 1,000. Needs a server of 0.3.0 or later.
 
         Args:
             user_id: The user.

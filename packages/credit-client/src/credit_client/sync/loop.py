@@ -193,7 +193,7 @@ def _add_notes(interruption: BaseException, ended: asyncio.Task[Any] | None) -> 
     else:
         id_ = getattr(answer, "transaction_id", "")
         what = f", as the transaction {id_}" if id_ else ""
-        interruption.add_note(f"the call of the credit service had succeeded already{what}")
+        interruption.add_note(f"the call of the credit service had already succeeded{what}")
 
 
 def _without_internals(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""What the synchronous facades share: an asynchronous client that is open on the loop thread."""
+"""The base of the synchronous facades: an asynchronous client that is open on the loop thread."""
 
 import asyncio
 import copy
@@ -89,10 +89,10 @@ class Session:
         """Open the client.
 
         Raises:
-            RuntimeError: A `with` block of it is under way.
+            RuntimeError: A `with` block of the client is open.
         """
         if self._entered:
-            raise RuntimeError("the client is open already: share it, or make another one")
+            raise RuntimeError("the client is already open: share it, or create another client")
         self._closed = False
         self._open()
         self._entered = True

@@ -1,4 +1,4 @@
-"""The clock of the fake: it runs as usual, and can be moved forward."""
+"""The clock of the fake, which runs normally and can be moved forward."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -11,8 +11,8 @@ def _now() -> dt.datetime:
 class FakeClock:
     """A clock that tests move: `service.clock.advance(timedelta(days=30))`.
 
-    It starts at the present time, and runs on by itself. Whatever is due after a move takes effect
-    with the next call: grants start and end, and holds end.
+    It starts at the present time and runs normally. What is due after a move takes effect with the
+    next call: grants start and end, and holds end.
     """
 
     def __init__(self, source: Callable[[], dt.datetime] = _now) -> None:
@@ -33,8 +33,8 @@ class FakeClock:
         """Move the clock forward.
 
         Raises:
-            ValueError: The duration is negative: entries are in the order of their times.
+            ValueError: The duration is negative. Entries must be in the order of their times.
         """
         if duration < dt.timedelta():
-            raise ValueError(f"a clock moves forward only, not by {duration}")
+            raise ValueError(f"a clock can only be moved forward, not by {duration}")
         self._ahead += duration

@@ -76,7 +76,7 @@ class Refused(Exception):
 
 
 def refused(refusal: ledger.Refusal) -> Refused:
-    """Return what the contract answers for a refusal of the ledger."""
+    """Return the contract's error for a refusal of the ledger."""
     return Refused(*answer_of(refusal))
 
 
@@ -164,7 +164,7 @@ class FakeLedger:
         self._ids = itertools.count(1)
         self._users: dict[int, _User] = {}
         self._policies: dict[int, AppPolicy] = {}
-        # The users of grants, holds and caps: something may be due of these alone.
+        # The users with grants, holds or caps: only for these can something be due.
         self._timed: set[int] = set()
         # The size of the atomic batch that is being made.
         self._batch: BatchSize | None = None
@@ -356,7 +356,7 @@ class FakeLedger:
 
     def _decide(self, request: AnyWrite) -> Receipt:
         policy = self.policy(app_id=request.app_id)
-        user_id = request.user_id or 0  # it is set: without it, `set_policy` takes the request
+        user_id = request.user_id or 0  # It is set: `set_policy` handles requests without it.
         user = self._user(user_id)
         command = command_of(
             request,
@@ -386,7 +386,7 @@ class FakeLedger:
         return messages.receipt_to_message(receipt)
 
     def _apply(self, accepted: Accepted) -> None:
-        # From here on the write is certain: it has been allowed, and nothing below can fail.
+        # From here on the write is certain: it is allowed, and nothing below can fail.
         for account in accepted.accounts:
             user = self._users.setdefault(account.user_id, _User(account=account))
             user.account = replace(account, id=account.id or self._new_id())
@@ -417,5 +417,5 @@ class FakeLedger:
                     self._apply(outcome)
 
     def _new_id(self) -> str:
-        # The ids of the entries that the ledger adds by itself begin with the time, not with 0.
+        # The ids of entries that the ledger itself adds begin with the time, not with 0.
         return f"{next(self._ids):024x}"

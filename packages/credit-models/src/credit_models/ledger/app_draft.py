@@ -250,7 +250,7 @@ class AppDraft:
         debt = (Allocation(credits=paid),) if paid else ()
         if paid == grant.left:
             return debt
-        # It has its room already, so that none is looked for.
+        # The grant already has its place in the account, so that no room is needed.
         return (*debt, *self._place_alone(replace(grant, starts_at=None), grant.left - paid))
 
     def of_present_terms(self, parts: Allocations) -> Allocations:
@@ -375,7 +375,7 @@ class AppDraft:
         self._add_due(hold.ends_at)
 
     def change_hold(self, hold: Hold, changed: Hold) -> None:
-        """Replace a hold; remove it if it holds nothing any more."""
+        """Replace a hold; remove it if it no longer holds credits."""
         if not changed.credits:
             self.drop_hold(hold)
             return

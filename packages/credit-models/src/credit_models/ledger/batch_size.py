@@ -1,6 +1,6 @@
-"""What one transaction of the store writes, and how much it may be.
+"""The size of what one transaction of the store writes, and its limit.
 
-The server's group commit and the SDK's fake ledger share this bound.
+The server's batches and the SDK's fake share this limit.
 """
 
 from credit_models.ledger.outcomes import Accepted, BatchTooLarge
@@ -12,11 +12,11 @@ from credit_models.ledger.outcomes import Accepted, BatchTooLarge
 BATCH_SIZE_MAX = 5000
 
 # An allocation of an entry is about 125 bytes. An entry with its eight indexes costs mongod as much
-# as 16 of them.
+# as 16 allocations.
 _ALLOCATIONS_PER_ENTRY = 16
 
-# A grant or a hold of an account is as large, and a hold with the longest purpose has 1.1 kB. Of
-# such holds the same mongod wrote 23 MB in one transaction, and rejected 45 MB.
+# A grant or a hold of an account is as large as an allocation. A hold with the longest purpose has
+# 1.1 kB. The same mongod wrote 23 MB of such holds in one transaction, and rejected 45 MB.
 _ITEMS_PER_ENTRY = 4
 
 

@@ -2,8 +2,9 @@
 
 The counters are in the account. They begin when the user's own caps are set, or with the first use
 under a cap of the app, and count all three periods. So a cap that is changed, or removed and set
-again, keeps what was counted. They go with the first use after their month without a cap. A server
-may have an outdated policy without caps for some seconds, and also keeps them.
+again, keeps what was counted. If a month ends without a cap, the next use removes the counters. A
+server may have an outdated policy without caps for some seconds. Because the counters stay until
+the month ends, it does not remove them.
 
 Credits of open holds count as used. A capture of held credits is not checked, because they were
 checked when they were held.
@@ -47,7 +48,7 @@ def cap_exceeded(app: AppDraft, policy: Policy, required: int) -> Refusal | None
 
 
 def cap_statuses(app: AppAccount | AppDraft, policy: Policy, at: datetime) -> list[CapStatus]:
-    """Return each cap that applies to a user, the shortest period first, with what counts."""
+    """Return each cap that applies to a user and what counts for it, the shortest period first."""
     return [
         CapStatus(
             period=period,

@@ -39,7 +39,7 @@ def _not_adjustable(draft: Draft, app: AppDraft, command: AdjustBalance) -> Refu
 
 
 def _take(app: AppDraft, credits_: int) -> Allocations:
-    """Take credits, and what is missing as debt: base credits that the user does not have."""
+    """Take credits. What the user does not have becomes debt: negative base credits."""
     parts = app.plan(min(credits_, app.available))
     app.take(parts)
     debt = credits_ - sum(part.credits for part in parts)

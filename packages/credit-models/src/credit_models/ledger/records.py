@@ -1,5 +1,8 @@
 """The records of the ledger: accounts with their grants, holds and caps, entries, and purchases.
 
+The *base credits* are the part of a balance that belongs to no grant. *Terms* are the end, the
+priority and the category of credits. *Burn order* is the order in which credits are used; see
+`burning`.
 An account is one user's document. What it keeps for one app beyond the balance is an `AppAccount`;
 an app without grants, holds and caps has none.
 """
@@ -12,19 +15,19 @@ from enum import Enum
 # The greatest balance, number of credits and id: the contract's integers are uint32.
 UINT32_MAX = 2**32 - 1
 
-# In how many apps one user may ever have credits. An account is one document, which each of its
-# transactions reads and writes: with 20,000 apps a transaction took 0.8 s (2-core machine).
+# The number of apps in which one user may ever have credits. An account is one document, which each
+# of its transactions reads and writes. With 20,000 apps a transaction took 0.8 s (2-core machine).
 APPS_MAX = 1000
 
-# How many grants, and how many open holds, one user may have in one app. They are in the account's
-# document too.
+# The number of grants, and of open holds, that one user may have in one app. They are in the
+# account's document too.
 GRANTS_MAX = 256
 HOLDS_MAX = 256
 
-# How many items all apps of an account may have together: grants, open holds, and allocations of
-# holds. An item takes about 125 bytes, and 1.1 kB with the longest purpose of a hold, so the items
-# are at most 5 MB of the 16 MiB that a document may have. To read this many of them takes 45 ms
-# (2-core machine).
+# The number of items that all apps of an account may have together. Items are grants, open holds,
+# and allocations of holds. An item takes about 125 bytes, and 1.1 kB with the longest purpose of a
+# hold, so the items take at most 5 MB of the 16 MiB that a document may have. Reading this many
+# items takes 45 ms (2-core machine).
 ACCOUNT_ITEMS_MAX = 4096
 
 # The priority of base credits, and of a grant whose request names none.
@@ -35,7 +38,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class Category(Enum):
-    """Where the credits of a grant come from; the values are the store's."""
+    """Where the credits of a grant come from; the values are those in the store."""
 
     UNSPECIFIED = "unspecified"
     PAID = "paid"
@@ -323,7 +326,7 @@ class Account:
 
 
 class Kind(Enum):
-    """How a transaction changed the balance; the values are the store's."""
+    """What an entry did; the values are those in the store."""
 
     ADD = "add"
     USE = "use"

@@ -106,7 +106,7 @@ def details_of(
     released: int = 0,
     held_after: int = 0,
 ) -> Details:
-    """Return the details of a command's own entry, with what it records of the request."""
+    """Return the details of a command's own entry, with the recorded fields of the request."""
     return Details(
         related_id=related_id,
         related_total=related_total,
@@ -131,7 +131,7 @@ def request_of(command: Command) -> Pairs:
 
 
 def _is_conditional(command: Add | Use) -> bool:
-    """Return whether a request has a condition: nothing else of it is recorded."""
+    """Return whether a request has a condition, the only part that its entry does not hold."""
     return (
         command.expected_revision is not None
         or command.min_available_after is not None

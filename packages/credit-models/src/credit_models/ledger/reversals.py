@@ -45,7 +45,7 @@ def _reversed_before(lookup: Lookup) -> int:
 def _refund(
     draft: Draft, command: ReverseTransaction, used: Transaction, lookup: Lookup
 ) -> Effects | Refusal:
-    """Return credits of a USE to the very grants that paid, in the order in which they paid."""
+    """Return credits of a USE to the grants that paid, in the order in which they paid."""
     app = draft.app(command.app_id)
     before = _reversed_before(lookup)
     reversible = used.credits - before
@@ -119,7 +119,8 @@ def _what_is_left(app: AppDraft, added: Transaction, lookup: Lookup) -> tuple[Gr
     """Return the grant that an entry added credits to, and what of it can be taken back.
 
     The grant is None for base credits. Credits that a refund returned to a grant after its end was
-    written cannot be taken back by a reversal: it is not known what was taken back before.
+    written cannot be taken back by a reversal, because the history does not show what was taken
+    back before.
     """
     ids = [part.grant_id for part in added.details.allocations if part.grant_id]
     if not ids:

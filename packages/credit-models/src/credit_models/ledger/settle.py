@@ -1,8 +1,8 @@
 """Settle an account: decide what is due by time.
 
 A scheduled grant starts, a grant ends, and a hold ends at an instant. The entries for that are
-decided by the next write in the app, or by the server's sweeper. Reads compute them, so that
-balances are right at any moment.
+written by the next write for the user in the app, or by the server's sweeper. Reads compute them,
+so that balances are correct at any moment.
 """
 
 from collections.abc import Collection
@@ -16,8 +16,8 @@ from credit_models.ledger.records import Account, Details, Grant, Hold, Kind
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
-# At one instant grants start first, then holds end, then grants end. So one entry expires what was
-# left of a grant and what a hold returns to it.
+# At one instant grants start first, then holds end, then grants end. So a single EXPIRE covers what
+# was left of a grant and what a hold returns to it.
 _START, _HOLD_END, _END = range(3)
 
 
@@ -72,7 +72,7 @@ def settle_app(draft: Draft, app: AppDraft, since: datetime = _BEGINNING) -> Non
 
 
 def _events(app: AppDraft) -> list[tuple[datetime, int, int, str]]:
-    """Return what may be due, in order: the instant, the event, the age, and the id."""
+    """Return what may be due, ordered by the instant, the event, the age, and the id."""
     at = app.at
     events = [
         (grant.starts_at, _START, grant.sequence, grant.id)

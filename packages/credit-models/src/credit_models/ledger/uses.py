@@ -16,7 +16,7 @@ from credit_models.ledger.requests import details_of
 
 
 def add(draft: Draft, command: Add) -> Effects | Refusal:
-    """Add credits; they pay debt first, because a debt is a negative number of base credits."""
+    """Add credits. They pay debt first, because a debt is a negative number of base credits."""
     app = draft.app(command.app_id)
     if refusal := draft.revision_changed(command):
         return refusal

@@ -1,4 +1,4 @@
-"""Makes the ledger's command of a request, after the check of the contract's constraints."""
+"""Makes the ledger's command from a request that satisfies the contract's constraints."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -124,7 +124,7 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
                 yield Violation(field=name, description="must be set without transaction_id")
 
 
-# The rules that the comments of the contract define, and no option. Any: each takes its request.
+# The rules that the contract defines in comments and not in options. Any: each takes its request.
 _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
     MappingProxyType(
         {
@@ -147,7 +147,7 @@ def _target(request: TransferCreditsRequest) -> tuple[int, int]:
     )
 
 
-# The requests without a note and metadata. A union in `isinstance` would be made for each request.
+# The requests without a note and metadata. A union in `isinstance` would be built on each call.
 _WITHOUT_NOTE = (CreditRequest, PurchaseRequest)
 
 # Any, from here on: the fields of commands have many types.

@@ -48,7 +48,8 @@ _CATEGORIES = {category: message for message, category in CATEGORIES.items()}
 # The kinds of entries that place a grant or a hold, or extend a hold.
 WITH_END = frozenset({Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN, Kind.HOLD, Kind.EXTEND})
 
-# A receipt that was only validated has no transaction; the contract requires an id of it.
+# The id in the receipt of a request that was only validated. The request has no transaction, but
+# the contract requires an id.
 _VALIDATED = "validated"
 # Any: protobuf makes this class at run time.
 _RECEIPT: Any = message_class("credit.v1.Receipt")
@@ -72,8 +73,8 @@ def receipt_to_wire(receipt: Receipt) -> bytes:
 def set_receipt(message: Any, receipt: Receipt) -> None:
     """Set the fields of protobuf's empty `Receipt` from that of an accepted write.
 
-    That of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and what is owed. It
-    takes a third of the time that a dataclass and its conversion take.
+    The receipt of `AddCredits` and `UseCredits` has the fields that it had in 0.2.0, and `owed`.
+    This takes a third of the time that a dataclass and its conversion take.
     """
     entry, details = receipt.transaction, receipt.transaction.details
     balance = entry.final_balance
@@ -193,7 +194,7 @@ def purpose_of(placed: Transaction) -> str:
 
 
 def step_to_message(due: Transaction) -> ForecastStep:
-    """Return what will happen by time alone, from the entry that will then be due."""
+    """Return a step of a forecast from the entry that will be due then."""
     return ForecastStep(
         at=due.details.effective_at,
         type=TYPES[due.kind],

@@ -102,12 +102,12 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
             ErrorReason.REVISION_CHANGED,
             (
                 "the revision is {revision} and the request requires another; no change was made:"
-                " read again before the next attempt"
+                " read the data again, and decide again"
             ),
         ),
         AlreadyPurchased: (
             ErrorReason.ALREADY_PURCHASED,
-            "the user owns the report and the request buys it only once; no change was made",
+            "the user owns the report, and the request sets `once`; no change was made",
         ),
         HoldExceeded: (
             ErrorReason.HOLD_EXCEEDED,
@@ -126,15 +126,18 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
         ),
         InsufficientCredits: (
             ErrorReason.INSUFFICIENT_CREDITS,
-            "the user holds {available} credits and {required} are required",
+            "the user has {available} credits and {required} are required; no change was made",
         ),
         BalanceOverflow: (
             ErrorReason.BALANCE_OVERFLOW,
-            "the balance is {balance} and {credits} more would take it past 4294967295",
+            (
+                "the balance with held and scheduled credits is {balance}, and {credits} more"
+                " would raise it above 4294967295; no change was made"
+            ),
         ),
         TooManyApps: (
             ErrorReason.TOO_MANY_APPS,
-            "the user has credits in {limit} apps, and more are not allowed",
+            "the user has credits in {limit} apps, and more are not allowed; no change was made",
         ),
         GrantsFull: (
             ErrorReason.GRANTS_FULL,
@@ -178,7 +181,7 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
 
 
 class Answer(NamedTuple):
-    """The contract's answer to a request that the ledger rejects.
+    """The contract's error for a request that the ledger rejects.
 
     Attributes:
         reason: The contract's reason.
@@ -195,7 +198,7 @@ def answer_of(refusal: Refusal) -> Answer:
     """Return the answer to a request that the ledger has rejected.
 
     Raises:
-        InvariantViolated: The refusal is none of a request.
+        InvariantViolated: No request can cause the refusal.
     """
     if type(refusal) not in _FORMS:
         raise InvariantViolated(f"the contract has no reason for {refusal}")
@@ -222,7 +225,7 @@ def page_token_invalid() -> Answer:
     """Return the answer to a page token that was made for another request or identity."""
     return Answer(
         ErrorReason.PAGE_TOKEN_INVALID,
-        "page_token is not one of this request and this identity: begin with the first page",
+        "the page_token was returned for another request or identity: begin with the first page",
         {},
     )
 
@@ -267,7 +270,7 @@ def _text(refusal: Refusal, key: str) -> str:
         case tuple():
             return ",".join(value)
         case datetime():
-            # The contract has no signs; an instant before 1970 is as much too early as 1970 is.
+            # The contract's metadata have no signs. Like 1970, an instant before 1970 is too early.
             return str(max(0, (value - _EPOCH) // timedelta(milliseconds=1)))
         case Kind():
             return value.name

@@ -35,13 +35,14 @@ Line = Mapping[str, Shown]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
 
-# What came of a write: its effect, why it failed, or None if it was dropped without an effect.
+# The result of a write: its effect, its error, or None if it was dropped without an effect.
 WriteResult = Receipt | AppPolicy | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
-# The fields that the line of each write shows, and then those that it shows if they are set. Some
-# have another name there: a line shows the transaction of the receipt as `transaction_id`.
+# First the fields that the line of each write shows, then those that it shows if they are set. Some
+# have another name in the line: a reversed transaction is `reversed_id`, because `transaction_id`
+# is the transaction of the receipt.
 _ALWAYS = {
     "user_id": "user_id",
     "app_id": "app_id",

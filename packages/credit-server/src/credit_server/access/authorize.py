@@ -330,7 +330,7 @@ def check_app(identity: Identity | None, request: NamesApp) -> None:
     """
     if identity is None:
         return
-    # A transfer names the app that receives the credits too, unless it is the same.
+    # A transfer also names the app that receives the credits, unless it is the same app.
     for app_id in (request.app_id, getattr(request, "to_app_id", None)):
         if app_id is not None and not identity.may_act_in(app_id):
             raise AppNotAllowed(app_id)

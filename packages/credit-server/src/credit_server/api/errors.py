@@ -94,7 +94,7 @@ def refused(refusal: Refusal) -> GRPCError:
     """Return the status of a request that the ledger has rejected.
 
     Raises:
-        InvariantViolated: The refusal is none of a request.
+        InvariantViolated: No request can cause the refusal.
     """
     return status_of(*answer_of(refusal))
 

@@ -33,7 +33,7 @@ from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import Store, TransactionQuery
 
-# The sizes of pages: those of the contract.
+# The sizes of pages that the contract defines.
 _PAGE_SIZE = 100
 _PAGE_SIZE_MAX = 1000
 
@@ -148,7 +148,7 @@ def _query(request: QueryTransactionsRequest, visible: frozenset[int] | None) ->
 
 
 def _after(query: TransactionQuery, sequence: int) -> TransactionQuery:
-    """Return the query for what follows a sequence of the page before."""
+    """Return the query for the transactions after a sequence, the last one of the previous page."""
     if query.newest_first:
         return replace(query, before_sequence=sequence)
     return replace(query, after_sequence=sequence)

@@ -1,4 +1,4 @@
-"""The reads of `LedgerService`: grants, holds, caps, and what time alone will change."""
+"""The reads of `LedgerService`: grants, holds, caps, policies and forecasts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from credit_server.api.reads import Reads
 from credit_server.grpc.call import Call
 from credit_server.store.port import HoldRow, Store
 
-# The number of holds of a page whose request names none: that of the contract.
+# The default number of holds of a page, as the contract defines it.
 _PAGE_SIZE = 100
 # After this many holds, which take a few milliseconds, the event loop runs other calls.
 _SLICE = 250
@@ -56,7 +56,7 @@ class LedgerReads:
     async def get_spending_cap(
         self, call: Call[GetSpendingCapRequest, GetSpendingCapResponse]
     ) -> None:
-        """Answer with the caps of a user in an app, and what counts."""
+        """Answer with the caps of a user in an app, and what counts for them."""
         request = await self._reads.request(call)
         stored = await self._store.policy(request.app_id)
         account = await self._reads.account(request.user_id)
@@ -76,7 +76,8 @@ class LedgerReads:
         request = await self._reads.request(call)
         size = request.page_size or _PAGE_SIZE
         async with self._list_slots.slot(call.caller_name):
-            # Before the entries: a hold that is settled in between has its last entry then.
+            # The account is read before the entries. Then a hold that is settled in between has its
+            # last entry.
             settled = await self._reads.settled(request.user_id)
             app = settled.account.apps.get(request.app_id, _NO_APP)
             if request.include_settled:
@@ -113,7 +114,7 @@ async def _from_rows(
 
     Args:
         rows: The holds, as the history has them.
-        app: What the account keeps for the app as it is now, except that it can be a little older
+        app: What the account keeps for the app now. It can be a little older
             than the history.
         due: The entries that are due and not in the history.
     """

@@ -176,7 +176,8 @@ class LedgerService(LedgerServiceBase):
         )
         try:
             for answer in answers:
-                # `gather` would run a callback for each answer. Those of a batch come together.
+                # `gather` would run a callback for each answer, although the answers of a batch
+                # come together.
                 if not answer.done():
                     with suppress(Exception):  # read below
                         await answer

@@ -2,8 +2,8 @@
 
 A token needs no secret. It contains only a `sequence`, and the caller's permissions are checked for
 each page as for the first one: a forged token returns nothing that `after_sequence` would not. The
-hash finds tokens that were sent with another request by mistake. So a token is valid on every
-server, also after a restart.
+hash detects tokens that were sent with another request by mistake. Because there is no secret, a
+token is valid on every server, also after a restart.
 """
 
 import base64
@@ -60,7 +60,8 @@ def sequence_of(request: QueryTransactionsRequest, caller: str) -> int:
 
 
 def _hash(request: QueryTransactionsRequest, caller: str) -> bytes:
-    # The order of a map's pairs in bytes is not defined, so the metadata are added by themselves.
+    # Protobuf does not define the order of a map's pairs in bytes, so the metadata are added
+    # separately.
     bare = replace(request, page_size=0, page_token="", metadata={})
     pairs = repr(sorted(request.metadata.items()))
     parts = (encode(bare), pairs.encode(), caller.encode())

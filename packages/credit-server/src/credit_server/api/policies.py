@@ -17,7 +17,7 @@ from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import AppPolicy, Conflict, Store
 
-# How often a change is decided, because another one was stored in between.
+# How often a change is decided at most. It is decided again if another change was stored meanwhile.
 _ATTEMPTS_MAX = 5
 
 
@@ -44,7 +44,7 @@ class PolicyChanges:
         return await self._change(call, request, lambda policy: replace(policy, caps=caps))
 
     async def set_policy(self, call: Call[Any, Any], request: SetAppPolicyRequest) -> AppPolicy:
-        """Set the other fields of an app's policy that the request sets."""
+        """Set the fields of an app's policy, except the caps, that the request sets."""
         allow_negative = request.allow_negative
         if allow_negative is None:
             return await self._change(call, request, lambda policy: policy)

@@ -1,4 +1,4 @@
-"""Check the requests of reads, and return accounts as they are now. All services share this."""
+"""Check the requests of reads, and return accounts as they are now, for all services."""
 
 from datetime import datetime
 from typing import TypeVar

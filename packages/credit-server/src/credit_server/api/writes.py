@@ -53,5 +53,5 @@ class Writes:
             if not isinstance(result, Receipt):
                 raise errors.refused(result)
             audited.receipt = result
-        # Whether the caller gets the answer or not, the write has happened.
+        # The write has happened, whether or not the caller gets the answer.
         return result

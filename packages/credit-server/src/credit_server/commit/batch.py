@@ -95,7 +95,7 @@ class DedupIndex:
 
 
 class _History:
-    """What a batch's commands must know: what was read, and what earlier commands have done."""
+    """What is needed to decide a batch's commands: what was read, and earlier commands' effects."""
 
     def __init__(self, index: DedupIndex, read: References) -> None:
         self._index = index.copy()  # of earlier transactions, and of those of the batch
@@ -106,7 +106,7 @@ class _History:
         self._refunded: dict[str, int] = {}
 
     def lookup(self, command: Command) -> Lookup:
-        """Return what a command must know."""
+        """Return what is needed to decide a command."""
         earlier = self._index.find(command)
         reference, report = command.reference, command.once_key
         if not reference and report is None:
@@ -145,7 +145,7 @@ class _History:
         return None
 
     def add(self, accepted: Accepted) -> None:
-        """Add what a command has done."""
+        """Add the effects of a command."""
         self._index.add(accepted.transactions)
         for entry in accepted.transactions:
             if entry.details is not NO_DETAILS and entry.details.related_id:
@@ -223,7 +223,7 @@ async def plan(
         latest: The latest time that an entry may have; None: there is no limit.
         references: What the history has about the entries and reports that the commands refer to.
         atomic: Whether no command takes effect if one is rejected. An atomic batch that exceeds
-            `BatchSize` is rejected; of another one, the first commands are decided that fit.
+            `BatchSize` is rejected. Of another batch, only the first commands that fit are decided.
     """
     result = Plan()
     history = _History(known, references)
@@ -403,9 +403,10 @@ class BatchWriter:
     async def _references(
         self, transaction: StoreTransaction, commands: Sequence[Command], known: DedupIndex
     ) -> References:
-        """Return what the history has about what the commands refer to.
+        """Return the entries and purchases of the history to which the commands refer.
 
-        It is never cached, and read in the snapshot in which `_load` reads these users' accounts.
+        They are never cached, and are read in the snapshot in which `_load` reads the accounts of
+        these users.
         """
         references: set[Reference] = set()
         reports: set[ReportKey] = set()

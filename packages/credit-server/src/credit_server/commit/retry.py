@@ -125,9 +125,9 @@ class Attempt(Protocol):
     def __call__(
         self, commands: Sequence[Command], *, verify_first: bool
     ) -> Awaitable[list[Outcome]]:
-        """Return the outcomes, one for each of at least the first command, once they are certain.
+        """Return the outcomes of the first commands, at least of one, once they are certain.
 
-        The commands without an outcome were not tried.
+        The other commands were not tried.
 
         Args:
             commands: What to commit.

@@ -26,7 +26,8 @@ log = structlog.get_logger("credit_server.commit")
 
 _LEASE = "sweeper"
 
-# The number of a requester starts at 1. The entries have those of the grants and holds.
+# The requester of a `Settle`. No entry shows it, because the entries have the requester of the
+# grant or hold. The numbers of real requesters start at 1.
 _NOBODY = 0
 
 
@@ -35,14 +36,15 @@ class SweepLimits:
     """The limits of a sweeper. Times are in seconds.
 
     Attributes:
-        per_second: The most apps of accounts that are settled in a second, above 0.
-        chunk: The most that are settled at once, from 1. It is less than a batch, so that writes of
-            callers share its batches.
-        entries: The most grants and holds of these, unless one app alone has more: 256 grants and
-            256 holds. All writes of a shard wait for its batch, and 512 entries take 0.15 s.
+        per_second: The most apps of users that are settled in a second, above 0.
+        chunk: The most apps of users that are settled at once, from 1. It is less than a batch, so
+            that writes of callers fit in the same batch.
+        entries: The most grants and holds that are settled at once, unless one app of a user alone
+            has more, which can be 256 grants and 256 holds. All writes of a shard wait for its
+            batch, and 512 entries take 0.15 s.
         interval_seconds: The pause between two sweeps.
-        lease_seconds: For how long a process is the only one that sweeps. After it has crashed,
-            the next process sweeps after this time at most.
+        lease_seconds: For how long a process is the only one that sweeps. If it crashes, the next
+            process sweeps after at most this time.
         backoff_seconds_max: The longest pause after failed sweeps. It doubles with each failure.
         skip_seconds: For how long an account that cannot be settled is skipped.
     """
@@ -57,13 +59,13 @@ class SweepLimits:
 
 
 class SweepObserver(Protocol):
-    """Receives what the sweeper does. Its methods must be quick and must not raise."""
+    """Receives the progress of the sweeper. Its methods must be quick and must not raise."""
 
     def swept(self, settled: int, lag_seconds: float) -> None:
         """Note the progress of a sweep.
 
         Args:
-            settled: How many apps of accounts were settled since the last note.
+            settled: How many apps of users were settled since the last call.
             lag_seconds: For how long the oldest entry that was found has been due; 0 if nothing is
                 due, or if another process sweeps. After a failed search, the time since the latest
                 successful one is added, because the oldest entry may be due for so long.
@@ -128,7 +130,7 @@ class Sweeper:
                 expected = isinstance(error, StoreError | CommitError)
                 if pause == limits.interval_seconds or not expected:
                     log.warning(
-                        "due entries were not written; the sweeper retries",
+                        "the sweeper could not write due entries; it retries",
                         error=str(error),
                         exc_info=None if expected else error,
                     )
@@ -142,7 +144,7 @@ class Sweeper:
 
         Raises:
             StoreError: The store cannot be reached.
-            CommitError: The server is overloaded or stops, or the store is away.
+            CommitError: The server is overloaded or stops, or the store is unavailable.
         """
         limits = self._limits
         after: DueAccount | None = None
@@ -198,10 +200,10 @@ class Sweeper:
         return sum(isinstance(result, Receipt) for result in results)
 
     def _skip(self, user_id: int, error: str, **fields: int) -> None:
-        """Note that an account cannot be settled. A faulty one must not stop the others."""
+        """Note that an account cannot be settled, so that it does not stop the others."""
         self._skipped[user_id] = None
         log.error(
-            "what is due in an account cannot be written; the sweeper skips the account",
+            "the sweeper cannot write the due entries of an account, and skips the account",
             user_id=user_id,
             **fields,
             error=error,

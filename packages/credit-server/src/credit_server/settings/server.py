@@ -79,8 +79,9 @@ class WriteSettings(Settings):
     writes are rejected as CLOCK_SKEWED, and health is NOT_SERVING until the clocks agree again."""
 
     settle_per_second: Annotated[float, Ge(1), Le(100_000)] = 200.0
-    """Accounts per second in which the server writes what is due by time, such as the end of a
-    grant. Balances are right before that too. One of all servers does this work at a time."""
+    """How many apps of users per second the server settles: it writes entries that are due by time,
+    such as the end of a grant. Balances are correct before that too. One server at a time does this
+    work."""
 
 
 class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSettings):

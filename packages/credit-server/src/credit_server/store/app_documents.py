@@ -1,6 +1,6 @@
 """The documents of what an account keeps for an app: grants, holds, caps and what was spent.
 
-Also that of an app's policy, which has caps too.
+The document of an app's policy, which has caps too, is also here.
 """
 
 from collections.abc import Sequence as Values
@@ -208,7 +208,7 @@ class SpentDocument(Document):
 
     period: Literal["hour", "day", "month"]
     starts_at: datetime
-    # More than a cap if the cap was lowered.
+    # The number can exceed a cap if the cap was lowered.
     credits: Annotated[Long, Field(ge=0)]
     since: Sequence
 
@@ -226,7 +226,7 @@ class AppDocument(Document):
     app_id: Number
     caps: CapsDocument | None = None
     spent: list[SpentDocument] | None = None
-    # It follows from the grants and holds. It is stored because the sweeper reads it by itself.
+    # It follows from the grants and holds. It is stored because the sweeper's query reads it.
     due_at: datetime | None = None
     grants: list[GrantDocument] | None = None
     scheduled: list[GrantDocument] | None = None

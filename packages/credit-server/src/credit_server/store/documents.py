@@ -297,7 +297,7 @@ class AppTotalDocument(Document):
 
 
 class LeaseDocument(Document):
-    """`leases`: the process that does some work for all servers."""
+    """`leases`: which process does a kind of work for all servers."""
 
     id: Annotated[str, Field(min_length=1)] = Field(alias="_id")
     owner: Annotated[str, Field(min_length=1)]

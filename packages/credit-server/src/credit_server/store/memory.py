@@ -208,8 +208,8 @@ class MemoryStore:
 
     async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
         """Return a page of a user's transactions: see the port."""
-        # The same steps as in MongoDB: the entries of the index, of these those that may be
-        # examined, and of these those that satisfy the conditions.
+        # These are the steps of the MongoDB store: take the entries of the index, then those that
+        # may be examined, then those that satisfy the conditions.
         entries = [entry for entry in self._tables.transactions.values() if _in_scan(query, entry)]
         entries.sort(key=lambda entry: entry.sequence, reverse=query.newest_first)
         satisfies = _conditions(query)
@@ -435,7 +435,7 @@ def _transaction_row(entry: Transaction) -> TransactionRow:
 
 def _row_details(entry: Transaction) -> RowDetails | None:
     details = entry.details
-    # The request is not part of a list.
+    # A list does not contain the recorded request.
     if entry.kind in (Kind.ADD, Kind.USE) and replace(details, request=()) == NO_DETAILS:
         return None
     return RowDetails(

@@ -273,7 +273,8 @@ class MongoStore:
             result = await self._policies.update_one(
                 {"app_id": Int64(changed.app_id), "revision": Int64(changed.revision - 1)},
                 {"$set": document, **unset},
-                # A new policy is inserted. If it exists after all, its app_id is taken.
+                # A new policy is inserted. If another server has inserted it first, its app_id is
+                # taken.
                 upsert=changed.revision == 1,
             )
         if not result.matched_count and result.upserted_id is None:
@@ -291,7 +292,7 @@ class MongoStore:
                     {"due_at": {"$gt": after.due_at, "$lte": before}},
                 ]
             }
-        # Not the whole accounts: one that cannot be read must not hide the others.
+        # Whole accounts are not read here: one that cannot be read must not hide the others.
         fields = {"user_id": 1, "due_at": 1, "due": _due_apps(before)}
         async with self._deadline():
             cursor = self._accounts.find(query, fields).hint(schema.BY_DUE_AT)

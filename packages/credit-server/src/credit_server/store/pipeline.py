@@ -84,7 +84,8 @@ def run_pipelined(
         connection.send_message(b"".join(messages), 0)
         replies: list[Document] = []
         failure: PyMongoError | None = None
-        # After an error too: an answer that is not read would be taken for that of a later command.
+        # Answers are read after an error too. Otherwise the next command would take them for its
+        # own.
         for request_id in request_ids:
             answer = connection.receive_message(request_id)
             reply = answer.unpack_response(codec_options=_REPLY_OPTIONS)[0]
@@ -100,7 +101,7 @@ def run_pipelined(
 
 
 def _check(reply: Document, wire_version: int | None) -> None:
-    """Raise the error of a reply; a command that is applied in part is an error."""
+    """Raise the error of a reply. A command that was applied in part is an error too."""
     _check_command_response(reply, wire_version)
     errors = reply.get("writeErrors")
     if errors:

@@ -210,9 +210,9 @@ class TransactionQuery:
         apps: The apps; None: all.
         after_sequence: Only greater sequences, 0 to 2**63 - 1.
         before_sequence: Only smaller sequences, 0 to 2**63 - 1; None: no bound.
-        created_from: Only entries that were created at this time or later; None: no bound. A time
-            is a position in the history: `created_at` does not decrease, except where the clock of
-            a server was wrong.
+        created_from: Only entries that were created at this time or later; None: no bound. The
+            store searches for the position of a time in the history: `created_at` does not
+            decrease unless the clock of a server was wrong.
         created_until: Only entries that were created before this time; None: no bound.
         kinds: Only these kinds; empty: all.
         credits_min: The least number of credits.
@@ -305,7 +305,7 @@ class AppPolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class References:
-    """What the history has about entries and reports that commands refer to.
+    """The entries and purchases of the history to which commands refer.
 
     Attributes:
         entries: The entries that are referred to, of those users that have them.
@@ -369,7 +369,7 @@ class StoreTransaction(Protocol):
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
-        """Return what the history has about references and reports.
+        """Return the entries of the history for references, and the purchases of reports.
 
         Args:
             references: What commands refer to.

@@ -157,7 +157,7 @@ class MongoTransaction:
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
-        """Return what the history has about references and reports."""
+        """Return the entries of the history for references, and the purchases of reports."""
 
         def find() -> References:
             with translated():
@@ -168,7 +168,7 @@ class MongoTransaction:
     def _known(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
-        # A client sends the references, and no entry has an id of another form.
+        # Clients send the references. One that is not an ObjectId cannot be the id of an entry.
         valid = [reference for reference in references if ObjectId.is_valid(reference[1])]
         entries = self._entries(valid)
         return References(

@@ -157,7 +157,7 @@ def account_update(before: Account, after: Account) -> Bson:
     operators = {"$set": update.changed}
     if update.removed:
         operators["$unset"] = update.removed
-    # A new account is inserted. If it exists after all, its user_id is taken.
+    # A new account is inserted. If another server has inserted it first, its user_id is taken.
     return {"q": update.query, "u": operators, "upsert": before.revision == 0}
 
 
@@ -216,10 +216,10 @@ class _Update:
 
 
 def _changed_positions(before: _Elements, after: _Elements) -> list[int] | None:
-    """Return the positions that differ, those of appended elements included.
+    """Return the positions that differ, including appended elements.
 
-    Return None if the whole array must be written: elements have moved or gone, or the array is
-    new, or most of it differs.
+    Return None if the whole array must be written: elements have moved or were removed, the array
+    is new, or most of it differs.
     """
     if not before or len(after) < len(before):
         return None

@@ -213,12 +213,13 @@ class SweeperMetrics:
         """Register the metrics."""
         self._settled = Counter(
             "credit_settled_total",
-            "Apps of accounts in which the sweeper wrote what was due.",
+            "How often the sweeper wrote what was due in an app of a user.",
             registry=registry,
         )
         self._lag = Gauge(
             "credit_settle_lag_seconds",
-            "How long the oldest entry that the sweeper found has been due; grows if it fails.",
+            "How long the oldest entry that the sweeper found has been due;"
+            " grows if the sweeper fails.",
             registry=registry,
         )
 

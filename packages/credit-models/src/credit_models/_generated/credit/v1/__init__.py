@@ -108,7 +108,7 @@ class ErrorReason(betterproto2.Enum):
     Every error of this service carries a `google.rpc.ErrorInfo` in the details of its status (trailing
     metadata `grpc-status-details-bin`). Its `domain` is "credit.v1". Its `reason` is the name of a value
     below without the prefix `ERROR_REASON_`. Its `metadata` holds the keys that the comment of the value
-    lists; their values are decimal integers without a sign, unless the comment says otherwise.
+    lists; their values are decimal integers without a sign, unless the comment states otherwise.
 
     New values may be added. Handle an unknown reason by its gRPC status.
     """
@@ -135,17 +135,17 @@ class ErrorReason(betterproto2.Enum):
 
     INSUFFICIENT_CREDITS = 3
     """
-    FAILED_PRECONDITION. The user can spend fewer credits in the app than the request takes, or a reversal
-    asks for more than is left of the credits that were added. Metadata: `available` (the balance, or what
-    is left), `required` (by the request, such as the price) and `shortfall` (their difference).
+    FAILED_PRECONDITION. The user can spend fewer credits in the app than the request takes, or less is left
+    of added credits than a reversal would take back. Metadata: `available` (the balance, or what is left),
+    `required` (what the request takes, such as the price) and `shortfall` (their difference).
     Nothing was taken. A retry with the same key succeeds once enough credits have been added.
     """
 
     BALANCE_OVERFLOW = 4
     """
-    OUT_OF_RANGE. The credits would raise the balance above 4294967295. Credits that are held or start
-    later count too. Metadata: `balance` (before the call, with these credits) and `credits` (how many the
-    request adds). Nothing was added.
+    OUT_OF_RANGE. The credits would raise the balance above 4294967295. Held credits and grants that start
+    later count as part of the balance here. Metadata: `balance` (before the call, counted in this way) and
+    `credits` (how many the request adds). Nothing was added.
     """
 
     APP_TOTAL_OVERFLOW = 5
@@ -157,14 +157,14 @@ class ErrorReason(betterproto2.Enum):
     OVERLOADED = 6
     """
     UNAVAILABLE. More calls are waiting than the server can answer in time, or it is shutting down.
-    Nothing was changed. A `google.rpc.RetryInfo` says when to retry.
+    Nothing was changed. A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     STORE_UNAVAILABLE = 7
     """
     UNAVAILABLE. The server cannot reach its store, or did not learn in time whether the store committed
     the write. A write may or may not have been applied: retry it with the same idempotency key, and it
-    is applied once. A `google.rpc.RetryInfo` says when to retry.
+    is applied once. A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     TOO_MANY_APPS = 8
@@ -177,13 +177,13 @@ class ErrorReason(betterproto2.Enum):
     """
     UNAUTHENTICATED. The server requires an identity, and the call has none that is valid: the token is
     missing, expired, not signed by a known key or issued for another server, or the client certificate
-    belongs to no identity. The message of the status says which. Nothing was changed. Get a new token.
+    belongs to no identity. The message of the status names the cause. Nothing was changed. Get a new token.
     """
 
     RATE_LIMITED = 10
     """
     RESOURCE_EXHAUSTED. The identity exceeds its rate limit. Nothing was changed.
-    A `google.rpc.RetryInfo` says when to retry.
+    A `google.rpc.RetryInfo` has the delay before a retry.
     """
 
     SCOPE_MISSING = 11
@@ -214,7 +214,7 @@ class ErrorReason(betterproto2.Enum):
     """
     UNAVAILABLE. The clocks of the server and its store differ by more than the operator allows, so the
     server accepts no writes. Metadata: `skew_milliseconds` (the difference, at least) and
-    `limit_milliseconds`. Nothing was written. A `google.rpc.RetryInfo` says when to retry; another
+    `limit_milliseconds`. Nothing was written. A `google.rpc.RetryInfo` has the delay before a retry; another
     server may accept the write at once.
     """
 
@@ -227,29 +227,29 @@ class ErrorReason(betterproto2.Enum):
 
     HOLD_NOT_FOUND = 17
     """
-    NOT_FOUND. The user has and had no such hold in the app. Metadata: `hold_id`, as in the request.
+    NOT_FOUND. The user never had a hold with this id in the app. Metadata: `hold_id`, as in the request.
     Nothing was changed.
     """
 
     HOLD_ALREADY_CAPTURED = 18
     """
     FAILED_PRECONDITION. A capture has settled the hold. Metadata: `captured` and `released` (how many
-    of the reserved credits were), and `settled_at` (in milliseconds since 1970-01-01T00:00:00Z).
-    Nothing was changed.
+    reserved credits were captured and released), and `settled_at` (in milliseconds since
+    1970-01-01T00:00:00Z). Nothing was changed.
     """
 
     HOLD_ALREADY_RELEASED = 19
     """
-    FAILED_PRECONDITION. The hold was released. Metadata: `captured` and `released` (how many of the
-    reserved credits were), and `settled_at` (in milliseconds since 1970-01-01T00:00:00Z). Nothing was
-    changed.
+    FAILED_PRECONDITION. The hold was released. Metadata: `captured` and `released` (how many reserved
+    credits were captured and released), and `settled_at` (in milliseconds since 1970-01-01T00:00:00Z).
+    Nothing was changed.
     """
 
     HOLD_EXPIRED = 20
     """
-    FAILED_PRECONDITION. The hold has ended. Metadata: `captured` and `released` (how many of the
-    reserved credits were), and `settled_at` (in milliseconds since 1970-01-01T00:00:00Z). Nothing was
-    changed. Use the credits with a new key.
+    FAILED_PRECONDITION. The hold has ended. Metadata: `captured` and `released` (how many reserved credits
+    were captured and released), and `settled_at` (in milliseconds since 1970-01-01T00:00:00Z). Nothing was
+    changed. Call `UseCredits` with a new key instead.
     """
 
     HOLD_EXCEEDED = 21
@@ -260,14 +260,14 @@ class ErrorReason(betterproto2.Enum):
 
     HOLD_LIFE_EXCEEDED = 22
     """
-    OUT_OF_RANGE. The hold would last longer than is allowed in all. Metadata: `limit_seconds` (from
-    when it was placed) and `placed_at` (in milliseconds since 1970-01-01T00:00:00Z). Nothing was
+    OUT_OF_RANGE. The hold would end later than is allowed. Metadata: `limit_seconds` (from the placing of
+    the hold to its latest end) and `placed_at` (in milliseconds since 1970-01-01T00:00:00Z). Nothing was
     changed.
     """
 
     GRANT_NOT_FOUND = 23
     """
-    NOT_FOUND. The user has and had no such grant in the app. Metadata: `grant_id`, as in the request.
+    NOT_FOUND. The user never had a grant with this id in the app. Metadata: `grant_id`, as in the request.
     Nothing was changed.
     """
 
@@ -279,20 +279,20 @@ class ErrorReason(betterproto2.Enum):
 
     GRANTS_FULL = 25
     """
-    RESOURCE_EXHAUSTED. The user who receives credits has the largest number of live grants in the app
-    that is allowed. Metadata: `limit`, that number. Nothing was changed.
+    RESOURCE_EXHAUSTED. The user who receives credits has the maximum number of live grants in the app.
+    Metadata: `limit`, that number. Nothing was changed.
     """
 
     HOLDS_FULL = 26
     """
-    RESOURCE_EXHAUSTED. The user has the largest number of open holds in the app that is allowed.
-    Metadata: `limit`, that number. Nothing was changed.
+    RESOURCE_EXHAUSTED. The user has the maximum number of open holds in the app. Metadata: `limit`, that
+    number. Nothing was changed.
     """
 
     TRANSACTION_NOT_FOUND = 27
     """
-    NOT_FOUND. There is no such transaction of the user in the app, or none that the caller may read.
-    Metadata: `transaction_id`, as in the request. Nothing was changed.
+    NOT_FOUND. The user has no transaction with this id in the app, or the caller may not read it. Metadata:
+    `transaction_id`, as in the request. Nothing was changed.
     """
 
     NOT_REVERSIBLE = 28
@@ -303,14 +303,14 @@ class ErrorReason(betterproto2.Enum):
 
     REVERSAL_EXCEEDS = 29
     """
-    FAILED_PRECONDITION. All reversals of the transaction together would exceed its credits, or
-    nothing of it is left to reverse. Metadata: `reversible` (how many credits still are) and
-    `required` (how many the request reverses, 0 where it does not set a number). Nothing was changed.
+    FAILED_PRECONDITION. All reversals of the transaction together would exceed its credits, or nothing is
+    left to reverse. Metadata: `reversible` (how many credits can still be reversed) and `required` (how
+    many the request reverses, or 0 if it does not set a number). Nothing was changed.
     """
 
     CAP_EXCEEDED = 30
     """
-    FAILED_PRECONDITION. The request would pass a spending cap that an operator has set. Metadata:
+    FAILED_PRECONDITION. The request would exceed a spending cap that an operator has set. Metadata:
     `period` (hour, day or month), `cap`, `spent` (in this period), `held` (by open holds), `required`
     (by the request) and `resets_at` (when the period ends, in milliseconds since
     1970-01-01T00:00:00Z). Nothing was taken.
@@ -318,21 +318,21 @@ class ErrorReason(betterproto2.Enum):
 
     ALREADY_PURCHASED = 31
     """
-    ALREADY_EXISTS. The request sets `once`, and the user owns the report in this app: a purchase of
-    it is not fully refunded. Metadata: `purchase_id`. Nothing was taken.
+    ALREADY_EXISTS. The request sets `once`, and the user owns the report in this app, because a purchase
+    of it is not fully refunded. Metadata: `purchase_id`. Nothing was taken.
     """
 
     REVISION_CHANGED = 32
     """
-    ABORTED. The request sets `expected_revision`, and the revision is another one. Metadata:
-    `revision`. Nothing was changed. Read again, and decide again.
+    ABORTED. The request sets `expected_revision`, and the revision differs from it. Metadata: `revision`
+    (the present one). Nothing was changed. Read the data again, and decide again.
     """
 
     AVAILABLE_TOO_LOW = 33
     """
-    ABORTED. The request sets `min_available_after`, and the balance would be lower after it.
-    Metadata: `available_after` (the balance, 0 where credits would be owed) and `required` (the
-    field). Nothing was changed.
+    ABORTED. The request sets `min_available_after`, and would leave a lower balance. Metadata:
+    `available_after` (the balance after the request, 0 if credits would be owed) and `required` (the value
+    of the field). Nothing was changed.
     """
 
     EXPIRES_TOO_EARLY = 34
@@ -343,30 +343,30 @@ class ErrorReason(betterproto2.Enum):
 
     ACCOUNT_FULL = 35
     """
-    RESOURCE_EXHAUSTED. The user who receives credits or whose credits are held has the largest number of
-    live grants and open holds in all apps together that is allowed. A hold counts as 1, and as 1 more for
-    each of its allocations. Metadata: `limit`, that number. Nothing was changed. Credits can still be
-    added and used, and holds can be captured and released.
+    RESOURCE_EXHAUSTED. The user who receives credits, or whose credits are held, has the maximum number of
+    live grants and open holds in all apps together. A hold counts as 1, and as 1 more for each of its
+    allocations. Metadata: `limit`, that number. Nothing was changed. Credits can still be added and used,
+    and holds can be captured and released.
     """
 
     BATCH_TOO_LARGE = 36
     """
     RESOURCE_EXHAUSTED. With this operation, the atomic batch would write more than one batch may. Metadata:
-    `size` (what the operations up to this one would write, in transactions) and `limit`. The batch made no
-    change. Send the operations from this one on in a batch of their own.
+    `size` (how many transactions the operations up to this one would write) and `limit`. The batch made no
+    change. Send this operation and those after it in another batch.
     """
 
     PAGE_TOKEN_INVALID = 37
     """
-    INVALID_ARGUMENT. The `page_token` is not one that a server of the database returned for the same
-    request and the same identity. Nothing was changed. Begin with the first page.
+    INVALID_ARGUMENT. No server of this database returned the `page_token` for the same query and the same
+    identity. Nothing was changed. Begin with the first page.
     """
 
     IDEMPOTENCY_KEY_NOT_FOUND = 38
     """
-    NOT_FOUND. No request of the user in the app with this idempotency key was applied. One that is still
-    under way can be applied later. Metadata: `key`, the idempotency key as in the request. Nothing was
-    changed.
+    NOT_FOUND. No request of the user in the app with this idempotency key was applied so far. A request
+    that is still in progress can be applied later. Metadata: `key`, the idempotency key as in the request.
+    Nothing was changed.
     """
 
     @classmethod
@@ -460,7 +460,7 @@ class ErrorReason(betterproto2.Enum):
 
 class GrantCategory(betterproto2.Enum):
     """
-    What kind of money a grant stands for. New values may be added.
+    Where the credits of a grant come from. New values may be added.
     """
 
     UNSPECIFIED = 0
@@ -504,7 +504,7 @@ class GrantCategory(betterproto2.Enum):
 
 class HoldState(betterproto2.Enum):
     """
-    How far a hold is settled. New values may be added.
+    Whether a hold is open, or what settled it. New values may be added.
     """
 
     UNSPECIFIED = 0
@@ -624,7 +624,7 @@ class TransactionType(betterproto2.Enum):
 
     SCHEDULE = 4
     """
-    Credits were granted that start later (0): `GrantCredits`.
+    Credits were granted that can be spent from a later time on (0): `GrantCredits`.
     """
 
     ACTIVATE = 5
@@ -654,7 +654,7 @@ class TransactionType(betterproto2.Enum):
 
     EXTEND = 10
     """
-    A hold's end was changed (0; `credits` are those still held): `ExtendHold`.
+    A hold's end was changed (0; `credits` are what the hold still holds): `ExtendHold`.
     """
 
     REFUND = 11
@@ -684,8 +684,8 @@ class TransactionType(betterproto2.Enum):
 
     CAP = 16
     """
-    A user's spending caps were set (0; `credits` are the least cap, 4294967295 if all were removed):
-    `SetSpendingCap`.
+    A user's spending caps were set (0; `credits` are the lowest cap, or 4294967295 if all caps were
+    removed): `SetSpendingCap`.
     """
 
     @classmethod
@@ -736,7 +736,7 @@ class TransactionType(betterproto2.Enum):
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class AdjustBalanceRequest(betterproto2.Message):
     """
-    A request to correct a balance. The operator's tool for what no other call can express.
+    A request of an operator to correct a balance, where no other call can express the correction.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -750,7 +750,7 @@ class AdjustBalanceRequest(betterproto2.Message):
         2, betterproto2.TYPE_UINT32
     )
     """
-    The app in which it is corrected.
+    The app in which the balance is corrected.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -764,7 +764,7 @@ class AdjustBalanceRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -780,13 +780,14 @@ class AdjustBalanceRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -794,24 +795,24 @@ class AdjustBalanceRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     delta: "typing.Annotated[int, pydantic.Field(ge=-2**63, le=2**63 - 1)]" = betterproto2.field(
         10, betterproto2.TYPE_SINT64
     )
     """
-    The change of the balance. It is not 0. A negative one takes credits in the order in which they
-    are spent. It takes the balance below 0 only if the app's policy sets `allow_negative`; otherwise
-    it is rejected with INSUFFICIENT_CREDITS.
+    The change of the balance. It is not 0. A negative change takes credits in the order in which they
+    are spent. A change that would take the balance below 0 is rejected with INSUFFICIENT_CREDITS, unless
+    the app's policy sets `allow_negative`.
     """
 
 
@@ -968,8 +969,8 @@ class Balance(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What expires next, if nothing is spent. Unset if nothing expires, and in the sum over all users of an
-    app.
+    The credits that expire next, if nothing is spent. Unset if nothing expires, and in the sum over all
+    users of an app.
     """
 
 
@@ -1044,7 +1045,7 @@ class CaptureHoldRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1061,13 +1062,14 @@ class CaptureHoldRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -1075,15 +1077,15 @@ class CaptureHoldRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     hold_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1116,14 +1118,14 @@ class CaptureHoldRequest(betterproto2.Message):
 
     final: "bool | None" = betterproto2.field(14, betterproto2.TYPE_BOOL, optional=True)
     """
-    Whether the hold is settled with this capture, and what is left of it released. Unset: true. If
-    false, the hold stays open as long as it holds credits.
+    Whether this capture settles the hold and releases what is left of it. Unset: true. If false, the
+    hold stays open as long as it holds credits.
     """
 
     allow_excess: "bool" = betterproto2.field(15, betterproto2.TYPE_BOOL)
     """
-    Whether a price above what the hold still holds takes the excess from the balance. If not, it is
-    rejected with HOLD_EXCEEDED.
+    Whether the balance pays the excess if the price is above what the hold still holds. If false, the
+    request is then rejected with HOLD_EXCEEDED.
     """
 
 
@@ -1194,15 +1196,15 @@ class CreditRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(7, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
 
@@ -1240,8 +1242,8 @@ class CreditTransaction(betterproto2.Message):
         4, betterproto2.TYPE_UINT32
     )
     """
-    How many credits the transaction is about: the size of `effect` or, where that is 0, the credits
-    concerned, depending on `type`.
+    The number of credits of the transaction: `effect` without its sign. If `effect` is 0, the meaning
+    depends on `type`.
     """
 
     created_at: "datetime.datetime | None" = betterproto2.field(
@@ -1290,8 +1292,8 @@ class CreditTransaction(betterproto2.Message):
         11, betterproto2.TYPE_STRING
     )
     """
-    The idempotency key of the request. Empty if the client sent none, and for a transaction that
-    accompanies the one of the request or happened by time.
+    The idempotency key of the request. Empty if the client sent none. Also empty for a transaction that
+    time caused, and for an additional transaction of a request, such as the RELEASE of a capture.
     """
 
     effect: "typing.Annotated[int, pydantic.Field(ge=-2**63, le=2**63 - 1)]" = betterproto2.field(
@@ -1306,26 +1308,26 @@ class CreditTransaction(betterproto2.Message):
         13, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    The instant at which the transaction took effect, where that is time: the start or the end of a
-    grant, or the end of a hold. Unset: at `created_at`.
+    When a transaction that time caused took effect: at the start or the end of a grant, or at the end of a
+    hold. Unset: the transaction took effect at `created_at`.
     """
 
     related_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         14, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the transaction that this one refers to: of the hold (EXTEND, RELEASE, and USE that
-    captures), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID), or of
-    the other side (TRANSFER_OUT, TRANSFER_IN). Empty for others: a GRANT that was merged into a live
-    grant names that grant in `allocations` alone.
+    The `id` of the transaction that this one refers to: of the hold (EXTEND, RELEASE, and USE of a
+    capture), of the reversed transaction (REFUND, REVOKE), of the grant (ACTIVATE, EXPIRE, VOID), or of
+    the other side (TRANSFER_OUT, TRANSFER_IN). Empty for other types. A GRANT that was merged into a live
+    grant has the id of that grant only in `allocations`.
     """
 
     allocations: "list[Allocation]" = betterproto2.field(
         15, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The grants from which the credits came, or to which they returned, in this order. Empty: none of
-    them was of a grant.
+    The grants from which the credits came, or to which they returned, in this order. Empty: no credits
+    belong to a grant.
     """
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -1444,7 +1446,7 @@ class ExtendHoldRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1461,13 +1463,14 @@ class ExtendHoldRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -1475,15 +1478,15 @@ class ExtendHoldRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     hold_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1497,8 +1500,8 @@ class ExtendHoldRequest(betterproto2.Message):
         betterproto2.field(11, betterproto2.TYPE_UINT32)
     )
     """
-    After how many seconds from now the hold ends. This may be sooner than before. A hold ends at most
-    7 days after it was placed; a later end is rejected with HOLD_LIFE_EXCEEDED.
+    The number of seconds from now until the hold ends. The new end may be earlier than the old one. A
+    hold ends at most 7 days after it was placed. A later end is rejected with HOLD_LIFE_EXCEEDED.
     """
 
 
@@ -1523,7 +1526,7 @@ default_message_pool.register_message("credit.v1", "ExtendHoldResponse", ExtendH
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ForecastStep(betterproto2.Message):
     """
-    One change of a balance at a future instant, if nothing else happens.
+    One change that time makes to a balance, if no request changes it before.
     """
 
     at: "datetime.datetime | None" = betterproto2.field(
@@ -1558,14 +1561,14 @@ class ForecastStep(betterproto2.Message):
         5, betterproto2.TYPE_SINT64
     )
     """
-    The change of the balance: `credits`, negative where they expire.
+    The change of the balance: `credits`, with a minus sign if they expire.
     """
 
     balance_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         6, betterproto2.TYPE_UINT32
     )
     """
-    The balance after it.
+    The balance after this change.
     """
 
 
@@ -1650,8 +1653,7 @@ class GetForecastResponse(betterproto2.Message):
 
     steps: "list[ForecastStep]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    The changes by ascending time; at most one for each start and end of a grant and each end of a
-    hold.
+    The changes, earliest first. A start or an end of a grant and the end of a hold is one change at most.
     """
 
 
@@ -1716,7 +1718,7 @@ default_message_pool.register_message("credit.v1", "GetSpendingCapResponse", Get
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class GetTransactionRequest(betterproto2.Message):
     """
-    A request for one transaction. It has either `transaction_id`, or the three other fields.
+    A request for one transaction. Either `transaction_id` is set, or the three other fields are.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1771,7 +1773,7 @@ default_message_pool.register_message("credit.v1", "GetTransactionResponse", Get
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Grant(betterproto2.Message):
     """
-    Credits that were granted together and end together.
+    Credits that were granted together and expire together.
     """
 
     id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1820,7 +1822,7 @@ class Grant(betterproto2.Message):
         7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the grant starts. Unset: it has started.
+    When the grant starts. Unset: the grant has started.
     """
 
     expires_at: "datetime.datetime | None" = betterproto2.field(
@@ -1840,7 +1842,7 @@ class GrantCreditsRequest(betterproto2.Message):
     A request to grant credits that have a start, an end, a priority or a category.
 
     Oneofs:
-        - expiry: When what is left of the grant expires. Neither: never.
+        - expiry: When what is left of the grant expires. If neither field is set, it never expires.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -1868,7 +1870,7 @@ class GrantCreditsRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1885,13 +1887,14 @@ class GrantCreditsRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -1899,15 +1902,15 @@ class GrantCreditsRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2018,7 +2021,8 @@ class Hold(betterproto2.Message):
         5, betterproto2.TYPE_UINT32
     )
     """
-    How many of the reserved credits were captured. Captured excess is not among them.
+    How many of the reserved credits were captured. This does not include what a capture took from the
+    balance (`allow_excess`).
     """
 
     released: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2106,16 +2110,17 @@ class ListGrantsResponse(betterproto2.Message):
 
     grants: "list[Grant]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    The grants that have started, in the order in which they are spent; then those that have not, by
-    their start. A grant is live until nothing is left of it and no open hold has credits of it.
+    First the grants that have started, in the order in which they are spent, then the grants that start
+    later, by their start. A grant is live while some of its credits can be spent, now or later, or are in
+    an open hold.
     """
 
     base_credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         2, betterproto2.TYPE_UINT32
     )
     """
-    The part of the balance that belongs to no grant, such as credits of `AddCredits`. It has priority
-    500, never expires, and counts as the oldest of its priority.
+    The part of the balance that belongs to no grant, such as credits of `AddCredits`. It is spent like
+    the oldest grant of priority 500 that never expires.
     """
 
 
@@ -2168,7 +2173,7 @@ default_message_pool.register_message("credit.v1", "ListHoldsRequest", ListHolds
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ListHoldsResponse(betterproto2.Message):
     """
-    A part of the holds of a user in an app.
+    A page of the holds of a user in an app.
     """
 
     holds: "list[Hold]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -2180,7 +2185,7 @@ class ListHoldsResponse(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT64)
     )
     """
-    The `after_sequence` of the next part. 0: there are no more holds.
+    The `after_sequence` of the next page. 0: there are no more holds.
     """
 
 
@@ -2389,7 +2394,7 @@ class PlaceHoldRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2406,13 +2411,14 @@ class PlaceHoldRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -2420,15 +2426,15 @@ class PlaceHoldRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2442,8 +2448,8 @@ class PlaceHoldRequest(betterproto2.Message):
         betterproto2.field(11, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    After how many seconds the hold ends and what it still holds is released: at most 7 days. Unset:
-    15 minutes.
+    The number of seconds until the hold ends: at most 7 days. At its end, what it still holds is released.
+    Unset: 15 minutes.
     """
 
     purpose: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2455,8 +2461,8 @@ class PlaceHoldRequest(betterproto2.Message):
 
     allow_partial: "bool" = betterproto2.field(13, betterproto2.TYPE_BOOL)
     """
-    Whether to reserve the whole balance if it is below `credits`. A balance of 0 is rejected all the
-    same.
+    Whether to reserve the whole balance if it is below `credits`. If the balance is 0, the request is
+    rejected even so.
     """
 
 
@@ -2471,7 +2477,8 @@ class PlaceHoldResponse(betterproto2.Message):
 
     receipt: "Receipt | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the request did. Its `transaction_id` is the hold's id, and its `credits` are those reserved.
+    What the request did. Its `transaction_id` is the hold's id, and its `credits` are the reserved
+    credits.
     """
 
 
@@ -2481,7 +2488,7 @@ default_message_pool.register_message("credit.v1", "PlaceHoldResponse", PlaceHol
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Purchase(betterproto2.Message):
     """
-    One report bought with credits. Written once; only `refunded_credits` changes.
+    One report bought with credits. It is written once. Only its `refunded_credits` can change later.
     """
 
     id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2625,8 +2632,8 @@ class PurchaseRequest(betterproto2.Message):
 
     once: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
-    Rejects the request with ALREADY_PURCHASED if the user owns the report in this app: if a purchase
-    of it is not fully refunded.
+    Rejects the request with ALREADY_PURCHASED if the user owns the report in this app. A user owns a
+    report if a purchase of it is not fully refunded.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -2634,15 +2641,15 @@ class PurchaseRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(10, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
 
@@ -2671,7 +2678,8 @@ class QueryTransactionsRequest(betterproto2.Message):
 
     types: "list[TransactionType]" = betterproto2.field(3, betterproto2.TYPE_ENUM, repeated=True)
     """
-    Only transactions of one of these types, all of which must be known. Empty: any type.
+    Only transactions of these types. A type that the server does not know is rejected as INVALID_FIELD.
+    Empty: any type.
     """
 
     created_from: "datetime.datetime | None" = betterproto2.field(
@@ -2680,8 +2688,8 @@ class QueryTransactionsRequest(betterproto2.Message):
     """
     Only transactions whose `created_at` is this time or later. Unset: from the beginning.
 
-    `created_at` does not decrease with `sequence`, except where the clock of a server was wrong. There,
-    the positions in the history decide.
+    The server searches for the position of this time in the history. `created_at` does not decrease with
+    `sequence` unless the clock of a server was wrong. Near such a transaction the result can be inexact.
     """
 
     created_until: "datetime.datetime | None" = betterproto2.field(
@@ -2709,14 +2717,14 @@ class QueryTransactionsRequest(betterproto2.Message):
         betterproto2.field(8, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Only transactions of at least so many `credits`. Unset: any number.
+    Only transactions whose `credits` are this number or more. Unset: any number.
     """
 
     credits_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Only transactions of at most so many `credits`. Unset: any number.
+    Only transactions whose `credits` are this number or fewer. Unset: any number.
     """
 
     report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2730,16 +2738,15 @@ class QueryTransactionsRequest(betterproto2.Message):
         11, betterproto2.TYPE_STRING
     )
     """
-    Only transactions whose `related_id` is this: for example, all that happened to a hold. Empty: any
-    transaction.
+    Only transactions whose `related_id` is this, such as all changes of a hold. Empty: any transaction.
     """
 
     grant_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         12, betterproto2.TYPE_STRING
     )
     """
-    Only transactions whose `allocations` have this grant: for example, all that spent its credits.
-    Empty: any transaction.
+    Only transactions whose `allocations` contain this grant, such as those that spent its credits. Empty:
+    any transaction.
     """
 
     created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
@@ -2760,7 +2767,7 @@ class QueryTransactionsRequest(betterproto2.Message):
 
     oldest_first: "bool" = betterproto2.field(15, betterproto2.TYPE_BOOL)
     """
-    Whether the oldest transactions come first. If not, the newest do.
+    Whether the oldest transactions come first. If false, the newest come first.
     """
 
     page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2774,8 +2781,8 @@ class QueryTransactionsRequest(betterproto2.Message):
         17, betterproto2.TYPE_STRING
     )
     """
-    The `next_page_token` of the page before. Empty: the first page. All other fields except
-    `page_size` must be as in the request for that page, and so must the caller's identity: otherwise
+    The `next_page_token` of the previous page. Empty: the first page. The caller's identity, and all
+    other fields except `page_size`, must be the same as in the request for the previous page. Otherwise
     the request is rejected with PAGE_TOKEN_INVALID.
     """
 
@@ -2802,8 +2809,8 @@ class QueryTransactionsResponse(betterproto2.Message):
         2, betterproto2.TYPE_STRING
     )
     """
-    The `page_token` of the next page. Opaque. It does not expire and is valid on all servers of the
-    database. Empty: this is the last page.
+    The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
+    it. Empty: this is the last page.
     """
 
 
@@ -2815,41 +2822,42 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Receipt(betterproto2.Message):
     """
-    What a successful write did. `AddCredits` and `UseCredits` send it serialized in the trailing metadata
-    `credit-receipt-bin`: with the fields up to `replayed`, and `owed`. Other calls return all fields.
+    What a successful write did. `AddCredits` and `UseCredits` send the receipt serialized in the trailing
+    metadata `credit-receipt-bin`, and set only `owed` and the fields up to `replayed`. Other calls return
+    all fields.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         1, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the `CreditTransaction` that the request created. `validated` where the request was only
-    validated: it created none.
+    The `id` of the `CreditTransaction` that the request created. If the request was only validated, it
+    created none, and this field is the text `validated`.
     """
 
     purchase_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         2, betterproto2.TYPE_STRING
     )
     """
-    The `id` of the `Purchase` that the request created. Empty for requests that buy nothing, and where
-    the request was only validated.
+    The `id` of the `Purchase` that the request created. Empty for requests that buy nothing, and if the
+    request was only validated.
     """
 
     balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
         3, betterproto2.TYPE_UINT32
     )
     """
-    The user's balance in the app after the request. It can be lower than after that transaction:
-    credits that return to a grant that has ended or was voided expire in the same request, in a
-    transaction of their own.
+    The user's balance in the app after the request. It can be lower than the `balance_after` of that
+    transaction: credits that return to a grant that has ended or was voided expire in the same request,
+    in a transaction of their own.
     """
 
     sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
         4, betterproto2.TYPE_UINT64
     )
     """
-    The `sequence` of that transaction or, where the request was only validated, the one that it would
-    have had.
+    The `sequence` of that transaction. If the request was only validated, the `sequence` that the
+    transaction would have had.
     """
 
     replayed: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
@@ -2897,8 +2905,8 @@ class Receipt(betterproto2.Message):
         11, betterproto2.TYPE_UINT32
     )
     """
-    How many credits the hold still holds: of `PlaceHold`, `CaptureHold`, `ReleaseHold` and
-    `ExtendHold`.
+    How many credits the hold still holds after `PlaceHold`, `CaptureHold`, `ReleaseHold` or `ExtendHold`.
+    0 for other requests.
     """
 
     expires_at: "datetime.datetime | None" = betterproto2.field(
@@ -2918,26 +2926,26 @@ class Receipt(betterproto2.Message):
 
     validated: "bool" = betterproto2.field(14, betterproto2.TYPE_BOOL)
     """
-    Whether the request was only validated: nothing was written. The receipt shows what would have
-    happened.
+    Whether the request was only validated. Then nothing was written, and the receipt shows what would
+    have happened.
     """
 
     released_credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
         betterproto2.field(15, betterproto2.TYPE_UINT32)
     )
     """
-    How many reserved credits `CaptureHold` released beside those that it captured, or `ReleaseHold`
-    released.
+    How many reserved credits `ReleaseHold` released, or `CaptureHold` released in addition to the credits
+    that it captured.
     """
 
     revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
         16, betterproto2.TYPE_UINT64
     )
     """
-    The `revision` of the user's `UserCredits` after the request or, where the request was only
-    validated, the one that it would have had. A next request can send it as `expected_revision`.
-    Unset for `AddCredits` and `UseCredits`: their transaction is the last of the request, and its
-    `sequence` is the revision.
+    The `revision` of the user's `UserCredits` after the request. If the request was only validated, the
+    `revision` that `UserCredits` would have had. The next request can send it as `expected_revision`.
+    Unset for `AddCredits` and `UseCredits`, whose `sequence` is the revision, because their transaction
+    is the last one of the request.
     """
 
 
@@ -2975,7 +2983,7 @@ class ReleaseHoldRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2992,13 +3000,14 @@ class ReleaseHoldRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -3006,15 +3015,15 @@ class ReleaseHoldRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     hold_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3036,7 +3045,7 @@ class ReleaseHoldResponse(betterproto2.Message):
 
     receipt: "Receipt | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the request did. Its `credits` are those released.
+    What the request did. Its `credits` are the released credits.
     """
 
 
@@ -3074,7 +3083,7 @@ class ReverseTransactionRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3091,13 +3100,14 @@ class ReverseTransactionRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -3105,23 +3115,23 @@ class ReverseTransactionRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         10, betterproto2.TYPE_STRING
     )
     """
-    The transaction: its `id`. It is a use (USE), which is refunded, or credits that were added (ADD,
-    GRANT or TRANSFER_IN), which are taken back. Others are rejected with NOT_REVERSIBLE.
+    The `id` of the transaction. A transaction of the type USE is refunded. The credits of an ADD, GRANT
+    or TRANSFER_IN are taken back. Other types are rejected with NOT_REVERSIBLE.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
@@ -3136,9 +3146,9 @@ class ReverseTransactionRequest(betterproto2.Message):
         12, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    A refund returns credits to the very grants that paid. If a grant has expired or was voided since
-    the use, its credits expire at once, in a transaction of their own. With this field set, they can
-    be spent until this instant.
+    Until when refunded credits can be spent if their grant has expired or was voided since the use. A
+    refund returns credits to the grants that paid. Unset: credits that return to such a grant expire at
+    once, in a transaction of their own.
     """
 
 
@@ -3155,8 +3165,8 @@ class ReverseTransactionResponse(betterproto2.Message):
 
     receipt: "Receipt | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the request did. Its `credits` are those reversed, and its `related_id` is the reversed
-    transaction's id.
+    What the request did. Its `credits` are the reversed credits, and its `related_id` is the id of the
+    reversed transaction.
     """
 
 
@@ -3187,14 +3197,16 @@ class SetAppPolicyRequest(betterproto2.Message):
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
         betterproto2.field(8, betterproto2.TYPE_UINT64, optional=True)
     )
     """
-    Rejects the request with REVISION_CHANGED unless this is the `AppPolicy.revision`. Unset: any.
+    Rejects the request with REVISION_CHANGED unless this is `AppPolicy.revision`. Unset: any
+    revision is accepted.
     """
 
     allow_negative: "bool | None" = betterproto2.field(10, betterproto2.TYPE_BOOL, optional=True)
@@ -3231,10 +3243,10 @@ class SetSpendingCapRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user whose caps are set; they replace those of the app. Unset: the caps of the app are set,
-    for all users who have no caps of their own. `note`, `metadata` and `min_available_after` must
-    then be unset, `idempotency_key` has no effect since setting the same caps again changes nothing,
-    and `expected_revision` is `AppPolicy.revision`.
+    The user whose caps are set. They replace the caps of the app for this user. Unset: the caps of the
+    app are set, for all users who have no caps of their own. Then `note`, `metadata` and
+    `min_available_after` must be unset, and `expected_revision` is compared with `AppPolicy.revision`.
+    `idempotency_key` then has no effect, because setting the same caps again changes nothing.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -3255,7 +3267,7 @@ class SetSpendingCapRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3272,13 +3284,14 @@ class SetSpendingCapRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -3286,15 +3299,15 @@ class SetSpendingCapRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     caps: "SpendingCaps | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True)
@@ -3332,12 +3345,13 @@ class SpendingCaps(betterproto2.Message):
     The most that a user can spend in an app in a period. Periods are those of UTC. Open holds count as
     spent; transfers and adjustments do not count. An unset field means no cap for its period.
 
-    The user's spending in the app is counted from when caps of the user are set, or from the first use
-    while the app has caps. What was used before that does not count. From then on all three periods are
-    counted as long as there is a cap, and to the end of the month in which it was removed. So a cap that
-    is changed, added for another period, or removed and set again in the month finds what was counted.
+    Counting of a user's spending in the app begins when caps of the user are set, or with the first use
+    while the app has caps. Uses before that do not count. The server then counts all three periods while
+    there is a cap, and until the end of the month in which the last cap is removed. Therefore what was
+    counted stays valid if a cap is changed, added for another period, or removed and set again in the
+    same month.
 
-    A refund gives back what it refunds in the periods that have counted the use, and only there.
+    A refund reduces the spending of each period that counted the use, by the refunded credits.
     """
 
     per_hour: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
@@ -3389,8 +3403,8 @@ class SpendingCapStatus(betterproto2.Message):
         3, betterproto2.TYPE_UINT64
     )
     """
-    The credits that are spent in the period, less those that were refunded. They are more than the
-    cap if it was lowered, or set after they were spent.
+    The credits that were spent in the period, less those that were refunded. The number exceeds `cap` if
+    the cap was lowered, or was set after the credits were spent.
     """
 
     held: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -3419,7 +3433,7 @@ class SpendingCapStatus(betterproto2.Message):
         7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the period ends, and the next one begins with nothing spent.
+    When the period ends. The next period begins with 0 spent.
     """
 
 
@@ -3458,7 +3472,7 @@ class TransferCreditsRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3475,13 +3489,14 @@ class TransferCreditsRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -3489,15 +3504,15 @@ class TransferCreditsRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     to_user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
@@ -3511,7 +3526,7 @@ class TransferCreditsRequest(betterproto2.Message):
         betterproto2.field(11, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The app in which they are received. Unset: the same app.
+    The app in which the credits are received. Unset: the same app.
     """
 
     credits: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -3533,7 +3548,7 @@ class TransferCreditsResponse(betterproto2.Message):
 
     receipt: "Receipt | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the request did. It is of the user and app that gave the credits.
+    What the request did to the user and app that gave the credits.
     """
 
 
@@ -3667,7 +3682,7 @@ class VoidGrantRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    Makes the call safe to retry, as in `CreditRequest`. Empty: every call is a new one.
+    Makes the call safe to retry, as in `CreditRequest`. Empty: each call is a new write.
     """
 
     note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3684,13 +3699,14 @@ class VoidGrantRequest(betterproto2.Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    The caller's own data. It is stored with the transaction and indexed by nothing.
+    The caller's own data. It is stored with the transaction. No index contains it.
     """
 
     validate_only: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Decides the request as always, with the same reasons for a rejection, and writes nothing. The
-    receipt has `validated` set and shows the balance before and after.
+    Whether to check and decide the request without writing anything. The request is rejected for the
+    same reasons as without this field. The receipt has `validated` set and shows the balance before and
+    after.
     """
 
     expected_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
@@ -3698,15 +3714,15 @@ class VoidGrantRequest(betterproto2.Message):
     )
     """
     Rejects the request with REVISION_CHANGED unless this is the `revision` of the user's
-    `UserCredits`. Unset: any.
+    `UserCredits`. Unset: any revision is accepted.
     """
 
     min_available_after: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
         betterproto2.field(9, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    Rejects the request with AVAILABLE_TOO_LOW if the user's balance in the app would be lower than
-    this after it. Unset: any.
+    Rejects the request with AVAILABLE_TOO_LOW if it would leave the user's balance in the app below this
+    number. Unset: any balance is accepted.
     """
 
     grant_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3728,7 +3744,7 @@ class VoidGrantResponse(betterproto2.Message):
 
     receipt: "Receipt | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    What the request did. Its `credits` are those taken back.
+    What the request did. Its `credits` are the credits that were taken back.
     """
 
 
@@ -3938,13 +3954,13 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
 
 class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
     """
-    Finds transactions: the latest ones, those of a month, or what became of a write.
+    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
 
-    The calls show what was written. What is due by time (a grant starts or ends, a hold ends) is written
-    some seconds later; its transaction then has the instant in `effective_at`.
+    The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
+    ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
 
-    A server that authenticates its callers shows an identity the transactions in the identity's apps
-    alone, as if there were no others.
+    If the server authenticates callers, an identity sees only the transactions in its own apps, as if
+    there were no others.
     """
 
     async def query_transactions(
@@ -3958,13 +3974,12 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Returns a page of a user's transactions, newest or oldest first.
 
-        A page never repeats a transaction of an earlier page and leaves none out, also while
-        transactions are written: pages are ordered by `sequence`. New transactions appear in later pages
-        only if the oldest come first.
+        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
+        written between two requests. New transactions appear in later pages only if the oldest come first.
 
-        The cost of a page depends on its size and not on the length of the history. So a filter by
-        types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page:
-        a page can be short or empty although more follow. The last page is the one without a
+        The cost of a page depends on its size and not on the length of the history. Therefore a filter by
+        types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
+        a page can be short or empty although more pages follow. The last page is the one without a
         `next_page_token`.
         """
 
@@ -3988,8 +4003,9 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Returns one transaction: by its id, or by the idempotency key of the request that created it.
 
-        With the key, a caller learns what became of a write without sending it again. If the key is not
-        found, the write was not applied up to now; one that is still under way can be applied later.
+        With the key, a caller can find out whether a write was applied without sending it again. If the key
+        is not found, the write was not applied so far. A write that is still in progress can be applied
+        later.
         """
 
         return await self._unary_unary(
@@ -4009,9 +4025,11 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
     Everything that changes what a user can spend in an app is a `CreditTransaction` with a signed
     `effect`. The balance is the sum of the effects, and never below 0 except after `AdjustBalance` in an
     app that allows it. Every write except `SetAppPolicy` takes an idempotency key, preconditions, a note
-    and metadata, can be only validated, and returns a `Receipt`. What is due by time (a grant starts or
-    ends, a hold ends) counts from its instant on, also before its transaction is written; sums over all
-    users of an app count it once its transaction is written, which can take some seconds.
+    and metadata, has a dry run (`validate_only`), and returns a `Receipt`.
+
+    Time causes transactions too: a grant starts or ends, or a hold ends. Such a change counts from its
+    instant on, although its transaction is written up to some seconds later. Only the sums over all users
+    of an app count it when its transaction is written.
 
     `BatchWrite` and `Write` take operations. An operation is the request of a call, and is treated as that
     call: the same constraints, scopes, rate limits and reasons apply to it. Its outcome is the `Receipt` of
@@ -4035,9 +4053,9 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Adds credits like `AddCredits`, as a grant: with an end, a later start, a priority or a category.
 
-        Grants are spent in the order of their priority (lower first), their end (soonest first, never
-        last) and their age. What is left of a grant at its end expires: it cannot be spent from that
-        instant on.
+        Grants of a lower priority are spent first. Among those of one priority, the grant that ends first is
+        spent first, and grants without an end come last. Among those of one end, the oldest is spent first.
+        What is left of a grant at its end expires, and cannot be spent from that instant on.
         """
 
         return await self._unary_unary(
@@ -4129,7 +4147,7 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         Buys a report with reserved credits: releases them and uses them, both or neither. It records a
         purchase as `UseCredits` does.
 
-        A hold that has ended cannot be captured any more: use the credits instead.
+        A hold that has ended can no longer be captured. Call `UseCredits` instead.
         """
 
         return await self._unary_unary(
@@ -4173,10 +4191,12 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Refunds a use, or takes back credits that were added, in whole or in parts.
 
-        A refund returns the credits to the very grants that paid; the purchase then shows
-        `refunded_credits`. What returns to a grant that has expired or was voided since the use expires at
-        once, unless `restore_until` is set. Credits that were added are taken back from what is left of them; if less is
-        left than asked, the request is rejected with INSUFFICIENT_CREDITS.
+        A refund returns the credits to the grants that paid. The purchase then shows `refunded_credits`.
+        Credits that return to a grant that has expired or was voided since the use expire at once, unless
+        `restore_until` is set.
+
+        Added credits are taken back from what is left of them. If less is left than the request reverses, it
+        is rejected with INSUFFICIENT_CREDITS.
         """
 
         return await self._unary_unary(
@@ -4200,8 +4220,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         Moves credits between apps of a user, or between users, in one transaction of the store. The
         credits keep their priority, their end and their category.
 
-        An identity needs to belong to both apps. The receiver has one transaction (TRANSFER_IN) for each
-        grant from which credits come.
+        The caller's identity must belong to both apps. The receiver gets one transaction (TRANSFER_IN) for
+        each grant from which credits come.
         """
 
         return await self._unary_unary(
@@ -4249,8 +4269,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Sets or removes the spending caps of a user in an app, or of all users of an app.
 
-        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. See
-        `SpendingCaps` for what counts, and `GetSpendingCap` for what was counted.
+        A use, a hold or the excess of a capture that would exceed a cap is rejected with CAP_EXCEEDED.
+        `SpendingCaps` describes what counts, and `GetSpendingCap` returns what was counted.
         """
 
         return await self._unary_unary(
@@ -4271,8 +4291,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "GetSpendingCapResponse":
         """
-        Returns the spending caps of a user in an app: those of the user and those of the app, and for each
-        cap that applies what is spent and held in its period, and when the period ends.
+        Returns the spending caps that are set for a user and those of the app. For each cap that applies, it
+        returns what is spent and held in the period, and when the period ends.
         """
 
         return await self._unary_unary(
@@ -4378,8 +4398,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "GetForecastResponse":
         """
-        Returns how the balance of a user in an app changes by time alone: what starts, expires and is
-        released when, if nothing is spent.
+        Returns how time alone changes the balance of a user in an app: when grants start and expire and holds
+        are released, if nothing is spent.
         """
 
         return await self._unary_unary(
@@ -4415,9 +4435,10 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         keys.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
-        with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
-        1 more, and so do each 4 grants and holds of every user of the batch. A transfer makes a transaction
-        for each grant that it moves, and every operation makes those that are due by time.
+        with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as
+        1 more transaction, and so do every 4 grants and holds of each user of the batch. A transfer writes a
+        transaction for each grant that it moves. An operation also writes the transactions that are due by time
+        in its app.
         """
 
         return await self._unary_unary(
@@ -4625,13 +4646,13 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
 class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
     """
-    Finds transactions: the latest ones, those of a month, or what became of a write.
+    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
 
-    The calls show what was written. What is due by time (a grant starts or ends, a hold ends) is written
-    some seconds later; its transaction then has the instant in `effective_at`.
+    The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
+    ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
 
-    A server that authenticates its callers shows an identity the transactions in the identity's apps
-    alone, as if there were no others.
+    If the server authenticates callers, an identity sees only the transactions in its own apps, as if
+    there were no others.
     """
 
     async def query_transactions(
@@ -4640,13 +4661,12 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Returns a page of a user's transactions, newest or oldest first.
 
-        A page never repeats a transaction of an earlier page and leaves none out, also while
-        transactions are written: pages are ordered by `sequence`. New transactions appear in later pages
-        only if the oldest come first.
+        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
+        written between two requests. New transactions appear in later pages only if the oldest come first.
 
-        The cost of a page depends on its size and not on the length of the history. So a filter by
-        types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page:
-        a page can be short or empty although more follow. The last page is the one without a
+        The cost of a page depends on its size and not on the length of the history. Therefore a filter by
+        types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
+        a page can be short or empty although more pages follow. The last page is the one without a
         `next_page_token`.
         """
 
@@ -4656,8 +4676,9 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Returns one transaction: by its id, or by the idempotency key of the request that created it.
 
-        With the key, a caller learns what became of a write without sending it again. If the key is not
-        found, the write was not applied up to now; one that is still under way can be applied later.
+        With the key, a caller can find out whether a write was applied without sending it again. If the key
+        is not found, the write was not applied so far. A write that is still in progress can be applied
+        later.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4702,9 +4723,11 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
     Everything that changes what a user can spend in an app is a `CreditTransaction` with a signed
     `effect`. The balance is the sum of the effects, and never below 0 except after `AdjustBalance` in an
     app that allows it. Every write except `SetAppPolicy` takes an idempotency key, preconditions, a note
-    and metadata, can be only validated, and returns a `Receipt`. What is due by time (a grant starts or
-    ends, a hold ends) counts from its instant on, also before its transaction is written; sums over all
-    users of an app count it once its transaction is written, which can take some seconds.
+    and metadata, has a dry run (`validate_only`), and returns a `Receipt`.
+
+    Time causes transactions too: a grant starts or ends, or a hold ends. Such a change counts from its
+    instant on, although its transaction is written up to some seconds later. Only the sums over all users
+    of an app count it when its transaction is written.
 
     `BatchWrite` and `Write` take operations. An operation is the request of a call, and is treated as that
     call: the same constraints, scopes, rate limits and reasons apply to it. Its outcome is the `Receipt` of
@@ -4721,9 +4744,9 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Adds credits like `AddCredits`, as a grant: with an end, a later start, a priority or a category.
 
-        Grants are spent in the order of their priority (lower first), their end (soonest first, never
-        last) and their age. What is left of a grant at its end expires: it cannot be spent from that
-        instant on.
+        Grants of a lower priority are spent first. Among those of one priority, the grant that ends first is
+        spent first, and grants without an end come last. Among those of one end, the oldest is spent first.
+        What is left of a grant at its end expires, and cannot be spent from that instant on.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4759,7 +4782,7 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         Buys a report with reserved credits: releases them and uses them, both or neither. It records a
         purchase as `UseCredits` does.
 
-        A hold that has ended cannot be captured any more: use the credits instead.
+        A hold that has ended can no longer be captured. Call `UseCredits` instead.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4777,10 +4800,12 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Refunds a use, or takes back credits that were added, in whole or in parts.
 
-        A refund returns the credits to the very grants that paid; the purchase then shows
-        `refunded_credits`. What returns to a grant that has expired or was voided since the use expires at
-        once, unless `restore_until` is set. Credits that were added are taken back from what is left of them; if less is
-        left than asked, the request is rejected with INSUFFICIENT_CREDITS.
+        A refund returns the credits to the grants that paid. The purchase then shows `refunded_credits`.
+        Credits that return to a grant that has expired or was voided since the use expire at once, unless
+        `restore_until` is set.
+
+        Added credits are taken back from what is left of them. If less is left than the request reverses, it
+        is rejected with INSUFFICIENT_CREDITS.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4792,8 +4817,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         Moves credits between apps of a user, or between users, in one transaction of the store. The
         credits keep their priority, their end and their category.
 
-        An identity needs to belong to both apps. The receiver has one transaction (TRANSFER_IN) for each
-        grant from which credits come.
+        The caller's identity must belong to both apps. The receiver gets one transaction (TRANSFER_IN) for
+        each grant from which credits come.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4813,16 +4838,16 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Sets or removes the spending caps of a user in an app, or of all users of an app.
 
-        A use, a hold or the excess of a capture that would pass a cap is rejected with CAP_EXCEEDED. See
-        `SpendingCaps` for what counts, and `GetSpendingCap` for what was counted.
+        A use, a hold or the excess of a capture that would exceed a cap is rejected with CAP_EXCEEDED.
+        `SpendingCaps` describes what counts, and `GetSpendingCap` returns what was counted.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def get_spending_cap(self, message: "GetSpendingCapRequest") -> "GetSpendingCapResponse":
         """
-        Returns the spending caps of a user in an app: those of the user and those of the app, and for each
-        cap that applies what is spent and held in its period, and when the period ends.
+        Returns the spending caps that are set for a user and those of the app. For each cap that applies, it
+        returns what is spent and held in the period, and when the period ends.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4858,8 +4883,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def get_forecast(self, message: "GetForecastRequest") -> "GetForecastResponse":
         """
-        Returns how the balance of a user in an app changes by time alone: what starts, expires and is
-        released when, if nothing is spent.
+        Returns how time alone changes the balance of a user in an app: when grants start and expire and holds
+        are released, if nothing is spent.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4881,9 +4906,10 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         keys.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
-        with BATCH_TOO_LARGE, and those after it are not decided. Each 16 allocations of a transaction count as
-        1 more, and so do each 4 grants and holds of every user of the batch. A transfer makes a transaction
-        for each grant that it moves, and every operation makes those that are due by time.
+        with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as
+        1 more transaction, and so do every 4 grants and holds of each user of the batch. A transfer writes a
+        transaction for each grant that it moves. An operation also writes the transactions that are due by time
+        in its app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
