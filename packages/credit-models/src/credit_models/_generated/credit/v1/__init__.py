@@ -2774,7 +2774,8 @@ class QueryTransactionsRequest(betterproto2.Message):
         16, betterproto2.TYPE_UINT32
     )
     """
-    The maximum number of transactions. 0: 100. The server returns at most 1,000.
+    The maximum number of transactions. 0: 100. The server returns at most 1,000, and at most 2 MiB of
+    them, but always one.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
