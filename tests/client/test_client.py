@@ -289,7 +289,7 @@ async def test_the_error_of_a_client_that_is_not_open_shows_how_to_open_it() -> 
 
 async def test_a_client_is_opened_once_at_a_time_and_may_be_opened_again() -> None:
     async with CreditClient() as client:
-        with pytest.raises(RuntimeError, match="open already"):
+        with pytest.raises(RuntimeError, match="already open"):
             await client.__aenter__()
     async with client:
         pass

@@ -202,7 +202,7 @@ def test_a_client_opens_with_its_first_call_and_a_closed_one_rejects_calls(serve
     assert caught.value.outcome is Outcome.NO_CHANGE
     with credits_:
         assert credits_.balance(app_id=1) == 120
-        with pytest.raises(RuntimeError, match="open already"):
+        with pytest.raises(RuntimeError, match="already open"):
             credits_.__enter__()
 
 
