@@ -167,7 +167,7 @@ async def test_a_fastapi_app_injects_its_client_and_answers_errors(fake_server: 
         async def add(number: int, credits_: Credits) -> int:
             return (await credits_.add(**ADDITION | {"credits": number})).balance
 
-        with pytest.raises(RuntimeError, match="make open_credits"):
+        with pytest.raises(RuntimeError, match="use open_credits"):
             await _post(app, "/buy/10")
         async with app.router.lifespan_context(app):
             status, headers, body = await _post(app, "/buy/10")
