@@ -93,7 +93,7 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     old: CreditClient, call: Call, method: str
 ) -> None:
     await old.add(**WHO, credits=120)
-    with pytest.raises(ServerTooOld, match=r"requires a server newer than 0\.2\.0") as caught:
+    with pytest.raises(ServerTooOld, match=r"requires a server of 0\.3\.0 or later") as caught:
         await call(old)
     assert caught.value.method == f"credit.v1.LedgerService/{method}"
     assert caught.value.outcome is Outcome.NO_CHANGE
@@ -108,7 +108,7 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     ],
 )
 async def test_so_does_a_call_of_the_history(old: CreditClient, call: Call, method: str) -> None:
-    with pytest.raises(ServerTooOld, match=r"requires a server newer than 0\.2\.0") as caught:
+    with pytest.raises(ServerTooOld, match=r"requires a server of 0\.4\.0 or later") as caught:
         await call(old)
     assert caught.value.method == f"credit.v1.HistoryService/{method}"
 
