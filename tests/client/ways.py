@@ -60,8 +60,7 @@ async def credits_over(
     settings = settings or ClientSettings()
     if way == "sync":
         async with sync_credits(service, settings) as over_sync:
-            # It has the client's methods, by their names.
-            yield over_sync  # type: ignore[misc]
+            yield over_sync  # type: ignore[misc]  # it has the client's methods, by their names
         return
     if way == "call":
         settings = ClientSettings(**{**settings.model_dump(), "streams": "off"})
