@@ -426,8 +426,13 @@ BREAKING = [
     _edit(
         "a reason loses a detail",
         "REASON_DETAILS_NO_DELETE",
-        '    details: ["BadRequest"]\n',
-        "",
+        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+    status: STATUS_INVALID_ARGUMENT
+    details: ["BadRequest"]
+""",
+        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+    status: STATUS_INVALID_ARGUMENT
+""",
         REASONS,
     ),
     _edit(
