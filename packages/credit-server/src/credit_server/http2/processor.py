@@ -58,7 +58,7 @@ class ServerProcessor(EventsProcessor):
         """
         super().close(reason)
         self._closed = True
-        self.connection.note_read = ignore_read
+        self._protocol.connection.note_read = ignore_read
         del self._protocol
 
     def process_request_reset(self, event: RequestReset) -> None:
