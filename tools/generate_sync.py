@@ -39,6 +39,7 @@ from credit_models import (
     Receipt,
     TransactionType,
     UserCredits,
+    WatchEvent,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps

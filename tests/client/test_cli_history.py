@@ -108,3 +108,23 @@ def test_a_key_needs_its_user_and_its_app(user: str) -> None:
     result = credit("find", "order-1", "--user", user)
     assert result.exit_code == 2
     assert "a key needs both --user and --app" in " ".join(result.stderr.split())
+
+
+def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
+    first = credit("watch", "--user", user, "--once", "-o", "json")
+    assert first.exit_code == 0
+    (event,) = [json.loads(line) for line in first.stdout.splitlines()]
+    assert [each["balance"] for each in event["snapshot"]["balances"]] == [47, 20]
+    token = event["resume_token"]
+    assert f"to continue: credit watch --user {user} --from {token}" in first.stderr
+    done("add", "--user", user, "--app", "2", "--credits", "5")
+    rest = done("watch", "--user", user, "--from", token, "--once")
+    assert [each["transaction"]["sequence"] for each in rest] == [5]  # type: ignore[index]
+    table = credit("watch", "--user", user, "--from", token, "--once", "-o", "table")
+    head, row = table.stdout.splitlines()
+    assert head.split()[:3] == ["CREATED", "AT", "USER"]
+    assert "+5" in row
+
+
+def test_a_watch_needs_a_user_or_an_app(user: str) -> None:
+    assert credit("watch").exit_code == 2

@@ -24,6 +24,8 @@ SAMPLES: list[CreditError] = [
     errors.TransactionNotFound("m", transaction_id="t"),
     errors.IdempotencyKeyNotFound("m", key="k"),
     errors.PageTokenInvalid("m"),
+    errors.ResumeTokenInvalid("m"),
+    errors.ResumeTokenExpired("m"),
     errors.NotReversible("m", type="HOLD"),
     errors.ReversalExceeds("m", reversible=1, required=2, request_id="r"),
     errors.GrantNotFound("m", grant_id="g"),

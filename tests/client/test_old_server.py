@@ -105,6 +105,7 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     [
         (lambda it: it.query_transactions(user_id=7).page(), "QueryTransactions"),
         (lambda it: it.transaction(transaction_id="t"), "GetTransaction"),
+        (lambda it: anext(it.watch(user_id=7)), "Watch"),
     ],
 )
 async def test_so_does_a_call_of_the_history(old: CreditClient, call: Call, method: str) -> None:

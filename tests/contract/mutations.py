@@ -50,9 +50,7 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """    status: STATUS_NOT_FOUND
-    metadata: ["key"]
-  }];
+LAST_REASON = """ = 46 [(credit.options.v1.error) = {status: STATUS_OUT_OF_RANGE}];
 }
 """
 KEY_REUSED = """    status: STATUS_ALREADY_EXISTS

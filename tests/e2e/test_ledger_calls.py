@@ -159,7 +159,7 @@ async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCall
 
 
 def test_every_call_is_made_here() -> None:
-    others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write"}
+    others = {"SetAppPolicy", "GetTransaction", "Watch", "BatchWrite", "Write"}
     assert {*WRITES, *READS, *others} == set(PATHS)
 
 

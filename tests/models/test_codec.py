@@ -71,6 +71,8 @@ from credit_models import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
+    WatchEvent,
+    WatchRequest,
     WriteRequest,
     WriteResponse,
 )
@@ -188,6 +190,9 @@ MESSAGES: list[betterproto2.Message] = [
     ),
     QueryTransactionsResponse(next_page_token="AQ"),
     GetTransactionRequest(transaction_id="t"),
+    WatchRequest(user_id=0, resume_token="AQ", progress_seconds=1, end_when_current=True),
+    WatchEvent(resume_token="AQ", snapshot=UserCredits(user_id=7)),
+    WatchEvent(transaction=CreditTransaction(id="t")),
     GetTransactionResponse(),
     GetSpendingCapResponse(statuses=[SpendingCapStatus(spent=2**64 - 1, left=0)]),
     SpendingCapStatus(period=SpendingPeriod.MONTH, cap=1, spent=2, held=GREATEST, resets_at=NOW),

@@ -75,6 +75,8 @@ def test_the_package_exports_the_contract() -> None:
         "UserId",
         "VoidGrantRequest",
         "VoidGrantResponse",
+        "WatchEvent",
+        "WatchRequest",
         "WriteRequest",
         "WriteResponse",
     ]

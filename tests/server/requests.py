@@ -29,6 +29,7 @@ from credit_models import (
     TransferCreditsRequest,
     UserId,
     VoidGrantRequest,
+    WatchRequest,
 )
 from credit_models.image import SERVICES, method_path
 
@@ -70,6 +71,7 @@ _SOUND: Mapping[str, Any] = {
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
+    "Watch": WatchRequest(user_id=7, app_id=1, end_when_current=True),
 }
 
 WRITES = tuple(

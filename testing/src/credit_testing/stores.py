@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -20,6 +20,8 @@ from credit_server.store.port import (
     AppPolicy,
     Changes,
     HoldRow,
+    LogPage,
+    LogPosition,
     PurchaseRow,
     StoreTransaction,
     TransactionPage,
@@ -112,6 +114,10 @@ class FailingStore(MemoryStore):
 
     async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
         raise self._error
+
+    async def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        raise self._error
+        yield LogPage([], LogPosition(0, b""), at_end=True)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         raise self._error

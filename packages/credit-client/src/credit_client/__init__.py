@@ -26,6 +26,7 @@ from credit_models import (
     SpendingPeriod,
     TransactionType,
     UserCredits,
+    WatchEvent,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
@@ -74,6 +75,8 @@ from credit_client.errors import (
     PageTokenInvalid,
     ProtocolMismatch,
     RateLimited,
+    ResumeTokenExpired,
+    ResumeTokenInvalid,
     ReversalExceeds,
     RevisionChanged,
     ScopeMissing,
@@ -158,6 +161,8 @@ __all__ = [
     "RateLimited",
     "Receipt",
     "RejectedRow",
+    "ResumeTokenExpired",
+    "ResumeTokenInvalid",
     "ReversalExceeds",
     "RevisionChanged",
     "ScopeMissing",
@@ -180,6 +185,7 @@ __all__ = [
     "UserCredits",
     "UserSpendingCaps",
     "Violation",
+    "WatchEvent",
     "WriteOptions",
     "request_id",
 ]

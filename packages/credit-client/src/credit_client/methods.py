@@ -50,6 +50,8 @@ from credit_models import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
+    WatchEvent,
+    WatchRequest,
     WriteRequest,
     WriteResponse,
 )
@@ -130,5 +132,11 @@ TRANSACTION = Method(
     path="/credit.v1.HistoryService/GetTransaction",
     request_type=GetTransactionRequest,
     reply_type=GetTransactionResponse,
+    writes=False,
+)
+WATCH = Method(
+    path="/credit.v1.HistoryService/Watch",
+    request_type=WatchRequest,
+    reply_type=WatchEvent,
     writes=False,
 )

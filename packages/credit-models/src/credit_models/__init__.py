@@ -78,6 +78,8 @@ from credit_models._generated.credit.v1 import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
+    WatchEvent,
+    WatchRequest,
     WriteRequest,
     WriteResponse,
 )
@@ -153,6 +155,8 @@ __all__ = [
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
+    "WatchEvent",
+    "WatchRequest",
     "WriteRequest",
     "WriteResponse",
 ]

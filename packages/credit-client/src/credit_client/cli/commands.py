@@ -39,6 +39,7 @@ from credit_client.cli.options import (
 )
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows
 from credit_client.cli.table import Record
+from credit_client.cli.watching import watch
 from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
@@ -208,7 +209,7 @@ def purchases(
     )
 
 
-for _query in (transactions, find):
+for _query in (transactions, find, watch):
     app.command(_query.__name__, cls=Command)(_query)
 
 

@@ -16,6 +16,7 @@ from credit_models import (
     Receipt,
     TransactionType,
     UserCredits,
+    WatchEvent,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
@@ -1761,6 +1762,58 @@ class CreditClient:
                 page_size=page_size,
                 timeout_seconds=timeout_seconds,
             ),
+        )
+
+    def watch(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        resume_token: str = "",
+        progress: bool = False,
+        progress_seconds: int = 0,
+        end_when_current: bool = False,
+    ) -> Generator[WatchEvent, None, None]:
+        """Return the transactions of a user or in an app as they are written: `for … in …`.
+
+            for event in credits.watch(user_id=7):
+                if event.transaction is not None:
+                    ...
+
+        Without a token the stream begins now. With a user its first event then has the balances as
+        `event.snapshot`; the transactions after it follow, each once and in order. Store
+        `event.resume_token` with what you do for an event, and pass it to continue after the event.
+
+        Once the first event has come, the stream ends only with the loop that reads it: after a
+        failure that may pass, the SDK continues with the last token. Needs a server of 0.4.0 or
+        later.
+
+        Args:
+            user_id: The user; None: all users of the app.
+            app_id: The app; None: all apps that the caller may read.
+            resume_token: The `resume_token` of the last event that was handled; empty: begin now.
+            progress: Whether to return events with a token alone too. They show that nothing was
+                missed so far. The token of an app expires if it is not renewed for hours.
+            progress_seconds: After how many seconds without an event the server sends one with a
+                token alone, up to 300; 0 for 15.
+            end_when_current: Whether the stream ends when all transactions that were written before
+                the call have been returned.
+
+        Raises:
+            InvalidField: An argument is out of its range, or there is neither a user nor an app.
+            ResumeTokenInvalid: The token was returned for another user or app.
+            ResumeTokenExpired: The server no longer has the app's transactions after the token.
+                See also `CreditError`.
+        """
+        return self._session.rows(
+            self._session.client.watch(
+                user_id=user_id,
+                app_id=app_id,
+                resume_token=resume_token,
+                progress=progress,
+                progress_seconds=progress_seconds,
+                end_when_current=end_when_current,
+            )
         )
 
     def transaction(

@@ -25,6 +25,7 @@ from credit_models import (
     TransactionType,
     TransferCreditsRequest,
     VoidGrantRequest,
+    WatchRequest,
     ledger,
 )
 from credit_models.constraints import Violation, violations
@@ -124,6 +125,12 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
                 yield Violation(field=name, description="must be set without transaction_id")
 
 
+def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
+    """Require a user or an app."""
+    if request.user_id is None and request.app_id is None:
+        yield Violation(field="user_id", description="must be set, or app_id")
+
+
 # The rules that the contract defines in comments and not in options. Any: each takes its request.
 _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
     MappingProxyType(
@@ -133,6 +140,7 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             SetSpendingCapRequest: _app_caps_rule,
             QueryTransactionsRequest: _types_rule,
             GetTransactionRequest: _name_rule,
+            WatchRequest: _scope_rule,
         }
     )
 )

@@ -230,6 +230,25 @@ def page_token_invalid() -> Answer:
     )
 
 
+def resume_token_invalid() -> Answer:
+    """Return the answer to a resume token that was made for another user or app."""
+    return Answer(
+        ErrorReason.RESUME_TOKEN_INVALID,
+        "the resume_token was returned for another user or app: begin without a token",
+        {},
+    )
+
+
+def resume_token_expired() -> Answer:
+    """Return the answer to a resume token whose position is no longer in the log."""
+    return Answer(
+        ErrorReason.RESUME_TOKEN_EXPIRED,
+        "the log no longer has the transactions after the resume_token: query those that were"
+        " missed, and begin without a token",
+        {},
+    )
+
+
 def transaction_not_found(transaction_id: str) -> Answer:
     """Return the answer to a read of a transaction that does not exist for the caller."""
     return Answer(

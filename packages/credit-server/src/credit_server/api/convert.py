@@ -17,6 +17,7 @@ _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
 _TRANSACTION_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
 _FOUND_TRANSACTION: Any = message_class("credit.v1.GetTransactionResponse")
+_WATCH_EVENT: Any = message_class("credit.v1.WatchEvent")
 
 _ADD, _USE = Kind.ADD, Kind.USE
 
@@ -102,6 +103,13 @@ def found_transaction_to_wire(row: TransactionRow) -> bytes:
     answer = _FOUND_TRANSACTION()
     answer.transaction.MergeFromString(data)
     return bytes(answer.SerializeToString())
+
+
+def transaction_event_to_wire(token: str, transaction: bytes) -> bytes:
+    """Write a `CreditTransaction` as a `WatchEvent`."""
+    event = _WATCH_EVENT(resume_token=token)
+    event.transaction.MergeFromString(transaction)
+    return bytes(event.SerializeToString())
 
 
 # Any: see `_TRANSACTION`.

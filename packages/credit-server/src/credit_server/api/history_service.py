@@ -1,4 +1,4 @@
-"""The calls of `HistoryService`: pages of a user's transactions, and single transactions."""
+"""The calls of `HistoryService`: pages of transactions, single transactions, and streams."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -25,10 +25,13 @@ from grpclib import const
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
+from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
 from credit_server.api.page_token import PageTokenInvalid, make_token, sequence_of
 from credit_server.api.reads import Reads
+from credit_server.api.watch import Watch, WatchCall
+from credit_server.api.watch_hub import WatchHub
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import Store, TransactionQuery
@@ -52,7 +55,14 @@ class HistoryService(HistoryServiceBase):
     """Serves the contract on a store."""
 
     def __init__(
-        self, store: Store, clock: Clock, audit: AuditLog, list_slots: ListSlots | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        audit: AuditLog,
+        access: Access,
+        list_slots: ListSlots | None = None,
+        *,
+        hub: WatchHub | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -60,9 +70,13 @@ class HistoryService(HistoryServiceBase):
             store: Where transactions are read.
             clock: The clock of the server.
             audit: Writes a line for each denial.
+            access: Checks the identities of streams again.
             list_slots: Bounds the pages of lists; None: with the defaults of the settings.
+            hub: Distributes what is committed; None: with the defaults of the settings.
         """
         self._store = store
+        self._access = access
+        self._hub = hub or WatchHub(store)
         self._reads = Reads(store, clock, audit)
         self._list_slots = list_slots or ListSlots()
 
@@ -75,6 +89,7 @@ class HistoryService(HistoryServiceBase):
         handlers: dict[str, Callable[[Call[Any, Any]], Coroutine[Any, Any, None]]] = {
             "QueryTransactions": self._query_transactions,
             "GetTransaction": self._get_transaction,
+            "Watch": self._watch,
         }
         return {
             path: handler._replace(func=handlers[path.rpartition("/")[2]])
@@ -113,6 +128,17 @@ class HistoryService(HistoryServiceBase):
         if row is None or not (apps is None or row.app_id in apps):
             raise errors.status_of(*missing)
         await call.send_encoded_answer(convert.found_transaction_to_wire(row))
+
+    async def _watch(self, call: WatchCall) -> None:
+        watch = Watch(
+            call,
+            await self._reads.request(call),
+            hub=self._hub,
+            store=self._store,
+            list_slots=self._list_slots,
+            access=self._access,
+        )
+        await watch.run()
 
 
 def _name_of(call: _QueryCall) -> str:

@@ -12,6 +12,7 @@ from credit_models import (
     ListGrantsRequest,
     ListHoldsRequest,
     QueryTransactionsRequest,
+    WatchRequest,
 )
 from credit_models.ledger import Account, Settled, settle
 
@@ -33,6 +34,7 @@ _Request = TypeVar(
     GetForecastRequest,
     QueryTransactionsRequest,
     GetTransactionRequest,
+    WatchRequest,
 )
 _Answer = TypeVar("_Answer")
 

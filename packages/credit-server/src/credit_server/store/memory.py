@@ -1,9 +1,11 @@
 """The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
 
+import asyncio
 import itertools
 import math
 import time
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Callable,
     Collection,
@@ -15,6 +17,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from credit_models.ledger import (
@@ -39,6 +42,10 @@ from credit_server.store.port import (
     Conflict,
     DueAccount,
     HoldRow,
+    LogEntry,
+    LogPage,
+    LogPosition,
+    LogTruncated,
     PurchaseRow,
     Reference,
     References,
@@ -68,6 +75,8 @@ class _Tables:
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
     policies: dict[int, AppPolicy] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # All entries in the order of their commits. The position of an entry is its index plus 1.
+    log: list[Transaction] = field(default_factory=list)
     # The ids of the entries that refer to an entry of the same user.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
@@ -95,6 +104,8 @@ class MemoryStore:
         self._tables = _Tables()
         self._ids = itertools.count(1)
         self._page_size = page_size
+        self._log_start = 0
+        self._log_readers: set[asyncio.Event] = set()
 
     def new_id(self) -> str:
         """Return a new id: see the port."""
@@ -227,6 +238,47 @@ class MemoryStore:
         entry = self._tables.transactions.get(id_)
         return None if entry is None else _transaction_row(entry)
 
+    async def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on: see the port."""
+        committed = asyncio.Event()
+        self._log_readers.add(committed)
+        try:
+            after = len(self._tables.log)
+            yield LogPage([], _position(after), at_end=True)
+            while True:
+                await committed.wait()
+                committed.clear()
+                page = self._log_page(after, None, len(self._tables.log))
+                after = page.end.time
+                yield page
+        finally:
+            self._log_readers.discard(committed)
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app after a position: see the port."""
+        start = int.from_bytes(after, "big")
+        if not self._log_start <= start <= len(self._tables.log):
+            raise LogTruncated("the log does not have the position")
+        return self._log_page(start, app_id, limit)
+
+    def truncate_log(self) -> None:
+        """Drop the log so far, as a database does when its log is full."""
+        self._log_start = len(self._tables.log)
+
+    def _log_page(self, after: int, app_id: int | None, limit: int) -> LogPage:
+        entries = [
+            LogEntry(_position(place), each.user_id, each.app_id, partial(_transaction_row, each))
+            for place, each in enumerate(self._tables.log[after:], after + 1)
+            if app_id in (None, each.app_id)
+        ]
+        if len(entries) > limit:
+            return LogPage(entries[:limit], entries[limit - 1].position, at_end=False)
+        return LogPage(entries, _position(len(self._tables.log)), at_end=True)
+
+    def _notify_log_readers(self) -> None:
+        for committed in self._log_readers:
+            committed.set()
+
     async def ping(self) -> ClockReading:
         """Return the time at once: memory is always available."""
         moment = time.monotonic()
@@ -316,6 +368,7 @@ class _MemoryTransaction:
             self._check(changes)
         for changes in self._changes:
             self._apply(changes)
+        self._store._notify_log_readers()  # noqa: SLF001
 
     def _check(self, changes: Changes) -> None:
         tables = self._store._tables  # noqa: SLF001
@@ -351,6 +404,7 @@ class _MemoryTransaction:
             tables.accounts[account.user_id] = replace(account, id=id_)
         for entry in changes.transactions:
             tables.transactions[entry.id] = entry
+            tables.log.append(entry)
             tables.sequences[entry.user_id, entry.sequence] = entry.id
             if entry.key:
                 tables.keys[entry.user_id, entry.app_id, entry.key] = entry.id
@@ -366,6 +420,10 @@ class _MemoryTransaction:
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
+
+
+def _position(place: int) -> LogPosition:
+    return LogPosition(place, place.to_bytes(8, "big"))
 
 
 def _count_due(app: AppAccount, before: datetime) -> int:

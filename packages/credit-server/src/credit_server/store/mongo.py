@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from credit_server.store.connection import open_clients
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
+from credit_server.store.log import MongoLog
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
@@ -35,6 +36,7 @@ from credit_server.store.port import (
     Conflict,
     DueAccount,
     HoldRow,
+    LogPage,
     PurchaseRow,
     StoreMisconfigured,
     StoreUnavailable,
@@ -91,6 +93,7 @@ class MongoStore:
         self._page_size = page_size
         self._timeout_seconds = timeout_seconds
         self._writers: list[MongoWriter] = []
+        self._log = MongoLog(self._clients.writing, database, timeout_seconds=timeout_seconds)
         self._accounts: Collection = self._database[schema.USER_CREDITS]
         self._raw_accounts = self._accounts.with_options(codec_options=RAW)
         listed = CodecOptions[Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
@@ -167,6 +170,7 @@ class MongoStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._log.close()
         for writer in self._writers:
             writer.close()
         await self._clients.close()
@@ -425,6 +429,15 @@ class MongoStore:
         async with self._deadline():
             finder = Finder(self._transactions)
             return await (finder.by_id(name) if isinstance(name, str) else finder.by_key(name))
+
+    def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on: see the port."""
+        return self._log.follow()
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app after a position: see the port."""
+        async with self._deadline():
+            return await asyncio.to_thread(self._log.page, after, app_id, limit=limit)
 
     async def ping(self) -> ClockReading:
         """Return the time of a primary that accepts writes: see the port."""

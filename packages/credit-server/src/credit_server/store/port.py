@@ -1,6 +1,6 @@
 """The port of a store: the operations that the service needs, and how they can fail."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -76,6 +76,10 @@ class Unreadable(StoreError):
     def __init__(self, message: str = "", *, user_ids: Collection[int] = ()) -> None:
         super().__init__(message)
         self.user_ids = frozenset(user_ids)
+
+
+class LogTruncated(StoreError):
+    """The log no longer has the transactions after a position, or never had the position."""
 
 
 class StoreMisconfigured(StoreError):
@@ -255,6 +259,48 @@ class TransactionPage(NamedTuple):
 
     rows: Sequence[TransactionRow]
     last_sequence: int | None
+
+
+class LogPosition(NamedTuple):
+    """A position in the log: the transactions of all users in the order of their commits.
+
+    Attributes:
+        time: A logical time of the store. Nothing up to this position was committed later.
+        token: Names the position. The tokens of later positions are greater as bytes.
+    """
+
+    time: int
+    token: bytes
+
+
+class LogEntry(NamedTuple):
+    """A transaction in the log.
+
+    Attributes:
+        position: Its position.
+        user_id: Its user.
+        app_id: Its app.
+        row: Returns the transaction. Most entries have no reader and are not converted.
+    """
+
+    position: LogPosition
+    user_id: int
+    app_id: int
+    row: Callable[[], TransactionRow]
+
+
+class LogPage(NamedTuple):
+    """A part of the log.
+
+    Attributes:
+        entries: The transactions, by ascending position.
+        end: The position after them. It can be later than that of the last transaction.
+        at_end: Whether these are all transactions that were committed by the time of `end`.
+    """
+
+    entries: Sequence[LogEntry]
+    end: LogPosition
+    at_end: bool
 
 
 class HoldRow(NamedTuple):
@@ -520,6 +566,31 @@ class Store(Protocol):
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key; None if there is none."""
+        ...
+
+    def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on, without an end.
+
+        The first page is returned at once and may be empty: nothing after its end is missed.
+        Further empty pages show that the log goes on. A change of primary neither repeats nor
+        omits a transaction. The reader must not pause for long.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+        """
+        ...
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app that were committed after a position.
+
+        Args:
+            after: The token of the position.
+            app_id: The app.
+            limit: The most transactions, at least 1.
+
+        Raises:
+            LogTruncated: The log no longer reaches back to the position.
+        """
         ...
 
     async def ping(self) -> ClockReading:

@@ -261,6 +261,13 @@ async for transaction in credits.transactions(user_id=7):
             "idempotency_key": "order-4711",
         },
     ),
+    "credit.v1.HistoryService.Watch": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "end_when_current": True,
+        },
+    ),
 }
 
 

@@ -74,6 +74,8 @@ __all__ = (
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
+    "WatchEvent",
+    "WatchRequest",
     "WriteRequest",
     "WriteResponse",
 )
@@ -369,6 +371,19 @@ class ErrorReason(betterproto2.Enum):
     Nothing was changed.
     """
 
+    RESUME_TOKEN_INVALID = 45
+    """
+    INVALID_ARGUMENT. No server of this database returned the `resume_token` for the same user and app.
+    Nothing was changed. Begin without a token.
+    """
+
+    RESUME_TOKEN_EXPIRED = 46
+    """
+    OUT_OF_RANGE. The database no longer has the log of the app's transactions after the `resume_token`.
+    Nothing was changed. Read what was missed with `QueryTransactions`, user by user, and begin without a
+    token.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -411,6 +426,8 @@ class ErrorReason(betterproto2.Enum):
             36: "ERROR_REASON_BATCH_TOO_LARGE",
             37: "ERROR_REASON_PAGE_TOKEN_INVALID",
             38: "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND",
+            45: "ERROR_REASON_RESUME_TOKEN_INVALID",
+            46: "ERROR_REASON_RESUME_TOKEN_EXPIRED",
         }
 
     @classmethod
@@ -455,6 +472,8 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_BATCH_TOO_LARGE": 36,
             "ERROR_REASON_PAGE_TOKEN_INVALID": 37,
             "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND": 38,
+            "ERROR_REASON_RESUME_TOKEN_INVALID": 45,
+            "ERROR_REASON_RESUME_TOKEN_EXPIRED": 46,
         }
 
 
@@ -3753,6 +3772,90 @@ default_message_pool.register_message("credit.v1", "VoidGrantResponse", VoidGran
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class WatchEvent(betterproto2.Message):
+    """
+    An event of `Watch`. If it has neither a transaction nor a snapshot, it shows that nothing was missed up to
+    its token.
+
+    Oneofs:
+        - event:
+    """
+
+    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque token that continues after this event. For a user it does not expire. For an app it expires
+    when the database has dropped the transactions after it from its log: after hours, or as configured.
+    """
+
+    transaction: "CreditTransaction | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    A transaction that was written.
+    """
+
+    snapshot: "UserCredits | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    The user's balances before the first transaction of the stream.
+    """
+
+    @model_validator(mode="after")
+    def check_oneof(self):
+        return self._validate_field_groups(self)
+
+
+default_message_pool.register_message("credit.v1", "WatchEvent", WatchEvent)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class WatchRequest(betterproto2.Message):
+    """
+    A request to watch a user, a user in an app, or an app. At least one of the two ids is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users of the app.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The `resume_token` of the last event that was handled. Empty: the stream begins now. A token belongs to
+    the two ids of its request. With others, the request is rejected with RESUME_TOKEN_INVALID.
+    """
+
+    progress_seconds: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
+        betterproto2.field(4, betterproto2.TYPE_UINT32)
+    )
+    """
+    The number of seconds without an event after which the server sends one with a token alone. 0: 15.
+    """
+
+    end_when_current: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Whether the stream ends when all transactions that were written before the request have been sent.
+    """
+
+
+default_message_pool.register_message("credit.v1", "WatchRequest", WatchRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class WriteRequest(betterproto2.Message):
     """
     One operation of a stream.
@@ -4017,6 +4120,41 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             deadline=deadline,
             metadata=metadata,
         )
+
+    async def watch(
+        self,
+        message: "WatchRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[WatchEvent]":
+        """
+        Streams transactions as they are written: those of a user, or those in an app.
+
+        Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
+        For an app it is an event with a token alone: no total of an app is exact while others write. Then
+        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
+        of the commits for an app.
+
+        Every event has a `resume_token`. A request with it continues after that event: no transaction is left
+        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
+        limit for streams (10 minutes by default) or the caller's deadline.
+
+        A caller may read slowly. The server keeps few events for it, and reads the others again from its
+        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        """
+
+        async for response in self._unary_stream(
+            "/credit.v1.HistoryService/Watch",
+            message,
+            WatchEvent,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
 
 
 class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
@@ -4684,6 +4822,27 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchEvent]":
+        """
+        Streams transactions as they are written: those of a user, or those in an app.
+
+        Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
+        For an app it is an event with a token alone: no total of an app is exact while others write. Then
+        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
+        of the commits for an app.
+
+        Every event has a `resume_token`. A request with it continues after that event: no transaction is left
+        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
+        limit for streams (10 minutes by default) or the caller's deadline.
+
+        A caller may read slowly. The server keeps few events for it, and reads the others again from its
+        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield WatchEvent()
+
     async def __rpc_query_transactions(
         self, stream: "grpclib.server.Stream[QueryTransactionsRequest, QueryTransactionsResponse]"
     ) -> None:
@@ -4700,6 +4859,15 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_transaction(request)
         await stream.send_message(response)
 
+    async def __rpc_watch(self, stream: "grpclib.server.Stream[WatchRequest, WatchEvent]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.watch,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/credit.v1.HistoryService/QueryTransactions": grpclib.const.Handler(
@@ -4713,6 +4881,12 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetTransactionRequest,
                 GetTransactionResponse,
+            ),
+            "/credit.v1.HistoryService/Watch": grpclib.const.Handler(
+                self.__rpc_watch,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                WatchRequest,
+                WatchEvent,
             ),
         }
 
