@@ -13,7 +13,7 @@ from credit_testing.server import migrated
 from tests.conftest import StartServer
 
 USERS, WRITES, APP = range(1, 5), 100, 3
-PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=1000, retry_budget_tokens=1000)
+PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 
 # The user and the sequence of each transaction.
 Record = list[tuple[int, int]]
