@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
 from pymongo.change_stream import CollectionChangeStream
@@ -42,10 +41,9 @@ _AWAIT_END_MILLISECONDS = 20
 # The most entries that wait for the event loop. A thread with more of them pauses.
 _WAITING_MAX = 4096
 
-# Documents are decoded when they are read: most of them have no reader.
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(
-    document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
+# Rows have times in milliseconds. Decoding whole documents takes 12 µs an entry, and decoding only
+# what is read takes 17 µs: PyMongo's raw documents are Python (2-core machine).
+_LISTED = CodecOptions[dict[str, Any]](datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 _NOT_NEEDED = {
     "fullDocument.request": False,
@@ -80,7 +78,7 @@ class MongoLog:
         """
         self._client = client
         self._collection = client[database].get_collection(
-            schema.CREDIT_TRANSACTIONS, codec_options=_RAW, read_concern=ReadConcern("majority")
+            schema.CREDIT_TRANSACTIONS, codec_options=_LISTED, read_concern=ReadConcern("majority")
         )
         self._await_milliseconds = int(min(_AWAIT_SECONDS, timeout_seconds / 2) * 1000)
         self._followers: set[_Follower] = set()
