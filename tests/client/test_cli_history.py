@@ -76,6 +76,36 @@ def test_transactions_are_listed_oldest_first(
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [3]),
+        (["--last", "2"], [3]),
+        (["--report", "r-1", "--app", "1"], [3]),
+        (["--report", "r-2"], []),
+        (["--requester", "5"], []),
+        (["--refunded"], []),
+        (["--not-refunded"], [3]),
+        (["--until", "2000-01-01"], []),
+    ],
+    ids=str,
+)
+def test_purchases_are_filtered(user: str, options: list[str], expected: list[int]) -> None:
+    rows = done("purchases", "--user", user, *options)
+    assert [row["sequence"] for row in rows] == expected
+
+
+def test_the_entries_of_an_app_are_listed_without_the_latest_ones(user: str) -> None:
+    assert done("transactions", "--app", "1") == done("purchases", "--app", "1") == []
+
+
+@pytest.mark.parametrize("command", ["transactions", "purchases"])
+def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> None:
+    result = credit(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user, an app, or both" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--kind", "spend"], "'spend' is not a kind; the kinds are add, use"),

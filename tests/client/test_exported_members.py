@@ -75,6 +75,8 @@ def test_the_public_names_are_these() -> None:
         "PendingHold",
         "ProtocolMismatch",
         "Purchase",
+        "PurchasePage",
+        "PurchaseQuery",
         "RateLimited",
         "Receipt",
         "RejectedRow",
@@ -182,6 +184,21 @@ def test_the_client_has_these_methods() -> None:
             "page_size",
             "timeout_seconds",
         ],
+        "query_purchases": [
+            *at,
+            "created_from",
+            "created_until",
+            "after_sequence",
+            "before_sequence",
+            "credits_min",
+            "credits_max",
+            "report_id",
+            "created_by",
+            "refunded",
+            "oldest_first",
+            "page_size",
+            "timeout_seconds",
+        ],
         "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
         "grants": [*at, "timeout_seconds"],
         "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
@@ -203,6 +220,7 @@ def test_the_synchronous_client_has_the_same_methods() -> None:
         "Batch",
         "CreditClient",
         "HoldHandle",
+        "PurchaseQuery",
         "TransactionQuery",
     ]
     added = {"CreditClient": {"close": ["self"]}}
@@ -248,6 +266,7 @@ def test_a_batch_takes_every_write_of_the_client() -> None:
         "set_app_policy",
         "set_app_spending_cap",
         "query_transactions",
+        "query_purchases",
     ):
         del own[name]  # no operations of the contract
     assert writes(credit_client.Batch) == own

@@ -13,6 +13,7 @@ from credit_client import (
     TransactionQuery,
     TransactionType,
 )
+from credit_client.testing import FakeCreditService, fake_credits
 from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import AsyncMongoClient
 
@@ -124,6 +125,82 @@ async def test_what_happened_to_a_hold_is_found(world: World) -> None:
     await world.credits.release_hold(**_who(world), hold_id=hold.transaction_id)
     query = world.credits.query_transactions(user_id=world.user, related_id=hold.transaction_id)
     assert [each.type async for each in query] == [TransactionType.RELEASE]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({}, [5, 4, 3, 2]),
+        ({"oldest_first": True, "page_size": 3}, [2, 3, 4, 5]),
+        ({"credits_min": 2, "credits_max": 3}, [4, 3]),
+        ({"report_id": "r-1", "before_sequence": 4}, [3, 2]),
+        ({"report_id": "r-2"}, []),
+        ({"refunded": True}, [5]),
+        ({"refunded": False, "created_by": 1, "after_sequence": 2}, [4, 3]),
+        ({"created_until": datetime(2000, 1, 1, tzinfo=UTC)}, []),
+    ],
+    ids=str,
+)
+async def test_purchases_are_found(
+    world: World, conditions: dict[str, Any], expected: list[int]
+) -> None:
+    await _history(world)
+    latest = await world.credits.query_transactions(user_id=world.user, page_size=1).page()
+    await world.credits.refund(latest.transactions[0], created_by=1, credits=1)
+    query = world.credits.query_purchases(user_id=world.user, app_id=world.app, **conditions)
+    assert [each.sequence async for each in query] == expected
+    refunded = {each.sequence: each.refunded_credits async for each in query}
+    assert refunded.get(5, 1) == 1
+
+
+async def test_a_page_of_purchases_is_read_by_its_token(world: World) -> None:
+    await _history(world)
+    query = world.credits.query_purchases(user_id=world.user, page_size=3)
+    first = await query.page()
+    second = await query.page(first.next_page_token)
+    assert [len(first.purchases), len(second.purchases), second.next_page_token] == [3, 1, ""]
+    with pytest.raises(PageTokenInvalid):
+        await world.credits.query_purchases(app_id=world.app).page(first.next_page_token)
+
+
+async def test_a_page_of_an_app_is_complete_until_a_time(world: World) -> None:
+    """The fake has no transactions that can appear later, so its pages have the latest ones too."""
+    await _history(world, 2)
+    page = await world.credits.query_transactions(app_id=world.app).page()
+    bought = await world.credits.query_purchases(app_id=world.app).page()
+    assert page.complete_until is not None
+    assert timedelta(0) <= world.now() + timedelta(seconds=1) - page.complete_until
+    assert all(
+        each.created_at is not None and each.created_at < page.complete_until
+        for each in page.transactions
+    )
+    assert (page.next_page_token, bought.complete_until is None) == ("", False)
+
+
+@pytest.mark.parametrize("changed", [{"app_id": None}, {"after_sequence": 1}], ids=str)
+async def test_a_query_of_all_users_needs_an_app_alone(
+    world: World, changed: dict[str, Any]
+) -> None:
+    arguments = {"app_id": world.app} | changed
+    for query in (world.credits.query_transactions, world.credits.query_purchases):
+        with pytest.raises(InvalidField) as caught:
+            await query(**arguments).page()
+        assert [each.field for each in caught.value.violations] == [*changed]
+
+
+async def test_the_fake_orders_the_transactions_of_all_users_by_time() -> None:
+    service = FakeCreditService()
+    async with fake_credits(service) as credits_:
+        for user_id, app_id in ((7, 1), (8, 1), (7, 2), (7, 1)):
+            await credits_.add(user_id=user_id, app_id=app_id, credits=5, created_by=1)
+            service.clock.advance(timedelta(seconds=1))
+            await credits_.use(user_id=user_id, app_id=app_id, **REPORT, credits=1, created_by=1)
+            service.clock.advance(timedelta(seconds=1))
+        query = credits_.query_transactions(app_id=1, page_size=2, oldest_first=True)
+        found = [(each.user_id, each.sequence) async for each in query]
+        assert found == [(7, 1), (7, 2), (8, 1), (8, 2), (7, 5), (7, 6)]
+        bought = [each.user_id async for each in credits_.query_purchases(app_id=1, page_size=1)]
+        assert bought == [7, 8, 7]
 
 
 @pytest.mark.parametrize(

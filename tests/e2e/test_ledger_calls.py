@@ -134,6 +134,7 @@ READS = (
     "ListHolds",
     "GetForecast",
     "QueryTransactions",
+    "QueryPurchases",
 )
 
 

@@ -50,6 +50,8 @@ from credit_models import (
     PlaceHoldResponse,
     Purchase,
     PurchaseRequest,
+    QueryPurchasesRequest,
+    QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
     Receipt,
@@ -187,6 +189,8 @@ MESSAGES: list[betterproto2.Message] = [
         user_id=7, types=[TransactionType.USE], created_from=NOW, metadata={"order": "42"}
     ),
     QueryTransactionsResponse(next_page_token="AQ"),
+    QueryPurchasesRequest(app_id=0, created_until=NOW, refunded=False),
+    QueryPurchasesResponse(next_page_token="AQ", complete_until=NOW),
     GetTransactionRequest(transaction_id="t"),
     GetTransactionResponse(),
     GetSpendingCapResponse(statuses=[SpendingCapStatus(spent=2**64 - 1, left=0)]),

@@ -54,6 +54,8 @@ def test_the_package_exports_the_contract() -> None:
         "PlaceHoldResponse",
         "Purchase",
         "PurchaseRequest",
+        "QueryPurchasesRequest",
+        "QueryPurchasesResponse",
         "QueryTransactionsRequest",
         "QueryTransactionsResponse",
         "Receipt",

@@ -19,6 +19,7 @@ from credit_models import (
     ListHoldsRequest,
     PlaceHoldRequest,
     PurchaseRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
     Receipt,
     ReleaseHoldRequest,
@@ -69,6 +70,7 @@ _SOUND: Mapping[str, Any] = {
     "ListHolds": ListHoldsRequest(user_id=7, app_id=1),
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
+    "QueryPurchases": QueryPurchasesRequest(user_id=7, app_id=1),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
 }
 

@@ -14,18 +14,15 @@ from credit_models.ledger import (
     AppAccount,
     Grant,
 )
-from credit_server.store.memory import MemoryStore
-from credit_server.store.port import (
-    AppKey,
-    AppPolicy,
-    Changes,
-    HoldRow,
+from credit_server.store.history import (
+    Page,
+    PurchaseQuery,
     PurchaseRow,
-    StoreTransaction,
-    TransactionPage,
     TransactionQuery,
     TransactionRow,
 )
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import AppKey, AppPolicy, Changes, HoldRow, StoreTransaction
 
 
 class HeldStore(MemoryStore):
@@ -110,7 +107,10 @@ class FailingStore(MemoryStore):
     ) -> Sequence[HoldRow]:
         raise self._error
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        raise self._error
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
         raise self._error
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:

@@ -32,6 +32,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "ListHolds",
         "GetForecast",
         "QueryTransactions",
+        "QueryPurchases",
         "GetTransaction",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES

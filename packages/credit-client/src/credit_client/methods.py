@@ -34,6 +34,8 @@ from credit_models import (
     PlaceHoldResponse,
     Purchase,
     PurchaseRequest,
+    QueryPurchasesRequest,
+    QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
     ReleaseHoldRequest,
@@ -90,6 +92,11 @@ def _ledger(
     return Method(path=path, request_type=request, reply_type=reply, writes=writes)
 
 
+def _history(name: str, request: type[RequestT], reply: type[ReplyT]) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.HistoryService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=False)
+
+
 ADD = _credit("AddCredits", CreditRequest, Empty, writes=True)
 USE = _credit("UseCredits", PurchaseRequest, Empty, writes=True)
 USER_CREDITS = _credit("GetUserCredits", UserId, UserCredits)
@@ -120,15 +127,8 @@ FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)
 BATCH_WRITE = _ledger("BatchWrite", BatchWriteRequest, BatchWriteResponse, writes=True)
 WRITE = _ledger("Write", WriteRequest, WriteResponse, writes=True)
 
-QUERY_TRANSACTIONS = Method(
-    path="/credit.v1.HistoryService/QueryTransactions",
-    request_type=QueryTransactionsRequest,
-    reply_type=QueryTransactionsResponse,
-    writes=False,
+QUERY_TRANSACTIONS = _history(
+    "QueryTransactions", QueryTransactionsRequest, QueryTransactionsResponse
 )
-TRANSACTION = Method(
-    path="/credit.v1.HistoryService/GetTransaction",
-    request_type=GetTransactionRequest,
-    reply_type=GetTransactionResponse,
-    writes=False,
-)
+QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
+TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)

@@ -267,6 +267,11 @@ class FakeLedger:
         users = sorted(self._users)
         return tuple(each for user in users for each in self.transactions(user_id=user))
 
+    def all_purchases(self) -> tuple[Purchase, ...]:
+        """Return the purchases of all users, those of each user oldest first."""
+        users = sorted(self._users)
+        return tuple(each for user in users for each in self.purchases(user_id=user))
+
     def grants(self, *, user_id: int, app_id: int) -> ListGrantsResponse:
         """Return the live grants of a user in an app."""
         return messages.grants_to_message(self._account(user_id), app_id)

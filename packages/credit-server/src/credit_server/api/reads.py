@@ -11,6 +11,7 @@ from credit_models import (
     GetTransactionRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
 )
 from credit_models.ledger import Account, Settled, settle
@@ -33,6 +34,7 @@ _Request = TypeVar(
     GetForecastRequest,
     QueryTransactionsRequest,
     GetTransactionRequest,
+    QueryPurchasesRequest,
 )
 _Answer = TypeVar("_Answer")
 

@@ -254,6 +254,12 @@ async for transaction in credits.transactions(user_id=7):
             "page_size": 2,
         },
     ),
+    "credit.v1.HistoryService.QueryPurchases": Example(
+        request={
+            "user_id": 7,
+            "page_size": 2,
+        },
+    ),
     "credit.v1.HistoryService.GetTransaction": Example(
         request={
             "user_id": 7,

@@ -53,6 +53,8 @@ __all__ = (
     "PlaceHoldResponse",
     "Purchase",
     "PurchaseRequest",
+    "QueryPurchasesRequest",
+    "QueryPurchasesResponse",
     "QueryTransactionsRequest",
     "QueryTransactionsResponse",
     "Receipt",
@@ -2657,16 +2659,161 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesRequest(betterproto2.Message):
+    """
+    A request for purchases. A purchase is returned if it satisfies every field that is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence` and
+    `before_sequence` must not be set, because they belong to a user's history. Otherwise the request is
+    rejected as INVALID_FIELD.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    created_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is this time or later. Unset: from the beginning. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    created_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is before this time. Unset: up to now. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    after_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(5, betterproto2.TYPE_UINT64)
+    )
+    """
+    Only purchases with a greater `sequence`. 0: from the beginning.
+    """
+
+    before_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(6, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    Only purchases with a smaller `sequence`. Unset: up to the latest.
+    """
+
+    credits_min: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(7, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or more. Unset: any number.
+    """
+
+    credits_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(8, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or fewer. Unset: any number.
+    """
+
+    report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        9, betterproto2.TYPE_STRING
+    )
+    """
+    Only purchases of this report. Empty: any report.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(10, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases that this person or service requested. Unset: any requester.
+    """
+
+    refunded: "bool | None" = betterproto2.field(11, betterproto2.TYPE_BOOL, optional=True)
+    """
+    If true, only purchases with `refunded_credits`. If false, only those without. Unset: both.
+    """
+
+    oldest_first: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest purchases come first. If false, the newest come first.
+    """
+
+    page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        13, betterproto2.TYPE_UINT32
+    )
+    """
+    The maximum number of purchases. 0: 100. The server returns at most 1,000, and at most 2 MiB of them,
+    but always one.
+    """
+
+    page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        14, betterproto2.TYPE_STRING
+    )
+    """
+    The `next_page_token` of the previous page. Empty: the first page. The caller's identity, and all
+    other fields except `page_size`, must be the same as in the request for the previous page. Otherwise
+    the request is rejected with PAGE_TOKEN_INVALID.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesRequest", QueryPurchasesRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesResponse(betterproto2.Message):
+    """
+    A page of purchases.
+    """
+
+    purchases: "list[Purchase]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The purchases, in the requested order. `refunded_credits` is the present number.
+    """
+
+    next_page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
+    it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all purchases in the app that were created before this time, and no
+    later ones. To read the purchases that follow, send it as `created_from`. Unset: the request has a
+    `user_id`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesResponse", QueryPurchasesResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class QueryTransactionsRequest(betterproto2.Message):
     """
     A request for transactions. A transaction is returned if it satisfies every field that is set.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
-        1, betterproto2.TYPE_UINT32
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user.
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence`,
+    `before_sequence` and `related_id` must not be set, because they belong to a user's history. Otherwise
+    the request is rejected as INVALID_FIELD.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
@@ -2688,8 +2835,9 @@ class QueryTransactionsRequest(betterproto2.Message):
     """
     Only transactions whose `created_at` is this time or later. Unset: from the beginning.
 
-    The server searches for the position of this time in the history. `created_at` does not decrease with
-    `sequence` unless the clock of a server was wrong. Near such a transaction the result can be inexact.
+    With `user_id`, the server searches for the position of this time in the user's history. `created_at`
+    does not decrease with `sequence` unless the clock of a server was wrong. Near such a transaction the
+    result can be inexact.
     """
 
     created_until: "datetime.datetime | None" = betterproto2.field(
@@ -2812,6 +2960,15 @@ class QueryTransactionsResponse(betterproto2.Message):
     """
     The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
     it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all transactions of the app that were created before this time, and
+    no later ones. To read the transactions that follow, send it as `created_from`. Unset: the request has
+    a `user_id`.
     """
 
 
@@ -3955,7 +4112,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
 
 class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -3973,10 +4131,17 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -3988,6 +4153,32 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.HistoryService/QueryTransactions",
             message,
             QueryTransactionsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def query_purchases(
+        self,
+        message: "QueryPurchasesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/QueryPurchases",
+            message,
+            QueryPurchasesResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4647,7 +4838,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
 class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -4660,15 +4852,34 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "QueryTransactionsRequest"
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
         a page can be short or empty although more pages follow. The last page is the one without a
         `next_page_token`.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def query_purchases(self, message: "QueryPurchasesRequest") -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4692,6 +4903,14 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.query_transactions(request)
         await stream.send_message(response)
 
+    async def __rpc_query_purchases(
+        self, stream: "grpclib.server.Stream[QueryPurchasesRequest, QueryPurchasesResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.query_purchases(request)
+        await stream.send_message(response)
+
     async def __rpc_get_transaction(
         self, stream: "grpclib.server.Stream[GetTransactionRequest, GetTransactionResponse]"
     ) -> None:
@@ -4707,6 +4926,12 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 QueryTransactionsRequest,
                 QueryTransactionsResponse,
+            ),
+            "/credit.v1.HistoryService/QueryPurchases": grpclib.const.Handler(
+                self.__rpc_query_purchases,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                QueryPurchasesRequest,
+                QueryPurchasesResponse,
             ),
             "/credit.v1.HistoryService/GetTransaction": grpclib.const.Handler(
                 self.__rpc_get_transaction,
