@@ -40,6 +40,7 @@ from credit_models import (
     TransactionType,
     UserCredits,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage

@@ -98,6 +98,24 @@ def test_the_entries_of_an_app_are_listed_without_the_latest_ones(user: str) -> 
     assert done("transactions", "--app", "1") == done("purchases", "--app", "1") == []
 
 
+def test_an_earlier_balance_is_shown(user: str) -> None:
+    of = ("--user", user, "--app", "1")
+    (before,) = done("balance", *of, "--at", "2026-01-01")
+    assert before == {
+        "app_id": 1,
+        "user_id": int(user),
+        "balance": 0,
+        "owed": 0,
+        "sequence": 0,
+        "as_of": "2026-01-01T00:00:00.000Z",
+    }
+    (now,) = done("balance", *of, "--at", "2100-01-01T00:00Z")
+    assert (now["balance"], now["sequence"]) == (47, 4)
+    result = credit("balance", "--user", user, "--at", "2026-01-01")
+    assert result.exit_code == 2
+    assert "--at needs both --user and --app" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("command", ["transactions", "purchases"])
 def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> None:
     result = credit(command)

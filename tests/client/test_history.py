@@ -222,6 +222,44 @@ async def test_a_wrong_type_of_types_is_a_type_error(world: World, types: Any) -
         await world.credits.query_transactions(user_id=world.user, types=types).page()
 
 
+async def test_an_earlier_balance_is_returned(world: World) -> None:
+    before = world.now() - timedelta(seconds=2)
+    await _history(world)
+    of = {"user_id": world.user, "app_id": world.app}
+    by_sequence = [await world.credits.balance_at(**of, sequence=number) for number in range(6)]
+    assert [(each.balance, each.sequence) for each in by_sequence] == [
+        *((0, 0), (100, 1), (99, 2)),
+        *((97, 3), (94, 4), (90, 5)),
+    ]
+    earlier = await world.credits.balance_at(**of, at=before)
+    assert (earlier.balance, earlier.sequence, earlier.as_of) == (0, 0, before)
+    later = await world.credits.balance_at(**of, at=world.now() + timedelta(days=1))
+    assert (later.balance, later.sequence) == (90, 5)
+    assert later.as_of is not None
+    assert later.as_of < world.now() + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("names", [{}, {"at": datetime(2026, 1, 1, tzinfo=UTC), "sequence": 1}])
+async def test_an_earlier_balance_needs_a_time_or_a_sequence(
+    world: World, names: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidField) as caught:
+        await world.credits.balance_at(user_id=world.user, app_id=world.app, **names)
+    assert [each.field for each in caught.value.violations] == ["at"]
+
+
+async def test_the_end_of_a_grant_counts_from_its_instant_in_the_fake() -> None:
+    service = FakeCreditService()
+    async with fake_credits(service) as credits_:
+        of = {"user_id": 7, "app_id": 1}
+        ends_at = service.clock.now() + timedelta(seconds=30)
+        await credits_.grant(**of, credits=20, created_by=1, expires_at=ends_at)
+        service.clock.advance(timedelta(minutes=1))
+        before = await credits_.balance_at(**of, at=ends_at - timedelta(milliseconds=1))
+        after = await credits_.balance_at(**of, at=ends_at)
+        assert (before.balance, after.balance) == (20, 0)
+
+
 async def test_a_write_is_found_by_its_id_and_its_key(world: World) -> None:
     receipt = await world.credits.add(**_who(world), credits=5, idempotency_key="order-1")
     by_id = await world.credits.transaction(transaction_id=receipt.transaction_id)

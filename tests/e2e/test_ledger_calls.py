@@ -135,6 +135,7 @@ READS = (
     "GetForecast",
     "QueryTransactions",
     "QueryPurchases",
+    "GetBalanceAt",
 )
 
 

@@ -27,6 +27,8 @@ def test_the_package_exports_the_contract() -> None:
         "ForecastStep",
         "GetAppPolicyRequest",
         "GetAppPolicyResponse",
+        "GetBalanceAtRequest",
+        "GetBalanceAtResponse",
         "GetForecastRequest",
         "GetForecastResponse",
         "GetSpendingCapRequest",

@@ -11,6 +11,7 @@ from credit_models import (
     CreditRequest,
     ExtendHoldRequest,
     GetAppPolicyRequest,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
@@ -71,6 +72,7 @@ _SOUND: Mapping[str, Any] = {
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
     "QueryPurchases": QueryPurchasesRequest(user_id=7, app_id=1),
+    "GetBalanceAt": GetBalanceAtRequest(user_id=7, app_id=1, sequence=1),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
 }
 

@@ -15,6 +15,7 @@ from credit_models.ledger import (
     Grant,
 )
 from credit_server.store.history import (
+    BalanceAt,
     Page,
     PurchaseQuery,
     PurchaseRow,
@@ -111,6 +112,11 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        raise self._error
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
         raise self._error
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:

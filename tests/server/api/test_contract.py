@@ -33,6 +33,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "GetForecast",
         "QueryTransactions",
         "QueryPurchases",
+        "GetBalanceAt",
         "GetTransaction",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES

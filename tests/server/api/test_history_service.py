@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from credit_models import (
     CreditTransaction,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetTransactionRequest,
     GetTransactionResponse,
     Purchase,
@@ -254,7 +256,8 @@ class TestQueryTransactionsOfAnApp:
         ("changed", "fields"),
         [
             ({"app_id": None}, {"app_id"}),
-            ({"after_sequence": 1, "before_sequence": 0}, {"after_sequence", "before_sequence"}),
+            ({"after_sequence": 1}, {"after_sequence"}),
+            ({"before_sequence": 0}, {"before_sequence"}),
             ({"related_id": ANY_ID}, {"related_id"}),
         ],
         ids=str,
@@ -491,6 +494,70 @@ class TestGetTransaction:
         assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, fields)
 
 
+class TestGetBalanceAt:
+    """A balance at an earlier time, or after a transaction."""
+
+    async def at(self, caller: WireCaller, **changed: Any) -> tuple[int, int]:
+        """Return a balance, and the sequence of the last transaction that counts."""
+        request = replace(GetBalanceAtRequest(user_id=7, app_id=1), **changed)
+        answer = await caller.call("GetBalanceAt", request)
+        found = answer.message(GetBalanceAtResponse)
+        return found.balance, found.sequence
+
+    async def test_it_is_that_of_the_last_transaction_until_then(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        for app_id in (1, 2, 1):
+            await caller.write("AddCredits", app_id=app_id, credits=50)
+            clocks.advance(60)
+        assert await self.at(caller, at=NOON - timedelta(seconds=1)) == (0, 0)
+        assert await self.at(caller, at=NOON) == (50, 1)
+        assert await self.at(caller, at=NOON + timedelta(minutes=1)) == (50, 1)
+        assert await self.at(caller, at=NOON + timedelta(minutes=2)) == (100, 3)
+        assert await self.at(caller, sequence=0) == (0, 0)
+        assert await self.at(caller, sequence=2) == (50, 1)
+        assert await self.at(caller, sequence=2**63 - 1) == (100, 3)
+        assert await self.at(caller, user_id=8, at=NOON) == (0, 0)
+
+    async def test_a_grant_ends_at_its_instant_whenever_its_end_is_written(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        await caller.write("AddCredits", credits=50)
+        ends_at = NOON + timedelta(seconds=30)
+        await caller.write("GrantCredits", credits=20, expires_at=ends_at)
+        clocks.advance(60)
+        before = ends_at - timedelta(milliseconds=1)
+        for _ in range(2):
+            assert (await self.at(caller, at=before))[0] == 70
+            assert (await self.at(caller, at=ends_at))[0] == 50
+            await caller.write("AddCredits", credits=1)  # writes the end of the grant
+
+    async def test_a_time_in_the_future_is_the_present(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        ends_at = NOON + timedelta(seconds=30)
+        await caller.write("GrantCredits", credits=20, expires_at=ends_at)
+        request = GetBalanceAtRequest(user_id=7, app_id=1, at=ends_at)
+        answer = (await caller.call("GetBalanceAt", request)).message(GetBalanceAtResponse)
+        assert answer == GetBalanceAtResponse(balance=20, sequence=1, as_of=NOON)
+
+    async def test_credits_that_were_owed_are_shown(self, caller: WireCaller) -> None:
+        await caller.read("SetAppPolicy", allow_negative=True)
+        await caller.write("AddCredits", credits=5)
+        await caller.write("AdjustBalance", delta=-20)
+        request = GetBalanceAtRequest(user_id=7, app_id=1, sequence=2)
+        answer = (await caller.call("GetBalanceAt", request)).message(GetBalanceAtResponse)
+        assert answer == GetBalanceAtResponse(owed=15, sequence=2)
+
+    @pytest.mark.parametrize("changed", [{}, {"at": NOON, "sequence": 1}], ids=str)
+    async def test_it_takes_either_a_time_or_a_sequence(
+        self, caller: WireCaller, changed: dict[str, Any]
+    ) -> None:
+        request = replace(GetBalanceAtRequest(user_id=7, app_id=1), **changed)
+        answer = await caller.call("GetBalanceAt", request)
+        assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {"at"})
+
+
 class TestTenants:
     """An identity sees its own apps, as if there were no others."""
 
@@ -531,7 +598,7 @@ class TestTenants:
             assert reason_of(await one.call(call, request)) == "APP_NOT_ALLOWED"
 
     async def test_another_app_is_not_allowed(self, tenants: tuple[WireCaller, WireCaller]) -> None:
-        for call in ("QueryTransactions", "QueryPurchases", "GetTransaction"):
+        for call in ("QueryTransactions", "QueryPurchases", "GetTransaction", "GetBalanceAt"):
             answer = await tenants[1].call(call, request_of(call))
             assert (answer.status, reason_of(answer)) == (
                 Status.PERMISSION_DENIED,

@@ -18,6 +18,8 @@ from credit_models import (
     ExtendHoldResponse,
     GetAppPolicyRequest,
     GetAppPolicyResponse,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetForecastRequest,
     GetForecastResponse,
     GetSpendingCapRequest,
@@ -132,3 +134,4 @@ QUERY_TRANSACTIONS = _history(
 )
 QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
+BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import datetime
 from importlib.metadata import version
 from typing import Annotated
 
@@ -16,7 +17,14 @@ from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
-from credit_client.cli.history import TRANSACTIONS, find, purchases, transactions, with_effect
+from credit_client.cli.history import (
+    TRANSACTIONS,
+    day_or_moment,
+    find,
+    purchases,
+    transactions,
+    with_effect,
+)
 from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
 from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
@@ -155,9 +163,25 @@ def balance(
     connection: Connection,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
     user: Annotated[int | None, number("--user", "The user's id.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            parser=day_or_moment,
+            metavar="TIME",
+            help="The balance at the beginning of this day (in UTC), or at this time. Needs --user"
+            " and --app.",
+        ),
+    ] = None,
+    utc: Utc = False,
     output: Output = None,
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
+
+    async def earlier(client: CreditClient, app_id: int, user_id: int) -> None:
+        found = await client.balance_at(user_id=user_id, app_id=app_id, at=at)
+        whose = {"app_id": app_id, "user_id": user_id}
+        show({**whose, **record_of(found)}, format_of(output), utc=utc)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
         credits_held = await client.balance(app_id=app_id, user_id=user)
@@ -171,7 +195,11 @@ def balance(
         else:
             _show_balances(held)
 
-    if app_id is not None:
+    if at is not None:
+        if app_id is None or user is None:
+            raise typer.BadParameter("--at needs both --user and --app")
+        make_reads(lambda client, _: earlier(client, app_id, user), connection)
+    elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
     elif user is not None:
         make_reads(lambda client, _: of_user(client, user), connection)

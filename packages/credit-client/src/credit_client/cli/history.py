@@ -61,7 +61,7 @@ class CommonFilters(TypedDict):
     page_size: int
 
 
-def _day_or_moment(text: str | datetime) -> datetime:
+def day_or_moment(text: str | datetime) -> datetime:
     """Read a day, which begins at midnight in UTC, or a time with a time zone.
 
     Raises:
@@ -85,7 +85,7 @@ class Filters:
         datetime | None,
         typer.Option(
             "--since",
-            parser=_day_or_moment,
+            parser=day_or_moment,
             metavar="TIME",
             help="Only entries from this day (in UTC) or time on, such as 2026-01-01.",
         ),
@@ -94,7 +94,7 @@ class Filters:
         datetime | None,
         typer.Option(
             "--until",
-            parser=_day_or_moment,
+            parser=day_or_moment,
             metavar="TIME",
             help="Only entries before this day (in UTC) or time.",
         ),

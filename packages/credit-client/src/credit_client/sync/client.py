@@ -17,6 +17,7 @@ from credit_models import (
     TransactionType,
     UserCredits,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
@@ -1908,6 +1909,43 @@ class CreditClient:
                 user_id=user_id,
                 app_id=app_id,
                 idempotency_key=idempotency_key,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def balance_at(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        at: datetime | None = None,
+        sequence: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> BalanceAt:
+        """Return a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time, such as the end of a grant, counts from its exact instant. A write
+        that is in progress can still change the balance of about the last 90 seconds. Needs a
+        server of 0.4.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            at: The time, with a time zone; a time in the future is the present. Either this or
+                `sequence` is needed.
+            sequence: The `sequence` of the last transaction that counts.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The `balance`, the credits that the user `owed`, the `sequence` of the last transaction
+            that counts, and the time `as_of` which this is.
+        """
+        return self._session.run(
+            self._session.client.balance_at(
+                user_id=user_id,
+                app_id=app_id,
+                at=at,
+                sequence=sequence,
                 timeout_seconds=timeout_seconds,
             )
         )

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from credit_models import (
     CreditTransaction,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetTransactionRequest,
     GetTransactionResponse,
     Purchase,
@@ -121,6 +123,36 @@ def one_of(
     if request.transaction_id:
         raise Refused(*transaction_not_found(request.transaction_id))
     raise Refused(*key_not_found(request.idempotency_key))
+
+
+def balance_at(
+    request: GetBalanceAtRequest, history: Sequence[CreditTransaction], now: datetime
+) -> GetBalanceAtResponse:
+    """Return the balance of a user in an app at an earlier time, or after a transaction.
+
+    Args:
+        request: The request.
+        history: All transactions of the user, oldest first, with all that is due by time.
+        now: The time.
+    """
+    at = None if request.at is None else min(request.at, now)
+    counted = [
+        each
+        for each in history
+        if each.app_id == request.app_id
+        and (each.sequence <= (request.sequence or 0) if at is None else _effective_at(each) <= at)
+    ]
+    if not counted:
+        return GetBalanceAtResponse(as_of=at)
+    last = counted[-1]
+    return GetBalanceAtResponse(
+        balance=last.balance_after, owed=last.owed_after, sequence=last.sequence, as_of=at
+    )
+
+
+def _effective_at(each: CreditTransaction) -> datetime:
+    assert each.created_at is not None  # noqa: S101 - the contract requires it
+    return min(each.effective_at or each.created_at, each.created_at)
 
 
 def _satisfies(request: QueryTransactionsRequest, each: CreditTransaction) -> bool:

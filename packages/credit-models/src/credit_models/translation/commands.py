@@ -12,6 +12,7 @@ from credit_models import (
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    GetBalanceAtRequest,
     GetTransactionRequest,
     GrantCategory,
     GrantCreditsRequest,
@@ -124,6 +125,12 @@ def _transactions_rule(request: QueryTransactionsRequest) -> Iterator[Violation]
     yield from _query_rule(request)
 
 
+def _balance_rule(request: GetBalanceAtRequest) -> Iterator[Violation]:
+    if (request.at is None) == (request.sequence is None):
+        what = "must be set, or sequence" if request.at is None else "must not be set with sequence"
+        yield Violation(field="at", description=what)
+
+
 def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
     """Require either an id, or a key with its user and its app."""
     parts = ("user_id", "app_id", "idempotency_key")
@@ -150,6 +157,7 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             QueryTransactionsRequest: _transactions_rule,
             QueryPurchasesRequest: _query_rule,
             GetTransactionRequest: _name_rule,
+            GetBalanceAtRequest: _balance_rule,
         }
     )
 )

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from credit_models import (
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetTransactionRequest,
     GetTransactionResponse,
     HistoryServiceBase,
@@ -15,7 +17,7 @@ from credit_models import (
     QueryTransactionsResponse,
 )
 from credit_models.constraints import Violation
-from credit_models.ledger import UINT32_MAX
+from credit_models.ledger import UINT32_MAX, Account, settle
 from credit_models.translation.commands import KINDS
 from credit_models.translation.refusals import (
     bad_request,
@@ -92,6 +94,7 @@ class HistoryService(HistoryServiceBase):
             "QueryTransactions": self._query_transactions,
             "QueryPurchases": self._query_purchases,
             "GetTransaction": self._get_transaction,
+            "GetBalanceAt": self._get_balance_at,
         }
         return {
             path: handler._replace(func=handlers[path.rpartition("/")[2]])
@@ -166,6 +169,24 @@ class HistoryService(HistoryServiceBase):
         if row is None or not (apps is None or row.app_id in apps):
             raise errors.status_of(*missing)
         await call.send_encoded_answer(convert.found_transaction_to_wire(row))
+
+    async def _get_balance_at(self, call: Call[GetBalanceAtRequest, GetBalanceAtResponse]) -> None:
+        request = await self._reads.request(call)
+        user_id, app_id = request.user_id, request.app_id
+        # The account is read first: its revision is the latest sequence, and bounds what is read of
+        # the history. So both are of one moment.
+        account = await self._store.account(user_id) or Account.empty(user_id)
+        at = None if request.at is None else min(request.at, self._reads.now())
+        end = 1 + min(account.revision, request.sequence or 0 if at is None else account.revision)
+        found = await self._store.balance_at(user_id, app_id, end=end, at=at)
+        balance = found.balance
+        if at is not None and found.is_latest:
+            # What is due at the time is not written yet.
+            balance = settle(account, at, {app_id}).account.balance(app_id)
+        answer = GetBalanceAtResponse(
+            balance=max(0, balance), owed=max(0, -balance), sequence=found.sequence, as_of=at
+        )
+        await call.send_answer(answer)
 
 
 # Any: a call of any messages.

@@ -6,6 +6,7 @@ from typing import TypeVar
 from credit_models import (
     AppId,
     GetAppPolicyRequest,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
@@ -35,6 +36,7 @@ _Request = TypeVar(
     QueryTransactionsRequest,
     GetTransactionRequest,
     QueryPurchasesRequest,
+    GetBalanceAtRequest,
 )
 _Answer = TypeVar("_Answer")
 

@@ -213,6 +213,20 @@ class Page(NamedTuple, Generic[RowT]):
     complete_until: int | None = None
 
 
+class BalanceAt(NamedTuple):
+    """A user's balance in an app at some point of the history.
+
+    Attributes:
+        sequence: The sequence of the last entry in the app that counts; 0: there is none.
+        balance: The balance after it; negative if the user owes credits.
+        is_latest: Whether no entry of the app follows it.
+    """
+
+    sequence: int
+    balance: int
+    is_latest: bool
+
+
 def following(position: Position) -> Position:
     """Return the position directly after another one."""
     return Position(position.created_at, f"{int(position.id, 16) + 1:024x}")

@@ -28,13 +28,19 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.history import (
+    BalanceAt,
     Page,
     PurchaseQuery,
     PurchaseRow,
     TransactionQuery,
     TransactionRow,
 )
-from credit_server.store.memory_queries import find_page, purchase_row, transaction_row
+from credit_server.store.memory_queries import (
+    effective_at,
+    find_page,
+    purchase_row,
+    transaction_row,
+)
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
@@ -216,6 +222,26 @@ class MemoryStore:
         id_ = name if isinstance(name, str) else self._tables.keys.get(name, "")
         entry = self._tables.transactions.get(id_)
         return None if entry is None else transaction_row(entry)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app at some point: see the port."""
+        entries = sorted(
+            (
+                entry
+                for entry in self._tables.transactions.values()
+                if (entry.user_id, entry.app_id) == (user_id, app_id) and entry.sequence < end
+            ),
+            key=lambda entry: entry.sequence,
+        )
+        counted = [entry for entry in entries if at is None or effective_at(entry) <= at]
+        last = counted[-1] if counted else None
+        return BalanceAt(
+            sequence=0 if last is None else last.sequence,
+            balance=0 if last is None else last.balance_after,
+            is_latest=len(counted) == len(entries),
+        )
 
     async def ping(self) -> ClockReading:
         """Return the time at once: memory is always available."""

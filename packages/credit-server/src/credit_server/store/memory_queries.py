@@ -131,6 +131,11 @@ def _transaction_conditions(query: TransactionQuery) -> list[Callable[[Transacti
     return conditions
 
 
+def effective_at(entry: Transaction) -> datetime:
+    """Return the time at which an entry took effect: it can be written later."""
+    return min(entry.details.effective_at or entry.created_at, entry.created_at)
+
+
 def transaction_row(entry: Transaction) -> TransactionRow:
     """Return the row of a transaction."""
     return TransactionRow(

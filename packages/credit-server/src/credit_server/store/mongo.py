@@ -28,6 +28,7 @@ from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.history import (
+    BalanceAt,
     Page,
     PurchaseQuery,
     PurchaseRow,
@@ -425,6 +426,13 @@ class MongoStore:
             if isinstance(name, str):
                 return await self._finder.by_id(name)
             return await self._finder.by_key(name)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app at some point: see the port."""
+        async with self._deadline():
+            return await self._finder.balance_at(user_id, app_id, end=end, at=at)
 
     async def ping(self) -> ClockReading:
         """Return the time of a primary that accepts writes: see the port."""

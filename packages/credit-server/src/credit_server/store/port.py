@@ -17,6 +17,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.history import (
+    BalanceAt,
     Page,
     PurchaseQuery,
     PurchaseRow,
@@ -399,6 +400,21 @@ class Store(Protocol):
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key; None if there is none."""
+        ...
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app after the last entry that counts.
+
+        Its cost does not depend on the length of the history.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            end: Only entries with a smaller sequence count. All of these must be stored.
+            at: Only entries that took effect at this time or earlier count; None: all.
+        """
         ...
 
     async def ping(self) -> ClockReading:

@@ -3,8 +3,8 @@
 Every command uses an index in its order, so mongod neither scans a collection nor sorts in memory.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Generic
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -18,6 +18,7 @@ from credit_server.store import schema
 from credit_server.store.driver import Clients, Collection, Database, Document, Session
 from credit_server.store.history import (
     EXAMINED_MAX,
+    BalanceAt,
     HistoryQuery,
     Page,
     Position,
@@ -35,6 +36,9 @@ NOT_LISTED = {"request": False}
 
 # For the collections whose documents become rows.
 LISTED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+# The fields that `balance_at` reads.
+_BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at": True}
 
 # The number of positions that one command of the search for a time reads. A million transactions
 # take four commands.
@@ -105,6 +109,14 @@ class Finder:
         if moment is None:
             raise StoreUnavailable("MongoDB returned no operation time")
         return moment.time * 1000 - int(query.settling_seconds * 1000)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None
+    ) -> BalanceAt:
+        """Return a user's balance in an app after the last entry that counts: see the port."""
+        transactions = self._listed[schema.CREDIT_TRANSACTIONS]
+        reader = _UserReader(transactions, transactions, None, transaction_row)
+        return await reader.balance_at(user_id, app_id, end, at)
 
     async def by_id(self, id_: str) -> TransactionRow | None:
         """Return the transaction with an id."""
@@ -228,6 +240,39 @@ class _UserReader(Generic[RowT]):
             end = await self._first_at(query.user_id, query.created_until, first, end)
         return after, end if before is None else min(before, end)
 
+    async def balance_at(
+        self, user_id: int, app_id: int, end: int, at: datetime | None
+    ) -> BalanceAt:
+        """Return a user's balance in an app: see the port."""
+        # The first entry that was created after the time.
+        later = None if at is None else at + timedelta(microseconds=1)
+        first = end if later is None else await self._first_at(user_id, later, 1, end)
+        in_app = {"user_id": user_id, "app_id": app_id}
+        last = await self._transactions.find_one(
+            {**in_app, "sequence": {"$lt": first}},
+            _BALANCE,
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_APP_AND_SEQUENCE,
+            session=self._session,
+        )
+        # Entries that happen by time are written later than they take effect. No other entry of the
+        # app is written in between, so those that count are the first ones.
+        written, size = [] if last is None else [last], 1
+        while first < end:
+            cursor = self._transactions.find(
+                {**in_app, "sequence": {"$gte": first, "$lt": end}}, _BALANCE, session=self._session
+            )
+            cursor = cursor.hint(schema.BY_APP_AND_SEQUENCE).sort("sequence", ASCENDING)
+            following = await cursor.limit(size).batch_size(size + 1).to_list(None)
+            counted = [each for each in following if at is not None and _took_effect(each, at)]
+            written += counted
+            if len(counted) < len(following):
+                return _balance_of(written, is_latest=False)
+            if len(following) < size:
+                break
+            first, size = following[-1]["sequence"] + 1, _PROBES
+        return _balance_of(written, is_latest=True)
+
     async def _next_sequence(self, user_id: int) -> int:
         latest = await self._transactions.find_one(
             {"user_id": user_id},
@@ -267,6 +312,19 @@ class _UserReader(Generic[RowT]):
             high = later[0]["sequence"] if later else high
             low = 1 + max((probe for probe in probes if probe < high), default=low - 1)
         return low
+
+
+def _took_effect(entry: Document, at: datetime) -> bool:
+    """Return whether an entry that was created after a time took effect until then."""
+    return "effective_at" in entry and int(entry["effective_at"]) < milliseconds_up(
+        at + timedelta(microseconds=1)
+    )
+
+
+def _balance_of(entries: Sequence[Document], *, is_latest: bool) -> BalanceAt:
+    if not entries:
+        return BalanceAt(0, 0, is_latest)
+    return BalanceAt(entries[-1]["sequence"], entries[-1]["balance_after"], is_latest)
 
 
 class _AppReader(Generic[RowT]):

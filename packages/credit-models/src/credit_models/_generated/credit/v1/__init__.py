@@ -26,6 +26,8 @@ __all__ = (
     "ForecastStep",
     "GetAppPolicyRequest",
     "GetAppPolicyResponse",
+    "GetBalanceAtRequest",
+    "GetBalanceAtResponse",
     "GetForecastRequest",
     "GetForecastResponse",
     "GetSpendingCapRequest",
@@ -1607,6 +1609,84 @@ class GetAppPolicyResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "GetAppPolicyResponse", GetAppPolicyResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtRequest(betterproto2.Message):
+    """
+    A request for an earlier balance. Either `at` or `sequence` is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The user.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    at: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time. All transactions of this time or earlier count. A time in the future is replaced by the
+    present time.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(4, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    All transactions with this `sequence` or a smaller one count.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtRequest", GetBalanceAtRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtResponse(betterproto2.Message):
+    """
+    An earlier balance.
+    """
+
+    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The balance, or 0 if the user owed credits.
+    """
+
+    owed: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The credits that the user owed.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT64
+    )
+    """
+    The `sequence` of the last written transaction in the app that counts. 0: there is none.
+    """
+
+    as_of: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time of the balance: `at`, or the present time if `at` is in the future. Unset: the request has
+    `sequence`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtResponse", GetBalanceAtResponse)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -4209,6 +4289,31 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def get_balance_at(
+        self,
+        message: "GetBalanceAtRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/GetBalanceAt",
+            message,
+            GetBalanceAtResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
     """
@@ -4895,6 +5000,17 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def get_balance_at(self, message: "GetBalanceAtRequest") -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_query_transactions(
         self, stream: "grpclib.server.Stream[QueryTransactionsRequest, QueryTransactionsResponse]"
     ) -> None:
@@ -4919,6 +5035,14 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_transaction(request)
         await stream.send_message(response)
 
+    async def __rpc_get_balance_at(
+        self, stream: "grpclib.server.Stream[GetBalanceAtRequest, GetBalanceAtResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_balance_at(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/credit.v1.HistoryService/QueryTransactions": grpclib.const.Handler(
@@ -4938,6 +5062,12 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetTransactionRequest,
                 GetTransactionResponse,
+            ),
+            "/credit.v1.HistoryService/GetBalanceAt": grpclib.const.Handler(
+                self.__rpc_get_balance_at,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetBalanceAtRequest,
+                GetBalanceAtResponse,
             ),
         }
 
