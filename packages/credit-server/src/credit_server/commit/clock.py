@@ -28,10 +28,12 @@ class Moment:
         now: The time.
         latest: The latest time that an entry may have, at least `now`. No correct server's clock is
             ahead of it.
+        read_at: The monotonic clock at the time.
     """
 
     now: datetime
     latest: datetime
+    read_at: float
 
 
 class Clock:
@@ -90,6 +92,7 @@ class Clock:
         return Moment(
             now=_EPOCH + timedelta(milliseconds=int(wall * 1000)),
             latest=_EPOCH + timedelta(milliseconds=int(latest * 1000)),
+            read_at=before,
         )
 
     def is_recent(self, moment: Moment) -> bool:
@@ -98,7 +101,7 @@ class Clock:
         So the time of a transaction is at most `store_seconds_max` before its first command, even
         if this process was suspended in between.
         """
-        return (self.time() - moment.now).total_seconds() <= self._store_seconds_max
+        return self._monotonic() - moment.read_at <= self._store_seconds_max
 
     @property
     def settling_seconds(self) -> float:
