@@ -225,7 +225,7 @@ async def test_a_wrong_type_of_types_is_a_type_error(world: World, types: Any) -
 async def test_an_earlier_balance_is_returned(world: World) -> None:
     before = world.now() - timedelta(seconds=2)
     await _history(world)
-    of = {"user_id": world.user, "app_id": world.app}
+    of: dict[str, Any] = {"user_id": world.user, "app_id": world.app}
     by_sequence = [await world.credits.balance_at(**of, sequence=number) for number in range(6)]
     assert [(each.balance, each.sequence) for each in by_sequence] == [
         *((0, 0), (100, 1), (99, 2)),
@@ -251,7 +251,7 @@ async def test_an_earlier_balance_needs_a_time_or_a_sequence(
 async def test_the_end_of_a_grant_counts_from_its_instant_in_the_fake() -> None:
     service = FakeCreditService()
     async with fake_credits(service) as credits_:
-        of = {"user_id": 7, "app_id": 1}
+        of: dict[str, Any] = {"user_id": 7, "app_id": 1}
         ends_at = service.clock.now() + timedelta(seconds=30)
         await credits_.grant(**of, credits=20, created_by=1, expires_at=ends_at)
         service.clock.advance(timedelta(minutes=1))
