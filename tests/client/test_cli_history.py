@@ -76,6 +76,54 @@ def test_transactions_are_listed_oldest_first(
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [3]),
+        (["--last", "2"], [3]),
+        (["--report", "r-1", "--app", "1"], [3]),
+        (["--report", "r-2"], []),
+        (["--requester", "5"], []),
+        (["--refunded"], []),
+        (["--not-refunded"], [3]),
+        (["--until", "2000-01-01"], []),
+    ],
+    ids=str,
+)
+def test_purchases_are_filtered(user: str, options: list[str], expected: list[int]) -> None:
+    rows = done("purchases", "--user", user, *options)
+    assert [row["sequence"] for row in rows] == expected
+
+
+def test_the_entries_of_an_app_are_listed_without_the_latest_ones(user: str) -> None:
+    assert done("transactions", "--app", "1") == done("purchases", "--app", "1") == []
+
+
+def test_an_earlier_balance_is_shown(user: str) -> None:
+    of = ("--user", user, "--app", "1")
+    (before,) = done("balance", *of, "--at", "2026-01-01")
+    assert before == {
+        "app_id": 1,
+        "user_id": int(user),
+        "balance": 0,
+        "owed": 0,
+        "sequence": 0,
+        "as_of": "2026-01-01T00:00:00.000Z",
+    }
+    (now,) = done("balance", *of, "--at", "2100-01-01T00:00Z")
+    assert (now["balance"], now["sequence"]) == (47, 4)
+    result = credit("balance", "--user", user, "--at", "2026-01-01")
+    assert result.exit_code == 2
+    assert "--at needs both --user and --app" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["transactions", "purchases"])
+def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> None:
+    result = credit(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user, an app, or both" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--kind", "spend"], "'spend' is not a kind; the kinds are add, use"),

@@ -25,6 +25,7 @@ def test_the_public_names_are_these() -> None:
         "AppTotalOverflow",
         "AvailableTooLow",
         "Balance",
+        "BalanceAt",
         "BalanceOverflow",
         "Batch",
         "BatchAborted",
@@ -75,6 +76,8 @@ def test_the_public_names_are_these() -> None:
         "PendingHold",
         "ProtocolMismatch",
         "Purchase",
+        "PurchasePage",
+        "PurchaseQuery",
         "RateLimited",
         "Receipt",
         "RejectedRow",
@@ -185,6 +188,21 @@ def test_the_client_has_these_methods() -> None:
             "page_size",
             "timeout_seconds",
         ],
+        "query_purchases": [
+            *at,
+            "created_from",
+            "created_until",
+            "after_sequence",
+            "before_sequence",
+            "credits_min",
+            "credits_max",
+            "report_id",
+            "created_by",
+            "refunded",
+            "oldest_first",
+            "page_size",
+            "timeout_seconds",
+        ],
         "watch": [
             "user_id",
             "app_id",
@@ -194,6 +212,7 @@ def test_the_client_has_these_methods() -> None:
             "end_when_current",
         ],
         "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
+        "balance_at": [*at, "at", "sequence", "timeout_seconds"],
         "grants": [*at, "timeout_seconds"],
         "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
         "forecast": [*at, "until", "timeout_seconds"],
@@ -214,6 +233,7 @@ def test_the_synchronous_client_has_the_same_methods() -> None:
         "Batch",
         "CreditClient",
         "HoldHandle",
+        "PurchaseQuery",
         "TransactionQuery",
     ]
     added = {"CreditClient": {"close": ["self"]}}
@@ -259,6 +279,7 @@ def test_a_batch_takes_every_write_of_the_client() -> None:
         "set_app_policy",
         "set_app_spending_cap",
         "query_transactions",
+        "query_purchases",
     ):
         del own[name]  # no operations of the contract
     assert writes(credit_client.Batch) == own

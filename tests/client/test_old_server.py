@@ -104,6 +104,8 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     ("call", "method"),
     [
         (lambda it: it.query_transactions(user_id=7).page(), "QueryTransactions"),
+        (lambda it: it.query_purchases(app_id=1).page(), "QueryPurchases"),
+        (lambda it: it.balance_at(user_id=7, app_id=1, sequence=1), "GetBalanceAt"),
         (lambda it: it.transaction(transaction_id="t"), "GetTransaction"),
         (lambda it: anext(it.watch(user_id=7)), "Watch"),
     ],

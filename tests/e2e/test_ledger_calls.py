@@ -134,6 +134,8 @@ READS = (
     "ListHolds",
     "GetForecast",
     "QueryTransactions",
+    "QueryPurchases",
+    "GetBalanceAt",
 )
 
 

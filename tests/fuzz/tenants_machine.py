@@ -1,6 +1,7 @@
 """Let two tenants attack each other, and search every answer for the other's data."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -114,10 +115,74 @@ class TenantsMachine(TwoTenants):
         ]
         _assert_shown("the purchases", list(map(_purchase, purchases)), bought)
 
+    @rule(who=whose, user=st.none() | whose, app=st.none() | apps, oldest=whether)
+    def see_pages(self, who: int, user: int | None, app: int | None, oldest: bool) -> None:
+        """Read pages of two: of a user, or of all users in an app, and of a user in an app."""
+        if user is None and app is None:
+            return
+        fields: dict[str, Any] = {"oldest_first": oldest, "page_size": 2}
+        fields |= {} if user is None else {"user_id": self.users[user]}
+        fields |= {} if app is None else {"app_id": self.apps[app]}
+        for name, rows, purchases in (
+            ("HistoryService/QueryTransactions", "transactions", False),
+            ("HistoryService/QueryPurchases", "purchases", True),
+        ):
+            if app is not None and self.apps[app] not in self.tenants[who].apps:
+                metadata = {"app_id": str(self.apps[app])}
+                reply, _ = self._make(who, name, **fields)
+                assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
+                continue
+            shown = [
+                row.id for page in self._pages(who, name, fields) for row in getattr(page, rows)
+            ]
+            seen = [
+                (entry.purchase_id if purchases else entry.transaction_id)
+                for each in (self.users if user is None else [self.users[user]])
+                for entry in self._ledger.seen(self.tenants[who], each)
+                if (app is None or entry.write.app_id == self.apps[app])
+                and (entry.write.report is not None or not purchases)
+            ]
+            if user is None:
+                # In an order of time, and without the latest entries.
+                assert set(shown) <= set(seen), f"{shown} instead of {seen}"
+                assert len(set(shown)) == len(shown)
+            else:
+                _assert_shown(name, shown, seen if oldest else seen[::-1])
+
+    @rule(who=whose, user=whose, app=apps, place=st.integers(0, STEPS))
+    def see_an_earlier_balance(self, who: int, user: int, app: int, place: int) -> None:
+        user_id, app_id = self.users[user], self.apps[app]
+        name = "HistoryService/GetBalanceAt"
+        fields = {"user_id": user_id, "app_id": app_id, "sequence": place}
+        reply, messages = self._make(who, name, **fields)
+        if app_id not in self.tenants[who].apps:
+            metadata = {"app_id": str(app_id)}
+            assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
+            return
+        counted = [
+            entry
+            for entry in self._ledger.seen(self.tenants[who], user_id)
+            if entry.write.app_id == app_id and entry.sequence <= place
+        ]
+        (shown,) = messages
+        expected = (counted[-1].balance, counted[-1].sequence) if counted else (0, 0)
+        _assert_shown("the earlier balance", (shown.balance, shown.sequence), expected)
+
+    def _pages(self, who: int, name: str, fields: dict[str, Any]) -> Iterator[Any]:
+        token = ""
+        while True:
+            (page,) = self._ask(who, name, **fields, page_token=token)
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
     def teardown(self) -> None:
         for who, user in itertools.product(range(2), range(2)):
             self.see_credits(who, user)
             self.see_lists(who, user, 0)
+        for who in range(2):
+            self.see_pages(who, None, 2, False)
 
     def _send_new(
         self, who: int, user: int, app: int, amount: int, buys: bool, actor: int
@@ -176,7 +241,7 @@ class TenantsMachine(TwoTenants):
             )
         )
 
-    def _ask(self, who: int, name: str, **fields: int) -> list[Any]:
+    def _ask(self, who: int, name: str, **fields: Any) -> list[Any]:
         reply, messages = self._make(who, name, **fields)
         assert reply.status == "OK", f"{name} was answered {reply}"
         return messages

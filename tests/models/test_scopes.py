@@ -28,6 +28,8 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         SERVICE + "ListUserPurchases": "credits:read",
         SERVICE + "ListUserTransactions": "credits:read",
         HISTORY + "QueryTransactions": "credits:read",
+        HISTORY + "QueryPurchases": "credits:read",
+        HISTORY + "GetBalanceAt": "credits:read",
         HISTORY + "Watch": "credits:read",
         HISTORY + "GetTransaction": "credits:read",
         LEDGER + "GrantCredits": "credits:issue",

@@ -14,6 +14,14 @@ from credit_models.ledger import (
     AppAccount,
     Grant,
 )
+from credit_server.store.history import (
+    BalanceAt,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    TransactionQuery,
+    TransactionRow,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppKey,
@@ -22,11 +30,7 @@ from credit_server.store.port import (
     HoldRow,
     LogPage,
     LogPosition,
-    PurchaseRow,
     StoreTransaction,
-    TransactionPage,
-    TransactionQuery,
-    TransactionRow,
 )
 
 
@@ -112,7 +116,15 @@ class FailingStore(MemoryStore):
     ) -> Sequence[HoldRow]:
         raise self._error
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        raise self._error
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        raise self._error
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
         raise self._error
 
     async def follow_log(self) -> AsyncGenerator[LogPage, None]:

@@ -32,6 +32,8 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "ListHolds",
         "GetForecast",
         "QueryTransactions",
+        "QueryPurchases",
+        "GetBalanceAt",
         "GetTransaction",
         "Watch",
     }

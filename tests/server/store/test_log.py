@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from credit_models.ledger import Details, Kind, Transaction
+from credit_server.store.history import TransactionQuery
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
@@ -16,7 +17,6 @@ from credit_server.store.port import (
     LogTruncated,
     Store,
     StoreUnavailable,
-    TransactionQuery,
 )
 
 from tests.server.store.fail_point import failing

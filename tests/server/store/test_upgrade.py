@@ -37,6 +37,12 @@ NEW_IN_3 = [
 ]
 """The differences of a database that was not migrated to schema 3."""
 
+NEW_IN_4 = [
+    "the index app_id_created_at_id of credit_transactions is missing",
+    "the index app_id_created_at_id of purchases is missing",
+]
+"""The differences of a database that was not migrated to schema 4."""
+
 
 @pytest.fixture
 async def old(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
@@ -111,12 +117,13 @@ async def test_a_database_of_0_1_0_is_not_served_before_it_is_migrated(old: Mong
     with pytest.raises(StoreMisconfigured, match="credit-server migrate") as refused:
         await old.verify_schema()
     for difference in (
-        "the schema has version 1, this server needs 3",
+        "the schema has version 1, this server needs 4",
         "the index user_id_app_id_sequence of credit_transactions is missing",
         "the index user_id_app_id_idempotency_key of credit_transactions is missing",
         "the index user_id_idempotency_key of credit_transactions is obsolete",
         "the index user_id_app_id_sequence of purchases is missing",
         *NEW_IN_3,
+        *NEW_IN_4,
     ):
         assert difference in str(refused.value)
 
@@ -131,15 +138,33 @@ async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
     await store.close()
     differences = str(refused.value).partition("needs: ")[2].partition(". Run:")[0].split("; ")
     assert sorted(differences) == sorted(
-        ["the schema has version 2, this server needs 3", *NEW_IN_3]
+        ["the schema has version 2, this server needs 4", *NEW_IN_3, *NEW_IN_4]
     )
+
+
+async def test_a_database_of_0_3_0_gets_the_indexes_of_apps(
+    mongod_uri: str, database: str, client: MongoClient[Document]
+) -> None:
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    await store.migrate()
+    # Schema 3 has the same collections, without these indexes.
+    client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
+    for name in ("credit_transactions", "purchases"):
+        client[database][name].drop_index("app_id_created_at_id")
+    with pytest.raises(StoreMisconfigured) as refused:
+        await store.verify_schema()
+    for difference in ("the schema has version 3, this server needs 4", *NEW_IN_4):
+        assert difference in str(refused.value)
+    assert await store.migrate() == 4
+    await store.verify_schema()
+    await store.close()
 
 
 async def test_a_migration_keeps_every_document_as_it_was(
     earlier: MongoStore, client: MongoClient[Document], database: str
 ) -> None:
     for _ in range(2):  # safe to repeat
-        assert await earlier.migrate() == 3
+        assert await earlier.migrate() == 4
         await earlier.verify_schema()
         kept = {name: list(client[database][name].find()) for name in DATA}
         assert kept == DATA
@@ -191,7 +216,7 @@ async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
     async with Committer(store) as committer:
         writers = [asyncio.create_task(write(user)) for user in (7, 8, 9)]
         with failpoint(client, "alwaysOn", **slow):
-            assert await store.migrate() == 3
+            assert await store.migrate() == 4
         migrated.set()
         written = sum(await asyncio.gather(*writers))
     await store.verify_schema()

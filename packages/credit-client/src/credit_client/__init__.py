@@ -28,8 +28,10 @@ from credit_models import (
     UserCredits,
     WatchEvent,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models.constraints import Violation
 
@@ -90,7 +92,7 @@ from credit_client.errors import (
     Unavailable,
     UnknownRefusal,
 )
-from credit_client.history import TransactionQuery
+from credit_client.history import PurchaseQuery, TransactionQuery
 from credit_client.hold_handle import HoldHandle, PendingHold
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
@@ -108,6 +110,7 @@ __all__ = [
     "AppTotalOverflow",
     "AvailableTooLow",
     "Balance",
+    "BalanceAt",
     "BalanceOverflow",
     "Batch",
     "BatchAborted",
@@ -158,6 +161,8 @@ __all__ = [
     "PendingHold",
     "ProtocolMismatch",
     "Purchase",
+    "PurchasePage",
+    "PurchaseQuery",
     "RateLimited",
     "Receipt",
     "RejectedRow",

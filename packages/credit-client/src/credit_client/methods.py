@@ -18,6 +18,8 @@ from credit_models import (
     ExtendHoldResponse,
     GetAppPolicyRequest,
     GetAppPolicyResponse,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetForecastRequest,
     GetForecastResponse,
     GetSpendingCapRequest,
@@ -34,6 +36,8 @@ from credit_models import (
     PlaceHoldResponse,
     Purchase,
     PurchaseRequest,
+    QueryPurchasesRequest,
+    QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
     ReleaseHoldRequest,
@@ -92,6 +96,11 @@ def _ledger(
     return Method(path=path, request_type=request, reply_type=reply, writes=writes)
 
 
+def _history(name: str, request: type[RequestT], reply: type[ReplyT]) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.HistoryService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=False)
+
+
 ADD = _credit("AddCredits", CreditRequest, Empty, writes=True)
 USE = _credit("UseCredits", PurchaseRequest, Empty, writes=True)
 USER_CREDITS = _credit("GetUserCredits", UserId, UserCredits)
@@ -122,21 +131,10 @@ FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)
 BATCH_WRITE = _ledger("BatchWrite", BatchWriteRequest, BatchWriteResponse, writes=True)
 WRITE = _ledger("Write", WriteRequest, WriteResponse, writes=True)
 
-QUERY_TRANSACTIONS = Method(
-    path="/credit.v1.HistoryService/QueryTransactions",
-    request_type=QueryTransactionsRequest,
-    reply_type=QueryTransactionsResponse,
-    writes=False,
+QUERY_TRANSACTIONS = _history(
+    "QueryTransactions", QueryTransactionsRequest, QueryTransactionsResponse
 )
-TRANSACTION = Method(
-    path="/credit.v1.HistoryService/GetTransaction",
-    request_type=GetTransactionRequest,
-    reply_type=GetTransactionResponse,
-    writes=False,
-)
-WATCH = Method(
-    path="/credit.v1.HistoryService/Watch",
-    request_type=WatchRequest,
-    reply_type=WatchEvent,
-    writes=False,
-)
+QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
+TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
+BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
+WATCH = _history("Watch", WatchRequest, WatchEvent)

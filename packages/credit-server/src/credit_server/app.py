@@ -140,7 +140,10 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
         supervised() as supervisor,
     ):
         await opened.store.verify_schema()
-        clock = Clock(skew_seconds_max=settings.clock_skew_seconds_max)
+        clock = Clock(
+            skew_seconds_max=settings.clock_skew_seconds_max,
+            store_seconds_max=2 * settings.store_timeout_seconds,
+        )
         watch = HealthWatch(opened.store, status, observed.telemetry.store, clock)
         await watch.begin()  # the clocks are compared before the first write
         async with (

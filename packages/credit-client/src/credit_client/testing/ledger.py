@@ -273,6 +273,11 @@ class FakeLedger:
         users = sorted(self._users)
         return tuple(each for user in users for each in self.transactions(user_id=user))
 
+    def all_purchases(self) -> tuple[Purchase, ...]:
+        """Return the purchases of all users, those of each user oldest first."""
+        users = sorted(self._users)
+        return tuple(each for user in users for each in self.purchases(user_id=user))
+
     def written(self, *, after: int) -> tuple[CreditTransaction, ...]:
         """Return the transactions of all users without the first `after`, as they were written."""
         self._sweep()

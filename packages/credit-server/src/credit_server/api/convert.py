@@ -10,14 +10,18 @@ from credit_models.ledger import Kind
 from credit_models.translation.messages import TYPES, WITH_END, caps_to_message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.port import AppPolicy
 
 # Any: protobuf makes these classes at run time.
 _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
-_TRANSACTION_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
+_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
 _FOUND_TRANSACTION: Any = message_class("credit.v1.GetTransactionResponse")
 _WATCH_EVENT: Any = message_class("credit.v1.WatchEvent")
+
+# The tag of a field with the number 1 whose length follows.
+_FIRST_FIELD = b"\x0a"
 
 _ADD, _USE = Kind.ADD, Kind.USE
 
@@ -79,22 +83,42 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         message.Clear()
 
 
-def fitting(rows: Iterable[TransactionRow], bytes_max: int) -> Iterator[bytes]:
-    """Write the first rows as `CreditTransaction`s, as many as fit; the first in any case."""
+def fitting(rows: Iterable[bytes], bytes_max: int) -> Iterator[bytes]:
+    """Return the first messages, as many as fit; the first in any case."""
     size = 0
-    for data in transactions_to_wire(rows):
+    for data in rows:
         size += len(data)
         if size > bytes_max and size > len(data):
             return
         yield data
 
 
-def transaction_page_to_wire(rows: Iterable[bytes], next_page_token: str) -> bytes:
-    """Write `CreditTransaction`s as a `QueryTransactionsResponse`."""
-    page = _TRANSACTION_PAGE(next_page_token=next_page_token)
-    for data in rows:
-        page.transactions.add().MergeFromString(data)
-    return bytes(page.SerializeToString())
+def page_to_wire(rows: Iterable[bytes], next_page_token: str, complete_until: int | None) -> bytes:
+    """Write a page of a query: both kinds of pages have the same fields.
+
+    The rows are the first field. They are not parsed again: a message may be written as the bytes
+    of its fields one after another.
+
+    Args:
+        rows: The `CreditTransaction`s or `Purchase`s.
+        next_page_token: The token; empty: this is the last page.
+        complete_until: In milliseconds since 1970; None: unset.
+    """
+    page = _PAGE(next_page_token=next_page_token)
+    if complete_until is not None:
+        _set_time(page.complete_until, complete_until)
+    parts = [part for row in rows for part in (_FIRST_FIELD, _varint(len(row)), row)]
+    return b"".join(parts) + bytes(page.SerializeToString())
+
+
+def _varint(number: int) -> bytes:
+    """Write a number as https://protobuf.dev/programming-guides/encoding/#varints describes."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(0x80 | (number & 0x7F))
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def found_transaction_to_wire(row: TransactionRow) -> bytes:

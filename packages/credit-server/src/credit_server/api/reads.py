@@ -6,11 +6,13 @@ from typing import TypeVar
 from credit_models import (
     AppId,
     GetAppPolicyRequest,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
     WatchRequest,
 )
@@ -34,6 +36,8 @@ _Request = TypeVar(
     GetForecastRequest,
     QueryTransactionsRequest,
     GetTransactionRequest,
+    QueryPurchasesRequest,
+    GetBalanceAtRequest,
     WatchRequest,
 )
 _Answer = TypeVar("_Answer")

@@ -18,7 +18,8 @@ import structlog
 from credit_server.admission.decision import Decision, NotAdmitted
 from credit_server.api import convert
 from credit_server.api.watch_token import Scope
-from credit_server.store.port import LogEntry, LogPosition, Store, StoreUnavailable, TransactionRow
+from credit_server.store.history import TransactionRow
+from credit_server.store.port import LogEntry, LogPosition, Store, StoreUnavailable
 
 log = structlog.get_logger("credit_server.watch")
 

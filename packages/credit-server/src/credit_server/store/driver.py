@@ -5,7 +5,7 @@ PyMongo's client: they have the same methods, and the differences end here.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from inspect import isawaitable
 from typing import Any, cast
@@ -61,10 +61,21 @@ class Clients:
             self.reading = AsyncMongoClient(uri, **options)
             self.writing = MongoClient(uri, connect=False, **options)
 
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Session]:
+    def snapshot(self) -> AbstractAsyncContextManager[Session]:
         """Open a session whose reads see one snapshot."""
-        opening: object = self.reading.start_session(snapshot=True)
+        return self._session(snapshot=True)
+
+    def causal(self) -> AbstractAsyncContextManager[Session]:
+        """Open a session whose reads see at least what its earlier reads could see."""
+        return self._session(causal_consistency=True)
+
+    @asynccontextmanager
+    async def _session(
+        self, *, causal_consistency: bool | None = None, snapshot: bool | None = None
+    ) -> AsyncIterator[Session]:
+        opening: object = self.reading.start_session(
+            causal_consistency=causal_consistency, snapshot=snapshot
+        )
         session = cast(Session, await opening if isawaitable(opening) else opening)
         async with session:
             yield session

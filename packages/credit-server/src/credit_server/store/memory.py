@@ -16,13 +16,11 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
 from credit_models.ledger import (
-    NO_DETAILS,
-    UINT32_MAX,
     Account,
     AppAccount,
     Kind,
@@ -32,8 +30,21 @@ from credit_models.ledger import (
     invariant,
 )
 
+from credit_server.store.history import (
+    BalanceAt,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    TransactionQuery,
+    TransactionRow,
+)
+from credit_server.store.memory_queries import (
+    effective_at,
+    find_page,
+    purchase_row,
+    transaction_row,
+)
 from credit_server.store.port import (
-    EXAMINED_MAX,
     PAGE_SIZE,
     AppKey,
     AppPolicy,
@@ -46,21 +57,13 @@ from credit_server.store.port import (
     LogPage,
     LogPosition,
     LogTruncated,
-    PurchaseRow,
     Reference,
     References,
-    RowDetails,
     StoreTransaction,
-    TransactionPage,
-    TransactionQuery,
-    TransactionRow,
     Writer,
-    milliseconds_up,
 )
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -188,14 +191,14 @@ class MemoryStore:
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
         for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
-            yield [_transaction_row(entry) for entry in page]
+            yield [transaction_row(entry) for entry in page]
 
     async def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
         for page in self._pages(self._tables.purchases, user_id, apps, after_sequence):
-            yield [_purchase_row(purchase) for purchase in page]
+            yield [purchase_row(purchase) for purchase in page]
 
     def _pages(
         self, table: Mapping[str, _Entry], user_id: int, apps: frozenset[int] | None, last: int
@@ -217,26 +220,39 @@ class MemoryStore:
                 last = page[-1].sequence
                 yield page
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
-        """Return a page of a user's transactions: see the port."""
-        # These are the steps of the MongoDB store: take the entries of the index, then those that
-        # may be examined, then those that satisfy the conditions.
-        entries = [entry for entry in self._tables.transactions.values() if _in_scan(query, entry)]
-        entries.sort(key=lambda entry: entry.sequence, reverse=query.newest_first)
-        satisfies = _conditions(query)
-        examined = entries[:EXAMINED_MAX] if satisfies else entries
-        found = [entry for entry in examined if all(one(entry) for one in satisfies)]
-        rows = [_transaction_row(entry) for entry in found[: query.limit]]
-        if len(found) > query.limit:
-            return TransactionPage(rows, rows[-1].sequence)
-        full = bool(satisfies) and len(examined) == EXAMINED_MAX
-        return TransactionPage(rows, examined[-1].sequence if full else None)
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        """Return a page of transactions: see the port."""
+        return find_page(query, self._tables.transactions.values(), self._clock(), transaction_row)
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        """Return a page of purchases: see the port."""
+        return find_page(query, self._tables.purchases.values(), self._clock(), purchase_row)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key: see the port."""
         id_ = name if isinstance(name, str) else self._tables.keys.get(name, "")
         entry = self._tables.transactions.get(id_)
-        return None if entry is None else _transaction_row(entry)
+        return None if entry is None else transaction_row(entry)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app at some point: see the port."""
+        entries = sorted(
+            (
+                entry
+                for entry in self._tables.transactions.values()
+                if (entry.user_id, entry.app_id) == (user_id, app_id) and entry.sequence < end
+            ),
+            key=lambda entry: entry.sequence,
+        )
+        counted = [entry for entry in entries if at is None or effective_at(entry) <= at]
+        last = counted[-1] if counted else None
+        return BalanceAt(
+            sequence=0 if last is None else last.sequence,
+            balance=0 if last is None else last.balance_after,
+            is_latest=len(counted) == len(entries),
+        )
 
     async def follow_log(self) -> AsyncGenerator[LogPage, None]:
         """Iterate over what is committed from now on: see the port."""
@@ -267,7 +283,7 @@ class MemoryStore:
 
     def _log_page(self, after: int, app_id: int | None, limit: int) -> LogPage:
         entries = [
-            LogEntry(_position(place), each.user_id, each.app_id, partial(_transaction_row, each))
+            LogEntry(_position(place), each.user_id, each.app_id, partial(transaction_row, each))
             for place, each in enumerate(self._tables.log[after:], after + 1)
             if app_id in (None, each.app_id)
         ]
@@ -433,95 +449,3 @@ def _count_due(app: AppAccount, before: datetime) -> int:
         *(hold.ends_at for hold in app.holds),
     ]
     return sum(time is not None and time <= before for time in times)
-
-
-def _in_scan(query: TransactionQuery, entry: Transaction) -> bool:
-    """Return whether an entry is in the part of an index that a query scans in MongoDB."""
-    before, created_at = query.before_sequence, _milliseconds(entry.created_at)
-    return (
-        entry.user_id == query.user_id
-        and entry.sequence > query.after_sequence
-        and (before is None or entry.sequence < before)
-        and (query.created_from is None or created_at >= milliseconds_up(query.created_from))
-        and (query.created_until is None or created_at < milliseconds_up(query.created_until))
-        and query.related_id in ("", entry.details.related_id)
-        and (bool(query.related_id) or query.apps is None or entry.app_id in query.apps)
-    )
-
-
-def _conditions(query: TransactionQuery) -> list[Callable[[Transaction], bool]]:
-    """Return the conditions of a query that no index serves."""
-    conditions: list[Callable[[Transaction], bool]] = []
-    apps = query.apps
-    if query.related_id and apps is not None:
-        conditions.append(lambda entry: entry.app_id in apps)
-    if query.kinds:
-        conditions.append(lambda entry: entry.kind in query.kinds)
-    if query.credits_min > 0 or query.credits_max < UINT32_MAX:
-        conditions.append(lambda entry: query.credits_min <= entry.credits <= query.credits_max)
-    if query.report_id:
-        conditions.append(lambda entry: entry.report_id == query.report_id)
-    if query.created_by is not None:
-        conditions.append(lambda entry: entry.created_by == query.created_by)
-    if query.metadata:
-        conditions.append(lambda entry: set(query.metadata) <= set(entry.details.metadata))
-    if query.grant_id:
-        conditions.append(
-            lambda entry: query.grant_id in (part.grant_id for part in entry.details.allocations)
-        )
-    return conditions
-
-
-def _transaction_row(entry: Transaction) -> TransactionRow:
-    return TransactionRow(
-        id=entry.id,
-        user_id=entry.user_id,
-        app_id=entry.app_id,
-        credits=entry.credits,
-        created_at=_milliseconds(entry.created_at),
-        created_by=entry.created_by,
-        kind=entry.kind,
-        balance_after=entry.balance_after,
-        sequence=entry.sequence,
-        purchase_id=entry.purchase_id,
-        key=entry.key,
-        report_id=entry.report_id,
-        report_name=entry.report_name,
-        details=_row_details(entry),
-    )
-
-
-def _row_details(entry: Transaction) -> RowDetails | None:
-    details = entry.details
-    # A list does not contain the recorded request.
-    if entry.kind in (Kind.ADD, Kind.USE) and replace(details, request=()) == NO_DETAILS:
-        return None
-    return RowDetails(
-        effect=entry.effect,
-        related_id=details.related_id,
-        effective_at=None if details.effective_at is None else _milliseconds(details.effective_at),
-        ends_at=None if details.ends_at is None else _milliseconds(details.ends_at),
-        allocations=tuple((part.grant_id, part.credits) for part in details.allocations),
-        metadata=details.metadata,
-        note=details.note,
-    )
-
-
-def _purchase_row(purchase: Purchase) -> PurchaseRow:
-    return PurchaseRow(
-        id=purchase.id,
-        user_id=purchase.user_id,
-        app_id=purchase.app_id,
-        report_id=purchase.report_id,
-        report_name=purchase.report_name,
-        credits=purchase.credits,
-        created_at=_milliseconds(purchase.created_at),
-        created_by=purchase.created_by,
-        transaction_id=purchase.transaction_id,
-        sequence=purchase.sequence,
-        refunded_credits=purchase.refunded_credits,
-    )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)

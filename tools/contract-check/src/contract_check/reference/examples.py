@@ -254,6 +254,19 @@ async for transaction in credits.transactions(user_id=7):
             "page_size": 2,
         },
     ),
+    "credit.v1.HistoryService.QueryPurchases": Example(
+        request={
+            "user_id": 7,
+            "page_size": 2,
+        },
+    ),
+    "credit.v1.HistoryService.GetBalanceAt": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "at": "2026-11-01T00:00:00Z",
+        },
+    ),
     "credit.v1.HistoryService.GetTransaction": Example(
         request={
             "user_id": 7,

@@ -26,6 +26,8 @@ __all__ = (
     "ForecastStep",
     "GetAppPolicyRequest",
     "GetAppPolicyResponse",
+    "GetBalanceAtRequest",
+    "GetBalanceAtResponse",
     "GetForecastRequest",
     "GetForecastResponse",
     "GetSpendingCapRequest",
@@ -53,6 +55,8 @@ __all__ = (
     "PlaceHoldResponse",
     "Purchase",
     "PurchaseRequest",
+    "QueryPurchasesRequest",
+    "QueryPurchasesResponse",
     "QueryTransactionsRequest",
     "QueryTransactionsResponse",
     "Receipt",
@@ -1627,6 +1631,84 @@ default_message_pool.register_message("credit.v1", "GetAppPolicyResponse", GetAp
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtRequest(betterproto2.Message):
+    """
+    A request for an earlier balance. Either `at` or `sequence` is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The user.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    at: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time. All transactions of this time or earlier count. A time in the future is replaced by the
+    present time.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(4, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    All transactions with this `sequence` or a smaller one count.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtRequest", GetBalanceAtRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtResponse(betterproto2.Message):
+    """
+    An earlier balance.
+    """
+
+    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The balance, or 0 if the user owed credits.
+    """
+
+    owed: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The credits that the user owed.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT64
+    )
+    """
+    The `sequence` of the last written transaction in the app that counts. 0: there is none.
+    """
+
+    as_of: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time of the balance: `at`, or the present time if `at` is in the future. Unset: the request has
+    `sequence`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtResponse", GetBalanceAtResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class GetForecastRequest(betterproto2.Message):
     """
     A request to show how a balance changes by time alone.
@@ -2676,16 +2758,161 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesRequest(betterproto2.Message):
+    """
+    A request for purchases. A purchase is returned if it satisfies every field that is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence` and
+    `before_sequence` must not be set, because they belong to a user's history. Otherwise the request is
+    rejected as INVALID_FIELD.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    created_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is this time or later. Unset: from the beginning. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    created_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is before this time. Unset: up to now. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    after_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(5, betterproto2.TYPE_UINT64)
+    )
+    """
+    Only purchases with a greater `sequence`. 0: from the beginning.
+    """
+
+    before_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(6, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    Only purchases with a smaller `sequence`. Unset: up to the latest.
+    """
+
+    credits_min: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(7, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or more. Unset: any number.
+    """
+
+    credits_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(8, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or fewer. Unset: any number.
+    """
+
+    report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        9, betterproto2.TYPE_STRING
+    )
+    """
+    Only purchases of this report. Empty: any report.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(10, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases that this person or service requested. Unset: any requester.
+    """
+
+    refunded: "bool | None" = betterproto2.field(11, betterproto2.TYPE_BOOL, optional=True)
+    """
+    If true, only purchases with `refunded_credits`. If false, only those without. Unset: both.
+    """
+
+    oldest_first: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest purchases come first. If false, the newest come first.
+    """
+
+    page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        13, betterproto2.TYPE_UINT32
+    )
+    """
+    The maximum number of purchases. 0: 100. The server returns at most 1,000, and at most 2 MiB of them,
+    but always one.
+    """
+
+    page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        14, betterproto2.TYPE_STRING
+    )
+    """
+    The `next_page_token` of the previous page. Empty: the first page. The caller's identity, and all
+    other fields except `page_size`, must be the same as in the request for the previous page. Otherwise
+    the request is rejected with PAGE_TOKEN_INVALID.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesRequest", QueryPurchasesRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesResponse(betterproto2.Message):
+    """
+    A page of purchases.
+    """
+
+    purchases: "list[Purchase]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The purchases, in the requested order. `refunded_credits` is the present number.
+    """
+
+    next_page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
+    it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all purchases in the app that were created before this time, and no
+    later ones. To read the purchases that follow, send it as `created_from`. Unset: the request has a
+    `user_id`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesResponse", QueryPurchasesResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class QueryTransactionsRequest(betterproto2.Message):
     """
     A request for transactions. A transaction is returned if it satisfies every field that is set.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
-        1, betterproto2.TYPE_UINT32
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user.
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence`,
+    `before_sequence` and `related_id` must not be set, because they belong to a user's history. Otherwise
+    the request is rejected as INVALID_FIELD.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
@@ -2707,8 +2934,9 @@ class QueryTransactionsRequest(betterproto2.Message):
     """
     Only transactions whose `created_at` is this time or later. Unset: from the beginning.
 
-    The server searches for the position of this time in the history. `created_at` does not decrease with
-    `sequence` unless the clock of a server was wrong. Near such a transaction the result can be inexact.
+    With `user_id`, the server searches for the position of this time in the user's history. `created_at`
+    does not decrease with `sequence` unless the clock of a server was wrong. Near such a transaction the
+    result can be inexact.
     """
 
     created_until: "datetime.datetime | None" = betterproto2.field(
@@ -2831,6 +3059,15 @@ class QueryTransactionsResponse(betterproto2.Message):
     """
     The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
     it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all transactions of the app that were created before this time, and
+    no later ones. To read the transactions that follow, send it as `created_from`. Unset: the request has
+    a `user_id`.
     """
 
 
@@ -4058,7 +4295,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
 
 class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -4076,10 +4314,17 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -4091,6 +4336,32 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.HistoryService/QueryTransactions",
             message,
             QueryTransactionsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def query_purchases(
+        self,
+        message: "QueryPurchasesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/QueryPurchases",
+            message,
+            QueryPurchasesResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4116,6 +4387,31 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.HistoryService/GetTransaction",
             message,
             GetTransactionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_balance_at(
+        self,
+        message: "GetBalanceAtRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/GetBalanceAt",
+            message,
+            GetBalanceAtResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4785,7 +5081,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
 class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -4798,15 +5095,34 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "QueryTransactionsRequest"
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
         a page can be short or empty although more pages follow. The last page is the one without a
         `next_page_token`.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def query_purchases(self, message: "QueryPurchasesRequest") -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4818,6 +5134,17 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         With the key, a caller can find out whether a write was applied without sending it again. If the key
         is not found, the write was not applied so far. A write that is still in progress can be applied
         later.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_balance_at(self, message: "GetBalanceAtRequest") -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -4851,12 +5178,28 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.query_transactions(request)
         await stream.send_message(response)
 
+    async def __rpc_query_purchases(
+        self, stream: "grpclib.server.Stream[QueryPurchasesRequest, QueryPurchasesResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.query_purchases(request)
+        await stream.send_message(response)
+
     async def __rpc_get_transaction(
         self, stream: "grpclib.server.Stream[GetTransactionRequest, GetTransactionResponse]"
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.get_transaction(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_balance_at(
+        self, stream: "grpclib.server.Stream[GetBalanceAtRequest, GetBalanceAtResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_balance_at(request)
         await stream.send_message(response)
 
     async def __rpc_watch(self, stream: "grpclib.server.Stream[WatchRequest, WatchEvent]") -> None:
@@ -4876,11 +5219,23 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 QueryTransactionsRequest,
                 QueryTransactionsResponse,
             ),
+            "/credit.v1.HistoryService/QueryPurchases": grpclib.const.Handler(
+                self.__rpc_query_purchases,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                QueryPurchasesRequest,
+                QueryPurchasesResponse,
+            ),
             "/credit.v1.HistoryService/GetTransaction": grpclib.const.Handler(
                 self.__rpc_get_transaction,
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetTransactionRequest,
                 GetTransactionResponse,
+            ),
+            "/credit.v1.HistoryService/GetBalanceAt": grpclib.const.Handler(
+                self.__rpc_get_balance_at,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetBalanceAtRequest,
+                GetBalanceAtResponse,
             ),
             "/credit.v1.HistoryService/Watch": grpclib.const.Handler(
                 self.__rpc_watch,
