@@ -24,6 +24,7 @@ SAMPLES: list[CreditError] = [
     errors.TransactionNotFound("m", transaction_id="t"),
     errors.IdempotencyKeyNotFound("m", key="k"),
     errors.PageTokenInvalid("m"),
+    errors.SummaryTooLarge("m", counted="groups", limit=3),
     errors.NotReversible("m", type="HOLD"),
     errors.ReversalExceeds("m", reversible=1, required=2, request_id="r"),
     errors.GrantNotFound("m", grant_id="g"),

@@ -21,7 +21,13 @@ from credit_server.api.contract import CONTRACT
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.port import StoreUnavailable
-from credit_testing.stores import FailingStore, HeldStore, crowded_store, full_store
+from credit_testing.stores import (
+    FailingStore,
+    HeldStore,
+    LongHistoryStore,
+    crowded_store,
+    full_store,
+)
 
 from tests.server import requests
 from tests.server.clocks import Clocks, skewed_clock
@@ -140,6 +146,11 @@ async def _transaction_not_found(open_: Open, call: str) -> Any:
         request = type(request)(transaction_id=requests.ANY_ID)
     async with open_() as caller:
         return await caller.call(call, request)
+
+
+async def _summary_too_large(open_: Open, call: str) -> Any:
+    async with open_(LongHistoryStore()) as caller:
+        return await caller.call(call, request_of(_inner(call)))
 
 
 async def _hold_expired(open_: Open, call: str) -> Any:
@@ -365,6 +376,7 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.TRANSACTION_NOT_FOUND: _transaction_not_found,
     ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND: _alone(),
     ErrorReason.PAGE_TOKEN_INVALID: _with(page_token="none"),
+    ErrorReason.SUMMARY_TOO_LARGE: _summary_too_large,
     ErrorReason.GRANT_NOT_FOUND: _alone(),
     ErrorReason.HOLD_NOT_FOUND: _alone(),
     ErrorReason.NOT_REVERSIBLE: _not_reversible,

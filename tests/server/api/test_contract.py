@@ -34,6 +34,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "QueryTransactions",
         "QueryPurchases",
         "GetBalanceAt",
+        "Summarize",
         "GetTransaction",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES

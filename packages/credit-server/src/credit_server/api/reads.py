@@ -14,6 +14,7 @@ from credit_models import (
     ListHoldsRequest,
     QueryPurchasesRequest,
     QueryTransactionsRequest,
+    SummarizeRequest,
 )
 from credit_models.ledger import Account, Settled, settle
 
@@ -37,6 +38,7 @@ _Request = TypeVar(
     GetTransactionRequest,
     QueryPurchasesRequest,
     GetBalanceAtRequest,
+    SummarizeRequest,
 )
 _Answer = TypeVar("_Answer")
 
