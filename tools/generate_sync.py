@@ -37,6 +37,7 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SummaryGroup,
     TransactionType,
     UserCredits,
     WatchEvent,
@@ -46,6 +47,7 @@ from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 
 from credit_client import batch as _batch
 from credit_client import client as _client

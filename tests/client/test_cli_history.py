@@ -116,6 +116,34 @@ def test_an_earlier_balance_is_shown(user: str) -> None:
     assert "--at needs both --user and --app" in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [(None, 4, 70, 3)]),
+        (["--by", "type"], [("ADD", 3, 70, 0), ("USE", 1, 0, 3)]),
+        (["--by", "report", "--app", "1"], [("", 2, 50, 0), ("r-1", 1, 0, 3)]),
+        (["--by", "app"], [(1, 3, 50, 3), (2, 1, 20, 0)]),
+    ],
+    ids=str,
+)
+def test_transactions_are_added_up(
+    user: str, options: list[str], expected: list[tuple[object, int, int, int]]
+) -> None:
+    span = ("--since", "2000-01-01", "--until", "2100-01-01")
+    rows = done("summary", "--user", user, *span, *options)
+    name = {"type": "type", "report": "report_id", "app": "app_id"}.get("".join(options[1:2]), "")
+    found = [(row.get(name), row["transactions"], row["credits_in"], row["spent"]) for row in rows]
+    assert found == expected
+    table = credit("summary", "--user", user, *span, *options, "-o", "table").stdout
+    assert "TRANSACTIONS  CREDITS IN  CREDITS OUT  SPENT  EXPIRED  REFUNDED" in table
+
+
+def test_a_summary_needs_a_user_or_an_app(server: ServerProcess) -> None:
+    result = credit("summary", "--since", "2026-01-01", "--until", "2026-02-01")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user, an app, or both" in " ".join(result.stderr.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("command", ["transactions", "purchases"])
 def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> None:
     result = credit(command)

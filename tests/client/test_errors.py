@@ -24,6 +24,7 @@ SAMPLES: list[CreditError] = [
     errors.TransactionNotFound("m", transaction_id="t"),
     errors.IdempotencyKeyNotFound("m", key="k"),
     errors.PageTokenInvalid("m"),
+    errors.SummaryTooLarge("m", counted="groups", limit=3),
     errors.ResumeTokenInvalid("m"),
     errors.ResumeTokenExpired("m"),
     errors.NotReversible("m", type="HOLD"),

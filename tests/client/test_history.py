@@ -9,6 +9,7 @@ from credit_client import (
     IdempotencyKeyNotFound,
     InvalidField,
     PageTokenInvalid,
+    SummaryGroup,
     TransactionNotFound,
     TransactionQuery,
     TransactionType,
@@ -258,6 +259,65 @@ async def test_the_end_of_a_grant_counts_from_its_instant_in_the_fake() -> None:
         before = await credits_.balance_at(**of, at=ends_at - timedelta(milliseconds=1))
         after = await credits_.balance_at(**of, at=ends_at)
         assert (before.balance, after.balance) == (20, 0)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "names"),
+    [
+        (SummaryGroup.UNSPECIFIED, [""]),
+        (SummaryGroup.TYPE, [TransactionType.ADD, TransactionType.USE]),
+        (SummaryGroup.REPORT, ["", "r-1"]),
+    ],
+)
+async def test_transactions_are_added_up(
+    world: World, group_by: SummaryGroup, names: list[object]
+) -> None:
+    await _history(world)
+    found = await world.credits.summarize(
+        user_id=world.user,
+        app_id=world.app,
+        created_from=world.now() - timedelta(days=1),
+        created_until=world.now() + timedelta(days=1),
+        group_by=group_by,
+    )
+    if group_by is SummaryGroup.TYPE:
+        assert [each.type for each in found.summaries] == names
+    else:
+        assert [each.report_id for each in found.summaries] == names
+    sums = [
+        (each.transactions, each.credits_in, each.credits_out, each.spent)
+        for each in found.summaries
+    ]
+    assert sums == ([(5, 100, 10, 10)] if len(names) == 1 else [(1, 100, 0, 0), (4, 0, 10, 10)])
+
+
+@pytest.mark.parametrize("group_by", [SummaryGroup.DAY, SummaryGroup.MONTH, SummaryGroup.APP])
+async def test_groups_of_time_and_app_are_named(world: World, group_by: SummaryGroup) -> None:
+    before = world.now()
+    await _history(world)
+    span: dict[str, Any] = {
+        "created_from": before - timedelta(days=1),
+        "created_until": before + timedelta(days=1),
+    }
+    found = await world.credits.summarize(user_id=world.user, group_by=group_by, **span)
+    assert sum(each.transactions for each in found.summaries) == 5
+    for each in found.summaries:
+        if group_by is SummaryGroup.APP:
+            assert each.app_id == world.app
+        else:
+            assert each.starts_at is not None
+            assert each.starts_at <= world.now() < each.starts_at + timedelta(days=33)
+            assert each.starts_at.hour == 0
+    of_app = await world.credits.summarize(app_id=world.app, **span)
+    assert of_app.complete_until is not None
+
+
+async def test_a_summary_needs_an_app_or_a_user(world: World) -> None:
+    with pytest.raises(InvalidField) as caught:
+        await world.credits.summarize(
+            created_from=world.now(), created_until=world.now() + timedelta(days=1)
+        )
+    assert [each.field for each in caught.value.violations] == ["app_id"]
 
 
 async def test_a_write_is_found_by_its_id_and_its_key(world: World) -> None:

@@ -136,6 +136,7 @@ READS = (
     "QueryTransactions",
     "QueryPurchases",
     "GetBalanceAt",
+    "Summarize",
 )
 
 

@@ -30,6 +30,7 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         HISTORY + "QueryTransactions": "credits:read",
         HISTORY + "QueryPurchases": "credits:read",
         HISTORY + "GetBalanceAt": "credits:read",
+        HISTORY + "Summarize": "credits:read",
         HISTORY + "Watch": "credits:read",
         HISTORY + "GetTransaction": "credits:read",
         LEDGER + "GrantCredits": "credits:issue",

@@ -24,7 +24,13 @@ from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
-from credit_testing.stores import FailingStore, HeldStore, crowded_store, full_store
+from credit_testing.stores import (
+    FailingStore,
+    HeldStore,
+    LongHistoryStore,
+    crowded_store,
+    full_store,
+)
 
 from tests.server import requests
 from tests.server.clocks import Clocks, skewed_clock
@@ -143,6 +149,11 @@ async def _transaction_not_found(open_: Open, call: str) -> Any:
         request = type(request)(transaction_id=requests.ANY_ID)
     async with open_() as caller:
         return await caller.call(call, request)
+
+
+async def _summary_too_large(open_: Open, call: str) -> Any:
+    async with open_(LongHistoryStore()) as caller:
+        return await caller.call(call, request_of(_inner(call)))
 
 
 async def _hold_expired(open_: Open, call: str) -> Any:
@@ -382,6 +393,7 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.TRANSACTION_NOT_FOUND: _transaction_not_found,
     ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND: _alone(),
     ErrorReason.PAGE_TOKEN_INVALID: _with(page_token="none"),
+    ErrorReason.SUMMARY_TOO_LARGE: _summary_too_large,
     ErrorReason.RESUME_TOKEN_INVALID: _with(resume_token="none"),
     ErrorReason.RESUME_TOKEN_EXPIRED: _resume_token_expired,
     ErrorReason.GRANT_NOT_FOUND: _alone(),

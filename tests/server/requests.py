@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from credit_models import (
@@ -28,6 +29,7 @@ from credit_models import (
     SetAppPolicyRequest,
     SetSpendingCapRequest,
     SpendingCaps,
+    SummarizeRequest,
     TransferCreditsRequest,
     UserId,
     VoidGrantRequest,
@@ -74,6 +76,12 @@ _SOUND: Mapping[str, Any] = {
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
     "QueryPurchases": QueryPurchasesRequest(user_id=7, app_id=1),
     "GetBalanceAt": GetBalanceAtRequest(user_id=7, app_id=1, sequence=1),
+    "Summarize": SummarizeRequest(
+        user_id=7,
+        app_id=1,
+        created_from=datetime(2026, 1, 1, tzinfo=UTC),
+        created_until=datetime(2027, 1, 1, tzinfo=UTC),
+    ),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
     "Watch": WatchRequest(user_id=7, app_id=1, end_when_current=True),
 }

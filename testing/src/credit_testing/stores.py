@@ -15,10 +15,15 @@ from credit_models.ledger import (
     Grant,
 )
 from credit_server.store.history import (
+    SUMMARIZED_MAX,
     BalanceAt,
+    GroupBy,
+    HistoryQuery,
     Page,
     PurchaseQuery,
     PurchaseRow,
+    Summary,
+    SummaryRow,
     TransactionQuery,
     TransactionRow,
 )
@@ -122,6 +127,9 @@ class FailingStore(MemoryStore):
     async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
         raise self._error
 
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        raise self._error
+
     async def balance_at(
         self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
     ) -> BalanceAt:
@@ -151,6 +159,13 @@ class FailingStore(MemoryStore):
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         raise self._error
         yield []
+
+
+class LongHistoryStore(MemoryStore):
+    """Return a summary of one transaction more than are added up."""
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        return Summary([SummaryRow("", SUMMARIZED_MAX + 1, 0, 0, 0, 0, 0)], None)
 
 
 async def crowded_store() -> MemoryStore:

@@ -17,6 +17,7 @@ from credit_models.translation.refusals import (
     page_token_invalid,
     resume_token_expired,
     resume_token_invalid,
+    summary_too_large,
     total_overflow,
 )
 
@@ -48,6 +49,7 @@ def test_a_refusal_has_a_sentence_and_the_metadata_of_its_reason(refusal: type[R
 def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
     answered = [answer_of(made(refusal)).reason for refusal in REFUSALS]
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
+    answered.append(summary_too_large("groups", 3).reason)
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}

@@ -34,6 +34,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "QueryTransactions",
         "QueryPurchases",
         "GetBalanceAt",
+        "Summarize",
         "GetTransaction",
         "Watch",
     }

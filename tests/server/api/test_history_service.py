@@ -18,6 +18,10 @@ from credit_models import (
     QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
+    SummarizeRequest,
+    SummarizeResponse,
+    Summary,
+    SummaryGroup,
     TransactionType,
     UserId,
 )
@@ -558,6 +562,94 @@ class TestGetBalanceAt:
         assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {"at"})
 
 
+class TestSummarize:
+    """Sums of transactions."""
+
+    async def sums(self, caller: WireCaller, **changed: Any) -> SummarizeResponse:
+        span: dict[str, Any] = {
+            "created_from": NOON - timedelta(days=1),
+            "created_until": NOON + timedelta(days=9),
+        }
+        request = SummarizeRequest(**{"user_id": 7} | span | changed)
+        return (await caller.call("Summarize", request)).message(SummarizeResponse)
+
+    @pytest.fixture
+    async def shop(self, caller: WireCaller, clocks: Clocks) -> WireCaller:
+        """Return a caller, after transactions of two users on two days."""
+        await caller.write("AddCredits", credits=50)
+        await caller.write("AddCredits", user_id=8, credits=70)
+        await caller.write("AddCredits", app_id=2, credits=9)
+        clocks.advance(86_400)
+        await caller.write("UseCredits", credits=20, report_id="a")
+        clocks.advance(600)
+        return caller
+
+    async def test_they_are_those_of_a_user_or_of_an_app(self, shop: WireCaller) -> None:
+        of_user = await self.sums(shop)
+        assert of_user == SummarizeResponse(
+            summaries=[Summary(transactions=3, credits_in=59, credits_out=20, spent=20)]
+        )
+        of_app = await self.sums(shop, user_id=None, app_id=1)
+        assert [(each.transactions, each.credits_in) for each in of_app.summaries] == [(3, 120)]
+        assert of_app.complete_until == NOON + timedelta(days=1, seconds=600 - 84)
+
+    async def test_each_group_is_named(self, shop: WireCaller) -> None:
+        group = SummaryGroup
+        midnight = NOON - timedelta(hours=12)
+        names = {
+            group.DAY: [midnight, midnight + timedelta(days=1)],
+            group.MONTH: [midnight],
+            group.TYPE: [TransactionType.ADD, TransactionType.USE],
+            group.REPORT: ["", "a"],
+            group.APP: [1, 2],
+        }
+        fields = ["starts_at", "starts_at", "type", "report_id", "app_id"]
+        for (group_by, expected), field in zip(names.items(), fields, strict=True):
+            found = await self.sums(shop, group_by=group_by)
+            assert [getattr(each, field) for each in found.summaries] == expected
+            assert sum(each.transactions for each in found.summaries) == 3
+
+    @pytest.mark.parametrize(
+        ("changed", "field"),
+        [
+            ({"group_by": SummaryGroup(9)}, "group_by"),
+            ({"created_until": NOON - timedelta(days=1)}, "created_until"),
+            ({"created_from": None}, "created_from"),
+            ({"user_id": None}, "app_id"),
+        ],
+        ids=lambda each: each if isinstance(each, str) else "",
+    )
+    async def test_a_wrong_request_is_rejected(
+        self, caller: WireCaller, changed: dict[str, Any], field: str
+    ) -> None:
+        request = replace(
+            SummarizeRequest(
+                user_id=7,
+                created_from=NOON - timedelta(days=1),
+                created_until=NOON,
+            ),
+            **changed,
+        )
+        answer = await caller.call("Summarize", request)
+        assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {field})
+
+    async def test_too_many_groups_are_rejected(
+        self, shop: WireCaller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history_service, "GROUPS_MAX", 1)
+        request = SummarizeRequest(
+            user_id=7, created_from=NOON, created_until=NOON + timedelta(days=9)
+        )
+        assert (await shop.call("Summarize", request)).status is Status.OK
+        answer = await shop.call("Summarize", replace(request, group_by=SummaryGroup.TYPE))
+        assert (answer.status, reason_of(answer)) == (
+            Status.RESOURCE_EXHAUSTED,
+            "SUMMARY_TOO_LARGE",
+        )
+        assert isinstance(answer.details[0], ErrorInfo)
+        assert dict(answer.details[0].metadata) == {"counted": "groups", "limit": "1"}
+
+
 class TestTenants:
     """An identity sees its own apps, as if there were no others."""
 
@@ -574,6 +666,13 @@ class TestTenants:
         await one.write("AddCredits")
         assert await sequences(one) == [3, 1]
         assert await sequences(two) == [2]
+        span: dict[str, Any] = {
+            "created_from": NOON - timedelta(days=9000),
+            "created_until": NOON.replace(9999),
+        }
+        answer = await two.call("Summarize", SummarizeRequest(user_id=7, **span))
+        (summed,) = answer.message(SummarizeResponse).summaries
+        assert summed.transactions == 1
 
     async def test_a_user_of_others_looks_like_one_without_history(
         self, tenants: tuple[WireCaller, WireCaller]
@@ -590,9 +689,11 @@ class TestTenants:
     ) -> None:
         one, _ = tenants
         assert await page(one, user_id=None, app_id=1) != QueryTransactionsResponse()
+        span: dict[str, Any] = {"created_from": NOON, "created_until": NOON + timedelta(days=1)}
         for request in (
             query(user_id=None, app_id=2),
             QueryPurchasesRequest(app_id=2),
+            SummarizeRequest(app_id=2, **span),
         ):
             call = type(request).__name__.removesuffix("Request")
             assert reason_of(await one.call(call, request)) == "APP_NOT_ALLOWED"

@@ -24,6 +24,8 @@ from credit_models import (
     SpendingCaps,
     SpendingCapStatus,
     SpendingPeriod,
+    Summary,
+    SummaryGroup,
     TransactionType,
     UserCredits,
     WatchEvent,
@@ -33,6 +35,7 @@ from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation
@@ -84,6 +87,7 @@ from credit_client.errors import (
     ScopeMissing,
     ServerTooOld,
     StoreUnavailable,
+    SummaryTooLarge,
     TlsFailed,
     TokenUnavailable,
     TooManyApps,
@@ -177,6 +181,10 @@ __all__ = [
     "SpendingPeriod",
     "StoreUnavailable",
     "Streams",
+    "Summaries",
+    "Summary",
+    "SummaryGroup",
+    "SummaryTooLarge",
     "TlsFailed",
     "TokenUnavailable",
     "TooManyApps",

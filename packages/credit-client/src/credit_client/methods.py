@@ -48,6 +48,8 @@ from credit_models import (
     SetAppPolicyResponse,
     SetSpendingCapRequest,
     SetSpendingCapResponse,
+    SummarizeRequest,
+    SummarizeResponse,
     TransferCreditsRequest,
     TransferCreditsResponse,
     UserCredits,
@@ -137,4 +139,5 @@ QUERY_TRANSACTIONS = _history(
 QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
+SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
 WATCH = _history("Watch", WatchRequest, WatchEvent)

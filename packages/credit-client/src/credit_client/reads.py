@@ -9,6 +9,7 @@ from credit_models import (
     Grant,
     Hold,
     Purchase,
+    SummaryGroup,
     TransactionType,
     UserCredits,
     WatchEvent,
@@ -18,6 +19,7 @@ from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 from grpclib.const import Status
 
 from credit_client.call import Caller
@@ -33,6 +35,7 @@ from credit_client.methods import (
     QUERY_PURCHASES,
     QUERY_TRANSACTIONS,
     SPENDING_CAP,
+    SUMMARIZE,
     TRANSACTION,
     TRANSACTIONS,
     USER_CREDITS,
@@ -355,6 +358,48 @@ class Reads(ABC):
                 request_id=request_id,
             )
         return answer.reply.transaction
+
+    async def summarize(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        created_from: datetime,
+        created_until: datetime,
+        group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
+        timeout_seconds: float | None = None,
+    ) -> Summaries:
+        """Return sums of the transactions of a user, or of all users in an app, in a span of time.
+
+        Needs a server of 0.4.0 or later.
+
+        Args:
+            user_id: The user; None: all users. Then `app_id` is needed, and the latest transactions
+                are left out; see `query_transactions`.
+            app_id: Only in this app; None: in all.
+            created_from: The beginning of the span, with a time zone.
+            created_until: The time after its end, with a time zone.
+            group_by: By what the transactions are grouped; days and months are those of UTC.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The `summaries`, one for each group that has transactions, and `complete_until` if all
+            users are summarized.
+
+        Raises:
+            SummaryTooLarge: The span has more than 100,000 transactions or 1,000 groups.
+        """
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "created_from": created_from,
+            "created_until": created_until,
+            "group_by": group_by,
+        }
+        answer, _ = await self._open_caller.unary(
+            SUMMARIZE, values, timeout_seconds=timeout_seconds
+        )
+        return answer.reply
 
     async def balance_at(
         self,

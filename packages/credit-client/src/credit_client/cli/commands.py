@@ -22,6 +22,7 @@ from credit_client.cli.history import (
     day_or_moment,
     find,
     purchases,
+    summary,
     transactions,
     with_effect,
 )
@@ -208,7 +209,7 @@ def balance(
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-for _query in (transactions, purchases, find, watch):
+for _query in (transactions, purchases, summary, find, watch):
     app.command(_query.__name__, cls=Command)(_query)
 
 
@@ -225,7 +226,7 @@ def user_summary(
     """Show a user's balances in all apps and last transactions."""
     user_id = _one_user(given, user)
 
-    async def summary(client: CreditClient) -> None:
+    async def shown(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id)
         latest = await _latest(client, held, last)
         if format_of(output) is Format.JSON:
@@ -242,7 +243,7 @@ def user_summary(
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
-    make_reads(lambda client, _: summary(client), connection)
+    make_reads(lambda client, _: shown(client), connection)
 
 
 for _read in (grants, holds, forecast, caps, policy):

@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, TypedDict, TypeVar
 
 import typer
-from credit_models import CreditTransaction, Purchase, TransactionType
+from credit_models import CreditTransaction, Purchase, Summary, SummaryGroup, TransactionType
 
 from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
@@ -43,6 +44,26 @@ _SIGNS = {"ADD": 1, "USE": -1}
 
 
 _RowT = TypeVar("_RowT")
+
+
+class Grouping(StrEnum):
+    """The groups of a summary."""
+
+    DAY = "day"
+    MONTH = "month"
+    TYPE = "type"
+    REPORT = "report"
+    APP = "app"
+
+
+_GROUP_FIELDS = {
+    Grouping.DAY: "starts_at",
+    Grouping.MONTH: "starts_at",
+    Grouping.TYPE: "type",
+    Grouping.REPORT: "report_id",
+    Grouping.APP: "app_id",
+}
+_SUMS = ("transactions", "credits_in", "credits_out", "spent", "expired", "refunded")
 
 AnyUser = Annotated[int | None, number("--user", "The user's id; needed without --app.")]
 
@@ -263,6 +284,52 @@ def purchases(
         output=output,
         row=_with_refund,
     )
+
+
+@with_groups
+def summary(
+    since: Annotated[
+        datetime,
+        typer.Option(
+            "--since",
+            parser=day_or_moment,
+            metavar="TIME",
+            help="The beginning of the span: a day (in UTC) or a time, such as 2026-01-01.",
+        ),
+    ],
+    until: Annotated[
+        datetime,
+        typer.Option(
+            "--until", parser=day_or_moment, metavar="TIME", help="The day or time after its end."
+        ),
+    ],
+    connection: Connection,
+    user: AnyUser = None,
+    app_id: Annotated[int | None, number("--app", "Only in this app.")] = None,
+    by: Annotated[
+        Grouping | None,
+        typer.Option("--by", help="The groups; days and months are those of UTC."),
+    ] = None,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """Show sums of the transactions of a user, or of all users in an app."""
+    if user is None and app_id is None:
+        raise typer.BadParameter("name a user, an app, or both: --user, --app")
+
+    async def rows(client: CreditClient) -> AsyncGenerator[Summary, None]:
+        found = await client.summarize(
+            user_id=user,
+            app_id=app_id,
+            created_from=since,
+            created_until=until,
+            group_by=SummaryGroup.UNSPECIFIED if by is None else SummaryGroup[by.name],
+        )
+        for each in found.summaries:
+            yield each
+
+    key = () if by is None else (_GROUP_FIELDS[by],)
+    make_list(rows, (*key, *_SUMS), "transactions", connection, utc=utc, output=output)
 
 
 @with_groups

@@ -14,6 +14,7 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SummaryGroup,
     TransactionType,
     UserCredits,
     WatchEvent,
@@ -23,6 +24,7 @@ from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 
 from credit_client import batch as _batch
 from credit_client import client as _client
@@ -1962,6 +1964,47 @@ class CreditClient:
                 user_id=user_id,
                 app_id=app_id,
                 idempotency_key=idempotency_key,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def summarize(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        created_from: datetime,
+        created_until: datetime,
+        group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
+        timeout_seconds: float | None = None,
+    ) -> Summaries:
+        """Return sums of the transactions of a user, or of all users in an app, in a span of time.
+
+        Needs a server of 0.4.0 or later.
+
+        Args:
+            user_id: The user; None: all users. Then `app_id` is needed, and the latest transactions
+                are left out; see `query_transactions`.
+            app_id: Only in this app; None: in all.
+            created_from: The beginning of the span, with a time zone.
+            created_until: The time after its end, with a time zone.
+            group_by: By what the transactions are grouped; days and months are those of UTC.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The `summaries`, one for each group that has transactions, and `complete_until` if all
+            users are summarized.
+
+        Raises:
+            SummaryTooLarge: The span has more than 100,000 transactions or 1,000 groups.
+        """
+        return self._session.run(
+            self._session.client.summarize(
+                user_id=user_id,
+                app_id=app_id,
+                created_from=created_from,
+                created_until=created_until,
+                group_by=group_by,
                 timeout_seconds=timeout_seconds,
             )
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from credit_models import (
     CreditTransaction,
@@ -17,6 +17,11 @@ from credit_models import (
     QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
+    SummarizeRequest,
+    SummarizeResponse,
+    Summary,
+    SummaryGroup,
+    TransactionType,
 )
 from credit_models.ledger import UINT32_MAX
 from credit_models.translation.refusals import (
@@ -69,7 +74,7 @@ def purchase_page_of(
     )
 
 
-def _complete_until(request: _Request, now: datetime) -> datetime | None:
+def _complete_until(request: _Request | SummarizeRequest, now: datetime) -> datetime | None:
     # A transaction of this millisecond is returned, so the next one begins the rest.
     return now + timedelta(milliseconds=1) if request.user_id is None else None
 
@@ -123,6 +128,73 @@ def one_of(
     if request.transaction_id:
         raise Refused(*transaction_not_found(request.transaction_id))
     raise Refused(*key_not_found(request.idempotency_key))
+
+
+def summaries_of(
+    request: SummarizeRequest, history: Sequence[CreditTransaction], now: datetime
+) -> SummarizeResponse:
+    """Return sums of transactions. Unlike the server's, their number has no limit.
+
+    Args:
+        request: The request.
+        history: All transactions, of the request's user if it has one.
+        now: The time.
+    """
+    query = QueryTransactionsRequest(
+        app_id=request.app_id,
+        created_from=request.created_from,
+        created_until=request.created_until,
+    )
+    groups: dict[Any, list[CreditTransaction]] = {}
+    for each in history:
+        if _satisfies(query, each):
+            groups.setdefault(_group_of(each, request.group_by), []).append(each)
+    return SummarizeResponse(
+        summaries=[_sums_of(groups[key], request.group_by) for key in sorted(groups)],
+        complete_until=_complete_until(request, now),
+    )
+
+
+# Any: the value by which groups are ordered.
+def _group_of(each: CreditTransaction, group_by: SummaryGroup) -> Any:
+    return {
+        SummaryGroup.DAY: f"{each.created_at:%Y-%m-%d}",
+        SummaryGroup.MONTH: f"{each.created_at:%Y-%m}",
+        SummaryGroup.TYPE: each.type.name,
+        SummaryGroup.REPORT: each.report_id if each.type is TransactionType.USE else "",
+        SummaryGroup.APP: each.app_id,
+    }.get(group_by, "")
+
+
+def _sums_of(entries: Sequence[CreditTransaction], group_by: SummaryGroup) -> Summary:
+    def credits_of(type_: TransactionType) -> int:
+        return sum(each.credits for each in entries if each.type is type_)
+
+    first, effects = entries[0], [each.effect for each in entries]
+    found = Summary(
+        transactions=len(entries),
+        credits_in=sum(effect for effect in effects if effect > 0),
+        credits_out=-sum(effect for effect in effects if effect < 0),
+        spent=credits_of(TransactionType.USE),
+        expired=credits_of(TransactionType.EXPIRE),
+        refunded=credits_of(TransactionType.REFUND),
+    )
+    created_at, _ = _position(first)
+    midnight = created_at.replace(hour=0, minute=0, second=0, microsecond=0)
+    match group_by:
+        case SummaryGroup.DAY:
+            found.starts_at = midnight
+        case SummaryGroup.MONTH:
+            found.starts_at = midnight.replace(day=1)
+        case SummaryGroup.TYPE:
+            found.type = first.type
+        case SummaryGroup.REPORT:
+            found.report_id = first.report_id if first.type is TransactionType.USE else ""
+        case SummaryGroup.APP:
+            found.app_id = first.app_id
+        case _:
+            pass
+    return found
 
 
 def balance_at(

@@ -44,7 +44,13 @@ from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
 from credit_client.methods import BATCH_WRITE, WATCH, WRITE
 from credit_client.testing.clock import FakeClock
-from credit_client.testing.history import balance_at, one_of, page_of, purchase_page_of
+from credit_client.testing.history import (
+    balance_at,
+    one_of,
+    page_of,
+    purchase_page_of,
+    summaries_of,
+)
 from credit_client.testing.ledger import FakeLedger, Refused, refused
 from credit_client.testing.watching import events_of
 from credit_client.transport import Method, ReplyT
@@ -145,6 +151,16 @@ class FakeCreditService:
                         ledger.all_purchases()
                         if request.user_id is None
                         else ledger.purchases(user_id=request.user_id),
+                        ledger.clock.now(),
+                    ),
+                ),
+                self._unary(
+                    methods.SUMMARIZE,
+                    lambda request: summaries_of(
+                        request,
+                        ledger.all_transactions()
+                        if request.user_id is None
+                        else ledger.transactions(user_id=request.user_id),
                         ledger.clock.now(),
                     ),
                 ),

@@ -24,6 +24,8 @@ from credit_models import (
     ReverseTransactionRequest,
     SetSpendingCapRequest,
     SpendingCaps,
+    SummarizeRequest,
+    SummaryGroup,
     TransactionType,
     TransferCreditsRequest,
     VoidGrantRequest,
@@ -107,7 +109,7 @@ def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
 
 
 def _query_rule(
-    request: QueryTransactionsRequest | QueryPurchasesRequest,
+    request: QueryTransactionsRequest | QueryPurchasesRequest | SummarizeRequest,
 ) -> Iterator[Violation]:
     """Require an app for all users, and no field that belongs to the history of one user."""
     if request.user_id is not None:
@@ -123,6 +125,15 @@ def _query_rule(
 def _transactions_rule(request: QueryTransactionsRequest) -> Iterator[Violation]:
     if not KINDS.keys() >= set(request.types):
         yield Violation(field="types", description="must be known types of transactions")
+    yield from _query_rule(request)
+
+
+def _summary_rule(request: SummarizeRequest) -> Iterator[Violation]:
+    if request.group_by not in set(SummaryGroup):
+        yield Violation(field="group_by", description="must be a known group")
+    begin, end = request.created_from, request.created_until
+    if begin is not None and end is not None and begin >= end:
+        yield Violation(field="created_until", description="must be after created_from")
     yield from _query_rule(request)
 
 
@@ -165,6 +176,7 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             QueryPurchasesRequest: _query_rule,
             GetTransactionRequest: _name_rule,
             GetBalanceAtRequest: _balance_rule,
+            SummarizeRequest: _summary_rule,
             WatchRequest: _scope_rule,
         }
     )

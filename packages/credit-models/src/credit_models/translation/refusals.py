@@ -230,6 +230,15 @@ def page_token_invalid() -> Answer:
     )
 
 
+def summary_too_large(counted: str, limit: int) -> Answer:
+    """Return the answer to a summary of too many transactions or groups, named by `counted`."""
+    return Answer(
+        ErrorReason.SUMMARY_TOO_LARGE,
+        f"the span has more than {limit} {counted}: request shorter spans, and add their summaries",
+        {"counted": counted, "limit": str(limit)},
+    )
+
+
 def resume_token_invalid() -> Answer:
     """Return the answer to a resume token that was made for another user or app."""
     return Answer(

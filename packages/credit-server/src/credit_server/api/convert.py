@@ -1,16 +1,24 @@
 """Translates the rows and policies of the store into the contract's messages."""
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from credit_models import AppPolicy as AppPolicyMessage
+from credit_models import Summary as SummaryMessage
 from credit_models import TransactionType
 from credit_models.image import message_class
 from credit_models.ledger import Kind
 from credit_models.translation.messages import TYPES, WITH_END, caps_to_message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.history import (
+    GroupBy,
+    PurchaseRow,
+    RowDetails,
+    SummaryRow,
+    TransactionRow,
+)
 from credit_server.store.port import AppPolicy
 
 # Any: protobuf makes these classes at run time.
@@ -119,6 +127,31 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def summary_to_message(row: SummaryRow, group_by: GroupBy) -> SummaryMessage:
+    """Return the sums of a group."""
+    message = SummaryMessage(
+        transactions=row.entries,
+        credits_in=row.credits_in,
+        credits_out=row.credits_out,
+        spent=row.spent,
+        expired=row.expired,
+        refunded=row.refunded,
+    )
+    match group_by:
+        case GroupBy.DAY | GroupBy.MONTH:
+            day = str(row.group) if group_by is GroupBy.DAY else f"{row.group}-01"
+            message.starts_at = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        case GroupBy.KIND:
+            message.type = TYPES[Kind(row.group)]
+        case GroupBy.REPORT:
+            message.report_id = str(row.group)
+        case GroupBy.APP:
+            message.app_id = int(row.group)
+        case GroupBy.NOTHING:
+            pass
+    return message
 
 
 def found_transaction_to_wire(row: TransactionRow) -> bytes:

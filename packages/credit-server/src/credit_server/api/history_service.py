@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from credit_models import (
@@ -15,6 +16,9 @@ from credit_models import (
     QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
+    SummarizeRequest,
+    SummarizeResponse,
+    SummaryGroup,
 )
 from credit_models.constraints import Violation
 from credit_models.ledger import UINT32_MAX, Account, settle
@@ -23,6 +27,7 @@ from credit_models.translation.refusals import (
     bad_request,
     key_not_found,
     page_token_invalid,
+    summary_too_large,
     transaction_not_found,
 )
 from grpclib import const
@@ -44,6 +49,9 @@ from credit_server.api.watch_hub import WatchHub
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.history import (
+    GROUPS_MAX,
+    SUMMARIZED_MAX,
+    GroupBy,
     HistoryQuery,
     Page,
     Position,
@@ -63,6 +71,17 @@ _PAGE_BYTES_MAX = 2 * 2**20
 _TOKEN_VIOLATION = bad_request(
     [Violation(field="page_token", description="must be one of this request and this identity")]
 )
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_GROUPS = {
+    SummaryGroup.UNSPECIFIED: GroupBy.NOTHING,
+    SummaryGroup.DAY: GroupBy.DAY,
+    SummaryGroup.MONTH: GroupBy.MONTH,
+    SummaryGroup.TYPE: GroupBy.KIND,
+    SummaryGroup.REPORT: GroupBy.REPORT,
+    SummaryGroup.APP: GroupBy.APP,
+}
 
 _GetCall = Call[GetTransactionRequest, GetTransactionResponse]
 _HistoryQueryT = TypeVar("_HistoryQueryT", bound=HistoryQuery)
@@ -109,6 +128,7 @@ class HistoryService(HistoryServiceBase):
             "QueryPurchases": self._query_purchases,
             "GetTransaction": self._get_transaction,
             "GetBalanceAt": self._get_balance_at,
+            "Summarize": self._summarize,
             "Watch": self._watch,
         }
         return {
@@ -184,6 +204,31 @@ class HistoryService(HistoryServiceBase):
         if row is None or not (apps is None or row.app_id in apps):
             raise errors.status_of(*missing)
         await call.send_encoded_answer(convert.found_transaction_to_wire(row))
+
+    async def _summarize(self, call: Call[SummarizeRequest, SummarizeResponse]) -> None:
+        request = await self._reads.request(call)
+        visible = authorize.visible_apps(authorize.identity_of(call))
+        query = HistoryQuery(
+            user_id=request.user_id,
+            apps=visible if request.app_id is None else frozenset({request.app_id}),
+            created_from=request.created_from,
+            created_until=request.created_until,
+            limit=GROUPS_MAX,
+            settling_seconds=self._clock.settling_seconds,
+        )
+        group_by = _GROUPS[request.group_by]
+        async with self._list_slots.slot(call.caller_name):
+            found = await self._store.summarize(query, group_by)
+        if len(found.rows) > GROUPS_MAX:
+            raise errors.status_of(*summary_too_large("groups", GROUPS_MAX))
+        if sum(row.entries for row in found.rows) > SUMMARIZED_MAX:
+            raise errors.status_of(*summary_too_large("transactions", SUMMARIZED_MAX))
+        until = found.complete_until
+        answer = SummarizeResponse(
+            summaries=[convert.summary_to_message(row, group_by) for row in found.rows],
+            complete_until=None if until is None else _EPOCH + timedelta(milliseconds=until),
+        )
+        await call.send_answer(answer)
 
     async def _get_balance_at(self, call: Call[GetBalanceAtRequest, GetBalanceAtResponse]) -> None:
         request = await self._reads.request(call)

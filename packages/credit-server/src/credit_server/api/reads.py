@@ -14,6 +14,7 @@ from credit_models import (
     ListHoldsRequest,
     QueryPurchasesRequest,
     QueryTransactionsRequest,
+    SummarizeRequest,
     WatchRequest,
 )
 from credit_models.ledger import Account, Settled, settle
@@ -38,6 +39,7 @@ _Request = TypeVar(
     GetTransactionRequest,
     QueryPurchasesRequest,
     GetBalanceAtRequest,
+    SummarizeRequest,
     WatchRequest,
 )
 _Answer = TypeVar("_Answer")

@@ -4,7 +4,7 @@ Only this module imports motor, which gets critical fixes only. Its objects are 
 PyMongo's client: they have the same methods, and the differences end here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from inspect import isawaitable
@@ -86,3 +86,20 @@ class Clients:
         if isawaitable(closing):
             await closing
         self.writing.close()
+
+
+async def aggregate(
+    collection: Collection, stages: Sequence[Document], *, hint: str, session: Session | None
+) -> list[Document]:
+    """Return all documents of an aggregation.
+
+    Args:
+        collection: The collection.
+        stages: The stages of the aggregation.
+        hint: The name of the index that the first stage uses.
+        session: The session; None: none.
+    """
+    opening: object = collection.aggregate(stages, hint=hint, session=session)
+    # Any: motor's cursor has the methods of PyMongo's.
+    cursor: Any = await opening if isawaitable(opening) else opening
+    return cast(list[Document], await cursor.to_list(None))

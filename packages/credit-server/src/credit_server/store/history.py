@@ -6,6 +6,7 @@ A store returns rows and not the ledger's values, because lists are long.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 
 from credit_models.ledger import UINT32_MAX, Kind, Pairs
@@ -13,6 +14,11 @@ from credit_models.ledger import UINT32_MAX, Kind, Pairs
 # How many entries a page of a query examines at most, if the query has conditions that no index
 # serves. The contract gives this number.
 EXAMINED_MAX = 5000
+
+# How many entries a summary adds up at most, and how many groups it has. The contract gives these
+# numbers. 100,000 entries took 1.0 to 1.6 s beside other work (2-core machine).
+SUMMARIZED_MAX = 100_000
+GROUPS_MAX = 1000
 
 # The least id: 24 hexadecimal digits.
 FIRST_ID = "0" * 24
@@ -211,6 +217,53 @@ class Page(NamedTuple, Generic[RowT]):
     rows: Sequence[RowT]
     last: int | Position | None
     complete_until: int | None = None
+
+
+class GroupBy(Enum):
+    """What the entries of one group of a summary have in common; days and months are of UTC."""
+
+    NOTHING = "nothing"
+    DAY = "day"
+    MONTH = "month"
+    KIND = "kind"
+    REPORT = "report"
+    APP = "app"
+
+
+class SummaryRow(NamedTuple):
+    """The sums of one group of entries.
+
+    Attributes:
+        group: The day as 2026-01-02, the month as 2026-01, the kind's value, the report's id (empty
+            if the entries are no uses), or the app; empty: there is one group.
+        entries: The number of entries.
+        credits_in: The sum of the positive effects.
+        credits_out: The sum of the negative effects, as a positive number.
+        spent: The credits of uses.
+        expired: The credits that expired.
+        refunded: The credits of refunds.
+    """
+
+    group: str | int
+    entries: int
+    credits_in: int
+    credits_out: int
+    spent: int
+    expired: int
+    refunded: int
+
+
+class Summary(NamedTuple):
+    """The sums of entries.
+
+    Attributes:
+        rows: One for each group that has entries, by ascending group; at most one more than the
+            limit of the query.
+        complete_until: As for a page.
+    """
+
+    rows: Sequence[SummaryRow]
+    complete_until: int | None
 
 
 class BalanceAt(NamedTuple):

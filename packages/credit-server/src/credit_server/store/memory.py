@@ -32,9 +32,12 @@ from credit_models.ledger import (
 
 from credit_server.store.history import (
     BalanceAt,
+    GroupBy,
+    HistoryQuery,
     Page,
     PurchaseQuery,
     PurchaseRow,
+    Summary,
     TransactionQuery,
     TransactionRow,
 )
@@ -42,6 +45,7 @@ from credit_server.store.memory_queries import (
     effective_at,
     find_page,
     purchase_row,
+    summary_of,
     transaction_row,
 )
 from credit_server.store.port import (
@@ -233,6 +237,10 @@ class MemoryStore:
         id_ = name if isinstance(name, str) else self._tables.keys.get(name, "")
         entry = self._tables.transactions.get(id_)
         return None if entry is None else transaction_row(entry)
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        return summary_of(query, self._tables.transactions.values(), self._clock(), group_by)
 
     async def balance_at(
         self, user_id: int, app_id: int, *, end: int, at: datetime | None = None

@@ -13,6 +13,8 @@ from credit_models.ledger import NO_DETAILS, UINT32_MAX, Kind, Purchase, Transac
 
 from credit_server.store.history import (
     EXAMINED_MAX,
+    SUMMARIZED_MAX,
+    GroupBy,
     HistoryQuery,
     Page,
     Position,
@@ -20,6 +22,8 @@ from credit_server.store.history import (
     PurchaseRow,
     RowDetails,
     RowT,
+    Summary,
+    SummaryRow,
     TransactionQuery,
     TransactionRow,
     milliseconds_up,
@@ -41,10 +45,20 @@ def find_page(
         now: The store's time, in seconds since 1970.
         to_row: Makes a row from an entry.
     """
+    scanned, settled_until = _scanned(query, entries, now)
+    if query.user_id is not None:
+        return _page(query, scanned, to_row, lambda entry: entry.sequence, None)
+    return _page(query, scanned, to_row, _position, settled_until)
+
+
+def _scanned(
+    query: HistoryQuery, entries: Collection[_Entry], now: float
+) -> tuple[list[_Entry], int | None]:
+    """Return the entries in the range of an index, and the end of the settled ones in an app."""
     if query.user_id is not None:
         scanned = [entry for entry in entries if _in_history(query, entry)]
         scanned.sort(key=lambda entry: entry.sequence, reverse=query.newest_first)
-        return _page(query, scanned, to_row, lambda entry: entry.sequence, None)
+        return scanned, None
     settled_until = int((now - query.settling_seconds) * 1000)
     first, end = query.positions(settled_until)
     scanned = [
@@ -53,7 +67,45 @@ def find_page(
         if entry.app_id in (query.apps or ()) and first <= _position(entry) < end
     ]
     scanned.sort(key=_position, reverse=query.newest_first)
-    return _page(query, scanned, to_row, _position, settled_until)
+    return scanned, settled_until
+
+
+def summary_of(
+    query: HistoryQuery, entries: Collection[Transaction], now: float, group_by: GroupBy
+) -> Summary:
+    """Return sums of transactions; see `find_page`."""
+    scanned, settled_until = _scanned(query, entries, now)
+    groups: dict[str | int, list[Transaction]] = {}
+    for entry in scanned[: SUMMARIZED_MAX + 1]:
+        groups.setdefault(_group_of(entry, group_by), []).append(entry)
+    ordered = sorted(groups.items())[: query.limit + 1]
+    return Summary([_sums_of(group, some) for group, some in ordered], settled_until)
+
+
+def _group_of(entry: Transaction, group_by: GroupBy) -> str | int:
+    return {
+        GroupBy.NOTHING: "",
+        GroupBy.DAY: f"{entry.created_at:%Y-%m-%d}",
+        GroupBy.MONTH: f"{entry.created_at:%Y-%m}",
+        GroupBy.KIND: entry.kind.value,
+        GroupBy.REPORT: entry.report_id,
+        GroupBy.APP: entry.app_id,
+    }[group_by]
+
+
+def _sums_of(group: str | int, entries: Sequence[Transaction]) -> SummaryRow:
+    def credits_of(kind: Kind) -> int:
+        return sum(entry.credits for entry in entries if entry.kind is kind)
+
+    return SummaryRow(
+        group=group,
+        entries=len(entries),
+        credits_in=sum(max(0, entry.effect) for entry in entries),
+        credits_out=sum(max(0, -entry.effect) for entry in entries),
+        spent=credits_of(Kind.USE),
+        expired=credits_of(Kind.EXPIRE),
+        refunded=credits_of(Kind.REFUND),
+    )
 
 
 def _page(

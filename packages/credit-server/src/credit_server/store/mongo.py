@@ -29,9 +29,12 @@ from credit_server.store.driver import Client, Collection, Database, Document, D
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.history import (
     BalanceAt,
+    GroupBy,
+    HistoryQuery,
     Page,
     PurchaseQuery,
     PurchaseRow,
+    Summary,
     TransactionQuery,
     TransactionRow,
 )
@@ -430,6 +433,11 @@ class MongoStore:
             if isinstance(name, str):
                 return await self._finder.by_id(name)
             return await self._finder.by_key(name)
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        async with self._deadline():
+            return await self._finder.summarize(query, group_by)
 
     async def balance_at(
         self, user_id: int, app_id: int, *, end: int, at: datetime | None = None

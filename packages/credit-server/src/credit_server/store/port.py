@@ -18,9 +18,12 @@ from credit_models.ledger import (
 
 from credit_server.store.history import (
     BalanceAt,
+    GroupBy,
+    HistoryQuery,
     Page,
     PurchaseQuery,
     PurchaseRow,
+    Summary,
     TransactionQuery,
     TransactionRow,
 )
@@ -470,6 +473,18 @@ class Store(Protocol):
 
         Raises:
             LogTruncated: The log no longer reaches back to the position.
+        """
+        ...
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time.
+
+        At most one entry more than `SUMMARIZED_MAX` is added up.
+
+        Args:
+            query: A query with a user or an app, with the span, and with the most groups as its
+                limit.
+            group_by: The groups.
         """
         ...
 

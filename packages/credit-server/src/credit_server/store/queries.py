@@ -14,15 +14,25 @@ from bson.objectid import ObjectId
 from pymongo import ASCENDING, DESCENDING
 from pymongo.read_concern import ReadConcern
 
-from credit_server.store import schema
-from credit_server.store.driver import Clients, Collection, Database, Document, Session
+from credit_server.store import schema, sources
+from credit_server.store.driver import (
+    Clients,
+    Collection,
+    Database,
+    Document,
+    Session,
+    aggregate,
+)
 from credit_server.store.history import (
     EXAMINED_MAX,
     BalanceAt,
+    GroupBy,
     HistoryQuery,
     Page,
     Position,
     RowT,
+    Summary,
+    SummaryRow,
     TransactionRow,
     following,
     milliseconds_up,
@@ -30,6 +40,7 @@ from credit_server.store.history import (
 from credit_server.store.port import AppKey, StoreUnavailable
 from credit_server.store.rows import transaction_row
 from credit_server.store.sources import QueryT, Scan, Source, object_id
+from credit_server.store.summaries import pipeline, summary_row
 
 # The fields of a document that no list returns, as a projection.
 NOT_LISTED = {"request": False}
@@ -110,6 +121,42 @@ class Finder:
             raise StoreUnavailable("MongoDB returned no operation time")
         return moment.time * 1000 - int(query.settling_seconds * 1000)
 
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        source, session = sources.TRANSACTIONS, None
+        if query.user_id is None:
+            async with self._clients.causal() as session:
+                settled_until = await self._settled_until(session, query)
+                first, end = query.positions(settled_until)
+                app_id = next(iter(query.apps or ()))
+                span = {"$gte": DatetimeMS(first.created_at), "$lt": DatetimeMS(end.created_at)}
+                part = {"app_id": app_id, "created_at": span}
+                rows = await self._sums(part, schema.BY_APP_AND_TIME, query, group_by, session)
+                return Summary(rows, settled_until)
+        # All entries of the span are stored when its end is known, so they are of one moment.
+        after, before = await self._user_reader(source, None).bounds(query)
+        user: Document = {"user_id": query.user_id, "sequence": _between(after, before)}
+        index = schema.BY_SEQUENCE
+        if query.apps is not None:
+            user["app_id"], index = {"$in": sorted(query.apps)}, schema.BY_APP_AND_SEQUENCE
+        return Summary(await self._sums(user, index, query, group_by, None), None)
+
+    async def _sums(
+        self,
+        part: Document,
+        index: str,
+        query: HistoryQuery,
+        group_by: GroupBy,
+        session: Session | None,
+    ) -> list[SummaryRow]:
+        found = await aggregate(
+            self._listed[schema.CREDIT_TRANSACTIONS],
+            pipeline(part, group_by, query.limit),
+            hint=index,
+            session=session,
+        )
+        return [summary_row(each) for each in found]
+
     async def balance_at(
         self, user_id: int, app_id: int, *, end: int, at: datetime | None
     ) -> BalanceAt:
@@ -161,7 +208,7 @@ class _UserReader(Generic[RowT]):
         self, query: HistoryQuery, scans: list[Scan], conditions: Document
     ) -> Page[RowT]:
         """Return a page."""
-        after, before = await self._bounds(query)
+        after, before = await self.bounds(query)
         edge = None
         if conditions:
             edge = await self._edge(scans, query, after, before)
@@ -224,7 +271,7 @@ class _UserReader(Generic[RowT]):
         nearest = max if query.newest_first else min
         return nearest(sequences, default=None)
 
-    async def _bounds(self, query: HistoryQuery) -> tuple[int, int | None]:
+    async def bounds(self, query: HistoryQuery) -> tuple[int, int | None]:
         """Return the sequences between which all entries of a query are; None: no bound.
 
         With a bound in time, the page has no entry that is written from here on: the search does

@@ -267,6 +267,14 @@ async for transaction in credits.transactions(user_id=7):
             "at": "2026-11-01T00:00:00Z",
         },
     ),
+    "credit.v1.HistoryService.Summarize": Example(
+        request={
+            "user_id": 7,
+            "created_from": "2026-01-01T00:00:00Z",
+            "created_until": "2100-01-01T00:00:00Z",
+            "group_by": "SUMMARY_GROUP_TYPE",
+        },
+    ),
     "credit.v1.HistoryService.GetTransaction": Example(
         request={
             "user_id": 7,

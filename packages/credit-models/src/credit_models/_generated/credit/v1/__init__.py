@@ -71,6 +71,10 @@ __all__ = (
     "SpendingCapStatus",
     "SpendingCaps",
     "SpendingPeriod",
+    "SummarizeRequest",
+    "SummarizeResponse",
+    "Summary",
+    "SummaryGroup",
     "TransactionType",
     "TransferCreditsRequest",
     "TransferCreditsResponse",
@@ -375,6 +379,13 @@ class ErrorReason(betterproto2.Enum):
     Nothing was changed.
     """
 
+    SUMMARY_TOO_LARGE = 39
+    """
+    RESOURCE_EXHAUSTED. The span has more transactions than one summary adds up, or more groups than one
+    has. Metadata: `counted` (transactions or groups) and `limit`. Nothing was changed. Request shorter
+    spans, and add their summaries.
+    """
+
     RESUME_TOKEN_INVALID = 45
     """
     INVALID_ARGUMENT. No server of this database returned the `resume_token` for the same user and app.
@@ -430,6 +441,7 @@ class ErrorReason(betterproto2.Enum):
             36: "ERROR_REASON_BATCH_TOO_LARGE",
             37: "ERROR_REASON_PAGE_TOKEN_INVALID",
             38: "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND",
+            39: "ERROR_REASON_SUMMARY_TOO_LARGE",
             45: "ERROR_REASON_RESUME_TOKEN_INVALID",
             46: "ERROR_REASON_RESUME_TOKEN_EXPIRED",
         }
@@ -476,6 +488,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_BATCH_TOO_LARGE": 36,
             "ERROR_REASON_PAGE_TOKEN_INVALID": 37,
             "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND": 38,
+            "ERROR_REASON_SUMMARY_TOO_LARGE": 39,
             "ERROR_REASON_RESUME_TOKEN_INVALID": 45,
             "ERROR_REASON_RESUME_TOKEN_EXPIRED": 46,
         }
@@ -617,6 +630,64 @@ class SpendingPeriod(betterproto2.Enum):
             "SPENDING_PERIOD_HOUR": 1,
             "SPENDING_PERIOD_DAY": 2,
             "SPENDING_PERIOD_MONTH": 3,
+        }
+
+
+class SummaryGroup(betterproto2.Enum):
+    """
+    What the transactions of a summary have in common.
+    """
+
+    UNSPECIFIED = 0
+    """
+    All transactions are one group.
+    """
+
+    DAY = 1
+    """
+    The UTC day of `created_at`.
+    """
+
+    MONTH = 2
+    """
+    The UTC month of `created_at`.
+    """
+
+    TYPE = 3
+    """
+    The type.
+    """
+
+    REPORT = 4
+    """
+    The report of purchases. All other transactions are one group.
+    """
+
+    APP = 5
+    """
+    The app.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "SUMMARY_GROUP_UNSPECIFIED",
+            1: "SUMMARY_GROUP_DAY",
+            2: "SUMMARY_GROUP_MONTH",
+            3: "SUMMARY_GROUP_TYPE",
+            4: "SUMMARY_GROUP_REPORT",
+            5: "SUMMARY_GROUP_APP",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "SUMMARY_GROUP_UNSPECIFIED": 0,
+            "SUMMARY_GROUP_DAY": 1,
+            "SUMMARY_GROUP_MONTH": 2,
+            "SUMMARY_GROUP_TYPE": 3,
+            "SUMMARY_GROUP_REPORT": 4,
+            "SUMMARY_GROUP_APP": 5,
         }
 
 
@@ -3698,6 +3769,154 @@ default_message_pool.register_message("credit.v1", "SpendingCapStatus", Spending
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SummarizeRequest(betterproto2.Message):
+    """
+    A request for sums of transactions.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users in the app. Then `app_id` must be set.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    created_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only transactions whose `created_at` is this time or later. See `QueryTransactionsRequest.created_from`.
+    """
+
+    created_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only transactions whose `created_at` is before this time.
+    """
+
+    group_by: "SummaryGroup" = betterproto2.field(
+        5, betterproto2.TYPE_ENUM, default_factory=lambda: SummaryGroup(0)
+    )
+    """
+    The groups. A group that the server does not know is rejected as INVALID_FIELD.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SummarizeRequest", SummarizeRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SummarizeResponse(betterproto2.Message):
+    """
+    The sums of transactions.
+    """
+
+    summaries: "list[Summary]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The groups, ordered by the time, the type, the report or the app.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The summaries have all transactions of the app in the span that were created before this time, and no
+    later ones; see `QueryTransactionsResponse`. Unset: the request has a `user_id`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SummarizeResponse", SummarizeResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class Summary(betterproto2.Message):
+    """
+    The sums of one group of transactions.
+    """
+
+    starts_at: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The beginning of the day or month. Unset: other groups were requested.
+    """
+
+    type: "TransactionType" = betterproto2.field(
+        2, betterproto2.TYPE_ENUM, default_factory=lambda: TransactionType(0)
+    )
+    """
+    The type. UNSPECIFIED: other groups were requested.
+    """
+
+    report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The report. Empty: the transactions are no purchases, or other groups were requested.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
+    )
+    """
+    The app. 0: other groups were requested.
+    """
+
+    transactions: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        5, betterproto2.TYPE_UINT64
+    )
+    """
+    The number of transactions.
+    """
+
+    credits_in: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT64
+    )
+    """
+    The sum of all positive effects on the balance, of released holds and refunds too.
+    """
+
+    credits_out: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        7, betterproto2.TYPE_UINT64
+    )
+    """
+    The sum of all negative effects on the balance, of holds and expired credits too, as a positive number.
+    """
+
+    spent: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        8, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits of purchases.
+    """
+
+    expired: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        9, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits that expired.
+    """
+
+    refunded: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        10, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits of refunds.
+    """
+
+
+default_message_pool.register_message("credit.v1", "Summary", Summary)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class TransferCreditsRequest(betterproto2.Message):
     """
     A request to move credits to another app, another user, or both. At least one of `to_user_id` and
@@ -4387,6 +4606,31 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.HistoryService/GetTransaction",
             message,
             GetTransactionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def summarize(
+        self,
+        message: "SummarizeRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SummarizeResponse":
+        """
+        Returns sums of the transactions in a span of time: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        A summary adds up at most 100,000 transactions, in at most 1,000 groups. Groups without transactions are
+        left out.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/Summarize",
+            message,
+            SummarizeResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -5138,6 +5382,17 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def summarize(self, message: "SummarizeRequest") -> "SummarizeResponse":
+        """
+        Returns sums of the transactions in a span of time: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        A summary adds up at most 100,000 transactions, in at most 1,000 groups. Groups without transactions are
+        left out.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def get_balance_at(self, message: "GetBalanceAtRequest") -> "GetBalanceAtResponse":
         """
         Returns a user's balance in an app at an earlier time, or after a transaction.
@@ -5194,6 +5449,14 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_transaction(request)
         await stream.send_message(response)
 
+    async def __rpc_summarize(
+        self, stream: "grpclib.server.Stream[SummarizeRequest, SummarizeResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.summarize(request)
+        await stream.send_message(response)
+
     async def __rpc_get_balance_at(
         self, stream: "grpclib.server.Stream[GetBalanceAtRequest, GetBalanceAtResponse]"
     ) -> None:
@@ -5230,6 +5493,12 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetTransactionRequest,
                 GetTransactionResponse,
+            ),
+            "/credit.v1.HistoryService/Summarize": grpclib.const.Handler(
+                self.__rpc_summarize,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SummarizeRequest,
+                SummarizeResponse,
             ),
             "/credit.v1.HistoryService/GetBalanceAt": grpclib.const.Handler(
                 self.__rpc_get_balance_at,
