@@ -79,8 +79,8 @@ def test_the_package_exports_the_contract() -> None:
         "UserId",
         "VoidGrantRequest",
         "VoidGrantResponse",
-        "WatchEvent",
         "WatchRequest",
+        "WatchResponse",
         "WriteRequest",
         "WriteResponse",
     ]

@@ -26,13 +26,13 @@ from credit_models import (
     SpendingPeriod,
     TransactionType,
     UserCredits,
-    WatchEvent,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation

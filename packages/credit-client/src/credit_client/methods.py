@@ -54,8 +54,8 @@ from credit_models import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
-    WatchEvent,
     WatchRequest,
+    WatchResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -137,4 +137,4 @@ QUERY_TRANSACTIONS = _history(
 QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
-WATCH = _history("Watch", WatchRequest, WatchEvent)
+WATCH = _history("Watch", WatchRequest, WatchResponse)

@@ -82,8 +82,8 @@ from credit_models._generated.credit.v1 import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
-    WatchEvent,
     WatchRequest,
+    WatchResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -163,8 +163,8 @@ __all__ = [
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
-    "WatchEvent",
     "WatchRequest",
+    "WatchResponse",
     "WriteRequest",
     "WriteResponse",
 ]
