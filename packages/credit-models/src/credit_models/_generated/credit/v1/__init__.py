@@ -384,8 +384,8 @@ class ErrorReason(betterproto2.Enum):
     RESUME_TOKEN_EXPIRED = 46
     """
     OUT_OF_RANGE. The database no longer has the log of the app's transactions after the `resume_token`.
-    Nothing was changed. Read what was missed with `QueryTransactions`, user by user, and begin without a
-    token.
+    Nothing was changed. Begin without a token, then read the transactions in the app that were missed with
+    `QueryTransactions`.
     """
 
     @classmethod
