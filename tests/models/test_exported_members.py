@@ -83,8 +83,8 @@ def test_the_package_exports_the_contract() -> None:
         "UserId",
         "VoidGrantRequest",
         "VoidGrantResponse",
-        "WatchEvent",
         "WatchRequest",
+        "WatchResponse",
         "WriteRequest",
         "WriteResponse",
     ]

@@ -28,7 +28,6 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
-    WatchEvent,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
@@ -36,6 +35,7 @@ from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
+from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation

@@ -56,8 +56,8 @@ from credit_models import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
-    WatchEvent,
     WatchRequest,
+    WatchResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -140,4 +140,4 @@ QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchas
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
 SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
-WATCH = _history("Watch", WatchRequest, WatchEvent)
+WATCH = _history("Watch", WatchRequest, WatchResponse)

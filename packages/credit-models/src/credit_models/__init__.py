@@ -86,8 +86,8 @@ from credit_models._generated.credit.v1 import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
-    WatchEvent,
     WatchRequest,
+    WatchResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -171,8 +171,8 @@ __all__ = [
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
-    "WatchEvent",
     "WatchRequest",
+    "WatchResponse",
     "WriteRequest",
     "WriteResponse",
 ]

@@ -17,7 +17,6 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
-    WatchEvent,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
@@ -25,6 +24,7 @@ from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
+from credit_models import WatchResponse as WatchEvent
 
 from credit_client import batch as _batch
 from credit_client import client as _client
