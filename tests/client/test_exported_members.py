@@ -40,6 +40,7 @@ def test_the_public_names_are_these() -> None:
         "CreditTransaction",
         "CreditsLimitExceeded",
         "DeadlineExceeded",
+        "DirectoryUser",
         "ErrorReason",
         "ExpiresTooEarly",
         "ExpiringCredits",
@@ -85,6 +86,7 @@ def test_the_public_names_are_these() -> None:
         "ResumeTokenInvalid",
         "ReversalExceeds",
         "RevisionChanged",
+        "RevisionNotReached",
         "ScopeMissing",
         "ServerTooOld",
         "SpendingCapStatus",
@@ -107,6 +109,8 @@ def test_the_public_names_are_these() -> None:
         "Unavailable",
         "UnknownRefusal",
         "UserCredits",
+        "UserIdsExhausted",
+        "UserNotFound",
         "UserSpendingCaps",
         "Violation",
         "WatchEvent",
@@ -130,6 +134,7 @@ def test_the_client_has_these_methods() -> None:
     )
     hold = [*at, "credits", "created_by", "expires_after", "purpose", "allow_partial", "options"]
     policy = ["validate_only", "expected_revision", "timeout_seconds"]
+    read = ["min_revision", "timeout_seconds"]
     assert public == {
         "add": [*at, "credits", "created_by", *conditions, "timeout_seconds"],
         "use": [*at, *report, "credits", "created_by", "once", *conditions, "timeout_seconds"],
@@ -170,10 +175,12 @@ def test_the_client_has_these_methods() -> None:
         "set_app_policy": ["app_id", "created_by", "allow_negative", *policy],
         "batch": ["atomic", "timeout_seconds"],
         "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
-        "user_credits": ["user_id", "timeout_seconds"],
-        "balance": ["app_id", "user_id", "timeout_seconds"],
-        "purchases": ["user_id", "after_sequence", "timeout_seconds"],
-        "transactions": ["user_id", "after_sequence", "timeout_seconds"],
+        "user_credits": ["user_id", *read],
+        "balance": ["app_id", "user_id", *read],
+        "purchases": ["user_id", "after_sequence", *read],
+        "transactions": ["user_id", "after_sequence", *read],
+        "resolve_user": ["app_id", "external_id", "timeout_seconds"],
+        "find_user": [*at, "external_id", "timeout_seconds"],
         "query_transactions": [
             *at,
             "types",
@@ -190,7 +197,7 @@ def test_the_client_has_these_methods() -> None:
             "metadata",
             "oldest_first",
             "page_size",
-            "timeout_seconds",
+            *read,
         ],
         "query_purchases": [
             *at,
@@ -218,10 +225,10 @@ def test_the_client_has_these_methods() -> None:
         "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
         "summarize": [*at, "created_from", "created_until", "group_by", "timeout_seconds"],
         "balance_at": [*at, "at", "sequence", "timeout_seconds"],
-        "grants": [*at, "timeout_seconds"],
-        "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
-        "forecast": [*at, "until", "timeout_seconds"],
-        "spending_cap": [*at, "timeout_seconds"],
+        "grants": [*at, *read],
+        "holds": [*at, "include_settled", "after_sequence", *read],
+        "forecast": [*at, "until", *read],
+        "spending_cap": [*at, *read],
         "new_key": [],
     }
 

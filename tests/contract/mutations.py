@@ -50,7 +50,10 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """ = 46 [(credit.options.v1.error) = {status: STATUS_OUT_OF_RANGE}];
+LAST_REASON = """      "required"
+    ]
+    opt_in: true
+  }];
 }
 """
 KEY_REUSED = """    status: STATUS_ALREADY_EXISTS
@@ -424,11 +427,11 @@ BREAKING = [
     _edit(
         "a reason loses a detail",
         "REASON_DETAILS_NO_DELETE",
-        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+        """INVALID_FIELD = 1 [(credit.options.v1.error) = {
     status: STATUS_INVALID_ARGUMENT
     details: ["BadRequest"]
 """,
-        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+        """INVALID_FIELD = 1 [(credit.options.v1.error) = {
     status: STATUS_INVALID_ARGUMENT
 """,
         REASONS,

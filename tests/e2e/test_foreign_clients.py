@@ -122,6 +122,7 @@ class TestBufCurl:
         done = _buf_curl(server, "", None, "--list-methods")
         calls = {
             **credit_models.CreditServiceBase().__mapping__(),
+            **credit_models.DirectoryServiceBase().__mapping__(),
             **credit_models.HistoryServiceBase().__mapping__(),
             **credit_models.LedgerServiceBase().__mapping__(),
         }

@@ -9,6 +9,7 @@ from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION, SCOPES
 SERVICE = "/credit.v1.CreditService/"
 LEDGER = "/credit.v1.LedgerService/"
 HISTORY = "/credit.v1.HistoryService/"
+DIRECTORY = "/credit.v1.DirectoryService/"
 
 # Hides the option of one method.
 SCOPE_FORGOTTEN = """
@@ -33,6 +34,8 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         HISTORY + "Summarize": "credits:read",
         HISTORY + "Watch": "credits:read",
         HISTORY + "GetTransaction": "credits:read",
+        DIRECTORY + "ResolveUser": "credits:issue",
+        DIRECTORY + "FindUser": "credits:read",
         LEDGER + "GrantCredits": "credits:issue",
         LEDGER + "VoidGrant": "credits:issue",
         LEDGER + "PlaceHold": "credits:spend",

@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import betterproto2
 from credit_models import (
     AdjustBalanceRequest,
     AppId,
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    FindUserRequest,
     GetAppPolicyRequest,
     GetBalanceAtRequest,
     GetForecastRequest,
@@ -25,6 +27,7 @@ from credit_models import (
     QueryTransactionsRequest,
     Receipt,
     ReleaseHoldRequest,
+    ResolveUserRequest,
     ReverseTransactionRequest,
     SetAppPolicyRequest,
     SetSpendingCapRequest,
@@ -84,6 +87,8 @@ _SOUND: Mapping[str, Any] = {
     ),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
     "Watch": WatchRequest(user_id=7, app_id=1, end_when_current=True),
+    "ResolveUser": ResolveUserRequest(app_id=1, external_id="u-7"),
+    "FindUser": FindUserRequest(app_id=1, external_id="u-7"),
 }
 
 WRITES = tuple(
@@ -115,6 +120,9 @@ class Caller(Protocol):
             call: The name of the call.
             changed: Fields of its sound request with other values.
         """
+
+    async def attempt(self, call: str, request: betterproto2.Message) -> None:
+        """Make a call that may be rejected."""
 
 
 # Any: see `_SOUND`.
@@ -149,6 +157,11 @@ async def _key(caller: Caller) -> dict[str, Any]:
     return {}
 
 
+async def _user(caller: Caller) -> dict[str, Any]:
+    await caller.attempt("ResolveUser", request_of("ResolveUser"))
+    return {}
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "UseCredits": _credits,
     "VoidGrant": _grant,
@@ -159,4 +172,5 @@ _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "ReverseTransaction": _use,
     "TransferCredits": _credits,
     "GetTransaction": _key,
+    "FindUser": _user,
 }

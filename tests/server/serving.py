@@ -15,6 +15,7 @@ from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
@@ -116,6 +117,7 @@ async def serving(
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                     HistoryService(store, committer.clock, audit, access, list_slots, hub=hub),
+                    DirectoryService(store, committer.clock, audit),
                 ],
                 status,
                 CONTRACT.files,

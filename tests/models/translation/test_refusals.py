@@ -17,8 +17,11 @@ from credit_models.translation.refusals import (
     page_token_invalid,
     resume_token_expired,
     resume_token_invalid,
+    revision_not_reached,
     summary_too_large,
     total_overflow,
+    user_ids_exhausted,
+    user_not_found,
 )
 
 REFUSALS: list[type[Refusal]] = [
@@ -51,6 +54,8 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
     answered.append(summary_too_large("groups", 3).reason)
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
+    answered += [user_not_found("u").reason, user_ids_exhausted().reason]
+    answered += [revision_not_reached(1, required=2).reason]
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)

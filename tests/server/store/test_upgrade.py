@@ -40,6 +40,8 @@ NEW_IN_3 = [
 NEW_IN_4 = [
     "the index app_id_created_at_id of credit_transactions is missing",
     "the index app_id_created_at_id of purchases is missing",
+    "the collection directory is missing",
+    "the collection counters is missing",
 ]
 """The differences of a database that was not migrated to schema 4."""
 

@@ -16,6 +16,8 @@ from credit_models import (
     Empty,
     ExtendHoldRequest,
     ExtendHoldResponse,
+    FindUserRequest,
+    FindUserResponse,
     GetAppPolicyRequest,
     GetAppPolicyResponse,
     GetBalanceAtRequest,
@@ -42,6 +44,8 @@ from credit_models import (
     QueryTransactionsResponse,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
+    ResolveUserRequest,
+    ResolveUserResponse,
     ReverseTransactionRequest,
     ReverseTransactionResponse,
     SetAppPolicyRequest,
@@ -141,3 +145,17 @@ TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionRe
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
 SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
 WATCH = _history("Watch", WatchRequest, WatchResponse)
+
+# `writes` is about the ledger: a failure of this call has changed no balance.
+RESOLVE_USER = Method(
+    path="/credit.v1.DirectoryService/ResolveUser",
+    request_type=ResolveUserRequest,
+    reply_type=ResolveUserResponse,
+    writes=False,
+)
+FIND_USER = Method(
+    path="/credit.v1.DirectoryService/FindUser",
+    request_type=FindUserRequest,
+    reply_type=FindUserResponse,
+    writes=False,
+)

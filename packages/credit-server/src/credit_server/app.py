@@ -21,6 +21,7 @@ from credit_server.access.tls import ServerTls
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
@@ -177,6 +178,9 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
                 HistoryService(opened.store, committer.clock, audit, access, list_slots, hub=hub),
+                DirectoryService(
+                    opened.store, committer.clock, audit, user_ids_from=settings.user_ids_from
+                ),
             )
             server = _server(settings, contract, status, access, committer, observed, supervisor)
             if worker is None:

@@ -36,22 +36,26 @@ from credit_client.cli.options import (
     By,
     Conditions,
     Credits,
+    MinRevision,
     Output,
     ReportId,
     ReportName,
     Sending,
     User,
+    UserId,
     Utc,
     format_of,
     number,
+    user_option,
 )
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows
 from credit_client.cli.watching import watch
 from credit_client.client import CreditClient
+from credit_client.errors import ServerTooOld, UserNotFound
 
 _BALANCES = ("app_id", "balance")
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
-_SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
+_SUMMARY = ("user_id", "external_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
     "Where a write ends without its result, standard error shows whether it may have taken effect,"
@@ -164,7 +168,8 @@ app.command("import", cls=Command)(with_groups(import_file))
 def balance(
     connection: Connection,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
-    user: Annotated[int | None, number("--user", "The user's id.")] = None,
+    user: Annotated[UserId | None, user_option("--user", "The user.")] = None,
+    min_revision: MinRevision = None,
     at: Annotated[
         datetime | None,
         typer.Option(
@@ -180,20 +185,20 @@ def balance(
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
-    async def earlier(client: CreditClient, app_id: int, user_id: int) -> None:
+    async def earlier(client: CreditClient, app_id: int, user_id: int | str) -> None:
         found = await client.balance_at(user_id=user_id, app_id=app_id, at=at)
         whose = {"app_id": app_id, "user_id": user_id}
         show({**whose, **record_of(found)}, format_of(output), utc=utc)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
-        credits_held = await client.balance(app_id=app_id, user_id=user)
+        credits_held = await client.balance(app_id=app_id, user_id=user, min_revision=min_revision)
         whose = {} if user is None else {"user_id": user}
         show({"app_id": app_id, **whose, "balance": credits_held}, format_of(output))
 
-    async def of_user(client: CreditClient, user_id: int) -> None:
-        held = await client.user_credits(user_id=user_id)
+    async def of_user(client: CreditClient, user_id: int | str) -> None:
+        held = await client.user_credits(user_id=user_id, min_revision=min_revision)
         if format_of(output) is Format.JSON:
-            show_json(record_of(held))
+            show_json(_record(held))
         else:
             _show_balances(held)
 
@@ -217,9 +222,10 @@ for _query in (transactions, purchases, summary, find, watch):
 @with_groups
 def user_summary(
     connection: Connection,
-    given: Annotated[int | None, USER] = None,
-    user: Annotated[int | None, number("--user", "The same as USER.")] = None,
+    given: Annotated[UserId | None, USER] = None,
+    user: Annotated[UserId | None, user_option("--user", "The same as USER.")] = None,
     last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
+    min_revision: MinRevision = None,
     utc: Utc = False,
     output: Output = None,
 ) -> None:
@@ -227,13 +233,14 @@ def user_summary(
     user_id = _one_user(given, user)
 
     async def shown(client: CreditClient) -> None:
-        held = await client.user_credits(user_id=user_id)
+        held = await client.user_credits(user_id=user_id, min_revision=min_revision)
         latest = await _latest(client, held, last)
+        about = {**_record(held), **await _external_id(client, held.user_id)}
         if format_of(output) is Format.JSON:
-            show_json({**record_of(held), "transactions": [record_of(one) for one in latest]})
+            show_json({**about, "transactions": [record_of(one) for one in latest]})
             return
-        about = {**record_of(held), "user_id": user_id, "last_sequence": held.revision}
-        show({field: about[field] for field in _SUMMARY}, Format.TABLE, utc=utc)
+        about["last_sequence"] = held.revision
+        show({field: about[field] for field in _SUMMARY if field in about}, Format.TABLE, utc=utc)
         sys.stdout.write("\n")
         _show_balances(held, utc=utc)
         if latest:
@@ -250,6 +257,14 @@ for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
 
 
+def _record(held: UserCredits) -> dict[str, object]:
+    """Return the record of a user, whose balances have no revision of their own."""
+    balances = [{**record_of(each)} for each in held.balances]
+    for balance in balances:
+        del balance["revision"]
+    return {**record_of(held), "balances": balances}
+
+
 def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
     """Show a user's balances, with columns for held, owed and expiring credits if there are any."""
     records = []
@@ -263,7 +278,7 @@ def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
     show_rows(records, fields, "balances", utc=utc)
 
 
-def _one_user(argument: int | None, option: int | None) -> int:
+def _one_user(argument: int | str | None, option: int | str | None) -> int | str:
     """Return the user that the argument or the option names.
 
     Raises:
@@ -273,6 +288,14 @@ def _one_user(argument: int | None, option: int | None) -> int:
     if len(named) != 1:
         raise typer.BadParameter("name one user: credit user 7, or credit user --user 7")
     return named.pop()
+
+
+async def _external_id(client: CreditClient, user_id: int) -> dict[str, str]:
+    """Return the user's id in the app, under the name of its field; empty if there is none."""
+    try:
+        return {"external_id": (await client.find_user(user_id=user_id)).external_id}
+    except (UserNotFound, ServerTooOld):
+        return {}
 
 
 async def _latest(

@@ -15,6 +15,7 @@ from credit_client.cli.options import (
     App,
     By,
     DryRun,
+    MinRevision,
     Output,
     User,
     Utc,
@@ -36,12 +37,20 @@ _STEPS = ("at", "type", "effect", "balance_after", "related_id")
 
 @with_groups
 def grants(
-    user: User, app_id: App, connection: Connection, utc: Utc = False, output: Output = None
+    user: User,
+    app_id: App,
+    connection: Connection,
+    min_revision: MinRevision = None,
+    utc: Utc = False,
+    output: Output = None,
 ) -> None:
     """List what is left of a user's grants in an app."""
 
     async def listed(client: CreditClient) -> None:
-        records = [record_of(one) for one in await client.grants(user_id=user, app_id=app_id)]
+        records = [
+            record_of(one)
+            for one in await client.grants(user_id=user, app_id=app_id, min_revision=min_revision)
+        ]
         if format_of(output) is Format.JSON:
             for record in records:
                 show_json(record)
@@ -59,13 +68,18 @@ def holds(
     connection: Connection,
     everything: Annotated[bool, typer.Option("--all", help="List settled holds too.")] = False,
     after: After = 0,
+    min_revision: MinRevision = None,
     utc: Utc = False,
     output: Output = None,
 ) -> None:
     """List a user's open holds in an app, oldest first."""
     make_list(
         lambda client: client.holds(
-            user_id=user, app_id=app_id, include_settled=everything, after_sequence=after
+            user_id=user,
+            app_id=app_id,
+            include_settled=everything,
+            after_sequence=after,
+            min_revision=min_revision,
         ),
         _ALL_HOLDS if everything else _HOLDS,
         "holds",
@@ -89,13 +103,16 @@ def forecast(
             help="The end, such as 2026-12-31T00:00Z. Default: without an end.",
         ),
     ] = None,
+    min_revision: MinRevision = None,
     utc: Utc = False,
     output: Output = None,
 ) -> None:
     """Show when credits start, expire and are released, if nothing is spent."""
 
     async def shown(client: CreditClient) -> None:
-        found = await client.forecast(user_id=user, app_id=app_id, until=until)
+        found = await client.forecast(
+            user_id=user, app_id=app_id, until=until, min_revision=min_revision
+        )
         if format_of(output) is Format.JSON:
             show_json(record_of(found))
             return
@@ -109,12 +126,17 @@ def forecast(
 
 @with_groups
 def caps(
-    user: User, app_id: App, connection: Connection, utc: Utc = False, output: Output = None
+    user: User,
+    app_id: App,
+    connection: Connection,
+    min_revision: MinRevision = None,
+    utc: Utc = False,
+    output: Output = None,
 ) -> None:
     """Show a user's spending caps in an app, what is spent and held, and when each period ends."""
 
     async def shown(client: CreditClient) -> None:
-        found = await client.spending_cap(user_id=user, app_id=app_id)
+        found = await client.spending_cap(user_id=user, app_id=app_id, min_revision=min_revision)
         if format_of(output) is Format.JSON:
             show_json(record_of(found))
         else:

@@ -22,10 +22,12 @@ from credit_client.cli.options import (
     NotedDetails,
     Sending,
     User,
+    UserId,
     duration,
     fail,
     moment,
     number,
+    user_option,
 )
 from credit_client.client import CreditClient
 
@@ -193,8 +195,8 @@ def transfer(
     details: NotedDetails,
     connection: Connection,
     to_user: Annotated[
-        int | None,
-        number("--to-user", "The user who receives the credits. Default: the same user."),
+        UserId | None,
+        user_option("--to-user", "The user who receives the credits. Default: the same user."),
     ] = None,
     to_app: Annotated[
         int | None,
@@ -263,7 +265,8 @@ def cap(
     details: NotedDetails,
     connection: Connection,
     user: Annotated[
-        int | None, number("--user", "The user. Default: all users without caps of their own.")
+        UserId | None,
+        user_option("--user", "The user. Default: all users without caps of their own."),
     ] = None,
     hour: Annotated[int | None, number("--hour", "The cap of each hour (UTC).")] = None,
     day: Annotated[int | None, number("--day", "The cap of each day.")] = None,
@@ -315,7 +318,7 @@ def _when(text: str | None) -> tuple[datetime | None, timedelta | None]:
     return moment(text), None
 
 
-def _transaction_at(sequence: int, user: int, connection: Connection) -> str:
+def _transaction_at(sequence: int, user: int | str, connection: Connection) -> str:
     """Return the id of a user's transaction, or end the command."""
     found: list[str] = []
 

@@ -9,6 +9,7 @@ from typing import Self, Unpack
 from credit_models import (
     AppPolicy,
     CreditTransaction,
+    DirectoryUser,
     Grant,
     GrantCategory,
     Hold,
@@ -66,7 +67,7 @@ class Batch:
     def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -93,7 +94,7 @@ class Batch:
     def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -139,7 +140,7 @@ class Batch:
     def grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -195,7 +196,7 @@ class Batch:
     def void_grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         grant_id: str,
         created_by: int,
@@ -224,11 +225,11 @@ class Batch:
     def transfer(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
-        to_user_id: int | None = None,
+        to_user_id: int | str | None = None,
         to_app_id: int | None = None,
         **options: Unpack[WriteOptions],
     ) -> BatchOperation:
@@ -268,7 +269,7 @@ class Batch:
     def place_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -316,7 +317,7 @@ class Batch:
     def capture_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         report_id: str,
@@ -370,7 +371,7 @@ class Batch:
     def release_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         created_by: int,
@@ -399,7 +400,7 @@ class Batch:
     def extend_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         expires_after: timedelta,
@@ -439,7 +440,7 @@ class Batch:
         bought: Receipt | CreditTransaction | Purchase,
         *,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         credits: int | None = None,
         restore_until: datetime | None = None,
@@ -482,7 +483,7 @@ class Batch:
     def reverse(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         transaction_id: str,
         created_by: int,
@@ -527,7 +528,7 @@ class Batch:
     def adjust(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         delta: int,
         note: str,
@@ -559,7 +560,7 @@ class Batch:
     def set_spending_cap(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         per_hour: int | None = None,
@@ -627,7 +628,7 @@ class HoldHandle:
         return self._wrapped.id
 
     @property
-    def user_id(self) -> int:
+    def user_id(self) -> int | str:
         """The user whose credits are reserved."""
         return self._wrapped.user_id
 
@@ -805,6 +806,10 @@ class CreditClient:
     a day. An exception from outside, such as KeyboardInterrupt, cancels the call. Ids, `credits`
     and `created_by` are 1 to 4294967295.
 
+    Every `user_id` may also be the text by which the app knows the user, such as a UUID. The client
+    looks up the number once and remembers it. `add` and `grant` give a number to a new user, and
+    all other methods raise `UserNotFound`.
+
     A call blocks its thread. In a coroutine it stops the whole event loop for that time: use
     `credit_client.CreditClient` there.
     """
@@ -820,6 +825,7 @@ class CreditClient:
         insecure: bool | None = None,
         timeout_seconds: float | None = None,
         wait_for_ready: bool | None = None,
+        users_app_id: int | None = None,
         settings: ClientSettings | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -840,6 +846,8 @@ class CreditClient:
             timeout_seconds: The time of a whole call; None for the one in the settings.
             wait_for_ready: Whether calls wait, for as long as they have time, for a server that
                 cannot be reached; None for the value in the settings.
+            users_app_id: The app whose directory has the users that `user_id` names by text; None
+                for the one in the settings, and without one there the app of each call.
             settings: All other settings; None reads the `CREDIT_*` environment variables.
             transport: Replaces connections to `target`. For tests.
 
@@ -857,6 +865,7 @@ class CreditClient:
                 insecure=insecure,
                 timeout_seconds=timeout_seconds,
                 wait_for_ready=wait_for_ready,
+                users_app_id=users_app_id,
                 settings=settings,
                 transport=transport,
             )
@@ -879,7 +888,7 @@ class CreditClient:
     def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -932,7 +941,7 @@ class CreditClient:
     def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -987,7 +996,7 @@ class CreditClient:
     def hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1036,7 +1045,9 @@ class CreditClient:
             ),
         )
 
-    def hold_of(self, *, hold_id: str, user_id: int, app_id: int, created_by: int) -> HoldHandle:
+    def hold_of(
+        self, *, hold_id: str, user_id: int | str, app_id: int, created_by: int
+    ) -> HoldHandle:
         """Return a handle of a hold that was placed earlier, perhaps by another process.
 
         Nothing is sent. `with` on it releases at its end what was not captured.
@@ -1122,7 +1133,7 @@ class CreditClient:
     def grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1180,7 +1191,7 @@ class CreditClient:
     def void_grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         grant_id: str,
         created_by: int,
@@ -1211,11 +1222,11 @@ class CreditClient:
     def transfer(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
-        to_user_id: int | None = None,
+        to_user_id: int | str | None = None,
         to_app_id: int | None = None,
         **options: Unpack[WriteOptions],
     ) -> Receipt:
@@ -1257,7 +1268,7 @@ class CreditClient:
     def place_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1307,7 +1318,7 @@ class CreditClient:
     def capture_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         report_id: str,
@@ -1363,7 +1374,7 @@ class CreditClient:
     def release_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         created_by: int,
@@ -1394,7 +1405,7 @@ class CreditClient:
     def extend_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         expires_after: timedelta,
@@ -1436,7 +1447,7 @@ class CreditClient:
         bought: Receipt | CreditTransaction | Purchase,
         *,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         credits: int | None = None,
         restore_until: datetime | None = None,
@@ -1481,7 +1492,7 @@ class CreditClient:
     def reverse(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         transaction_id: str,
         created_by: int,
@@ -1528,7 +1539,7 @@ class CreditClient:
     def adjust(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         delta: int,
         note: str,
@@ -1567,7 +1578,7 @@ class CreditClient:
     def set_spending_cap(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         per_hour: int | None = None,
@@ -1679,28 +1690,66 @@ class CreditClient:
             )
         )
 
-    def user_credits(self, *, user_id: int, timeout_seconds: float | None = None) -> UserCredits:
-        """Return a user's balances in all apps; the list is empty without any credits so far."""
+    def user_credits(
+        self,
+        *,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> UserCredits:
+        """Return a user's balances in all apps; the list is empty without any credits so far.
+
+        Args:
+            user_id: The user.
+            min_revision: The answer is not older than this revision of the user, such as
+                `Receipt.revision`; None: no condition. A server before 0.4.0 ignores it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
         return self._session.run(
-            self._session.client.user_credits(user_id=user_id, timeout_seconds=timeout_seconds)
+            self._session.client.user_credits(
+                user_id=user_id, min_revision=min_revision, timeout_seconds=timeout_seconds
+            )
         )
 
     def balance(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> int:
         """Return a user's balance in an app or, without `user_id`, the sum over all its users.
 
+        Args:
+            app_id: The app.
+            user_id: The user; None for all.
+            min_revision: As for `user_credits`; only with a user.
+            timeout_seconds: The time for the whole call; None for the client's.
+
         Raises:
             AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+            RevisionNotReached: The user has a lower revision.
         """
         return self._session.run(
             self._session.client.balance(
-                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+                app_id=app_id,
+                user_id=user_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def purchases(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Generator[Purchase, None, None]:
         """Return a user's purchases, oldest first, as they arrive: `for … in …`.
 
@@ -1712,29 +1761,41 @@ class CreditClient:
         Args:
             user_id: The user.
             after_sequence: The purchases after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time to wait for each next message; None for the client's. The
                 whole list may take as long as its reader takes.
         """
         return self._session.rows(
             self._session.client.purchases(
-                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                after_sequence=after_sequence,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def transactions(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
         """Return a user's transactions, oldest first. All else is as for `purchases`."""
         return self._session.rows(
             self._session.client.transactions(
-                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                after_sequence=after_sequence,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def query_transactions(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         types: Sequence[TransactionType] = (),
         created_from: datetime | None = None,
@@ -1750,6 +1811,7 @@ class CreditClient:
         metadata: Mapping[str, str] | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> TransactionQuery:
         """Return the transactions of a user, or of an app, that satisfy all conditions.
@@ -1784,6 +1846,7 @@ class CreditClient:
             metadata: Only those with all these pairs.
             oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most transactions of a page, up to 1,000; 0 for 100.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
@@ -1809,6 +1872,7 @@ class CreditClient:
                 metadata=metadata,
                 oldest_first=oldest_first,
                 page_size=page_size,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             ),
         )
@@ -1816,7 +1880,7 @@ class CreditClient:
     def query_purchases(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime | None = None,
         created_until: datetime | None = None,
@@ -1936,7 +2000,7 @@ class CreditClient:
         self,
         *,
         transaction_id: str = "",
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         idempotency_key: str = "",
         timeout_seconds: float | None = None,
@@ -1971,7 +2035,7 @@ class CreditClient:
     def summarize(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime,
         created_until: datetime,
@@ -2012,7 +2076,7 @@ class CreditClient:
     def balance_at(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         at: datetime | None = None,
         sequence: int | None = None,
@@ -2047,25 +2111,40 @@ class CreditClient:
         )
 
     def grants(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Sequence[Grant]:
         """Return the live grants of a user in an app: at most 256.
 
         Needs a server of 0.3.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
         """
         return self._session.run(
             self._session.client.grants(
-                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def holds(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         include_settled: bool = False,
         after_sequence: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[Hold, None, None]:
         """Return the holds of a user in an app, oldest first: `for … in …`.
@@ -2077,6 +2156,7 @@ class CreditClient:
             app_id: The app.
             include_settled: Whether to return settled holds too, and not only open ones.
             after_sequence: The holds after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each part; None for the client's.
         """
         return self._session.rows(
@@ -2085,6 +2165,7 @@ class CreditClient:
                 app_id=app_id,
                 include_settled=include_settled,
                 after_sequence=after_sequence,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )
         )
@@ -2092,9 +2173,10 @@ class CreditClient:
     def forecast(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         until: datetime | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Forecast:
         """Return how a user's balance in an app changes by time alone, if nothing is spent.
@@ -2105,6 +2187,7 @@ class CreditClient:
             user_id: The user.
             app_id: The app.
             until: The last moment of the forecast, with a time zone; None: without an end.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -2113,16 +2196,31 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.forecast(
-                user_id=user_id, app_id=app_id, until=until, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                until=until,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def spending_cap(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> UserSpendingCaps:
         """Return the spending caps of a user in an app, and what counts.
 
         Needs a server of 0.3.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The user's own caps, those of the app, and for each cap that applies what is spent and
@@ -2130,7 +2228,64 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.spending_cap(
-                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def resolve_user(
+        self, *, app_id: int, external_id: str, timeout_seconds: float | None = None
+    ) -> DirectoryUser:
+        """Return the user with an external id in an app, who gets a number if there is none.
+
+        `add` and `grant` do this for a new user by themselves. The identity needs the scope
+        `credits:issue`.
+
+        Args:
+            app_id: The app whose directory has the user.
+            external_id: The user's id in that app, such as a UUID: 1 to 128 characters. Upper and
+                lower case differ.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The user. All calls return the same `user_id`.
+
+        Raises:
+            UserIdsExhausted: No number is left.
+        """
+        return self._session.run(
+            self._session.client.resolve_user(
+                app_id=app_id, external_id=external_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def find_user(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        external_id: str = "",
+        timeout_seconds: float | None = None,
+    ) -> DirectoryUser:
+        """Return a user of the directory: by the number, or by the app and the external id.
+
+        Args:
+            user_id: The number. Without it, the next two arguments are needed.
+            app_id: The app whose directory has the user.
+            external_id: The user's id in that app.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            UserNotFound: The directory has no such user that the caller may read.
+        """
+        return self._session.run(
+            self._session.client.find_user(
+                user_id=user_id,
+                app_id=app_id,
+                external_id=external_id,
+                timeout_seconds=timeout_seconds,
             )
         )
 

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import betterproto2
 import structlog
@@ -27,7 +27,7 @@ from credit_server.access.identity import Identity
 from credit_server.errors import StartError
 from credit_server.grpc.call import Call
 from credit_server.grpc.ports import Translate
-from credit_server.store.port import AppPolicy
+from credit_server.store.port import AppPolicy, DirectoryUser
 
 # What a line shows under one name.
 Shown = str | int | bool | Mapping[str, str]
@@ -35,8 +35,24 @@ Line = Mapping[str, Shown]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
 
+
+class ResolvedUser(NamedTuple):
+    """The effect of a call that resolves a user.
+
+    Attributes:
+        user: The user.
+        created: Whether the call gave the user the number.
+    """
+
+    user: DirectoryUser
+    created: bool
+
+
+# What a write that succeeded has done.
+Effect = Receipt | AppPolicy | ResolvedUser
+
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
-WriteResult = Receipt | AppPolicy | BaseException | None
+WriteResult = Effect | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -51,6 +67,7 @@ _ALWAYS = {
     "idempotency_key": "key",
 }
 _IF_SET = {
+    "external_id": "external_id",
     "delta": "delta",
     "grant_id": "grant_id",
     "hold_id": "hold_id",
@@ -167,6 +184,9 @@ class AuditLog:
             return {"status": Status.OK.name, **written, "replayed": ending.replayed}
         if isinstance(ending, AppPolicy):
             return {"status": Status.OK.name, "revision": ending.revision}
+        if isinstance(ending, ResolvedUser):
+            user_id, created = ending.user.user_id, ending.created
+            return {"status": Status.OK.name, "user_id": user_id, "created": created}
         if ending is None:
             return {"status": Status.CANCELLED.name}
         error = self._translate(ending)
@@ -185,7 +205,7 @@ class AuditedWrite:
         receipt: What was accepted; None until then.
     """
 
-    receipt: Receipt | AppPolicy | None
+    receipt: Effect | None
 
     def __init__(self, audit: AuditLog, what: Line, request_id: str) -> None:
         self.receipt = None

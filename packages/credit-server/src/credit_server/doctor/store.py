@@ -35,6 +35,8 @@ _ACTIONS_NEEDED = {
     "app_totals": _WRITES,
     "app_policies": _WRITES,
     "leases": _WRITES,
+    "directory": _WRITES,
+    "counters": _WRITES,
     "schema_version": _READS,
 }
 

@@ -15,6 +15,8 @@ from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
+    CounterDocument,
+    DirectoryDocument,
     LeaseDocument,
     PurchaseDocument,
     SchemaVersionDocument,
@@ -27,7 +29,8 @@ from credit_server.store.port import StoreMisconfigured
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
-# policy. 4: the entries of all users in an app have an index.
+# policy. 4: the entries of all users in an app have an index, and
+# users have external ids.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -36,6 +39,8 @@ PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
 LEASES = "leases"
+DIRECTORY = "directory"
+COUNTERS = "counters"
 VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
@@ -54,6 +59,8 @@ _DOCUMENTS: dict[str, type[Document]] = {
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
     LEASES: LeaseDocument,
+    DIRECTORY: DirectoryDocument,
+    COUNTERS: CounterDocument,
     VERSION: SchemaVersionDocument,
 }
 
@@ -122,6 +129,14 @@ _INDEXES: dict[str, list[IndexModel]] = {
     ],
     APP_POLICIES: [IndexModel([("app_id", ASCENDING)], name="app_id", unique=True)],
     LEASES: [],
+    DIRECTORY: [
+        IndexModel(
+            [("app_id", ASCENDING), ("external_id", ASCENDING)],
+            name="app_id_external_id",
+            unique=True,
+        )
+    ],
+    COUNTERS: [],
     VERSION: [],
 }
 
