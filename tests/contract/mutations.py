@@ -424,11 +424,11 @@ BREAKING = [
     _edit(
         "a reason loses a detail",
         "REASON_DETAILS_NO_DELETE",
-        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+        """INVALID_FIELD = 1 [(credit.options.v1.error) = {
     status: STATUS_INVALID_ARGUMENT
     details: ["BadRequest"]
 """,
-        """PAGE_TOKEN_INVALID = 37 [(credit.options.v1.error) = {
+        """INVALID_FIELD = 1 [(credit.options.v1.error) = {
     status: STATUS_INVALID_ARGUMENT
 """,
         REASONS,
