@@ -31,6 +31,7 @@ from typing import Self, Unpack
 
 from credit_models import (
     AppPolicy,
+    Balance,
     CreditTransaction,
     Grant,
     GrantCategory,

@@ -152,7 +152,7 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
     rejected(14, "no transaction 99", *of("refund"), "--sequence", "99")
     refund = [*of("refund"), "--transaction", used]
     rejected(15, "4 credits of the transaction", *refund, "--credits", "5")
-    rejected(15, "type HOLD cannot be reversed", *of("refund"), "--transaction", hold)
+    rejected(15, "type HOLD cannot be refunded", *of("refund"), "--transaction", hold)
     rejected(17, "the revision is 4", *of("hold"), "--credits", "1", "--expected-revision", "3")
     rejected(17, "would be 5", *of("hold"), "--credits", "1", "--min-available-after", "6")
     rejected(4, "--credits", *of("grant"), "--credits", "11", *KEY)
@@ -168,10 +168,11 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("grant --credits 1 --expires soon", "'soon' is not a time with a time zone"),
+        ("grant --credits 1 --expires soon", "'soon' is not a time such as 2026-12-31"),
+        ("grant --credits 1 --expires 30", "'30' has no unit: write 30d for days"),
         ("grant --credits 1 --expires 3w", "'3w' is not a time such as 30d"),
-        ("grant --credits 1 --starts 2026-12-31", "is not a time with a time zone"),
-        ("grant --credits 1 --starts 30d", "--starts must be a time such as"),
+        ("grant --credits 1 --starts 2026-13-31", "is not a time such as 2026-12-31"),
+        ("grant --credits 1 --starts 30d", "'--starts': '30d' is not a time such as"),
         ("grant --credits 1 --metadata order", "--metadata has the form NAME=TEXT"),
         ("grant --credits 1 --metadata a=1 --metadata a=2", "each name once"),
         ("grant --credits 1 --priority 1001", "--priority must be at most 1000"),
@@ -186,7 +187,7 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
         ("cap", "give the caps (--hour, --day, --month), or --remove"),
         ("cap --day 5 --remove", "give the caps"),
         ("cap --day 0", "--day must be 1 to"),
-        ("forecast --until tomorrow", "'tomorrow' is not a time with a time zone"),
+        ("forecast --until tomorrow", "'--until': 'tomorrow' is not a time such as 2026-12-31"),
     ],
 )
 def test_misuse_changes_nothing(
@@ -207,7 +208,7 @@ def test_balances_show_what_is_held_owed_and_expires_next(
     done(*of("grant"), "--credits", "5", "--expires", end)
     done(*of("hold"), "--credits", "2")
     about, balances, _ = credit("user", user, "-o", "table", "--utc").stdout.split("\n\n")
-    assert "last_sequence  3" in about
+    assert "revision    3" in about
     head, row = balances.splitlines()
     assert head.split() == ["APP", "ID", "BALANCE", "HELD", "EXPIRING", "EXPIRES", "AT"]
     assert row.split() == ["1", "13", "2", "3", "2099-01-02", "03:04:00+00:00"]

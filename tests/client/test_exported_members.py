@@ -172,6 +172,7 @@ def test_the_client_has_these_methods() -> None:
         "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
         "user_credits": ["user_id", "timeout_seconds"],
         "balance": ["app_id", "user_id", "timeout_seconds"],
+        "balance_details": ["app_id", "user_id", "timeout_seconds"],
         "purchases": ["user_id", "after_sequence", "timeout_seconds"],
         "transactions": ["user_id", "after_sequence", "timeout_seconds"],
         "query_transactions": [

@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
-from credit_models import Empty, Receipt
+from credit_models import CreditRequest, Empty, Receipt
 
 from credit_client.arguments import (
     Config,
@@ -26,7 +26,7 @@ from credit_client.holds import HoldWrites
 from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.methods import ADD, USE, WriteReplyT, WriteT
-from credit_client.operation import checked_key, name_key, new_key, receipt_of
+from credit_client.operation import checked_key, complete_receipt, name_key, new_key, receipt_of
 from credit_client.policies import Policies
 from credit_client.reads import Reads
 from credit_client.request import Values, given_request_id
@@ -442,7 +442,12 @@ class CreditClient(
                 request = build_write(method.request_type, fields, key)
                 return await write_alone(caller, request, timeout_seconds=timeout_seconds)
             answer, request_id = await caller.unary(method, fields, timeout_seconds=timeout_seconds)
-            return receipt_of(answer, request_id)
+            receipt = receipt_of(answer, request_id)
+            if method.reply_type is Empty and isinstance(amount := values["credits"], int):
+                complete_receipt(
+                    receipt, amount if method.request_type is CreditRequest else -amount
+                )
+            return receipt
         except BaseException as error:
             name_key(error, key)
             raise

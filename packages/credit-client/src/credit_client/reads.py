@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
 from credit_models import (
+    Balance,
     CreditTransaction,
     Grant,
     Hold,
@@ -74,6 +75,15 @@ class Reads(ABC):
             BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
         )
         return answer.reply.balance
+
+    async def balance_details(
+        self, *, app_id: int, user_id: int, timeout_seconds: float | None = None
+    ) -> Balance:
+        """Return a user's balance in an app with what is held and owed, and what expires next."""
+        answer, _ = await self._open_caller.unary(
+            BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply
 
     def purchases(
         self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None

@@ -1,7 +1,7 @@
 """How the `credit` command ends: its exit codes, and its last lines on a stream that works.
 
-The exit codes are part of the command's interface, and the README lists them. This module needs no
-extra.
+The exit codes are part of the command's interface, and `docs/cli.md` lists them. This module needs
+no extra.
 """
 
 import contextlib

@@ -22,11 +22,10 @@ from credit_client.cli.options import (
     NotedDetails,
     Sending,
     User,
-    duration,
     fail,
-    moment,
     number,
 )
+from credit_client.cli.times import duration, fixed, fixed_or_duration, is_duration, moment
 from credit_client.client import CreditClient
 
 
@@ -51,17 +50,20 @@ def grant(
         str | None,
         typer.Option(
             "--expires",
+            parser=fixed_or_duration,
             metavar="WHEN",
-            help="When the credits expire: after a time such as 30d or 12h, or at a time such as"
-            " 2026-12-31T00:00Z. Default: never.",
+            help="When the credits expire: after a time such as 30d or 12h, at the beginning of a"
+            " day such as 2026-12-31, or at a time such as 2026-12-31T18:00Z. Default: never.",
         ),
     ] = None,
     starts: Annotated[
         str | None,
         typer.Option(
             "--starts",
+            parser=fixed,
             metavar="TIME",
-            help="When the credits can first be spent, such as 2026-12-31T00:00Z. Default: now.",
+            help="When the credits can first be spent, such as 2026-12-31 or 2026-12-31T18:00Z."
+            " Default: now.",
         ),
     ] = None,
     priority: Annotated[
@@ -75,9 +77,6 @@ def grant(
 ) -> None:
     """Add credits that have an end, a start, a priority or a category."""
     ends_at, ends_after = _when(expires)
-    starts_at, starts_after = _when(starts)
-    if starts_after is not None:
-        raise typer.BadParameter("--starts must be a time such as 2026-12-31T00:00Z")
     make_ledger_write(
         lambda client, attempt: client.grant(
             user_id=user,
@@ -86,7 +85,7 @@ def grant(
             created_by=by,
             expires_at=ends_at,
             expires_after=ends_after,
-            effective_at=starts_at,
+            effective_at=None if starts is None else moment(starts),
             priority=priority,
             category=GrantCategory[category.name] if category else GrantCategory.UNSPECIFIED,
             **details.options(attempt),
@@ -148,13 +147,13 @@ def refund(
         int | None, number("--credits", "The number of credits. Default: all that is left.")
     ] = None,
     restore_until: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--restore-until",
-            parser=moment,
+            parser=fixed,
             metavar="TIME",
             help="Until when refunded credits of grants that have ended can be spent, such as"
-            " 2026-12-31T00:00Z. Default: they expire at once.",
+            " 2026-12-31 or 2026-12-31T18:00Z. Default: they expire at once.",
         ),
     ] = None,
     by: By = 1,
@@ -170,7 +169,7 @@ def refund(
             app_id=app_id,
             transaction_id=found,
             credits=amount,
-            restore_until=restore_until,
+            restore_until=None if restore_until is None else moment(restore_until),
             created_by=by,
             **details.options(attempt),
         ),
@@ -179,7 +178,7 @@ def refund(
         sending,
         details,
         dry_run=dry_run,
-        question=Question(action="reverse", user_id=user, app_id=app_id, amount=amount),
+        question=Question(action="refund", user_id=user, app_id=app_id, amount=amount),
     )
 
 
@@ -307,12 +306,10 @@ def cap(
 
 
 def _when(text: str | None) -> tuple[datetime | None, timedelta | None]:
-    """Read a moment or a duration."""
+    """Return the moment or the duration that a text names."""
     if text is None:
         return None, None
-    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
-        return None, duration(text)
-    return moment(text), None
+    return (None, duration(text)) if is_duration(text) else (moment(text), None)
 
 
 def _transaction_at(sequence: int, user: int, connection: Connection) -> str:

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from credit_models import (
     AppPolicy,
+    Balance,
     CreditTransaction,
     Grant,
     GrantCategory,
@@ -1695,6 +1696,16 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.balance(
+                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def balance_details(
+        self, *, app_id: int, user_id: int, timeout_seconds: float | None = None
+    ) -> Balance:
+        """Return a user's balance in an app with what is held and owed, and what expires next."""
+        return self._session.run(
+            self._session.client.balance_details(
                 app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
             )
         )

@@ -827,7 +827,7 @@ class TransactionType(betterproto2.Enum):
         }
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class AdjustBalanceRequest(betterproto2.Message):
     """
     A request of an operator to correct a balance, where no other call can express the correction.
@@ -913,7 +913,7 @@ class AdjustBalanceRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "AdjustBalanceRequest", AdjustBalanceRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class AdjustBalanceResponse(betterproto2.Message):
     """
     The answer to `AdjustBalance`.
@@ -928,7 +928,7 @@ class AdjustBalanceResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "AdjustBalanceResponse", AdjustBalanceResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Allocation(betterproto2.Message):
     """
     Credits of one grant in a transaction.
@@ -952,7 +952,7 @@ class Allocation(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Allocation", Allocation)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class AppId(betterproto2.Message):
     """
     The app, and optionally the user, whose balance a call returns.
@@ -976,7 +976,7 @@ class AppId(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "AppId", AppId)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class AppPolicy(betterproto2.Message):
     """
     An operator's rules for all users of an app. Servers apply a change within 5 seconds.
@@ -1024,7 +1024,7 @@ class AppPolicy(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "AppPolicy", AppPolicy)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Balance(betterproto2.Message):
     """
     A balance in an app.
@@ -1071,7 +1071,7 @@ class Balance(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Balance", Balance)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class BatchWriteRequest(betterproto2.Message):
     """
     A request to write operations together.
@@ -1091,7 +1091,7 @@ class BatchWriteRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "BatchWriteRequest", BatchWriteRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class BatchWriteResponse(betterproto2.Message):
     """
     The outcomes of a batch.
@@ -1108,7 +1108,7 @@ class BatchWriteResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "BatchWriteResponse", BatchWriteResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class CaptureHoldRequest(betterproto2.Message):
     """
     A request to buy a report with reserved credits.
@@ -1226,7 +1226,7 @@ class CaptureHoldRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "CaptureHoldRequest", CaptureHoldRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class CaptureHoldResponse(betterproto2.Message):
     """
     The answer to `CaptureHold`.
@@ -1241,7 +1241,7 @@ class CaptureHoldResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "CaptureHoldResponse", CaptureHoldResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class CreditRequest(betterproto2.Message):
     """
     A request to add credits.
@@ -1305,7 +1305,7 @@ class CreditRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "CreditRequest", CreditRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class CreditTransaction(betterproto2.Message):
     """
     One entry of a user's history, such as a change of a balance. Written once, never changed.
@@ -1473,7 +1473,7 @@ class CreditTransaction(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "CreditTransaction", CreditTransaction)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Empty(betterproto2.Message):
     """
     The answer to a successful write, without fields. The `Receipt` is in the trailing metadata.
@@ -1485,7 +1485,7 @@ class Empty(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Empty", Empty)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ExpiringCredits(betterproto2.Message):
     """
     Credits that expire at one instant.
@@ -1509,7 +1509,7 @@ class ExpiringCredits(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ExpiringCredits", ExpiringCredits)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ExtendHoldRequest(betterproto2.Message):
     """
     A request to change when a hold ends.
@@ -1602,7 +1602,7 @@ class ExtendHoldRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ExtendHoldRequest", ExtendHoldRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ExtendHoldResponse(betterproto2.Message):
     """
     The answer to `ExtendHold`.
@@ -1617,7 +1617,7 @@ class ExtendHoldResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ExtendHoldResponse", ExtendHoldResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ForecastStep(betterproto2.Message):
     """
     One change that time makes to a balance, if no request changes it before.
@@ -1669,7 +1669,7 @@ class ForecastStep(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ForecastStep", ForecastStep)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetAppPolicyRequest(betterproto2.Message):
     """
     A request to show an app's policy.
@@ -1686,7 +1686,7 @@ class GetAppPolicyRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetAppPolicyRequest", GetAppPolicyRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetAppPolicyResponse(betterproto2.Message):
     """
     The answer to `GetAppPolicy`.
@@ -1701,7 +1701,7 @@ class GetAppPolicyResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetAppPolicyResponse", GetAppPolicyResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetBalanceAtRequest(betterproto2.Message):
     """
     A request for an earlier balance. Either `at` or `sequence` is set.
@@ -1740,7 +1740,7 @@ class GetBalanceAtRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetBalanceAtRequest", GetBalanceAtRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetBalanceAtResponse(betterproto2.Message):
     """
     An earlier balance.
@@ -1779,7 +1779,7 @@ class GetBalanceAtResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetBalanceAtResponse", GetBalanceAtResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetForecastRequest(betterproto2.Message):
     """
     A request to show how a balance changes by time alone.
@@ -1810,7 +1810,7 @@ class GetForecastRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetForecastRequest", GetForecastRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetForecastResponse(betterproto2.Message):
     """
     The changes of a balance by time alone.
@@ -1832,7 +1832,7 @@ class GetForecastResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetForecastResponse", GetForecastResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetSpendingCapRequest(betterproto2.Message):
     """
     A request to show the spending caps of a user.
@@ -1856,7 +1856,7 @@ class GetSpendingCapRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetSpendingCapRequest", GetSpendingCapRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetSpendingCapResponse(betterproto2.Message):
     """
     The answer to `GetSpendingCap`.
@@ -1887,7 +1887,7 @@ class GetSpendingCapResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetSpendingCapResponse", GetSpendingCapResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetTransactionRequest(betterproto2.Message):
     """
     A request for one transaction. Either `transaction_id` is set, or the three other fields are.
@@ -1925,7 +1925,7 @@ class GetTransactionRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetTransactionRequest", GetTransactionRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetTransactionResponse(betterproto2.Message):
     """
     The answer to `GetTransaction`.
@@ -1942,7 +1942,7 @@ class GetTransactionResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GetTransactionResponse", GetTransactionResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Grant(betterproto2.Message):
     """
     Credits that were granted together and expire together.
@@ -2008,7 +2008,7 @@ class Grant(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Grant", Grant)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GrantCreditsRequest(betterproto2.Message):
     """
     A request to grant credits that have a start, an end, a priority or a category.
@@ -2140,7 +2140,7 @@ class GrantCreditsRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GrantCreditsRequest", GrantCreditsRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GrantCreditsResponse(betterproto2.Message):
     """
     The answer to `GrantCredits`.
@@ -2155,7 +2155,7 @@ class GrantCreditsResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "GrantCreditsResponse", GrantCreditsResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Hold(betterproto2.Message):
     """
     Credits that are reserved for a purchase.
@@ -2250,7 +2250,7 @@ class Hold(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Hold", Hold)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ListGrantsRequest(betterproto2.Message):
     """
     A request to list live grants.
@@ -2274,7 +2274,7 @@ class ListGrantsRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ListGrantsRequest", ListGrantsRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ListGrantsResponse(betterproto2.Message):
     """
     The live grants of a user in an app.
@@ -2299,7 +2299,7 @@ class ListGrantsResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ListGrantsResponse", ListGrantsResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ListHoldsRequest(betterproto2.Message):
     """
     A request to list holds.
@@ -2342,7 +2342,7 @@ class ListHoldsRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ListHoldsRequest", ListHoldsRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ListHoldsResponse(betterproto2.Message):
     """
     A page of the holds of a user in an app.
@@ -2364,7 +2364,7 @@ class ListHoldsResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ListHoldsResponse", ListHoldsResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Operation(betterproto2.Message):
     """
     One write. An operation without a request is rejected as INVALID_FIELD. New kinds may be added.
@@ -2467,7 +2467,7 @@ class Operation(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Operation", Operation)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class OperationFailure(betterproto2.Message):
     """
     The failure of an operation: the status that the call that it stands for would have returned.
@@ -2504,7 +2504,7 @@ class OperationFailure(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "OperationFailure", OperationFailure)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class OperationOutcome(betterproto2.Message):
     """
     The outcome of an operation.
@@ -2535,7 +2535,7 @@ class OperationOutcome(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "OperationOutcome", OperationOutcome)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class PlaceHoldRequest(betterproto2.Message):
     """
     A request to reserve credits.
@@ -2641,7 +2641,7 @@ class PlaceHoldRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "PlaceHoldRequest", PlaceHoldRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class PlaceHoldResponse(betterproto2.Message):
     """
     The answer to `PlaceHold`.
@@ -2657,7 +2657,7 @@ class PlaceHoldResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "PlaceHoldResponse", PlaceHoldResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Purchase(betterproto2.Message):
     """
     One report bought with credits. It is written once. Only its `refunded_credits` can change later.
@@ -2744,7 +2744,7 @@ class Purchase(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Purchase", Purchase)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class PurchaseRequest(betterproto2.Message):
     """
     A request to buy a report with credits.
@@ -2828,7 +2828,7 @@ class PurchaseRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class QueryPurchasesRequest(betterproto2.Message):
     """
     A request for purchases. A purchase is returned if it satisfies every field that is set.
@@ -2939,7 +2939,7 @@ class QueryPurchasesRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "QueryPurchasesRequest", QueryPurchasesRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class QueryPurchasesResponse(betterproto2.Message):
     """
     A page of purchases.
@@ -2971,7 +2971,7 @@ class QueryPurchasesResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "QueryPurchasesResponse", QueryPurchasesResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class QueryTransactionsRequest(betterproto2.Message):
     """
     A request for transactions. A transaction is returned if it satisfies every field that is set.
@@ -3111,7 +3111,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class QueryTransactionsResponse(betterproto2.Message):
     """
     A page of transactions.
@@ -3147,7 +3147,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Receipt(betterproto2.Message):
     """
     What a successful write did. `AddCredits` and `UseCredits` send the receipt serialized in the trailing
@@ -3280,7 +3280,7 @@ class Receipt(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Receipt", Receipt)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ReleaseHoldRequest(betterproto2.Message):
     """
     A request to release what a hold still holds.
@@ -3365,7 +3365,7 @@ class ReleaseHoldRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ReleaseHoldRequest", ReleaseHoldRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ReleaseHoldResponse(betterproto2.Message):
     """
     The answer to `ReleaseHold`.
@@ -3380,7 +3380,7 @@ class ReleaseHoldResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "ReleaseHoldResponse", ReleaseHoldResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ReverseTransactionRequest(betterproto2.Message):
     """
     A request to undo a transaction in whole or in part.
@@ -3485,7 +3485,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class ReverseTransactionResponse(betterproto2.Message):
     """
     The answer to `ReverseTransaction`.
@@ -3503,7 +3503,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SetAppPolicyRequest(betterproto2.Message):
     """
     A request to change an app's policy. Setting the same policy again changes nothing.
@@ -3546,7 +3546,7 @@ class SetAppPolicyRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SetAppPolicyRequest", SetAppPolicyRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SetAppPolicyResponse(betterproto2.Message):
     """
     The answer to `SetAppPolicy`.
@@ -3561,7 +3561,7 @@ class SetAppPolicyResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SetAppPolicyResponse", SetAppPolicyResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SetSpendingCapRequest(betterproto2.Message):
     """
     A request to set or remove spending caps.
@@ -3647,7 +3647,7 @@ class SetSpendingCapRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SetSpendingCapRequest", SetSpendingCapRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SetSpendingCapResponse(betterproto2.Message):
     """
     The answer to `SetSpendingCap`. Exactly one field is set.
@@ -3667,7 +3667,7 @@ class SetSpendingCapResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SetSpendingCapResponse", SetSpendingCapResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SpendingCaps(betterproto2.Message):
     """
     The most that a user can spend in an app in a period. Periods are those of UTC. Open holds count as
@@ -3707,7 +3707,7 @@ class SpendingCaps(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SpendingCaps", SpendingCaps)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SpendingCapStatus(betterproto2.Message):
     """
     A spending cap that applies to a user, and what counts in its present period.
@@ -3768,7 +3768,7 @@ class SpendingCapStatus(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SpendingCapStatus", SpendingCapStatus)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SummarizeRequest(betterproto2.Message):
     """
     A request for sums of transactions.
@@ -3813,7 +3813,7 @@ class SummarizeRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SummarizeRequest", SummarizeRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SummarizeResponse(betterproto2.Message):
     """
     The sums of transactions.
@@ -3836,7 +3836,7 @@ class SummarizeResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "SummarizeResponse", SummarizeResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class Summary(betterproto2.Message):
     """
     The sums of one group of transactions.
@@ -3916,7 +3916,7 @@ class Summary(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "Summary", Summary)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class TransferCreditsRequest(betterproto2.Message):
     """
     A request to move credits to another app, another user, or both. At least one of `to_user_id` and
@@ -4016,7 +4016,7 @@ class TransferCreditsRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "TransferCreditsRequest", TransferCreditsRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class TransferCreditsResponse(betterproto2.Message):
     """
     The answer to `TransferCredits`.
@@ -4033,7 +4033,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class UserCredits(betterproto2.Message):
     """
     All balances of a user.
@@ -4102,7 +4102,7 @@ class UserCredits(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "UserCredits", UserCredits)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class UserId(betterproto2.Message):
     """
     The user whose data a call returns.
@@ -4127,7 +4127,7 @@ class UserId(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "UserId", UserId)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class VoidGrantRequest(betterproto2.Message):
     """
     A request to take back what is left of a grant.
@@ -4212,7 +4212,7 @@ class VoidGrantRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "VoidGrantRequest", VoidGrantRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class VoidGrantResponse(betterproto2.Message):
     """
     The answer to `VoidGrant`.
@@ -4227,7 +4227,7 @@ class VoidGrantResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "VoidGrantResponse", VoidGrantResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class WatchRequest(betterproto2.Message):
     """
     A request to watch a user, a user in an app, or an app. At least one of the two ids is set.
@@ -4271,7 +4271,7 @@ class WatchRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "WatchRequest", WatchRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class WatchResponse(betterproto2.Message):
     """
     An event of `Watch`. If it has neither a transaction nor a snapshot, it shows that nothing was missed up to
@@ -4311,7 +4311,7 @@ class WatchResponse(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "WatchResponse", WatchResponse)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class WriteRequest(betterproto2.Message):
     """
     One operation of a stream.
@@ -4335,7 +4335,7 @@ class WriteRequest(betterproto2.Message):
 default_message_pool.register_message("credit.v1", "WriteRequest", WriteRequest)
 
 
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class WriteResponse(betterproto2.Message):
     """
     The outcome of one operation of a stream.
