@@ -30,6 +30,9 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     AppPolicy,
     CreditTransaction,
     Grant,
@@ -42,6 +45,7 @@ from credit_models import (
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryTransactionsResponse as TransactionPage
 
 from credit_client import batch as _batch

@@ -290,6 +290,41 @@ def test_the_caps_and_the_policy_of_an_app(of: Callable[[str], list[str]]) -> No
     assert "per_day" not in credit("policy", "--app", app_id, "-o", "table").stdout
 
 
+def test_alerts_are_set_listed_and_removed_and_their_events_shown(user: str) -> None:
+    app_id = str(next(_USERS))
+    at = ["--app", app_id, "--credits", "20"]
+    assert done("alert", "set", *at, "--direction", "rises") == {
+        "credits": 20,
+        "direction": "RISES_TO",
+    }
+    own = ["--user", user]
+    assert done("alert", "set", *at, *own)["direction"] == "FALLS_BELOW"
+    listed = credit("alert", "list", "--app", app_id, *own, "-o", "table").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["OF", "CREDITS", "DIRECTION"],
+        ["user", "20", "FALLS_BELOW"],
+        ["app", "20", "RISES_TO"],
+    ]
+    assert len(done("alert", "list", "--app", app_id)["app_alerts"]) == 1
+    done("add", *own, "--app", app_id, "--credits", "20")
+    done("use", *own, "--app", app_id, *REPORT, "--credits", "1")
+    events = ["alert", "events", "--app", app_id]
+    while len(credit(*events).stdout.splitlines()) < 2:  # the server orders them soon
+        pass
+    rows = credit(*events, "-o", "table", "--utc").stdout.splitlines()
+    assert rows[0].split()[-5:] == ["CREDITS", "DIRECTION", "BALANCE", "TRANSACTION", "ID"]
+    assert [line.split()[-4:-1] for line in rows[1:]] == [
+        ["20", "RISES_TO", "20"],
+        ["20", "FALLS_BELOW", "19"],
+    ]
+    first = json.loads(credit(*events).stdout.splitlines()[0])
+    assert done(*events, "--after", str(first["position"]))["balance"] == 19
+    assert credit("alert", "remove", *at, *own).stdout == ""
+    assert credit("alert", "remove", *at, "--direction", "rises", "-o", "table").stderr == (
+        "no alerts\n"
+    )
+
+
 def test_a_write_without_a_result_names_the_command_with_every_option(
     unused_tcp_port: int,
 ) -> None:

@@ -21,6 +21,7 @@ SAMPLES: list[CreditError] = [
     errors.CreditsLimitExceeded("m", credits=5, limit=4),
     errors.BalanceOverflow("m", balance=4, credits=5),
     errors.TooManyApps("m", limit=1000),
+    errors.TooManyAlerts("m", limit=8),
     errors.TransactionNotFound("m", transaction_id="t"),
     errors.IdempotencyKeyNotFound("m", key="k"),
     errors.PageTokenInvalid("m"),

@@ -50,12 +50,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture
-async def caller(mongod_uri: str, database: str) -> AsyncIterator[WireCaller]:
+async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     store = MongoStore(mongod_uri, database=database, page_size=3)
     await store.migrate()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def caller(store: MongoStore) -> AsyncIterator[WireCaller]:
     async with open_wire(store, clock=Clocks().clock()) as caller:
         yield caller
-    await store.close()
 
 
 async def everything(caller: WireCaller) -> tuple[object, ...]:
@@ -134,6 +139,8 @@ READS = (
     "ListHolds",
     "GetForecast",
     "QueryTransactions",
+    "ListAlerts",
+    "ListAlertEvents",
 )
 
 
@@ -159,8 +166,22 @@ async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCall
 
 
 def test_every_call_is_made_here() -> None:
-    others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write"}
+    others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write", "SetAlert", "RemoveAlert"}
     assert {*WRITES, *READS, *others} == set(PATHS)
+
+
+async def test_an_alert_of_a_user_has_an_event_for_each_crossing(
+    caller: WireCaller, store: MongoStore
+) -> None:
+    await caller.read("SetAlert")
+    assert (await caller.read("SetAlert")).alerts == (await caller.read("ListAlerts")).user_alerts
+    await caller.write("AddCredits", credits=50)
+    used = [await caller.write("UseCredits", credits=credits_) for credits_ in (30, 1)]
+    while await store.alert_events.order(1):
+        pass
+    (event,) = (await caller.read("ListAlertEvents")).events
+    assert (event.transaction_id, event.balance, event.position) == (used[1].transaction_id, 19, 1)
+    assert (await caller.read("RemoveAlert")).alerts == []
 
 
 @pytest.mark.parametrize("around", ["BatchWrite/", "Write/"])

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from credit_models import (
     AdjustBalanceRequest,
+    AlertDirection,
     AppId,
     CaptureHoldRequest,
     CreditRequest,
@@ -15,6 +16,8 @@ from credit_models import (
     GetSpendingCapRequest,
     GetTransactionRequest,
     GrantCreditsRequest,
+    ListAlertEventsRequest,
+    ListAlertsRequest,
     ListGrantsRequest,
     ListHoldsRequest,
     PlaceHoldRequest,
@@ -22,7 +25,9 @@ from credit_models import (
     QueryTransactionsRequest,
     Receipt,
     ReleaseHoldRequest,
+    RemoveAlertRequest,
     ReverseTransactionRequest,
+    SetAlertRequest,
     SetAppPolicyRequest,
     SetSpendingCapRequest,
     SpendingCaps,
@@ -59,6 +64,8 @@ _SOUND: Mapping[str, Any] = {
     "AdjustBalance": AdjustBalanceRequest(**_WRITE, note="a correction", delta=50),
     "SetSpendingCap": SetSpendingCapRequest(**_WRITE, caps=SpendingCaps(per_day=500)),
     "SetAppPolicy": SetAppPolicyRequest(app_id=1, created_by=9, allow_negative=True),
+    "SetAlert": SetAlertRequest(**_WRITE, credits=20, direction=AlertDirection.FALLS_BELOW),
+    "RemoveAlert": RemoveAlertRequest(**_WRITE, credits=20, direction=AlertDirection.FALLS_BELOW),
     "GetUserCredits": UserId(user_id=7),
     "GetAppBalance": AppId(app_id=1),
     "ListUserPurchases": UserId(user_id=7),
@@ -70,6 +77,8 @@ _SOUND: Mapping[str, Any] = {
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
+    "ListAlerts": ListAlertsRequest(user_id=7, app_id=1),
+    "ListAlertEvents": ListAlertEventsRequest(user_id=7, app_id=1),
 }
 
 WRITES = tuple(

@@ -13,6 +13,7 @@ from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.history_service import HistoryService
@@ -114,6 +115,7 @@ async def serving(
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                     HistoryService(store, committer.clock, audit, list_slots),
+                    AlertService(committer, store, audit, list_slots),
                 ],
                 status,
                 CONTRACT.files,

@@ -19,7 +19,7 @@ from credit_models.translation.refusals import (
 )
 
 REFUSALS: list[type[Refusal]] = [
-    each for each in get_args(Refusal) if each is not ledger.NothingDue
+    each for each in get_args(Refusal) if each not in (ledger.NothingDue, ledger.AlertUnchanged)
 ]
 
 

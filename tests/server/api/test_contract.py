@@ -33,6 +33,8 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "GetForecast",
         "QueryTransactions",
         "GetTransaction",
+        "ListAlerts",
+        "ListAlertEvents",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES
     assert {SERVICE + "AddCredits", SERVICE + "UseCredits", BATCH_WRITE, WRITE} <= WRITES

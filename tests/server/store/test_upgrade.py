@@ -24,7 +24,7 @@ STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
 """The commands of a migration that change the database."""
 
 
-NEW_IN_3 = [
+NEW_SINCE_2 = [
     "the validator of user_credits differs",
     "the index due_at_user_id of user_credits is missing",
     "the validator of credit_transactions differs",
@@ -33,6 +33,7 @@ NEW_IN_3 = [
     "the validator of purchases differs",
     "the index user_id_app_id_report_id_sequence of purchases is missing",
     "the collection app_policies is missing",
+    "the collection alert_events is missing",
     "the collection leases is missing",
 ]
 """The differences of a database that was not migrated to schema 3."""
@@ -111,12 +112,12 @@ async def test_a_database_of_0_1_0_is_not_served_before_it_is_migrated(old: Mong
     with pytest.raises(StoreMisconfigured, match="credit-server migrate") as refused:
         await old.verify_schema()
     for difference in (
-        "the schema has version 1, this server needs 3",
+        "the schema has version 1, this server needs 4",
         "the index user_id_app_id_sequence of credit_transactions is missing",
         "the index user_id_app_id_idempotency_key of credit_transactions is missing",
         "the index user_id_idempotency_key of credit_transactions is obsolete",
         "the index user_id_app_id_sequence of purchases is missing",
-        *NEW_IN_3,
+        *NEW_SINCE_2,
     ):
         assert difference in str(refused.value)
 
@@ -131,7 +132,7 @@ async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
     await store.close()
     differences = str(refused.value).partition("needs: ")[2].partition(". Run:")[0].split("; ")
     assert sorted(differences) == sorted(
-        ["the schema has version 2, this server needs 3", *NEW_IN_3]
+        ["the schema has version 2, this server needs 4", *NEW_SINCE_2]
     )
 
 
@@ -139,7 +140,7 @@ async def test_a_migration_keeps_every_document_as_it_was(
     earlier: MongoStore, client: MongoClient[Document], database: str
 ) -> None:
     for _ in range(2):  # safe to repeat
-        assert await earlier.migrate() == 3
+        assert await earlier.migrate() == 4
         await earlier.verify_schema()
         kept = {name: list(client[database][name].find()) for name in DATA}
         assert kept == DATA
@@ -191,7 +192,7 @@ async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
     async with Committer(store) as committer:
         writers = [asyncio.create_task(write(user)) for user in (7, 8, 9)]
         with failpoint(client, "alwaysOn", **slow):
-            assert await store.migrate() == 3
+            assert await store.migrate() == 4
         migrated.set()
         written = sum(await asyncio.gather(*writers))
     await store.verify_schema()

@@ -8,6 +8,9 @@ import credit_client.private_names  # noqa: F401 - before what relies on them
 
 # isort: split
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     Allocation,
     AppPolicy,
     Balance,
@@ -29,6 +32,7 @@ from credit_models import (
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models.constraints import Violation
 
@@ -81,6 +85,7 @@ from credit_client.errors import (
     StoreUnavailable,
     TlsFailed,
     TokenUnavailable,
+    TooManyAlerts,
     TooManyApps,
     TransactionNotFound,
     Unauthenticated,
@@ -98,6 +103,10 @@ __all__ = [
     "AccessDenied",
     "AccountFull",
     "ActorNotAllowed",
+    "Alert",
+    "AlertDirection",
+    "AlertEvent",
+    "AlertList",
     "Allocation",
     "AlreadyPurchased",
     "AppNotAllowed",
@@ -169,6 +178,7 @@ __all__ = [
     "Streams",
     "TlsFailed",
     "TokenUnavailable",
+    "TooManyAlerts",
     "TooManyApps",
     "TransactionNotFound",
     "TransactionPage",

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from credit_models import Empty, Receipt
 
+from credit_client.alerts import Alerts
 from credit_client.arguments import (
     Config,
     FilePath,
@@ -42,6 +43,7 @@ class CreditClient(
     HoldWrites[AwaitedReceipt],
     CorrectionWrites[AwaitedReceipt],
     Policies,
+    Alerts,
     Reads,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.

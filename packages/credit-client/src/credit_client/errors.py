@@ -26,6 +26,7 @@
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
+    ├── TooManyAlerts           your app: as many alerts as allowed are set
     ├── GrantsFull              your app: the user has as many live grants as allowed
     ├── HoldsFull               your app: the user has as many open holds as allowed
     ├── AccountFull             your app: the user has as many grants and holds as allowed
@@ -476,6 +477,19 @@ class TooManyApps(_Refusal):
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.TOO_MANY_APPS
+    limit: int
+
+
+@_figures
+class TooManyAlerts(_Refusal):
+    """The user in the app, or the app, has as many alerts as are allowed. Nothing was changed.
+
+    Attributes:
+        limit: The largest number of alerts.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_ALERTS
     limit: int
 
 

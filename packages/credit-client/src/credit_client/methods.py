@@ -26,6 +26,10 @@ from credit_models import (
     GetTransactionResponse,
     GrantCreditsRequest,
     GrantCreditsResponse,
+    ListAlertEventsRequest,
+    ListAlertEventsResponse,
+    ListAlertsRequest,
+    ListAlertsResponse,
     ListGrantsRequest,
     ListGrantsResponse,
     ListHoldsRequest,
@@ -38,8 +42,12 @@ from credit_models import (
     QueryTransactionsResponse,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
+    RemoveAlertRequest,
+    RemoveAlertResponse,
     ReverseTransactionRequest,
     ReverseTransactionResponse,
+    SetAlertRequest,
+    SetAlertResponse,
     SetAppPolicyRequest,
     SetAppPolicyResponse,
     SetSpendingCapRequest,
@@ -90,6 +98,13 @@ def _ledger(
     return Method(path=path, request_type=request, reply_type=reply, writes=writes)
 
 
+def _alert(
+    name: str, request: type[RequestT], reply: type[ReplyT], *, writes: bool = False
+) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.AlertService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=writes)
+
+
 ADD = _credit("AddCredits", CreditRequest, Empty, writes=True)
 USE = _credit("UseCredits", PurchaseRequest, Empty, writes=True)
 USER_CREDITS = _credit("GetUserCredits", UserId, UserCredits)
@@ -132,3 +147,8 @@ TRANSACTION = Method(
     reply_type=GetTransactionResponse,
     writes=False,
 )
+
+SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)
+REMOVE_ALERT = _alert("RemoveAlert", RemoveAlertRequest, RemoveAlertResponse, writes=True)
+ALERTS = _alert("ListAlerts", ListAlertsRequest, ListAlertsResponse)
+ALERT_EVENTS = _alert("ListAlertEvents", ListAlertEventsRequest, ListAlertEventsResponse)

@@ -31,6 +31,7 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.APP_TOTAL_OVERFLOW
             | ErrorReason.OVERLOADED
             | ErrorReason.TOO_MANY_APPS
+            | ErrorReason.TOO_MANY_ALERTS
             | ErrorReason.BATCH_ABORTED
             | ErrorReason.UNAUTHENTICATED
             | ErrorReason.RATE_LIMITED

@@ -19,6 +19,7 @@ from credit_server.access.audit import open_audit
 from credit_server.access.authorize import Access
 from credit_server.access.tls import ServerTls
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.history_service import HistoryService
@@ -26,7 +27,7 @@ from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.banner import address_of, banner
-from credit_server.commit import Clock, Committer, Sweeper, SweepLimits
+from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
 from credit_server.errors import PartFailed, StartError
@@ -168,6 +169,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
                 HistoryService(opened.store, committer.clock, audit, list_slots),
+                AlertService(committer, opened.store, audit, list_slots),
             )
             server = _server(settings, contract, status, access, committer, observed, supervisor)
             if worker is None:
@@ -192,12 +194,14 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 SweepLimits(per_second=settings.settle_per_second),
             )
             sweeping = supervisor.start("the sweeper", sweeper.run())
+            ordering = supervisor.start("the order of events", EventOrder(opened.store).run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:
                 await first_of(signalled, supervisor)
             finally:
                 watching.cancel()
                 sweeping.cancel()
+                ordering.cancel()
                 if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first
                 await _stop(server, settings, worker)

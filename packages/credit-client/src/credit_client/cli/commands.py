@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from credit_models import CreditTransaction, UserCredits
 
+from credit_client.cli.alerts import alert
 from credit_client.cli.calls import OPTIONAL, Question, make_list, make_reads, make_write
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
@@ -247,6 +248,8 @@ def user_summary(
 
 for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
+
+app.add_typer(alert, name="alert")
 
 
 def _show_balances(held: UserCredits, *, utc: bool = False) -> None:

@@ -25,6 +25,7 @@ from credit_client.errors import (
     RateLimited,
     ReversalExceeds,
     RevisionChanged,
+    TooManyAlerts,
     TooManyApps,
     Unavailable,
 )
@@ -41,6 +42,7 @@ _STATUSES: dict[type[CreditError], HTTPStatus] = {
     GrantEmpty: HTTPStatus.CONFLICT,
     GrantsFull: HTTPStatus.CONFLICT,
     HoldsFull: HTTPStatus.CONFLICT,
+    TooManyAlerts: HTTPStatus.CONFLICT,
     TooManyApps: HTTPStatus.CONFLICT,
     HoldExceeded: HTTPStatus.CONFLICT,
     HoldSettled: HTTPStatus.CONFLICT,

@@ -7,6 +7,9 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     AppPolicy,
     CreditTransaction,
     Grant,
@@ -19,6 +22,7 @@ from credit_models import (
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryTransactionsResponse as TransactionPage
 
 from credit_client import batch as _batch
@@ -1631,6 +1635,117 @@ class CreditClient:
                 per_month=per_month,
                 validate_only=validate_only,
                 expected_revision=expected_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def set_alert(
+        self,
+        *,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        user_id: int | None = None,
+        direction: AlertDirection = AlertDirection.FALLS_BELOW,
+        timeout_seconds: float | None = None,
+    ) -> Sequence[Alert]:
+        """Set an alert: each time the balance crosses the limit, the server writes an event.
+
+        Args:
+            app_id: The app.
+            credits: The limit, in credits that can be spent.
+            created_by: The identity of the acting person or service.
+            user_id: The user; None: the alert is for every user of the app.
+            direction: Whether a balance that falls below the limit has an event, or one that rises
+                to it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            All alerts of the user in the app or, without a user, of the app.
+
+        Raises:
+            TooManyAlerts: The user or the app has as many alerts as are allowed.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.set_alert(
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                user_id=user_id,
+                direction=direction,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def remove_alert(
+        self,
+        *,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        user_id: int | None = None,
+        direction: AlertDirection = AlertDirection.FALLS_BELOW,
+        timeout_seconds: float | None = None,
+    ) -> Sequence[Alert]:
+        """Remove an alert. Removing one that is not set changes nothing.
+
+        Args:
+            app_id: The app.
+            credits: The limit of the alert.
+            created_by: The identity of the acting person or service.
+            user_id: The user; None: the alert is one for every user of the app.
+            direction: The direction of the alert.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The alerts that are left, as for `set_alert`.
+        """
+        return self._session.run(
+            self._session.client.remove_alert(
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                user_id=user_id,
+                direction=direction,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def alerts(
+        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+    ) -> AlertList:
+        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
+        return self._session.run(
+            self._session.client.alerts(
+                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def alert_events(
+        self,
+        *,
+        app_id: int,
+        user_id: int | None = None,
+        after_position: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Generator[AlertEvent, None, None]:
+        """Return the events of an app so far, oldest first: `for … in …`.
+
+        They are read in pages of 1,000. An event is here within a second after its transaction. To
+        read later events, continue after the `position` of the last one.
+
+        Args:
+            app_id: The app.
+            user_id: Only events of this user; None: of all users.
+            after_position: The events after this `position`; 0 for all.
+            timeout_seconds: The time for each page; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.alert_events(
+                app_id=app_id,
+                user_id=user_id,
+                after_position=after_position,
                 timeout_seconds=timeout_seconds,
             )
         )

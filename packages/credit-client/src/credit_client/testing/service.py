@@ -17,6 +17,8 @@ from credit_models import (
     OperationFailure,
     OperationOutcome,
     Receipt,
+    RemoveAlertResponse,
+    SetAlertResponse,
     SetAppPolicyResponse,
     SetSpendingCapRequest,
     SetSpendingCapResponse,
@@ -148,6 +150,16 @@ class FakeCreditService:
                     methods.SET_APP_POLICY,
                     lambda request: SetAppPolicyResponse(policy=ledger.set_policy(request)),
                 ),
+                self._unary(
+                    methods.SET_ALERT,
+                    lambda request: SetAlertResponse(alerts=ledger.change_alert(request)),
+                ),
+                self._unary(
+                    methods.REMOVE_ALERT,
+                    lambda request: RemoveAlertResponse(alerts=ledger.change_alert(request)),
+                ),
+                self._read(methods.ALERTS, ledger.alerts, "app_id", "user_id"),
+                self._unary(methods.ALERT_EVENTS, ledger.alert_events),
                 self._batch(),
                 self._stream(),
             ]

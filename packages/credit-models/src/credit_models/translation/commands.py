@@ -19,7 +19,9 @@ from credit_models import (
     PurchaseRequest,
     QueryTransactionsRequest,
     ReleaseHoldRequest,
+    RemoveAlertRequest,
     ReverseTransactionRequest,
+    SetAlertRequest,
     SetSpendingCapRequest,
     SpendingCaps,
     TransactionType,
@@ -30,6 +32,7 @@ from credit_models import (
 from credit_models.constraints import Violation, violations
 from credit_models.ledger import NO_POLICY, UINT32_MAX, Caps, Category, Command, Policy
 from credit_models.operations import AnyWrite
+from credit_models.translation.alerts import direction_rule
 
 CATEGORIES: Mapping[GrantCategory, Category] = MappingProxyType(
     {
@@ -133,6 +136,8 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             SetSpendingCapRequest: _app_caps_rule,
             QueryTransactionsRequest: _types_rule,
             GetTransactionRequest: _name_rule,
+            SetAlertRequest: direction_rule,
+            RemoveAlertRequest: direction_rule,
         }
     )
 )

@@ -38,6 +38,7 @@ from credit_models.ledger import (
     Refusal,
     ReversalExceeds,
     RevisionChanged,
+    TooManyAlerts,
     TooManyApps,
     TransactionNotFound,
 )
@@ -134,6 +135,10 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
                 "the balance with held and scheduled credits is {balance}, and {credits} more"
                 " would raise it above 4294967295; no change was made"
             ),
+        ),
+        TooManyAlerts: (
+            ErrorReason.TOO_MANY_ALERTS,
+            "{limit} alerts are set, and more are not allowed; no change was made",
         ),
         TooManyApps: (
             ErrorReason.TOO_MANY_APPS,

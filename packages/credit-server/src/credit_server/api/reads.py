@@ -9,6 +9,8 @@ from credit_models import (
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
+    ListAlertEventsRequest,
+    ListAlertsRequest,
     ListGrantsRequest,
     ListHoldsRequest,
     QueryTransactionsRequest,
@@ -33,6 +35,8 @@ _Request = TypeVar(
     GetForecastRequest,
     QueryTransactionsRequest,
     GetTransactionRequest,
+    ListAlertsRequest,
+    ListAlertEventsRequest,
 )
 _Answer = TypeVar("_Answer")
 

@@ -34,6 +34,7 @@ _ACTIONS_NEEDED = {
     "purchases": _WRITES,
     "app_totals": _WRITES,
     "app_policies": _WRITES,
+    "alert_events": _WRITES,
     "leases": _WRITES,
     "schema_version": _READS,
 }

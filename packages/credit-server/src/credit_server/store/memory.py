@@ -29,6 +29,7 @@ from credit_models.ledger import (
     invariant,
 )
 
+from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.port import (
     EXAMINED_MAX,
     PAGE_SIZE,
@@ -91,6 +92,7 @@ class MemoryStore:
             page_size: The number of entries of a list that are read at a time.
             clock: The store's clock, in seconds since 1970.
         """
+        self.alert_events = MemoryAlertEvents()
         self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)
@@ -366,6 +368,7 @@ class _MemoryTransaction:
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
+        self._store.alert_events.add(changes.events)
 
 
 def _count_due(app: AppAccount, before: datetime) -> int:

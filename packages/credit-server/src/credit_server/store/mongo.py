@@ -27,6 +27,7 @@ from credit_server.store.connection import open_clients
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
+from credit_server.store.mongo_alert_events import MongoAlertEvents
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
@@ -103,6 +104,7 @@ class MongoStore:
         self._totals: Collection = self._database[schema.APP_TOTALS]
         self._policies: Collection = self._database[schema.APP_POLICIES]
         self._leases: Collection = self._database[schema.LEASES]
+        self.alert_events = MongoAlertEvents(self._database, self._deadline)
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
         self._policy_reads = SharedReads(self._policy_documents)
@@ -268,7 +270,8 @@ class MongoStore:
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""
         document = AppPolicyDocument.from_policy(changed).to_bson()
-        unset = {} if "caps" in document else {"$unset": {"caps": ""}}
+        absent = {name: "" for name in ("caps", "alerts") if name not in document}
+        unset = {"$unset": absent} if absent else {}
         async with self._deadline():
             result = await self._policies.update_one(
                 {"app_id": Int64(changed.app_id), "revision": Int64(changed.revision - 1)},

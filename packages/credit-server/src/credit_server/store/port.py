@@ -10,6 +10,7 @@ from credit_models.ledger import (
     NO_POLICY,
     UINT32_MAX,
     Account,
+    AlertEvent,
     Kind,
     Pairs,
     Policy,
@@ -18,6 +19,8 @@ from credit_models.ledger import (
     ReportKey,
     Transaction,
 )
+
+from credit_server.store.alert_events import AlertEvents
 
 # How many entries of a list are read at a time, unless a store is created with another number. Each
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
@@ -335,6 +338,7 @@ class Changes:
         counter_shard: The part of the totals that the writer adds to. Concurrent writers use
             different counter shards, so that they do not conflict on a document.
         refunded: Changed purchases, which are stored, each with its user.
+        events: New events of alerts.
     """
 
     accounts: Sequence[tuple[Account, Account]]
@@ -343,6 +347,7 @@ class Changes:
     totals: Mapping[int, int]
     counter_shard: int
     refunded: Sequence[tuple[int, Refunded]] = ()
+    events: Sequence[AlertEvent] = ()
 
 
 def milliseconds_up(moment: datetime) -> int:
@@ -417,6 +422,11 @@ class Store(Protocol):
     A read returns what was acknowledged before it began, as long as the primary does not change.
     Right after a change of primary it may miss what was acknowledged a moment before.
     """
+
+    @property
+    def alert_events(self) -> AlertEvents:
+        """The events of alerts."""
+        ...
 
     def new_id(self) -> str:
         """Return a new id, unique among all processes: 24 hexadecimal digits."""

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
+from credit_server.store.alert_documents import AlertEventDocument
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
@@ -26,14 +27,16 @@ from credit_server.store.port import StoreMisconfigured
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: an
-# account has grants, holds and caps, an entry refers to others, and an app has a policy.
-SCHEMA_VERSION = 3
+# account has grants, holds and caps, an entry refers to others, and an app has a policy. 4: an
+# account and a policy have alerts, whose events are stored.
+SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
 CREDIT_TRANSACTIONS = "credit_transactions"
 PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
+ALERT_EVENTS = "alert_events"
 LEASES = "leases"
 VERSION = "schema_version"
 
@@ -44,6 +47,10 @@ BY_RELATED_ID = "user_id_related_id_sequence"
 BY_HOLD = "user_id_app_id_type_sequence"
 BY_REPORT = "user_id_app_id_report_id_sequence"
 BY_DUE_AT = "due_at_user_id"
+BY_UNORDERED = "unordered_created_at_sequence"
+BY_POSITION = "position"
+BY_APP_AND_POSITION = "app_id_position"
+BY_USER_AND_POSITION = "app_id_user_id_position"
 
 _DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
@@ -51,6 +58,7 @@ _DOCUMENTS: dict[str, type[Document]] = {
     PURCHASES: PurchaseDocument,
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
+    ALERT_EVENTS: AlertEventDocument,
     LEASES: LeaseDocument,
     VERSION: SchemaVersionDocument,
 }
@@ -115,6 +123,25 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
     ],
     APP_POLICIES: [IndexModel([("app_id", ASCENDING)], name="app_id", unique=True)],
+    ALERT_EVENTS: [
+        IndexModel(
+            [("unordered", ASCENDING), ("created_at", ASCENDING), ("sequence", ASCENDING)],
+            name=BY_UNORDERED,
+            partialFilterExpression={"unordered": True},
+        ),
+        # Unique: see `MongoAlertEvents.order`. Therefore the collection cannot be sharded.
+        IndexModel(
+            [("position", ASCENDING)],
+            name=BY_POSITION,
+            unique=True,
+            partialFilterExpression={"position": {"$exists": True}},
+        ),
+        IndexModel([("app_id", ASCENDING), ("position", ASCENDING)], name=BY_APP_AND_POSITION),
+        IndexModel(
+            [("app_id", ASCENDING), ("user_id", ASCENDING), ("position", ASCENDING)],
+            name=BY_USER_AND_POSITION,
+        ),
+    ],
     LEASES: [],
     VERSION: [],
 }

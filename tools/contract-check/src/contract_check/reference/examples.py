@@ -261,6 +261,36 @@ async for transaction in credits.transactions(user_id=7):
             "idempotency_key": "order-4711",
         },
     ),
+    "credit.v1.AlertService.SetAlert": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 20,
+            "direction": "ALERT_DIRECTION_FALLS_BELOW",
+        },
+    ),
+    "credit.v1.AlertService.RemoveAlert": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 20,
+            "direction": "ALERT_DIRECTION_FALLS_BELOW",
+        },
+    ),
+    "credit.v1.AlertService.ListAlerts": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+        },
+    ),
+    "credit.v1.AlertService.ListAlertEvents": Example(
+        request={
+            "app_id": 1,
+            "page_size": 2,
+        },
+    ),
 }
 
 

@@ -1,0 +1,168 @@
+"""The commands `credit alert`: limits of balances, and the events of their crossings."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from credit_models import Alert, AlertDirection
+
+from credit_client.cli.calls import make_list, make_reads
+from credit_client.cli.connection import Connection
+from credit_client.cli.groups import with_groups
+from credit_client.cli.help import Command, application
+from credit_client.cli.options import App, By, Output, Utc, format_of, number
+from credit_client.cli.output import Format, record_of, show_json, show_rows
+from credit_client.cli.table import Record
+from credit_client.client import CreditClient
+
+_ALERTS = ("credits", "direction")
+_EVENTS = ("position", "created_at", "user_id", "credits", "direction", "balance", "transaction_id")
+
+alert = application(
+    help="Set and list limits of balances, and show where balances have crossed them.", epilog=""
+)
+
+
+class Direction(StrEnum):
+    """The values of `--direction`."""
+
+    BELOW = "below"
+    RISES = "rises"
+
+
+_DIRECTIONS = {
+    Direction.BELOW: AlertDirection.FALLS_BELOW,
+    Direction.RISES: AlertDirection.RISES_TO,
+}
+
+MaybeUser: TypeAlias = Annotated[
+    int | None, number("--user", "The user's id. Default: every user of the app.")
+]
+Limit: TypeAlias = Annotated[int, number("--credits", "The limit, in credits.")]
+Way: TypeAlias = Annotated[
+    Direction,
+    typer.Option(
+        "--direction",
+        help="Whether the balance falls below the limit, or rises to it.",
+    ),
+]
+
+
+@alert.command("set", cls=Command)
+@with_groups
+def set_(
+    app_id: App,
+    limit: Limit,
+    connection: Connection,
+    user: MaybeUser = None,
+    direction: Way = Direction.BELOW,
+    by: By = 1,
+    output: Output = None,
+) -> None:
+    """Set an alert, and show all alerts of the user or the app."""
+    _make_change(
+        lambda client: client.set_alert(
+            app_id=app_id,
+            credits=limit,
+            created_by=by,
+            user_id=user,
+            direction=_DIRECTIONS[direction],
+        ),
+        connection,
+        output,
+    )
+
+
+@alert.command("remove", cls=Command)
+@with_groups
+def remove(
+    app_id: App,
+    limit: Limit,
+    connection: Connection,
+    user: MaybeUser = None,
+    direction: Way = Direction.BELOW,
+    by: By = 1,
+    output: Output = None,
+) -> None:
+    """Remove an alert, and show those that are left."""
+    _make_change(
+        lambda client: client.remove_alert(
+            app_id=app_id,
+            credits=limit,
+            created_by=by,
+            user_id=user,
+            direction=_DIRECTIONS[direction],
+        ),
+        connection,
+        output,
+    )
+
+
+@alert.command("list", cls=Command)
+@with_groups
+def list_(
+    app_id: App, connection: Connection, user: MaybeUser = None, output: Output = None
+) -> None:
+    """List the alerts of an app and, with a user, those of the user."""
+
+    async def listed(client: CreditClient) -> None:
+        found = await client.alerts(app_id=app_id, user_id=user)
+        if format_of(output) is Format.JSON:
+            show_json(record_of(found))
+            return
+        rows = [
+            {**record_of(each), "of": of}
+            for of, alerts in (("user", found.user_alerts), ("app", found.app_alerts))
+            for each in alerts
+        ]
+        show_rows(rows, ("of", *_ALERTS), "alerts")
+
+    make_reads(lambda client, _: listed(client), connection)
+
+
+@alert.command("events", cls=Command)
+@with_groups
+def events(
+    app_id: App,
+    connection: Connection,
+    user: Annotated[int | None, number("--user", "Only events of this user.")] = None,
+    after: Annotated[int, number("--after", "Only events after this position.")] = 0,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """List where balances have crossed the limits of alerts, oldest first."""
+    make_list(
+        lambda client: client.alert_events(app_id=app_id, user_id=user, after_position=after),
+        _EVENTS,
+        "events",
+        connection,
+        utc=utc,
+        output=output,
+        row=_with_alert,
+    )
+
+
+def _with_alert(record: Record) -> Record:
+    """Show the fields of the alert in columns of their own."""
+    found = record["alert"]
+    return {**record, **found} if isinstance(found, dict) else record
+
+
+def _make_change(
+    # Any: what a coroutine yields and is sent.
+    change: Callable[[CreditClient], Coroutine[Any, Any, Sequence[Alert]]],
+    connection: Connection,
+    output: Format | None,
+) -> None:
+    """Change alerts, and show those that there are then. It can be repeated: it has no key."""
+
+    async def shown(client: CreditClient) -> None:
+        records = [record_of(each) for each in await change(client)]
+        if format_of(output) is Format.JSON:
+            for record in records:
+                show_json(record)
+        else:
+            show_rows(records, _ALERTS, "alerts")
+
+    make_reads(lambda client, _: shown(client), connection)
