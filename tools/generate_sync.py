@@ -35,6 +35,7 @@ from credit_models import (
     AlertEvent,
     AppPolicy,
     CreditTransaction,
+    DeadLetter,
     Grant,
     GrantCategory,
     Hold,
@@ -42,6 +43,7 @@ from credit_models import (
     Receipt,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps

@@ -6,8 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from credit_client import Alert, AlertDirection, AlertEvent, TooManyAlerts, TransactionType
-from credit_client.testing import fake_credits
+from credit_client import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
+    DeadLetterNotFound,
+    InvalidField,
+    TooManyAlerts,
+    TooManyWebhooks,
+    TransactionType,
+    WebhookUrlNotAllowed,
+)
+from credit_client.testing import FakeCreditService, fake_credits
 from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import AsyncMongoClient
 
@@ -132,3 +142,50 @@ async def test_the_fake_drops_the_events_of_a_rejected_atomic_batch() -> None:
             await batch.send()
             found = [each async for each in credits_.alert_events(app_id=1)]
             assert len(found) == (use == 1)
+
+
+async def test_webhooks_are_set_listed_and_removed(world: World) -> None:
+    at: dict[str, Any] = {"app_id": world.app, "created_by": 1}
+    url = "https://example.com/hook"
+    secret = await world.credits.set_webhook(**at, url=url)
+    assert secret.startswith("whsec_")
+    assert await world.credits.set_webhook(**at, url=url, secret=secret) == secret
+    (webhook,) = await world.credits.webhooks(app_id=world.app)
+    assert (webhook.url, webhook.created_by) == (url, 1)
+    with pytest.raises(WebhookUrlNotAllowed):
+        await world.credits.set_webhook(**at, url="http://example.com")
+    with pytest.raises(InvalidField):
+        await world.credits.set_webhook(**at, url=url, secret="secret")
+    for number in range(3):
+        await world.credits.set_webhook(**at, url=f"{url}/{number}")
+    with pytest.raises(TooManyWebhooks):
+        await world.credits.set_webhook(**at, url=f"{url}/9")
+    assert [each async for each in world.credits.dead_letters(app_id=world.app)] == []
+    assert await world.credits.resend_dead_letters(**at) == 0
+    with pytest.raises(DeadLetterNotFound):
+        await world.credits.resend_dead_letters(**at, dead_letter_id="none")
+    for _ in range(2):
+        await world.credits.remove_webhook(**at, url=url)
+    assert len(await world.credits.webhooks(app_id=world.app)) == 3
+
+
+async def test_the_fake_shows_what_a_server_would_send() -> None:
+    service = FakeCreditService()
+    who: dict[str, Any] = {"user_id": 7, "app_id": 1, "created_by": 1}
+    async with fake_credits(service) as credits_:
+        await credits_.set_alert(**who, credits=20, direction=AlertDirection.RISES_TO)
+        await credits_.set_webhook(app_id=2, created_by=1, url="https://example.com/2")
+        await credits_.add(**who, credits=30)
+        await credits_.set_webhook(app_id=1, created_by=1, url="https://example.com/1")
+        assert service.webhook_messages == []
+        await credits_.use(**who, **REPORT, credits=30)
+        await credits_.add(**who, credits=30)
+        ((url, event),) = service.webhook_messages
+        assert (url, event.user_id, event.alert, event.balance) == (
+            "https://example.com/1",
+            7,
+            RISES_20,
+            30,
+        )
+        await credits_.remove_webhook(app_id=1, created_by=1, url="https://example.com/1")
+        assert service.webhook_messages == []

@@ -112,6 +112,7 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
         ),
         (lambda it: it.alerts(app_id=1), "AlertService/ListAlerts"),
         (lambda it: anext(it.alert_events(app_id=1)), "AlertService/ListAlertEvents"),
+        (lambda it: it.webhooks(app_id=1), "AlertService/ListWebhooks"),
     ],
 )
 async def test_so_does_a_call_of_a_later_service(

@@ -50,8 +50,8 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """    status: STATUS_RESOURCE_EXHAUSTED
-    metadata: ["limit"]
+LAST_REASON = """    status: STATUS_NOT_FOUND
+    metadata: ["dead_letter_id"]
   }];
 }
 """

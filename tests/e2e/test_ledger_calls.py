@@ -128,6 +128,7 @@ async def test_a_policy_is_kept_and_a_validated_one_is_not(caller: WireCaller) -
     assert (await caller.read("GetAppPolicy")).policy == caps
 
 
+OF_APPS = {"ListWebhooks", "ListDeadLetters"}
 READS = (
     "GetUserCredits",
     "GetAppBalance",
@@ -141,6 +142,8 @@ READS = (
     "QueryTransactions",
     "ListAlerts",
     "ListAlertEvents",
+    "ListWebhooks",
+    "ListDeadLetters",
 )
 
 
@@ -149,7 +152,7 @@ async def test_a_read_is_answered_and_a_broken_one_is_rejected(
     caller: WireCaller, call: str
 ) -> None:
     assert (await caller.call(call, request_of(call))).status is Status.OK
-    field = "app_id" if call in {"GetAppBalance", "GetAppPolicy"} else "user_id"
+    field = "app_id" if call in {"GetAppBalance", "GetAppPolicy", *OF_APPS} else "user_id"
     broken = await caller.call(call, request_of(call, **{field: 0}))
     assert (broken.status, reason_of(broken)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
 
@@ -167,6 +170,7 @@ async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCall
 
 def test_every_call_is_made_here() -> None:
     others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write", "SetAlert", "RemoveAlert"}
+    others |= {"SetWebhook", "RemoveWebhook", "ResendDeadLetters"}
     assert {*WRITES, *READS, *others} == set(PATHS)
 
 

@@ -50,6 +50,11 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         ALERT + "RemoveAlert": "credits:admin",
         ALERT + "ListAlerts": "credits:read",
         ALERT + "ListAlertEvents": "credits:read",
+        ALERT + "SetWebhook": "credits:admin",
+        ALERT + "ListWebhooks": "credits:admin",
+        ALERT + "RemoveWebhook": "credits:admin",
+        ALERT + "ListDeadLetters": "credits:admin",
+        ALERT + "ResendDeadLetters": "credits:admin",
     }
     assert {LEDGER + "BatchWrite", LEDGER + "Write"} == SCOPED_BY_OPERATION
     assert METHOD_SCOPES.keys() | SCOPED_BY_OPERATION == method_reasons().keys()

@@ -250,6 +250,14 @@ async def _too_many_alerts(open_: Open, call: str) -> Any:
         return await caller.call(call, request_of("SetAlert", credits=ALERTS_MAX + 1))
 
 
+async def _too_many_webhooks(open_: Open, call: str) -> Any:
+    async with open_() as caller:
+        for number in range(4):
+            url = f"https://example.com/{number}"
+            await caller.attempt(call, request_of("SetWebhook", url=url))
+        return await caller.call(call, request_of("SetWebhook"))
+
+
 async def _grants_full(open_: Open, call: str) -> Any:
     async with open_() as caller:
         request: Any = request_of(_inner(call))
@@ -390,6 +398,9 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
     ErrorReason.TOO_MANY_ALERTS: _too_many_alerts,
+    ErrorReason.TOO_MANY_WEBHOOKS: _too_many_webhooks,
+    ErrorReason.WEBHOOK_URL_NOT_ALLOWED: _with(url="https://127.0.0.1/"),
+    ErrorReason.DEAD_LETTER_NOT_FOUND: _alone(),
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
     ErrorReason.GRANTS_FULL: _grants_full,
     ErrorReason.HOLDS_FULL: _holds_full,

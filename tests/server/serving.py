@@ -91,6 +91,7 @@ async def serving(
     call_limits: CallLimits | None = None,
     credits_max: int = UINT32_MAX,
     list_slots: ListSlots | None = None,
+    webhook_allow_private: bool = False,
 ) -> AsyncIterator[Serving]:
     """Start a server, and stop it at the end unless the test has stopped it."""
     store = store or MemoryStore()
@@ -115,7 +116,13 @@ async def serving(
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                     HistoryService(store, committer.clock, audit, list_slots),
-                    AlertService(committer, store, audit, list_slots),
+                    AlertService(
+                        committer,
+                        store,
+                        audit,
+                        list_slots,
+                        webhook_allow_private=webhook_allow_private,
+                    ),
                 ],
                 status,
                 CONTRACT.files,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any, ClassVar
 
 import pytest
@@ -450,7 +450,7 @@ class Machine(RuleBasedStateMachine):
             old = [each for each in here if each.sequence < first.get(user_id, 2**63)]
             balance = max(0, old[-1].balance_after) if old else 0
             new = here[len(old) :]
-            for entry, later in zip(new, [*new[1:], None], strict=True):
+            for entry, later in zip_longest(new, new[1:]):
                 if later is not None and _instant(later) == _instant(entry):
                     continue
                 after = max(0, entry.balance_after)

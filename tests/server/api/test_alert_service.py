@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from credit_testing.stores import FailingStore
 from grpclib.const import Status
 
 from tests.server.callers import WireCaller, info_of, open_wire, reason_of
-from tests.server.clocks import Clocks
+from tests.server.clocks import NOON, Clocks
 from tests.server.identities import EVERYTHING, FakeAuthenticator
-from tests.server.requests import request_of
+from tests.server.requests import ANY_ID, request_of
 
 BELOW_20 = Alert(credits=20, direction=AlertDirection.FALLS_BELOW)
 RISES_20 = Alert(credits=20, direction=AlertDirection.RISES_TO)
@@ -199,3 +200,82 @@ async def test_events_are_ordered_until_none_is_left_or_another_process_is_faste
     failing = EventOrder(FailingStore(StoreUnavailable("away")))
     with pytest.raises(StoreUnavailable):
         await failing.order()
+
+
+async def test_webhooks_are_set_listed_and_removed_and_a_new_secret_is_returned_once(
+    caller: WireCaller, store: MemoryStore
+) -> None:
+    made = await caller.read("SetWebhook")
+    assert made.secret.startswith("whsec_")
+    (stored,) = await store.webhooks.of_app(1)
+    assert (stored.secret, stored.created_by) == (made.secret, 9)
+    again = await caller.read("SetWebhook")
+    assert (again.secret, again.webhook) == ("", made.webhook)
+    own = "whsec_" + "A" * 32
+    assert (await caller.read("SetWebhook", secret=own)).secret == own
+    (stored,) = await store.webhooks.of_app(1)
+    assert stored.secret == own
+    assert (await caller.read("ListWebhooks")).webhooks == [made.webhook]
+    assert (await caller.read("ListWebhooks", app_id=2)).webhooks == []
+    for _ in range(2):
+        await caller.read("RemoveWebhook")
+    assert (await caller.read("ListWebhooks")).webhooks == []
+
+
+async def test_the_url_of_a_webhook_must_be_public_unless_the_operator_allows_others(
+    caller: WireCaller,
+) -> None:
+    for url in ("http://example.com/", "https://10.0.0.1/"):
+        answer = await caller.call("SetWebhook", request_of("SetWebhook", url=url))
+        assert reason_of(answer) == "WEBHOOK_URL_NOT_ALLOWED"
+        assert answer.status is Status.FAILED_PRECONDITION
+        async with open_wire(webhook_allow_private=True) as trusting:
+            assert (await trusting.read("SetWebhook", url=url)).webhook.url == url
+    broken = request_of("SetWebhook", url="ftp://example.com", secret="whsec_")
+    answer = await caller.call("SetWebhook", broken)
+    fields = [each.field for each in answer.details[1].field_violations]
+    assert (reason_of(answer), fields) == ("INVALID_FIELD", ["url", "secret"])
+
+
+async def test_dead_letters_are_listed_and_sent_again(
+    caller: WireCaller, store: MemoryStore
+) -> None:
+    await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+    await caller.read("SetWebhook")
+    for user_id in (7, 8, 9):
+        await caller.write("AddCredits", user_id=user_id)
+    await EventOrder(store).order()
+    later = NOON + timedelta(days=1)
+    while claim := await store.webhooks.claim(NOON, later):
+        await store.webhooks.failed(claim.delivery, error="why", due_at=None, now=later)
+    first = await caller.read("ListDeadLetters", page_size=2)
+    rest = await caller.read("ListDeadLetters", page_size=2, after_id=first.next_after_id)
+    letters = [*first.dead_letters, *rest.dead_letters]
+    assert (len(first.dead_letters), len(letters), rest.next_after_id) == (2, 3, "")
+    assert {each.event.user_id for each in letters} == {7, 8, 9}
+    assert {(each.url, each.error, each.attempts, each.failed_at) for each in letters} == {
+        ("https://example.com/hook", "why", 1, later)
+    }
+    for changed in ({}, {"app_id": 2, "dead_letter_id": letters[0].id}):
+        answer = await caller.call("ResendDeadLetters", request_of("ResendDeadLetters", **changed))
+        assert reason_of(answer) == "DEAD_LETTER_NOT_FOUND"
+    id_ = letters[0].id
+    assert (await caller.read("ResendDeadLetters", dead_letter_id=id_)).resent == 1
+    assert (await caller.read("ResendDeadLetters", dead_letter_id="")).resent == 2
+    assert (await caller.read("ResendDeadLetters", dead_letter_id="")).resent == 0
+    assert (await caller.read("ListDeadLetters")).dead_letters == []
+
+
+async def test_a_change_of_a_webhook_has_a_line_in_the_audit_log_without_its_secret() -> None:
+    lines: list[Line] = []
+    tokens = FakeAuthenticator({"secret": EVERYTHING})
+    async with open_wire(authenticator=tokens, audit_sink=lines.append) as caller:
+        secret = (await caller.read("SetWebhook")).secret
+        await caller.read("RemoveWebhook")
+        await caller.call("ResendDeadLetters", request_of("ResendDeadLetters"))
+    assert [(line["status"], line.get("url"), line.get("dead_letter_id")) for line in lines] == [
+        ("OK", "https://example.com/hook", None),
+        ("OK", "https://example.com/hook", None),
+        ("NOT_FOUND", None, ANY_ID),
+    ]
+    assert secret not in str(lines)

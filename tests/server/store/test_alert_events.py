@@ -1,4 +1,4 @@
-"""Test what every store does for the events of alerts, with one suite."""
+"""Test what every store does for the events of alerts and webhooks, with one suite."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +13,8 @@ from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import AppPolicy, Changes, Conflict, Store
+from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
+from credit_server.store.webhooks import Webhook, new_delivery
 from credit_server.store.writing import account_bson
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -217,3 +219,95 @@ def test_what_is_written_is_what_the_model_defines(number: int) -> None:
     document = AlertEventDocument.model_validate(written)
     assert document.to_bson() == written
     assert document.to_event() == event(number)
+
+
+def webhook(number: int = 1, *, app_id: int = 1) -> Webhook:
+    return Webhook(
+        id=f"{number + 5000:024x}",
+        app_id=app_id,
+        url=f"https://example.com/{number}",
+        secret=f"whsec_{number}",
+        created_at=NOW,
+        created_by=3,
+    )
+
+
+@with_each_driver
+async def test_a_webhook_is_set_once_for_a_url_and_its_secret_can_change(store: Store) -> None:
+    webhooks = store.webhooks
+    assert await webhooks.set(webhook()) == webhook()
+    again = replace(webhook(), id=f"{9:024x}", secret="whsec_new", created_by=4)
+    assert await webhooks.set(again) == replace(webhook(), secret="whsec_new")
+    await webhooks.set(webhook(2, app_id=2))
+    await webhooks.set(webhook(3))
+    found = await webhooks.of_app(1)
+    assert list(found) == [replace(webhook(), secret="whsec_new"), webhook(3)]
+    await webhooks.remove(1, webhook().url)
+    await webhooks.remove(1, webhook(2).url)
+    assert list(await webhooks.of_app(1)) == [webhook(3)]
+    assert list(await webhooks.of_app(2)) == [webhook(2, app_id=2)]
+
+
+@with_each_driver
+async def test_a_delivery_is_claimed_once_and_again_when_the_claim_has_ended(
+    store: Store,
+) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await webhooks.set(webhook(2, app_id=2))
+    await write(store, event(1), event(2, app_id=3))
+    assert await webhooks.claim(later, later) is None
+    await order_all(store)
+    assert await webhooks.backlog() == (event(1).created_at, 0)
+    claim = await webhooks.claim(NOW + timedelta(seconds=1), later)
+    assert claim is not None
+    assert (claim.webhook, claim.delivery.event) == (webhook(), event(1))
+    assert (claim.delivery.attempts, claim.delivery.due_at) == (1, later)
+    assert await webhooks.claim(NOW + timedelta(seconds=2), later) is None
+    again = await webhooks.claim(later, later + timedelta(minutes=1))
+    assert again is not None
+    assert (again.delivery.id, again.delivery.attempts) == (claim.delivery.id, 2)
+    await webhooks.delivered(again.delivery)
+    assert await webhooks.backlog() == (None, 0)
+
+
+@with_each_driver
+async def test_a_dead_letter_is_listed_and_can_be_sent_again(store: Store) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await write(store, *(event(number) for number in range(3)))
+    await order_all(store)
+    for _ in range(3):
+        claim = await webhooks.claim(later, later + timedelta(minutes=1))
+        assert claim is not None
+        await webhooks.failed(claim.delivery, error="e" * 9, due_at=None, now=later)
+    assert await webhooks.backlog() == (None, 3)
+    assert await webhooks.claim(later + timedelta(days=9), later) is None
+    dead = await webhooks.dead_letters(1, limit=2)
+    rest = await webhooks.dead_letters(1, after_id=dead[-1][0].id, limit=2)
+    letters = [*dead, *rest]
+    assert [each.id for each, _ in letters] == sorted(each.id for each, _ in letters)
+    assert {each.event.id for each, _ in letters} == {event(number).id for number in range(3)}
+    assert {(each.error, each.failed_at, to) for each, to in letters} == {
+        ("e" * 9, later, webhook())
+    }
+    first = letters[0][0].id
+    assert await webhooks.resend(2, first, later) == 0
+    assert await webhooks.resend(1, "none", later) == 0
+    assert await webhooks.resend(1, first, later) == 1
+    assert await webhooks.resend(1, first, later) == 0
+    again = await webhooks.claim(later, later + timedelta(minutes=1))
+    assert again is not None
+    assert (again.delivery.id, again.delivery.attempts) == (first, 1)
+    await webhooks.failed(again.delivery, error="", due_at=later, now=later)
+    assert await webhooks.resend(1, "", later) == 2
+    await webhooks.remove(1, webhook().url)
+    assert await webhooks.backlog() == (None, 0)
+
+
+def test_a_delivery_is_the_same_for_the_same_event_and_webhook() -> None:
+    delivery = new_delivery(event(1), webhook())
+    assert delivery == new_delivery(event(1), webhook())
+    assert delivery.id != new_delivery(event(1), webhook(2)).id
+    assert DeliveryDocument.from_delivery(delivery).to_delivery() == delivery
+    assert webhook().secret not in repr(WebhookDocument.from_webhook(webhook()))

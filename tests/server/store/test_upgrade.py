@@ -34,6 +34,8 @@ NEW_SINCE_2 = [
     "the index user_id_app_id_report_id_sequence of purchases is missing",
     "the collection app_policies is missing",
     "the collection alert_events is missing",
+    "the collection webhooks is missing",
+    "the collection webhook_deliveries is missing",
     "the collection leases is missing",
 ]
 """The differences of a database that was not migrated to schema 3."""

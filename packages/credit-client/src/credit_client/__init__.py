@@ -15,6 +15,7 @@ from credit_models import (
     AppPolicy,
     Balance,
     CreditTransaction,
+    DeadLetter,
     ErrorReason,
     ExpiringCredits,
     ForecastStep,
@@ -29,6 +30,7 @@ from credit_models import (
     SpendingPeriod,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
@@ -54,6 +56,7 @@ from credit_client.errors import (
     ClockSkewed,
     CreditError,
     CreditsLimitExceeded,
+    DeadLetterNotFound,
     DeadlineExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -87,10 +90,12 @@ from credit_client.errors import (
     TokenUnavailable,
     TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     TransactionNotFound,
     Unauthenticated,
     Unavailable,
     UnknownRefusal,
+    WebhookUrlNotAllowed,
 )
 from credit_client.history import TransactionQuery
 from credit_client.hold_handle import HoldHandle, PendingHold
@@ -127,6 +132,8 @@ __all__ = [
     "CreditError",
     "CreditTransaction",
     "CreditsLimitExceeded",
+    "DeadLetter",
+    "DeadLetterNotFound",
     "DeadlineExceeded",
     "ErrorReason",
     "ExpiresTooEarly",
@@ -180,6 +187,7 @@ __all__ = [
     "TokenUnavailable",
     "TooManyAlerts",
     "TooManyApps",
+    "TooManyWebhooks",
     "TransactionNotFound",
     "TransactionPage",
     "TransactionQuery",
@@ -190,6 +198,8 @@ __all__ = [
     "UserCredits",
     "UserSpendingCaps",
     "Violation",
+    "Webhook",
+    "WebhookUrlNotAllowed",
     "WriteOptions",
     "request_id",
 ]

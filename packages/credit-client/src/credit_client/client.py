@@ -35,6 +35,7 @@ from credit_client.retry import Backoff
 from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
+from credit_client.webhooks import Webhooks
 from credit_client.writes import NotedOptions, WriteOptions
 
 
@@ -44,6 +45,7 @@ class CreditClient(
     CorrectionWrites[AwaitedReceipt],
     Policies,
     Alerts,
+    Webhooks,
     Reads,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.

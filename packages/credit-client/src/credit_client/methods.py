@@ -30,10 +30,14 @@ from credit_models import (
     ListAlertEventsResponse,
     ListAlertsRequest,
     ListAlertsResponse,
+    ListDeadLettersRequest,
+    ListDeadLettersResponse,
     ListGrantsRequest,
     ListGrantsResponse,
     ListHoldsRequest,
     ListHoldsResponse,
+    ListWebhooksRequest,
+    ListWebhooksResponse,
     PlaceHoldRequest,
     PlaceHoldResponse,
     Purchase,
@@ -44,6 +48,10 @@ from credit_models import (
     ReleaseHoldResponse,
     RemoveAlertRequest,
     RemoveAlertResponse,
+    RemoveWebhookRequest,
+    RemoveWebhookResponse,
+    ResendDeadLettersRequest,
+    ResendDeadLettersResponse,
     ReverseTransactionRequest,
     ReverseTransactionResponse,
     SetAlertRequest,
@@ -52,6 +60,8 @@ from credit_models import (
     SetAppPolicyResponse,
     SetSpendingCapRequest,
     SetSpendingCapResponse,
+    SetWebhookRequest,
+    SetWebhookResponse,
     TransferCreditsRequest,
     TransferCreditsResponse,
     UserCredits,
@@ -152,3 +162,11 @@ SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)
 REMOVE_ALERT = _alert("RemoveAlert", RemoveAlertRequest, RemoveAlertResponse, writes=True)
 ALERTS = _alert("ListAlerts", ListAlertsRequest, ListAlertsResponse)
 ALERT_EVENTS = _alert("ListAlertEvents", ListAlertEventsRequest, ListAlertEventsResponse)
+
+SET_WEBHOOK = _alert("SetWebhook", SetWebhookRequest, SetWebhookResponse, writes=True)
+WEBHOOKS = _alert("ListWebhooks", ListWebhooksRequest, ListWebhooksResponse)
+REMOVE_WEBHOOK = _alert("RemoveWebhook", RemoveWebhookRequest, RemoveWebhookResponse, writes=True)
+DEAD_LETTERS = _alert("ListDeadLetters", ListDeadLettersRequest, ListDeadLettersResponse)
+RESEND_DEAD_LETTERS = _alert(
+    "ResendDeadLetters", ResendDeadLettersRequest, ResendDeadLettersResponse, writes=True
+)

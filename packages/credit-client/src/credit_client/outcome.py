@@ -32,6 +32,9 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.OVERLOADED
             | ErrorReason.TOO_MANY_APPS
             | ErrorReason.TOO_MANY_ALERTS
+            | ErrorReason.TOO_MANY_WEBHOOKS
+            | ErrorReason.WEBHOOK_URL_NOT_ALLOWED
+            | ErrorReason.DEAD_LETTER_NOT_FOUND
             | ErrorReason.BATCH_ABORTED
             | ErrorReason.UNAUTHENTICATED
             | ErrorReason.RATE_LIMITED

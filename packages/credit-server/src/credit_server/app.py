@@ -43,6 +43,8 @@ from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, Timers, supervised
 from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
 from credit_server.telemetry.workers import exported
+from credit_server.webhooks.dispatcher import Dispatcher
+from credit_server.webhooks.sender import Sender
 from credit_server.workers.worker import Assignment, Worker
 
 log = structlog.get_logger("credit_server")
@@ -153,6 +155,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 turns=() if worker is None else worker.turns,
             ) as committer,
             supervisor.parts_needed(),
+            Sender(allow_private=settings.webhook_allow_private) as sender,
         ):
             access = Access(authenticator, audit=audit, limits=settings.access)
             commands = Commands(opened.store, credits_max=settings.credits_max)
@@ -169,7 +172,13 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
                 HistoryService(opened.store, committer.clock, audit, list_slots),
-                AlertService(committer, opened.store, audit, list_slots),
+                AlertService(
+                    committer,
+                    opened.store,
+                    audit,
+                    list_slots,
+                    webhook_allow_private=settings.webhook_allow_private,
+                ),
             )
             server = _server(settings, contract, status, access, committer, observed, supervisor)
             if worker is None:
@@ -195,6 +204,8 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
             )
             sweeping = supervisor.start("the sweeper", sweeper.run())
             ordering = supervisor.start("the order of events", EventOrder(opened.store).run())
+            dispatcher = Dispatcher(opened.store, sender, observed.telemetry.webhooks)
+            dispatching = supervisor.start("the webhooks", dispatcher.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:
                 await first_of(signalled, supervisor)
@@ -202,6 +213,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 watching.cancel()
                 sweeping.cancel()
                 ordering.cancel()
+                dispatching.cancel()
                 if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first
                 await _stop(server, settings, worker)

@@ -24,6 +24,7 @@ from credit_client.errors import (
     CapExceeded,
     CreditError,
     CreditsLimitExceeded,
+    DeadLetterNotFound,
     DeadlineExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -48,8 +49,10 @@ from credit_client.errors import (
     TokenUnavailable,
     TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     TransactionNotFound,
     Unavailable,
+    WebhookUrlNotAllowed,
 )
 from credit_client.transport import AttemptFailed
 
@@ -140,6 +143,9 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
     TooManyAlerts: Exit.OVERFLOW,
+    TooManyWebhooks: Exit.OVERFLOW,
+    WebhookUrlNotAllowed: Exit.MISUSE,
+    DeadLetterNotFound: Exit.NOT_FOUND,
     TooManyApps: Exit.OVERFLOW,
     GrantsFull: Exit.OVERFLOW,
     HoldsFull: Exit.OVERFLOW,

@@ -27,6 +27,7 @@ from credit_client.errors import (
     RevisionChanged,
     TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     Unavailable,
 )
 
@@ -43,6 +44,7 @@ _STATUSES: dict[type[CreditError], HTTPStatus] = {
     GrantsFull: HTTPStatus.CONFLICT,
     HoldsFull: HTTPStatus.CONFLICT,
     TooManyAlerts: HTTPStatus.CONFLICT,
+    TooManyWebhooks: HTTPStatus.CONFLICT,
     TooManyApps: HTTPStatus.CONFLICT,
     HoldExceeded: HTTPStatus.CONFLICT,
     HoldSettled: HTTPStatus.CONFLICT,

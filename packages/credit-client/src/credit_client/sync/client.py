@@ -12,6 +12,7 @@ from credit_models import (
     AlertEvent,
     AppPolicy,
     CreditTransaction,
+    DeadLetter,
     Grant,
     GrantCategory,
     Hold,
@@ -19,6 +20,7 @@ from credit_models import (
     Receipt,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
@@ -1746,6 +1748,106 @@ class CreditClient:
                 app_id=app_id,
                 user_id=user_id,
                 after_position=after_position,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def set_webhook(
+        self,
+        *,
+        app_id: int,
+        url: str,
+        created_by: int,
+        secret: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Set a webhook: the server sends the events of the app to its URL.
+
+        Args:
+            app_id: The app.
+            url: Where the events are sent, by HTTPS.
+            created_by: The identity of the acting person or service.
+            secret: The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. None: a new
+                one. It replaces the secret of a webhook that is set already.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The secret. No other call returns it: store it where the messages are verified.
+
+        Raises:
+            WebhookUrlNotAllowed: The URL is not HTTPS, or has a private address.
+            TooManyWebhooks: The app has as many webhooks as are allowed.
+        """
+        return self._session.run(
+            self._session.client.set_webhook(
+                app_id=app_id,
+                url=url,
+                created_by=created_by,
+                secret=secret,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def webhooks(self, *, app_id: int, timeout_seconds: float | None = None) -> Sequence[Webhook]:
+        """Return the webhooks of an app, without their secrets."""
+        return self._session.run(
+            self._session.client.webhooks(app_id=app_id, timeout_seconds=timeout_seconds)
+        )
+
+    def remove_webhook(
+        self, *, app_id: int, url: str, created_by: int, timeout_seconds: float | None = None
+    ) -> None:
+        """Remove a webhook, with the messages that it has not acknowledged.
+
+        Args:
+            app_id: The app.
+            url: The URL of the webhook. Removing one that is not set changes nothing.
+            created_by: The identity of the acting person or service.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.remove_webhook(
+                app_id=app_id, url=url, created_by=created_by, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def dead_letters(
+        self, *, app_id: int, timeout_seconds: float | None = None
+    ) -> Generator[DeadLetter, None, None]:
+        """Return the messages of an app that no attempt has delivered: `for … in …`.
+
+        Args:
+            app_id: The app.
+            timeout_seconds: The time for each page; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.dead_letters(app_id=app_id, timeout_seconds=timeout_seconds)
+        )
+
+    def resend_dead_letters(
+        self,
+        *,
+        app_id: int,
+        created_by: int,
+        dead_letter_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> int:
+        """Send dead letters again, like new messages, and return their number.
+
+        Args:
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            dead_letter_id: The `id` of the dead letter; None: all dead letters of the app.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            DeadLetterNotFound: The app has no dead letter with this id.
+        """
+        return self._session.run(
+            self._session.client.resend_dead_letters(
+                app_id=app_id,
+                created_by=created_by,
+                dead_letter_id=dead_letter_id,
                 timeout_seconds=timeout_seconds,
             )
         )

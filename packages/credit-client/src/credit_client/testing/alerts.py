@@ -52,12 +52,16 @@ class FakeAlerts:
         """Drop the events of users from a position on: their atomic batch was rejected."""
         self._events[start:] = [each for each in self._events[start:] if each.user_id not in users]
 
+    def all(self) -> Sequence[AlertEvent]:
+        """Return all events, oldest first."""
+        return [event_to_message(event, position) for position, event in enumerate(self._events, 1)]
+
     def page(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
         """Return a page of the events of an app."""
-        found: list[AlertEvent] = [
-            event_to_message(event, position)
-            for position, event in enumerate(self._events, 1)
-            if position > request.after_position
+        found = [
+            event
+            for event in self.all()
+            if event.position > request.after_position
             and event.app_id == request.app_id
             and request.user_id in (None, event.user_id)
         ]

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from credit_models import (
     Alert,
+    AlertEvent,
     AppPolicy,
     Balance,
     CreditRequest,
@@ -387,6 +388,11 @@ class FakeLedger:
         """Return a page of the events of an app."""
         self._sweep()
         return self._alerts.page(request)
+
+    def events(self) -> Sequence[AlertEvent]:
+        """Return all events of alerts, oldest first."""
+        self._sweep()
+        return self._alerts.all()
 
     def _rules(self, app_id: int) -> Policy:
         """Return the policy of an app with its alerts, as the ledger takes it."""

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 
 import betterproto2
 from credit_models import (
+    AlertEvent,
     BatchWriteRequest,
     BatchWriteResponse,
     Empty,
     ErrorReason,
     GetAppPolicyResponse,
+    ListDeadLettersResponse,
     ListHoldsRequest,
     ListHoldsResponse,
     Operation,
@@ -46,6 +48,7 @@ from credit_client.methods import BATCH_WRITE, WRITE
 from credit_client.testing.clock import FakeClock
 from credit_client.testing.history import one_of, page_of
 from credit_client.testing.ledger import FakeLedger, Refused, refused
+from credit_client.testing.webhooks import FakeWebhooks
 from credit_client.transport import Method, ReplyT
 
 _RequestT = TypeVar("_RequestT", bound=betterproto2.Message)
@@ -86,12 +89,18 @@ class FakeCreditService:
 
     def __init__(self, ledger: FakeLedger | None = None) -> None:
         self.ledger = ledger or FakeLedger()
+        self._webhooks = FakeWebhooks(self.ledger)
         self._failures: deque[ErrorReason] = deque()
 
     @property
     def clock(self) -> FakeClock:
         """The clock of the ledger: `service.clock.advance(timedelta(days=30))`."""
         return self.ledger.clock
+
+    @property
+    def webhook_messages(self) -> Sequence[tuple[str, AlertEvent]]:
+        """The URL and the event of each message that a server would send, oldest first."""
+        return self._webhooks.messages()
 
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
         """Make the next attempts fail before anything happens; the SDK retries them by itself.
@@ -160,6 +169,11 @@ class FakeCreditService:
                 ),
                 self._read(methods.ALERTS, ledger.alerts, "app_id", "user_id"),
                 self._unary(methods.ALERT_EVENTS, ledger.alert_events),
+                self._unary(methods.SET_WEBHOOK, self._webhooks.set),
+                self._read(methods.WEBHOOKS, self._webhooks.of_app, "app_id"),
+                self._unary(methods.REMOVE_WEBHOOK, self._webhooks.remove),
+                self._unary(methods.DEAD_LETTERS, lambda _: ListDeadLettersResponse()),
+                self._unary(methods.RESEND_DEAD_LETTERS, self._webhooks.resend),
                 self._batch(),
                 self._stream(),
             ]

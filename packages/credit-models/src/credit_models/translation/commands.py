@@ -20,9 +20,11 @@ from credit_models import (
     QueryTransactionsRequest,
     ReleaseHoldRequest,
     RemoveAlertRequest,
+    RemoveWebhookRequest,
     ReverseTransactionRequest,
     SetAlertRequest,
     SetSpendingCapRequest,
+    SetWebhookRequest,
     SpendingCaps,
     TransactionType,
     TransferCreditsRequest,
@@ -33,6 +35,7 @@ from credit_models.constraints import Violation, violations
 from credit_models.ledger import NO_POLICY, UINT32_MAX, Caps, Category, Command, Policy
 from credit_models.operations import AnyWrite
 from credit_models.translation.alerts import direction_rule
+from credit_models.translation.webhooks import webhook_rules
 
 CATEGORIES: Mapping[GrantCategory, Category] = MappingProxyType(
     {
@@ -138,6 +141,8 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             GetTransactionRequest: _name_rule,
             SetAlertRequest: direction_rule,
             RemoveAlertRequest: direction_rule,
+            SetWebhookRequest: webhook_rules,
+            RemoveWebhookRequest: webhook_rules,
         }
     )
 )

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
@@ -35,8 +36,14 @@ Line = Mapping[str, Shown]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
 
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A write took effect that makes no transaction and changes no policy."""
+
+
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
-WriteResult = Receipt | AppPolicy | AlertUnchanged | BaseException | None
+WriteResult = Receipt | AppPolicy | AlertUnchanged | Done | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -59,6 +66,8 @@ _IF_SET = {
     "to_app_id": "to_app_id",
     "allow_negative": "allow_negative",
     "direction": "direction",
+    "url": "url",
+    "dead_letter_id": "dead_letter_id",
     "validate_only": "validate_only",
     "note": "note",
     "metadata": "metadata",
@@ -168,6 +177,8 @@ class AuditLog:
             return {"status": Status.OK.name, **written, "replayed": ending.replayed}
         if isinstance(ending, AppPolicy):
             return {"status": Status.OK.name, "revision": ending.revision}
+        if isinstance(ending, Done):
+            return {"status": Status.OK.name}
         if isinstance(ending, AlertUnchanged):
             return {"status": Status.OK.name, "replayed": True}
         if ending is None:
@@ -188,7 +199,7 @@ class AuditedWrite:
         receipt: What was accepted; None until then.
     """
 
-    receipt: Receipt | AppPolicy | AlertUnchanged | None
+    receipt: Receipt | AppPolicy | AlertUnchanged | Done | None
 
     def __init__(self, audit: AuditLog, what: Line, request_id: str) -> None:
         self.receipt = None

@@ -1,4 +1,4 @@
-"""The calls of `AlertService`: alerts of users and apps, and their events."""
+"""The calls of `AlertService`: alerts and their events here, webhooks in `webhook_calls`."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -30,6 +30,7 @@ from credit_server.api import errors
 from credit_server.api.commands import as_raised, check
 from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
+from credit_server.api.webhook_calls import WebhookCalls
 from credit_server.commit import Committer
 from credit_server.commit import WriteResult as Committed
 from credit_server.grpc.call import Call
@@ -49,6 +50,8 @@ class AlertService(AlertServiceBase):
         store: Store,
         audit: AuditLog,
         list_slots: ListSlots | None = None,
+        *,
+        webhook_allow_private: bool = False,
     ) -> None:
         """Prepare to serve.
 
@@ -57,6 +60,7 @@ class AlertService(AlertServiceBase):
             store: Keeps the alerts, and their events.
             audit: Writes a line for each write and each denial.
             list_slots: Bounds the pages of lists; None: with the defaults of the settings.
+            webhook_allow_private: Whether a webhook may have a private address, or HTTP.
         """
         self._committer = committer
         self._store = store
@@ -64,6 +68,9 @@ class AlertService(AlertServiceBase):
         self._policies = PolicyChanges(store, committer.clock, audit)
         self._reads = Reads(store, committer.clock, audit)
         self._list_slots = list_slots or ListSlots()
+        self._webhooks = WebhookCalls(
+            store, self._reads, committer.clock, audit, allow_private=webhook_allow_private
+        )
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
@@ -76,6 +83,7 @@ class AlertService(AlertServiceBase):
             "RemoveAlert": self._remove_alert,
             "ListAlerts": self._list_alerts,
             "ListAlertEvents": self._list_alert_events,
+            **self._webhooks.handlers,
         }
         return {
             path: handler._replace(func=handlers[path.rpartition("/")[2]])

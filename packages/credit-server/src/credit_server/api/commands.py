@@ -1,7 +1,14 @@
 """Make the command of a write: check the caller's permissions, validate and convert the request."""
 
 import betterproto2
-from credit_models import RemoveAlertRequest, SetAlertRequest, SetAppPolicyRequest
+from credit_models import (
+    RemoveAlertRequest,
+    RemoveWebhookRequest,
+    ResendDeadLettersRequest,
+    SetAlertRequest,
+    SetAppPolicyRequest,
+    SetWebhookRequest,
+)
 from credit_models.constraints import Violation
 from credit_models.ledger import UINT32_MAX, Command, Receipt
 from credit_models.operations import AnyWrite
@@ -47,7 +54,14 @@ class Commands:
 
 
 # The writes that are no operations.
-_OtherWrite = SetAppPolicyRequest | SetAlertRequest | RemoveAlertRequest
+_OtherWrite = (
+    SetAppPolicyRequest
+    | SetAlertRequest
+    | RemoveAlertRequest
+    | SetWebhookRequest
+    | RemoveWebhookRequest
+    | ResendDeadLettersRequest
+)
 
 
 def check(request: AnyWrite | _OtherWrite, identity: Identity | None) -> None:

@@ -11,8 +11,10 @@ from credit_models import (
     GetTransactionRequest,
     ListAlertEventsRequest,
     ListAlertsRequest,
+    ListDeadLettersRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    ListWebhooksRequest,
     QueryTransactionsRequest,
 )
 from credit_models.ledger import Account, Settled, settle
@@ -37,6 +39,8 @@ _Request = TypeVar(
     GetTransactionRequest,
     ListAlertsRequest,
     ListAlertEventsRequest,
+    ListWebhooksRequest,
+    ListDeadLettersRequest,
 )
 _Answer = TypeVar("_Answer")
 

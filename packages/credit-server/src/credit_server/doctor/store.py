@@ -35,6 +35,8 @@ _ACTIONS_NEEDED = {
     "app_totals": _WRITES,
     "app_policies": _WRITES,
     "alert_events": _WRITES,
+    "webhooks": _WRITES | {"remove"},
+    "webhook_deliveries": _WRITES | {"remove"},
     "leases": _WRITES,
     "schema_version": _READS,
 }

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 from credit_models.ledger import AlertEvent
 
+from credit_server.store.webhooks import MemoryWebhooks
+
 
 class OrderedEvent(NamedTuple):
     """An event with its position, from 1."""
@@ -23,6 +25,8 @@ class AlertEvents(Protocol):
 
     async def order(self, limit: int) -> int:
         """Give positions to committed events that have none, those of the oldest entries first.
+
+        Before that, the deliveries for the webhooks of their apps are added.
 
         Several processes may do so at once. One that is late has a conflict.
 
@@ -55,7 +59,13 @@ class AlertEvents(Protocol):
 class MemoryAlertEvents:
     """Keeps the events in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, webhooks: MemoryWebhooks | None = None) -> None:
+        """Keep no event.
+
+        Args:
+            webhooks: Get the events that are ordered; None: nothing does.
+        """
+        self._webhooks = webhooks or MemoryWebhooks()
         self._unordered: dict[str, AlertEvent] = {}
         self._ordered: list[AlertEvent] = []
 
@@ -67,6 +77,7 @@ class MemoryAlertEvents:
         """Give positions to events: see the port."""
         waiting = self._unordered.values()
         found = sorted(waiting, key=lambda event: (event.created_at, event.sequence))[:limit]
+        self._webhooks.enqueue(found)
         self._ordered += [self._unordered.pop(event.id) for event in found]
         return len(found)
 

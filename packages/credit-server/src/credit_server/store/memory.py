@@ -51,6 +51,7 @@ from credit_server.store.port import (
     Writer,
     milliseconds_up,
 )
+from credit_server.store.webhooks import MemoryWebhooks
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
 
@@ -92,7 +93,8 @@ class MemoryStore:
             page_size: The number of entries of a list that are read at a time.
             clock: The store's clock, in seconds since 1970.
         """
-        self.alert_events = MemoryAlertEvents()
+        self.webhooks = MemoryWebhooks()
+        self.alert_events = MemoryAlertEvents(self.webhooks)
         self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)

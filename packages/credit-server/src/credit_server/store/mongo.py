@@ -28,6 +28,7 @@ from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.mongo_alert_events import MongoAlertEvents
+from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
@@ -104,7 +105,8 @@ class MongoStore:
         self._totals: Collection = self._database[schema.APP_TOTALS]
         self._policies: Collection = self._database[schema.APP_POLICIES]
         self._leases: Collection = self._database[schema.LEASES]
-        self.alert_events = MongoAlertEvents(self._database, self._deadline)
+        self.webhooks = MongoWebhooks(self._database, self._deadline)
+        self.alert_events = MongoAlertEvents(self._database, self.webhooks, self._deadline)
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
         self._policy_reads = SharedReads(self._policy_documents)

@@ -12,6 +12,7 @@ from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument
 from credit_server.store.alert_events import OrderedEvent
 from credit_server.store.driver import Database, Document
+from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import Conflict
 
 _DUPLICATE_KEY = 11000
@@ -21,15 +22,20 @@ class MongoAlertEvents:
     """Orders and reads the events of `alert_events`."""
 
     def __init__(
-        self, database: Database, deadline: Callable[[], AbstractAsyncContextManager[None]]
+        self,
+        database: Database,
+        webhooks: MongoWebhooks,
+        deadline: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             database: The database.
+            webhooks: Get the events that are ordered.
             deadline: Translates the driver's errors, and limits the time of an operation.
         """
         self._events = database[schema.ALERT_EVENTS]
+        self._webhooks = webhooks
         self._deadline = deadline
 
     async def order(self, limit: int) -> int:
@@ -53,9 +59,11 @@ class MongoAlertEvents:
                 hint=schema.BY_POSITION,
             )
             first = 1 if last is None else int(last["position"]) + 1
-            cursor = self._events.find({"unordered": True}, {"_id": 1}).hint(schema.BY_UNORDERED)
+            cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
+            events = [AlertEventDocument.model_validate(each).to_event() for each in found]
+            await self._webhooks.enqueue(events)
             await self._set_positions([event["_id"] for event in found], first)
         return len(found)
 

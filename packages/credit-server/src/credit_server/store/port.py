@@ -21,6 +21,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.alert_events import AlertEvents
+from credit_server.store.webhooks import Webhooks
 
 # How many entries of a list are read at a time, unless a store is created with another number. Each
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
@@ -426,6 +427,11 @@ class Store(Protocol):
     @property
     def alert_events(self) -> AlertEvents:
         """The events of alerts."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks, and what is to be sent to them."""
         ...
 
     def new_id(self) -> str:

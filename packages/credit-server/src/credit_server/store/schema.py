@@ -24,11 +24,12 @@ from credit_server.store.documents import (
 from credit_server.store.driver import Database
 from credit_server.store.fields import Document
 from credit_server.store.port import StoreMisconfigured
+from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: an
 # account has grants, holds and caps, an entry refers to others, and an app has a policy. 4: an
-# account and a policy have alerts, whose events are stored.
+# account and a policy have alerts, whose events are stored and sent to webhooks.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -37,6 +38,8 @@ PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
 ALERT_EVENTS = "alert_events"
+WEBHOOKS = "webhooks"
+WEBHOOK_DELIVERIES = "webhook_deliveries"
 LEASES = "leases"
 VERSION = "schema_version"
 
@@ -51,6 +54,9 @@ BY_UNORDERED = "unordered_created_at_sequence"
 BY_POSITION = "position"
 BY_APP_AND_POSITION = "app_id_position"
 BY_USER_AND_POSITION = "app_id_user_id_position"
+BY_DUE_DELIVERY = "due_at"
+BY_PENDING_AGE = "created_at"
+BY_DEAD_LETTER = "app_id_id"
 
 _DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
@@ -59,6 +65,8 @@ _DOCUMENTS: dict[str, type[Document]] = {
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
     ALERT_EVENTS: AlertEventDocument,
+    WEBHOOKS: WebhookDocument,
+    WEBHOOK_DELIVERIES: DeliveryDocument,
     LEASES: LeaseDocument,
     VERSION: SchemaVersionDocument,
 }
@@ -140,6 +148,27 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel(
             [("app_id", ASCENDING), ("user_id", ASCENDING), ("position", ASCENDING)],
             name=BY_USER_AND_POSITION,
+        ),
+    ],
+    WEBHOOKS: [
+        IndexModel([("app_id", ASCENDING), ("url", ASCENDING)], name="app_id_url", unique=True)
+    ],
+    WEBHOOK_DELIVERIES: [
+        IndexModel([("webhook_id", ASCENDING)], name="webhook_id"),
+        IndexModel(
+            [("due_at", ASCENDING)],
+            name=BY_DUE_DELIVERY,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("created_at", ASCENDING)],
+            name=BY_PENDING_AGE,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("app_id", ASCENDING), ("_id", ASCENDING)],
+            name=BY_DEAD_LETTER,
+            partialFilterExpression={"failed_at": {"$exists": True}},
         ),
     ],
     LEASES: [],

@@ -23,6 +23,7 @@ from credit_server.telemetry.metrics import (
     ProcessMetrics,
     StoreMetrics,
     SweeperMetrics,
+    WebhookMetrics,
 )
 from credit_server.telemetry.traces import BatchSpans, CallSpan, CallSpans
 
@@ -38,6 +39,7 @@ class Telemetry:
         connections: The metrics of connections.
         store: The metrics of the store's health.
         sweeper: The metrics of the sweeper.
+        webhooks: The metrics of webhooks.
         process: The metrics of the process.
         certificates: Watches certificates that expire.
     """
@@ -61,6 +63,7 @@ class Telemetry:
         self.connections = ConnectionMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         self.sweeper = SweeperMetrics(self.registry)
+        self.webhooks = WebhookMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
         self.certificates = CertificateWatch(CertificateMetrics(self.registry))
 

@@ -285,6 +285,17 @@ async for transaction in credits.transactions(user_id=7):
             "app_id": 1,
         },
     ),
+    "credit.v1.AlertService.SetWebhook": Example(
+        request={"app_id": 1, "created_by": 1, "url": "https://example.com/credits"},
+    ),
+    "credit.v1.AlertService.ListWebhooks": Example(request={"app_id": 1}),
+    "credit.v1.AlertService.RemoveWebhook": Example(
+        request={"app_id": 1, "created_by": 1, "url": "https://example.com/credits"},
+    ),
+    "credit.v1.AlertService.ListDeadLetters": Example(request={"app_id": 1}),
+    "credit.v1.AlertService.ResendDeadLetters": Example(
+        request={"app_id": 1, "created_by": 1},
+    ),
     "credit.v1.AlertService.ListAlertEvents": Example(
         request={
             "app_id": 1,

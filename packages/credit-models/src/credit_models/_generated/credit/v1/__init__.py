@@ -23,6 +23,7 @@ __all__ = (
     "CreditServiceBase",
     "CreditServiceStub",
     "CreditTransaction",
+    "DeadLetter",
     "Empty",
     "ErrorReason",
     "ExpiringCredits",
@@ -51,10 +52,14 @@ __all__ = (
     "ListAlertEventsResponse",
     "ListAlertsRequest",
     "ListAlertsResponse",
+    "ListDeadLettersRequest",
+    "ListDeadLettersResponse",
     "ListGrantsRequest",
     "ListGrantsResponse",
     "ListHoldsRequest",
     "ListHoldsResponse",
+    "ListWebhooksRequest",
+    "ListWebhooksResponse",
     "Operation",
     "OperationFailure",
     "OperationOutcome",
@@ -69,6 +74,10 @@ __all__ = (
     "ReleaseHoldResponse",
     "RemoveAlertRequest",
     "RemoveAlertResponse",
+    "RemoveWebhookRequest",
+    "RemoveWebhookResponse",
+    "ResendDeadLettersRequest",
+    "ResendDeadLettersResponse",
     "ReverseTransactionRequest",
     "ReverseTransactionResponse",
     "SetAlertRequest",
@@ -77,6 +86,8 @@ __all__ = (
     "SetAppPolicyResponse",
     "SetSpendingCapRequest",
     "SetSpendingCapResponse",
+    "SetWebhookRequest",
+    "SetWebhookResponse",
     "SpendingCapStatus",
     "SpendingCaps",
     "SpendingPeriod",
@@ -87,6 +98,7 @@ __all__ = (
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
+    "Webhook",
     "WriteRequest",
     "WriteResponse",
 )
@@ -425,6 +437,24 @@ class ErrorReason(betterproto2.Enum):
     `limit`, that number. Nothing was changed. Remove an alert first.
     """
 
+    TOO_MANY_WEBHOOKS = 51
+    """
+    RESOURCE_EXHAUSTED. The app has the maximum number of webhooks. Metadata: `limit`, that number. Nothing
+    was changed. Remove a webhook first.
+    """
+
+    WEBHOOK_URL_NOT_ALLOWED = 52
+    """
+    FAILED_PRECONDITION. The operator of the server does not allow the URL of the webhook: it is not HTTPS,
+    or has a private address. The message of the status names the cause. Nothing was changed.
+    """
+
+    DEAD_LETTER_NOT_FOUND = 53
+    """
+    NOT_FOUND. The app has no dead letter with this id. Metadata: `dead_letter_id`, as in the request.
+    Nothing was changed.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -468,6 +498,9 @@ class ErrorReason(betterproto2.Enum):
             37: "ERROR_REASON_PAGE_TOKEN_INVALID",
             38: "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND",
             50: "ERROR_REASON_TOO_MANY_ALERTS",
+            51: "ERROR_REASON_TOO_MANY_WEBHOOKS",
+            52: "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED",
+            53: "ERROR_REASON_DEAD_LETTER_NOT_FOUND",
         }
 
     @classmethod
@@ -513,6 +546,9 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_PAGE_TOKEN_INVALID": 37,
             "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND": 38,
             "ERROR_REASON_TOO_MANY_ALERTS": 50,
+            "ERROR_REASON_TOO_MANY_WEBHOOKS": 51,
+            "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED": 52,
+            "ERROR_REASON_DEAD_LETTER_NOT_FOUND": 53,
         }
 
 
@@ -1540,6 +1576,56 @@ default_message_pool.register_message("credit.v1", "CreditTransaction", CreditTr
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class DeadLetter(betterproto2.Message):
+    """
+    A message that no attempt has delivered.
+    """
+
+    id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    Identifies it.
+    """
+
+    url: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The URL of the webhook.
+    """
+
+    event: "AlertEvent | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The event, without its `position`.
+    """
+
+    attempts: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
+    )
+    """
+    The number of attempts.
+    """
+
+    error: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        5, betterproto2.TYPE_STRING
+    )
+    """
+    Why the last attempt failed, for people to read.
+    """
+
+    failed_at: "datetime.datetime | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the last attempt failed.
+    """
+
+
+default_message_pool.register_message("credit.v1", "DeadLetter", DeadLetter)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Empty(betterproto2.Message):
     """
     The answer to a successful write, without fields. The `Receipt` is in the trailing metadata.
@@ -2345,6 +2431,63 @@ default_message_pool.register_message("credit.v1", "ListAlertsResponse", ListAle
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ListDeadLettersRequest(betterproto2.Message):
+    """
+    A request for the dead letters of an app.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    after_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    Only dead letters after this `id`. Empty: from the first.
+    """
+
+    page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
+    )
+    """
+    The maximum number of dead letters. 0: 100. The server returns at most 1,000.
+    """
+
+
+default_message_pool.register_message("credit.v1", "ListDeadLettersRequest", ListDeadLettersRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ListDeadLettersResponse(betterproto2.Message):
+    """
+    A page of dead letters.
+    """
+
+    dead_letters: "list[DeadLetter]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    The dead letters, by ascending `id`.
+    """
+
+    next_after_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The `after_id` of the next page. Empty: this is the last page.
+    """
+
+
+default_message_pool.register_message(
+    "credit.v1", "ListDeadLettersResponse", ListDeadLettersResponse
+)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ListGrantsRequest(betterproto2.Message):
     """
     A request to list live grants.
@@ -2456,6 +2599,38 @@ class ListHoldsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "ListHoldsResponse", ListHoldsResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ListWebhooksRequest(betterproto2.Message):
+    """
+    A request to list the webhooks of an app.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+
+default_message_pool.register_message("credit.v1", "ListWebhooksRequest", ListWebhooksRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ListWebhooksResponse(betterproto2.Message):
+    """
+    The answer to `ListWebhooks`.
+    """
+
+    webhooks: "list[Webhook]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The webhooks, by their URLs.
+    """
+
+
+default_message_pool.register_message("credit.v1", "ListWebhooksResponse", ListWebhooksResponse)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -3380,6 +3555,101 @@ default_message_pool.register_message("credit.v1", "RemoveAlertResponse", Remove
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class RemoveWebhookRequest(betterproto2.Message):
+    """
+    A request to remove a webhook.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The person or service that makes the request.
+    """
+
+    url: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The URL of the webhook.
+    """
+
+
+default_message_pool.register_message("credit.v1", "RemoveWebhookRequest", RemoveWebhookRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class RemoveWebhookResponse(betterproto2.Message):
+    """
+    The answer to `RemoveWebhook`.
+    """
+
+    pass
+
+
+default_message_pool.register_message("credit.v1", "RemoveWebhookResponse", RemoveWebhookResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ResendDeadLettersRequest(betterproto2.Message):
+    """
+    A request to send dead letters again.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The person or service that makes the request.
+    """
+
+    dead_letter_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The `id` of the dead letter. Empty: all dead letters of the app.
+    """
+
+
+default_message_pool.register_message(
+    "credit.v1", "ResendDeadLettersRequest", ResendDeadLettersRequest
+)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ResendDeadLettersResponse(betterproto2.Message):
+    """
+    The answer to `ResendDeadLetters`.
+    """
+
+    resent: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT64
+    )
+    """
+    How many dead letters are sent again.
+    """
+
+
+default_message_pool.register_message(
+    "credit.v1", "ResendDeadLettersResponse", ResendDeadLettersResponse
+)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ReverseTransactionRequest(betterproto2.Message):
     """
     A request to undo a transaction in whole or in part.
@@ -3724,6 +3994,68 @@ class SetSpendingCapResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "SetSpendingCapResponse", SetSpendingCapResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SetWebhookRequest(betterproto2.Message):
+    """
+    A request to set a webhook.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The person or service that makes the request.
+    """
+
+    url: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    Where the events are sent: an HTTPS URL without a user and without a fragment.
+    """
+
+    secret: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        4, betterproto2.TYPE_STRING
+    )
+    """
+    The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. Empty: the server makes one for a
+    new webhook, and a webhook that is set already keeps its own. A caller that makes the secret can retry
+    the request without losing it.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SetWebhookRequest", SetWebhookRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SetWebhookResponse(betterproto2.Message):
+    """
+    The answer to `SetWebhook`.
+    """
+
+    webhook: "Webhook | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The webhook.
+    """
+
+    secret: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The secret, if this request has set it. No other call returns it.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SetWebhookResponse", SetWebhookResponse)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -4139,6 +4471,37 @@ default_message_pool.register_message("credit.v1", "VoidGrantResponse", VoidGran
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class Webhook(betterproto2.Message):
+    """
+    A webhook of an app. The app and the URL identify it.
+    """
+
+    url: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    Where the events are sent.
+    """
+
+    created_at: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it was set.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
+    )
+    """
+    Who set it.
+    """
+
+
+default_message_pool.register_message("credit.v1", "Webhook", Webhook)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class WriteRequest(betterproto2.Message):
     """
     One operation of a stream.
@@ -4286,6 +4649,121 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.AlertService/ListAlertEvents",
             message,
             ListAlertEventsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def set_webhook(
+        self,
+        message: "SetWebhookRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SetWebhookResponse":
+        """
+        Sets a webhook: the events of the app are sent to the URL by HTTP POST.
+
+        A message is a JSON object with `type` ("alert.crossed"), `timestamp`, and `data` with the fields of
+        `AlertEvent` but `position`. It is signed by the scheme of Standard Webhooks: the headers `webhook-id`,
+        `webhook-timestamp` and `webhook-signature`. A status of 2xx acknowledges it. Otherwise it is sent again
+        with growing pauses for about a day, and is then a dead letter. A message can come more than once, each
+        time with the same `webhook-id`, and messages can come in any order.
+
+        The server connects to public addresses by HTTPS alone, unless its operator allows others. To set a
+        webhook again with another secret replaces the secret.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.AlertService/SetWebhook",
+            message,
+            SetWebhookResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_webhooks(
+        self,
+        message: "ListWebhooksRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListWebhooksResponse":
+        """
+        Lists the webhooks of an app: at most 4. Secrets are not returned.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.AlertService/ListWebhooks",
+            message,
+            ListWebhooksResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def remove_webhook(
+        self,
+        message: "RemoveWebhookRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RemoveWebhookResponse":
+        """
+        Removes a webhook with the messages that it has not acknowledged. To remove a webhook that is not set
+        changes nothing.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.AlertService/RemoveWebhook",
+            message,
+            RemoveWebhookResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_dead_letters(
+        self,
+        message: "ListDeadLettersRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListDeadLettersResponse":
+        """
+        Returns a page of the messages of an app that no attempt has delivered.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.AlertService/ListDeadLetters",
+            message,
+            ListDeadLettersResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def resend_dead_letters(
+        self,
+        message: "ResendDeadLettersRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ResendDeadLettersResponse":
+        """
+        Sends one dead letter of an app again, or all of them, like new messages.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.AlertService/ResendDeadLetters",
+            message,
+            ResendDeadLettersResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -5027,6 +5505,55 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def set_webhook(self, message: "SetWebhookRequest") -> "SetWebhookResponse":
+        """
+        Sets a webhook: the events of the app are sent to the URL by HTTP POST.
+
+        A message is a JSON object with `type` ("alert.crossed"), `timestamp`, and `data` with the fields of
+        `AlertEvent` but `position`. It is signed by the scheme of Standard Webhooks: the headers `webhook-id`,
+        `webhook-timestamp` and `webhook-signature`. A status of 2xx acknowledges it. Otherwise it is sent again
+        with growing pauses for about a day, and is then a dead letter. A message can come more than once, each
+        time with the same `webhook-id`, and messages can come in any order.
+
+        The server connects to public addresses by HTTPS alone, unless its operator allows others. To set a
+        webhook again with another secret replaces the secret.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_webhooks(self, message: "ListWebhooksRequest") -> "ListWebhooksResponse":
+        """
+        Lists the webhooks of an app: at most 4. Secrets are not returned.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def remove_webhook(self, message: "RemoveWebhookRequest") -> "RemoveWebhookResponse":
+        """
+        Removes a webhook with the messages that it has not acknowledged. To remove a webhook that is not set
+        changes nothing.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_dead_letters(
+        self, message: "ListDeadLettersRequest"
+    ) -> "ListDeadLettersResponse":
+        """
+        Returns a page of the messages of an app that no attempt has delivered.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def resend_dead_letters(
+        self, message: "ResendDeadLettersRequest"
+    ) -> "ResendDeadLettersResponse":
+        """
+        Sends one dead letter of an app again, or all of them, like new messages.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_set_alert(
         self, stream: "grpclib.server.Stream[SetAlertRequest, SetAlertResponse]"
     ) -> None:
@@ -5059,6 +5586,46 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.list_alert_events(request)
         await stream.send_message(response)
 
+    async def __rpc_set_webhook(
+        self, stream: "grpclib.server.Stream[SetWebhookRequest, SetWebhookResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.set_webhook(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_webhooks(
+        self, stream: "grpclib.server.Stream[ListWebhooksRequest, ListWebhooksResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_webhooks(request)
+        await stream.send_message(response)
+
+    async def __rpc_remove_webhook(
+        self, stream: "grpclib.server.Stream[RemoveWebhookRequest, RemoveWebhookResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.remove_webhook(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_dead_letters(
+        self, stream: "grpclib.server.Stream[ListDeadLettersRequest, ListDeadLettersResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_dead_letters(request)
+        await stream.send_message(response)
+
+    async def __rpc_resend_dead_letters(
+        self, stream: "grpclib.server.Stream[ResendDeadLettersRequest, ResendDeadLettersResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.resend_dead_letters(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/credit.v1.AlertService/SetAlert": grpclib.const.Handler(
@@ -5084,6 +5651,36 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListAlertEventsRequest,
                 ListAlertEventsResponse,
+            ),
+            "/credit.v1.AlertService/SetWebhook": grpclib.const.Handler(
+                self.__rpc_set_webhook,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SetWebhookRequest,
+                SetWebhookResponse,
+            ),
+            "/credit.v1.AlertService/ListWebhooks": grpclib.const.Handler(
+                self.__rpc_list_webhooks,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListWebhooksRequest,
+                ListWebhooksResponse,
+            ),
+            "/credit.v1.AlertService/RemoveWebhook": grpclib.const.Handler(
+                self.__rpc_remove_webhook,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RemoveWebhookRequest,
+                RemoveWebhookResponse,
+            ),
+            "/credit.v1.AlertService/ListDeadLetters": grpclib.const.Handler(
+                self.__rpc_list_dead_letters,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListDeadLettersRequest,
+                ListDeadLettersResponse,
+            ),
+            "/credit.v1.AlertService/ResendDeadLetters": grpclib.const.Handler(
+                self.__rpc_resend_dead_letters,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResendDeadLettersRequest,
+                ResendDeadLettersResponse,
             ),
         }
 
