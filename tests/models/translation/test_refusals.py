@@ -12,10 +12,13 @@ from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
 from credit_models.translation.refusals import (
     answer_of,
     bad_request,
+    dead_letter_not_found,
     error_info,
     key_not_found,
     page_token_invalid,
+    too_many_webhooks,
     total_overflow,
+    webhook_url_not_allowed,
 )
 
 REFUSALS: list[type[Refusal]] = [
@@ -46,6 +49,8 @@ def test_a_refusal_has_a_sentence_and_the_metadata_of_its_reason(refusal: type[R
 def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
     answered = [answer_of(made(refusal)).reason for refusal in REFUSALS]
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
+    answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
+    answered.append(dead_letter_not_found("d").reason)
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)

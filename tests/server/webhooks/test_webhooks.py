@@ -5,7 +5,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,6 +26,8 @@ from credit_testing.certificates import Authority
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from tests.server.webhooks.endpoint import Endpoint, answer_of, endpoint
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 EVENT = AlertEvent(
     id="5" * 24,
@@ -37,63 +39,6 @@ EVENT = AlertEvent(
     sequence=3,
     created_at=NOW,
 )
-
-
-@dataclass
-class Received:
-    """A request that the endpoint got."""
-
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Endpoint:
-    """An HTTP server whose next answers the test defines; then it answers 204."""
-
-    port: int = 0
-    answers: list[bytes] = field(default_factory=list)
-    received: list[Received] = field(default_factory=list)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tasks.add(asyncio.create_task(self.serve(reader, writer)))
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().split("\r\n")[1:-2]
-                headers = {name.lower(): text for name, text in (x.split(": ", 1) for x in lines)}
-                body = await reader.readexactly(int(headers["content-length"]))
-                self.received.append(Received(headers, body))
-                answer = self.answers.pop(0) if self.answers else _answer(204)
-                if not answer:
-                    await asyncio.Event().wait()
-                writer.write(answer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-
-def _answer(status: int, headers: str = "", body: bytes = b"") -> bytes:
-    head = f"HTTP/1.1 {status} Some\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
-    return head.encode() + body
-
-
-@asynccontextmanager
-async def endpoint(tls: ssl.SSLContext | None = None) -> AsyncIterator[Endpoint]:
-    found = Endpoint()
-    server = await asyncio.start_server(found.accept, "127.0.0.1", 0, ssl=tls)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
-        yield found
-    finally:
-        server.close()
-        for task in found.tasks:
-            task.cancel()
-        await asyncio.gather(*found.tasks, return_exceptions=True)
 
 
 def webhook(port: int = 1, *, host: str = "127.0.0.1", scheme: str = "http") -> Webhook:
@@ -155,8 +100,8 @@ def test_a_secret_has_24_to_64_bytes_and_the_prefix(secret: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (_answer(500), "the answer has the status 500"),
-        (_answer(302, "location: http://127.0.0.1:1/\r\n"), "the answer has the status 302"),
+        (answer_of(500), "the answer has the status 500"),
+        (answer_of(302, "location: http://127.0.0.1:1/\r\n"), "the answer has the status 302"),
         (b"no HTTP\r\n\r\n", "RemoteProtocolError"),
         (b"", "no answer within 0.2 seconds"),
     ],
@@ -173,7 +118,7 @@ async def test_what_is_no_acknowledgement_is_a_failure(answer: bytes, why: str) 
 async def test_a_long_answer_is_not_read_to_its_end() -> None:
     async with endpoint() as there, Sender(allow_private=True) as sender:
         there.answers.append(
-            _answer(200).replace(b"length: 0", b"length: 999999999") + b"x" * 2**18
+            answer_of(200).replace(b"length: 0", b"length: 999999999") + b"x" * 2**18
         )
         await sender.send(EVENT, webhook(there.port))
         await sender.send(EVENT, webhook(there.port))
@@ -332,7 +277,7 @@ async def test_an_event_is_sent_once_by_several_servers() -> None:
 
 async def test_a_failed_event_is_sent_again_later_with_the_same_id() -> None:
     async with scene() as found:
-        found.there.answers.append(_answer(503))
+        found.there.answers.append(answer_of(503))
         dispatcher = found.make()
         await dispatcher.send_due()
         await dispatcher.send_due()
@@ -363,7 +308,7 @@ async def test_an_event_of_a_server_that_ended_is_sent_by_another_one() -> None:
 
 async def test_after_a_day_of_failures_an_event_is_a_dead_letter_that_can_be_sent_again() -> None:
     async with scene() as found:
-        found.there.answers += [_answer(500)] * ATTEMPTS_MAX
+        found.there.answers += [answer_of(500)] * ATTEMPTS_MAX
         dispatcher = found.make()
         while (await found.store.webhooks.backlog()).dead == 0:
             await dispatcher.send_due()

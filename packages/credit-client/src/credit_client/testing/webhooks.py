@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from credit_models import (
     AlertEvent,
-    ErrorReason,
     ListWebhooksResponse,
     RemoveWebhookRequest,
     RemoveWebhookResponse,
@@ -14,6 +13,11 @@ from credit_models import (
     SetWebhookRequest,
     SetWebhookResponse,
     Webhook,
+)
+from credit_models.translation.refusals import (
+    dead_letter_not_found,
+    too_many_webhooks,
+    webhook_url_not_allowed,
 )
 
 from credit_client.testing.ledger import FakeLedger, Refused
@@ -54,16 +58,13 @@ class FakeWebhooks:
             Refused: A server rejects the URL, or the app has too many webhooks.
         """
         if not request.url.startswith("https:"):
-            message = "the URL of a webhook must begin with https://; no change was made"
-            raise Refused(ErrorReason.WEBHOOK_URL_NOT_ALLOWED, message)
+            raise Refused(*webhook_url_not_allowed("must begin with https://"))
         place = (request.app_id, request.url)
         known = self._set.get(place)
         if known is not None:
             return SetWebhookResponse(webhook=known.webhook, secret=request.secret)
         if sum(app_id == request.app_id for app_id, _ in self._set) >= _WEBHOOKS_MAX:
-            message = "the app has 4 webhooks, and more are not allowed; no change was made"
-            metadata = {"limit": _WEBHOOKS_MAX}
-            raise Refused(ErrorReason.TOO_MANY_WEBHOOKS, message, metadata)
+            raise Refused(*too_many_webhooks(_WEBHOOKS_MAX))
         webhook = Webhook(
             url=request.url,
             created_at=self._ledger.clock.now(),
@@ -90,8 +91,4 @@ class FakeWebhooks:
         """
         if not request.dead_letter_id:
             return ResendDeadLettersResponse()
-        raise Refused(
-            ErrorReason.DEAD_LETTER_NOT_FOUND,
-            "the app has no dead letter with this id; no change was made",
-            {"dead_letter_id": request.dead_letter_id},
-        )
+        raise Refused(*dead_letter_not_found(request.dead_letter_id))

@@ -253,6 +253,37 @@ def key_not_found(key: str) -> Answer:
     )
 
 
+def too_many_webhooks(limit: int) -> Answer:
+    """Return the answer to a new webhook of an app that has the most webhooks."""
+    return Answer(
+        ErrorReason.TOO_MANY_WEBHOOKS,
+        f"the app has {limit} webhooks, and more are not allowed; no change was made",
+        {"limit": str(limit)},
+    )
+
+
+def webhook_url_not_allowed(fault: str) -> Answer:
+    """Return the answer to a webhook whose URL the operator does not allow.
+
+    Args:
+        fault: What the URL must be like, such as "must begin with https://".
+    """
+    return Answer(
+        ErrorReason.WEBHOOK_URL_NOT_ALLOWED,
+        f"the URL of a webhook {fault}; no change was made",
+        {},
+    )
+
+
+def dead_letter_not_found(dead_letter_id: str) -> Answer:
+    """Return the answer to a request for a dead letter that the app does not have."""
+    return Answer(
+        ErrorReason.DEAD_LETTER_NOT_FOUND,
+        "the app has no dead letter with this id; no change was made",
+        {"dead_letter_id": dead_letter_id},
+    )
+
+
 def error_info(reason: ErrorReason, metadata: Mapping[str, str]) -> ErrorInfo:
     """Return the detail of a status that names the contract's reason."""
     return ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)

@@ -6,7 +6,6 @@ from typing import Any
 
 from credit_models import (
     DeadLetter,
-    ErrorReason,
     ListDeadLettersRequest,
     ListDeadLettersResponse,
     ListWebhooksRequest,
@@ -20,6 +19,11 @@ from credit_models import (
 )
 from credit_models import Webhook as WebhookMessage
 from credit_models.translation.alerts import event_to_message
+from credit_models.translation.refusals import (
+    dead_letter_not_found,
+    too_many_webhooks,
+    webhook_url_not_allowed,
+)
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog, Done
@@ -85,20 +89,11 @@ class WebhookCalls:
 
         async def set_() -> SetWebhookResponse:
             if not self._allow_private and (fault := url_fault(request.url)):
-                raise errors.status_of(
-                    ErrorReason.WEBHOOK_URL_NOT_ALLOWED,
-                    f"the URL of a webhook {fault}; no change was made",
-                    {},
-                )
+                raise errors.status_of(*webhook_url_not_allowed(fault))
             found = await self._webhooks.of_app(request.app_id)
             stored = next((each for each in found if each.url == request.url), None)
             if stored is None and len(found) >= _WEBHOOKS_MAX:
-                raise errors.status_of(
-                    ErrorReason.TOO_MANY_WEBHOOKS,
-                    f"the app has {_WEBHOOKS_MAX} webhooks, and more are not allowed;"
-                    " no change was made",
-                    {"limit": str(_WEBHOOKS_MAX)},
-                )
+                raise errors.status_of(*too_many_webhooks(_WEBHOOKS_MAX))
             secret = request.secret or ("" if stored else new_secret())
             if stored is None or secret:
                 stored = await self._webhooks.set(
@@ -156,11 +151,7 @@ class WebhookCalls:
             id_, now = request.dead_letter_id, self._clock.now().now
             resent = await self._webhooks.resend(request.app_id, id_, now)
             if id_ and not resent:
-                raise errors.status_of(
-                    ErrorReason.DEAD_LETTER_NOT_FOUND,
-                    "the app has no dead letter with this id; no change was made",
-                    {"dead_letter_id": id_},
-                )
+                raise errors.status_of(*dead_letter_not_found(id_))
             return ResendDeadLettersResponse(resent=resent)
 
         await call.send_answer(await self._audited(call, request, resend))
