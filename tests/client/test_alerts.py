@@ -123,6 +123,22 @@ async def test_each_crossing_has_one_event(world: World) -> None:
     )
 
 
+async def test_events_are_watched_as_they_come(world: World) -> None:
+    at: dict[str, Any] = {"app_id": world.app, "created_by": 1, "credits": 20}
+    await world.credits.set_alert(**at, direction=AlertDirection.RISES_TO)
+    watched = world.credits.watch_alerts(app_id=world.app, after_position=0)
+    for user in range(2):
+        first = asyncio.create_task(anext(watched))
+        await asyncio.sleep(0.01)
+        added = await world.credits.add(**_who(world, user), credits=30)
+        event = await first
+        assert (event.transaction_id, event.user_id) == (added.transaction_id, world.user + user)
+    await watched.aclose()
+    again = world.credits.watch_alerts(app_id=world.app, after_position=event.position - 1)
+    assert await anext(again) == event
+    await again.aclose()
+
+
 async def test_what_expires_has_an_event(world: World) -> None:
     await world.credits.set_alert(**_who(world), credits=20)
     await world.credits.grant(**_who(world), credits=20, expires_after=timedelta(seconds=1))

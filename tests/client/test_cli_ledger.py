@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -323,6 +324,42 @@ def test_alerts_are_set_listed_and_removed_and_their_events_shown(user: str) -> 
     assert credit("alert", "remove", *at, "--direction", "rises", "-o", "table").stderr == (
         "no alerts\n"
     )
+
+
+def test_events_are_shown_as_they_come_until_the_command_is_interrupted(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    done("alert", "set", *at, "--credits", "20", "--direction", "rises")
+    done("add", "--user", user, *at, "--credits", "20")
+    command = [COMMAND, "alert", "watch", *at, "--after", "0", "-o", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        users = [int(user), next(_USERS)]
+        for number, expected in enumerate(users):
+            if number:
+                done("add", "--user", str(expected), *at, "--credits", "20")
+            assert json.loads(watching.stdout.readline())["user_id"] == expected
+        watching.send_signal(signal.SIGINT)
+        watching.communicate()
+    assert watching.returncode != 0
+
+
+def test_webhooks_are_set_listed_and_removed(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    url = ["--url", "https://example.com/hook"]
+    made = done("webhook", "set", *at, *url)
+    assert made["url"] == url[1]
+    assert str(made["secret"]).startswith("whsec_")
+    assert done("webhook", "list", *at)["url"] == url[1]
+    rows = credit("webhook", "list", *at, "-o", "table").stdout.splitlines()
+    assert rows[1].split()[0] == url[1]
+    assert credit("webhook", "dead", *at).stdout == ""
+    assert done("webhook", "resend", *at) == {"resent": 0}
+    rejected(14, "no dead letter with this id", "webhook", "resend", *at, "--id", "none")
+    rejected(2, "must begin with https://", "webhook", "set", *at, "--url", "http://example.com")
+    assert credit("webhook", "remove", *at, *url).exit_code == 0
+    assert credit("webhook", "list", *at).stdout == ""
 
 
 def test_a_write_without_a_result_names_the_command_with_every_option(

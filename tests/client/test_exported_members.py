@@ -173,6 +173,7 @@ def test_the_client_has_these_methods() -> None:
         "remove_alert": alert,
         "alerts": ["app_id", "user_id", "timeout_seconds"],
         "alert_events": ["app_id", "user_id", "after_position", "timeout_seconds"],
+        "watch_alerts": ["app_id", "user_id", "after_position", "timeout_seconds"],
         "set_webhook": ["app_id", "url", "created_by", "secret", "timeout_seconds"],
         "webhooks": ["app_id", "timeout_seconds"],
         "remove_webhook": ["app_id", "url", "created_by", "timeout_seconds"],

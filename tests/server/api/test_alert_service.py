@@ -1,5 +1,6 @@
 """`AlertService`, as a client sees it on the wire."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ from credit_server.commit import EventOrder
 from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Conflict, StoreUnavailable
+from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore
 from grpclib.const import Status
 
@@ -20,6 +22,7 @@ from tests.server.callers import WireCaller, info_of, open_wire, reason_of
 from tests.server.clocks import NOON, Clocks
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.requests import ANY_ID, request_of
+from tests.server.serving import serving
 
 BELOW_20 = Alert(credits=20, direction=AlertDirection.FALLS_BELOW)
 RISES_20 = Alert(credits=20, direction=AlertDirection.RISES_TO)
@@ -279,3 +282,42 @@ async def test_a_change_of_a_webhook_has_a_line_in_the_audit_log_without_its_sec
         ("NOT_FOUND", None, ANY_ID),
     ]
     assert secret not in str(lines)
+
+
+async def test_a_call_waits_for_an_event_of_its_app_and_user(
+    caller: WireCaller, store: MemoryStore
+) -> None:
+    rises: dict[str, Any] = {"user_id": None, "direction": AlertDirection.RISES_TO}
+    for app_id in (1, 2):
+        await caller.read("SetAlert", **rises, app_id=app_id)
+    waiting = [
+        asyncio.create_task(caller.read("ListAlertEvents", user_id=user_id, wait_seconds=20))
+        for user_id in (7, None)
+    ]
+    await caller.write("AddCredits", app_id=2)
+    await EventOrder(store).order()
+    await caller.write("AddCredits", user_id=8)
+    await EventOrder(store).order()
+    (event,) = (await waiting[1]).events
+    assert (event.app_id, event.user_id, event.position) == (1, 8, 2)
+    assert not waiting[0].done()
+    await caller.write("AddCredits")
+    await EventOrder(store).order()
+    (event,) = (await waiting[0]).events
+    assert (event.user_id, event.position) == (7, 3)
+    assert (await caller.read("ListAlertEvents", wait_seconds=20)).events == [event]
+
+
+async def test_a_call_that_waits_is_answered_when_its_time_is_up_or_the_server_stops(
+    store: MemoryStore,
+) -> None:
+    async with serving(store) as served, Connection.connect(served.port) as wire:
+        caller = WireCaller(wire)
+        assert (await caller.read("ListAlertEvents", wait_seconds=1)).events == []
+        request = request_of("ListAlertEvents", wait_seconds=20)
+        soon = await caller.call("ListAlertEvents", request, ("grpc-timeout", "1100m"))
+        assert soon.status is Status.OK
+        waiting = asyncio.create_task(caller.call("ListAlertEvents", request))
+        await served.wait_running(1)
+        await served.server.stop(grace_seconds=20)
+        assert (await waiting).status is Status.OK

@@ -88,6 +88,7 @@ async def positions(store: Store, app_id: int = 1) -> Sequence[tuple[int, AlertE
 @with_each_driver
 async def test_events_get_positions_in_the_order_of_their_entries(store: Store) -> None:
     assert await store.alert_events.order(10) == 0
+    assert await store.alert_events.newest() == 0
     await write(store, event(3), event(1))
     await write(store, event(2))
     assert await positions(store) == []
@@ -116,6 +117,9 @@ async def test_a_page_has_the_events_of_an_app_or_of_a_user_of_it(store: Store) 
     assert [each.position for each in await page(1, 8, limit=9)] == [2, 4]
     assert [each.position for each in await page(2, 8, limit=9)] == [6]
     assert await page(3, limit=9) == []
+    assert await store.alert_events.newest() == 6
+    assert list(await store.alert_events.since(3, 2)) == [(4, 1), (5, 2)]
+    assert await store.alert_events.since(6, 2) == []
 
 
 async def test_an_event_is_written_with_its_transaction_or_not_at_all(store: Store) -> None:

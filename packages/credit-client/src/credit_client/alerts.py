@@ -1,5 +1,6 @@
 """The calls about alerts: limits of balances, and the events of their crossings."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 
@@ -7,10 +8,17 @@ from credit_models import Alert, AlertDirection, AlertEvent
 from credit_models import ListAlertsResponse as AlertList
 
 from credit_client.call import Caller
+from credit_client.errors import DeadlineExceeded, Unavailable
 from credit_client.methods import ALERT_EVENTS, ALERTS, REMOVE_ALERT, SET_ALERT
 from credit_client.request import Values
 
 _PAGE_SIZE = 1000
+
+# How long the server waits for an event, at most: that of the contract.
+_WAIT_SECONDS = 20
+
+# The pause after a call without an event, and after one that has failed with all its attempts.
+_PAUSE_SECONDS = 0.1
 
 
 class Alerts(ABC):
@@ -141,3 +149,44 @@ class Alerts(ABC):
             if answer.reply.next_after_position <= after_position:
                 return
             after_position = answer.reply.next_after_position
+
+    async def watch_alerts(
+        self,
+        *,
+        app_id: int,
+        user_id: int | None = None,
+        after_position: int,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[AlertEvent, None]:
+        """Return the events of an app as they come, without an end: `async for … in …`.
+
+        The server answers each call when there is an event, or after some seconds. If it cannot be
+        reached, the client retries until it can. No event is missed, and none comes twice.
+
+        Args:
+            app_id: The app.
+            user_id: Only events of this user; None: of all users.
+            after_position: The events after this `position`: 0 for all, or that of the last event
+                that your app has processed. Store it, to continue after a restart.
+            timeout_seconds: The time for each call; None for the client's.
+        """
+        while True:
+            values: Values = {
+                "user_id": user_id,
+                "app_id": app_id,
+                "after_position": after_position,
+                "page_size": _PAGE_SIZE,
+                "wait_seconds": _WAIT_SECONDS,
+            }
+            try:
+                answer, _ = await self._open_caller.unary(
+                    ALERT_EVENTS, values, timeout_seconds=timeout_seconds
+                )
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            for event in answer.reply.events:
+                yield event
+                after_position = event.position
+            if not answer.reply.events:
+                await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,11 +1,13 @@
 """The commands `credit alert`: limits of balances, and the events of their crossings."""
 
-from collections.abc import Callable, Coroutine, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from credit_models import Alert, AlertDirection
+from credit_models import Alert, AlertDirection, AlertEvent
 
 from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
@@ -141,6 +143,36 @@ def events(
         output=output,
         row=_with_alert,
     )
+
+
+@alert.command("watch", cls=Command)
+@with_groups
+def watch(
+    app_id: App,
+    connection: Connection,
+    user: Annotated[int | None, number("--user", "Only events of this user.")] = None,
+    after: Annotated[
+        int | None, number("--after", "Only events after this position. Default: new events.")
+    ] = None,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """Show events as they come, until Ctrl-C."""
+
+    async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
+        start = after
+        if start is None:
+            start = 0
+            async for event in client.alert_events(app_id=app_id, user_id=user):
+                start = event.position
+        async with aclosing(
+            client.watch_alerts(app_id=app_id, user_id=user, after_position=start)
+        ) as coming:
+            async for event in coming:
+                yield event
+                sys.stdout.flush()
+
+    make_list(watched, _EVENTS, "events", connection, utc=utc, output=output, row=_with_alert)
 
 
 def _with_alert(record: Record) -> Record:

@@ -40,6 +40,7 @@ from credit_client.cli.options import (
 )
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows
 from credit_client.cli.table import Record
+from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
@@ -250,6 +251,7 @@ for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
 
 app.add_typer(alert, name="alert")
+app.add_typer(webhook, name="webhook")
 
 
 def _show_balances(held: UserCredits, *, utc: bool = False) -> None:

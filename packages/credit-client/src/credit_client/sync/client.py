@@ -1752,6 +1752,35 @@ class CreditClient:
             )
         )
 
+    def watch_alerts(
+        self,
+        *,
+        app_id: int,
+        user_id: int | None = None,
+        after_position: int,
+        timeout_seconds: float | None = None,
+    ) -> Generator[AlertEvent, None, None]:
+        """Return the events of an app as they come, without an end: `for … in …`.
+
+        The server answers each call when there is an event, or after some seconds. If it cannot be
+        reached, the client retries until it can. No event is missed, and none comes twice.
+
+        Args:
+            app_id: The app.
+            user_id: Only events of this user; None: of all users.
+            after_position: The events after this `position`: 0 for all, or that of the last event
+                that your app has processed. Store it, to continue after a restart.
+            timeout_seconds: The time for each call; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.watch_alerts(
+                app_id=app_id,
+                user_id=user_id,
+                after_position=after_position,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
     def set_webhook(
         self,
         *,

@@ -1,6 +1,8 @@
 """The calls of `AlertService`: alerts and their events here, webhooks in `webhook_calls`."""
 
-from collections.abc import Callable, Coroutine, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from credit_models import (
@@ -28,17 +30,22 @@ from credit_server.access.audit import AuditLog, WriteResult
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import errors
 from credit_server.api.commands import as_raised, check
+from credit_server.api.event_watch import EventWatch
 from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
 from credit_server.api.webhook_calls import WebhookCalls
 from credit_server.commit import Committer
 from credit_server.commit import WriteResult as Committed
 from credit_server.grpc.call import Call
+from credit_server.store.alert_events import OrderedEvent
 from credit_server.store.port import Store
 
 # The sizes of pages that the contract defines.
 _PAGE_SIZE = 100
 _PAGE_SIZE_MAX = 1000
+
+# A call that waits is answered this long before its deadline.
+_ANSWER_SECONDS = 1.0
 
 
 class AlertService(AlertServiceBase):
@@ -68,6 +75,7 @@ class AlertService(AlertServiceBase):
         self._policies = PolicyChanges(store, committer.clock, audit)
         self._reads = Reads(store, committer.clock, audit)
         self._list_slots = list_slots or ListSlots()
+        self._watch = EventWatch(store)
         self._webhooks = WebhookCalls(
             store, self._reads, committer.clock, audit, allow_private=webhook_allow_private
         )
@@ -157,13 +165,17 @@ class AlertService(AlertServiceBase):
     ) -> None:
         request = await self._reads.request(call)
         size = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX)
-        async with self._list_slots.slot(call.caller_name):
-            found = await self._store.alert_events.page(
-                request.app_id,
-                request.user_id,
-                after_position=request.after_position,
-                limit=size + 1,
-            )
+
+        async def read() -> Sequence[OrderedEvent]:
+            async with self._list_slots.slot(call.caller_name):
+                return await self._store.alert_events.page(
+                    request.app_id,
+                    request.user_id,
+                    after_position=request.after_position,
+                    limit=size + 1,
+                )
+
+        found = await (self._waited(call, request, read) if request.wait_seconds else read())
         page = found[:size]
         await call.send_answer(
             ListAlertEventsResponse(
@@ -171,6 +183,36 @@ class AlertService(AlertServiceBase):
                 next_after_position=page[-1].position if len(found) > size else 0,
             )
         )
+
+    async def _waited(
+        self,
+        call: Call[ListAlertEventsRequest, ListAlertEventsResponse],
+        request: ListAlertEventsRequest,
+        read: Callable[[], Awaitable[Sequence[OrderedEvent]]],
+    ) -> Sequence[OrderedEvent]:
+        """Read events, and again when there may be new ones, until there are some or time is up."""
+        seconds = float(request.wait_seconds)
+        if call.deadline is not None:
+            seconds = min(seconds, call.deadline.time_remaining() - _ANSWER_SECONDS)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + seconds
+        drained = False
+        with self._watch.waiting(request.app_id) as changed:
+
+            def drain() -> None:
+                nonlocal drained
+                drained = True
+                changed.set()
+
+            with call.on_drain(drain):
+                while True:
+                    found = await read()
+                    left = ends_at - loop.time()
+                    if found or left <= 0 or drained:
+                        return found
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), left)
+                    changed.clear()
 
 
 def _as_audited(ending: Committed) -> WriteResult:

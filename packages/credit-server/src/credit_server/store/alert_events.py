@@ -42,6 +42,14 @@ class AlertEvents(Protocol):
         """
         ...
 
+    async def newest(self) -> int:
+        """Return the greatest position; 0 if there is none."""
+        ...
+
+    async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return the position and the app of events of all apps after a position, by position."""
+        ...
+
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
     ) -> Sequence[OrderedEvent]:
@@ -80,6 +88,15 @@ class MemoryAlertEvents:
         self._webhooks.enqueue(found)
         self._ordered += [self._unordered.pop(event.id) for event in found]
         return len(found)
+
+    async def newest(self) -> int:
+        """Return the greatest position: see the port."""
+        return len(self._ordered)
+
+    async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return the position and the app of later events: see the port."""
+        later = enumerate(self._ordered[position : position + limit], position + 1)
+        return [(number, event.app_id) for number, event in later]
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int

@@ -52,13 +52,7 @@ class MongoAlertEvents:
             # The usual case. The read takes an index that is empty then.
             if await self._events.find_one({"unordered": True}, {"_id": 1}) is None:
                 return 0
-            last = await self._events.find_one(
-                {"position": {"$exists": True}},
-                {"position": 1},
-                sort=[("position", DESCENDING)],
-                hint=schema.BY_POSITION,
-            )
-            first = 1 if last is None else int(last["position"]) + 1
+            first = await self._newest() + 1
             cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
@@ -82,6 +76,29 @@ class MongoAlertEvents:
             if error.details["writeErrors"][0]["code"] != _DUPLICATE_KEY:
                 raise
             raise Conflict("another process has ordered the events") from error
+
+    async def newest(self) -> int:
+        """Return the greatest position: see the port."""
+        async with self._deadline():
+            return await self._newest()
+
+    async def _newest(self) -> int:
+        last = await self._events.find_one(
+            {"position": {"$exists": True}},
+            {"position": 1},
+            sort=[("position", DESCENDING)],
+            hint=schema.BY_POSITION,
+        )
+        return 0 if last is None else int(last["position"])
+
+    async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return the position and the app of later events: see the port."""
+        async with self._deadline():
+            cursor = self._events.find(
+                {"position": {"$gt": position}}, {"_id": 0, "position": 1, "app_id": 1}
+            ).hint(schema.BY_POSITION)
+            found = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
+        return [(each["position"], each["app_id"]) for each in found]
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int

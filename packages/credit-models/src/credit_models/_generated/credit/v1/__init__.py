@@ -2358,6 +2358,14 @@ class ListAlertEventsRequest(betterproto2.Message):
     The maximum number of events. 0: 100. The server returns at most 1,000.
     """
 
+    wait_seconds: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        5, betterproto2.TYPE_UINT32
+    )
+    """
+    How many seconds the server waits for an event if there is none. It answers sooner without an event if
+    it stops, or if the deadline of the call is near. 0: it does not wait.
+    """
+
 
 default_message_pool.register_message("credit.v1", "ListAlertEventsRequest", ListAlertEventsRequest)
 
@@ -4642,7 +4650,7 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
 
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
-        misses no event.
+        misses no event. With `wait_seconds`, it gets each event soon and makes few calls.
         """
 
         return await self._unary_unary(
@@ -5500,7 +5508,7 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
-        misses no event.
+        misses no event. With `wait_seconds`, it gets each event soon and makes few calls.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
