@@ -32,7 +32,7 @@ from tests.models.ledger.history import Ledger
 
 BELOW, RISES = Direction.FALLS_BELOW, Direction.RISES_TO
 BELOW_20, RISES_20 = Alert(credits=20, direction=BELOW), Alert(credits=20, direction=RISES)
-EVERYONE = {"policy": Policy(alerts=(BELOW_20, RISES_20))}
+EVERYONE: dict[str, Any] = {"policy": Policy(alerts=(BELOW_20, RISES_20))}
 
 
 class Alerted(Ledger):

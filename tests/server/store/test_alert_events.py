@@ -82,7 +82,8 @@ async def order_all(store: Store, limit: int = 100) -> None:
 
 
 async def positions(store: Store, app_id: int = 1) -> Sequence[tuple[int, AlertEvent]]:
-    return [tuple(each) for each in await store.alert_events.page(app_id, limit=1000)]
+    found = await store.alert_events.page(app_id, limit=1000)
+    return [(position, event) for position, event in found]
 
 
 @with_each_driver

@@ -251,9 +251,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(**options: float) -> AsyncIterator[Scene]:
+async def scene() -> AsyncIterator[Scene]:
     store, recorder = MemoryStore(), Recorder()
-    async with endpoint() as there, Sender(allow_private=True, **options) as sender:
+    async with endpoint() as there, Sender(allow_private=True) as sender:
         await store.webhooks.set(webhook(there.port))
         await store.webhooks.set(replace(webhook(there.port), id="9" * 24, app_id=2))
         store.alert_events.add([EVENT])

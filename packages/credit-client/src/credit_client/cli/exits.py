@@ -105,7 +105,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
     Exit.NOT_CONFIRMED: "not confirmed at the terminal: no change was made",
-    Exit.NOT_FOUND: "the user has no such transaction, grant, hold or idempotency key in the app",
+    Exit.NOT_FOUND: "there is no such transaction, grant, hold, idempotency key or dead letter",
     Exit.NOT_POSSIBLE: (
         "the state of the hold, grant, transaction or report does not permit the write, such as a"
         " hold that has ended"
