@@ -87,7 +87,8 @@ async def test_alerts_are_set_listed_and_removed(world: World) -> None:
 
 async def test_the_number_of_alerts_is_limited(world: World) -> None:
     at: dict[str, Any] = {"app_id": world.app, "created_by": 1}
-    for user in ({"user_id": world.user}, {}):
+    users: list[dict[str, Any]] = [{"user_id": world.user}, {}]
+    for user in users:
         for limit in range(1, 9):
             await world.credits.set_alert(**at, **user, credits=limit)
         with pytest.raises(TooManyAlerts) as caught:
